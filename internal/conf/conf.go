@@ -1,0 +1,193 @@
+// Package conf is podlink's configuration: the keys (conf.proto), their defaults, where they come from, and what they
+// must satisfy. configs/config.yaml explains every key.
+package conf
+
+import (
+	"fmt"
+	"net"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// The values of data.redis.mode.
+const (
+	ModeEmbedded   = "embedded"
+	ModeStandalone = "standalone"
+	ModeSentinel   = "sentinel"
+	ModeCluster    = "cluster"
+)
+
+// Default is the configuration that a newcomer meets: loopback, and the embedded store.
+func Default() *Bootstrap {
+	return &Bootstrap{
+		Server: &Server{
+			Http:  &Server_HTTP{Addr: "127.0.0.1:8000", Timeout: durationpb.New(time.Second)},
+			Grpc:  &Server_GRPC{Addr: "127.0.0.1:9000", Timeout: durationpb.New(time.Second)},
+			Admin: &Server_Admin{Addr: "127.0.0.1:8001"},
+			Stop:  &Server_Stop{Drain: durationpb.New(time.Second), Timeout: durationpb.New(10 * time.Second)},
+		},
+		Data: &Data{Redis: &Data_Redis{
+			Mode:         ModeEmbedded,
+			Addrs:        []string{"127.0.0.1:6379"},
+			MasterName:   "mymaster",
+			Prefix:       "podlink",
+			PoolSize:     64,
+			MinIdleConns: 2,
+			PoolTimeout:  durationpb.New(500 * time.Millisecond),
+			DialTimeout:  durationpb.New(500 * time.Millisecond),
+			ReadTimeout:  durationpb.New(500 * time.Millisecond),
+			WriteTimeout: durationpb.New(500 * time.Millisecond),
+		}},
+		State:  &State{PodTtl: durationpb.New(30 * time.Second)},
+		Limits: &Limits{MaxBatch: 1000},
+		Log:    &Log{Level: "info", Format: "json"},
+	}
+}
+
+var prefixPattern = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+
+// Validate returns every contradiction, each with its YAML path.
+func (b *Bootstrap) Validate() error {
+	var v violations
+	server, redis := b.GetServer(), b.GetData().GetRedis()
+	v.address("server.http.addr", server.GetHttp().GetAddr())
+	v.address("server.grpc.addr", server.GetGrpc().GetAddr())
+	v.address("server.admin.addr", server.GetAdmin().GetAddr())
+	v.distinct(map[string]string{
+		"server.http.addr":  server.GetHttp().GetAddr(),
+		"server.grpc.addr":  server.GetGrpc().GetAddr(),
+		"server.admin.addr": server.GetAdmin().GetAddr(),
+	})
+	requests := map[string]time.Duration{
+		"server.http.timeout": server.GetHttp().GetTimeout().AsDuration(),
+		"server.grpc.timeout": server.GetGrpc().GetTimeout().AsDuration(),
+	}
+	for _, path := range sortedKeys(requests) {
+		v.duration(path, requests[path], time.Millisecond, time.Minute)
+	}
+	v.duration("server.stop.drain", server.GetStop().GetDrain().AsDuration(), 0, time.Minute)
+	v.duration("server.stop.timeout", server.GetStop().GetTimeout().AsDuration(), time.Second, 5*time.Minute)
+
+	v.redis(redis)
+	waits := map[string]time.Duration{
+		"data.redis.pool_timeout":  redis.GetPoolTimeout().AsDuration(),
+		"data.redis.dial_timeout":  redis.GetDialTimeout().AsDuration(),
+		"data.redis.read_timeout":  redis.GetReadTimeout().AsDuration(),
+		"data.redis.write_timeout": redis.GetWriteTimeout().AsDuration(),
+	}
+	for _, path := range sortedKeys(waits) {
+		v.duration(path, waits[path], time.Millisecond, time.Minute)
+		for _, request := range sortedKeys(requests) {
+			if waits[path] >= requests[request] {
+				v.add(path, "must be below %s (%s), else a call ends before podlink knows why", request, requests[request])
+			}
+		}
+	}
+
+	ttl := b.GetState().GetPodTtl().AsDuration()
+	v.duration("state.pod_ttl", ttl, time.Second, 365*24*time.Hour)
+	if ttl%time.Second != 0 {
+		v.add("state.pod_ttl", "must be whole seconds, is %s", ttl)
+	}
+	v.between("limits.max_batch", b.GetLimits().GetMaxBatch(), 1, 100_000)
+	v.oneOf("log.level", b.GetLog().GetLevel(), "debug", "info", "warn", "error")
+	v.oneOf("log.format", b.GetLog().GetFormat(), "json", "console")
+	return v.err()
+}
+
+func (v *violations) redis(c *Data_Redis) {
+	v.oneOf("data.redis.mode", c.GetMode(), ModeEmbedded, ModeStandalone, ModeSentinel, ModeCluster)
+	if c.GetMode() != ModeEmbedded {
+		if len(c.GetAddrs()) == 0 {
+			v.add("data.redis.addrs", "must name at least one host:port")
+		}
+		for i, addr := range c.GetAddrs() {
+			v.address(fmt.Sprintf("data.redis.addrs[%d]", i), addr)
+		}
+	}
+	if c.GetMode() == ModeStandalone && len(c.GetAddrs()) > 1 {
+		v.add("data.redis.addrs", "must name one host:port with mode standalone, has %d", len(c.GetAddrs()))
+	}
+	if c.GetMode() == ModeSentinel && c.GetMasterName() == "" {
+		v.add("data.redis.master_name", "is required with mode sentinel")
+	}
+	if c.GetMode() == ModeCluster && c.GetDb() != 0 {
+		v.add("data.redis.db", "must be 0 with mode cluster, is %d", c.GetDb())
+	}
+	if c.GetUsername() != "" && c.GetPassword() == "" {
+		v.add("data.redis.password", "is required with a username")
+	}
+	v.between("data.redis.db", c.GetDb(), 0, 1<<16)
+	if !prefixPattern.MatchString(c.GetPrefix()) {
+		v.add("data.redis.prefix", "must be 1 to 64 characters A-Z a-z 0-9 . _ -")
+	}
+	v.between("data.redis.pool_size", c.GetPoolSize(), 1, 10_000)
+	v.between("data.redis.min_idle_conns", c.GetMinIdleConns(), 0, c.GetPoolSize())
+}
+
+// violations collects what is wrong.
+type violations []string
+
+func (v *violations) add(path, format string, args ...any) {
+	*v = append(*v, path+" "+fmt.Sprintf(format, args...))
+}
+
+func (v *violations) err() error {
+	if len(*v) == 0 {
+		return nil
+	}
+	return fmt.Errorf("configuration: %s", strings.Join(*v, "; "))
+}
+
+func (v *violations) address(path, addr string) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		v.add(path, "must be host:port, is %q", addr)
+		return
+	}
+	if _, err := net.LookupPort("tcp", port); err != nil || port == "" || strings.ContainsAny(host, " /") {
+		v.add(path, "must be host:port, is %q", addr)
+	}
+}
+
+func (v *violations) distinct(addrs map[string]string) {
+	paths := sortedKeys(addrs)
+	for i, path := range paths {
+		for _, other := range paths[:i] {
+			if addrs[path] == addrs[other] && !strings.HasSuffix(addrs[path], ":0") {
+				v.add(path, "must differ from %s, both are %s", other, addrs[path])
+			}
+		}
+	}
+}
+
+func (v *violations) duration(path string, d, least, most time.Duration) {
+	if d < least || d > most {
+		v.add(path, "must be from %s to %s, is %s", least, most, d)
+	}
+}
+
+func (v *violations) between(path string, n, least, most int32) {
+	if n < least || n > most {
+		v.add(path, "must be from %d to %d, is %d", least, most, n)
+	}
+}
+
+func (v *violations) oneOf(path, value string, allowed ...string) {
+	if !slices.Contains(allowed, value) {
+		v.add(path, "must be one of %s, is %q", strings.Join(allowed, ", "), value)
+	}
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for key := range m {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	return keys
+}

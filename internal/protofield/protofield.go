@@ -1,0 +1,75 @@
+// Package protofield sets fields of protobuf messages from text, as it comes from a URL or from the environment.
+package protofield
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+const durationName protoreflect.FullName = "google.protobuf.Duration"
+
+// IsDuration tells whether the field is a google.protobuf.Duration.
+func IsDuration(field protoreflect.FieldDescriptor) bool {
+	return field.Message() != nil && field.Message().FullName() == durationName
+}
+
+// Set parses text and sets the field of m: a string, a bool, an integer, an enum by its name, a duration such as 500ms,
+// or a list of strings, separated by commas. The error completes "<field> …".
+func Set(m protoreflect.Message, field protoreflect.FieldDescriptor, text string) error {
+	if field.IsList() && field.Kind() == protoreflect.StringKind {
+		list := m.NewField(field).List()
+		for part := range strings.SplitSeq(text, ",") {
+			list.Append(protoreflect.ValueOfString(strings.TrimSpace(part)))
+		}
+		m.Set(field, protoreflect.ValueOfList(list))
+		return nil
+	}
+	value, err := parse(field, text)
+	if err != nil {
+		return err
+	}
+	m.Set(field, value)
+	return nil
+}
+
+func parse(field protoreflect.FieldDescriptor, text string) (protoreflect.Value, error) {
+	var none protoreflect.Value
+	switch {
+	case IsDuration(field):
+		d, err := time.ParseDuration(text)
+		if err != nil {
+			return none, errors.New("must be a duration such as 500ms or 30s")
+		}
+		return protoreflect.ValueOfMessage(durationpb.New(d).ProtoReflect()), nil
+	case field.Kind() == protoreflect.StringKind && !field.IsList():
+		if !utf8.ValidString(text) {
+			return none, errors.New("must be valid UTF-8")
+		}
+		return protoreflect.ValueOfString(text), nil
+	case field.Kind() == protoreflect.BoolKind:
+		if text != "true" && text != "false" {
+			return none, errors.New("must be true or false")
+		}
+		return protoreflect.ValueOfBool(text == "true"), nil
+	case field.Kind() == protoreflect.Int32Kind:
+		n, err := strconv.ParseInt(text, 10, 32)
+		if err != nil {
+			return none, errors.New("must be an integer of 32 bits")
+		}
+		return protoreflect.ValueOfInt32(int32(n)), nil
+	case field.Kind() == protoreflect.Int64Kind:
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			return none, errors.New("must be an integer of 64 bits")
+		}
+		return protoreflect.ValueOfInt64(n), nil
+	default:
+		return none, errors.New("can't be set from text")
+	}
+}
