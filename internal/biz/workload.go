@@ -1,0 +1,59 @@
+package biz
+
+import "context"
+
+// Workload is the state of a whole service.
+type Workload struct {
+	Key      ServiceKey
+	State    string
+	UpdateMs int64 // when it was set, by the store's clock
+}
+
+// WorkloadRepo stores workload states. The demands on mutations and reads are those of LinkRepo.
+type WorkloadRepo interface {
+	// Set stores the state.
+	Set(ctx context.Context, key ServiceKey, state string) (Workload, error)
+	// Get must return ErrWorkloadNotFound for a workload that was never set.
+	Get(ctx context.Context, key ServiceKey) (Workload, error)
+	// BatchGet must return the workloads that were set, in the order of services, and leave out the others.
+	BatchGet(ctx context.Context, namespace string, services []string) ([]Workload, error)
+}
+
+// WorkloadUsecase carries out the operations on workload states.
+type WorkloadUsecase struct {
+	workloads WorkloadRepo
+	maxBatch  int
+}
+
+// NewWorkloadUsecase returns the use-case on its repo.
+func NewWorkloadUsecase(workloads WorkloadRepo, limits Limits) *WorkloadUsecase {
+	return &WorkloadUsecase{workloads: workloads, maxBatch: limits.MaxBatch}
+}
+
+// Set stores the state.
+func (u *WorkloadUsecase) Set(ctx context.Context, key ServiceKey, state string) (Workload, error) {
+	if err := firstError(key.validate(), validateState(state)); err != nil {
+		return Workload{}, err
+	}
+	return u.workloads.Set(ctx, key, state)
+}
+
+// Get returns the workload, or ErrWorkloadNotFound.
+func (u *WorkloadUsecase) Get(ctx context.Context, key ServiceKey) (Workload, error) {
+	if err := key.validate(); err != nil {
+		return Workload{}, err
+	}
+	return u.workloads.Get(ctx, key)
+}
+
+// BatchGet returns the workloads that were set, in the order of services.
+func (u *WorkloadUsecase) BatchGet(ctx context.Context, namespace string, services []string) ([]Workload, error) {
+	err := firstError(
+		validateName("namespace", namespace),
+		validateBatch("services", services, u.maxBatch, validateName),
+	)
+	if err != nil {
+		return nil, err
+	}
+	return u.workloads.BatchGet(ctx, namespace, distinct(services))
+}
