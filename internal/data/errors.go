@@ -1,0 +1,83 @@
+package data
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+
+	"podlink/internal/biz"
+)
+
+// unavailable are the replies by which Redis says that it has not carried out a command and may later.
+var unavailable = []string{
+	"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS", "MISCONF",
+	"NOAUTH", "WRONGPASS", "NOPERM", "MOVED", "ASK", "ERR max number of clients",
+}
+
+// replyError classifies an error that Redis itself replied; nil when err is not one.
+func replyError(err error) error {
+	var replied redis.Error
+	if !errors.As(err, &replied) {
+		return nil
+	}
+	text := replied.Error()
+	switch {
+	case strings.HasPrefix(text, "NOSCRIPT"):
+		return err
+	case strings.HasPrefix(text, "CORRUPT"), strings.Contains(text, "WRONGTYPE"):
+		return wrap(biz.ErrStoreDataCorrupt, err)
+	case strings.HasPrefix(text, "OOM"):
+		return wrap(biz.ErrStoreFull, err)
+	}
+	for _, prefix := range unavailable {
+		if strings.HasPrefix(text, prefix) {
+			return wrap(biz.ErrStoreUnavailable, err)
+		}
+	}
+	return err
+}
+
+// readError classifies the error of a read.
+func readError(ctx context.Context, err error) error {
+	if replied := replyError(err); replied != nil {
+		return replied
+	}
+	var op *net.OpError
+	var timeout net.Error
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		return wrap(biz.ErrCanceled, err)
+	case errors.As(err, &op) && op.Op == "dial", errors.Is(err, redis.ErrPoolTimeout):
+		return wrap(biz.ErrStoreUnavailable, err)
+	case ctx.Err() != nil, errors.As(err, &timeout) && timeout.Timeout():
+		return wrap(biz.ErrDeadlineExceeded, err)
+	default:
+		return wrap(biz.ErrStoreUnavailable, err)
+	}
+}
+
+// notSentError classifies the error of a mutation that never left the process.
+func notSentError(ctx context.Context, err error) error {
+	if replied := replyError(err); replied != nil {
+		return replied // The handshake was refused.
+	}
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return wrap(biz.ErrCanceled, err)
+	}
+	return wrap(biz.ErrStoreUnavailable, err)
+}
+
+// sentError classifies the error of a mutation that may have reached Redis: without a reply its outcome is unknown.
+func sentError(err error) error {
+	if replied := replyError(err); replied != nil {
+		return replied
+	}
+	return wrap(biz.ErrOutcomeUnknown, err)
+}
+
+// wrap gives err the class that callers see; err itself is for the log.
+func wrap(class, err error) error { return fmt.Errorf("%w: %w", class, err) }

@@ -1,0 +1,246 @@
+package data
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"sort"
+	"strconv"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+
+	"podlink/internal/biz"
+)
+
+type linkRepo struct{ *Store }
+
+// NewLinkRepo returns the links in the store.
+func NewLinkRepo(store *Store) biz.LinkRepo { return linkRepo{store} }
+
+func (r linkRepo) Set(
+	ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL, expected *biz.Epoch,
+) (biz.LinkChange, error) {
+	return r.change(ctx, scriptLink, key, pod, ttl, epochArg(expected))
+}
+
+func (r linkRepo) TrySet(ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL) (biz.LinkChange, error) {
+	return r.change(ctx, scriptTrySetLink, key, pod, ttl)
+}
+
+func (r linkRepo) SetIfAbsent(ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL) (biz.LinkChange, error) {
+	return r.change(ctx, scriptLinkIfAbsent, key, pod, ttl)
+}
+
+func (r linkRepo) Compute(
+	ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL, unusable biz.Epoch,
+) (biz.LinkChange, error) {
+	return r.change(ctx, scriptComputeLink, key, pod, ttl, int64(unusable))
+}
+
+func (r linkRepo) Remove(
+	ctx context.Context, key biz.LinkKey, keep int32, expected *biz.Epoch,
+) (biz.LinkChange, error) {
+	return r.change(ctx, scriptRemoveLink, key, keep, epochArg(expected))
+}
+
+func (r linkRepo) RemoveWithID(
+	ctx context.Context, key biz.LinkKey, pod biz.PodID, keep int32,
+) (biz.LinkChange, error) {
+	return r.change(ctx, scriptRemoveWithID, key, keep, pod)
+}
+
+// epochArg is how the scripts take an expected epoch.
+func epochArg(expected *biz.Epoch) string {
+	if expected == nil {
+		return ""
+	}
+	return strconv.FormatInt(int64(*expected), 10)
+}
+
+// one runs a script on one link; args follow the service.
+func (r linkRepo) one(ctx context.Context, sc *script, key biz.LinkKey, args ...any) (string, biz.LinkChange, error) {
+	full := make([]any, 1, 1+len(args))
+	full[0] = key.Service
+	for _, arg := range args {
+		full = append(full, plain(arg))
+	}
+	reply, err := r.run(ctx, sc, r.keys.links(key.Namespace, key.UID), full...)
+	if err != nil {
+		return "", biz.LinkChange{}, err
+	}
+	change, err := linkChange(reply, key)
+	return reply.status(), change, err
+}
+
+// plain turns the domain's types into those that go-redis takes as arguments.
+func plain(arg any) any {
+	switch v := arg.(type) {
+	case biz.PodID:
+		return int32(v)
+	case biz.TTL:
+		return int32(v)
+	default:
+		return arg
+	}
+}
+
+// linkChange reads "<status> <previous> <pod> <epoch> <ttl>".
+func linkChange(r reply, key biz.LinkKey) (biz.LinkChange, error) {
+	fields, err := r.fields(1, 4)
+	if err != nil {
+		return biz.LinkChange{}, err
+	}
+	var p parser
+	previous := p.pod(fields[0])
+	link := p.link(key, fields[1:])
+	return biz.LinkChange{Previous: previous, Link: link}, p.err
+}
+
+func (p *parser) link(key biz.LinkKey, fields []string) biz.Link {
+	return biz.Link{Key: key, Pod: p.pod(fields[0]), Epoch: p.epoch(fields[1]), TTL: p.ttl(fields[2])}
+}
+
+// change runs a mutation.
+func (r linkRepo) change(ctx context.Context, sc *script, key biz.LinkKey, args ...any) (biz.LinkChange, error) {
+	status, change, err := r.one(ctx, sc, key, args...)
+	if err != nil {
+		return biz.LinkChange{}, err
+	}
+	switch status {
+	case "LINKED", "REMOVED":
+		change.Applied = true
+	case "REFUSED", "EXISTING", "ABSENT":
+	case "EPOCH_MISMATCH":
+		return biz.LinkChange{}, &biz.EpochMismatchError{Current: change.Link}
+	default:
+		return biz.LinkChange{}, fmt.Errorf("%s: unknown status %q", sc.name, status)
+	}
+	return change, nil
+}
+
+// Get reads a persistent link without a script; how long a temporary one still lasts only the store's clock knows.
+func (r linkRepo) Get(ctx context.Context, key biz.LinkKey) (biz.Link, error) {
+	value, err := r.client.HGet(ctx, r.keys.links(key.Namespace, key.UID), key.Service).Result()
+	link, temporary, err := persistentLink(ctx, key, value, err)
+	if err != nil || !temporary {
+		return link, err
+	}
+	_, change, err := r.one(ctx, scriptGetLink, key)
+	return change.Link, err
+}
+
+// persistentLink reads what HGET answered for the link. For a temporary one it only says so.
+func persistentLink(
+	ctx context.Context, key biz.LinkKey, value string, err error,
+) (link biz.Link, temporary bool, _ error) {
+	switch {
+	case errors.Is(err, redis.Nil):
+		return biz.NoLink(key), false, nil
+	case err != nil:
+		return biz.Link{}, false, readError(ctx, err)
+	case !strings.HasSuffix(value, " 0"):
+		return biz.Link{}, true, nil // Or not a link at all: the script tells.
+	}
+	var p parser
+	pod, epoch, _ := strings.Cut(strings.TrimSuffix(value, " 0"), " ")
+	link = biz.Link{Key: key, Pod: biz.PodID(p.number(pod, 0, math.MaxInt32)), Epoch: p.epoch(epoch), TTL: biz.Forever}
+	return link, false, p.err
+}
+
+func (r linkRepo) GetIfPersist(ctx context.Context, key biz.LinkKey) (biz.Link, error) {
+	_, change, err := r.one(ctx, scriptGetPersist, key)
+	return change.Link, err
+}
+
+// BatchGet reads all links in one pipeline, and those that turn out to be temporary in a second one.
+func (r linkRepo) BatchGet(ctx context.Context, namespace, service string, uids []string) ([]biz.Link, error) {
+	values := make([]*redis.StringCmd, len(uids))
+	// The pipeline's own error is the first of its commands' errors; each is looked at below.
+	_, _ = r.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for i, uid := range uids {
+			values[i] = pipe.HGet(ctx, r.keys.links(namespace, uid), service)
+		}
+		return nil
+	})
+	links := make([]biz.Link, len(uids))
+	var later []int
+	for i, uid := range uids {
+		key := biz.LinkKey{Namespace: namespace, UID: uid, Service: service}
+		value, err := values[i].Result()
+		link, temporary, err := persistentLink(ctx, key, value, err)
+		if err != nil {
+			return nil, err
+		}
+		links[i] = link
+		if temporary {
+			links[i] = biz.NoLink(key)
+			later = append(later, i)
+		}
+	}
+	return links, r.getTemporary(ctx, links, later)
+}
+
+// getTemporary reads links[i] by script for every i of later.
+func (r linkRepo) getTemporary(ctx context.Context, links []biz.Link, later []int) error {
+	if len(later) == 0 {
+		return nil
+	}
+	replies := make([]*redis.Cmd, len(later))
+	send := func(command, text string) error {
+		_, _ = r.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+			for n, i := range later {
+				key := links[i].Key
+				replies[n] = pipe.Do(ctx, command, text, 1, r.keys.links(key.Namespace, key.UID), key.Service)
+			}
+			return nil
+		})
+		for _, cmd := range replies {
+			if err := cmd.Err(); err != nil {
+				return fmt.Errorf("%s: %w", scriptGetLink.name, readError(ctx, err))
+			}
+		}
+		return nil
+	}
+	err := send("evalsha", scriptGetLink.sha)
+	if redis.HasErrorPrefix(err, "NOSCRIPT") {
+		err = send("eval", scriptGetLink.source)
+	}
+	if err != nil {
+		return err
+	}
+	for n, i := range later {
+		values, err := replies[n].Slice()
+		if err != nil {
+			return err
+		}
+		change, err := linkChange(reply{script: scriptGetLink.name, values: values}, links[i].Key)
+		if err != nil {
+			return err
+		}
+		links[i] = change.Link
+	}
+	return nil
+}
+
+func (r linkRepo) List(ctx context.Context, namespace, uid string) ([]biz.Link, error) {
+	reply, err := r.run(ctx, scriptGetServices, r.keys.links(namespace, uid))
+	if err != nil {
+		return nil, err
+	}
+	links := make([]biz.Link, 0, len(reply.values)-1)
+	for i := 1; i < len(reply.values); i++ {
+		fields, err := reply.nested(i, 4)
+		if err != nil {
+			return nil, err
+		}
+		var p parser
+		links = append(links, p.link(biz.LinkKey{Namespace: namespace, UID: uid, Service: p.text(fields[0])}, fields[1:]))
+		if p.err != nil {
+			return nil, p.err
+		}
+	}
+	sort.Slice(links, func(i, j int) bool { return links[i].Key.Service < links[j].Key.Service })
+	return links, nil
+}

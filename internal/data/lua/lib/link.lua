@@ -1,0 +1,159 @@
+-- link.lua stands before every script whose header says "Needs: link". It reads and writes one field of KEYS[1], the
+-- hash of all links of one uid: ARGV[1], the service -> "<pod> <epoch> <expiry>". The epoch is in µs, the expiry in ms
+-- since 1970, 0 for a persistent link.
+--
+-- The expiry in the field decides, to the millisecond. The TTL of the key only sweeps up: the key carries one exactly
+-- when all its links are temporary, and it ends GRACE_MS after the last of them, so that it is never early.
+--
+-- Numbers are doubles here, exact up to 2^53; epochs and expiries are written with string.format, because '..' would
+-- round them to 14 digits.
+
+local GRACE_MS = 1000
+local LARGEST = 9007199254740991
+local LARGEST_POD = 2147483647
+local FOREIGN = math.huge
+
+local key, service = KEYS[1], ARGV[1]
+
+local clock
+local function now_us()
+  if not clock then
+    local time = redis.call('TIME')
+    clock = time[1] * 1000000 + time[2]
+  end
+  return clock
+end
+
+local function now_ms()
+  return math.floor(now_us() / 1000)
+end
+
+local function digits(number)
+  return string.format('%.0f', number)
+end
+
+-- decode returns the link that a field's value stands for, nil when podlink did not write it.
+local function decode(value)
+  local pod, epoch, expiry = string.match(value, '^(%d+) (%d+) (%d+)$')
+  if not pod or string.find(' ' .. value, ' 0%d') then return nil end
+  local link = {pod = pod, epoch = tonumber(epoch), expiry = tonumber(expiry)}
+  if tonumber(pod) > LARGEST_POD or link.epoch >= LARGEST or link.expiry > LARGEST then return nil end
+  return link
+end
+
+local function live(link)
+  return link.expiry == 0 or link.expiry > now_ms()
+end
+
+local function corrupt()
+  return redis.error_reply('CORRUPT link')
+end
+
+local stored -- the field's link, expired or not; nil without one
+local current -- the same while it is live
+
+-- load reads the field into stored and current; it returns an error reply when podlink did not write the field.
+local function load()
+  local value = redis.call('HGET', key, service)
+  if not value then return nil end
+  stored = decode(value)
+  if not stored then return corrupt() end
+  if live(stored) then current = stored end
+  return nil
+end
+
+local function ttl(link)
+  if link.expiry == 0 then return '-1' end
+  return digits(math.ceil((link.expiry - now_ms()) / 1000))
+end
+
+-- state describes a link, or the absence of one.
+local function state(link)
+  if not link then return '-1', '0', '-2' end
+  return link.pod, digits(link.epoch), ttl(link)
+end
+
+-- answer is what every script on one link replies: what became of the call, the pod of the live link before it (-1:
+-- none), and the link that stands after it.
+local function answer(status, link)
+  return {status, current and current.pod or '-1', state(link)}
+end
+
+-- others looks at the uid's other links: the latest expiry among them, 0 without any, FOREIGN when one is persistent or
+-- was not written by podlink; and the services whose links have expired, of which at most a hundred are swept at once.
+local function others()
+  local latest, expired = 0, {}
+  local fields = redis.call('HGETALL', key)
+  for i = 1, #fields, 2 do
+    if fields[i] ~= service then
+      local link = decode(fields[i + 1])
+      if not link or link.expiry == 0 then
+        latest = FOREIGN
+      elseif live(link) then
+        latest = math.max(latest, link.expiry)
+      elseif #expired < 100 then
+        expired[#expired + 1] = fields[i]
+      end
+    end
+  end
+  return latest, expired
+end
+
+local function sweep_at(expiry)
+  if expiry > 0 and expiry < FOREIGN then
+    redis.call('PEXPIREAT', key, digits(expiry + GRACE_MS))
+  end
+end
+
+-- save writes the link. It comes last in every script: what could fail has been checked before.
+local function save(link)
+  local latest, expired = 0, {}
+  if link.expiry > 0 then latest, expired = others() end
+  redis.call('HSET', key, service, link.pod .. ' ' .. digits(link.epoch) .. ' ' .. digits(link.expiry))
+  if link.expiry == 0 then
+    if not (stored and stored.expiry == 0) then redis.call('PERSIST', key) end
+  else
+    if #expired > 0 then redis.call('HDEL', key, unpack(expired)) end
+    sweep_at(math.max(latest, link.expiry))
+  end
+end
+
+-- expiry_in is the expiry of a link made now that lasts for that many seconds; '-1': persistent.
+local function expiry_in(seconds)
+  if seconds == '-1' then return 0 end
+  return now_ms() + seconds * 1000
+end
+
+-- bind links the uid to the pod: a new owner gets a new epoch, greater than every earlier one of this link; the same
+-- owner keeps its own.
+local function bind(pod, seconds)
+  local link = {pod = pod, expiry = expiry_in(seconds)}
+  if current and current.pod == pod then
+    if current.expiry == 0 and link.expiry == 0 then return current end
+    link.epoch = current.epoch
+  else
+    link.epoch = math.max(stored and stored.epoch + 1 or 0, now_us())
+  end
+  save(link)
+  return link
+end
+
+-- unbind removes the live link, or makes it a temporary one for that many seconds; '0': removes it now. It returns the
+-- link that stands.
+local function unbind(seconds)
+  if seconds ~= '0' then
+    local link = {pod = current.pod, epoch = current.epoch, expiry = expiry_in(seconds)}
+    save(link)
+    return link
+  end
+  local latest, expired = others()
+  expired[#expired + 1] = service
+  redis.call('HDEL', key, unpack(expired))
+  sweep_at(latest)
+  return nil
+end
+
+-- has_epoch tells whether the link's epoch is the expected one; '0': there is no link, '': none is expected.
+local function has_epoch(expected)
+  return expected == '' or expected == (current and digits(current.epoch) or '0')
+end

@@ -1,0 +1,82 @@
+-- pod.lua stands before every script whose header says "Needs: pod". KEYS[1] is the hash of all pods of one service:
+-- pod -> "<load> <given> <routing> <ttl> <heartbeat> <state>", where given counts the links given out since the report,
+-- routing is 0 READY, 1 DENY_NEW, 2 SHUTDOWN, ttl is in seconds (-1: the report never ages) and heartbeat is the time
+-- of the report in ms since 1970. The field "reported" says that the service has reported, also when its last pod was
+-- removed.
+--
+-- Numbers are doubles here, exact up to 2^53; those over 14 digits are written with string.format.
+
+local READY, DENY_NEW = '0', '1'
+local MARK = 'reported'
+
+local key = KEYS[1]
+
+local clock
+local function now_ms()
+  if not clock then
+    local time = redis.call('TIME')
+    clock = math.floor((time[1] * 1000000 + time[2]) / 1000)
+  end
+  return clock
+end
+
+local function digits(number)
+  return string.format('%.0f', number)
+end
+
+-- decode returns the report that a field stands for, nil when podlink did not write it.
+local function decode(pod, value)
+  if not string.find(pod, '^%d+$') or string.find(pod, '^0%d') or #pod > 10 then return nil end
+  local load, given, routing, ttl, heartbeat, state =
+    string.match(value, '^(%d+) (%d+) ([012]) (%-?%d+) (%d+) (.+)$')
+  if not load or #load > 10 or #given > 15 or #ttl > 10 or #heartbeat > 15 then return nil end
+  return {pod = pod, load = load, given = given, routing = routing, ttl = ttl, heartbeat = heartbeat, state = state}
+end
+
+local function encode(report)
+  return table.concat(
+    {report.load, report.given, report.routing, report.ttl, report.heartbeat, report.state}, ' ')
+end
+
+local function corrupt()
+  return redis.error_reply('CORRUPT pod')
+end
+
+local function live(report)
+  return report.ttl == '-1' or now_ms() - report.heartbeat <= report.ttl * 1000
+end
+
+-- read returns the pod's report, nil without one; and an error reply when podlink did not write it.
+local function read(pod)
+  local value = redis.call('HGET', key, pod)
+  if not value then return nil, nil end
+  local report = decode(pod, value)
+  if not report then return nil, corrupt() end
+  return report, nil
+end
+
+local function write(report)
+  redis.call('HSET', key, report.pod, encode(report))
+end
+
+-- describe is how every script answers a pod; nothing, {}, without one.
+local function describe(report)
+  if not report then return {} end
+  return {report.pod, report.state, report.load, report.routing, live(report) and '1' or '0', report.heartbeat,
+    report.ttl}
+end
+
+-- all returns every report, and an error reply when podlink did not write one of them; known is false for a service
+-- that has never reported.
+local function all()
+  local reports = {}
+  local fields = redis.call('HGETALL', key)
+  for i = 1, #fields, 2 do
+    if fields[i] ~= MARK then
+      local report = decode(fields[i], fields[i + 1])
+      if not report then return nil, nil, corrupt() end
+      reports[#reports + 1] = report
+    end
+  end
+  return reports, #fields > 0, nil
+end

@@ -1,0 +1,18 @@
+-- statefulComputeLinkIfAbsent links the uid to the pod that was reserved for it, unless a link stands that the caller
+-- has not judged: one with another epoch than that of the link it found to be on an unusable pod.
+--
+-- Needs:   link
+-- Access:  write
+-- KEYS[1]: podlink:link:<namespace>:<uid>
+-- ARGV[1]: service
+-- ARGV[2]: pod, as reserved by statefulReservePod
+-- ARGV[3]: seconds the link lasts; -1: persistent
+-- ARGV[4]: epoch of the link whose pod is unusable; 0: there was no link
+-- Reply:   LINKED <previous> <pod> <epoch> <ttl>: the uid is linked to the pod
+-- Reply:   EXISTING <previous> <pod> <epoch> <ttl>: a link stands that was not judged; nothing has changed
+-- Repeat:  EXISTING with the same epoch; nothing changes
+
+local failure = load()
+if failure then return failure end
+if current and not has_epoch(ARGV[4]) then return answer('EXISTING', current) end
+return answer('LINKED', bind(ARGV[2], ARGV[3]))

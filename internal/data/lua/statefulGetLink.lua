@@ -1,0 +1,14 @@
+-- statefulGetLink reads the link. A persistent one can be read without a script; the time that a temporary one has
+-- left needs the store's clock.
+--
+-- Needs:   link
+-- Access:  read
+-- KEYS[1]: podlink:link:<namespace>:<uid>
+-- ARGV[1]: service
+-- Reply:   FOUND <previous> <pod> <epoch> <ttl>: the link
+-- Reply:   ABSENT -1 -1 0 -2: there is none, or it has expired
+-- Repeat:  the same
+
+local failure = load()
+if failure then return failure end
+return answer(current and 'FOUND' or 'ABSENT', current)

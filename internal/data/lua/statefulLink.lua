@@ -1,0 +1,17 @@
+-- statefulLink links the uid to the pod, whatever stood before.
+--
+-- Needs:   link
+-- Access:  write
+-- KEYS[1]: podlink:link:<namespace>:<uid>
+-- ARGV[1]: service
+-- ARGV[2]: pod
+-- ARGV[3]: seconds the link lasts; -1: persistent
+-- ARGV[4]: the epoch that the link must have; 0: there must be no link; empty: any
+-- Reply:   LINKED <previous> <pod> <epoch> <ttl>: the uid is linked to the pod
+-- Reply:   EPOCH_MISMATCH <previous> <pod> <epoch> <ttl>: the link that stands has another epoch; nothing has changed
+-- Repeat:  LINKED with the same epoch, a temporary link lasts anew; EPOCH_MISMATCH when ARGV[4] named the old epoch
+
+local failure = load()
+if failure then return failure end
+if not has_epoch(ARGV[4]) then return answer('EPOCH_MISMATCH', current) end
+return answer('LINKED', bind(ARGV[2], ARGV[3]))

@@ -1,0 +1,16 @@
+-- statefulLinkIfAbsent links the uid to the pod unless any link stands.
+--
+-- Needs:   link
+-- Access:  write
+-- KEYS[1]: podlink:link:<namespace>:<uid>
+-- ARGV[1]: service
+-- ARGV[2]: pod
+-- ARGV[3]: seconds the link lasts; -1: persistent
+-- Reply:   LINKED <previous> <pod> <epoch> <ttl>: the uid is linked to the pod
+-- Reply:   EXISTING <previous> <pod> <epoch> <ttl>: a link stands; nothing has changed
+-- Repeat:  EXISTING with the same epoch; nothing changes
+
+local failure = load()
+if failure then return failure end
+if current then return answer('EXISTING', current) end
+return answer('LINKED', bind(ARGV[2], ARGV[3]))

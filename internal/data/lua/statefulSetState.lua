@@ -1,0 +1,26 @@
+-- statefulSetState stores a pod's report, as of now, and starts its count of links given out anew.
+--
+-- Needs:   pod
+-- Access:  write
+-- KEYS[1]: podlink:pods:<namespace>:<service>
+-- ARGV[1]: pod
+-- ARGV[2]: state
+-- ARGV[3]: load
+-- ARGV[4]: routing; 0: READY, 1: DENY_NEW, 2: SHUTDOWN
+-- ARGV[5]: seconds the report counts; -1: it never ages
+-- Reply:   STORED {<pod> <state> <load> <routing> <live> <heartbeat> <ttl>} {the same of the report before, or nothing}
+-- Repeat:  STORED with a later heartbeat, and the first report as the one before
+
+local before, failure = read(ARGV[1])
+if failure then return failure end
+local report = {
+  pod = ARGV[1],
+  state = ARGV[2],
+  load = ARGV[3],
+  given = '0',
+  routing = ARGV[4],
+  ttl = ARGV[5],
+  heartbeat = digits(now_ms()),
+}
+write(report)
+return {'STORED', describe(report), describe(before)}

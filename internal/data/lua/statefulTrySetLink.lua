@@ -1,0 +1,16 @@
+-- statefulTrySetLink links the uid to the pod unless a persistent link to another pod stands.
+--
+-- Needs:   link
+-- Access:  write
+-- KEYS[1]: podlink:link:<namespace>:<uid>
+-- ARGV[1]: service
+-- ARGV[2]: pod
+-- ARGV[3]: seconds the link lasts; -1: persistent
+-- Reply:   LINKED <previous> <pod> <epoch> <ttl>: the uid is linked to the pod
+-- Reply:   REFUSED <previous> <pod> <epoch> <ttl>: a persistent link to another pod stands; nothing has changed
+-- Repeat:  LINKED with the same epoch, a temporary link lasts anew
+
+local failure = load()
+if failure then return failure end
+if current and current.expiry == 0 and current.pod ~= ARGV[2] then return answer('REFUSED', current) end
+return answer('LINKED', bind(ARGV[2], ARGV[3]))

@@ -1,0 +1,122 @@
+// Package data keeps links, pod reports and workload states in Redis.
+//
+// Two things to know before changing anything here. Every mutation is one script on one key (lua/), so it happens wholly
+// or not at all. And every mutation is sent at most once (script.go): go-redis would repeat a command whose reply was
+// lost.
+package data
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/go-kratos/kratos/v2/log"
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"podlink/internal/conf"
+)
+
+// Store is the connection to Redis, or to the embedded store. It is safe for concurrent use.
+type Store struct {
+	client  redis.UniversalClient
+	keys    keyspace
+	durable *conf.Data_Redis // nil for the embedded store, which can't be asked for its eviction policy
+	log     *log.Helper
+
+	selfTest selfTest
+}
+
+// NewStore returns the store that c.redis names, and a function that closes it. Nothing is sent yet: an unreachable
+// Redis is Check's to report.
+func NewStore(c *conf.Data, logger log.Logger) (*Store, func(), error) {
+	helper := log.NewHelper(log.With(logger, "module", "data"))
+	redis.SetLogger(driverLog{helper})
+	settings := c.GetRedis()
+	store := &Store{keys: keyspace(settings.GetPrefix()), log: helper}
+	if settings.GetMode() == conf.ModeEmbedded {
+		helper.Warn("the store is embedded: it lives in memory, is lost when podlink stops, and is for development only")
+		embedded := newEmbedded()
+		store.client = redis.NewClient(embedded.options(options(settings).Simple()))
+		return store, func() {
+			_ = store.client.Close()
+			embedded.close()
+		}, nil
+	}
+	store.durable = settings
+	store.client = newClient(settings)
+	return store, func() { _ = store.client.Close() }, nil
+}
+
+// newClient returns the client for the mode; everything behind it is the same for all of them.
+func newClient(settings *conf.Data_Redis) redis.UniversalClient {
+	universal := options(settings)
+	switch settings.GetMode() {
+	case conf.ModeSentinel:
+		return redis.NewFailoverClient(universal.Failover())
+	case conf.ModeCluster:
+		return redis.NewClusterClient(universal.Cluster())
+	default:
+		return redis.NewClient(universal.Simple())
+	}
+}
+
+// options leaves nothing that matters to the driver's defaults.
+func options(c *conf.Data_Redis) *redis.UniversalOptions {
+	return &redis.UniversalOptions{
+		Addrs:      c.GetAddrs(),
+		MasterName: c.GetMasterName(),
+		DB:         int(c.GetDb()),
+		Username:   c.GetUsername(),
+		Password:   c.GetPassword(),
+
+		PoolSize:     int(c.GetPoolSize()),
+		MinIdleConns: int(c.GetMinIdleConns()),
+		PoolTimeout:  c.GetPoolTimeout().AsDuration(),
+		DialTimeout:  c.GetDialTimeout().AsDuration(),
+		ReadTimeout:  c.GetReadTimeout().AsDuration(),
+		WriteTimeout: c.GetWriteTimeout().AsDuration(),
+		// A call ends with its request: the driver ignores deadlines unless told.
+		ContextTimeoutEnabled: true,
+		// Only reads are repeated, once; mutations forbid it (onceCmd).
+		MaxRetries:    1,
+		DialerRetries: 1,
+		// No CLIENT SETINFO and no maintenance notifications: old servers and narrow ACLs refuse them.
+		DisableIdentity:          true,
+		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+	}
+}
+
+// Check returns nil when the store can be used: it answers, every script passes its self-test there, and it does not
+// evict keys. The error's text is for operators.
+func (s *Store) Check(ctx context.Context) error {
+	if err := s.selfTest.passed(ctx, s); err != nil {
+		return err
+	}
+	if err := s.client.Ping(ctx).Err(); err != nil {
+		s.selfTest.forget() // What answers next may be another server.
+		return fmt.Errorf("redis does not answer: %w", err)
+	}
+	if s.durable == nil || s.durable.GetAllowEviction() {
+		return nil
+	}
+	return s.checkEviction(ctx)
+}
+
+// Prepare checks the store once, as podlink starts, so that the scripts are loaded and the log tells what is wrong
+// before the first request does.
+func (s *Store) Prepare(ctx context.Context, limit time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	if err := s.Check(ctx); err != nil {
+		s.log.Errorf("the store is not ready, podlink starts without it: %v", err)
+		return
+	}
+	s.log.Info("the store is ready: every script passed its self-test")
+}
+
+// driverLog sends what the driver has to say to the log.
+type driverLog struct{ log *log.Helper }
+
+// Printf implements go-redis' logger.
+func (l driverLog) Printf(_ context.Context, format string, v ...any) { l.log.Debugf(format, v...) }

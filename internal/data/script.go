@@ -1,0 +1,142 @@
+package data
+
+import (
+	"context"
+	"crypto/sha1" //nolint:gosec // Redis names scripts by their SHA-1.
+	"embed"
+	"encoding/hex"
+	"fmt"
+	"path"
+	"strings"
+	"sync/atomic"
+
+	"github.com/redis/go-redis/v9"
+)
+
+//go:embed lua
+var luaFiles embed.FS
+
+// script is one Lua script. What it takes and answers stands in its header.
+type script struct {
+	name   string
+	source string
+	sha    string
+	writes bool
+}
+
+// The scripts; each works on one key.
+var (
+	scriptLink          = mustScript("statefulLink")
+	scriptTrySetLink    = mustScript("statefulTrySetLink")
+	scriptLinkIfAbsent  = mustScript("statefulLinkIfAbsent")
+	scriptComputeLink   = mustScript("statefulComputeLinkIfAbsent")
+	scriptGetLink       = mustScript("statefulGetLink")
+	scriptGetPersist    = mustScript("statefulGetLinkIfPersist")
+	scriptRemoveLink    = mustScript("statefulRemoveLink")
+	scriptRemoveWithID  = mustScript("statefulRemoveLinkWithId")
+	scriptGetServices   = mustScript("statefulGetLinkService")
+	scriptSetState      = mustScript("statefulSetState")
+	scriptGetService    = mustScript("statefulGetService")
+	scriptGetServicePod = mustScript("statefulGetServicePod")
+	scriptRemoveState   = mustScript("statefulRemoveState")
+	scriptReservePod    = mustScript("statefulReservePod")
+	scriptReleasePod    = mustScript("statefulReleasePod")
+	scriptSetWorkload   = mustScript("statefulSetWorkload")
+)
+
+// scripts lists every script.
+var scripts = []*script{
+	scriptLink, scriptTrySetLink, scriptLinkIfAbsent, scriptComputeLink, scriptGetLink, scriptGetPersist,
+	scriptRemoveLink, scriptRemoveWithID, scriptGetServices, scriptSetState, scriptGetService, scriptGetServicePod,
+	scriptRemoveState, scriptReservePod, scriptReleasePod, scriptSetWorkload,
+}
+
+// mustScript reads an embedded script and puts the library that its header needs before it. The files are part of the
+// binary: a fault in one is a fault of the build, found by the first test.
+func mustScript(name string) *script {
+	source := mustRead("lua/" + name + ".lua")
+	header := parseHeader(source)
+	if library, ok := header["Needs"]; ok {
+		source = mustRead(path.Join("lua/lib", library[0]+".lua")) + source
+	}
+	sum := sha1.Sum([]byte(source)) //nolint:gosec // Redis names scripts by their SHA-1.
+	return &script{name: name, source: source, sha: hex.EncodeToString(sum[:]), writes: header["Access"][0] == "write"}
+}
+
+func mustRead(file string) string {
+	text, err := luaFiles.ReadFile(file)
+	if err != nil {
+		panic(err)
+	}
+	return string(text)
+}
+
+// parseHeader returns what the lines "-- Label: text" before the body say, by label and in order.
+func parseHeader(source string) map[string][]string {
+	header := make(map[string][]string)
+	for line := range strings.Lines(source) {
+		text, comment := strings.CutPrefix(strings.TrimSpace(line), "--")
+		if !comment {
+			break
+		}
+		if label, value, ok := strings.Cut(text, ": "); ok {
+			label = strings.TrimSpace(label)
+			header[label] = append(header[label], strings.TrimSpace(value))
+		}
+	}
+	return header
+}
+
+// onceCmd is a command that is sent at most once. go-redis repeats any command whose reply was lost; a link script that
+// runs twice can undo what somebody else did in between.
+type onceCmd struct {
+	*redis.Cmd
+	mayBeSent atomic.Bool
+}
+
+// NoRetry tells go-redis never to repeat the command.
+func (c *onceCmd) NoRetry() bool { return true }
+
+// Args notes that go-redis asked for the arguments, as it does to write them to the connection. Until then the command
+// certainly has not left the process: what failed was the dial, the handshake or the wait for a connection.
+func (c *onceCmd) Args() []any {
+	c.mayBeSent.Store(true)
+	return c.Cmd.Args()
+}
+
+// run executes the script on the key and returns its reply.
+func (s *Store) run(ctx context.Context, sc *script, key string, args ...any) (reply, error) {
+	values, err := s.evaluate(ctx, sc, "evalsha", sc.sha, key, args)
+	if redis.HasErrorPrefix(err, "NOSCRIPT") {
+		// The script was not executed: Redis was restarted, failed over or flushed. EVAL runs it and keeps it.
+		values, err = s.evaluate(ctx, sc, "eval", sc.source, key, args)
+	}
+	if err != nil {
+		return reply{}, fmt.Errorf("%s: %w", sc.name, err)
+	}
+	return reply{script: sc.name, values: values}, nil
+}
+
+func (s *Store) evaluate(ctx context.Context, sc *script, command, text, key string, args []any) ([]any, error) {
+	full := append([]any{command, text, 1, key}, args...)
+	if !sc.writes {
+		cmd := redis.NewCmd(ctx, full...)
+		if err := s.client.Process(ctx, cmd); err != nil {
+			return nil, readError(ctx, err)
+		}
+		return cmd.Slice()
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, notSentError(ctx, err)
+	}
+	cmd := &onceCmd{Cmd: redis.NewCmd(ctx, full...)}
+	err := s.client.Process(ctx, cmd)
+	switch {
+	case err == nil:
+		return cmd.Slice()
+	case cmd.mayBeSent.Load():
+		return nil, sentError(err)
+	default:
+		return nil, notSentError(ctx, err)
+	}
+}

@@ -1,0 +1,125 @@
+package data
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"sort"
+
+	"podlink/internal/biz"
+)
+
+type stateRepo struct{ *Store }
+
+// NewStateRepo returns the reports of pods in the store.
+func NewStateRepo(store *Store) biz.StateRepo { return stateRepo{store} }
+
+func (r stateRepo) Set(ctx context.Context, key biz.ServiceKey, report biz.Report) (biz.Pod, *biz.Pod, error) {
+	reply, err := r.run(ctx, scriptSetState, r.keys.pods(key),
+		int32(report.Pod), report.State, report.Load, int32(report.Routing), int32(report.TTL))
+	if err != nil {
+		return biz.Pod{}, nil, err
+	}
+	pod, err := reply.pod(1)
+	if err != nil {
+		return biz.Pod{}, nil, err
+	}
+	if pod == nil {
+		return biz.Pod{}, nil, reply.malformed()
+	}
+	previous, err := reply.pod(2)
+	return *pod, previous, err
+}
+
+// pod reads values[i] as "{<pod> <state> <load> <routing> <live> <heartbeat> <ttl>}", nil for "{}".
+func (r reply) pod(i int) (*biz.Pod, error) {
+	fields, err := r.nested(i, 7)
+	if err != nil || fields == nil {
+		return nil, err
+	}
+	var p parser
+	pod := &biz.Pod{
+		Report: biz.Report{
+			Pod:     p.pod(fields[0]),
+			State:   p.text(fields[1]),
+			Load:    int32(p.number(fields[2], 0, math.MaxInt32)),
+			Routing: biz.Routing(p.number(fields[3], int64(biz.Ready), int64(biz.Shutdown))),
+			TTL:     p.ttl(fields[6]),
+		},
+		Live:        fields[4] == "1",
+		HeartbeatMs: p.number(fields[5], 0, math.MaxInt64),
+	}
+	return pod, p.err
+}
+
+func (r stateRepo) List(ctx context.Context, key biz.ServiceKey) ([]biz.Pod, error) {
+	reply, err := r.run(ctx, scriptGetService, r.keys.pods(key))
+	if err != nil {
+		return nil, err
+	}
+	pods := make([]biz.Pod, 0, len(reply.values)-1)
+	for i := 1; i < len(reply.values); i++ {
+		pod, err := reply.pod(i)
+		if err != nil {
+			return nil, err
+		}
+		pods = append(pods, *pod)
+	}
+	sort.Slice(pods, func(i, j int) bool { return pods[i].Pod < pods[j].Pod })
+	return pods, nil
+}
+
+func (r stateRepo) Get(ctx context.Context, key biz.ServiceKey, id biz.PodID) (biz.Pod, error) {
+	reply, err := r.run(ctx, scriptGetServicePod, r.keys.pods(key), int32(id))
+	if err != nil {
+		return biz.Pod{}, err
+	}
+	pod, err := reply.pod(1)
+	switch {
+	case err != nil:
+		return biz.Pod{}, err
+	case pod == nil:
+		return biz.Pod{}, biz.ErrPodNotFound
+	}
+	return *pod, nil
+}
+
+func (r stateRepo) Remove(ctx context.Context, key biz.ServiceKey, id biz.PodID) (*biz.Pod, error) {
+	reply, err := r.run(ctx, scriptRemoveState, r.keys.pods(key), int32(id))
+	if err != nil {
+		return nil, err
+	}
+	return reply.pod(1)
+}
+
+func (r stateRepo) Reserve(ctx context.Context, key biz.ServiceKey, standing biz.PodID) (biz.Choice, error) {
+	reply, err := r.run(ctx, scriptReservePod, r.keys.pods(key), int32(standing))
+	if err != nil {
+		return biz.Choice{}, err
+	}
+	switch reply.status() {
+	case "USABLE":
+		return biz.Choice{Verdict: biz.StandingUsable}, nil
+	case "UNKNOWN":
+		return biz.Choice{Verdict: biz.NothingKnown}, nil
+	case "NONE":
+		return biz.Choice{Verdict: biz.NoneUsable}, nil
+	case "RESERVED":
+		fields, err := reply.fields(1, 2)
+		if err != nil {
+			return biz.Choice{}, err
+		}
+		var p parser
+		choice := biz.Choice{
+			Verdict: biz.Reserved, Pod: p.pod(fields[0]), HeartbeatMs: p.number(fields[1], 0, math.MaxInt64),
+		}
+		return choice, p.err
+	default:
+		return biz.Choice{}, fmt.Errorf("%s: unknown status %q", reply.script, reply.status())
+	}
+}
+
+func (r stateRepo) Release(ctx context.Context, key biz.ServiceKey, choice biz.Choice) error {
+	_, err := r.run(ctx, scriptReleasePod, r.keys.pods(key), int32(choice.Pod), choice.HeartbeatMs)
+	return err
+}

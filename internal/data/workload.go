@@ -1,0 +1,78 @@
+package data
+
+import (
+	"context"
+	"fmt"
+	"math"
+
+	"github.com/redis/go-redis/v9"
+
+	"podlink/internal/biz"
+)
+
+type workloadRepo struct{ *Store }
+
+// NewWorkloadRepo returns the workload states in the store.
+func NewWorkloadRepo(store *Store) biz.WorkloadRepo { return workloadRepo{store} }
+
+func (r workloadRepo) Set(ctx context.Context, key biz.ServiceKey, state string) (biz.Workload, error) {
+	reply, err := r.run(ctx, scriptSetWorkload, r.keys.workload(key.Namespace, key.Service), state)
+	if err != nil {
+		return biz.Workload{}, err
+	}
+	fields, err := reply.fields(1, 1)
+	if err != nil {
+		return biz.Workload{}, err
+	}
+	var p parser
+	workload := biz.Workload{Key: key, State: state, UpdateMs: p.number(fields[0], 0, math.MaxInt64)}
+	return workload, p.err
+}
+
+func (r workloadRepo) Get(ctx context.Context, key biz.ServiceKey) (biz.Workload, error) {
+	found, err := r.BatchGet(ctx, key.Namespace, []string{key.Service})
+	if err != nil {
+		return biz.Workload{}, err
+	}
+	if len(found) == 0 {
+		return biz.Workload{}, biz.ErrWorkloadNotFound
+	}
+	return found[0], nil
+}
+
+// BatchGet reads all workloads in one pipeline.
+func (r workloadRepo) BatchGet(ctx context.Context, namespace string, services []string) ([]biz.Workload, error) {
+	values := make([]*redis.SliceCmd, len(services))
+	// The pipeline's own error is the first of its commands' errors; each is looked at below.
+	_, _ = r.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for i, service := range services {
+			values[i] = pipe.HMGet(ctx, r.keys.workload(namespace, service), "state", "update_ms")
+		}
+		return nil
+	})
+	workloads := make([]biz.Workload, 0, len(services))
+	for i, service := range services {
+		fields, err := values[i].Result()
+		if err != nil {
+			return nil, readError(ctx, err)
+		}
+		if fields[0] == nil && fields[1] == nil {
+			continue
+		}
+		state, okState := fields[0].(string)
+		update, okUpdate := fields[1].(string)
+		if !okState || !okUpdate {
+			return nil, fmt.Errorf("%w: a workload lacks its state or its time", biz.ErrStoreDataCorrupt)
+		}
+		var p parser
+		workloads = append(workloads, biz.Workload{
+			Key:      biz.ServiceKey{Namespace: namespace, Service: service},
+			State:    p.text(state),
+			UpdateMs: p.number(update, 0, math.MaxInt64),
+		})
+		if p.err != nil {
+			return nil, p.err
+		}
+	}
+	return workloads, nil
+}
