@@ -1,0 +1,100 @@
+// Command podlink remembers which pod of a stateful service holds which user.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"runtime"
+	"time"
+
+	"github.com/go-kratos/kratos/v2"
+	"github.com/go-kratos/kratos/v2/log"
+	"github.com/go-kratos/kratos/v2/middleware/tracing"
+	kgrpc "github.com/go-kratos/kratos/v2/transport/grpc"
+	khttp "github.com/go-kratos/kratos/v2/transport/http"
+
+	"podlink/internal/biz"
+	"podlink/internal/conf"
+	"podlink/internal/data"
+	"podlink/internal/logging"
+	"podlink/internal/server"
+	"podlink/internal/version"
+)
+
+// storeGrace is how long the start waits for the store. Without one podlink starts all the same, and is not ready.
+const storeGrace = 500 * time.Millisecond
+
+func main() {
+	os.Exit(run(os.Args[1:]))
+}
+
+// run returns the exit code: 0 after a signal to stop, 2 for a wrong flag or configuration, 1 for what failed later.
+func run(args []string) int {
+	flags := flag.NewFlagSet("podlink", flag.ContinueOnError)
+	path := flags.String("conf", "", "configuration: a YAML file or a folder of them; without it the defaults apply")
+	showVersion := flags.Bool("version", false, "print the version and exit")
+	flags.Usage = func() {
+		fmt.Fprintf(flags.Output(), "podlink remembers which pod of a stateful service holds which user.\n\n"+
+			"Usage: podlink [-conf PATH] [-version]\n\n")
+		flags.PrintDefaults()
+		fmt.Fprintf(flags.Output(), "\nThe environment overrides every key: data.redis.password is %sDATA_REDIS_PASSWORD.\n",
+			conf.EnvPrefix)
+	}
+	if err := flags.Parse(args); err != nil {
+		if err == flag.ErrHelp { //nolint:errorlint // It is never wrapped.
+			return 0
+		}
+		return 2
+	}
+	if flags.NArg() > 0 {
+		fmt.Fprintf(os.Stderr, "podlink: unexpected argument %q; the configuration is given with -conf\n", flags.Arg(0))
+		return 2
+	}
+	if *showVersion {
+		fmt.Printf("podlink %s %s %s/%s\n", version.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+		return 0
+	}
+	config, err := conf.Load(*path, os.LookupEnv)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "podlink: %v\n", err)
+		return 2
+	}
+	logger := log.With(logging.New(config.GetLog(), os.Stderr), "trace_id", tracing.TraceID())
+	log.SetLogger(logger)
+	if err := serve(config, logger); err != nil {
+		log.Errorf("podlink stops: %v", err)
+		return 1
+	}
+	return 0
+}
+
+func serve(config *conf.Bootstrap, logger log.Logger) error {
+	limits := biz.Limits{MaxBatch: int(config.GetLimits().GetMaxBatch())}
+	podTTL := biz.TTL(config.GetState().GetPodTtl().GetSeconds())
+	app, cleanup, err := wireApp(config.GetServer(), config.GetData(), limits, podTTL, logger)
+	if err != nil {
+		return err
+	}
+	defer cleanup()
+	return app.Run()
+}
+
+func newApp(
+	c *conf.Server, logger log.Logger, store *data.Store, drain *server.Drain,
+	http *khttp.Server, grpc *kgrpc.Server, admin *server.AdminServer,
+) *kratos.App {
+	return kratos.New(
+		kratos.Name("podlink"),
+		kratos.Version(version.Version),
+		kratos.Logger(logger),
+		kratos.Server(http, grpc, admin),
+		kratos.BeforeStart(func(ctx context.Context) error {
+			store.Prepare(ctx, storeGrace)
+			return nil
+		}),
+		kratos.BeforeStop(drain.Run),
+		kratos.StopTimeout(c.GetStop().GetTimeout().AsDuration()),
+	)
+}

@@ -1,0 +1,24 @@
+//go:build wireinject
+
+package main
+
+import (
+	"github.com/go-kratos/kratos/v2"
+	"github.com/go-kratos/kratos/v2/log"
+	"github.com/google/wire"
+
+	"podlink/internal/biz"
+	"podlink/internal/conf"
+	"podlink/internal/data"
+	"podlink/internal/server"
+	"podlink/internal/service"
+)
+
+// wireApp assembles server -> service -> biz -> data.
+func wireApp(*conf.Server, *conf.Data, biz.Limits, biz.TTL, log.Logger) (*kratos.App, func(), error) {
+	panic(wire.Build(
+		server.ProviderSet, service.ProviderSet, biz.ProviderSet, data.ProviderSet,
+		wire.Bind(new(server.Checker), new(*data.Store)),
+		newApp,
+	))
+}

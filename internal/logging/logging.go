@@ -1,0 +1,60 @@
+// Package logging makes the logger that the whole process writes to.
+package logging
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/go-kratos/kratos/v2/log"
+
+	"podlink/internal/conf"
+)
+
+// New returns a Kratos logger that writes lines from the configured level on, as JSON or as text for a console.
+func New(c *conf.Log, w io.Writer) log.Logger {
+	options := &slog.HandlerOptions{Level: slogLevel(log.ParseLevel(c.GetLevel()))}
+	var handler slog.Handler = slog.NewJSONHandler(w, options)
+	if c.GetFormat() == "console" {
+		handler = slog.NewTextHandler(w, options)
+	}
+	return adapter{slog.New(handler)}
+}
+
+// adapter passes Kratos' log calls on to slog.
+type adapter struct{ out *slog.Logger }
+
+// Log implements log.Logger. Kratos puts the message under its own key among the others.
+func (a adapter) Log(level log.Level, keyvals ...any) error {
+	at := slogLevel(level)
+	if !a.out.Enabled(context.Background(), at) {
+		return nil
+	}
+	message := ""
+	rest := make([]any, 0, len(keyvals))
+	for i := 0; i+1 < len(keyvals); i += 2 {
+		key := fmt.Sprint(keyvals[i])
+		switch {
+		case key == log.DefaultMessageKey:
+			message = fmt.Sprint(keyvals[i+1])
+		case keyvals[i+1] != "": // Such as the trace id outside a request.
+			rest = append(rest, key, keyvals[i+1])
+		}
+	}
+	a.out.Log(context.Background(), at, message, rest...)
+	return nil
+}
+
+func slogLevel(level log.Level) slog.Level {
+	switch level {
+	case log.LevelDebug:
+		return slog.LevelDebug
+	case log.LevelWarn:
+		return slog.LevelWarn
+	case log.LevelError, log.LevelFatal:
+		return slog.LevelError
+	default:
+		return slog.LevelInfo
+	}
+}

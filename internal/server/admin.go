@@ -1,0 +1,121 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/go-kratos/kratos/v2/log"
+
+	"podlink/internal/conf"
+)
+
+// readyTimeout bounds the check behind /readyz.
+const readyTimeout = time.Second
+
+// Checker tells whether the store can be used; its error is for operators.
+type Checker interface {
+	Check(ctx context.Context) error
+}
+
+// AdminServer is the listener for the platform and for operators: /healthz, /readyz and /metrics. It is a Kratos
+// transport.Server.
+type AdminServer struct {
+	server *http.Server
+	addr   string
+	drain  *Drain
+	store  Checker
+	log    *log.Helper
+
+	mu       sync.Mutex
+	notReady string // why podlink was not ready when it was last asked; "": it was
+}
+
+// NewAdminServer returns the admin listener.
+func NewAdminServer(c *conf.Server, store Checker, drain *Drain, metrics *Metrics, logger log.Logger) *AdminServer {
+	s := &AdminServer{addr: c.GetAdmin().GetAddr(), drain: drain, store: store, log: log.NewHelper(logger)}
+	routes := http.NewServeMux()
+	routes.HandleFunc("GET /healthz", s.health)
+	routes.HandleFunc("GET /readyz", s.ready)
+	routes.Handle("GET /metrics", metrics.handler())
+	s.server = &http.Server{Handler: routes} //nolint:gosec // bound sets every limit.
+	bound(s.server, logger)
+	return s
+}
+
+// Start serves until Stop.
+func (s *AdminServer) Start(ctx context.Context) error {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", s.addr)
+	if err != nil {
+		return err
+	}
+	s.log.Infof("[admin] server listening on: %s", listener.Addr())
+	if err := s.server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// Stop lets the requests in progress end.
+func (s *AdminServer) Stop(ctx context.Context) error {
+	return s.server.Shutdown(ctx)
+}
+
+// probe is the body of /healthz and /readyz.
+type probe struct {
+	Status string `json:"status"`
+	Reason string `json:"reason,omitempty"`
+}
+
+func (p probe) write(w http.ResponseWriter, code int) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(p) // The prober is gone when this fails.
+}
+
+// health says that the process runs; whether its store does is no reason to restart it.
+func (s *AdminServer) health(w http.ResponseWriter, _ *http.Request) {
+	probe{Status: "ok"}.write(w, http.StatusOK)
+}
+
+// ready says whether requests should be sent here.
+func (s *AdminServer) ready(w http.ResponseWriter, r *http.Request) {
+	reason := s.reasonNotReady(r.Context())
+	s.noteChange(reason)
+	if reason != "" {
+		probe{Status: "not ready", Reason: reason}.write(w, http.StatusServiceUnavailable)
+		return
+	}
+	probe{Status: "ready"}.write(w, http.StatusOK)
+}
+
+func (s *AdminServer) reasonNotReady(ctx context.Context) string {
+	if s.drain.Draining() {
+		return "podlink is stopping"
+	}
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	if err := s.store.Check(ctx); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// noteChange writes a line when readiness changes, not at every probe.
+func (s *AdminServer) noteChange(reason string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if (reason == "") == (s.notReady == "") {
+		return
+	}
+	s.notReady = reason
+	if reason == "" {
+		s.log.Info("podlink is ready again")
+	} else {
+		s.log.Warnf("podlink is not ready: %s", reason)
+	}
+}

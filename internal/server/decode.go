@@ -1,0 +1,243 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"maps"
+	"mime"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/gorilla/mux"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	v1 "podlink/api/podlink/v1"
+	"podlink/internal/biz"
+	"podlink/internal/protofield"
+)
+
+// decoding carries the first error of a request's decoding to the middleware chain.
+type decoding struct{ err error }
+
+type decodingKey struct{}
+
+func withDecoding(ctx context.Context, d *decoding) context.Context {
+	return context.WithValue(ctx, decodingKey{}, d)
+}
+
+func decodingFrom(ctx context.Context) *decoding {
+	if d, ok := ctx.Value(decodingKey{}).(*decoding); ok {
+		return d
+	}
+	return &decoding{}
+}
+
+func (d *decoding) fail(err error) {
+	if d.err == nil {
+		d.err = err
+	}
+}
+
+// decoder makes a Kratos decoder of decode: it notes the error instead of returning it.
+func decoder(decode func(*http.Request, protoreflect.Message) error) func(*http.Request, any) error {
+	return func(r *http.Request, target any) error {
+		d := decodingFrom(r.Context())
+		if d.err == nil {
+			d.fail(decode(r, target.(proto.Message).ProtoReflect()))
+		}
+		return nil
+	}
+}
+
+func invalid(field, detail string) error {
+	return &biz.InvalidArgumentError{Field: shorten(field), Detail: detail}
+}
+
+// shorten bounds a name that a caller chose, for it comes back in the error.
+func shorten(name string) string {
+	const limit = 64
+	name = strings.ToValidUTF8(name, "?")
+	if len(name) > limit {
+		name = strings.ToValidUTF8(name[:limit], "") + "…"
+	}
+	return name
+}
+
+// decodeBody reads the JSON body into m. No body is an empty one.
+func decodeBody(r *http.Request, m protoreflect.Message) error {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return bodyError(err)
+	}
+	if len(body) == 0 {
+		return nil
+	}
+	if err := checkMediaType(r.Header); err != nil {
+		return err
+	}
+	if err := protojson.Unmarshal(body, m.Interface()); err != nil {
+		return explainJSON(body, m.Descriptor(), m.Type())
+	}
+	return nil
+}
+
+func bodyError(err error) error {
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return v1.ErrorBodyTooLarge("the body must not be over %d bytes", tooLarge.Limit)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return invalid("body", "was not received in time")
+	default:
+		return invalid("body", "was cut off")
+	}
+}
+
+func checkMediaType(header http.Header) error {
+	media, params, err := mime.ParseMediaType(header.Get("Content-Type"))
+	charset := params["charset"]
+	if err != nil || media != "application/json" || charset != "" && !strings.EqualFold(charset, "utf-8") {
+		return v1.ErrorUnsupportedMediaType("Content-Type must be application/json, in UTF-8")
+	}
+	if encoding := header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
+		return v1.ErrorUnsupportedMediaType("Content-Encoding must be absent: compressed bodies are not taken")
+	}
+	return nil
+}
+
+// explainJSON finds what protojson did not like in body: the syntax, or the first field that does not decode by itself.
+func explainJSON(body []byte, message protoreflect.MessageDescriptor, typ protoreflect.MessageType) error {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(body, &fields); err != nil || fields == nil {
+		return invalid("body", "must be a JSON object")
+	}
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		field := message.Fields().ByJSONName(name)
+		if field == nil {
+			field = message.Fields().ByTextName(name)
+		}
+		if field == nil {
+			return invalid(name, "is not a field of this request")
+		}
+		single, err := json.Marshal(map[string]json.RawMessage{name: fields[name]})
+		if err != nil || protojson.Unmarshal(single, typ.New().Interface()) != nil {
+			return invalid(string(field.Name()), "must be "+expected(field))
+		}
+	}
+	if name := repeatedName(body, message); name != "" {
+		return invalid(name, "stands twice in the body")
+	}
+	return invalid("body", "must be a JSON object in valid UTF-8")
+}
+
+// repeatedName returns the field that the object names twice, if any, in either of its spellings.
+func repeatedName(body []byte, message protoreflect.MessageDescriptor) string {
+	seen := make(map[protoreflect.Name]bool)
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	if _, err := decoder.Token(); err != nil {
+		return ""
+	}
+	for decoder.More() {
+		token, err := decoder.Token()
+		name, isName := token.(string)
+		if err != nil || !isName {
+			return ""
+		}
+		field := message.Fields().ByJSONName(name)
+		if field == nil {
+			field = message.Fields().ByTextName(name)
+		}
+		if field == nil || seen[field.Name()] {
+			return name
+		}
+		seen[field.Name()] = true
+		var skipped json.RawMessage
+		if decoder.Decode(&skipped) != nil {
+			return ""
+		}
+	}
+	return ""
+}
+
+// expected describes the JSON that a field takes.
+func expected(field protoreflect.FieldDescriptor) string {
+	kind := map[protoreflect.Kind]string{
+		protoreflect.StringKind: "a string in valid UTF-8",
+		protoreflect.BoolKind:   "true or false",
+		protoreflect.Int32Kind:  "an integer of 32 bits",
+		protoreflect.Int64Kind:  "an integer of 64 bits",
+	}[field.Kind()]
+	if field.Enum() != nil {
+		values := field.Enum().Values()
+		names := make([]string, values.Len())
+		for i := range names {
+			names[i] = string(values.Get(i).Name())
+		}
+		kind = "one of " + strings.Join(names, ", ")
+	}
+	if field.IsList() {
+		return "a list, each entry " + kind
+	}
+	return kind
+}
+
+// decodeQuery reads the query into m. A request with a body has its fields there, and takes no query that could
+// contradict it; a request without takes no body.
+func decodeQuery(r *http.Request, m protoreflect.Message) error {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return invalid("query", "must be percent-encoded")
+	}
+	takesBody := r.Method == http.MethodPost || r.Method == http.MethodPut
+	if !takesBody && r.ContentLength != 0 {
+		return invalid("body", "must be absent with "+r.Method)
+	}
+	inPath := mux.Vars(r)
+	for _, name := range slices.Sorted(maps.Keys(query)) {
+		field := m.Descriptor().Fields().ByJSONName(name)
+		if field == nil {
+			field = m.Descriptor().Fields().ByTextName(name)
+		}
+		if field == nil {
+			return invalid(name, "is not a parameter of this request")
+		}
+		if _, ok := inPath[string(field.Name())]; ok || takesBody {
+			return invalid(string(field.Name()), "must not stand in the query")
+		}
+		if len(query[name]) > 1 || m.Has(field) {
+			return invalid(string(field.Name()), "stands twice in the query")
+		}
+		if err := protofield.Set(m, field, query[name][0]); err != nil {
+			return invalid(string(field.Name()), err.Error())
+		}
+	}
+	return nil
+}
+
+// decodePath reads the variables of the path into m; what the body says of them must agree.
+func decodePath(r *http.Request, m protoreflect.Message) error {
+	vars := mux.Vars(r)
+	for _, name := range slices.Sorted(maps.Keys(vars)) {
+		field := m.Descriptor().Fields().ByTextName(name)
+		text, err := url.PathUnescape(vars[name])
+		if err != nil {
+			return invalid(name, "must be percent-encoded")
+		}
+		inBody, before := m.Has(field), m.Get(field)
+		if err := protofield.Set(m, field, text); err != nil {
+			return invalid(name, err.Error())
+		}
+		if inBody && !before.Equal(m.Get(field)) {
+			return invalid(name, "differs between the path and the body")
+		}
+	}
+	return nil
+}

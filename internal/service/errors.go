@@ -1,0 +1,61 @@
+// Package service translates between the API's messages and the domain, and the domain's errors into the API's.
+package service
+
+import (
+	"errors"
+	"strconv"
+
+	kerrors "github.com/go-kratos/kratos/v2/errors"
+
+	v1 "podlink/api/podlink/v1"
+	"podlink/internal/biz"
+)
+
+// reasons is the only place where an error of the domain gets its reason and its public text. The HTTP codes belong to
+// the reasons: api/podlink/v1/error_reason.proto.
+var reasons = []struct {
+	err     error
+	newf    func(format string, args ...any) *kerrors.Error
+	message string
+}{
+	{biz.ErrPodNotFound, v1.ErrorPodNotFound, "this pod has never reported"},
+	{biz.ErrWorkloadNotFound, v1.ErrorWorkloadNotFound, "the state of this workload was never set"},
+	{biz.ErrNoAvailablePod, v1.ErrorNoAvailablePod, "no pod of this service takes new links; nothing has changed"},
+	{biz.ErrOutcomeUnknown, v1.ErrorOutcomeUnknown, "the store's reply was lost and the call may have been carried out: read, then decide"},
+	{biz.ErrCanceled, v1.ErrorCanceled, "the caller left; nothing has changed"},
+	{biz.ErrDeadlineExceeded, v1.ErrorDeadlineExceeded, "the store did not answer in time"},
+	{biz.ErrStoreFull, v1.ErrorStoreFull, "the store is out of memory; nothing has changed; reads and removals still work"},
+	{biz.ErrStoreDataCorrupt, v1.ErrorStoreDataCorrupt, "the store holds data here that podlink did not write; it was left as it is"},
+	{biz.ErrStoreUnavailable, v1.ErrorStoreUnavailable, "the store is unavailable; nothing has changed; it is safe to retry"},
+}
+
+// PublicError returns what a caller is told about err: a reason, a text of ours and metadata. The cause stays attached
+// for the log and is never part of a reply.
+func PublicError(err error) *kerrors.Error {
+	var public *kerrors.Error
+	if errors.As(err, &public) {
+		return public
+	}
+	var invalid *biz.InvalidArgumentError
+	if errors.As(err, &invalid) {
+		return v1.ErrorInvalidArgument("%s", invalid.Error()).WithMetadata(map[string]string{"field": invalid.Field})
+	}
+	var mismatch *biz.EpochMismatchError
+	if errors.As(err, &mismatch) {
+		return v1.ErrorEpochMismatch("%s; nothing has changed", mismatch.Error()).WithMetadata(map[string]string{
+			"pod_id": strconv.Itoa(int(mismatch.Current.Pod)),
+			"epoch":  strconv.FormatInt(int64(mismatch.Current.Epoch), 10),
+		})
+	}
+	for _, r := range reasons {
+		if errors.Is(err, r.err) {
+			return r.newf("%s", r.message).WithCause(err)
+		}
+	}
+	return Internal(err)
+}
+
+// Internal is the answer to anything unforeseen.
+func Internal(cause error) *kerrors.Error {
+	return v1.ErrorInternal("internal error; the log of podlink has the cause").WithCause(cause)
+}

@@ -1,0 +1,198 @@
+package service
+
+import (
+	"context"
+	"sort"
+
+	v1 "podlink/api/podlink/v1"
+	"podlink/internal/biz"
+)
+
+// LinkService serves the API's LinkService.
+type LinkService struct {
+	v1.UnimplementedLinkServiceServer
+
+	links *biz.LinkUsecase
+}
+
+// NewLinkService returns the service on its use-case.
+func NewLinkService(links *biz.LinkUsecase) *LinkService { return &LinkService{links: links} }
+
+// linkRequest is what all requests on one link have in common.
+type linkRequest interface {
+	GetNamespace() string
+	GetUid() string
+	GetService() string
+}
+
+func linkKey(r linkRequest) biz.LinkKey {
+	return biz.LinkKey{Namespace: r.GetNamespace(), UID: r.GetUid(), Service: r.GetService()}
+}
+
+// cast returns nil for nil, and otherwise the value as the domain's type.
+func cast[To, From ~int32 | ~int64](value *From) *To {
+	if value == nil {
+		return nil
+	}
+	to := To(*value)
+	return &to
+}
+
+// persistence is Forever unless the caller asked for something else.
+func persistence(seconds *int32) biz.TTL {
+	if seconds == nil {
+		return biz.Forever
+	}
+	return biz.TTL(*seconds)
+}
+
+func linkMessage(l biz.Link) *v1.Link {
+	return &v1.Link{
+		Namespace:  l.Key.Namespace,
+		Uid:        l.Key.UID,
+		Service:    l.Key.Service,
+		PodId:      int32(l.Pod),
+		Persistent: l.Persistent(),
+		TtlSeconds: int32(l.TTL),
+		Epoch:      int64(l.Epoch),
+	}
+}
+
+// SetLinkedPod implements the API.
+func (s *LinkService) SetLinkedPod(ctx context.Context, r *v1.SetLinkedPodRequest) (*v1.SetLinkedPodReply, error) {
+	change, err := s.links.Set(ctx, linkKey(r), cast[biz.PodID](r.PodId), persistence(r.PersistSeconds),
+		cast[biz.Epoch](r.ExpectedEpoch))
+	if err != nil {
+		return nil, err
+	}
+	return &v1.SetLinkedPodReply{Link: linkMessage(change.Link), PreviousPodId: int32(change.Previous)}, nil
+}
+
+// TrySetLinkedPod implements the API.
+func (s *LinkService) TrySetLinkedPod(
+	ctx context.Context, r *v1.TrySetLinkedPodRequest,
+) (*v1.TrySetLinkedPodReply, error) {
+	change, err := s.links.TrySet(ctx, linkKey(r), cast[biz.PodID](r.PodId), persistence(r.PersistSeconds))
+	if err != nil {
+		return nil, err
+	}
+	return &v1.TrySetLinkedPodReply{
+		Linked: change.Applied, Link: linkMessage(change.Link), PreviousPodId: int32(change.Previous),
+	}, nil
+}
+
+// SetLinkedPodIfAbsent implements the API.
+func (s *LinkService) SetLinkedPodIfAbsent(
+	ctx context.Context, r *v1.SetLinkedPodIfAbsentRequest,
+) (*v1.SetLinkedPodIfAbsentReply, error) {
+	change, err := s.links.SetIfAbsent(ctx, linkKey(r), cast[biz.PodID](r.PodId), persistence(r.PersistSeconds))
+	if err != nil {
+		return nil, err
+	}
+	return &v1.SetLinkedPodIfAbsentReply{Created: change.Applied, Link: linkMessage(change.Link)}, nil
+}
+
+var outcomes = map[biz.Outcome]v1.ComputeLinkedPodReply_Outcome{
+	biz.Existing: v1.ComputeLinkedPodReply_EXISTING,
+	biz.Created:  v1.ComputeLinkedPodReply_CREATED,
+	biz.Relinked: v1.ComputeLinkedPodReply_RELINKED,
+}
+
+// ComputeLinkedPod implements the API.
+func (s *LinkService) ComputeLinkedPod(
+	ctx context.Context, r *v1.ComputeLinkedPodRequest,
+) (*v1.ComputeLinkedPodReply, error) {
+	outcome, change, err := s.links.Compute(ctx, linkKey(r), persistence(r.PersistSeconds))
+	if err != nil {
+		return nil, err
+	}
+	return &v1.ComputeLinkedPodReply{
+		Outcome: outcomes[outcome], Link: linkMessage(change.Link), PreviousPodId: int32(change.Previous),
+	}, nil
+}
+
+// GetLinkedPod implements the API.
+func (s *LinkService) GetLinkedPod(ctx context.Context, r *v1.GetLinkedPodRequest) (*v1.GetLinkedPodReply, error) {
+	link, err := s.links.Get(ctx, linkKey(r))
+	if err != nil {
+		return nil, err
+	}
+	return &v1.GetLinkedPodReply{Link: linkMessage(link)}, nil
+}
+
+// GetLinkedPodIfPersist implements the API.
+func (s *LinkService) GetLinkedPodIfPersist(
+	ctx context.Context, r *v1.GetLinkedPodIfPersistRequest,
+) (*v1.GetLinkedPodIfPersistReply, error) {
+	link, err := s.links.GetIfPersist(ctx, linkKey(r))
+	if err != nil {
+		return nil, err
+	}
+	return &v1.GetLinkedPodIfPersistReply{Link: linkMessage(link)}, nil
+}
+
+// BatchGetLinkedPod implements the API.
+func (s *LinkService) BatchGetLinkedPod(
+	ctx context.Context, r *v1.BatchGetLinkedPodRequest,
+) (*v1.BatchGetLinkedPodReply, error) {
+	links, err := s.links.BatchGet(ctx, r.GetNamespace(), r.GetService(), r.GetUids())
+	if err != nil {
+		return nil, err
+	}
+	reply := &v1.BatchGetLinkedPodReply{}
+	byPod := make(map[biz.PodID]*v1.BatchGetLinkedPodReply_PodUids)
+	for _, link := range links {
+		if !link.Exists() {
+			reply.UnlinkedUids = append(reply.UnlinkedUids, link.Key.UID)
+			continue
+		}
+		group, ok := byPod[link.Pod]
+		if !ok {
+			group = &v1.BatchGetLinkedPodReply_PodUids{PodId: int32(link.Pod)}
+			byPod[link.Pod] = group
+			reply.Pods = append(reply.Pods, group)
+		}
+		group.Uids = append(group.Uids, link.Key.UID)
+	}
+	sort.Slice(reply.Pods, func(i, j int) bool { return reply.Pods[i].PodId < reply.Pods[j].PodId })
+	return reply, nil
+}
+
+// RemoveLinkedPod implements the API.
+func (s *LinkService) RemoveLinkedPod(
+	ctx context.Context, r *v1.RemoveLinkedPodRequest,
+) (*v1.RemoveLinkedPodReply, error) {
+	change, err := s.links.Remove(ctx, linkKey(r), r.GetKeepSeconds(), cast[biz.Epoch](r.ExpectedEpoch))
+	if err != nil {
+		return nil, err
+	}
+	return &v1.RemoveLinkedPodReply{Removed: change.Applied, PreviousPodId: int32(change.Previous)}, nil
+}
+
+// RemoveLinkedPodWithId implements the API.
+//
+//nolint:revive // The name is the API's.
+func (s *LinkService) RemoveLinkedPodWithId(
+	ctx context.Context, r *v1.RemoveLinkedPodWithIdRequest,
+) (*v1.RemoveLinkedPodWithIdReply, error) {
+	change, err := s.links.RemoveWithID(ctx, linkKey(r), cast[biz.PodID](r.PodId), r.GetKeepSeconds())
+	if err != nil {
+		return nil, err
+	}
+	return &v1.RemoveLinkedPodWithIdReply{Removed: change.Applied, Link: linkMessage(change.Link)}, nil
+}
+
+// ListLinkedServices implements the API.
+func (s *LinkService) ListLinkedServices(
+	ctx context.Context, r *v1.ListLinkedServicesRequest,
+) (*v1.ListLinkedServicesReply, error) {
+	links, err := s.links.List(ctx, r.GetNamespace(), r.GetUid())
+	if err != nil {
+		return nil, err
+	}
+	reply := &v1.ListLinkedServicesReply{Links: make([]*v1.Link, len(links))}
+	for i, link := range links {
+		reply.Links[i] = linkMessage(link)
+	}
+	return reply, nil
+}

@@ -1,0 +1,6 @@
+package service
+
+import "github.com/google/wire"
+
+// ProviderSet is what Wire needs of this package.
+var ProviderSet = wire.NewSet(NewLinkService, NewStateService, NewWorkloadService)

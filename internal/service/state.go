@@ -1,0 +1,96 @@
+package service
+
+import (
+	"context"
+
+	v1 "podlink/api/podlink/v1"
+	"podlink/internal/biz"
+)
+
+// StateService serves the API's StateService.
+type StateService struct {
+	v1.UnimplementedStateServiceServer
+
+	states *biz.StateUsecase
+}
+
+// NewStateService returns the service on its use-case.
+func NewStateService(states *biz.StateUsecase) *StateService { return &StateService{states: states} }
+
+// serviceRequest is what all requests on one service have in common.
+type serviceRequest interface {
+	GetNamespace() string
+	GetService() string
+}
+
+func serviceKey(r serviceRequest) biz.ServiceKey {
+	return biz.ServiceKey{Namespace: r.GetNamespace(), Service: r.GetService()}
+}
+
+// podMessage returns nil for nil.
+func podMessage(p *biz.Pod) *v1.Pod {
+	if p == nil {
+		return nil
+	}
+	return &v1.Pod{
+		PodId:       int32(p.Pod),
+		State:       p.State,
+		Load:        p.Load,
+		Routing:     v1.Routing(p.Routing), // The values are the same, and a test says so.
+		Live:        p.Live,
+		HeartbeatMs: p.HeartbeatMs,
+		TtlSeconds:  int32(p.TTL),
+	}
+}
+
+// SetServiceState implements the API.
+func (s *StateService) SetServiceState(
+	ctx context.Context, r *v1.SetServiceStateRequest,
+) (*v1.SetServiceStateReply, error) {
+	pod, previous, err := s.states.Set(ctx, serviceKey(r), biz.NewReport{
+		Pod:     cast[biz.PodID](r.PodId),
+		State:   r.GetState(),
+		Load:    r.GetLoad(),
+		Routing: biz.Routing(r.GetRouting()),
+		TTL:     cast[biz.TTL](r.TtlSeconds),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &v1.SetServiceStateReply{Pod: podMessage(&pod), Previous: podMessage(previous)}, nil
+}
+
+// GetServiceState implements the API.
+func (s *StateService) GetServiceState(
+	ctx context.Context, r *v1.GetServiceStateRequest,
+) (*v1.GetServiceStateReply, error) {
+	pods, err := s.states.List(ctx, serviceKey(r), r.GetLiveOnly())
+	if err != nil {
+		return nil, err
+	}
+	reply := &v1.GetServiceStateReply{Pods: make([]*v1.Pod, len(pods))}
+	for i := range pods {
+		reply.Pods[i] = podMessage(&pods[i])
+	}
+	return reply, nil
+}
+
+// GetServicePod implements the API.
+func (s *StateService) GetServicePod(ctx context.Context, r *v1.GetServicePodRequest) (*v1.GetServicePodReply, error) {
+	pod, err := s.states.Get(ctx, serviceKey(r), cast[biz.PodID](r.PodId))
+	if err != nil {
+		return nil, err
+	}
+	return &v1.GetServicePodReply{Pod: podMessage(&pod)}, nil
+}
+
+// RemoveServiceState implements the API.
+func (s *StateService) RemoveServiceState(
+	ctx context.Context, r *v1.RemoveServiceStateRequest,
+) (*v1.RemoveServiceStateReply, error) {
+	previous, err := s.states.Remove(ctx, serviceKey(r), cast[biz.PodID](r.PodId))
+	if err != nil {
+		return nil, err
+	}
+	return &v1.RemoveServiceStateReply{Removed: previous != nil, Previous: podMessage(previous)}, nil
+}
