@@ -19,7 +19,7 @@ func IsDuration(field protoreflect.FieldDescriptor) bool {
 	return field.Message() != nil && field.Message().FullName() == durationName
 }
 
-// Set parses text and sets the field of m: a string, a bool, an integer, an enum by its name, a duration such as 500ms,
+// Set parses text and sets the field of m: a string, a bool, an integer, a duration such as 500ms,
 // or a list of strings, separated by commas. The error completes "<field> …".
 func Set(m protoreflect.Message, field protoreflect.FieldDescriptor, text string) error {
 	if field.IsList() && field.Kind() == protoreflect.StringKind {

@@ -1,0 +1,21 @@
+# syntax=docker/dockerfile:1
+FROM golang:1.26 AS build
+ARG VERSION=dev
+WORKDIR /src
+COPY go.mod go.sum ./
+RUN go mod download
+COPY . .
+RUN make build VERSION=$VERSION
+
+# No shell, no package manager, no root.
+FROM scratch
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
+COPY --from=build /src/bin/podlink /podlink
+COPY configs/config.yaml /etc/podlink/config.yaml
+# In a container the listeners must be reachable from outside it; who may reach them is the platform's to say.
+ENV PODLINK_SERVER_HTTP_ADDR=0.0.0.0:8000 \
+    PODLINK_SERVER_GRPC_ADDR=0.0.0.0:9000 \
+    PODLINK_SERVER_ADMIN_ADDR=0.0.0.0:8001
+USER 65532:65532
+EXPOSE 8000 9000 8001
+ENTRYPOINT ["/podlink", "-conf", "/etc/podlink"]

@@ -1,0 +1,67 @@
+# podlink. `make help` lists the targets.
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+BINARY  := bin/podlink
+CONF    ?= configs/config.yaml
+
+# The tools are pinned in modules of their own, and built on first use.
+BUF       := $(GO) tool -modfile=tools/buf/go.mod buf
+WIRE      := $(GO) tool -modfile=tools/wire/go.mod wire
+LINT      := $(GO) tool -modfile=tools/lint/go.mod golangci-lint
+GENERATED := api openapi.yaml internal/conf/conf.pb.go cmd/podlink/wire_gen.go
+# What counts for the coverage: all of podlink's own code, whichever package's test runs it.
+COVERED   := ./cmd/...,./internal/...
+COVER_MIN := 80
+
+.DEFAULT_GOAL := help
+.PHONY: help init api config generate build run test lint cover check-generated docker clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+init: ## fetch the modules of podlink and of its tools, and build the tools
+	$(GO) mod download
+	$(BUF) --version
+	$(WIRE) help > /dev/null
+	$(LINT) version
+
+api: ## generate Go and openapi.yaml from the protos in api/
+	$(BUF) lint
+	$(BUF) generate
+	$(GO) run ./tools/openapi openapi.yaml
+
+config: ## generate Go from internal/conf/conf.proto
+	$(BUF) generate --template buf.gen.conf.yaml
+
+generate: api config ## generate everything
+	$(WIRE) ./cmd/podlink
+
+build: ## build bin/podlink
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X podlink/internal/version.Version=$(VERSION)' -o $(BINARY) ./cmd/podlink
+
+run: build ## run podlink with CONF (configs/config.yaml: embedded store, loopback)
+	$(BINARY) -conf $(CONF)
+
+test: ## run every test with the race detector; installs redis-server where it is missing
+	./test/install-redis.sh
+	$(GO) test -race -covermode=atomic -coverpkg=$(COVERED) -coverprofile=coverage.out ./...
+
+lint: ## run the linters
+	$(LINT) run ./...
+
+cover: ## show the coverage of the last `make test`, without generated code; fails below 80 %
+	@mkdir -p bin
+	@grep -vE '\.pb\.go:|/wire_gen\.go:' coverage.out > bin/coverage.out || { echo "run make test first"; exit 1; }
+	@$(GO) tool cover -func=bin/coverage.out | awk -v min=$(COVER_MIN) '{print} /^total:/ {sub("%", "", $$3); total = $$3} \
+		END {if (total + 0 < min) {printf "coverage is %s %%, below %s %%\n", total, min; exit 1}}'
+
+check-generated: generate ## fail when generated code is not what the sources say
+	@git diff --exit-code -- $(GENERATED) && test -z "$$(git status --porcelain -- $(GENERATED))" \
+		|| { echo "generated code is stale: run make generate and commit it"; exit 1; }
+
+docker: ## build the image podlink:VERSION
+	docker build --build-arg VERSION=$(VERSION) -t podlink:$(VERSION) .
+
+clean: ## remove what was built
+	rm -rf bin coverage.out

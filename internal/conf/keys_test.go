@@ -1,0 +1,35 @@
+package conf
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"podlink/internal/protofield"
+)
+
+// texts returns every key of a configuration by its YAML path, with its value as text.
+func texts(m protoreflect.Message, path string) map[string]string {
+	out := make(map[string]string)
+	fields := m.Descriptor().Fields()
+	for i := range fields.Len() {
+		field := fields.Get(i)
+		key := path + string(field.Name())
+		switch value := m.Get(field); {
+		case protofield.IsDuration(field):
+			out[key] = value.Message().Interface().(*durationpb.Duration).AsDuration().String()
+		case field.Message() != nil:
+			maps.Copy(out, texts(value.Message(), key+"."))
+		default:
+			out[key] = fmt.Sprint(value.Interface())
+		}
+	}
+	return out
+}
+
+func keys(m protoreflect.Message, path string) []string {
+	return slices.Sorted(maps.Keys(texts(m, path)))
+}

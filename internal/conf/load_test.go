@@ -1,0 +1,199 @@
+package conf
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+)
+
+// load loads a file with this text, in this environment.
+func load(t *testing.T, text string, env map[string]string) (*Bootstrap, error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "config.yaml")
+	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	return Load(path, environment(env))
+}
+
+func environment(env map[string]string) func(string) (string, bool) {
+	return func(name string) (string, bool) {
+		value, ok := env[name]
+		return value, ok
+	}
+}
+
+func TestShippedConfigIsTheDefault(t *testing.T) {
+	shipped, err := Load("../../configs/config.yaml", environment(nil))
+	require.NoError(t, err)
+	require.True(t, proto.Equal(Default(), shipped), "configs/config.yaml says otherwise than the defaults:\n%v\n%v", shipped, Default())
+
+	folder, err := Load("../../configs", environment(nil))
+	require.NoError(t, err)
+	require.True(t, proto.Equal(shipped, folder), "-conf takes a folder as well")
+
+	none, err := Load("", environment(nil))
+	require.NoError(t, err)
+	require.True(t, proto.Equal(shipped, none), "without -conf the defaults apply")
+}
+
+func TestShippedConfigNamesAndExplainsEveryKey(t *testing.T) {
+	text, err := os.ReadFile("../../configs/config.yaml")
+	require.NoError(t, err)
+	for _, path := range keys(Default().ProtoReflect(), "") {
+		name := path[strings.LastIndex(path, ".")+1:]
+		require.Regexp(t, `(?m)^ +`+name+`:.*#`, string(text), path)
+	}
+}
+
+func TestFileOverridesSomeKeysAndLeavesTheRest(t *testing.T) {
+	b, err := load(t, `
+data: {redis: {mode: standalone, addrs: ["10.0.0.1:6379"], read_timeout: 250ms, allow_eviction: true}}
+limits: {max_batch: 5}
+`, nil)
+	require.NoError(t, err)
+	want := Default()
+	want.Data.Redis.Mode = ModeStandalone
+	want.Data.Redis.Addrs = []string{"10.0.0.1:6379"}
+	want.Data.Redis.ReadTimeout.Nanos = int32(250 * time.Millisecond)
+	want.Data.Redis.AllowEviction = true
+	want.Limits.MaxBatch = 5
+	require.True(t, proto.Equal(want, b), "%v", b)
+}
+
+func TestFolderIsMergedInTheOrderOfItsNames(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+	}
+	write("a.yaml", "limits: {max_batch: 1}\nlog: {level: warn}")
+	write("b.json", `{"limits": {"max_batch": 2}}`)
+	write(".hidden", "nonsense: true")
+	b, err := Load(dir, environment(nil))
+	require.NoError(t, err)
+	require.EqualValues(t, 2, b.Limits.MaxBatch)
+	require.Equal(t, "warn", b.Log.Level)
+
+	write("README.md", "# notes")
+	_, err = Load(dir, environment(nil))
+	require.ErrorContains(t, err, "README.md: must be a .yaml, .yml or .json file")
+
+	_, err = Load(t.TempDir(), environment(nil))
+	require.ErrorContains(t, err, "the folder has no configuration file")
+	_, err = Load(filepath.Join(dir, "absent.yaml"), environment(nil))
+	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+func TestEnvironmentOverridesEveryKey(t *testing.T) {
+	values := map[string]string{
+		"server.http.addr": "127.0.0.1:1", "server.http.timeout": "2s",
+		"server.grpc.addr": "127.0.0.1:2", "server.grpc.timeout": "3s",
+		"server.admin.addr": "127.0.0.1:3",
+		"server.stop.drain": "4s", "server.stop.timeout": "5s",
+		"data.redis.mode": "cluster", "data.redis.addrs": "h:1, h:2", "data.redis.master_name": "m",
+		"data.redis.username": "u", "data.redis.password": "p", "data.redis.db": "0", "data.redis.prefix": "x",
+		"data.redis.pool_size": "7", "data.redis.min_idle_conns": "6", "data.redis.pool_timeout": "5ms",
+		"data.redis.dial_timeout": "6ms", "data.redis.read_timeout": "7ms", "data.redis.write_timeout": "8ms",
+		"data.redis.allow_eviction": "true",
+		"state.pod_ttl":             "9s", "limits.max_batch": "10", "log.level": "error", "log.format": "console",
+	}
+	paths := keys(Default().ProtoReflect(), "")
+	require.Len(t, values, len(paths), "a key has no row here: %v", paths)
+	env := map[string]string{"PODLINK_PORT": "tcp://10.0.0.1:8000", "PODLINK_SERVICE_HOST": "10.0.0.1"} // As Kubernetes sets them.
+	for path, value := range values {
+		env[EnvPrefix+strings.ToUpper(strings.ReplaceAll(path, ".", "_"))] = value
+	}
+	b, err := load(t, "data: {redis: {password: from-the-file}}", env)
+	require.NoError(t, err)
+	require.Equal(t, []string{"h:1", "h:2"}, b.Data.Redis.Addrs)
+	require.Equal(t, "p", b.Data.Redis.Password)
+	require.Equal(t, 7*time.Millisecond, b.Data.Redis.ReadTimeout.AsDuration())
+	require.True(t, b.Data.Redis.AllowEviction)
+	got := texts(b.ProtoReflect(), "")
+	for path, value := range values {
+		if path != "data.redis.addrs" {
+			require.Equal(t, value, got[path], path)
+		}
+	}
+}
+
+func TestWrongFiles(t *testing.T) {
+	for name, row := range map[string]struct{ text, want string }{
+		"unknown key":                {"servers: {}", "servers is not a known key"},
+		"unknown key below":          {"data: {redis: {adress: x}}", "data.redis.adress is not a known key"},
+		"key in camel case":          {"data: {redis: {poolSize: 1}}", "data.redis.poolSize is not a known key"},
+		"value for a section":        {"data: {redis: 127.0.0.1}", "data.redis must be a section"},
+		"section for a value":        {"limits: {max_batch: {a: 1}}", "limits.max_batch must be a single value"},
+		"list for a value":           {"limits: {max_batch: [1]}", "limits.max_batch must not be a list"},
+		"list for a section":         {"data: [redis]", "data must not be a list"},
+		"value for a list":           {"data: {redis: {addrs: h:1}}", "data.redis.addrs must be a list"},
+		"number in a list":           {"data: {redis: {addrs: [6379]}}", "data.redis.addrs[0] must be text"},
+		"no value":                   {"data: {redis: {password: }}", "data.redis.password has no value"},
+		"text for a number":          {`limits: {max_batch: "5"}`, "limits.max_batch must be a int32; take the quotes away"},
+		"fraction for an integer":    {"limits: {max_batch: 1.5}", "limits.max_batch must be an integer"},
+		"too large for 32 bits":      {"limits: {max_batch: 3000000000}", "limits.max_batch must be an integer of 32 bits"},
+		"number for text":            {"data: {redis: {password: 12345}}", "data.redis.password must be text; put it in quotes"},
+		"number for a duration":      {"state: {pod_ttl: 30}", "state.pod_ttl must be text; put it in quotes"},
+		"nonsense for a duration":    {"state: {pod_ttl: 30 sec}", "state.pod_ttl must be a duration such as 500ms"},
+		"text for a switch":          {`data: {redis: {allow_eviction: "yes"}}`, "data.redis.allow_eviction must be a bool"},
+		"key twice":                  {"log: {level: info}\nlog: {level: warn}", "already defined"},
+		"no YAML":                    {"a: b: c", "yaml"},
+		"list at the top":            {"- a", "yaml"},
+		"anchor into another's type": {"log: &a {level: info}\nlimits: *a", "limits.level is not a known key"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := load(t, row.text, nil)
+			require.ErrorContains(t, err, row.want)
+			require.NotContains(t, err.Error(), "12345", "an error shows a password")
+		})
+	}
+}
+
+func TestWrongEnvironment(t *testing.T) {
+	_, err := Load("", environment(map[string]string{"PODLINK_LIMITS_MAX_BATCH": "many"}))
+	require.EqualError(t, err, "configuration: PODLINK_LIMITS_MAX_BATCH must be an integer of 32 bits")
+	_, err = Load("", environment(map[string]string{"PODLINK_DATA_REDIS_ALLOW_EVICTION": "1"}))
+	require.EqualError(t, err, "configuration: PODLINK_DATA_REDIS_ALLOW_EVICTION must be true or false")
+}
+
+func TestContradictions(t *testing.T) {
+	for name, row := range map[string]struct{ text, want string }{
+		"address without port":        {"server: {http: {addr: localhost}}", "server.http.addr must be host:port"},
+		"address with a wrong port":   {"server: {grpc: {addr: \"h:70000\"}}", "server.grpc.addr must be host:port"},
+		"address with an empty port":  {"server: {admin: {addr: \"h:\"}}", "server.admin.addr must be host:port"},
+		"address is a URL":            {"server: {admin: {addr: \"http://h:1\"}}", "server.admin.addr must be host:port"},
+		"one address twice":           {"server: {grpc: {addr: 127.0.0.1:8000}}", "server.http.addr must differ from server.grpc.addr"},
+		"no time for requests":        {"server: {http: {timeout: 0s}}", "server.http.timeout must be from 1ms to 1m0s, is 0s"},
+		"store slower than requests":  {"data: {redis: {read_timeout: 1s}}", "data.redis.read_timeout must be below server.grpc.timeout (1s)"},
+		"negative drain":              {"server: {stop: {drain: -1s}}", "server.stop.drain must be from 0s"},
+		"no time to stop":             {"server: {stop: {timeout: 0s}}", "server.stop.timeout must be from 1s"},
+		"unknown mode":                {"data: {redis: {mode: redis}}", "data.redis.mode must be one of embedded, standalone, sentinel, cluster"},
+		"standalone, two addresses":   {"data: {redis: {mode: standalone, addrs: [\"h:1\", \"h:2\"]}}", "data.redis.addrs must name one host:port"},
+		"no address":                  {"data: {redis: {mode: cluster, addrs: []}}", "data.redis.addrs must name at least one host:port"},
+		"wrong address":               {"data: {redis: {mode: cluster, addrs: [h]}}", "data.redis.addrs[0] must be host:port"},
+		"sentinel without master":     {"data: {redis: {mode: sentinel, master_name: \"\"}}", "data.redis.master_name is required"},
+		"cluster with a database":     {"data: {redis: {mode: cluster, db: 1}}", "data.redis.db must be 0 with mode cluster"},
+		"negative database":           {"data: {redis: {db: -1}}", "data.redis.db must be from 0"},
+		"username without password":   {"data: {redis: {username: u}}", "data.redis.password is required with a username"},
+		"prefix with a separator":     {"data: {redis: {prefix: \"a:b\"}}", "data.redis.prefix must be"},
+		"empty prefix":                {"data: {redis: {prefix: \"\"}}", "data.redis.prefix must be"},
+		"empty pool":                  {"data: {redis: {pool_size: 0}}", "data.redis.pool_size must be from 1"},
+		"more idle than there may be": {"data: {redis: {pool_size: 1}}", "data.redis.min_idle_conns must be from 0 to 1, is 2"},
+		"ttl below a second":          {"state: {pod_ttl: 100ms}", "state.pod_ttl must be from 1s"},
+		"ttl of broken seconds":       {"state: {pod_ttl: 1500ms}", "state.pod_ttl must be whole seconds, is 1.5s"},
+		"no batch":                    {"limits: {max_batch: 0}", "limits.max_batch must be from 1"},
+		"unknown level":               {"log: {level: loud}", "log.level must be one of debug, info, warn, error"},
+		"unknown format":              {"log: {format: xml}", "log.format must be one of json, console"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := load(t, row.text, nil)
+			require.ErrorContains(t, err, row.want)
+		})
+	}
+	_, err := load(t, "limits: {max_batch: 0}\nlog: {level: loud}", nil)
+	require.ErrorContains(t, err, "limits.max_batch")
+	require.ErrorContains(t, err, "log.level", "every contradiction is named at once")
+}

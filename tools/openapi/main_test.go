@@ -1,0 +1,62 @@
+package main
+
+import (
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v3"
+)
+
+func TestEveryOperationAnswersTheErrorSchema(t *testing.T) {
+	text, err := os.ReadFile("../../openapi.yaml")
+	require.NoError(t, err)
+	var document struct {
+		Paths map[string]map[string]struct {
+			OperationID string `yaml:"operationId"`
+			Responses   map[string]struct {
+				Content map[string]struct {
+					Schema struct {
+						Ref string `yaml:"$ref"`
+					}
+				}
+			}
+		}
+		Components struct{ Schemas map[string]any }
+	}
+	require.NoError(t, yaml.Unmarshal(text, &document))
+
+	operations := 0
+	for path, methods := range document.Paths {
+		for method, operation := range methods {
+			operations++
+			ref := operation.Responses["default"].Content["application/json"].Schema.Ref
+			require.Equal(t, "#/components/schemas/Error", ref, "%s %s", method, path)
+		}
+	}
+	require.Equal(t, 17, operations, "the contract has 17 RPCs")
+	require.Contains(t, document.Components.Schemas, "Error")
+	require.NotContains(t, document.Components.Schemas, "Status", "podlink does not send google.rpc.Status")
+}
+
+func TestAddErrorsIsStable(t *testing.T) {
+	text, err := os.ReadFile("../../openapi.yaml")
+	require.NoError(t, err)
+	again, err := addErrors(text)
+	require.NoError(t, err)
+	require.Equal(t, string(text), string(again))
+}
+
+func TestAddErrorsRefusesWhatIsNoAPI(t *testing.T) {
+	for name, text := range map[string]string{
+		"not YAML":             ":\n\t-",
+		"without paths":        "components: {schemas: {A: {}}}",
+		"without schemas":      "paths: {}",
+		"operation is no call": "components: {schemas: {A: {}}}\npaths: {/a: {get: {tags: [x]}}}",
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := addErrors([]byte(text))
+			require.Error(t, err)
+		})
+	}
+}
