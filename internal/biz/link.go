@@ -19,9 +19,9 @@ type Epoch int64
 type TTL int32
 
 const (
-	// Forever: persistent, without expiry.
+	// Forever means persistent, without expiry.
 	Forever TTL = -1
-	// Gone: there is nothing that could expire.
+	// Gone means that there is nothing that could expire.
 	Gone TTL = -2
 )
 
@@ -143,11 +143,11 @@ func (u *LinkUsecase) SetIfAbsent(ctx context.Context, key LinkKey, pod *PodID, 
 type Outcome int
 
 const (
-	// Existing: the link stands and its pod is usable, or nothing is known about the service's pods.
+	// Existing means that the link stands and its pod is usable, or nothing is known about the service's pods.
 	Existing Outcome = iota + 1
-	// Created: there was no link.
+	// Created means that there was no link.
 	Created
-	// Relinked: the link's pod was not usable.
+	// Relinked means that the link's pod was not usable.
 	Relinked
 )
 

@@ -15,11 +15,11 @@ func (k ServiceKey) validate() error {
 type Routing int32
 
 const (
-	// Ready: takes new links.
+	// Ready takes new links.
 	Ready Routing = iota
-	// DenyNew: keeps its links and takes no new ones; it drains.
+	// DenyNew keeps its links and takes no new ones: the pod drains.
 	DenyNew
-	// Shutdown: takes nothing.
+	// Shutdown takes nothing.
 	Shutdown
 )
 
@@ -43,13 +43,13 @@ type Pod struct {
 type Verdict int
 
 const (
-	// StandingUsable: the standing link's pod can be used; nothing was reserved.
+	// StandingUsable means that the standing link's pod can be used; nothing was reserved.
 	StandingUsable Verdict = iota + 1
-	// NothingKnown: no pod of the service has ever reported.
+	// NothingKnown means that no pod of the service has ever reported.
 	NothingKnown
-	// NoneUsable: no pod takes new links.
+	// NoneUsable means that no pod takes new links.
 	NoneUsable
-	// Reserved: Pod is the best one, and one more link is counted as given to it.
+	// Reserved means that Pod is the best one, and one more link is counted as given to it.
 	Reserved
 )
 

@@ -7,6 +7,7 @@ import (
 	"net"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -149,7 +150,7 @@ func (v *violations) address(path, addr string) {
 		v.add(path, "must be host:port, is %q", addr)
 		return
 	}
-	if _, err := net.LookupPort("tcp", port); err != nil || port == "" || strings.ContainsAny(host, " /") {
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil || strings.ContainsAny(host, " /") {
 		v.add(path, "must be host:port, is %q", addr)
 	}
 }

@@ -123,7 +123,7 @@ func TestEnvironmentOverridesEveryKey(t *testing.T) {
 func TestWrongFiles(t *testing.T) {
 	for name, row := range map[string]struct{ text, want string }{
 		"unknown key":                {"servers: {}", "servers is not a known key"},
-		"unknown key below":          {"data: {redis: {adress: x}}", "data.redis.adress is not a known key"},
+		"unknown key below":          {"data: {redis: {addr: x}}", "data.redis.addr is not a known key"},
 		"key in camel case":          {"data: {redis: {poolSize: 1}}", "data.redis.poolSize is not a known key"},
 		"value for a section":        {"data: {redis: 127.0.0.1}", "data.redis must be a section"},
 		"section for a value":        {"limits: {max_batch: {a: 1}}", "limits.max_batch must be a single value"},

@@ -36,7 +36,7 @@ func rewrite(file string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
-	return os.WriteFile(file, text, 0o644) //nolint:gosec // It is a document.
+	return os.WriteFile(file, text, 0o644)
 }
 
 // addErrors adds the schema Error and refers to it from every operation.

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"regexp"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-kratos/kratos/v2"
+	"github.com/go-kratos/kratos/v2/log"
+	"github.com/go-kratos/kratos/v2/middleware/tracing"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"podlink/internal/biz"
+	"podlink/internal/conf"
+	"podlink/internal/logging"
+	"podlink/test/redistest"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m)
+}
+
+// testApp is a whole podlink in this process, assembled by Wire as in the binary, on free ports.
+type testApp struct {
+	http  string // base URL of the API
+	admin string // base URL of the admin listener
+	grpc  *grpc.ClientConn
+	log   *logBuffer
+	stop  func() error
+}
+
+// onRedis points a configuration at a Redis.
+func onRedis(redis *redistest.Server) func(*conf.Bootstrap) {
+	return func(c *conf.Bootstrap) {
+		c.Data.Redis.Mode = conf.ModeStandalone
+		c.Data.Redis.Addrs = []string{redis.Addr()}
+	}
+}
+
+// startApp starts podlink with the defaults as changed by the functions, and stops it when the test ends.
+func startApp(t testing.TB, change ...func(*conf.Bootstrap)) *testApp {
+	t.Helper()
+	config := conf.Default()
+	config.Server.Http.Addr = "127.0.0.1:0"
+	config.Server.Grpc.Addr = "127.0.0.1:0"
+	config.Server.Admin.Addr = "127.0.0.1:0"
+	config.Server.Stop.Drain.Reset()
+	config.Log.Level = "debug"
+	for _, f := range change {
+		f(config)
+	}
+	require.NoError(t, config.Validate())
+
+	a := &testApp{log: new(logBuffer)}
+	logger := log.With(logging.New(config.Log, a.log), "trace_id", tracing.TraceID())
+	limits := biz.Limits{MaxBatch: int(config.Limits.MaxBatch)}
+	podTTL := biz.TTL(config.State.PodTtl.Seconds)
+	app, cleanup, err := wireApp(config.Server, config.Data, limits, podTTL, logger)
+	require.NoError(t, err)
+	a.run(t, app, cleanup, logger)
+	return a
+}
+
+// run runs app until the test ends.
+func (a *testApp) run(t testing.TB, app *kratos.App, cleanup func(), logger log.Logger) {
+	t.Helper()
+	log.SetLogger(logger) // Kratos' servers write their addresses to the global one.
+	ended := make(chan error, 1)
+	go func() { ended <- app.Run() }()
+
+	a.http = "http://" + a.log.listening(t, `\[HTTP\]`)
+	a.admin = "http://" + a.log.listening(t, `\[admin\]`)
+	var err error
+	a.grpc, err = grpc.NewClient(a.log.listening(t, `\[gRPC\]`), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	require.NoError(t, err)
+	a.stop = sync.OnceValue(func() error {
+		defer cleanup()
+		if err := app.Stop(); err != nil {
+			return err
+		}
+		select {
+		case err := <-ended:
+			return err
+		case <-time.After(20 * time.Second):
+			return fmt.Errorf("podlink did not stop")
+		}
+	})
+	t.Cleanup(func() {
+		http.DefaultClient.CloseIdleConnections()
+		_ = a.grpc.Close()
+		require.NoError(t, a.stop())
+	})
+}
+
+// do sends an HTTP request and returns the status and the body.
+func (a *testApp) do(t testing.TB, method, path, body string) (int, string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, method, a.http+path, bytes.NewBufferString(body))
+	require.NoError(t, err)
+	if body != "" {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	response, err := http.DefaultClient.Do(request)
+	require.NoError(t, err)
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	return response.StatusCode, string(text)
+}
+
+// logBuffer is what podlink has logged so far.
+type logBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+// listening waits for the line that tells where a server listens.
+func (b *logBuffer) listening(t testing.TB, server string) string {
+	t.Helper()
+	line := regexp.MustCompile(server + ` server listening on: ([0-9.:]+)`)
+	var found []string
+	require.Eventually(t, func() bool {
+		found = line.FindStringSubmatch(b.String())
+		return found != nil
+	}, 10*time.Second, 5*time.Millisecond, "no line %q", line)
+	return found[1]
+}

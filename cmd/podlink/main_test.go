@@ -1,0 +1,66 @@
+package main
+
+import (
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestRun covers the exit codes; what is printed, and by which flag, the e2e tests check on the binary.
+func TestRun(t *testing.T) {
+	bad := filepath.Join(t.TempDir(), "config.yaml")
+	require.NoError(t, os.WriteFile(bad, []byte("servers: {}"), 0o600))
+	for name, row := range map[string]struct {
+		args []string
+		code int
+	}{
+		"version":       {[]string{"-version"}, 0},
+		"help":          {[]string{"-h"}, 0},
+		"unknown flag":  {[]string{"-verbose"}, 2},
+		"argument":      {[]string{"serve"}, 2},
+		"bad config":    {[]string{"-conf", bad}, 2},
+		"absent config": {[]string{"-conf", bad + ".absent"}, 2},
+	} {
+		t.Run(name, func(t *testing.T) { require.Equal(t, row.code, run(row.args)) })
+	}
+}
+
+func TestRunServesUntilASignal(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "config.yaml")
+	require.NoError(t, os.WriteFile(path, []byte(`
+server:
+  http: {addr: "127.0.0.1:0"}
+  grpc: {addr: "127.0.0.1:0"}
+  admin: {addr: "127.0.0.1:0"}
+  stop: {drain: 0s}
+log: {level: error}
+`), 0o600))
+	// Somebody listens for the signal already, so that it never ends the test; podlink gets it as soon as it listens too.
+	caught := make(chan os.Signal, 1)
+	signal.Notify(caught, syscall.SIGTERM)
+	defer signal.Stop(caught)
+	code := make(chan int, 1)
+	go func() { code <- run([]string{"-conf", path}) }()
+	require.Eventually(t, func() bool {
+		require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGTERM))
+		select {
+		case got := <-code:
+			require.Equal(t, 0, got)
+			return true
+		default:
+			return false
+		}
+	}, 10*time.Second, 50*time.Millisecond, "podlink does not stop")
+}
+
+func TestRunFailsWhereItCannotListen(t *testing.T) {
+	t.Setenv("PODLINK_SERVER_HTTP_ADDR", "192.0.2.1:80") // No address of this machine: RFC 5737.
+	t.Setenv("PODLINK_SERVER_GRPC_ADDR", "127.0.0.1:0")
+	t.Setenv("PODLINK_SERVER_ADMIN_ADDR", "127.0.0.1:0")
+	require.Equal(t, 1, run(nil))
+}

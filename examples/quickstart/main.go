@@ -1,0 +1,51 @@
+// Command quickstart asks podlink over gRPC which pod holds a user, and has it choose one when there is none.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
+
+	v1 "podlink/api/podlink/v1"
+)
+
+func main() {
+	addr := flag.String("addr", "127.0.0.1:9000", "podlink's gRPC address")
+	flag.Parse()
+	if err := run(*addr); err != nil {
+		log.Fatal(err) //nolint:forbidigo // An example may.
+	}
+}
+
+func run(addr string) error {
+	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+
+	// Pod 0 of the service "room" says that it runs, with a load of 10.
+	_, err = v1.NewStateServiceClient(conn).SetServiceState(ctx, &v1.SetServiceStateRequest{
+		Namespace: "game", Service: "room", PodId: proto.Int32(0), State: "up", Load: proto.Int32(10),
+	})
+	if err != nil {
+		return err
+	}
+	// Where is bob? If nowhere: choose the best pod and bind him to it, atomically.
+	reply, err := v1.NewLinkServiceClient(conn).ComputeLinkedPod(ctx, &v1.ComputeLinkedPodRequest{
+		Namespace: "game", Uid: "bob", Service: "room",
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%s: bob is on pod %d\n", reply.GetOutcome(), reply.GetLink().GetPodId())
+	return nil
+}

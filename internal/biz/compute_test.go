@@ -1,0 +1,216 @@
+package biz_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"testing"
+
+	"podlink/internal/biz"
+	"podlink/internal/conf"
+	"podlink/internal/data"
+
+	"github.com/go-kratos/kratos/v2/log"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var (
+	service = biz.ServiceKey{Namespace: "game", Service: "room"}
+	errLost = fmt.Errorf("%w: connection reset", biz.ErrOutcomeUnknown)
+)
+
+func keyOf(uid string) biz.LinkKey { return biz.LinkKey{Namespace: "game", UID: uid, Service: "room"} }
+
+// disturbed is the embedded store with a hand in it: it does what a test wants before or instead of a step of Compute.
+type disturbed struct {
+	biz.LinkRepo
+	states biz.StateRepo
+
+	beforeCompute func(ctx context.Context, key biz.LinkKey)
+	afterCompute  error // instead of the reply: the step was carried out
+	insteadOf     map[string]error
+}
+
+func (d *disturbed) Get(ctx context.Context, key biz.LinkKey) (biz.Link, error) {
+	if err := d.insteadOf["Get"]; err != nil {
+		return biz.Link{}, err
+	}
+	return d.LinkRepo.Get(ctx, key)
+}
+
+func (d *disturbed) Compute(
+	ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL, unusable biz.Epoch,
+) (biz.LinkChange, error) {
+	if err := d.insteadOf["Compute"]; err != nil {
+		return biz.LinkChange{}, err
+	}
+	if d.beforeCompute != nil {
+		d.beforeCompute(ctx, key)
+	}
+	change, err := d.LinkRepo.Compute(ctx, key, pod, ttl, unusable)
+	if d.afterCompute != nil {
+		return biz.LinkChange{}, d.afterCompute
+	}
+	return change, err
+}
+
+type disturbedStates struct {
+	biz.StateRepo
+	d *disturbed
+}
+
+func (s disturbedStates) Reserve(ctx context.Context, key biz.ServiceKey, standing biz.PodID) (biz.Choice, error) {
+	if err := s.d.insteadOf["Reserve"]; err != nil {
+		return biz.Choice{}, err
+	}
+	return s.StateRepo.Reserve(ctx, key, standing)
+}
+
+// disturb returns a use-case on a disturbed store in which pods 0 and 1 are ready, and 9 is shut down.
+func disturb(t *testing.T) (*biz.LinkUsecase, *disturbed) {
+	t.Helper()
+	store, closeStore, err := data.NewStore(conf.Default().Data, log.NewStdLogger(io.Discard))
+	require.NoError(t, err)
+	t.Cleanup(closeStore)
+	d := &disturbed{LinkRepo: data.NewLinkRepo(store), states: data.NewStateRepo(store), insteadOf: map[string]error{}}
+	for pod, routing := range map[biz.PodID]biz.Routing{0: biz.Ready, 1: biz.Ready, 9: biz.Shutdown} {
+		_, _, err := d.states.Set(t.Context(), service, biz.Report{Pod: pod, State: "up", Routing: routing, TTL: biz.Forever})
+		require.NoError(t, err)
+	}
+	return biz.NewLinkUsecase(d, disturbedStates{d.states, d}, biz.Limits{MaxBatch: 10}), d
+}
+
+// nextPod is where a new user would go: it tells which reservations count.
+func (d *disturbed) nextPod(t *testing.T) biz.PodID {
+	t.Helper()
+	choice, err := d.states.Reserve(t.Context(), service, biz.NoPod)
+	require.NoError(t, err)
+	return choice.Pod
+}
+
+func TestComputeThatLosesTheRaceAnswersTheWinnerAndGivesItsPodBack(t *testing.T) {
+	links, d := disturb(t)
+	d.beforeCompute = func(ctx context.Context, key biz.LinkKey) {
+		_, err := d.Set(ctx, key, 1, biz.Forever, nil)
+		require.NoError(t, err)
+	}
+	outcome, change, err := links.Compute(t.Context(), keyOf("alice"), biz.Forever)
+	require.NoError(t, err)
+	require.Equal(t, biz.Existing, outcome)
+	require.EqualValues(t, 1, change.Link.Pod)
+	require.False(t, change.Applied)
+	require.EqualValues(t, 0, d.nextPod(t), "the reservation on pod 0 was given back")
+}
+
+func TestComputeJudgesAgainWhatOthersChanged(t *testing.T) {
+	links, d := disturb(t)
+	moves := 0
+	d.beforeCompute = func(ctx context.Context, key biz.LinkKey) {
+		if moves++; moves <= 3 { // Each time to the unusable pod, each time with a new epoch.
+			require.NoError(t, second(d.Remove(ctx, key, 0, nil)))
+			require.NoError(t, second(d.Set(ctx, key, 9, biz.Forever, nil)))
+		}
+	}
+	outcome, change, err := links.Compute(t.Context(), keyOf("alice"), biz.Forever)
+	require.NoError(t, err)
+	require.Equal(t, biz.Relinked, outcome)
+	require.EqualValues(t, 9, change.Previous)
+	require.EqualValues(t, 0, change.Link.Pod)
+	require.Equal(t, 4, moves)
+	require.EqualValues(t, 1, d.nextPod(t), "one reservation counts, three were given back")
+}
+
+func TestComputeGivesUpOnALinkThatNeverRests(t *testing.T) {
+	links, d := disturb(t)
+	d.beforeCompute = func(ctx context.Context, key biz.LinkKey) {
+		require.NoError(t, second(d.Remove(ctx, key, 0, nil)))
+		require.NoError(t, second(d.Set(ctx, key, 9, biz.Forever, nil)))
+	}
+	_, _, err := links.Compute(t.Context(), keyOf("alice"), biz.Forever)
+	require.ErrorIs(t, err, biz.ErrStoreUnavailable)
+	require.EqualValues(t, 0, d.nextPod(t), "every reservation was given back")
+}
+
+func TestComputeWithALostReplyKeepsItsReservation(t *testing.T) {
+	links, d := disturb(t)
+	d.afterCompute = errLost
+	_, _, err := links.Compute(t.Context(), keyOf("alice"), biz.Forever)
+	require.ErrorIs(t, err, biz.ErrOutcomeUnknown)
+	require.EqualValues(t, 1, d.nextPod(t), "the link may stand, so it counts")
+}
+
+func TestComputeThatWasRefusedGivesItsReservationBack(t *testing.T) {
+	links, d := disturb(t)
+	d.insteadOf["Compute"] = fmt.Errorf("%w: OOM", biz.ErrStoreFull)
+	_, _, err := links.Compute(t.Context(), keyOf("alice"), biz.Forever)
+	require.ErrorIs(t, err, biz.ErrStoreFull)
+	require.EqualValues(t, 0, d.nextPod(t))
+}
+
+func TestComputeThatFailsBeforeItLinksIsSafeToRetry(t *testing.T) {
+	for name, row := range map[string]struct {
+		step  string
+		cause error
+		want  error
+	}{
+		"the link can't be read in time":     {"Get", biz.ErrDeadlineExceeded, biz.ErrStoreUnavailable},
+		"the store is down":                  {"Get", biz.ErrStoreUnavailable, biz.ErrStoreUnavailable},
+		"the caller left":                    {"Get", biz.ErrCanceled, biz.ErrCanceled},
+		"the link is corrupt":                {"Get", biz.ErrStoreDataCorrupt, biz.ErrStoreDataCorrupt},
+		"the reply to a reservation is lost": {"Reserve", errLost, biz.ErrStoreUnavailable},
+		"the store is full":                  {"Reserve", biz.ErrStoreFull, biz.ErrStoreFull},
+	} {
+		t.Run(name, func(t *testing.T) {
+			links, d := disturb(t)
+			d.insteadOf[row.step] = row.cause
+			_, _, err := links.Compute(t.Context(), keyOf("alice"), biz.Forever)
+			require.ErrorIs(t, err, row.want)
+			if !errors.Is(row.want, row.cause) {
+				require.NotErrorIs(t, err, row.cause, "the caller would be told two things")
+			}
+			link, err := d.LinkRepo.Get(t.Context(), keyOf("alice"))
+			require.NoError(t, err)
+			require.False(t, link.Exists())
+		})
+	}
+}
+
+func TestComputeOfAServiceThatNeverReported(t *testing.T) {
+	links, d := disturb(t)
+	key := biz.LinkKey{Namespace: "game", UID: "alice", Service: "silent"}
+	_, _, err := links.Compute(t.Context(), key, biz.Forever)
+	require.ErrorIs(t, err, biz.ErrNoAvailablePod)
+
+	set, err := d.Set(t.Context(), key, 5, biz.Forever, nil)
+	require.NoError(t, err)
+	outcome, change, err := links.Compute(t.Context(), key, biz.Forever)
+	require.NoError(t, err)
+	require.Equal(t, biz.Existing, outcome, "nothing is known about its pods")
+	require.Equal(t, set.Link, change.Link)
+}
+
+func TestReportsWithoutATTLGetTheConfiguredOne(t *testing.T) {
+	_, d := disturb(t)
+	states := biz.NewStateUsecase(d.states, 7)
+	id, own := biz.PodID(3), biz.TTL(60)
+	pod, _, err := states.Set(t.Context(), service, biz.NewReport{Pod: &id, State: "up"})
+	require.NoError(t, err)
+	require.EqualValues(t, 7, pod.TTL)
+	pod, _, err = states.Set(t.Context(), service, biz.NewReport{Pod: &id, State: "up", TTL: &own})
+	require.NoError(t, err)
+	require.EqualValues(t, 60, pod.TTL)
+}
+
+func TestBatchesAskForEachEntryOnce(t *testing.T) {
+	links, d := disturb(t)
+	require.NoError(t, second(d.Set(t.Context(), keyOf("b"), 1, biz.Forever, nil)))
+	found, err := links.BatchGet(t.Context(), "game", "room", []string{"b", "a", "b", "a"})
+	require.NoError(t, err)
+	require.Len(t, found, 2)
+	require.Equal(t, "b", found[0].Key.UID)
+	require.Equal(t, "a", found[1].Key.UID)
+}

@@ -1,0 +1,128 @@
+package e2e
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"podlink/test/redistest"
+)
+
+// block is a fenced block of the README, and the one that follows at once: a command's answer.
+type block struct {
+	language, text string
+	answer         *block // nil when prose follows
+}
+
+func readme(t *testing.T) []block {
+	t.Helper()
+	text, err := os.ReadFile(root + "/README.md")
+	require.NoError(t, err)
+	fences := regexp.MustCompile("(?ms)^```(\\w+)\n(.*?)^```$")
+	var blocks []block
+	for at := string(text); ; {
+		found := fences.FindStringSubmatchIndex(at)
+		if found == nil {
+			break
+		}
+		next := block{language: at[found[2]:found[3]], text: at[found[4]:found[5]]}
+		if len(blocks) > 0 && strings.TrimSpace(at[:found[0]]) == "" {
+			blocks[len(blocks)-1].answer = &next
+		}
+		blocks = append(blocks, next)
+		at = at[found[1]:]
+	}
+	return blocks
+}
+
+// TestReadmeCommandsGiveItsAnswers runs every command of the README that has an answer there, in its order, against a
+// fresh podlink on each store.
+func TestReadmeCommandsGiveItsAnswers(t *testing.T) {
+	for name, env := range map[string]func(t *testing.T) []string{
+		"embedded": func(*testing.T) []string { return nil },
+		"standalone": func(t *testing.T) []string {
+			return []string{"PODLINK_DATA_REDIS_MODE=standalone", "PODLINK_DATA_REDIS_ADDRS=" + redistest.Start(t).Addr()}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := start(t, env(t)...)
+			here := strings.NewReplacer("127.0.0.1:8000", p.http, "127.0.0.1:9000", p.grpc)
+			answered := 0
+			for _, command := range readme(t) {
+				answer := command.answer
+				if command.language != "sh" || answer == nil {
+					continue
+				}
+				answered++
+				cmd := exec.Command("bash", "-c", here.Replace(command.text))
+				cmd.Dir = root
+				out, err := cmd.Output()
+				require.NoError(t, err, command.text)
+				if answer.language == "text" {
+					require.Equal(t, answer.text, string(out), command.text)
+					continue
+				}
+				require.JSONEq(t, withoutTime(t, answer.text), withoutTime(t, string(out)), command.text)
+			}
+			require.Equal(t, 4, answered, "three curls and a Go program")
+		})
+	}
+}
+
+// withoutTime replaces an epoch by a word: it is a time, so each run has its own.
+func withoutTime(t *testing.T, text string) string {
+	t.Helper()
+	require.True(t, json.Valid([]byte(text)), text)
+	return regexp.MustCompile(`"epoch": ?"\d{16}"`).ReplaceAllString(text, `"epoch":"a time in µs"`)
+}
+
+func TestReadmeShowsTheExampleAsItIs(t *testing.T) {
+	example, err := os.ReadFile(root + "/examples/quickstart/main.go")
+	require.NoError(t, err)
+	shown := 0
+	for _, b := range readme(t) {
+		if b.language == "go" {
+			shown++
+			require.Contains(t, unindented(string(example)), unindented(b.text))
+		}
+	}
+	require.Equal(t, 1, shown)
+}
+
+func unindented(text string) string {
+	return regexp.MustCompile(`(?m)^\t+`).ReplaceAllString(text, "")
+}
+
+// TestReadmeMakeTargetsExist keeps the README's other commands true: make run is how the binary of these tests is run,
+// and make test is what runs them.
+func TestReadmeMakeTargetsExist(t *testing.T) {
+	targets := map[string]string{
+		"run":             "bin/podlink -conf configs/config.yaml",
+		"test":            "go test -race",
+		"lint":            "golangci-lint run",
+		"cover":           "coverage.out",
+		"check-generated": "git diff --exit-code",
+		"help":            "awk",
+	}
+	var commands strings.Builder
+	for _, b := range readme(t) {
+		if b.language == "sh" {
+			commands.WriteString(b.text)
+		}
+	}
+	require.Contains(t, commands.String(), "make run")
+	require.Contains(t, commands.String(), "make test")
+	for target, recipe := range targets {
+		cmd := exec.Command("make", "--dry-run", target)
+		cmd.Dir = root
+		cmd.Env = append(os.Environ(), "MAKEFLAGS=", "MAKELEVEL=")
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s: %s", target, out)
+		require.Contains(t, string(out), recipe, target)
+	}
+}
