@@ -1,8 +1,8 @@
 package data
 
 import (
-	"context"
-	"net"
+	"crypto/rand"
+	"fmt"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
@@ -14,20 +14,29 @@ import (
 // keys outlive them by the second that lua/lib/link.lua calls GRACE_MS.
 const sweepInterval = 500 * time.Millisecond
 
-// embedded is a Redis-compatible store in the process, for development: no port is opened.
+// embedded is a Redis-compatible store in the process, for development. It listens on a loopback port, behind a password
+// that only this process knows: its in-memory connections would do without, but have no buffers, and a pipeline over one
+// stands still for good, the client writing its next command and the store its first reply.
 //
 // Its clock is the process' own, to the microsecond, as epochs and expiries need it. Its TTLs do not tick by themselves:
 // of the two ways to make them, FastForward leaves that clock alone.
 type embedded struct {
-	server *miniredis.Miniredis
-	stop   chan struct{}
-	done   chan struct{}
+	server   *miniredis.Miniredis
+	password string
+	stop     chan struct{}
+	done     chan struct{}
 }
 
-func newEmbedded() *embedded {
-	e := &embedded{server: miniredis.NewMiniRedis(), stop: make(chan struct{}), done: make(chan struct{})}
+func startEmbedded() (*embedded, error) {
+	e := &embedded{
+		server: miniredis.NewMiniRedis(), password: rand.Text(), stop: make(chan struct{}), done: make(chan struct{}),
+	}
+	e.server.RequireAuth(e.password)
+	if err := e.server.Start(); err != nil {
+		return nil, fmt.Errorf("the embedded store can't start: %w", err)
+	}
 	go e.sweep()
-	return e
+	return e, nil
 }
 
 func (e *embedded) sweep() {
@@ -40,9 +49,9 @@ func (e *embedded) sweep() {
 		case <-e.stop:
 			return
 		case <-ticker.C:
-			now := time.Now()
-			e.server.FastForward(now.Sub(last))
-			last = now
+			// Never more than one interval: after a stall a key must not pay for time in which it did not exist.
+			e.server.FastForward(min(time.Since(last), sweepInterval))
+			last = time.Now()
 		}
 	}
 }
@@ -53,9 +62,8 @@ func (e *embedded) close() {
 	e.server.Close()
 }
 
-// options points the client at the store; addresses and credentials are those of a Redis that is not used.
+// options points the client at the store, instead of at the Redis that is configured but not used.
 func (e *embedded) options(o *redis.Options) *redis.Options {
-	o.Dialer = func(context.Context, string, string) (net.Conn, error) { return e.server.Dial() }
-	o.Username, o.Password, o.DB = "", "", 0
+	o.Addr, o.Username, o.Password, o.DB = e.server.Addr(), "", e.password, 0
 	return o
 }

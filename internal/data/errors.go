@@ -15,7 +15,7 @@ import (
 // unavailable are the replies by which Redis says that it has not carried out a command and may later.
 var unavailable = []string{
 	"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS", "MISCONF",
-	"NOAUTH", "WRONGPASS", "NOPERM", "MOVED", "ASK", "ERR max number of clients",
+	"NOAUTH", "WRONGPASS", "NOPERM", "MOVED", "ASK", "SHUTDOWN", "DENIED", "ERR max number of clients",
 }
 
 // replyError classifies an error that Redis itself replied; nil when err is not one.
@@ -38,7 +38,13 @@ func replyError(err error) error {
 			return wrap(biz.ErrStoreUnavailable, err)
 		}
 	}
-	return err
+	if strings.Contains(text, "can't run this command") {
+		// The ACL has stopped a script, maybe after its first write. The self-test finds such a user before.
+		return wrap(biz.ErrOutcomeUnknown, err)
+	}
+	// Redis repeats the arguments of a command that it does not know, and among them is the uid.
+	text, _, _ = strings.Cut(text, ", with args beginning with")
+	return errors.New(text)
 }
 
 // readError classifies the error of a read.
@@ -46,18 +52,23 @@ func readError(ctx context.Context, err error) error {
 	if replied := replyError(err); replied != nil {
 		return replied
 	}
-	var op *net.OpError
 	var timeout net.Error
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled):
 		return wrap(biz.ErrCanceled, err)
-	case errors.As(err, &op) && op.Op == "dial", errors.Is(err, redis.ErrPoolTimeout):
+	case noConnection(err):
 		return wrap(biz.ErrStoreUnavailable, err)
 	case ctx.Err() != nil, errors.As(err, &timeout) && timeout.Timeout():
 		return wrap(biz.ErrDeadlineExceeded, err)
 	default:
 		return wrap(biz.ErrStoreUnavailable, err)
 	}
+}
+
+// noConnection tells errors of a command that got no connection to be sent on.
+func noConnection(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial" || errors.Is(err, redis.ErrPoolTimeout)
 }
 
 // notSentError classifies the error of a mutation that never left the process.

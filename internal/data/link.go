@@ -22,7 +22,7 @@ func NewLinkRepo(store *Store) biz.LinkRepo { return linkRepo{store} }
 func (r linkRepo) Set(
 	ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL, expected *biz.Epoch,
 ) (biz.LinkChange, error) {
-	return r.change(ctx, scriptLink, key, pod, ttl, epochArg(expected))
+	return r.change(ctx, scriptSetLink, key, pod, ttl, epochArg(expected))
 }
 
 func (r linkRepo) TrySet(ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL) (biz.LinkChange, error) {
@@ -30,7 +30,7 @@ func (r linkRepo) TrySet(ctx context.Context, key biz.LinkKey, pod biz.PodID, tt
 }
 
 func (r linkRepo) SetIfAbsent(ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL) (biz.LinkChange, error) {
-	return r.change(ctx, scriptLinkIfAbsent, key, pod, ttl)
+	return r.change(ctx, scriptSetIfAbsent, key, pod, ttl)
 }
 
 func (r linkRepo) Compute(
@@ -145,7 +145,12 @@ func persistentLink(
 	}
 	var p parser
 	pod, epoch, _ := strings.Cut(strings.TrimSuffix(value, " 0"), " ")
-	link = biz.Link{Key: key, Pod: biz.PodID(p.number(pod, 0, math.MaxInt32)), Epoch: p.epoch(epoch), TTL: biz.Forever}
+	link = biz.Link{
+		Key:   key,
+		Pod:   biz.PodID(p.number(pod, 0, math.MaxInt32)),
+		Epoch: biz.Epoch(p.number(epoch, 1, maxEpoch)),
+		TTL:   biz.Forever,
+	}
 	return link, false, p.err
 }
 
@@ -157,13 +162,14 @@ func (r linkRepo) GetIfPersist(ctx context.Context, key biz.LinkKey) (biz.Link, 
 // BatchGet reads all links in one pipeline, and those that turn out to be temporary in a second one.
 func (r linkRepo) BatchGet(ctx context.Context, namespace, service string, uids []string) ([]biz.Link, error) {
 	values := make([]*redis.StringCmd, len(uids))
-	// The pipeline's own error is the first of its commands' errors; each is looked at below.
-	_, _ = r.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+	err := r.pipelined(ctx, func(pipe redis.Pipeliner) {
 		for i, uid := range uids {
 			values[i] = pipe.HGet(ctx, r.keys.links(namespace, uid), service)
 		}
-		return nil
 	})
+	if err != nil {
+		return nil, err
+	}
 	links := make([]biz.Link, len(uids))
 	var later []int
 	for i, uid := range uids {
@@ -189,13 +195,15 @@ func (r linkRepo) getTemporary(ctx context.Context, links []biz.Link, later []in
 	}
 	replies := make([]*redis.Cmd, len(later))
 	send := func(command, text string) error {
-		_, _ = r.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		err := r.pipelined(ctx, func(pipe redis.Pipeliner) {
 			for n, i := range later {
 				key := links[i].Key
 				replies[n] = pipe.Do(ctx, command, text, 1, r.keys.links(key.Namespace, key.UID), key.Service)
 			}
-			return nil
 		})
+		if err != nil {
+			return fmt.Errorf("%s: %w", scriptGetLink.name, err)
+		}
 		for _, cmd := range replies {
 			if err := cmd.Err(); err != nil {
 				return fmt.Errorf("%s: %w", scriptGetLink.name, readError(ctx, err))

@@ -21,7 +21,7 @@ import (
 type Store struct {
 	client  redis.UniversalClient
 	keys    keyspace
-	durable *conf.Data_Redis // nil for the embedded store, which can't be asked for its eviction policy
+	durable *conf.Data_Redis // nil for the embedded store, which can't be asked about itself
 	log     *log.Helper
 
 	selfTest selfTest
@@ -33,10 +33,13 @@ func NewStore(c *conf.Data, logger log.Logger) (*Store, func(), error) {
 	helper := log.NewHelper(log.With(logger, "module", "data"))
 	redis.SetLogger(driverLog{helper})
 	settings := c.GetRedis()
-	store := &Store{keys: keyspace(settings.GetPrefix()), log: helper}
+	store := &Store{keys: keyspace(settings.GetPrefix()), log: helper, selfTest: newSelfTest()}
 	if settings.GetMode() == conf.ModeEmbedded {
 		helper.Warn("the store is embedded: it lives in memory, is lost when podlink stops, and is for development only")
-		embedded := newEmbedded()
+		embedded, err := startEmbedded()
+		if err != nil {
+			return nil, nil, err
+		}
 		store.client = redis.NewClient(embedded.options(options(settings).Simple()))
 		return store, func() {
 			_ = store.client.Close()
@@ -55,7 +58,10 @@ func newClient(settings *conf.Data_Redis) redis.UniversalClient {
 	case conf.ModeSentinel:
 		return redis.NewFailoverClient(universal.Failover())
 	case conf.ModeCluster:
-		return redis.NewClusterClient(universal.Cluster())
+		cluster := universal.Cluster()
+		// The default of a minute is how long a failover would go unnoticed.
+		cluster.ClusterStateReloadInterval = time.Second
+		return redis.NewClusterClient(cluster)
 	default:
 		return redis.NewClient(universal.Simple())
 	}
@@ -87,8 +93,26 @@ func options(c *conf.Data_Redis) *redis.UniversalOptions {
 	}
 }
 
-// Check returns nil when the store can be used: it answers, every script passes its self-test there, and it does not
-// evict keys. The error's text is for operators.
+// pipelined sends reads in one pipeline. It returns nil when each of them has a result or an error of its own: the driver
+// leaves them without either when the handshake of a new connection is refused.
+func (s *Store) pipelined(ctx context.Context, queue func(pipe redis.Pipeliner)) error {
+	cmds, err := s.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		queue(pipe)
+		return nil
+	})
+	if err == nil {
+		return nil
+	}
+	for _, cmd := range cmds {
+		if cmd.Err() != nil {
+			return nil
+		}
+	}
+	return readError(ctx, err)
+}
+
+// Check returns nil when the store can be used: it answers, every script passes its self-test there, it takes writes, and
+// it does not evict keys. The error's text is for operators.
 func (s *Store) Check(ctx context.Context) error {
 	if err := s.selfTest.passed(ctx, s); err != nil {
 		return err
@@ -97,23 +121,31 @@ func (s *Store) Check(ctx context.Context) error {
 		s.selfTest.forget() // What answers next may be another server.
 		return fmt.Errorf("redis does not answer: %w", err)
 	}
-	if s.durable == nil || s.durable.GetAllowEviction() {
+	if s.durable == nil {
 		return nil
 	}
-	return s.checkEviction(ctx)
+	return s.checkServers(ctx)
 }
 
-// Prepare checks the store once, as podlink starts, so that the scripts are loaded and the log tells what is wrong
-// before the first request does.
-func (s *Store) Prepare(ctx context.Context, limit time.Duration) {
-	ctx, cancel := context.WithTimeout(ctx, limit)
+// startLimit bounds the check at the start.
+const startLimit = time.Second
+
+// Start checks the store once, so that the scripts are loaded and the log tells what is wrong before the first request
+// does. It never fails: podlink starts without its store too, and is not ready. With Stop it makes the store a Kratos
+// transport.Server, for the listeners to open meanwhile.
+func (s *Store) Start(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
 	if err := s.Check(ctx); err != nil {
 		s.log.Errorf("the store is not ready, podlink starts without it: %v", err)
-		return
+		return nil //nolint:nilerr // As said.
 	}
 	s.log.Info("the store is ready: every script passed its self-test")
+	return nil
 }
+
+// Stop implements transport.Server. The connections are closed later, after the listeners.
+func (s *Store) Stop(context.Context) error { return nil }
 
 // driverLog sends what the driver has to say to the log.
 type driverLog struct{ log *log.Helper }

@@ -66,17 +66,16 @@ type parser struct{ err error }
 
 func (p *parser) number(text string, least, most int64) int64 {
 	n, err := strconv.ParseInt(text, 10, 64)
-	padded := len(text) > 1 && (text[0] == '0' || text[0] == '+')
-	if p.err == nil && (err != nil || padded || n < least || n > most) {
+	if p.err == nil && (err != nil || strconv.FormatInt(n, 10) != text || n < least || n > most) {
 		p.err = fmt.Errorf("%w: %q is not a number from %d to %d", biz.ErrStoreDataCorrupt, text, least, most)
 	}
 	return n
 }
 
-// text passes what callers can be sent: every text that podlink writes is valid UTF-8.
+// text passes what callers can be sent: every text that podlink writes is valid UTF-8 and not empty.
 func (p *parser) text(text string) string {
-	if p.err == nil && !utf8.ValidString(text) {
-		p.err = fmt.Errorf("%w: %q is not UTF-8", biz.ErrStoreDataCorrupt, text)
+	if p.err == nil && (text == "" || !utf8.ValidString(text)) {
+		p.err = fmt.Errorf("%w: %q is not a text in UTF-8", biz.ErrStoreDataCorrupt, text)
 	}
 	return text
 }
@@ -89,4 +88,7 @@ func (p *parser) ttl(text string) biz.TTL {
 	return biz.TTL(p.number(text, int64(biz.Gone), math.MaxInt32))
 }
 
-func (p *parser) epoch(text string) biz.Epoch { return biz.Epoch(p.number(text, 0, math.MaxInt64)) }
+// maxEpoch is the largest epoch that scripts accept, so that there is always a greater one.
+const maxEpoch = 1<<53 - 2
+
+func (p *parser) epoch(text string) biz.Epoch { return biz.Epoch(p.number(text, 0, maxEpoch)) }

@@ -26,9 +26,9 @@ type script struct {
 
 // The scripts; each works on one key.
 var (
-	scriptLink          = mustScript("statefulLink")
+	scriptSetLink       = mustScript("statefulSetLink")
 	scriptTrySetLink    = mustScript("statefulTrySetLink")
-	scriptLinkIfAbsent  = mustScript("statefulLinkIfAbsent")
+	scriptSetIfAbsent   = mustScript("statefulSetLinkIfAbsent")
 	scriptComputeLink   = mustScript("statefulComputeLinkIfAbsent")
 	scriptGetLink       = mustScript("statefulGetLink")
 	scriptGetPersist    = mustScript("statefulGetLinkIfPersist")
@@ -46,21 +46,26 @@ var (
 
 // scripts lists every script.
 var scripts = []*script{
-	scriptLink, scriptTrySetLink, scriptLinkIfAbsent, scriptComputeLink, scriptGetLink, scriptGetPersist,
+	scriptSetLink, scriptTrySetLink, scriptSetIfAbsent, scriptComputeLink, scriptGetLink, scriptGetPersist,
 	scriptRemoveLink, scriptRemoveWithID, scriptGetServices, scriptSetState, scriptGetService, scriptGetServicePod,
 	scriptRemoveState, scriptReservePod, scriptReleasePod, scriptSetWorkload,
 }
 
-// mustScript reads an embedded script and puts the library that its header needs before it. The files are part of the
-// binary: a fault in one is a fault of the build, found by the first test.
+// mustScript reads an embedded script. The files are part of the binary: a fault in one is a fault of the build, found by
+// the first test.
 func mustScript(name string) *script {
-	source := mustRead("lua/" + name + ".lua")
-	header := parseHeader(source)
-	if library, ok := header["Needs"]; ok {
-		source = mustRead(path.Join("lua/lib", library[0]+".lua")) + source
-	}
+	text := mustRead("lua/" + name + ".lua")
+	header, source := parseHeader(text), withLibraries(text)
 	sum := sha1.Sum([]byte(source)) //nolint:gosec // Redis names scripts by their SHA-1.
 	return &script{name: name, source: source, sha: hex.EncodeToString(sum[:]), writes: header["Access"][0] == "write"}
+}
+
+// withLibraries puts the libraries that a header needs before the text, with those that they need themselves.
+func withLibraries(text string) string {
+	for _, library := range parseHeader(text)["Needs"] {
+		text = withLibraries(mustRead(path.Join("lua/lib", library+".lua"))) + text
+	}
+	return text
 }
 
 func mustRead(file string) string {
@@ -98,7 +103,8 @@ type onceCmd struct {
 func (c *onceCmd) NoRetry() bool { return true }
 
 // Args notes that go-redis asked for the arguments, as it does to write them to the connection. Until then the command
-// certainly has not left the process: what failed was the dial, the handshake or the wait for a connection.
+// certainly has not left the process: what failed was the dial, the handshake or the wait for a connection. In a cluster
+// it asks earlier, to find the node: there only the error tells.
 func (c *onceCmd) Args() []any {
 	c.mayBeSent.Store(true)
 	return c.Cmd.Args()
@@ -134,7 +140,7 @@ func (s *Store) evaluate(ctx context.Context, sc *script, command, text, key str
 	switch {
 	case err == nil:
 		return cmd.Slice()
-	case cmd.mayBeSent.Load():
+	case cmd.mayBeSent.Load() && !noConnection(err):
 		return nil, sentError(err)
 	default:
 		return nil, notSentError(ctx, err)

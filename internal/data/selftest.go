@@ -1,13 +1,12 @@
 package data
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -15,16 +14,25 @@ import (
 
 // selfTest remembers that every script has passed on the store that answers now.
 type selfTest struct {
-	mu sync.Mutex
-	ok bool
+	turn chan struct{} // holds a token while somebody tests
+	ok   atomic.Bool
 }
+
+func newSelfTest() selfTest { return selfTest{turn: make(chan struct{}, 1)} }
 
 // passed runs the self-test unless it has passed already.
 func (t *selfTest) passed(ctx context.Context, s *Store) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.ok {
+	if t.ok.Load() {
 		return nil
+	}
+	select {
+	case t.turn <- struct{}{}:
+		defer func() { <-t.turn }()
+	case <-ctx.Done():
+		return fmt.Errorf("the self-test goes on: %w", ctx.Err())
+	}
+	if t.ok.Load() {
+		return nil // Somebody else has tested meanwhile.
 	}
 	if err := s.loadScripts(ctx); err != nil {
 		return err
@@ -32,15 +40,11 @@ func (t *selfTest) passed(ctx context.Context, s *Store) error {
 	if err := s.testScripts(ctx); err != nil {
 		return err
 	}
-	t.ok = true
+	t.ok.Store(true)
 	return nil
 }
 
-func (t *selfTest) forget() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.ok = false
-}
+func (t *selfTest) forget() { t.ok.Store(false) }
 
 // loadScripts puts every script into the script cache, in a cluster on every primary.
 func (s *Store) loadScripts(ctx context.Context) error {
@@ -69,10 +73,10 @@ type selfTestStep struct {
 // selfTestSteps run every script, and every Redis command in them: a command that the ACL denies would stop a script
 // half-way, which only shows when it runs.
 var selfTestSteps = []selfTestStep{
-	{scriptLinkIfAbsent, "link", []any{"a", 1, -1}, "LINKED"},
+	{scriptSetIfAbsent, "link", []any{"a", 1, -1}, "LINKED"},
 	{scriptTrySetLink, "link", []any{"a", 2, -1}, "REFUSED"},
 	{scriptGetPersist, "link", []any{"a"}, "FOUND"},
-	{scriptLink, "link", []any{"a", 2, 60, ""}, "LINKED"},
+	{scriptSetLink, "link", []any{"a", 2, 60, ""}, "LINKED"},
 	{scriptTrySetLink, "link", []any{"b", 2, 60}, "LINKED"},
 	{scriptGetLink, "link", []any{"a"}, "FOUND"},
 	{scriptGetServices, "link", nil, "LINKS"},
@@ -90,12 +94,15 @@ var selfTestSteps = []selfTestStep{
 	{scriptSetWorkload, "workload", []any{"self-test"}, "STORED"},
 }
 
+// cleanupLimit bounds the removal of the self-test's keys, which comes on top of its time.
+const cleanupLimit = 250 * time.Millisecond
+
 // testScripts runs the steps on keys of their own and removes these.
 func (s *Store) testScripts(ctx context.Context) (err error) {
 	id := rand.Text()
 	defer func() {
 		// Also when the time is up: nothing of the self-test shall stay behind.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupLimit)
 		defer cancel()
 		for _, kind := range []string{"link", "pods", "workload"} {
 			if failure := s.client.Del(ctx, s.keys.selfTest(kind, id)).Err(); failure != nil && err == nil {
@@ -119,15 +126,26 @@ func (s *Store) testScripts(ctx context.Context) (err error) {
 var errEviction = errors.New("the maxmemory-policy of redis must be noeviction, or data.redis.allow_eviction true: " +
 	"an evicted link is a lost session")
 
-// checkEviction reads the policy from INFO, which managed Redis allows where it denies CONFIG. In a cluster it asks
-// every primary.
-func (s *Store) checkEviction(ctx context.Context) error {
+// errReplica: writes go to a primary only.
+var errReplica = errors.New("redis is a replica, and takes no writes")
+
+// checkServers looks at what only the servers know of themselves, in a cluster at every primary. INFO says it, which
+// managed Redis allows where it denies CONFIG.
+func (s *Store) checkServers(ctx context.Context) error {
 	check := func(ctx context.Context, client redis.Cmdable) error {
-		info, err := client.Info(ctx, "memory").Result()
+		role, err := askInfo(ctx, client, "replication", "role")
 		if err != nil {
-			return fmt.Errorf("redis does not tell its maxmemory-policy: %w", err)
+			return err
 		}
-		if policy := infoValue(info, "maxmemory_policy"); policy != "noeviction" {
+		if role != "master" {
+			s.selfTest.forget() // The primary that comes next is another server.
+			return errReplica
+		}
+		policy, err := askInfo(ctx, client, "memory", "maxmemory_policy")
+		if err != nil {
+			return err
+		}
+		if policy != "noeviction" && !s.durable.GetAllowEviction() {
 			return fmt.Errorf("%w; it is %q", errEviction, policy)
 		}
 		return nil
@@ -138,11 +156,18 @@ func (s *Store) checkEviction(ctx context.Context) error {
 	return check(ctx, s.client)
 }
 
-// infoValue returns a value of INFO's reply.
+func askInfo(ctx context.Context, client redis.Cmdable, section, key string) (string, error) {
+	info, err := client.Info(ctx, section).Result()
+	if err != nil {
+		return "", fmt.Errorf("redis does not answer INFO: %w", err)
+	}
+	return infoValue(info, key), nil
+}
+
+// infoValue returns a value of INFO's reply, "" without one.
 func infoValue(info, key string) string {
-	lines := bufio.NewScanner(strings.NewReader(info))
-	for lines.Scan() {
-		if value, ok := strings.CutPrefix(lines.Text(), key+":"); ok {
+	for line := range strings.Lines(info) {
+		if value, ok := strings.CutPrefix(line, key+":"); ok {
 			return strings.TrimSpace(value)
 		}
 	}

@@ -43,13 +43,14 @@ func (r workloadRepo) Get(ctx context.Context, key biz.ServiceKey) (biz.Workload
 // BatchGet reads all workloads in one pipeline.
 func (r workloadRepo) BatchGet(ctx context.Context, namespace string, services []string) ([]biz.Workload, error) {
 	values := make([]*redis.SliceCmd, len(services))
-	// The pipeline's own error is the first of its commands' errors; each is looked at below.
-	_, _ = r.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+	err := r.pipelined(ctx, func(pipe redis.Pipeliner) {
 		for i, service := range services {
 			values[i] = pipe.HMGet(ctx, r.keys.workload(namespace, service), "state", "update_ms")
 		}
-		return nil
 	})
+	if err != nil {
+		return nil, err
+	}
 	workloads := make([]biz.Workload, 0, len(services))
 	for i, service := range services {
 		fields, err := values[i].Result()

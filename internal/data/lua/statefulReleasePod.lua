@@ -7,7 +7,7 @@
 -- ARGV[2]: heartbeat of the report that counts the reservation
 -- Reply:   RELEASED: the pod has been given one link less
 -- Reply:   STALE: the pod has reported since, or is gone; nothing has changed
--- Repeat:  gives back one more, down to none: not to be repeated
+-- Repeat:  RELEASED gives back one more, down to none, then STALE: not to be repeated
 
 local report, failure = read(ARGV[1])
 if failure then return failure end

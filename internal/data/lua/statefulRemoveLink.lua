@@ -9,7 +9,7 @@
 -- Reply:   REMOVED <previous> <pod> <epoch> <ttl>: there was a link; the reply names what stands now
 -- Reply:   ABSENT -1 -1 0 -2: there was none
 -- Reply:   EPOCH_MISMATCH <previous> <pod> <epoch> <ttl>: the link that stands has another epoch; nothing has changed
--- Repeat:  ABSENT, or EPOCH_MISMATCH when ARGV[3] named the old epoch; a link that is kept lasts anew
+-- Repeat:  ABSENT, or EPOCH_MISMATCH when ARGV[3] named the old epoch; REMOVED while it is kept, and it lasts anew
 
 local failure = load()
 if failure then return failure end

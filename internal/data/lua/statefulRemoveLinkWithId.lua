@@ -8,7 +8,7 @@
 -- ARGV[3]: pod
 -- Reply:   REMOVED <previous> <pod> <epoch> <ttl>: the link was to the pod; the reply names what stands now
 -- Reply:   ABSENT <previous> <pod> <epoch> <ttl>: there is no link to the pod; nothing has changed
--- Repeat:  ABSENT; a link that is kept lasts anew
+-- Repeat:  ABSENT; REMOVED while it is kept, and it lasts anew
 
 local failure = load()
 if failure then return failure end

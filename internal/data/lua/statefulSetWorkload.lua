@@ -1,10 +1,18 @@
 -- statefulSetWorkload stores the state of a workload, as of now.
 --
+-- Needs:   value
 -- Access:  write
 -- KEYS[1]: podlink:workload:<namespace>:<service>
 -- ARGV[1]: state
 -- Reply:   STORED <update>: the time in ms since 1970
 -- Repeat:  STORED with a later time
+
+local stored = redis.call('HMGET', KEYS[1], 'state', 'update_ms')
+local state, updated = stored[1], stored[2]
+if state or updated then
+  local ours = state and updated and is_text(state) and string.find(updated, '^%d+$') and whole(updated, LARGEST)
+  if not ours then return redis.error_reply('CORRUPT workload') end
+end
 
 local time = redis.call('TIME')
 local update = string.format('%.0f', math.floor((time[1] * 1000000 + time[2]) / 1000))

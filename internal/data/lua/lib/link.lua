@@ -5,12 +5,11 @@
 -- The expiry in the field decides, to the millisecond. The TTL of the key only sweeps up: the key carries one exactly
 -- when all its links are temporary, and it ends GRACE_MS after the last of them, so that it is never early.
 --
--- Numbers are doubles here, exact up to 2^53; epochs and expiries are written with string.format, because '..' would
--- round them to 14 digits.
+-- Epochs and expiries are written with string.format, because '..' would round them to 14 digits.
+--
+-- Needs:   value
 
 local GRACE_MS = 1000
-local LARGEST = 9007199254740991
-local LARGEST_POD = 2147483647
 local FOREIGN = math.huge
 
 local key, service = KEYS[1], ARGV[1]
@@ -35,10 +34,9 @@ end
 -- decode returns the link that a field's value stands for, nil when podlink did not write it.
 local function decode(value)
   local pod, epoch, expiry = string.match(value, '^(%d+) (%d+) (%d+)$')
-  if not pod or string.find(' ' .. value, ' 0%d') then return nil end
-  local link = {pod = pod, epoch = tonumber(epoch), expiry = tonumber(expiry)}
-  if tonumber(pod) > LARGEST_POD or link.epoch >= LARGEST or link.expiry > LARGEST then return nil end
-  return link
+  if not pod or epoch == '0' then return nil end
+  if not (whole(pod, LARGEST_INT32) and whole(epoch, LARGEST - 1) and whole(expiry, LARGEST)) then return nil end
+  return {pod = pod, epoch = tonumber(epoch), expiry = tonumber(expiry)}
 end
 
 local function live(link)
@@ -64,7 +62,8 @@ end
 
 local function ttl(link)
   if link.expiry == 0 then return '-1' end
-  return digits(math.ceil((link.expiry - now_ms()) / 1000))
+  -- The clock may have been set back since.
+  return digits(math.min(math.ceil((link.expiry - now_ms()) / 1000), LARGEST_INT32))
 end
 
 -- state describes a link, or the absence of one.
@@ -99,8 +98,12 @@ local function others()
   return latest, expired
 end
 
+-- sweep_at gives the key the TTL that the latest expiry of its links asks for. What podlink did not write may have come
+-- to a key that has a TTL already: it must not go with it.
 local function sweep_at(expiry)
-  if expiry > 0 and expiry < FOREIGN then
+  if expiry == FOREIGN then
+    redis.call('PERSIST', key)
+  elseif expiry > 0 then
     redis.call('PEXPIREAT', key, digits(expiry + GRACE_MS))
   end
 end
@@ -143,6 +146,9 @@ end
 local function unbind(seconds)
   if seconds ~= '0' then
     local link = {pod = current.pod, epoch = current.epoch, expiry = expiry_in(seconds)}
+    -- A removal has to work also when Redis is out of memory, and a script that has written once may write on then. This
+    -- is the write that needs no memory and loses nothing: save gives the key its TTL.
+    redis.call('PERSIST', key)
     save(link)
     return link
   end

@@ -4,7 +4,9 @@
 -- of the report in ms since 1970. The field "reported" says that the service has reported, also when its last pod was
 -- removed.
 --
--- Numbers are doubles here, exact up to 2^53; those over 14 digits are written with string.format.
+-- Numbers over 14 digits are written with string.format.
+--
+-- Needs:   value
 
 local READY, DENY_NEW = '0', '1'
 local MARK = 'reported'
@@ -26,10 +28,12 @@ end
 
 -- decode returns the report that a field stands for, nil when podlink did not write it.
 local function decode(pod, value)
-  if not string.find(pod, '^%d+$') or string.find(pod, '^0%d') or #pod > 10 then return nil end
+  if not string.find(pod, '^%d+$') or not whole(pod, LARGEST_INT32) then return nil end
   local load, given, routing, ttl, heartbeat, state =
     string.match(value, '^(%d+) (%d+) ([012]) (%-?%d+) (%d+) (.+)$')
-  if not load or #load > 10 or #given > 15 or #ttl > 10 or #heartbeat > 15 then return nil end
+  if not load or not is_text(state) then return nil end
+  if not (whole(load, LARGEST_INT32) and whole(given, LARGEST - 1) and whole(heartbeat, LARGEST)) then return nil end
+  if ttl ~= '-1' and (not whole(ttl, LARGEST_INT32) or tonumber(ttl) < 1) then return nil end
   return {pod = pod, load = load, given = given, routing = routing, ttl = ttl, heartbeat = heartbeat, state = state}
 end
 

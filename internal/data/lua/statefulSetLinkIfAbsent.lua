@@ -1,4 +1,4 @@
--- statefulLinkIfAbsent links the uid to the pod unless any link stands.
+-- statefulSetLinkIfAbsent links the uid to the pod unless any link stands.
 --
 -- Needs:   link
 -- Access:  write

@@ -1,4 +1,4 @@
--- statefulLink links the uid to the pod, whatever stood before.
+-- statefulSetLink links the uid to the pod, whatever stood before.
 --
 -- Needs:   link
 -- Access:  write

@@ -1,0 +1,242 @@
+// Package biztest is the conformance suite of biz' repos: what docs and contract promise, on any store.
+//
+// Two things to know before adding a test. A test takes its expectations from the contract, never from what a store
+// happens to answer. And nothing here depends on how fast the machine is: whatever is due to a clock is compared with
+// when the test surely had, and surely had not, done what started the clock (span). Tests that wait run in parallel;
+// give them room with -parallel.
+package biztest
+
+import (
+	"crypto/rand"
+	"math"
+	"sync"
+	"testing"
+	"time"
+
+	"podlink/internal/biz"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Repos is a store as one podlink process sees it.
+type Repos struct {
+	Links     biz.LinkRepo
+	States    biz.StateRepo
+	Workloads biz.WorkloadRepo
+}
+
+// Run runs the suite on the store that open returns, once per test; it may be the same one each time, for every test
+// has a namespace of its own. Others return the same store as further podlink processes see it, and take part in the
+// tests of concurrency.
+func Run(t *testing.T, open func(t *testing.T) Repos, others ...func(t *testing.T) Repos) {
+	s := suite{open: open, others: others}
+	for _, group := range []struct {
+		name  string
+		tests func(t *testing.T, s suite)
+	}{
+		{"Semantics", testSemantics},
+		{"Epoch", testEpoch},
+		{"ExpectedEpoch", testExpectedEpoch},
+		{"Expiry", testExpiry},
+		{"Mixed", testMixed},
+		{"Links", testLinks},
+		{"Compute", testCompute},
+		{"States", testStates},
+		{"Reserve", testReserve},
+		{"Workloads", testWorkloads},
+		{"Concurrency", testConcurrency},
+	} {
+		t.Run(group.name, func(t *testing.T) {
+			t.Parallel()
+			group.tests(t, s)
+		})
+	}
+}
+
+// suite is the factory of environments.
+type suite struct {
+	open   func(t *testing.T) Repos
+	others []func(t *testing.T) Repos
+}
+
+// test runs one test in parallel with the others.
+func (s suite) test(t *testing.T, name string, run func(e *env)) {
+	t.Run(name, func(t *testing.T) {
+		t.Parallel()
+		views := []Repos{s.open(t)}
+		for _, open := range s.others {
+			views = append(views, open(t))
+		}
+		run(&env{T: t, Repos: views[0], views: views, namespace: "ns-" + rand.Text()})
+	})
+}
+
+// env is what one test works with: a namespace of its own in the store.
+type env struct {
+	*testing.T
+	Repos
+	views     []Repos // Repos, and the same store as other processes see it
+	namespace string
+}
+
+// service is the one that tests use where it does not matter which.
+const service = "game"
+
+// key is the link that tests use where it does not matter which.
+func (e *env) key() biz.LinkKey { return e.keyOf("user-1", service) }
+
+func (e *env) keyOf(uid, service string) biz.LinkKey {
+	return biz.LinkKey{Namespace: e.namespace, UID: uid, Service: service}
+}
+
+// pods is the service of key.
+func (e *env) pods() biz.ServiceKey { return biz.ServiceKey{Namespace: e.namespace, Service: service} }
+
+// links is the use-case on the repos.
+func (e *env) links() *biz.LinkUsecase { return useLinks(e.Repos) }
+
+func useLinks(r Repos) *biz.LinkUsecase {
+	return biz.NewLinkUsecase(r.Links, r.States, biz.Limits{MaxBatch: 1000})
+}
+
+// set links the key and returns the link.
+func (e *env) set(key biz.LinkKey, pod biz.PodID, ttl biz.TTL) biz.Link {
+	e.Helper()
+	change, err := e.Links.Set(e.Context(), key, pod, ttl, nil)
+	require.NoError(e, err)
+	require.True(e, change.Applied)
+	e.same(biz.Link{Key: key, Pod: pod, TTL: ttl, Epoch: change.Link.Epoch}, change.Link)
+	require.Positive(e, change.Link.Epoch)
+	return change.Link
+}
+
+// report stores a report of a pod of the tests' service.
+func (e *env) report(report biz.Report) biz.Pod {
+	e.Helper()
+	pod, _, err := e.States.Set(e.Context(), e.pods(), report)
+	require.NoError(e, err)
+	return pod
+}
+
+// ready stores equal reports of pods that take new links.
+func (e *env) ready(pods ...biz.PodID) {
+	e.Helper()
+	for _, pod := range pods {
+		e.report(biz.Report{Pod: pod, State: "up", TTL: biz.Forever})
+	}
+}
+
+// same compares two links; a time to live may have run a little since it was wanted.
+func (e *env) same(want, got biz.Link) {
+	e.Helper()
+	e.ttl(want.TTL, got.TTL)
+	want.TTL, got.TTL = 0, 0
+	require.Equal(e, want, got)
+}
+
+// slowest is how much of a time to live may have run between two steps of a test, in seconds.
+const slowest = 30
+
+func (e *env) ttl(want, got biz.TTL) {
+	e.Helper()
+	if want < 1 {
+		require.Equal(e, want, got, "ttl")
+		return
+	}
+	require.LessOrEqual(e, got, want, "ttl")
+	require.GreaterOrEqual(e, got, max(want-slowest, 1), "ttl")
+}
+
+// stands checks that the link is what every read finds.
+func (e *env) stands(want biz.Link) {
+	e.Helper()
+	key := want.Key
+	got, err := e.Links.Get(e.Context(), key)
+	require.NoError(e, err)
+	e.same(want, got)
+
+	batch, err := e.Links.BatchGet(e.Context(), key.Namespace, key.Service, []string{key.UID})
+	require.NoError(e, err)
+	require.Len(e, batch, 1)
+	e.same(want, batch[0])
+
+	persistent := want
+	if !want.Persistent() {
+		persistent = biz.NoLink(key)
+	}
+	got, err = e.Links.GetIfPersist(e.Context(), key)
+	require.NoError(e, err)
+	e.same(persistent, got)
+
+	listed := biz.NoLink(key)
+	list, err := e.Links.List(e.Context(), key.Namespace, key.UID)
+	require.NoError(e, err)
+	for _, link := range list {
+		if link.Key == key {
+			listed = link
+		}
+	}
+	e.same(want, listed)
+}
+
+// absent checks that no read finds a link.
+func (e *env) absent(key biz.LinkKey) {
+	e.Helper()
+	e.stands(biz.NoLink(key))
+}
+
+// tick makes sure that the store's clock, which may count in ms, has moved on.
+func tick() { time.Sleep(2 * time.Millisecond) }
+
+// margin is for the clocks: the store's is not the test's, and it may count in ms.
+const margin = 10 * time.Millisecond
+
+// span is the time during which a test did something: not before its start, and not after its end.
+type span struct{ start, end time.Time }
+
+// during runs do and returns when.
+func during(do func()) span {
+	start := time.Now()
+	do()
+	return span{start, time.Now()}
+}
+
+// surelyBefore and surelyAfter tell whether all of s was less, or more, than d after what was done in began.
+func (s span) surelyBefore(began span, d time.Duration) bool {
+	return s.end.Before(began.start.Add(d - margin))
+}
+
+func (s span) surelyAfter(began span, d time.Duration) bool {
+	return s.start.After(began.end.Add(d + margin))
+}
+
+// sleepPast waits until d has surely passed since what was done in began.
+func (s span) sleepPast(d time.Duration) { time.Sleep(time.Until(s.end.Add(d + 2*margin))) }
+
+// secondsLeft bounds, rounded up, what is left during s of d that began in began.
+func (s span) secondsLeft(began span, d time.Duration) (least, most biz.TTL) {
+	ceil := func(left time.Duration) biz.TTL { return biz.TTL(math.Ceil(max(left, 1).Seconds())) }
+	return ceil(began.start.Add(d - margin).Sub(s.end)), ceil(began.end.Add(d + margin).Sub(s.start))
+}
+
+// crowd is how many callers race in the tests of concurrency.
+const crowd = 100
+
+// race calls do from that many goroutines at once and returns what they got.
+func race[T any](callers int, do func(i int) T) []T {
+	results := make([]T, callers)
+	var ready, done sync.WaitGroup
+	start := make(chan struct{})
+	ready.Add(callers)
+	for i := range callers {
+		done.Go(func() {
+			ready.Done()
+			<-start
+			results[i] = do(i)
+		})
+	}
+	ready.Wait()
+	close(start)
+	done.Wait()
+	return results
+}

@@ -1,0 +1,200 @@
+package biztest
+
+import (
+	"errors"
+	"testing"
+
+	"podlink/internal/biz"
+
+	"github.com/stretchr/testify/require"
+)
+
+// attempt is what one of a crowd got.
+type attempt struct {
+	outcome biz.Outcome // of a compute
+	change  biz.LinkChange
+	err     error
+}
+
+func testConcurrency(t *testing.T, s suite) {
+	// Of many callers that want the key for a pod of their own, one gets it.
+	for name, call := range map[string]func(e *env, links biz.LinkRepo, pod biz.PodID) (biz.LinkChange, error){
+		"SetIfAbsent, persistent": func(e *env, links biz.LinkRepo, pod biz.PodID) (biz.LinkChange, error) {
+			return links.SetIfAbsent(e.Context(), e.key(), pod, biz.Forever)
+		},
+		"SetIfAbsent, temporary": func(e *env, links biz.LinkRepo, pod biz.PodID) (biz.LinkChange, error) {
+			return links.SetIfAbsent(e.Context(), e.key(), pod, stood)
+		},
+		"TrySet, persistent": func(e *env, links biz.LinkRepo, pod biz.PodID) (biz.LinkChange, error) {
+			return links.TrySet(e.Context(), e.key(), pod, biz.Forever)
+		},
+		"Set that expects no link": func(e *env, links biz.LinkRepo, pod biz.PodID) (biz.LinkChange, error) {
+			none := biz.Epoch(0)
+			change, err := links.Set(e.Context(), e.key(), pod, biz.Forever, &none)
+			var mismatch *biz.EpochMismatchError
+			if errors.As(err, &mismatch) {
+				return biz.LinkChange{Previous: mismatch.Current.Pod, Link: mismatch.Current}, nil
+			}
+			return change, err
+		},
+	} {
+		s.test(t, "one owner/"+name, func(e *env) {
+			attempts := race(crowd, func(i int) attempt {
+				change, err := call(e, e.view(i).Links, biz.PodID(i))
+				return attempt{change: change, err: err}
+			})
+			winner := e.oneApplied(attempts)
+			for _, a := range attempts {
+				e.same(winner.Link, a.change.Link)
+				if !a.change.Applied {
+					require.Equal(e, winner.Link.Pod, a.change.Previous)
+				}
+			}
+			require.Equal(e, biz.NoPod, winner.Previous)
+			e.stands(winner.Link)
+		})
+	}
+
+	s.test(t, "every move has an epoch of its own", func(e *env) {
+		attempts := race(crowd, func(i int) attempt {
+			change, err := e.view(i).Links.Set(e.Context(), e.key(), biz.PodID(i), biz.Forever, nil)
+			return attempt{change: change, err: err}
+		})
+		pods := make(map[biz.PodID]bool)
+		var last biz.Link
+		previous := make(map[biz.PodID]biz.Epoch) // who was replaced -> by which epoch
+		epochs := make(map[biz.PodID]biz.Epoch)
+		for _, a := range attempts {
+			require.NoError(e, a.err)
+			link := a.change.Link
+			pods[link.Pod], epochs[link.Pod], previous[a.change.Previous] = true, link.Epoch, link.Epoch
+			if link.Epoch > last.Epoch {
+				last = link
+			}
+		}
+		require.Len(e, pods, crowd)
+		require.Len(e, previous, crowd, "each replaced another one")
+		for pod, by := range previous {
+			require.Greater(e, by, epochs[pod], "the epoch grows from owner to owner")
+		}
+		e.stands(last)
+	})
+
+	s.test(t, "one removal", func(e *env) {
+		before := e.set(e.key(), asked, biz.Forever)
+		attempts := race(crowd, func(i int) attempt {
+			change, err := e.view(i).Links.Remove(e.Context(), e.key(), 0, nil)
+			return attempt{change: change, err: err}
+		})
+		require.Equal(e, before.Pod, e.oneApplied(attempts).Previous)
+		e.absent(e.key())
+	})
+
+	s.test(t, "services of one uid do not disturb each other", func(e *env) {
+		attempts := race(crowd, func(i int) attempt {
+			key := e.keyOf("user-1", "game-"+string(rune('a'+i%10)))
+			ttl := []biz.TTL{biz.Forever, stood}[i%2]
+			change, err := e.view(i).Links.SetIfAbsent(e.Context(), key, biz.PodID(i), ttl)
+			return attempt{change: change, err: err}
+		})
+		created := 0
+		for _, a := range attempts {
+			require.NoError(e, a.err)
+			if a.change.Applied {
+				created++
+				e.stands(a.change.Link)
+			}
+		}
+		require.Equal(e, 10, created)
+	})
+
+	for name, row := range map[string]struct {
+		pods    func(e *env)
+		outcome biz.Outcome
+	}{
+		"no link": {func(e *env) { e.ready(0, 1, 2) }, biz.Created},
+		"a link to a pod that shuts down": {func(e *env) {
+			e.set(e.key(), other, biz.Forever)
+			e.report(biz.Report{Pod: other, State: "up", Routing: biz.Shutdown, TTL: biz.Forever})
+			e.ready(0, 1, 2)
+		}, biz.Relinked},
+		"a temporary link to a pod that has never reported": {func(e *env) {
+			e.set(e.key(), other, stood)
+			e.ready(0, 1, 2)
+		}, biz.Relinked},
+	} {
+		s.test(t, "computes end on one pod/"+name, func(e *env) {
+			row.pods(e)
+			attempts := race(crowd, func(i int) attempt {
+				outcome, change, err := useLinks(e.view(i)).Compute(e.Context(), e.key(), biz.Forever)
+				return attempt{outcome, change, err}
+			})
+			var made biz.LinkChange
+			outcomes := make(map[biz.Outcome]int)
+			for _, a := range attempts {
+				require.NoError(e, a.err)
+				if outcomes[a.outcome]++; a.outcome != biz.Existing {
+					made = a.change
+				}
+			}
+			require.Equal(e, map[biz.Outcome]int{row.outcome: 1, biz.Existing: crowd - 1}, outcomes)
+			for _, a := range attempts {
+				require.Equal(e, made.Link, a.change.Link)
+			}
+			e.stands(made.Link)
+
+			// All but one reservation were given back: the pods have one link altogether.
+			next := map[biz.PodID]bool{made.Link.Pod: true, e.reserved(): true, e.reserved(): true}
+			require.Equal(e, map[biz.PodID]bool{0: true, 1: true, 2: true}, next)
+		})
+	}
+
+	s.test(t, "computes of new uids spread evenly", func(e *env) {
+		e.ready(0, 1, 2, 3)
+		attempts := race(crowd, func(i int) attempt {
+			key := e.keyOf(string(rune('А'+i)), service)
+			outcome, change, err := useLinks(e.view(i)).Compute(e.Context(), key, biz.Forever)
+			return attempt{outcome, change, err}
+		})
+		given := make(map[biz.PodID]int)
+		for _, a := range attempts {
+			require.NoError(e, a.err)
+			require.Equal(e, biz.Created, a.outcome)
+			given[a.change.Link.Pod]++
+		}
+		require.Equal(e, map[biz.PodID]int{0: crowd / 4, 1: crowd / 4, 2: crowd / 4, 3: crowd / 4}, given)
+	})
+
+	s.test(t, "reservations spread as if one after the other", func(e *env) {
+		e.ready(0, 1, 2)
+		pods := race(90, func(i int) biz.PodID {
+			choice, err := e.view(i).States.Reserve(e.Context(), e.pods(), biz.NoPod)
+			if err != nil || choice.Verdict != biz.Reserved {
+				return biz.NoPod
+			}
+			return choice.Pod
+		})
+		given := make(map[biz.PodID]int)
+		for _, pod := range pods {
+			given[pod]++
+		}
+		require.Equal(e, map[biz.PodID]int{0: 30, 1: 30, 2: 30}, given)
+	})
+}
+
+// view is the store as the i-th caller sees it.
+func (e *env) view(i int) Repos { return e.views[i%len(e.views)] }
+
+// oneApplied returns the only change that was applied.
+func (e *env) oneApplied(attempts []attempt) biz.LinkChange {
+	e.Helper()
+	var applied []biz.LinkChange
+	for _, a := range attempts {
+		require.NoError(e, a.err)
+		if a.change.Applied {
+			applied = append(applied, a.change)
+		}
+	}
+	require.Len(e, applied, 1)
+	return applied[0]
+}

@@ -1,0 +1,183 @@
+package biztest
+
+import (
+	"testing"
+	"time"
+
+	"podlink/internal/biz"
+
+	"github.com/stretchr/testify/require"
+)
+
+// cycles is how often an epoch must grow in a row.
+const cycles = 200
+
+func testEpoch(t *testing.T, s suite) {
+	s.test(t, "grows with every new owner", func(e *env) {
+		// The ways to get an owner where there is none, to get another one, and to get rid of it.
+		creates := []func(e *env, pod biz.PodID) (biz.LinkChange, error){
+			func(e *env, pod biz.PodID) (biz.LinkChange, error) {
+				return e.Links.SetIfAbsent(e.Context(), e.key(), pod, biz.Forever)
+			},
+			func(e *env, pod biz.PodID) (biz.LinkChange, error) {
+				return e.Links.Compute(e.Context(), e.key(), pod, demanded, 0)
+			},
+			func(e *env, pod biz.PodID) (biz.LinkChange, error) {
+				return e.Links.TrySet(e.Context(), e.key(), pod, biz.Forever)
+			},
+		}
+		moves := []func(e *env, pod biz.PodID, last biz.Epoch) (biz.LinkChange, error){
+			func(e *env, pod biz.PodID, _ biz.Epoch) (biz.LinkChange, error) {
+				return e.Links.Set(e.Context(), e.key(), pod, demanded, nil)
+			},
+			func(e *env, pod biz.PodID, last biz.Epoch) (biz.LinkChange, error) {
+				return e.Links.Compute(e.Context(), e.key(), pod, biz.Forever, last)
+			},
+		}
+		removals := []func(e *env, pod biz.PodID) (biz.LinkChange, error){
+			func(e *env, _ biz.PodID) (biz.LinkChange, error) { return e.Links.Remove(e.Context(), e.key(), 0, nil) },
+			func(e *env, pod biz.PodID) (biz.LinkChange, error) {
+				return e.Links.RemoveWithID(e.Context(), e.key(), pod, 0)
+			},
+		}
+		var last biz.Epoch
+		grows := func(change biz.LinkChange, err error) {
+			e.Helper()
+			e.applied(change, err)
+			require.Greater(e, change.Link.Epoch, last)
+			last = change.Link.Epoch
+		}
+		for i := range cycles {
+			grows(creates[i%len(creates)](e, 1))
+			grows(moves[i%len(moves)](e, 2, last))
+			e.applied(removals[i%len(removals)](e, 2))
+		}
+	})
+	s.test(t, "grows across expiry", func(e *env) {
+		var last biz.Epoch
+		for range 3 {
+			var link biz.Link
+			when := during(func() { link = e.set(e.key(), 1, 1) })
+			require.Greater(e, link.Epoch, last)
+			last = link.Epoch
+			when.sleepPast(time.Second)
+		}
+	})
+
+	// Nobody loses or gains the link by these.
+	for name, step := range map[string]struct {
+		from, to biz.TTL
+		do       func(e *env) (biz.LinkChange, error)
+	}{
+		"temporary to persistent":              {stood, biz.Forever, setAgain(biz.Forever)},
+		"persistent to temporary":              {biz.Forever, demanded, setAgain(demanded)},
+		"temporary anew":                       {stood, demanded, setAgain(demanded)},
+		"persistent again":                     {biz.Forever, biz.Forever, setAgain(biz.Forever)},
+		"keep of a temporary link on removal":  {stood, 60, keepOnRemoval},
+		"keep of a persistent link on removal": {biz.Forever, 60, keepOnRemoval},
+	} {
+		s.test(t, "stays/"+name, func(e *env) {
+			before := e.set(e.key(), asked, step.from)
+			change, err := step.do(e)
+			require.NoError(e, err)
+			want := before
+			want.TTL = step.to
+			e.same(want, change.Link)
+			e.stands(want)
+			back := e.set(e.key(), asked, step.from)
+			require.Equal(e, before.Epoch, back.Epoch, "and back")
+			e.stands(before)
+		})
+	}
+}
+
+func setAgain(ttl biz.TTL) func(e *env) (biz.LinkChange, error) {
+	return func(e *env) (biz.LinkChange, error) { return e.Links.Set(e.Context(), e.key(), asked, ttl, nil) }
+}
+
+func keepOnRemoval(e *env) (biz.LinkChange, error) {
+	return e.Links.Remove(e.Context(), e.key(), 60, nil)
+}
+
+// conditional are the mutations that take an expected epoch.
+var conditional = []struct {
+	name string
+	call func(e *env, expected biz.Epoch) (biz.LinkChange, error)
+}{
+	{"Set", func(e *env, expected biz.Epoch) (biz.LinkChange, error) {
+		return e.Links.Set(e.Context(), e.key(), asked, demanded, &expected)
+	}},
+	{"Remove", func(e *env, expected biz.Epoch) (biz.LinkChange, error) {
+		return e.Links.Remove(e.Context(), e.key(), 0, &expected)
+	}},
+	{"Remove and keep", func(e *env, expected biz.Epoch) (biz.LinkChange, error) {
+		return e.Links.Remove(e.Context(), e.key(), kept, &expected)
+	}},
+}
+
+func testExpectedEpoch(t *testing.T, s suite) {
+	for _, mutation := range conditional {
+		test := func(name string, run func(e *env)) { s.test(t, mutation.name+"/"+name, run) }
+
+		// mismatches checks that the call is refused for what stands, and changes nothing.
+		mismatches := func(e *env, expected biz.Epoch, current biz.Link) {
+			e.Helper()
+			_, err := mutation.call(e, expected)
+			var mismatch *biz.EpochMismatchError
+			require.ErrorAs(e, err, &mismatch)
+			e.same(current, mismatch.Current)
+			e.stands(current)
+		}
+		for kind, ttl := range map[string]biz.TTL{"persistent": biz.Forever, "temporary": stood} {
+			test("the current one/"+kind, func(e *env) {
+				before := e.set(e.key(), other, ttl)
+				change, err := mutation.call(e, before.Epoch)
+				require.NoError(e, err)
+				require.True(e, change.Applied)
+				require.Equal(e, other, change.Previous)
+				e.stands(change.Link)
+			})
+			test("0 and a link/"+kind, func(e *env) {
+				mismatches(e, 0, e.set(e.key(), other, ttl))
+			})
+			test("one of an earlier owner/"+kind, func(e *env) {
+				before := e.set(e.key(), asked, biz.Forever)
+				mismatches(e, before.Epoch, e.set(e.key(), other, ttl))
+			})
+			test("one that was never given/"+kind, func(e *env) {
+				before := e.set(e.key(), other, ttl)
+				for _, expected := range []biz.Epoch{1, before.Epoch - 1, before.Epoch + 1, 1<<63 - 1} {
+					mismatches(e, expected, before)
+				}
+			})
+		}
+		test("one of a link that was removed", func(e *env) {
+			before := e.set(e.key(), asked, biz.Forever)
+			_, err := e.Links.Remove(e.Context(), e.key(), 0, nil)
+			require.NoError(e, err)
+			mismatches(e, before.Epoch, biz.NoLink(e.key()))
+		})
+		test("one of a link that has expired", func(e *env) {
+			var before biz.Link
+			when := during(func() { before = e.set(e.key(), asked, 1) })
+			when.sleepPast(time.Second)
+			mismatches(e, before.Epoch, biz.NoLink(e.key()))
+		})
+	}
+
+	// 0 is the epoch of the absence of a link.
+	s.test(t, "Set/0 and no link", func(e *env) {
+		none := biz.Epoch(0)
+		change, err := e.Links.Set(e.Context(), e.key(), asked, demanded, &none)
+		require.NoError(e, err)
+		require.True(e, change.Applied)
+		require.Equal(e, biz.NoPod, change.Previous)
+		e.stands(biz.Link{Key: e.key(), Pod: asked, TTL: demanded, Epoch: change.Link.Epoch})
+	})
+	s.test(t, "Remove/0 and no link", func(e *env) {
+		none := biz.Epoch(0)
+		change, err := e.Links.Remove(e.Context(), e.key(), 0, &none)
+		require.NoError(e, err)
+		require.Equal(e, biz.LinkChange{Previous: biz.NoPod, Link: biz.NoLink(e.key())}, change)
+	})
+}

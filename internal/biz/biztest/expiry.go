@@ -1,0 +1,153 @@
+package biztest
+
+import (
+	"testing"
+	"time"
+
+	"podlink/internal/biz"
+
+	"github.com/stretchr/testify/require"
+)
+
+func testExpiry(t *testing.T, s suite) {
+	// Every way to get a temporary link of game: steps that leave one of n seconds.
+	const n = 3
+	for name, steps := range map[string][]step{
+		"set":                           {set(service, n)},
+		"set a second time":             {set(service, n), set(service, n)},
+		"set over a longer one":         {set(service, stood), set(service, n)},
+		"set over a shorter one":        {set(service, 1), set(service, n)},
+		"set over a persistent one":     {set(service, biz.Forever), set(service, n)},
+		"move of a persistent one":      {set(service, biz.Forever), move(service, n)},
+		"move of a temporary one":       {set(service, stood), move(service, n)},
+		"trySet":                        {trySet(service, n)},
+		"trySet over a persistent one":  {set(service, biz.Forever), trySet(service, n)},
+		"setIfAbsent":                   {setIfAbsent(service, n)},
+		"compute":                       {compute(service, n)},
+		"keep of a persistent one":      {set(service, biz.Forever), keep(service, n)},
+		"keep of a longer one":          {set(service, stood), keep(service, n)},
+		"keep of a shorter one":         {set(service, n-1), keep(service, n)},
+		"keep of the pod's own":         {set(service, biz.Forever), keepOwn(service, n)},
+		"keep of the pod's own, again":  {set(service, biz.Forever), keepOwn(service, n-1), keepOwn(service, n)},
+		"next to a persistent one":      {set("chat", biz.Forever), set(service, n)},
+		"next to a longer one":          {set("chat", stood), set(service, n)},
+		"before a longer one":           {set(service, n), set("chat", stood)},
+		"next to one that ends earlier": {set("chat", 1), set(service, n)},
+		"after a persistent one":        {set("chat", biz.Forever), set(service, n), remove("chat")},
+	} {
+		s.test(t, "exact/"+name, func(e *env) {
+			e.endsExactly(e.take(steps)[service].began, n*time.Second)
+		})
+	}
+
+	// An expired link is absent for every operation: each does what it does without a link.
+	for name, call := range map[string]func(e *env, expired biz.Link){
+		"Get, GetIfPersist, BatchGet, List": func(e *env, _ biz.Link) { e.absent(e.key()) },
+		"Set of the same pod": func(e *env, expired biz.Link) {
+			e.createdAfter(expired, biz.Forever)(e.Links.Set(e.Context(), e.key(), expired.Pod, biz.Forever, nil))
+		},
+		"Set of another pod": func(e *env, expired biz.Link) {
+			e.createdAfter(expired, demanded)(e.Links.Set(e.Context(), e.key(), asked, demanded, nil))
+		},
+		"TrySet": func(e *env, expired biz.Link) {
+			e.createdAfter(expired, demanded)(e.Links.TrySet(e.Context(), e.key(), expired.Pod, demanded))
+		},
+		"SetIfAbsent": func(e *env, expired biz.Link) {
+			e.createdAfter(expired, biz.Forever)(e.Links.SetIfAbsent(e.Context(), e.key(), expired.Pod, biz.Forever))
+		},
+		"Compute": func(e *env, expired biz.Link) {
+			e.createdAfter(expired, demanded)(e.Links.Compute(e.Context(), e.key(), expired.Pod, demanded, 0))
+		},
+		"Compute that judged it": func(e *env, expired biz.Link) {
+			e.createdAfter(expired, demanded)(e.Links.Compute(e.Context(), e.key(), expired.Pod, demanded, expired.Epoch))
+		},
+		"Remove":                func(e *env, _ biz.Link) { e.notThere(e.Links.Remove(e.Context(), e.key(), 0, nil)) },
+		"Remove and keep":       func(e *env, _ biz.Link) { e.notThere(e.Links.Remove(e.Context(), e.key(), kept, nil)) },
+		"RemoveWithID":          func(e *env, l biz.Link) { e.notThere(e.Links.RemoveWithID(e.Context(), e.key(), l.Pod, 0)) },
+		"RemoveWithID and keep": func(e *env, l biz.Link) { e.notThere(e.Links.RemoveWithID(e.Context(), e.key(), l.Pod, kept)) },
+	} {
+		for variant, neighbour := range map[string]biz.TTL{"alone": biz.Gone, "next to a persistent link": biz.Forever} {
+			s.test(t, "absent for/"+name+"/"+variant, func(e *env) {
+				chat := biz.NoLink(e.keyOf("user-1", "chat"))
+				if neighbour != biz.Gone {
+					chat = e.set(chat.Key, other, neighbour)
+				}
+				var expired biz.Link
+				began := during(func() { expired = e.set(e.key(), other, 1) })
+				began.sleepPast(time.Second)
+				call(e, expired)
+				e.stands(chat)
+			})
+		}
+	}
+
+	s.test(t, "the longest time to live", func(e *env) {
+		const longest biz.TTL = 1<<31 - 1
+		e.stands(e.set(e.key(), asked, longest))
+		change, err := e.Links.Remove(e.Context(), e.key(), int32(longest), nil)
+		require.NoError(e, err)
+		e.ttl(longest, change.Link.TTL)
+		e.stands(change.Link)
+	})
+}
+
+func (e *env) applied(change biz.LinkChange, err error) {
+	e.Helper()
+	require.NoError(e, err)
+	require.True(e, change.Applied)
+}
+
+// createdAfter checks the result of a mutation that found no link where one has expired.
+func (e *env) createdAfter(expired biz.Link, ttl biz.TTL) func(biz.LinkChange, error) {
+	return func(change biz.LinkChange, err error) {
+		e.Helper()
+		e.applied(change, err)
+		require.Equal(e, biz.NoPod, change.Previous)
+		require.Greater(e, change.Link.Epoch, expired.Epoch)
+		e.ttl(ttl, change.Link.TTL)
+		e.stands(change.Link)
+	}
+}
+
+// notThere checks the result of a removal that found no link.
+func (e *env) notThere(change biz.LinkChange, err error) {
+	e.Helper()
+	require.NoError(e, err)
+	require.Equal(e, biz.LinkChange{Previous: biz.NoPod, Link: biz.NoLink(e.key())}, change)
+	e.absent(e.key())
+}
+
+// endsExactly watches the link of key, which was made in began, until well after its end: it is there until lifetime
+// has passed, with its seconds rounded up, and then never again.
+func (e *env) endsExactly(began span, lifetime time.Duration) {
+	e.Helper()
+	first, err := e.Links.Get(e.Context(), e.key())
+	require.NoError(e, err)
+	absent := false
+	for {
+		var link biz.Link
+		now := during(func() { link, err = e.Links.Get(e.Context(), e.key()) })
+		require.NoError(e, err)
+		if !link.Exists() {
+			absent = true
+			require.False(e, now.surelyBefore(began, lifetime), "it went %s early", lifetime-now.end.Sub(began.start))
+		} else {
+			require.False(e, absent, "it came back")
+			require.False(e, now.surelyAfter(began, lifetime), "it stayed %s too long", now.start.Sub(began.end)-lifetime)
+			require.Equal(e, first.Pod, link.Pod)
+			require.Equal(e, first.Epoch, link.Epoch)
+			least, most := now.secondsLeft(began, lifetime)
+			require.GreaterOrEqual(e, link.TTL, least, "seconds left, rounded up")
+			require.LessOrEqual(e, link.TTL, most, "seconds left, rounded up")
+		}
+		// A store that sweeps late must not bring it back: watch on for a while.
+		if now.surelyAfter(began, lifetime+time.Second/2) {
+			return
+		}
+		if left := began.end.Add(lifetime).Sub(now.end); left > 200*time.Millisecond {
+			time.Sleep(100 * time.Millisecond)
+		} else {
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+}

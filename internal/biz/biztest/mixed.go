@@ -1,0 +1,173 @@
+package biztest
+
+import (
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"podlink/internal/biz"
+
+	"github.com/stretchr/testify/require"
+)
+
+// step is a mutation of a link of the tests' uid; all of them are to be carried out.
+type step struct {
+	service string
+	call    func(e *env, key biz.LinkKey) (biz.LinkChange, error)
+}
+
+// The steps link to pod asked, except move.
+
+func set(service string, ttl biz.TTL) step {
+	return step{service, func(e *env, key biz.LinkKey) (biz.LinkChange, error) {
+		return e.Links.Set(e.Context(), key, asked, ttl, nil)
+	}}
+}
+
+func move(service string, ttl biz.TTL) step {
+	return step{service, func(e *env, key biz.LinkKey) (biz.LinkChange, error) {
+		return e.Links.Set(e.Context(), key, other, ttl, nil)
+	}}
+}
+
+func trySet(service string, ttl biz.TTL) step {
+	return step{service, func(e *env, key biz.LinkKey) (biz.LinkChange, error) {
+		return e.Links.TrySet(e.Context(), key, asked, ttl)
+	}}
+}
+
+func setIfAbsent(service string, ttl biz.TTL) step {
+	return step{service, func(e *env, key biz.LinkKey) (biz.LinkChange, error) {
+		return e.Links.SetIfAbsent(e.Context(), key, asked, ttl)
+	}}
+}
+
+func compute(service string, ttl biz.TTL) step {
+	return step{service, func(e *env, key biz.LinkKey) (biz.LinkChange, error) {
+		return e.Links.Compute(e.Context(), key, asked, ttl, 0)
+	}}
+}
+
+func remove(service string) step { return keep(service, 0) }
+
+func keep(service string, seconds int32) step {
+	return step{service, func(e *env, key biz.LinkKey) (biz.LinkChange, error) {
+		return e.Links.Remove(e.Context(), key, seconds, nil)
+	}}
+}
+
+func keepOwn(service string, seconds int32) step {
+	return step{service, func(e *env, key biz.LinkKey) (biz.LinkChange, error) {
+		return e.Links.RemoveWithID(e.Context(), key, asked, seconds)
+	}}
+}
+
+// taken is what the last step on a service left, and when.
+type taken struct {
+	link  biz.Link
+	began span
+}
+
+// take takes the steps and returns what they left, by service.
+func (e *env) take(steps []step) map[string]taken {
+	e.Helper()
+	left := make(map[string]taken)
+	for _, step := range steps {
+		var change biz.LinkChange
+		var err error
+		began := during(func() { change, err = step.call(e, e.keyOf("user-1", step.service)) })
+		require.NoError(e, err)
+		require.True(e, change.Applied)
+		left[step.service] = taken{change.Link, began}
+	}
+	return left
+}
+
+// testMixed tests uids that have persistent and temporary links. All links of a uid share a place in the store: that
+// the temporary ones end must not take the persistent ones along, in whatever order they came. A lost link is the worst
+// failure there is.
+func testMixed(t *testing.T, s suite) {
+	const forever = biz.Forever
+	for name, steps := range map[string][]step{
+		"temporary, then persistent":                  {set("a", 1), set("b", forever)},
+		"persistent, then temporary":                  {set("a", forever), set("b", 1)},
+		"temporary made persistent":                   {set("a", 1), set("b", 1), set("a", forever)},
+		"temporary made persistent by trySet":         {set("a", 1), trySet("a", forever), set("b", 1)},
+		"temporary moved and persistent":              {set("a", 1), move("a", forever), set("b", 1)},
+		"persistent made temporary":                   {set("a", forever), set("b", forever), set("a", 1)},
+		"persistent kept on removal":                  {set("a", forever), set("b", forever), keep("a", 1)},
+		"persistent kept on removal by its pod":       {set("a", forever), set("b", forever), keepOwn("a", 1)},
+		"persistent removed":                          {set("a", forever), set("b", 1), remove("a")},
+		"persistent removed, persistent stays":        {set("a", forever), set("b", 1), set("c", forever), remove("a")},
+		"persistent removed, a long one stays":        {set("a", forever), set("b", stood), set("c", 1), remove("a")},
+		"temporary removed, persistent stays":         {set("a", stood), set("b", forever), remove("a"), set("c", 1)},
+		"long one removed":                            {set("a", stood), set("b", 1), set("c", forever), remove("a")},
+		"all persistent made temporary":               {set("a", forever), set("b", forever), set("a", 1), keep("b", 1)},
+		"all persistent made temporary, one long":     {set("a", forever), set("b", forever), set("a", 1), keep("b", 600)},
+		"short, then long":                            {set("a", 1), set("b", stood)},
+		"long, then short":                            {set("a", stood), set("b", 1)},
+		"long one shortened, the other long":          {set("a", stood), set("b", stood), set("a", 1)},
+		"short one prolonged":                         {set("a", 1), set("b", 1), set("a", stood)},
+		"short one prolonged by keep":                 {set("a", stood), set("b", 1), keep("a", 600)},
+		"persistent, then temporary by trySet":        {trySet("a", forever), trySet("b", 1)},
+		"persistent, then temporary by setIfAbsent":   {setIfAbsent("a", forever), setIfAbsent("b", 1)},
+		"persistent, then temporary by compute":       {compute("a", forever), compute("b", 1)},
+		"temporary, then persistent by trySet":        {trySet("a", 1), trySet("b", forever)},
+		"temporary, then persistent by setIfAbsent":   {setIfAbsent("a", 1), setIfAbsent("b", forever)},
+		"temporary, then persistent by compute":       {compute("a", 1), compute("b", forever)},
+		"removed and persistent again":                {set("a", forever), remove("a"), set("b", 1), set("a", forever)},
+		"temporary removed and persistent again":      {set("a", 1), set("b", stood), remove("b"), set("b", forever)},
+		"persistent again, which changes nothing":     {set("a", forever), set("b", 1), set("a", forever)},
+		"many temporary ones around a persistent one": {set("a", 1), set("b", 1), set("c", forever), set("d", 1), set("e", 1)},
+	} {
+		s.test(t, name, func(e *env) {
+			var left map[string]taken
+			whole := during(func() { left = e.take(steps) })
+			// A store may sweep up what has expired some time later: watch the others well past that.
+			for now := whole; !now.surelyAfter(whole, 3500*time.Millisecond); {
+				now = during(func() { e.endInTime(left) })
+				time.Sleep(300 * time.Millisecond)
+			}
+			// Nor may a later mutation sweep up too much.
+			left["z"] = e.take([]step{set("z", stood)})["z"]
+			e.endInTime(left)
+			delete(left, "z")
+			e.take([]step{remove("z")})
+			e.endInTime(left)
+		})
+	}
+}
+
+// endInTime checks that each of the links is there for as long as it has to be, and not longer.
+func (e *env) endInTime(left map[string]taken) {
+	e.Helper()
+	var found []biz.Link
+	now := during(func() {
+		var err error
+		found, err = e.Links.List(e.Context(), e.namespace, "user-1")
+		require.NoError(e, err)
+	})
+	byService := make(map[string]biz.Link)
+	for _, link := range found {
+		byService[link.Key.Service] = link
+	}
+	for _, service := range slices.Sorted(maps.Keys(left)) {
+		want := left[service]
+		got, there := byService[service]
+		lifetime := time.Duration(want.link.TTL) * time.Second
+		switch {
+		case want.link.TTL == biz.Gone || want.link.TTL > 0 && now.surelyAfter(want.began, lifetime):
+			require.False(e, there, "%s has ended", service)
+			e.absent(want.link.Key)
+		case want.link.TTL == biz.Forever || now.surelyBefore(want.began, lifetime):
+			require.True(e, there, "%s is lost", service)
+			require.Equal(e, want.link.Epoch, got.Epoch)
+			require.Equal(e, want.link.Pod, got.Pod)
+		}
+		if want.link.TTL == biz.Forever {
+			e.stands(want.link)
+		}
+	}
+	require.Subset(e, slices.Collect(maps.Keys(left)), slices.Collect(maps.Keys(byService)))
+}

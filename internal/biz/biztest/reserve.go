@@ -1,0 +1,173 @@
+package biztest
+
+import (
+	"testing"
+	"time"
+
+	"podlink/internal/biz"
+
+	"github.com/stretchr/testify/require"
+)
+
+func (e *env) reserve(standing biz.PodID) biz.Choice {
+	e.Helper()
+	choice, err := e.States.Reserve(e.Context(), e.pods(), standing)
+	require.NoError(e, err)
+	return choice
+}
+
+// reserved reserves a pod for a new link.
+func (e *env) reserved() biz.PodID {
+	e.Helper()
+	choice := e.reserve(biz.NoPod)
+	require.Equal(e, biz.Reserved, choice.Verdict)
+	return choice.Pod
+}
+
+func testReserve(t *testing.T, s suite) {
+	const forever = biz.Forever
+	report := func(routing biz.Routing, ttl biz.TTL) func(e *env, pod biz.PodID) {
+		return func(e *env, pod biz.PodID) { e.report(biz.Report{Pod: pod, State: "up", Routing: routing, TTL: ttl}) }
+	}
+	nothing := func(*env, biz.PodID) {}
+	up, drains, down := report(biz.Ready, forever), report(biz.DenyNew, forever), report(biz.Shutdown, forever)
+	for name, row := range map[string]struct {
+		linked, free func(e *env, pod biz.PodID) // makes pod other, which is linked, and pod asked
+		standing     biz.PodID
+		want         biz.Verdict
+	}{
+		"no link/nothing reported":                      {nothing, nothing, biz.NoPod, biz.NothingKnown},
+		"no link/a READY pod":                           {nothing, up, biz.NoPod, biz.Reserved},
+		"no link/only DENY_NEW":                         {nothing, drains, biz.NoPod, biz.NoneUsable},
+		"no link/only SHUTDOWN":                         {nothing, down, biz.NoPod, biz.NoneUsable},
+		"no link/only dead":                             {nothing, aged, biz.NoPod, biz.NoneUsable},
+		"no link/the last pod was removed":              {nothing, gone, biz.NoPod, biz.NoneUsable},
+		"no link/both were removed":                     {gone, gone, biz.NoPod, biz.NoneUsable},
+		"a link/nothing reported":                       {nothing, nothing, other, biz.NothingKnown},
+		"a link/READY":                                  {up, up, other, biz.StandingUsable},
+		"a link/READY, for a while":                     {report(biz.Ready, 600), up, other, biz.StandingUsable},
+		"a link/DENY_NEW":                               {drains, up, other, biz.StandingUsable},
+		"a link/DENY_NEW, alone":                        {drains, nothing, other, biz.StandingUsable},
+		"a link/SHUTDOWN":                               {down, up, other, biz.Reserved},
+		"a link/SHUTDOWN, alone":                        {down, nothing, other, biz.NoneUsable},
+		"a link/dead":                                   {aged, up, other, biz.Reserved},
+		"a link/dead, alone":                            {aged, nothing, other, biz.NoneUsable},
+		"a link/its pod has never reported, others did": {nothing, up, other, biz.Reserved},
+		"a link/its pod was removed":                    {gone, up, other, biz.Reserved},
+		"a link/its pod was removed as the last one":    {gone, nothing, other, biz.NoneUsable},
+	} {
+		s.test(t, "verdict/"+name, func(e *env) {
+			row.linked(e, other)
+			row.free(e, asked)
+			choice := e.reserve(row.standing)
+			require.Equal(e, row.want, choice.Verdict)
+			if row.want != biz.Reserved {
+				require.Equal(e, biz.Choice{Verdict: row.want}, choice)
+				return
+			}
+			pod, err := e.States.Get(e.Context(), e.pods(), asked)
+			require.NoError(e, err)
+			require.Equal(e, biz.Choice{Verdict: biz.Reserved, Pod: asked, HeartbeatMs: pod.HeartbeatMs}, choice)
+		})
+	}
+
+	s.test(t, "a standing link's pod is given nothing", func(e *env) {
+		e.ready(0, 1)
+		for range 5 {
+			require.Equal(e, biz.StandingUsable, e.reserve(0).Verdict)
+		}
+		require.EqualValues(e, 0, e.reserved())
+	})
+	s.test(t, "90 reservations over 3 equal pods", func(e *env) {
+		e.ready(0, 1, 2)
+		given := make(map[biz.PodID]int)
+		for range 90 {
+			given[e.reserved()]++
+		}
+		require.Equal(e, map[biz.PodID]int{0: 30, 1: 30, 2: 30}, given)
+	})
+	s.test(t, "ties go to the lowest pod", func(e *env) {
+		e.ready(100, 20, 3, 11)
+		for _, want := range []biz.PodID{3, 11, 20, 100, 3, 11, 20, 100} {
+			require.Equal(e, want, e.reserved())
+		}
+	})
+	s.test(t, "load counts as much as links given out", func(e *env) {
+		for pod, load := range []int32{3, 0, 5} {
+			e.report(biz.Report{Pod: biz.PodID(pod), State: "up", Load: load, TTL: forever})
+		}
+		for _, want := range []biz.PodID{1, 1, 1, 0, 1, 0, 1, 0, 1, 2} {
+			require.Equal(e, want, e.reserved())
+		}
+	})
+	s.test(t, "pods that take no new links get none", func(e *env) {
+		e.report(biz.Report{Pod: 0, State: "up", Routing: biz.DenyNew, TTL: forever})
+		e.report(biz.Report{Pod: 1, State: "up", Routing: biz.Shutdown, TTL: forever})
+		aged(e, 2)
+		e.report(biz.Report{Pod: 3, State: "up", Load: 1 << 30, TTL: forever})
+		for range 3 {
+			require.EqualValues(e, 3, e.reserved())
+		}
+	})
+	s.test(t, "a report starts its pod's count anew", func(e *env) {
+		e.ready(0, 1)
+		for _, want := range []biz.PodID{0, 1, 0, 1} {
+			require.Equal(e, want, e.reserved())
+		}
+		e.ready(1)
+		for _, want := range []biz.PodID{1, 1, 0, 1} {
+			require.Equal(e, want, e.reserved())
+		}
+	})
+
+	s.test(t, "Release gives back", func(e *env) {
+		e.ready(0, 1)
+		first := e.reserve(biz.NoPod)
+		require.EqualValues(e, 0, first.Pod)
+		require.NoError(e, e.States.Release(e.Context(), e.pods(), first))
+		require.EqualValues(e, 0, e.reserved())
+		require.EqualValues(e, 1, e.reserved())
+	})
+	s.test(t, "Release after a new report gives nothing back", func(e *env) {
+		e.ready(0, 1)
+		first := e.reserve(biz.NoPod)
+		tick()
+		e.ready(0)
+		require.EqualValues(e, 0, e.reserved())
+		require.NoError(e, e.States.Release(e.Context(), e.pods(), first))
+		require.EqualValues(e, 1, e.reserved(), "pod 0 has been given one since its report")
+	})
+	s.test(t, "Release of a pod that is gone", func(e *env) {
+		e.ready(0)
+		first := e.reserve(biz.NoPod)
+		_, err := e.States.Remove(e.Context(), e.pods(), 0)
+		require.NoError(e, err)
+		require.NoError(e, e.States.Release(e.Context(), e.pods(), first))
+		_, err = e.States.Get(e.Context(), e.pods(), 0)
+		require.ErrorIs(e, err, biz.ErrPodNotFound)
+		require.Equal(e, biz.NoneUsable, e.reserve(biz.NoPod).Verdict)
+	})
+	s.test(t, "Release gives back no more than was given", func(e *env) {
+		e.ready(0, 1)
+		first := e.reserve(biz.NoPod)
+		for range 3 {
+			require.NoError(e, e.States.Release(e.Context(), e.pods(), first))
+		}
+		for _, want := range []biz.PodID{0, 1, 0, 1} {
+			require.Equal(e, want, e.reserved())
+		}
+	})
+	s.test(t, "what was reserved is in no report", func(e *env) {
+		pod := e.report(biz.Report{Pod: 0, State: "a b", Load: 3, TTL: forever})
+		e.reserved()
+		got, err := e.States.Get(e.Context(), e.pods(), 0)
+		require.NoError(e, err)
+		require.Equal(e, pod, got)
+	})
+	s.test(t, "a pod that has died is given nothing more", func(e *env) {
+		began := during(func() { e.report(biz.Report{Pod: 0, State: "up", TTL: 1}) })
+		e.report(biz.Report{Pod: 1, State: "up", Load: 100, TTL: forever})
+		began.sleepPast(time.Second)
+		require.EqualValues(e, 1, e.reserved())
+	})
+}

@@ -1,0 +1,182 @@
+package biztest
+
+import (
+	"testing"
+	"time"
+
+	"podlink/internal/biz"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The columns of the contract's table: what a mutation finds.
+const (
+	noLink          = "no link"
+	samePod         = "same pod"
+	temporaryOther  = "temporary link to another pod"
+	persistentOther = "persistent link to another pod"
+)
+
+// The pods of the table, and the times to live of what stands and of what is asked for.
+const (
+	asked biz.PodID = 7
+	other biz.PodID = 3
+
+	stood    biz.TTL = 600
+	demanded biz.TTL = 900
+	kept     int32   = 60
+)
+
+// cell is one cell of the table, or a variant of it.
+type cell struct {
+	operation, column, variant string
+
+	pod biz.PodID // of the link that stands before; NoPod: none
+	ttl biz.TTL
+
+	call func(e *env, key biz.LinkKey) (biz.LinkChange, error)
+
+	applied  bool
+	wantPod  biz.PodID // of the link that stands afterwards; NoPod: none
+	wantTTL  biz.TTL
+	newEpoch bool // it has an owner that it did not have before
+}
+
+// unchanged is the end of a call whose condition did not hold.
+func (c cell) unchanged() cell {
+	c.applied, c.wantPod, c.wantTTL, c.newEpoch = false, c.pod, c.ttl, false
+	return c
+}
+
+// linked is the end of a call that links the asked pod.
+func (c cell) linked(ttl biz.TTL) cell {
+	c.applied, c.wantPod, c.wantTTL, c.newEpoch = true, asked, ttl, c.pod != asked
+	return c
+}
+
+// removed is the end of a call that removes the link, or keeps it for a while.
+func (c cell) removed(keep int32) cell {
+	c.applied, c.wantPod, c.wantTTL, c.newEpoch = true, c.pod, biz.TTL(keep), false
+	if keep == 0 {
+		c.wantPod, c.wantTTL = biz.NoPod, biz.Gone
+	}
+	return c
+}
+
+// found are the columns: what a call finds, the asked pod with either kind of link.
+func found() []cell {
+	return []cell{
+		{column: noLink, pod: biz.NoPod, ttl: biz.Gone},
+		{column: samePod, variant: "persistent", pod: asked, ttl: biz.Forever},
+		{column: samePod, variant: "temporary", pod: asked, ttl: stood},
+		{column: temporaryOther, pod: other, ttl: stood},
+		{column: persistentOther, pod: other, ttl: biz.Forever},
+	}
+}
+
+// cells is the contract's table without the row of ComputeLinkedPod, which is computeCells.
+func cells() []cell {
+	var all []cell
+	add := func(operation, variant string, c cell) {
+		c.operation = operation
+		if c.variant != "" {
+			variant = c.variant + " link, " + variant
+		}
+		c.variant = variant
+		all = append(all, c)
+	}
+	for _, c := range found() {
+		for variant, ttl := range map[string]biz.TTL{"asked persistent": biz.Forever, "asked temporary": demanded} {
+			c.call = func(e *env, key biz.LinkKey) (biz.LinkChange, error) {
+				return e.Links.Set(e.Context(), key, asked, ttl, nil)
+			}
+			add("SetLinkedPod", variant, c.linked(ttl))
+
+			c.call = func(e *env, key biz.LinkKey) (biz.LinkChange, error) {
+				return e.Links.TrySet(e.Context(), key, asked, ttl)
+			}
+			if c.column == persistentOther {
+				add("TrySetLinkedPod", variant, c.unchanged())
+			} else {
+				add("TrySetLinkedPod", variant, c.linked(ttl))
+			}
+
+			c.call = func(e *env, key biz.LinkKey) (biz.LinkChange, error) {
+				return e.Links.SetIfAbsent(e.Context(), key, asked, ttl)
+			}
+			if c.column == noLink {
+				add("SetLinkedPodIfAbsent", variant, c.linked(ttl))
+			} else {
+				add("SetLinkedPodIfAbsent", variant, c.unchanged())
+			}
+		}
+		for variant, keep := range map[string]int32{"now": 0, "keep": kept} {
+			c.call = func(e *env, key biz.LinkKey) (biz.LinkChange, error) {
+				return e.Links.Remove(e.Context(), key, keep, nil)
+			}
+			if c.column == noLink {
+				add("RemoveLinkedPod", variant, c.unchanged())
+			} else {
+				add("RemoveLinkedPod", variant, c.removed(keep))
+			}
+
+			c.call = func(e *env, key biz.LinkKey) (biz.LinkChange, error) {
+				return e.Links.RemoveWithID(e.Context(), key, asked, keep)
+			}
+			if c.column == samePod {
+				add("RemoveLinkedPodWithId", variant, c.removed(keep))
+			} else {
+				add("RemoveLinkedPodWithId", variant, c.unchanged())
+			}
+		}
+	}
+	return all
+}
+
+func testSemantics(t *testing.T, s suite) {
+	covered := make(map[string]bool)
+	for _, c := range cells() {
+		covered[c.operation+"/"+c.column] = true
+		s.test(t, c.operation+"/"+c.column+"/"+c.variant, c.test)
+	}
+	for _, c := range computeCells() {
+		covered["ComputeLinkedPod/"+c.column] = true
+		s.test(t, "ComputeLinkedPod/"+c.column+"/"+c.variant, c.test)
+	}
+	require.Len(t, covered, 6*4-1, "the table has 6 operations and 4 columns, and ComputeLinkedPod names no pod")
+}
+
+func (c cell) test(e *env) {
+	key, before := e.key(), biz.NoLink(e.key())
+	if c.pod != biz.NoPod {
+		before = e.set(key, c.pod, c.ttl)
+	}
+	var change biz.LinkChange
+	var err error
+	when := during(func() { change, err = c.call(e, key) })
+	require.NoError(e, err)
+	require.Equal(e, c.applied, change.Applied)
+	require.Equal(e, c.pod, change.Previous, "previous is the pod of the live link before the call")
+
+	want := biz.Link{Key: key, Pod: c.wantPod, TTL: c.wantTTL, Epoch: before.Epoch}
+	switch {
+	case c.newEpoch:
+		require.Greater(e, change.Link.Epoch, before.Epoch)
+		e.clocked(change.Link.Epoch, when)
+		want.Epoch = change.Link.Epoch
+	case c.wantPod == biz.NoPod:
+		want.Epoch = 0
+	}
+	e.same(want, change.Link)
+	e.stands(want)
+}
+
+// clockSlack is how far the store's clock may be from the test's.
+const clockSlack = time.Second
+
+// clocked checks that a new epoch is the store's clock in µs.
+func (e *env) clocked(epoch biz.Epoch, when span) {
+	e.Helper()
+	require.GreaterOrEqual(e, int64(epoch), when.start.Add(-clockSlack).UnixMicro(), "an epoch is in µs since 1970")
+	require.LessOrEqual(e, int64(epoch), when.end.Add(clockSlack).UnixMicro(), "an epoch is in µs since 1970")
+}

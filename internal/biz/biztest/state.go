@@ -1,0 +1,206 @@
+package biztest
+
+import (
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"podlink/internal/biz"
+
+	"github.com/stretchr/testify/require"
+)
+
+func testStates(t *testing.T, s suite) {
+	for name, report := range map[string]biz.Report{
+		"least":     {Pod: 0, State: "x", TTL: 1},
+		"most":      {Pod: math.MaxInt32, State: "x", Load: math.MaxInt32, Routing: biz.Shutdown, TTL: math.MaxInt32},
+		"never age": {Pod: 1, State: "x", TTL: biz.Forever},
+		"READY":     {Pod: 1, State: "x", Load: 17, Routing: biz.Ready, TTL: 30},
+		"DENY_NEW":  {Pod: 1, State: "x", Load: 17, Routing: biz.DenyNew, TTL: 30},
+		"SHUTDOWN":  {Pod: 1, State: "x", Load: 17, Routing: biz.Shutdown, TTL: 30},
+	} {
+		s.test(t, "a report comes back as it was sent/"+name, func(e *env) { e.roundTrip(report) })
+	}
+	for name, state := range freeForm {
+		s.test(t, "a state comes back as it was sent/"+name, func(e *env) {
+			e.roundTrip(biz.Report{Pod: 1, State: state, Load: 2, Routing: biz.DenyNew, TTL: 30})
+		})
+	}
+
+	s.test(t, "Set/the report before", func(e *env) {
+		first, previous, err := e.States.Set(e.Context(), e.pods(), biz.Report{Pod: 1, State: "one", Load: 5, TTL: 30})
+		require.NoError(e, err)
+		require.Nil(e, previous)
+		tick()
+		report := biz.Report{Pod: 1, State: "two", Routing: biz.DenyNew, TTL: biz.Forever}
+		second, previous, err := e.States.Set(e.Context(), e.pods(), report)
+		require.NoError(e, err)
+		require.Equal(e, &first, previous)
+		require.Greater(e, second.HeartbeatMs, first.HeartbeatMs)
+		got, err := e.States.Get(e.Context(), e.pods(), 1)
+		require.NoError(e, err)
+		require.Equal(e, second, got)
+	})
+	s.test(t, "Set/the heartbeat is the store's clock in ms", func(e *env) {
+		var pod biz.Pod
+		when := during(func() { pod = e.report(biz.Report{Pod: 1, State: "up", TTL: 30}) })
+		require.GreaterOrEqual(e, pod.HeartbeatMs, when.start.Add(-clockSlack).UnixMilli())
+		require.LessOrEqual(e, pod.HeartbeatMs, when.end.Add(clockSlack).UnixMilli())
+	})
+
+	s.test(t, "Get/a pod that has never reported", func(e *env) {
+		_, err := e.States.Get(e.Context(), e.pods(), 1)
+		require.ErrorIs(e, err, biz.ErrPodNotFound)
+		e.ready(0, 2, 10, 11)
+		_, err = e.States.Get(e.Context(), e.pods(), 1)
+		require.ErrorIs(e, err, biz.ErrPodNotFound)
+	})
+
+	s.test(t, "List/by pod, also those not live", func(e *env) {
+		ids := []biz.PodID{10, 9, 2, 0, 100, 1, math.MaxInt32, 33}
+		e.ready(ids...)
+		aged(e, 7)
+		pods, err := e.States.List(e.Context(), e.pods())
+		require.NoError(e, err)
+		var got, live []biz.PodID
+		for _, pod := range pods {
+			got = append(got, pod.Pod)
+			if pod.Live {
+				live = append(live, pod.Pod)
+			}
+		}
+		require.Equal(e, []biz.PodID{0, 1, 2, 7, 9, 10, 33, 100, math.MaxInt32}, got)
+		require.Equal(e, []biz.PodID{0, 1, 2, 9, 10, 33, 100, math.MaxInt32}, live)
+
+		pods, err = biz.NewStateUsecase(e.States, 30).List(e.Context(), e.pods(), true)
+		require.NoError(e, err)
+		require.Len(e, pods, len(live), "the use-case lists the live ones alone when asked")
+	})
+	s.test(t, "List/nothing", func(e *env) {
+		pods, err := e.States.List(e.Context(), e.pods())
+		require.NoError(e, err)
+		require.Empty(e, pods)
+		gone(e, 1)
+		pods, err = e.States.List(e.Context(), e.pods())
+		require.NoError(e, err)
+		require.Empty(e, pods)
+	})
+
+	s.test(t, "a report counts for its ttl", func(e *env) {
+		const lifetime = 2 * time.Second
+		began := during(func() { e.report(biz.Report{Pod: 1, State: "up", TTL: 2}) })
+		for {
+			var pod biz.Pod
+			var err error
+			now := during(func() { pod, err = e.States.Get(e.Context(), e.pods(), 1) })
+			require.NoError(e, err)
+			if pod.Live {
+				require.False(e, now.surelyAfter(began, lifetime), "still live after its ttl")
+			} else {
+				require.False(e, now.surelyBefore(began, lifetime), "not live before its ttl is over")
+			}
+			if now.surelyAfter(began, lifetime) {
+				break
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		before, err := e.States.Get(e.Context(), e.pods(), 1)
+		require.NoError(e, err)
+		require.EqualValues(e, 2, before.TTL, "the pod is remembered as it was")
+		pod, previous, err := e.States.Set(e.Context(), e.pods(), biz.Report{Pod: 1, State: "up", TTL: 2})
+		require.NoError(e, err)
+		require.True(e, pod.Live, "a new report counts again")
+		require.Equal(e, &before, previous, "and the one before was not live")
+	})
+	s.test(t, "a report with ttl -1 never ages", func(e *env) {
+		e.ready(1)
+		time.Sleep(2500 * time.Millisecond)
+		pod, err := e.States.Get(e.Context(), e.pods(), 1)
+		require.NoError(e, err)
+		require.True(e, pod.Live)
+	})
+
+	s.test(t, "Remove", func(e *env) {
+		pod := e.report(biz.Report{Pod: 1, State: "up", Load: 4, TTL: 30})
+		e.ready(10)
+		previous, err := e.States.Remove(e.Context(), e.pods(), 1)
+		require.NoError(e, err)
+		require.Equal(e, &pod, previous)
+		_, err = e.States.Get(e.Context(), e.pods(), 1)
+		require.ErrorIs(e, err, biz.ErrPodNotFound)
+		previous, err = e.States.Remove(e.Context(), e.pods(), 1)
+		require.NoError(e, err)
+		require.Nil(e, previous)
+		_, previous, err = e.States.Set(e.Context(), e.pods(), biz.Report{Pod: 1, State: "up", TTL: 30})
+		require.NoError(e, err)
+		require.Nil(e, previous, "a removed pod reports for the first time again")
+	})
+
+	s.test(t, "services and namespaces are apart", func(e *env) {
+		e.ready(1)
+		neighbours := []biz.ServiceKey{
+			{Namespace: e.namespace, Service: "game2"},
+			{Namespace: e.namespace, Service: "gam"},
+			{Namespace: e.namespace + "2", Service: service},
+			{Namespace: e.namespace + ".game", Service: service},
+		}
+		for _, key := range neighbours {
+			pods, err := e.States.List(e.Context(), key)
+			require.NoError(e, err)
+			require.Empty(e, pods)
+			choice, err := e.States.Reserve(e.Context(), key, biz.NoPod)
+			require.NoError(e, err)
+			require.Equal(e, biz.NothingKnown, choice.Verdict)
+			_, _, err = e.States.Set(e.Context(), key, biz.Report{Pod: 1, State: "other", TTL: 30})
+			require.NoError(e, err)
+		}
+		pod, err := e.States.Get(e.Context(), e.pods(), 1)
+		require.NoError(e, err)
+		require.Equal(e, "up", pod.State)
+	})
+}
+
+// freeForm are texts that a careless store would take apart.
+var freeForm = map[string]string{
+	"spaces":           "  two  words ",
+	"leading digits":   "42 players 7",
+	"like a report":    "0 0 0 30 1700000000000 up",
+	"a number":         "007",
+	"a negative one":   "-1",
+	"large number":     "9007199254740993",
+	"float":            "1e400",
+	"unicode":          "готов 🙂 é",
+	"quotes":           `{"state": "up", 'n': [1, 2]}`,
+	"percent":          "%s %d %1",
+	"backslash":        `\n\0\\`,
+	"redis protocol":   "$-1 *3 +OK :1",
+	"longest":          strings.Repeat("s", 1024),
+	"longest emoji":    strings.Repeat("🙂", 256),
+	"words of podlink": "reported",
+	"false":            "false",
+}
+
+// roundTrip stores a report and checks that everything that was sent comes back, by every way.
+func (e *env) roundTrip(report biz.Report) {
+	e.Helper()
+	pod := e.report(report)
+	require.Equal(e, biz.Pod{Report: report, Live: true, HeartbeatMs: pod.HeartbeatMs}, pod)
+	got, err := e.States.Get(e.Context(), e.pods(), report.Pod)
+	require.NoError(e, err)
+	require.Equal(e, pod, e.still(got))
+	list, err := e.States.List(e.Context(), e.pods())
+	require.NoError(e, err)
+	require.Len(e, list, 1)
+	require.Equal(e, pod, e.still(list[0]))
+	previous, err := e.States.Remove(e.Context(), e.pods(), report.Pod)
+	require.NoError(e, err)
+	require.NotNil(e, previous)
+	require.Equal(e, pod, e.still(*previous))
+}
+
+// still excuses a pod whose report of one second has aged while a slow test looked.
+func (e *env) still(pod biz.Pod) biz.Pod {
+	pod.Live = pod.Live || pod.TTL == 1
+	return pod
+}

@@ -1,0 +1,172 @@
+package data
+
+import (
+	"context"
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"podlink/internal/biz"
+	"podlink/internal/biz/biztest"
+)
+
+// effect is what a call does to the store.
+type effect int
+
+const (
+	reads effect = iota
+	stores
+	removes
+	releases
+)
+
+// names are what a call is about.
+type names struct {
+	uid string
+	pod biz.PodID
+}
+
+// The names that populate makes something of, and others.
+var (
+	populated = names{uid: "user-1", pod: 1}
+	fresh     = names{uid: "user-2", pod: 2}
+)
+
+func (n names) link() biz.LinkKey {
+	return biz.LinkKey{Namespace: "ns", UID: n.uid, Service: "game"}
+}
+
+var game = biz.ServiceKey{Namespace: "ns", Service: "game"}
+
+// repoCall is a call of a repo's method.
+type repoCall struct {
+	name   string // of the method, and what is special about the call
+	kind   string // of the key: link, pods, workload
+	effect effect
+	do     func(ctx context.Context, r biztest.Repos, n names) error
+}
+
+func (c repoCall) mutation() bool { return c.effect != reads }
+
+// key is the key that the call works on.
+func (c repoCall) key(s *Store, n names) string {
+	switch c.kind {
+	case "link":
+		return s.keys.links("ns", n.uid)
+	case "pods":
+		return s.keys.pods(game)
+	default:
+		return s.keys.workload("ns", "game")
+	}
+}
+
+// repoCalls has every method of every repo.
+var repoCalls = []repoCall{
+	{"Links.Set", "link", stores, func(ctx context.Context, r biztest.Repos, n names) error {
+		return second(r.Links.Set(ctx, n.link(), n.pod, 600, nil))
+	}},
+	{"Links.Set persistent", "link", stores, func(ctx context.Context, r biztest.Repos, n names) error {
+		return second(r.Links.Set(ctx, n.link(), n.pod+10, biz.Forever, nil))
+	}},
+	{"Links.TrySet", "link", stores, func(ctx context.Context, r biztest.Repos, n names) error {
+		return second(r.Links.TrySet(ctx, n.link(), n.pod, 600))
+	}},
+	{"Links.SetIfAbsent", "link", stores, func(ctx context.Context, r biztest.Repos, n names) error {
+		return second(r.Links.SetIfAbsent(ctx, n.link(), n.pod, 600))
+	}},
+	{"Links.Compute", "link", stores, func(ctx context.Context, r biztest.Repos, n names) error {
+		return second(r.Links.Compute(ctx, n.link(), n.pod, biz.Forever, 0))
+	}},
+	{"Links.Remove", "link", removes, func(ctx context.Context, r biztest.Repos, n names) error {
+		return second(r.Links.Remove(ctx, n.link(), 0, nil))
+	}},
+	{"Links.Remove and keep", "link", removes, func(ctx context.Context, r biztest.Repos, n names) error {
+		return second(r.Links.Remove(ctx, n.link(), 600, nil))
+	}},
+	{"Links.RemoveWithID", "link", removes, func(ctx context.Context, r biztest.Repos, n names) error {
+		return second(r.Links.RemoveWithID(ctx, n.link(), n.pod, 0))
+	}},
+	{"Links.RemoveWithID and keep", "link", removes, func(ctx context.Context, r biztest.Repos, n names) error {
+		return second(r.Links.RemoveWithID(ctx, n.link(), n.pod, 600))
+	}},
+	{"Links.Get", "link", reads, func(ctx context.Context, r biztest.Repos, n names) error {
+		return second(r.Links.Get(ctx, n.link()))
+	}},
+	{"Links.GetIfPersist", "link", reads, func(ctx context.Context, r biztest.Repos, n names) error {
+		return second(r.Links.GetIfPersist(ctx, n.link()))
+	}},
+	{"Links.BatchGet", "link", reads, func(ctx context.Context, r biztest.Repos, n names) error {
+		return second(r.Links.BatchGet(ctx, "ns", "game", []string{"nobody", n.uid, "temporary"}))
+	}},
+	{"Links.List", "link", reads, func(ctx context.Context, r biztest.Repos, n names) error {
+		return second(r.Links.List(ctx, "ns", n.uid))
+	}},
+	{"States.Set", "pods", stores, func(ctx context.Context, r biztest.Repos, n names) error {
+		_, _, err := r.States.Set(ctx, game, biz.Report{Pod: n.pod, State: "up", TTL: biz.Forever})
+		return err
+	}},
+	{"States.Reserve", "pods", stores, func(ctx context.Context, r biztest.Repos, _ names) error {
+		return second(r.States.Reserve(ctx, game, biz.NoPod))
+	}},
+	{"States.Release", "pods", releases, func(ctx context.Context, r biztest.Repos, n names) error {
+		return r.States.Release(ctx, game, biz.Choice{Verdict: biz.Reserved, Pod: n.pod, HeartbeatMs: 1700000000000})
+	}},
+	{"States.Remove", "pods", removes, func(ctx context.Context, r biztest.Repos, n names) error {
+		return second(r.States.Remove(ctx, game, n.pod))
+	}},
+	{"States.Get", "pods", reads, func(ctx context.Context, r biztest.Repos, n names) error {
+		return second(r.States.Get(ctx, game, n.pod))
+	}},
+	{"States.List", "pods", reads, func(ctx context.Context, r biztest.Repos, _ names) error {
+		return second(r.States.List(ctx, game))
+	}},
+	{"Workloads.Set", "workload", stores, func(ctx context.Context, r biztest.Repos, _ names) error {
+		return second(r.Workloads.Set(ctx, game, "up"))
+	}},
+	{"Workloads.Get", "workload", reads, func(ctx context.Context, r biztest.Repos, _ names) error {
+		return second(r.Workloads.Get(ctx, game))
+	}},
+	{"Workloads.BatchGet", "workload", reads, func(ctx context.Context, r biztest.Repos, _ names) error {
+		return second(r.Workloads.BatchGet(ctx, "ns", []string{"none", "game"}))
+	}},
+}
+
+func second[T any](_ T, err error) error { return err }
+
+func TestRepoCallsHaveEveryMethod(t *testing.T) {
+	repos := reflect.TypeFor[biztest.Repos]()
+	for field := range repos.NumField() {
+		repo := repos.Field(field)
+		for i := range repo.Type.NumMethod() {
+			name := repo.Name + "." + repo.Type.Method(i).Name
+			require.Condition(t, func() bool {
+				for _, call := range repoCalls {
+					if method, _, _ := strings.Cut(call.name, " "); method == name {
+						return true
+					}
+				}
+				return false
+			}, "no call of %s", name)
+		}
+	}
+}
+
+// populate makes the populated names: links, pods that take new links, a workload.
+func populate(t *testing.T, store *Store) {
+	t.Helper()
+	ctx, r := context.Background(), reposOf(store)
+	require.NoError(t, second(r.Links.Set(ctx, populated.link(), populated.pod, biz.Forever, nil)))
+	temporary := names{uid: "temporary"}.link()
+	require.NoError(t, second(r.Links.Set(ctx, temporary, 1, 600, nil)))
+	_, _, err := r.States.Set(ctx, game, biz.Report{Pod: populated.pod, State: "up", TTL: biz.Forever})
+	require.NoError(t, err)
+	require.NoError(t, second(r.Workloads.Set(ctx, game, "up")))
+}
+
+// known tells the answers of a store that works, be it empty.
+func known(err error) bool {
+	return err == nil || errors.Is(err, biz.ErrPodNotFound) || errors.Is(err, biz.ErrWorkloadNotFound)
+}

@@ -1,0 +1,51 @@
+package data
+
+import (
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"podlink/internal/biz/biztest"
+	"podlink/internal/conf"
+	"podlink/test/redistest"
+)
+
+// TestConformance runs the suite on every kind of store.
+func TestConformance(t *testing.T) {
+	t.Run("embedded", func(t *testing.T) {
+		// The embedded store lives in one process: there is no other view of it.
+		t.Parallel()
+		biztest.Run(t, always(reposOf(openStore(t, embeddedStore, patient))))
+	})
+	t.Run("standalone", func(t *testing.T) {
+		t.Parallel()
+		conforms(t, on(redistest.Start(t).Addr()))
+	})
+	t.Run("cluster", func(t *testing.T) {
+		t.Parallel()
+		conforms(t, onCluster(redistest.StartCluster(t, 3).Addrs()))
+	})
+}
+
+// conforms runs the suite on the store, as two processes see it.
+func conforms(t *testing.T, store settings) {
+	first := openStore(t, store, patient)
+	second := openStore(t, store, patient, prefix(string(first.keys)))
+	biztest.Run(t, always(reposOf(first)), always(reposOf(second)))
+}
+
+// patient is a store whose calls don't run out of time: the suite is about what calls do, and does hundreds at once.
+func patient(c *conf.Data_Redis) {
+	c.PoolTimeout = durationpb.New(time.Minute)
+	c.DialTimeout, c.ReadTimeout, c.WriteTimeout = c.GetPoolTimeout(), c.GetPoolTimeout(), c.GetPoolTimeout()
+}
+
+func reposOf(store *Store) biztest.Repos {
+	return biztest.Repos{Links: NewLinkRepo(store), States: NewStateRepo(store), Workloads: NewWorkloadRepo(store)}
+}
+
+// always is a factory of one store: every test of the suite has a namespace of its own.
+func always(repos biztest.Repos) func(*testing.T) biztest.Repos {
+	return func(*testing.T) biztest.Repos { return repos }
+}

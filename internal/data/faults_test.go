@@ -1,0 +1,300 @@
+package data
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"podlink/internal/biz"
+	"podlink/internal/conf"
+	"podlink/test/redistest"
+)
+
+// executions counts how many scripts the server has run.
+func executions(t *testing.T, client *redis.Client) int {
+	t.Helper()
+	info, err := client.Info(context.Background(), "commandstats").Result()
+	require.NoError(t, err)
+	total := 0
+	for _, command := range []string{"evalsha", "eval"} {
+		stats := infoValue(info, "cmdstat_"+command)
+		for stat := range strings.SplitSeq(stats, ",") {
+			if text, ok := strings.CutPrefix(stat, "calls="); ok {
+				calls, err := strconv.Atoi(text)
+				require.NoError(t, err)
+				total += calls
+			}
+		}
+	}
+	return total
+}
+
+// TestLostReply: a mutation whose reply is lost was executed, exactly once, and its caller is told that nobody knows.
+func TestLostReply(t *testing.T) {
+	for name, open := range map[string]func(t *testing.T) (*Store, *redis.Client, *redistest.Proxy){
+		"standalone": func(t *testing.T) (*Store, *redis.Client, *redistest.Proxy) {
+			server := redistest.Start(t)
+			proxy := redistest.NewProxy(t, server.Addr())
+			return openStore(t, on(proxy.Addr())), server.Client(t), proxy
+		},
+		"cluster": func(t *testing.T) (*Store, *redis.Client, *redistest.Proxy) {
+			server := redistest.StartCluster(t, 1).Nodes()[0]
+			proxy := redistest.NewProxy(t, server.Addr())
+			direct := server.Client(t)
+			// The client goes where the node says that it is.
+			_, port, _ := strings.Cut(proxy.Addr(), ":")
+			setConfig(t, direct, "cluster-announce-port", port)
+			return openStore(t, onCluster([]string{proxy.Addr()})), direct, proxy
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store, direct, proxy := open(t)
+			require.NoError(t, store.Check(t.Context()), "the scripts are loaded")
+			const rounds = 2
+			lost := 0
+			for round := range rounds {
+				for _, call := range repoCalls {
+					if !call.mutation() {
+						continue
+					}
+					populate(t, store)
+					before := executions(t, direct)
+					proxy.LoseReplies(1)
+					err := call.do(t.Context(), reposOf(store), populated)
+					lost++
+					require.ErrorIs(t, err, biz.ErrOutcomeUnknown, call.name)
+					require.Equal(t, lost, proxy.Lost(), call.name)
+					require.Equal(t, before+1, executions(t, direct), "%s, round %d: executed once", call.name, round)
+				}
+			}
+			require.GreaterOrEqual(t, lost, 20)
+		})
+	}
+}
+
+// TestLostReplyShows: where something is counted, the store shows that it was counted once.
+func TestLostReplyShows(t *testing.T) {
+	server := redistest.Start(t)
+	proxy := redistest.NewProxy(t, server.Addr())
+	store := openStore(t, on(proxy.Addr()))
+	repos := reposOf(store)
+	populate(t, store)
+	const lost = 20
+	for range lost {
+		proxy.LoseReplies(1)
+		require.ErrorIs(t, second(repos.States.Reserve(t.Context(), game, biz.NoPod)), biz.ErrOutcomeUnknown)
+	}
+	report := strings.Fields(store.client.HGet(t.Context(), store.keys.pods(game), "1").Val())
+	require.Equal(t, strconv.Itoa(lost), report[1], "links given out")
+
+	before, err := repos.Links.Get(t.Context(), populated.link())
+	require.NoError(t, err)
+	proxy.LoseReplies(1)
+	require.ErrorIs(t, second(repos.Links.Set(t.Context(), populated.link(), 9, 600, nil)), biz.ErrOutcomeUnknown)
+	after, err := repos.Links.Get(t.Context(), populated.link())
+	require.NoError(t, err)
+	require.EqualValues(t, 9, after.Pod, "it was executed")
+	require.Greater(t, after.Epoch, before.Epoch)
+}
+
+// TestLostReplyOfRead: a read may be repeated.
+func TestLostReplyOfRead(t *testing.T) {
+	server := redistest.Start(t)
+	proxy := redistest.NewProxy(t, server.Addr())
+	store := openStore(t, on(proxy.Addr()))
+	populate(t, store)
+	for _, call := range repoCalls {
+		if !call.mutation() {
+			proxy.LoseReplies(1)
+			require.NoError(t, call.do(t.Context(), reposOf(store), populated), call.name)
+		}
+	}
+	require.Positive(t, proxy.Lost(), "the proxy was at work")
+}
+
+// TestDriverRepeatsOtherCommands is what the tests above are measured against: sent as any other command, the driver
+// repeats a script whose reply was lost.
+func TestDriverRepeatsOtherCommands(t *testing.T) {
+	server := redistest.Start(t)
+	proxy := redistest.NewProxy(t, server.Addr())
+	store := openStore(t, on(proxy.Addr()))
+	require.NoError(t, store.Check(t.Context()))
+	direct := server.Client(t)
+	before := executions(t, direct)
+	proxy.LoseReplies(1)
+	cmd := store.client.EvalSha(t.Context(), scriptSetWorkload.sha, []string{store.keys.workload("ns", "game")}, "up")
+	require.NoError(t, cmd.Err())
+	require.Equal(t, before+2, executions(t, direct))
+}
+
+// TestPausedRedis: a call ends with its context when Redis does not answer.
+func TestPausedRedis(t *testing.T) {
+	const limit, tolerance = 300 * time.Millisecond, 100 * time.Millisecond
+	server := redistest.Start(t)
+	store := openStore(t, on(server.Addr()))
+	repos := reposOf(store)
+	populate(t, store)
+
+	t.Run("a mutation that was sent", func(t *testing.T) {
+		server.Pause()
+		defer server.Resume()
+		err := second(repos.Links.Set(limited(t, limit), populated.link(), 5, biz.Forever, nil))
+		require.ErrorIs(t, err, biz.ErrOutcomeUnknown)
+	})
+	t.Run("it may have been carried out", func(t *testing.T) {
+		require.Eventually(t, func() bool {
+			link, err := repos.Links.Get(t.Context(), populated.link())
+			return err == nil && link.Pod == 5
+		}, 2*time.Second, 10*time.Millisecond)
+	})
+
+	// All at once: some on connections that stand, some on new ones.
+	results := make([]error, len(repoCalls))
+	took := make([]time.Duration, len(repoCalls))
+	server.Pause()
+	var calls sync.WaitGroup
+	for i, call := range repoCalls {
+		calls.Go(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), limit)
+			defer cancel()
+			start := time.Now()
+			results[i] = call.do(ctx, repos, populated)
+			took[i] = time.Since(start)
+		})
+	}
+	calls.Wait()
+	server.Resume()
+	for i, call := range repoCalls {
+		t.Run(call.name, func(t *testing.T) {
+			require.LessOrEqual(t, took[i], limit+tolerance)
+			if call.mutation() {
+				requireOneOf(t, results[i], biz.ErrOutcomeUnknown, biz.ErrStoreUnavailable)
+			} else {
+				require.ErrorIs(t, results[i], biz.ErrDeadlineExceeded)
+			}
+			require.True(t, known(call.do(t.Context(), repos, populated)), "the next call works")
+		})
+	}
+}
+
+func requireOneOf(t *testing.T, err error, classes ...error) {
+	t.Helper()
+	for _, class := range classes {
+		if errors.Is(err, class) {
+			return
+		}
+	}
+	require.Failf(t, "another error", "%v is none of %v", err, classes)
+}
+
+// TestKilledRedis: what never reached Redis was certainly not carried out.
+func TestKilledRedis(t *testing.T) {
+	for name, open := range map[string]func(t *testing.T) (*Store, *redistest.Server){
+		"standalone": func(t *testing.T) (*Store, *redistest.Server) {
+			server := redistest.Start(t)
+			return openStore(t, on(server.Addr())), server
+		},
+		"cluster": func(t *testing.T) (*Store, *redistest.Server) {
+			cluster := redistest.StartCluster(t, 1)
+			return openStore(t, onCluster(cluster.Addrs())), cluster.Nodes()[0]
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store, server := open(t)
+			repos := reposOf(store)
+			populate(t, store)
+			server.Kill()
+			for _, call := range repoCalls {
+				require.ErrorIs(t, call.do(t.Context(), repos, populated), biz.ErrStoreUnavailable, call.name)
+			}
+			require.Error(t, store.Check(t.Context()))
+
+			server.Restart()
+			for _, call := range repoCalls {
+				require.Eventually(t, func() bool {
+					return known(call.do(t.Context(), repos, populated))
+				}, 2*time.Second, 10*time.Millisecond, call.name)
+			}
+			require.NoError(t, store.Check(t.Context()))
+		})
+	}
+}
+
+// TestScriptFlush: a lost script cache goes unnoticed.
+func TestScriptFlush(t *testing.T) {
+	flushed := func(t *testing.T, store *Store, nodes []*redistest.Server) {
+		clients := make([]*redis.Client, len(nodes))
+		for i, node := range nodes {
+			clients[i] = node.Client(t)
+		}
+		for round := range 2 {
+			for _, call := range repoCalls {
+				populate(t, store)
+				for _, client := range clients {
+					require.NoError(t, client.ScriptFlush(t.Context()).Err())
+				}
+				require.NoError(t, call.do(t.Context(), reposOf(store), populated), "%s, round %d", call.name, round)
+			}
+		}
+	}
+	t.Run("standalone", func(t *testing.T) {
+		server := redistest.Start(t)
+		flushed(t, openStore(t, on(server.Addr())), []*redistest.Server{server})
+	})
+	t.Run("cluster", func(t *testing.T) {
+		cluster := redistest.StartCluster(t, 2)
+		flushed(t, openStore(t, onCluster(cluster.Addrs())), cluster.Nodes())
+	})
+}
+
+// TestCanceledCall: a caller that has left sends nothing.
+func TestCanceledCall(t *testing.T) {
+	server := redistest.Start(t)
+	direct := server.Client(t)
+	store := openStore(t, on(server.Addr()))
+	populate(t, store)
+	before := executions(t, direct)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, call := range repoCalls {
+		require.ErrorIs(t, call.do(ctx, reposOf(store), populated), biz.ErrCanceled, call.name)
+	}
+	require.Equal(t, before, executions(t, direct))
+}
+
+// TestExpiredCall: a deadline that is over before the call is sent.
+func TestExpiredCall(t *testing.T) {
+	store := openStore(t, on(redistest.Start(t).Addr()))
+	populate(t, store)
+	ctx, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
+	defer cancel()
+	for _, call := range repoCalls {
+		want := biz.ErrDeadlineExceeded
+		if call.mutation() {
+			want = biz.ErrStoreUnavailable // Certainly not carried out.
+		}
+		require.ErrorIs(t, call.do(ctx, reposOf(store), populated), want, call.name)
+	}
+}
+
+// TestBusyPool: a call that gets no connection was not carried out.
+func TestBusyPool(t *testing.T) {
+	server := redistest.Start(t)
+	store := openStore(t, on(server.Addr()), func(c *conf.Data_Redis) { c.PoolSize, c.MinIdleConns = 1, 0 })
+	populate(t, store)
+	server.Pause()
+	defer server.Resume()
+	holder := make(chan error, 1)
+	go func() { holder <- second(reposOf(store).Links.Get(context.Background(), fresh.link())) }()
+	time.Sleep(50 * time.Millisecond)
+	err := second(reposOf(store).Links.Set(limited(t, 200*time.Millisecond), fresh.link(), 1, biz.Forever, nil))
+	require.ErrorIs(t, err, biz.ErrStoreUnavailable)
+	require.ErrorIs(t, <-holder, biz.ErrDeadlineExceeded)
+}

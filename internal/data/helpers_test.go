@@ -1,0 +1,127 @@
+package data
+
+import (
+	"context"
+	"crypto/rand"
+	"flag"
+	"io"
+	"maps"
+	"testing"
+	"time"
+
+	"github.com/go-kratos/kratos/v2/log"
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"podlink/internal/conf"
+	"podlink/test/redistest"
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	// The tests that wait for an expiry do nothing else meanwhile: let them wait together, on however few cores.
+	if err := flag.Set("test.parallel", "128"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// settings changes what a test's store is configured with.
+type settings func(*conf.Data_Redis)
+
+// on is a store on the server, or on a proxy in front of one.
+func on(addr string) settings {
+	return func(c *conf.Data_Redis) { c.Mode, c.Addrs = conf.ModeStandalone, []string{addr} }
+}
+
+func onCluster(addrs []string) settings {
+	return func(c *conf.Data_Redis) { c.Mode, c.Addrs = conf.ModeCluster, addrs }
+}
+
+func embeddedStore(*conf.Data_Redis) {}
+
+func password(text string) settings { return func(c *conf.Data_Redis) { c.Password = text } }
+
+func prefix(text string) settings { return func(c *conf.Data_Redis) { c.Prefix = text } }
+
+// openStore returns a store with the default configuration, but for a prefix of its own and the settings.
+func openStore(t *testing.T, all ...settings) *Store {
+	t.Helper()
+	c := conf.Default().GetData()
+	c.Redis.Prefix = "test-" + rand.Text()
+	for _, change := range all {
+		change(c.GetRedis())
+	}
+	store, closeStore, err := NewStore(c, log.NewStdLogger(io.Discard))
+	require.NoError(t, err)
+	t.Cleanup(closeStore)
+	return store
+}
+
+// everyStore are the stores that every script has to work on alike.
+var everyStore = map[string]func(t *testing.T) *Store{
+	"embedded": func(t *testing.T) *Store { return openStore(t, embeddedStore) },
+	"redis":    func(t *testing.T) *Store { return openStore(t, on(redistest.Start(t).Addr())) },
+}
+
+// onEachStore runs a test on every store.
+func onEachStore(t *testing.T, run func(t *testing.T, store *Store)) {
+	for name, open := range everyStore {
+		t.Run(name, func(t *testing.T) { run(t, open(t)) })
+	}
+}
+
+// content is a key: what it holds, and whether it has a TTL. Times to live run, so their amount is none of it.
+type content struct {
+	kind   string
+	value  any
+	hasTTL bool
+}
+
+// dump returns all that is under the store's prefix.
+func dump(t *testing.T, store *Store) map[string]content {
+	t.Helper()
+	ctx := context.Background()
+	all := make(map[string]content)
+	for _, key := range store.client.Keys(ctx, string(store.keys)+":*").Val() {
+		all[key] = read(t, store, key)
+	}
+	return all
+}
+
+// read returns what the key is.
+func read(t *testing.T, store *Store, key string) content {
+	t.Helper()
+	ctx := context.Background()
+	kind, err := store.client.Type(ctx, key).Result()
+	require.NoError(t, err)
+	c := content{kind: kind}
+	switch kind {
+	case "hash":
+		c.value = maps.Clone(store.client.HGetAll(ctx, key).Val())
+	case "string":
+		c.value = store.client.Get(ctx, key).Val()
+	case "list":
+		c.value = store.client.LRange(ctx, key, 0, -1).Val()
+	case "none":
+	default:
+		t.Fatalf("a key of type %s", kind)
+	}
+	c.hasTTL = store.client.PTTL(ctx, key).Val() > 0
+	return c
+}
+
+// limited is a context that ends soon.
+func limited(t *testing.T, limit time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// setConfig sets a server's configuration.
+func setConfig(t *testing.T, client *redis.Client, key, value string) {
+	t.Helper()
+	require.NoError(t, client.ConfigSet(context.Background(), key, value).Err())
+}

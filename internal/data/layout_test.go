@@ -1,0 +1,114 @@
+package data
+
+import (
+	"fmt"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"podlink/internal/biz"
+)
+
+// These tests write fields as podlink does, to get at what a clock alone would take too long to bring about.
+
+// write puts a link's field into the store.
+func (s *Store) writeLink(t *testing.T, key biz.LinkKey, pod int, epoch int64, expiry time.Time) {
+	t.Helper()
+	ms := int64(0)
+	if !expiry.IsZero() {
+		ms = expiry.UnixMilli()
+	}
+	field := fmt.Sprintf("%d %d %d", pod, epoch, ms)
+	require.NoError(t, s.client.HSet(t.Context(), s.keys.links(key.Namespace, key.UID), key.Service, field).Err())
+}
+
+// TestEpochOfAClockThatWasSetBack: the epoch grows also when the store's clock is behind the last epoch.
+func TestEpochOfAClockThatWasSetBack(t *testing.T) {
+	ahead := time.Now().Add(time.Hour).UnixMicro()
+	for name, expiry := range map[string]time.Time{
+		"persistent": {},
+		"temporary":  time.Now().Add(time.Hour),
+		"expired":    time.Now().Add(-time.Second),
+	} {
+		t.Run(name, func(t *testing.T) {
+			onEachStore(t, func(t *testing.T, store *Store) {
+				store.writeLink(t, populated.link(), 1, ahead, expiry)
+				change, err := reposOf(store).Links.Set(t.Context(), populated.link(), 2, 600, nil)
+				require.NoError(t, err)
+				require.EqualValues(t, ahead+1, change.Link.Epoch, "max(previous epoch + 1, the store's clock)")
+				link, err := reposOf(store).Links.Get(t.Context(), populated.link())
+				require.NoError(t, err)
+				require.Equal(t, change.Link, link)
+			})
+		})
+	}
+}
+
+// TestLargestEpoch: 64 bits are not rounded on their way through Lua.
+func TestLargestEpoch(t *testing.T) {
+	onEachStore(t, func(t *testing.T, store *Store) {
+		store.writeLink(t, populated.link(), 1, maxEpoch, time.Time{})
+		links := reposOf(store).Links
+		for name, read := range map[string]func() (biz.Link, error){
+			"Get":          func() (biz.Link, error) { return links.Get(t.Context(), populated.link()) },
+			"GetIfPersist": func() (biz.Link, error) { return links.GetIfPersist(t.Context(), populated.link()) },
+			"Set": func() (biz.Link, error) {
+				expected := biz.Epoch(maxEpoch)
+				change, err := links.Set(t.Context(), populated.link(), 1, biz.Forever, &expected)
+				return change.Link, err
+			},
+		} {
+			link, err := read()
+			require.NoError(t, err, name)
+			require.EqualValues(t, maxEpoch, link.Epoch, name)
+		}
+	})
+}
+
+// TestTTLOfAClockThatWasSetBack: a link may have longer to live than any caller can ask for.
+func TestTTLOfAClockThatWasSetBack(t *testing.T) {
+	onEachStore(t, func(t *testing.T, store *Store) {
+		longest := (1<<31 - 1) * time.Second
+		store.writeLink(t, populated.link(), 1, 1, time.Now().Add(longest+time.Hour))
+		link, err := reposOf(store).Links.Get(t.Context(), populated.link())
+		require.NoError(t, err)
+		require.EqualValues(t, 1<<31-1, link.TTL)
+	})
+}
+
+// TestSweep: expired links of a uid go with a later mutation of temporary ones, and nothing else does.
+func TestSweep(t *testing.T) {
+	const expired = 250
+	onEachStore(t, func(t *testing.T, store *Store) {
+		links := reposOf(store).Links
+		key := store.keys.links("ns", populated.uid)
+		named := func(service string) biz.LinkKey {
+			return biz.LinkKey{Namespace: "ns", UID: populated.uid, Service: service}
+		}
+		persistent, err := links.Set(t.Context(), named("persistent"), 1, biz.Forever, nil)
+		require.NoError(t, err)
+		temporary, err := links.Set(t.Context(), named("temporary"), 1, 3600, nil)
+		require.NoError(t, err)
+		for i := range expired {
+			store.writeLink(t, named("old-"+strconv.Itoa(i)), 1, 1, time.Now().Add(-time.Minute))
+		}
+		for range expired { // More than enough: a mutation sweeps some.
+			require.NoError(t, second(links.Set(t.Context(), named("game"), 1, 600, nil)))
+			require.NoError(t, second(links.Remove(t.Context(), named("game"), 0, nil)))
+		}
+		list, err := links.List(t.Context(), "ns", populated.uid)
+		require.NoError(t, err)
+		require.Len(t, list, 2)
+		sameLink(t, persistent.Link, list[0])
+		sameLink(t, temporary.Link, list[1])
+		require.EqualValues(t, 2, store.client.HLen(t.Context(), key).Val(), "nothing expired is left")
+		require.False(t, read(t, store, key).hasTTL)
+
+		require.NoError(t, second(links.Remove(t.Context(), named("persistent"), 0, nil)))
+		require.True(t, read(t, store, key).hasTTL)
+		require.NoError(t, second(links.Remove(t.Context(), named("temporary"), 0, nil)))
+		require.Equal(t, "none", read(t, store, key).kind)
+	})
+}

@@ -1,0 +1,174 @@
+package data
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"podlink/internal/biz"
+	"podlink/internal/conf"
+	"podlink/test/redistest"
+)
+
+// TestFullRedis: a Redis without memory takes nothing new, and still answers reads and removals.
+func TestFullRedis(t *testing.T) {
+	server := redistest.Start(t)
+	direct := server.Client(t)
+	store := openStore(t, on(server.Addr()))
+	repos := reposOf(store)
+	for _, call := range repoCalls {
+		t.Run(call.name, func(t *testing.T) {
+			require.NoError(t, direct.FlushDB(t.Context()).Err())
+			populate(t, store)
+			setConfig(t, direct, "maxmemory", "1")
+			defer setConfig(t, direct, "maxmemory", "0")
+			before := dump(t, store)
+			switch call.effect {
+			case reads, releases:
+				require.NoError(t, call.do(t.Context(), repos, populated))
+			case removes:
+				require.NoError(t, call.do(t.Context(), repos, populated))
+				require.NotEqual(t, before, dump(t, store))
+			case stores:
+				require.ErrorIs(t, call.do(t.Context(), repos, fresh), biz.ErrStoreFull)
+				require.Equal(t, before, dump(t, store), "nothing has changed")
+			}
+		})
+	}
+	t.Run("kept links and the mark of a service stay as they are to be", func(t *testing.T) {
+		require.NoError(t, direct.FlushDB(t.Context()).Err())
+		populate(t, store)
+		setConfig(t, direct, "maxmemory", "1")
+		defer setConfig(t, direct, "maxmemory", "0")
+		before, err := repos.Links.Get(t.Context(), populated.link())
+		require.NoError(t, err)
+		change, err := repos.Links.Remove(t.Context(), populated.link(), 600, nil)
+		require.NoError(t, err)
+		require.Equal(t, before.Epoch, change.Link.Epoch)
+		require.True(t, read(t, store, store.keys.links("ns", populated.uid)).hasTTL)
+		after, err := repos.Links.Get(t.Context(), populated.link())
+		require.NoError(t, err)
+		require.Equal(t, change.Link, after)
+
+		require.NoError(t, second(repos.States.Remove(t.Context(), game, populated.pod)))
+		choice, err := repos.States.Reserve(t.Context(), game, biz.NoPod)
+		require.NoError(t, err)
+		require.Equal(t, biz.NoneUsable, choice.Verdict, "the service has reported")
+	})
+}
+
+// TestRefusedLogin: a Redis that lets nobody in has carried out nothing.
+func TestRefusedLogin(t *testing.T) {
+	for name, with := range map[string][]settings{
+		"no password":    nil,
+		"wrong password": {password("wrong")},
+		"unknown user":   {password("secret"), func(c *conf.Data_Redis) { c.Username = "nobody" }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := redistest.Start(t, "--requirepass", "secret")
+			store := openStore(t, append(with, on(server.Addr()))...)
+			for _, call := range repoCalls {
+				require.ErrorIs(t, call.do(t.Context(), reposOf(store), populated), biz.ErrStoreUnavailable, call.name)
+			}
+			require.Error(t, store.Check(t.Context()))
+		})
+	}
+	t.Run("right password", func(t *testing.T) {
+		server := redistest.Start(t, "--requirepass", "secret")
+		store := openStore(t, on(server.Addr()), password("secret"))
+		require.NoError(t, store.Check(t.Context()))
+		populate(t, store)
+		for _, call := range repoCalls {
+			require.True(t, known(call.do(t.Context(), reposOf(store), populated)), call.name)
+		}
+	})
+}
+
+// TestReadOnlyRedis: a replica, or a primary that was demoted, has carried out nothing.
+func TestReadOnlyRedis(t *testing.T) {
+	server := redistest.Start(t)
+	store := openStore(t, on(server.Addr()))
+	populate(t, store)
+	direct := server.Client(t)
+	host, port, _ := strings.Cut(redistest.Start(t).Addr(), ":")
+	require.NoError(t, direct.Do(t.Context(), "REPLICAOF", host, port).Err())
+	for _, call := range repoCalls {
+		if call.effect == stores {
+			requireOneOf(t, call.do(t.Context(), reposOf(store), fresh), biz.ErrStoreUnavailable)
+		}
+	}
+	require.Error(t, store.Check(t.Context()))
+}
+
+// TestCheckOfEvictionPolicy: a Redis that drops keys to make room would lose links silently.
+func TestCheckOfEvictionPolicy(t *testing.T) {
+	allow := func(c *conf.Data_Redis) { c.AllowEviction = true }
+	for _, policy := range []string{"allkeys-lru", "allkeys-random", "volatile-ttl"} {
+		t.Run(policy, func(t *testing.T) {
+			server := redistest.Start(t, "--maxmemory-policy", policy)
+			err := openStore(t, on(server.Addr())).Check(t.Context())
+			require.ErrorContains(t, err, "noeviction")
+			require.ErrorContains(t, err, policy)
+			require.NoError(t, openStore(t, on(server.Addr()), allow).Check(t.Context()))
+		})
+	}
+	t.Run("one node of a cluster", func(t *testing.T) {
+		cluster := redistest.StartCluster(t, 2)
+		store := openStore(t, onCluster(cluster.Addrs()))
+		require.NoError(t, store.Check(t.Context()))
+		setConfig(t, cluster.Nodes()[1].Client(t), "maxmemory-policy", "allkeys-lru")
+		require.ErrorContains(t, store.Check(t.Context()), "noeviction")
+	})
+	t.Run("the embedded store evicts nothing", func(t *testing.T) {
+		require.NoError(t, openStore(t, embeddedStore).Check(t.Context()))
+	})
+}
+
+// TestCheckOfPermissions: a denied command would stop a script half-way; the self-test finds each of them before a
+// request does.
+func TestCheckOfPermissions(t *testing.T) {
+	server := redistest.Start(t)
+	direct := server.Client(t)
+	used := make(map[string]bool)
+	for _, sc := range scripts {
+		for _, command := range callees(withoutComments(sc.source)) {
+			used[command] = true
+		}
+	}
+	require.Len(t, used, len(readCommands)+len(writeCommands))
+	for command := range used {
+		t.Run(command, func(t *testing.T) {
+			require.NoError(t, direct.Do(t.Context(), "ACL", "SETUSER", "default", "-"+strings.ToLower(command)).Err())
+			defer func() {
+				require.NoError(t, direct.Do(context.Background(), "ACL", "SETUSER", "default", "+@all").Err())
+			}()
+			require.ErrorContains(t, openStore(t, on(server.Addr())).Check(t.Context()), "self-test")
+		})
+	}
+}
+
+// TestCheckLeavesNothing: the self-test works on keys of its own, and they go with it.
+func TestCheckLeavesNothing(t *testing.T) {
+	onEachStore(t, func(t *testing.T, store *Store) {
+		populate(t, store)
+		before := dump(t, store)
+		require.NoError(t, store.Check(t.Context()))
+		require.NoError(t, store.Check(t.Context()))
+		require.Equal(t, before, dump(t, store))
+	})
+}
+
+// TestCheckAfterRestart: what answers after a restart is tested anew.
+func TestCheckAfterRestart(t *testing.T) {
+	server := redistest.Start(t)
+	store := openStore(t, on(server.Addr()))
+	require.NoError(t, store.Check(t.Context()))
+	server.Kill()
+	require.Error(t, store.Check(t.Context()))
+	server.Restart()
+	require.NoError(t, store.Check(t.Context()))
+	sha := scripts[0].sha
+	require.Equal(t, []bool{true}, server.Client(t).ScriptExists(t.Context(), sha).Val(), "the scripts are loaded again")
+}

@@ -1,0 +1,323 @@
+package data
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"podlink/internal/biz"
+)
+
+// lua is a run of a script; an argument may be an epoch or a heartbeat that an earlier run answered.
+type lua struct {
+	script *script
+	args   []any
+}
+
+// answered is the last epoch or heartbeat in the n-th reply so far.
+type answered int
+
+// scriptRun is a run of a script and what it must answer, by its header: at first, and when it is repeated. In replies
+// epochs and heartbeats are #1, #2 … in ascending order over the whole run, so that what stays and what grows shows.
+type scriptRun struct {
+	script *script
+	name   string
+	before []lua
+	args   []any
+
+	reply, repeated string
+	changes         [2]bool // whether the run, and its repetition, change the key
+}
+
+var (
+	nothing = [2]bool{false, false}
+	once    = [2]bool{true, false}
+	twice   = [2]bool{true, true}
+)
+
+const forever = -1
+
+// What stands before a run.
+var (
+	persistentTo2 = lua{scriptSetLink, []any{"a", 2, forever, ""}}
+	temporaryTo2  = lua{scriptSetLink, []any{"a", 2, 600, ""}}
+	pod2          = lua{scriptSetState, []any{2, "up", 5, 0, 30}}
+	pod2Drains    = lua{scriptSetState, []any{2, "up", 5, 1, 30}}
+	pod2Down      = lua{scriptSetState, []any{2, "up", 5, 2, 30}}
+	pod2Removed   = lua{scriptRemoveState, []any{2}}
+	reservation   = lua{scriptReservePod, []any{forever}}
+)
+
+// scriptRuns provokes every documented reply of every script.
+var scriptRuns = []scriptRun{
+	{scriptSetLink, "creates", nil, []any{"a", 1, forever, ""},
+		"LINKED -1 1 #1 -1", "LINKED 1 1 #1 -1", once},
+	{scriptSetLink, "creates a temporary one", nil, []any{"a", 1, 600, ""},
+		"LINKED -1 1 #1 600", "LINKED 1 1 #1 600", twice},
+	{scriptSetLink, "moves", []lua{persistentTo2}, []any{"a", 1, forever, ""},
+		"LINKED 2 1 #2 -1", "LINKED 1 1 #2 -1", once},
+	{scriptSetLink, "makes it temporary", []lua{persistentTo2}, []any{"a", 2, 600, ""},
+		"LINKED 2 2 #1 600", "LINKED 2 2 #1 600", twice},
+	{scriptSetLink, "makes it persistent", []lua{temporaryTo2}, []any{"a", 2, forever, ""},
+		"LINKED 2 2 #1 -1", "LINKED 2 2 #1 -1", once},
+	{scriptSetLink, "moves the expected one", []lua{persistentTo2}, []any{"a", 1, forever, answered(0)},
+		"LINKED 2 1 #2 -1", "EPOCH_MISMATCH 1 1 #2 -1", once},
+	{scriptSetLink, "creates where none is expected", nil, []any{"a", 1, forever, 0},
+		"LINKED -1 1 #1 -1", "EPOCH_MISMATCH 1 1 #1 -1", once},
+	{scriptSetLink, "finds another than expected", []lua{persistentTo2}, []any{"a", 1, forever, 0},
+		"EPOCH_MISMATCH 2 2 #1 -1", "EPOCH_MISMATCH 2 2 #1 -1", nothing},
+	{scriptSetLink, "finds none but expects one", nil, []any{"a", 1, forever, 7},
+		"EPOCH_MISMATCH -1 -1 0 -2", "EPOCH_MISMATCH -1 -1 0 -2", nothing},
+
+	{scriptTrySetLink, "creates", nil, []any{"a", 1, forever},
+		"LINKED -1 1 #1 -1", "LINKED 1 1 #1 -1", once},
+	{scriptTrySetLink, "moves a temporary one", []lua{temporaryTo2}, []any{"a", 1, 600},
+		"LINKED 2 1 #2 600", "LINKED 1 1 #2 600", twice},
+	{scriptTrySetLink, "finds a persistent one", []lua{persistentTo2}, []any{"a", 1, 600},
+		"REFUSED 2 2 #1 -1", "REFUSED 2 2 #1 -1", nothing},
+
+	{scriptSetIfAbsent, "creates", nil, []any{"a", 1, 600},
+		"LINKED -1 1 #1 600", "EXISTING 1 1 #1 600", once},
+	{scriptSetIfAbsent, "finds a temporary one", []lua{temporaryTo2}, []any{"a", 1, forever},
+		"EXISTING 2 2 #1 600", "EXISTING 2 2 #1 600", nothing},
+
+	{scriptComputeLink, "creates", nil, []any{"a", 1, forever, 0},
+		"LINKED -1 1 #1 -1", "EXISTING 1 1 #1 -1", once},
+	{scriptComputeLink, "moves the one that was judged", []lua{persistentTo2}, []any{"a", 1, 600, answered(0)},
+		"LINKED 2 1 #2 600", "EXISTING 1 1 #2 600", once},
+	{scriptComputeLink, "finds one that was not judged", []lua{persistentTo2}, []any{"a", 1, 600, 0},
+		"EXISTING 2 2 #1 -1", "EXISTING 2 2 #1 -1", nothing},
+
+	{scriptGetLink, "finds a persistent one", []lua{persistentTo2}, []any{"a"},
+		"FOUND 2 2 #1 -1", "FOUND 2 2 #1 -1", nothing},
+	{scriptGetLink, "finds a temporary one", []lua{temporaryTo2}, []any{"a"},
+		"FOUND 2 2 #1 600", "FOUND 2 2 #1 600", nothing},
+	{scriptGetLink, "finds none", []lua{persistentTo2}, []any{"b"},
+		"ABSENT -1 -1 0 -2", "ABSENT -1 -1 0 -2", nothing},
+
+	{scriptGetPersist, "finds a persistent one", []lua{persistentTo2}, []any{"a"},
+		"FOUND 2 2 #1 -1", "FOUND 2 2 #1 -1", nothing},
+	{scriptGetPersist, "finds a temporary one", []lua{temporaryTo2}, []any{"a"},
+		"ABSENT 2 -1 0 -2", "ABSENT 2 -1 0 -2", nothing},
+	{scriptGetPersist, "finds none", nil, []any{"a"},
+		"ABSENT -1 -1 0 -2", "ABSENT -1 -1 0 -2", nothing},
+
+	{scriptRemoveLink, "removes", []lua{persistentTo2}, []any{"a", 0, ""},
+		"REMOVED 2 -1 0 -2", "ABSENT -1 -1 0 -2", once},
+	{scriptRemoveLink, "keeps", []lua{persistentTo2}, []any{"a", 60, ""},
+		"REMOVED 2 2 #1 60", "REMOVED 2 2 #1 60", twice},
+	{scriptRemoveLink, "removes the expected one", []lua{persistentTo2}, []any{"a", 0, answered(0)},
+		"REMOVED 2 -1 0 -2", "EPOCH_MISMATCH -1 -1 0 -2", once},
+	{scriptRemoveLink, "keeps the expected one", []lua{temporaryTo2}, []any{"a", 60, answered(0)},
+		"REMOVED 2 2 #1 60", "REMOVED 2 2 #1 60", twice},
+	{scriptRemoveLink, "finds none", nil, []any{"a", 0, ""},
+		"ABSENT -1 -1 0 -2", "ABSENT -1 -1 0 -2", nothing},
+	{scriptRemoveLink, "finds none and expects none", nil, []any{"a", 60, 0},
+		"ABSENT -1 -1 0 -2", "ABSENT -1 -1 0 -2", nothing},
+	{scriptRemoveLink, "finds another than expected", []lua{temporaryTo2}, []any{"a", 0, 7},
+		"EPOCH_MISMATCH 2 2 #1 600", "EPOCH_MISMATCH 2 2 #1 600", nothing},
+
+	{scriptRemoveWithID, "removes", []lua{temporaryTo2}, []any{"a", 0, 2},
+		"REMOVED 2 -1 0 -2", "ABSENT -1 -1 0 -2", once},
+	{scriptRemoveWithID, "keeps", []lua{persistentTo2}, []any{"a", 60, 2},
+		"REMOVED 2 2 #1 60", "REMOVED 2 2 #1 60", twice},
+	{scriptRemoveWithID, "finds another pod", []lua{persistentTo2}, []any{"a", 60, 1},
+		"ABSENT 2 2 #1 -1", "ABSENT 2 2 #1 -1", nothing},
+	{scriptRemoveWithID, "finds none", nil, []any{"a", 60, 1},
+		"ABSENT -1 -1 0 -2", "ABSENT -1 -1 0 -2", nothing},
+
+	{scriptGetServices, "finds one", []lua{persistentTo2}, nil,
+		"LINKS [a 2 #1 -1]", "LINKS [a 2 #1 -1]", nothing},
+	{scriptGetServices, "finds none", nil, nil,
+		"LINKS", "LINKS", nothing},
+
+	{scriptSetState, "first report", nil, []any{1, "up and well", 5, 0, 30},
+		"STORED [1 up and well 5 0 1 #1 30] []",
+		"STORED [1 up and well 5 0 1 #2 30] [1 up and well 5 0 1 #1 30]", twice},
+	{scriptSetState, "next report", []lua{pod2}, []any{2, "down", 0, 2, forever},
+		"STORED [2 down 0 2 1 #2 -1] [2 up 5 0 1 #1 30]",
+		"STORED [2 down 0 2 1 #3 -1] [2 down 0 2 1 #2 -1]", twice},
+
+	{scriptGetService, "finds one", []lua{pod2}, nil,
+		"PODS [2 up 5 0 1 #1 30]", "PODS [2 up 5 0 1 #1 30]", nothing},
+	{scriptGetService, "finds none", nil, nil,
+		"PODS", "PODS", nothing},
+	{scriptGetService, "finds none any more", []lua{pod2, pod2Removed}, nil,
+		"PODS", "PODS", nothing},
+
+	{scriptGetServicePod, "finds it", []lua{pod2}, []any{2},
+		"FOUND [2 up 5 0 1 #1 30]", "FOUND [2 up 5 0 1 #1 30]", nothing},
+	{scriptGetServicePod, "does not find it", []lua{pod2}, []any{1},
+		"ABSENT []", "ABSENT []", nothing},
+
+	{scriptRemoveState, "removes", []lua{pod2}, []any{2},
+		"REMOVED [2 up 5 0 1 #1 30]", "ABSENT []", once},
+	{scriptRemoveState, "finds none", nil, []any{2},
+		"ABSENT []", "ABSENT []", nothing},
+
+	{scriptReservePod, "a READY pod of a link", []lua{pod2}, []any{2},
+		"USABLE", "USABLE", nothing},
+	{scriptReservePod, "a DENY_NEW pod of a link", []lua{pod2Drains}, []any{2},
+		"USABLE", "USABLE", nothing},
+	{scriptReservePod, "nothing reported", nil, []any{forever},
+		"UNKNOWN", "UNKNOWN", nothing},
+	{scriptReservePod, "none takes new links", []lua{pod2Down}, []any{2},
+		"NONE", "NONE", nothing},
+	{scriptReservePod, "none any more", []lua{pod2, pod2Removed}, []any{forever},
+		"NONE", "NONE", nothing},
+	{scriptReservePod, "reserves", []lua{pod2}, []any{forever},
+		"RESERVED 2 #1", "RESERVED 2 #1", twice},
+
+	{scriptReleasePod, "gives back", []lua{pod2, reservation, reservation}, []any{2, answered(1)},
+		"RELEASED", "RELEASED", twice},
+	{scriptReleasePod, "gives the only one back", []lua{pod2, reservation}, []any{2, answered(1)},
+		"RELEASED", "STALE", once},
+	{scriptReleasePod, "has reported since", []lua{pod2, reservation, pod2, reservation}, []any{2, answered(1)},
+		"STALE", "STALE", nothing},
+	{scriptReleasePod, "is gone", []lua{pod2, reservation, pod2Removed}, []any{2, answered(1)},
+		"STALE", "STALE", nothing},
+
+	{scriptSetWorkload, "stores", nil, []any{"up"},
+		"STORED #1", "STORED #2", twice},
+}
+
+func TestScriptRepliesAreDocumented(t *testing.T) {
+	provoked := make(map[*script]map[string]bool)
+	changed := make(map[*script]bool)
+	for _, run := range scriptRuns {
+		if provoked[run.script] == nil {
+			provoked[run.script] = make(map[string]bool)
+		}
+		provoked[run.script][status(run.reply)] = true
+		provoked[run.script][status(run.repeated)] = true
+		changed[run.script] = changed[run.script] || run.changes != nothing
+	}
+	for _, sc := range scripts {
+		header := parseHeader(luaText(t, sc.name))
+		for _, documented := range documentedStatuses(header) {
+			require.True(t, provoked[sc][documented], "%s: no run provokes %s", sc.name, documented)
+		}
+		require.Len(t, provoked[sc], len(documentedStatuses(header)), "%s: more replies than documented", sc.name)
+		require.Equal(t, sc.writes, changed[sc], "%s: a script changes something exactly when it writes", sc.name)
+	}
+	for _, run := range scriptRuns {
+		repeat := parseHeader(luaText(t, run.script.name))["Repeat"][0]
+		if run.changes[0] {
+			require.Contains(t, repeat, status(run.repeated), "%s %s: Repeat", run.script.name, run.name)
+		} else {
+			require.Equal(t, run.reply, run.repeated, "%s %s: what changes nothing repeats itself", run.script.name, run.name)
+		}
+	}
+}
+
+func TestScriptRuns(t *testing.T) {
+	onEachStore(t, func(t *testing.T, store *Store) {
+		for _, run := range scriptRuns {
+			t.Run(run.script.name+"/"+run.name, func(t *testing.T) { run.test(t, store) })
+		}
+	})
+}
+
+func (run scriptRun) test(t *testing.T, store *Store) {
+	key := store.keyOf(t, run.script)
+	var replies []string
+	execute := func(step lua) {
+		t.Helper()
+		time.Sleep(2 * time.Millisecond) // Clocks that count in ms must move on.
+		args := slices.Clone(step.args)
+		for i, arg := range args {
+			if n, ok := arg.(answered); ok {
+				numbers := clockPattern.FindAllString(replies[n], -1)
+				args[i] = numbers[len(numbers)-1]
+			}
+		}
+		reply, err := store.run(t.Context(), step.script, key, args...)
+		require.NoError(t, err)
+		replies = append(replies, render(reply.values))
+	}
+	for _, step := range run.before {
+		execute(step)
+	}
+	for i, want := range []string{run.reply, run.repeated} {
+		before := dump(t, store)
+		execute(lua{run.script, run.args})
+		got := ranked(replies)
+		require.Equal(t, want, got[len(got)-1], "run %d", i+1)
+		if after := dump(t, store); run.changes[i] {
+			require.NotEqual(t, before, after, "run %d", i+1)
+		} else {
+			require.Equal(t, before, after, "run %d", i+1)
+		}
+	}
+	require.NoError(t, store.client.Del(context.Background(), key).Err())
+}
+
+// keyOf returns a new key of the kind that the script's header names.
+func (s *Store) keyOf(t *testing.T, sc *script) string {
+	t.Helper()
+	namespace := rand.Text()
+	switch kind := strings.Split(parseHeader(luaText(t, sc.name))["KEYS[1]"][0], ":")[1]; kind {
+	case "link":
+		return s.keys.links(namespace, "uid")
+	case "pods":
+		return s.keys.pods(biz.ServiceKey{Namespace: namespace, Service: "game"})
+	default:
+		require.Equal(t, "workload", kind)
+		return s.keys.workload(namespace, "game")
+	}
+}
+
+func status(reply string) string {
+	word, _, _ := strings.Cut(reply, " ")
+	return word
+}
+
+// render writes a reply as its script's header does.
+func render(value any) string {
+	values, isArray := value.([]any)
+	if !isArray {
+		return fmt.Sprint(value)
+	}
+	words := make([]string, len(values))
+	for i, value := range values {
+		if words[i] = render(value); isNested(value) {
+			words[i] = "[" + words[i] + "]"
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+func isNested(value any) bool {
+	_, nested := value.([]any)
+	return nested
+}
+
+// clockPattern finds what comes from a clock: ms or µs since 1970.
+var clockPattern = regexp.MustCompile(`\b\d{13,16}\b`)
+
+// ranked puts #1, #2 … in the place of what comes from a clock, in ascending order.
+func ranked(replies []string) []string {
+	numbers := clockPattern.FindAllString(strings.Join(replies, " "), -1)
+	slices.SortFunc(numbers, func(a, b string) int {
+		if len(a) != len(b) {
+			return len(a) - len(b)
+		}
+		return strings.Compare(a, b)
+	})
+	numbers = slices.Compact(numbers)
+	out := make([]string, len(replies))
+	for i, reply := range replies {
+		out[i] = clockPattern.ReplaceAllStringFunc(reply, func(number string) string {
+			return "#" + strconv.Itoa(slices.Index(numbers, number)+1)
+		})
+	}
+	return out
+}
