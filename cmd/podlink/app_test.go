@@ -49,6 +49,15 @@ func onRedis(redis *redistest.Server) func(*conf.Bootstrap) {
 // startApp starts podlink with the defaults as changed by the functions, and stops it when the test ends.
 func startApp(t testing.TB, change ...func(*conf.Bootstrap)) *testApp {
 	t.Helper()
+	return startWired(t, wireApp, change...)
+}
+
+// startWired is startApp for a podlink that is assembled by another function.
+func startWired(
+	t testing.TB, wire func(*conf.Server, *conf.Data, biz.Limits, biz.TTL, log.Logger) (*kratos.App, func(), error),
+	change ...func(*conf.Bootstrap),
+) *testApp {
+	t.Helper()
 	config := conf.Default()
 	config.Server.Http.Addr = "127.0.0.1:0"
 	config.Server.Grpc.Addr = "127.0.0.1:0"
@@ -62,24 +71,17 @@ func startApp(t testing.TB, change ...func(*conf.Bootstrap)) *testApp {
 
 	a := &testApp{log: new(logBuffer)}
 	logger := log.With(logging.New(config.Log, a.log), "trace_id", tracing.TraceID())
+	log.SetLogger(logger) // Kratos' servers write their addresses to the global one.
 	limits := biz.Limits{MaxBatch: int(config.Limits.MaxBatch)}
 	podTTL := biz.TTL(config.State.PodTtl.Seconds)
-	app, cleanup, err := wireApp(config.Server, config.Data, limits, podTTL, logger)
+	app, cleanup, err := wire(config.Server, config.Data, limits, podTTL, logger)
 	require.NoError(t, err)
-	a.run(t, app, cleanup, logger)
-	return a
-}
-
-// run runs app until the test ends.
-func (a *testApp) run(t testing.TB, app *kratos.App, cleanup func(), logger log.Logger) {
-	t.Helper()
-	log.SetLogger(logger) // Kratos' servers write their addresses to the global one.
 	ended := make(chan error, 1)
 	go func() { ended <- app.Run() }()
 
+	a.log.wait(t, `the store is (ready|not ready)`) // Else the self-test would be among what a test does and sees.
 	a.http = "http://" + a.log.listening(t, `\[HTTP\]`)
 	a.admin = "http://" + a.log.listening(t, `\[admin\]`)
-	var err error
 	a.grpc, err = grpc.NewClient(a.log.listening(t, `\[gRPC\]`), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	require.NoError(t, err)
 	a.stop = sync.OnceValue(func() error {
@@ -99,6 +101,7 @@ func (a *testApp) run(t testing.TB, app *kratos.App, cleanup func(), logger log.
 		_ = a.grpc.Close()
 		require.NoError(t, a.stop())
 	})
+	return a
 }
 
 // do sends an HTTP request and returns the status and the body.
@@ -140,7 +143,13 @@ func (b *logBuffer) String() string {
 // listening waits for the line that tells where a server listens.
 func (b *logBuffer) listening(t testing.TB, server string) string {
 	t.Helper()
-	line := regexp.MustCompile(server + ` server listening on: ([0-9.:]+)`)
+	return b.wait(t, server+` server listening on: ([0-9.:]+)`)
+}
+
+// wait waits for a line that matches, and returns the text of its group.
+func (b *logBuffer) wait(t testing.TB, pattern string) string {
+	t.Helper()
+	line := regexp.MustCompile(pattern)
 	var found []string
 	require.Eventually(t, func() bool {
 		found = line.FindStringSubmatch(b.String())

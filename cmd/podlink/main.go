@@ -2,12 +2,10 @@
 package main
 
 import (
-	"context"
 	"flag"
 	"fmt"
 	"os"
 	"runtime"
-	"time"
 
 	"github.com/go-kratos/kratos/v2"
 	"github.com/go-kratos/kratos/v2/log"
@@ -22,9 +20,6 @@ import (
 	"podlink/internal/server"
 	"podlink/internal/version"
 )
-
-// storeGrace is how long the start waits for the store. Without one podlink starts all the same, and is not ready.
-const storeGrace = 500 * time.Millisecond
 
 func main() {
 	os.Exit(run(os.Args[1:]))
@@ -89,11 +84,7 @@ func newApp(
 		kratos.Name("podlink"),
 		kratos.Version(version.Version),
 		kratos.Logger(logger),
-		kratos.Server(http, grpc, admin),
-		kratos.BeforeStart(func(ctx context.Context) error {
-			store.Prepare(ctx, storeGrace)
-			return nil
-		}),
+		kratos.Server(store, http, grpc, admin),
 		kratos.BeforeStop(drain.Run),
 		kratos.StopTimeout(c.GetStop().GetTimeout().AsDuration()),
 	)

@@ -3,6 +3,7 @@ package protofield
 
 import (
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -58,18 +59,28 @@ func parse(field protoreflect.FieldDescriptor, text string) (protoreflect.Value,
 		}
 		return protoreflect.ValueOfBool(text == "true"), nil
 	case field.Kind() == protoreflect.Int32Kind:
-		n, err := strconv.ParseInt(text, 10, 32)
+		n, err := integer(text, 32)
 		if err != nil {
-			return none, errors.New("must be an integer of 32 bits")
+			return none, err
 		}
 		return protoreflect.ValueOfInt32(int32(n)), nil
 	case field.Kind() == protoreflect.Int64Kind:
-		n, err := strconv.ParseInt(text, 10, 64)
+		n, err := integer(text, 64)
 		if err != nil {
-			return none, errors.New("must be an integer of 64 bits")
+			return none, err
 		}
 		return protoreflect.ValueOfInt64(n), nil
 	default:
 		return none, errors.New("can't be set from text")
 	}
+}
+
+// integer parses a number that is written as JSON writes it: without a plus, and without zeros before it. Else one thing
+// would have many names.
+func integer(text string, bits int) (int64, error) {
+	n, err := strconv.ParseInt(text, 10, bits)
+	if err != nil || strconv.FormatInt(n, 10) != text {
+		return 0, fmt.Errorf("must be an integer of %d bits", bits)
+	}
+	return n, nil
 }

@@ -29,6 +29,8 @@ func TestSet(t *testing.T) {
 		"int32":               {&v1.Link{}, "pod_id", "-1", `{"podId":-1}`, ""},
 		"int32 too large":     {&v1.Link{}, "pod_id", "2147483648", "", "must be an integer of 32 bits"},
 		"int32 with a point":  {&v1.Link{}, "pod_id", "1.0", "", "must be an integer of 32 bits"},
+		"int32 with a plus":   {&v1.Link{}, "pod_id", "+1", "", "must be an integer of 32 bits"},
+		"int32 with zeros":    {&v1.Link{}, "pod_id", "00", "", "must be an integer of 32 bits"},
 		"int32 empty":         {&v1.Link{}, "pod_id", "", "", "must be an integer of 32 bits"},
 		"int64":               {&v1.Link{}, "epoch", "9223372036854775807", `{"epoch":"9223372036854775807"}`, ""},
 		"int64 too large":     {&v1.Link{}, "epoch", "9223372036854775808", "", "must be an integer of 64 bits"},

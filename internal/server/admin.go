@@ -60,9 +60,12 @@ func (s *AdminServer) Start(ctx context.Context) error {
 	return nil
 }
 
-// Stop lets the requests in progress end.
+// Stop lets the requests in progress end, and cuts off those that are not done in time.
 func (s *AdminServer) Stop(ctx context.Context) error {
-	return s.server.Shutdown(ctx)
+	if s.server.Shutdown(ctx) != nil {
+		return s.server.Close()
+	}
+	return nil
 }
 
 // probe is the body of /healthz and /readyz.

@@ -3,12 +3,12 @@ package server
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	kerrors "github.com/go-kratos/kratos/v2/errors"
 	"github.com/go-kratos/kratos/v2/log"
 	"github.com/go-kratos/kratos/v2/middleware"
-	"github.com/go-kratos/kratos/v2/middleware/recovery"
 	"github.com/go-kratos/kratos/v2/middleware/tracing"
 	"github.com/go-kratos/kratos/v2/transport"
 	"go.opentelemetry.io/otel/propagation"
@@ -28,9 +28,7 @@ func NewChain(tracer trace.TracerProvider, metrics *Metrics, logger log.Logger) 
 		tracing.Server(tracing.WithTracerProvider(tracer), tracing.WithPropagator(propagation.TraceContext{})),
 		metrics.middleware(),
 		logFailures(logger),
-		recovery.Recovery(recovery.WithHandler(func(_ context.Context, _, cause any) error {
-			return service.Internal(fmt.Errorf("panic: %v", cause))
-		})),
+		recoverPanics,
 		mapErrors,
 		refuseUndecoded,
 	}
@@ -75,6 +73,23 @@ func causeText(err *kerrors.Error) string {
 		return cause.Error()
 	}
 	return err.Message
+}
+
+// recoverPanics turns a panic into INTERNAL, with the stack as its cause. Kratos' own recovery would write the request,
+// and with it the uid, to the log.
+func recoverPanics(next middleware.Handler) middleware.Handler {
+	return func(ctx context.Context, request any) (reply any, err error) {
+		defer func() {
+			if cause := recover(); cause != nil {
+				reply, err = nil, panicError(cause)
+			}
+		}()
+		return next(ctx, request)
+	}
+}
+
+func panicError(cause any) error {
+	return service.Internal(fmt.Errorf("panic: %v\n%s", cause, debug.Stack()))
 }
 
 // mapErrors turns the domain's errors into the API's.

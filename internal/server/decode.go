@@ -25,7 +25,10 @@ import (
 )
 
 // decoding carries the first error of a request's decoding to the middleware chain.
-type decoding struct{ err error }
+type decoding struct {
+	err  error
+	body []byte // of an HTTP request
+}
 
 type decodingKey struct{}
 
@@ -86,6 +89,7 @@ func decodeBody(r *http.Request, m protoreflect.Message) error {
 	if err := protojson.Unmarshal(body, m.Interface()); err != nil {
 		return explainJSON(body, m.Descriptor(), m.Type())
 	}
+	decodingFrom(r.Context()).body = body
 	return nil
 }
 
@@ -155,8 +159,11 @@ func repeatedName(body []byte, message protoreflect.MessageDescriptor) string {
 		if field == nil {
 			field = message.Fields().ByTextName(name)
 		}
-		if field == nil || seen[field.Name()] {
+		if field == nil {
 			return name
+		}
+		if seen[field.Name()] {
+			return string(field.Name())
 		}
 		seen[field.Name()] = true
 		var skipped json.RawMessage
@@ -231,7 +238,7 @@ func decodePath(r *http.Request, m protoreflect.Message) error {
 		if err != nil {
 			return invalid(name, "must be percent-encoded")
 		}
-		inBody, before := m.Has(field), m.Get(field)
+		inBody, before := m.Has(field) || emptyInBody(r, field), m.Get(field)
 		if err := protofield.Set(m, field, text); err != nil {
 			return invalid(name, err.Error())
 		}
@@ -240,4 +247,17 @@ func decodePath(r *http.Request, m protoreflect.Message) error {
 		}
 	}
 	return nil
+}
+
+// emptyInBody tells whether the body gives the field as an empty text, which the message does not show.
+func emptyInBody(r *http.Request, field protoreflect.FieldDescriptor) bool {
+	body := decodingFrom(r.Context()).body
+	if !bytes.Contains(body, []byte(`""`)) {
+		return false
+	}
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(body, &fields) != nil {
+		return false
+	}
+	return string(fields[field.JSONName()]) == `""` || string(fields[field.TextName()]) == `""`
 }

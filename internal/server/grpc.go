@@ -4,13 +4,21 @@ import (
 	"context"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	kgrpc "github.com/go-kratos/kratos/v2/transport/grpc"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
+	grpcproto "google.golang.org/grpc/encoding/proto"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	v1 "podlink/api/podlink/v1"
 	"podlink/internal/conf"
@@ -25,11 +33,12 @@ func NewGRPCServer(
 	srv := kgrpc.NewServer(
 		kgrpc.Address(c.GetGrpc().GetAddr()),
 		kgrpc.Timeout(c.GetGrpc().GetTimeout().AsDuration()),
-		kgrpc.Middleware(chain...),
 		kgrpc.DisableReflection(),
+		kgrpc.CustomHealth(),
 		kgrpc.UnaryInterceptor(denyUnary),
 		kgrpc.StreamInterceptor(denyStream, endWhenDraining(drain)),
 		kgrpc.Options(
+			grpc.ForceServerCodecV2(codec{encoding.GetCodecV2(grpcproto.Name)}),
 			grpc.MaxRecvMsgSize(maxBodyBytes),
 			grpc.MaxHeaderListSize(maxHeaderBytes),
 			grpc.ConnectionTimeout(readTimeout),
@@ -37,6 +46,10 @@ func NewGRPCServer(
 			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		),
 	)
+	// The chain is the API's: what else answers here, the health service, has gRPC errors of its own.
+	srv.Use("/podlink.v1.*", chain...)
+	// Unlike Kratos' own health service, this one tells as soon as podlink drains.
+	grpc_health_v1.RegisterHealthServer(srv, drainingHealth{health.NewServer(), drain})
 	api := lenient{srv}
 	v1.RegisterLinkServiceServer(api, links)
 	v1.RegisterStateServiceServer(api, states)
@@ -44,8 +57,21 @@ func NewGRPCServer(
 	return srv
 }
 
-// lenient registers services so that a message that can't be decoded reaches the middleware chain: gRPC itself would
-// answer it with Internal, as if podlink were at fault.
+// codec is the only one, also for a content subtype such as grpc+json, for which Kratos registers a codec that drops
+// unknown fields. It gives the bytes of a request to whom asks for bytes: when a codec fails, gRPC has already answered
+// with Internal, as if podlink were at fault.
+type codec struct{ encoding.CodecV2 }
+
+// Unmarshal implements encoding.CodecV2.
+func (c codec) Unmarshal(data mem.BufferSlice, target any) error {
+	if raw, ok := target.(*[]byte); ok {
+		*raw = data.Materialize()
+		return nil
+	}
+	return c.CodecV2.Unmarshal(data, target)
+}
+
+// lenient registers services so that a message that can't be decoded reaches the middleware chain.
 type lenient struct{ grpc.ServiceRegistrar }
 
 // RegisterService implements grpc.ServiceRegistrar.
@@ -59,24 +85,40 @@ func (l lenient) RegisterService(desc *grpc.ServiceDesc, impl any) {
 }
 
 func lenientHandler(handle grpc.MethodHandler) grpc.MethodHandler {
-	return func(impl any, ctx context.Context, decode func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) {
+	return func(impl any, ctx context.Context, receive func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) {
 		d := &decoding{}
-		return handle(impl, withDecoding(ctx, d), func(message any) error {
-			if err := decode(message); err != nil {
-				d.fail(explainWire(err, message))
+		return handle(impl, withDecoding(ctx, d), func(target any) error {
+			var raw []byte
+			if err := receive(&raw); err != nil {
+				return err // There is no whole message.
+			}
+			message := target.(proto.Message)
+			if proto.Unmarshal(raw, message) != nil {
+				d.fail(explainWire(raw, message.ProtoReflect().Descriptor().Fields()))
 			}
 			return nil
 		}, intercept)
 	}
 }
 
-// explainWire finds the field that the protobuf decoder did not like: it names one only for text that is not UTF-8.
-func explainWire(err error, message any) error {
-	fields := message.(proto.Message).ProtoReflect().Descriptor().Fields()
-	for i := range fields.Len() {
-		if strings.Contains(err.Error(), string(fields.Get(i).FullName())+" ") {
-			return invalid(string(fields.Get(i).Name()), "must be valid UTF-8")
+// explainWire finds what the protobuf decoder did not like in raw: the first text that is not UTF-8, or the syntax.
+func explainWire(raw []byte, fields protoreflect.FieldDescriptors) error {
+	for len(raw) > 0 {
+		number, kind, tagLen := protowire.ConsumeTag(raw)
+		if tagLen < 0 {
+			break
 		}
+		valueLen := protowire.ConsumeFieldValue(number, kind, raw[tagLen:])
+		if valueLen < 0 {
+			break
+		}
+		field := fields.ByNumber(number)
+		if field != nil && field.Kind() == protoreflect.StringKind && kind == protowire.BytesType {
+			if text, _ := protowire.ConsumeBytes(raw[tagLen:]); !utf8.Valid(text) {
+				return invalid(string(field.Name()), "must be valid UTF-8")
+			}
+		}
+		raw = raw[tagLen+valueLen:]
 	}
 	return invalid("body", "must be a protobuf message of this request's type")
 }
@@ -121,6 +163,22 @@ func endWhenDraining(drain *Drain) grpc.StreamServerInterceptor {
 		}()
 		return next(impl, endingStream{stream, ctx})
 	}
+}
+
+// drainingHealth is gRPC's health service, which says NOT_SERVING once podlink drains.
+type drainingHealth struct {
+	*health.Server
+	drain *Drain
+}
+
+// Check implements grpc_health_v1.HealthServer.
+func (h drainingHealth) Check(
+	ctx context.Context, request *grpc_health_v1.HealthCheckRequest,
+) (*grpc_health_v1.HealthCheckResponse, error) {
+	if h.drain.Draining() {
+		return &grpc_health_v1.HealthCheckResponse{Status: grpc_health_v1.HealthCheckResponse_NOT_SERVING}, nil
+	}
+	return h.Server.Check(ctx, request)
 }
 
 type endingStream struct {

@@ -2,12 +2,10 @@ package server
 
 import (
 	"encoding/json"
-	"fmt"
 	stdlog "log"
 	"net/http"
 	"net/url"
 	"path"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -79,8 +77,9 @@ func guard(drain *Drain, logger *log.Helper) khttp.FilterFunc {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			defer func() {
 				if cause := recover(); cause != nil {
-					logger.Errorf("panic outside the middleware: %v\n%s", cause, debug.Stack())
-					encodeError(w, r, service.Internal(fmt.Errorf("panic: %v", cause)))
+					err := panicError(cause)
+					logger.Errorf("panic outside the middleware: %v", err)
+					encodeError(w, r, err)
 				}
 			}()
 			if drain.Draining() {

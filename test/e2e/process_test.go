@@ -205,8 +205,8 @@ func TestStopUnderLoadFailsNoRequest(t *testing.T) {
 		return true
 	})
 	require.Equal(t, 0, stopping.cmd.ProcessState.ExitCode(), "exit code")
-	require.Greater(t, before.Load(), int64(500))
-	require.GreaterOrEqual(t, after.Load(), int64(500))
+	require.Greater(t, before.Load(), int64(100), "too few calls to say anything")
+	require.GreaterOrEqual(t, after.Load(), int64(200))
 	t.Logf("%d calls answered by the podlink that stopped, %d by the other, 0 failed", before.Load(), after.Load())
 }
 

@@ -1,0 +1,473 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	v1 "podlink/api/podlink/v1"
+	"podlink/internal/conf"
+	"podlink/test/redistest"
+)
+
+// via is the transport of a call.
+type via string
+
+const (
+	overHTTP via = "HTTP"
+	overGRPC via = "gRPC"
+)
+
+var transports = []via{overHTTP, overGRPC}
+
+// rpcs are all methods of the API by name.
+var rpcs = func() map[string]protoreflect.MethodDescriptor {
+	found := make(map[string]protoreflect.MethodDescriptor)
+	for _, file := range []protoreflect.FileDescriptor{
+		v1.File_podlink_v1_link_proto, v1.File_podlink_v1_state_proto, v1.File_podlink_v1_workload_proto,
+	} {
+		for i := range file.Services().Len() {
+			methods := file.Services().Get(i).Methods()
+			for j := range methods.Len() {
+				found[string(methods.Get(j).Name())] = methods.Get(j)
+			}
+		}
+	}
+	return found
+}()
+
+// mutations are the RPCs that write.
+var mutations = []string{
+	"SetLinkedPod", "TrySetLinkedPod", "SetLinkedPodIfAbsent", "ComputeLinkedPod", "RemoveLinkedPod",
+	"RemoveLinkedPodWithId", "SetServiceState", "RemoveServiceState", "SetWorkloadState",
+}
+
+// problem is the JSON of every error.
+type problem struct {
+	Code     int               `json:"code"`
+	Reason   string            `json:"reason"`
+	Message  string            `json:"message"`
+	Metadata map[string]string `json:"metadata"`
+}
+
+// answer is what a call came back with.
+type answer struct {
+	sent   string        // over HTTP: "GET /v1/…"
+	status int           // over HTTP
+	header http.Header   // over HTTP
+	code   codes.Code    // over gRPC
+	reply  string        // of a success, as JSON
+	into   proto.Message // of a success
+	problem
+	trace string // the trace id that the caller sent
+	took  time.Duration
+}
+
+func (a answer) ok() bool { return a.into != nil }
+
+// call calls an RPC with a request in JSON. Over HTTP, path, query and body are made of it as the proto's annotation
+// says, and whatever JSON a field has is sent; over gRPC only what the request's message can hold: else the error is
+// errInexpressible. Any other error means that there was no answer.
+func (a *testApp) call(ctx context.Context, over via, name, request string) (answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	var id [24]byte
+	_, _ = rand.Read(id[:])
+	trace := hex.EncodeToString(id[:16])
+	parent := fmt.Sprintf("00-%s-%x-01", trace, id[16:])
+	start := time.Now()
+	var got answer
+	var err error
+	if over == overHTTP {
+		got, err = a.callHTTP(ctx, rpcs[name], request, parent)
+	} else {
+		got, err = a.callGRPC(metadata.AppendToOutgoingContext(ctx, "traceparent", parent), rpcs[name], request)
+	}
+	got.trace, got.took = trace, time.Since(start)
+	return got, err
+}
+
+// must is call for what has to be answered.
+func (a *testApp) must(t testing.TB, over via, name, request string) answer {
+	t.Helper()
+	got, err := a.call(t.Context(), over, name, request)
+	require.NoError(t, err)
+	return got
+}
+
+// noRedirects shows a redirect instead of following it: on one, a body would be lost.
+var noRedirects = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+
+var pathVariable = regexp.MustCompile(`\{\w+\}`)
+
+func (a *testApp) callHTTP(
+	ctx context.Context, method protoreflect.MethodDescriptor, request, traceparent string,
+) (answer, error) {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal([]byte(request), &fields); err != nil {
+		return answer{}, err
+	}
+	verb, template := httpRule(method)
+	path := pathVariable.ReplaceAllStringFunc(template, func(variable string) string {
+		name := method.Input().Fields().ByTextName(strings.Trim(variable, "{}")).JSONName()
+		defer delete(fields, name)
+		return segment(text(fields[name]))
+	})
+	var body []byte
+	if verb == http.MethodPut || verb == http.MethodPost {
+		var err error
+		if body, err = json.Marshal(fields); err != nil {
+			return answer{}, err
+		}
+	} else if len(fields) > 0 {
+		query := make(url.Values)
+		for name, value := range fields {
+			query.Set(name, text(value))
+		}
+		path += "?" + query.Encode()
+	}
+	r, err := http.NewRequestWithContext(ctx, verb, a.http+path, bytes.NewReader(body))
+	if err != nil {
+		return answer{}, err
+	}
+	r.Header.Set("Traceparent", traceparent)
+	if len(body) > 0 {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	response, err := noRedirects.Do(r)
+	if err != nil {
+		return answer{}, err
+	}
+	defer response.Body.Close()
+	got := answer{sent: verb + " " + path, status: response.StatusCode, header: response.Header}
+	content, err := io.ReadAll(response.Body)
+	if err != nil {
+		return got, err
+	}
+	if got.status != http.StatusOK {
+		got.problem, err = parseProblem(content)
+		return got, err
+	}
+	got.reply = canonical(content)
+	got.into = newMessage(method.Output())
+	return got, protojson.Unmarshal(content, got.into)
+}
+
+// parseProblem reads an error's JSON, which must have its four keys and no other.
+func parseProblem(content []byte) (problem, error) {
+	var keys map[string]json.RawMessage
+	if err := json.Unmarshal(content, &keys); err != nil {
+		return problem{}, fmt.Errorf("%q: %w", content, err)
+	}
+	for _, key := range []string{"code", "reason", "message", "metadata"} {
+		if _, ok := keys[key]; !ok || len(keys) != 4 {
+			return problem{}, fmt.Errorf("%q is not code, reason, message and metadata", content)
+		}
+	}
+	var p problem
+	return p, json.Unmarshal(content, &p)
+}
+
+func httpRule(method protoreflect.MethodDescriptor) (verb, path string) {
+	rule := proto.GetExtension(method.Options(), annotations.E_Http).(*annotations.HttpRule)
+	for verb, path := range map[string]string{
+		http.MethodGet: rule.GetGet(), http.MethodPut: rule.GetPut(),
+		http.MethodPost: rule.GetPost(), http.MethodDelete: rule.GetDelete(),
+	} {
+		if path != "" {
+			return verb, path
+		}
+	}
+	return "", ""
+}
+
+// text is the value of a field as it stands in a path or a query.
+func text(value json.RawMessage) string {
+	var s string
+	if json.Unmarshal(value, &s) == nil && value[0] == '"' {
+		return s
+	}
+	return string(value)
+}
+
+// segment is percent-encoded for a path. A segment of dots has to be, for the rest of the world takes it away.
+func segment(text string) string {
+	if text == "." || text == ".." {
+		return strings.ReplaceAll(text, ".", "%2E")
+	}
+	return url.PathEscape(text)
+}
+
+// canonical spells JSON in one way.
+func canonical(content []byte) string {
+	decoder := json.NewDecoder(bytes.NewReader(content))
+	decoder.UseNumber()
+	var value any
+	if err := decoder.Decode(&value); err != nil {
+		return string(content)
+	}
+	out, _ := json.Marshal(value)
+	return string(out)
+}
+
+var errInexpressible = fmt.Errorf("gRPC can't express this request")
+
+func newMessage(descriptor protoreflect.MessageDescriptor) proto.Message {
+	kind, err := protoregistry.GlobalTypes.FindMessageByName(descriptor.FullName())
+	if err != nil {
+		return nil
+	}
+	return kind.New().Interface()
+}
+
+func (a *testApp) callGRPC(ctx context.Context, method protoreflect.MethodDescriptor, request string) (answer, error) {
+	in, out := newMessage(method.Input()), newMessage(method.Output())
+	if protojson.Unmarshal([]byte(request), in) != nil {
+		return answer{}, errInexpressible
+	}
+	return a.invoke(ctx, fmt.Sprintf("/%s/%s", method.Parent().FullName(), method.Name()), in, out)
+}
+
+// invoke calls a gRPC method; out is a message.
+func (a *testApp) invoke(
+	ctx context.Context, method string, in any, out proto.Message, options ...grpc.CallOption,
+) (answer, error) {
+	err := a.grpc.Invoke(ctx, method, in, out, options...)
+	got := answer{code: status.Code(err)}
+	if err == nil {
+		content, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(out)
+		got.reply, got.into = canonical(content), out
+		return got, err
+	}
+	got.Message = status.Convert(err).Message()
+	for _, detail := range status.Convert(err).Details() {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok {
+			got.Reason, got.Metadata = info.GetReason(), info.GetMetadata()
+		}
+	}
+	return got, nil
+}
+
+// stores are the two kinds of store that a podlink runs on.
+var stores = map[string]func(t *testing.T) []func(*conf.Bootstrap){
+	"embedded": func(*testing.T) []func(*conf.Bootstrap) { return nil },
+	"redis": func(t *testing.T) []func(*conf.Bootstrap) {
+		return []func(*conf.Bootstrap){onRedis(redistest.Start(t))}
+	},
+}
+
+// apiSteps are one after the other. "NS" stands for the namespace, "E1", "E2" … for the epochs in their order, and "T"
+// for a time close to now; path is what is sent over HTTP.
+var apiSteps = []struct{ rpc, path, request, reply string }{
+	// No link is an answer, never an error and never pod 0.
+	{"GetLinkedPod", "GET /v1/namespaces/NS/links/user:42/services/chat", `"uid":"user:42","service":"chat"`,
+		`{"link":` + noLink("user:42", "chat") + `}`},
+	{"GetLinkedPodIfPersist", "GET /v1/namespaces/NS/links/user:42/services/chat/persistent", `"uid":"user:42","service":"chat"`,
+		`{"link":` + noLink("user:42", "chat") + `}`},
+	{"ListLinkedServices", "GET /v1/namespaces/NS/links/user:42", `"uid":"user:42"`, `{"links":[]}`},
+
+	// The epoch stays while the pod does, and changes with it.
+	{"SetLinkedPod", "PUT /v1/namespaces/NS/links/user:42/services/chat", `"uid":"user:42","service":"chat","podId":3`,
+		`{"link":` + link("user:42", "chat", 3, -1, "E1") + `,"previousPodId":-1}`},
+	{"SetLinkedPod", "", `"uid":"user:42","service":"chat","podId":3,"persistSeconds":60,"expectedEpoch":"E1"`,
+		`{"link":` + link("user:42", "chat", 3, 60, "E1") + `,"previousPodId":3}`},
+	{"SetLinkedPod", "", `"uid":"user:42","service":"chat","podId":0,"persistSeconds":-1`,
+		`{"link":` + link("user:42", "chat", 0, -1, "E2") + `,"previousPodId":3}`},
+	{"GetLinkedPod", "", `"uid":"user:42","service":"chat"`, `{"link":` + link("user:42", "chat", 0, -1, "E2") + `}`},
+	{"GetLinkedPodIfPersist", "", `"uid":"user:42","service":"chat"`,
+		`{"link":` + link("user:42", "chat", 0, -1, "E2") + `}`},
+
+	{"TrySetLinkedPod", "POST /v1/namespaces/NS/links/user:42/services/chat:trySet", `"uid":"user:42","service":"chat","podId":5`,
+		`{"linked":false,"link":` + link("user:42", "chat", 0, -1, "E2") + `,"previousPodId":0}`},
+	{"TrySetLinkedPod", "", `"uid":"user:42","service":"chat","podId":0,"persistSeconds":60`,
+		`{"linked":true,"link":` + link("user:42", "chat", 0, 60, "E2") + `,"previousPodId":0}`},
+	{"GetLinkedPodIfPersist", "", `"uid":"user:42","service":"chat"`, `{"link":` + noLink("user:42", "chat") + `}`},
+	{"TrySetLinkedPod", "", `"uid":"user:42","service":"chat","podId":5`,
+		`{"linked":true,"link":` + link("user:42", "chat", 5, -1, "E3") + `,"previousPodId":0}`},
+
+	{"SetLinkedPodIfAbsent", "POST /v1/namespaces/NS/links/user:42/services/chat:setIfAbsent", `"uid":"user:42","service":"chat","podId":6`,
+		`{"created":false,"link":` + link("user:42", "chat", 5, -1, "E3") + `}`},
+	{"SetLinkedPodIfAbsent", "", `"uid":"user:42","service":"arena","podId":6,"persistSeconds":60`,
+		`{"created":true,"link":` + link("user:42", "arena", 6, 60, "E4") + `}`},
+	{"ListLinkedServices", "", `"uid":"user:42"`,
+		`{"links":[` + link("user:42", "arena", 6, 60, "E4") + `,` + link("user:42", "chat", 5, -1, "E3") + `]}`},
+
+	// A batch is grouped by pod; uids in the order asked, doubles once.
+	{"SetLinkedPod", "PUT /v1/namespaces/NS/links/a%2Fb/services/chat", `"uid":"a/b","service":"chat","podId":5,"persistSeconds":60`,
+		`{"link":` + link("a/b", "chat", 5, 60, "E5") + `,"previousPodId":-1}`},
+	{"SetLinkedPod", "", `"uid":"low","service":"chat","podId":2`,
+		`{"link":` + link("low", "chat", 2, -1, "E6") + `,"previousPodId":-1}`},
+	{"BatchGetLinkedPod", "POST /v1/namespaces/NS/services/chat/links:batchGet",
+		`"service":"chat","uids":["user:42","z","a/b","low","z","user:42","y"]`,
+		`{"pods":[{"podId":2,"uids":["low"]},{"podId":5,"uids":["user:42","a/b"]}],"unlinkedUids":["z","y"]}`},
+
+	// Removing now, in a while, and only from one pod.
+	{"RemoveLinkedPod", "DELETE /v1/namespaces/NS/links/user:42/services/chat?keepSeconds=30",
+		`"uid":"user:42","service":"chat","keepSeconds":30`, `{"removed":true,"previousPodId":5}`},
+	{"GetLinkedPod", "", `"uid":"user:42","service":"chat"`, `{"link":` + link("user:42", "chat", 5, 30, "E3") + `}`},
+	{"RemoveLinkedPod", "DELETE /v1/namespaces/NS/links/user:42/services/chat?expectedEpoch=E3",
+		`"uid":"user:42","service":"chat","expectedEpoch":"E3"`, `{"removed":true,"previousPodId":5}`},
+	{"RemoveLinkedPod", "DELETE /v1/namespaces/NS/links/user:42/services/chat", `"uid":"user:42","service":"chat"`,
+		`{"removed":false,"previousPodId":-1}`},
+	{"RemoveLinkedPodWithId", "DELETE /v1/namespaces/NS/links/low/services/chat/pods/0", `"uid":"low","service":"chat","podId":0`,
+		`{"removed":false,"link":` + link("low", "chat", 2, -1, "E6") + `}`},
+	{"RemoveLinkedPodWithId", "DELETE /v1/namespaces/NS/links/low/services/chat/pods/2?keepSeconds=60",
+		`"uid":"low","service":"chat","podId":2,"keepSeconds":60`,
+		`{"removed":true,"link":` + link("low", "chat", 2, 60, "E6") + `}`},
+	{"RemoveLinkedPodWithId", "", `"uid":"low","service":"chat","podId":2,"keepSeconds":-1`,
+		`{"removed":true,"link":` + noLink("low", "chat") + `}`},
+
+	// Pods: the defaults, the report before, the live ones.
+	{"GetServiceState", "GET /v1/namespaces/NS/services/game/pods", `"service":"game"`, `{"pods":[]}`},
+	{"SetServiceState", "PUT /v1/namespaces/NS/services/game/pods/10", `"service":"game","podId":10,"state":"up"`,
+		`{"pod":` + pod(10, "up", 0, "READY", 30) + `}`},
+	{"SetServiceState", "", `"service":"game","podId":10,"state":"busy","load":7,"routing":"DENY_NEW","ttlSeconds":-1`,
+		`{"pod":` + pod(10, "busy", 7, "DENY_NEW", -1) + `,"previous":` + pod(10, "up", 0, "READY", 30) + `}`},
+	{"SetServiceState", "", `"service":"game","podId":9,"state":"{\"ok\": 1}","load":1,"routing":"READY","ttlSeconds":90`,
+		`{"pod":` + pod(9, `{\"ok\": 1}`, 1, "READY", 90) + `}`},
+	{"GetServiceState", "GET /v1/namespaces/NS/services/game/pods?liveOnly=true", `"service":"game","liveOnly":true`,
+		`{"pods":[` + pod(9, `{\"ok\": 1}`, 1, "READY", 90) + `,` + pod(10, "busy", 7, "DENY_NEW", -1) + `]}`},
+	{"GetServicePod", "GET /v1/namespaces/NS/services/game/pods/10", `"service":"game","podId":10`,
+		`{"pod":` + pod(10, "busy", 7, "DENY_NEW", -1) + `}`},
+
+	{"ComputeLinkedPod", "POST /v1/namespaces/NS/links/neo/services/game:compute", `"uid":"neo","service":"game"`,
+		`{"outcome":"CREATED","link":` + link("neo", "game", 9, -1, "E7") + `,"previousPodId":-1}`},
+	{"SetServiceState", "", `"service":"game","podId":9,"state":"going","routing":"SHUTDOWN"`,
+		`{"pod":` + pod(9, "going", 0, "SHUTDOWN", 30) + `,"previous":` + pod(9, `{\"ok\": 1}`, 1, "READY", 90) + `}`},
+	{"SetServiceState", "", `"service":"game","podId":11,"state":"up"`, `{"pod":` + pod(11, "up", 0, "READY", 30) + `}`},
+	{"ComputeLinkedPod", "", `"uid":"neo","service":"game","persistSeconds":60`,
+		`{"outcome":"RELINKED","link":` + link("neo", "game", 11, 60, "E8") + `,"previousPodId":9}`},
+	{"ComputeLinkedPod", "", `"uid":"neo","service":"game","persistSeconds":90`,
+		`{"outcome":"EXISTING","link":` + link("neo", "game", 11, 60, "E8") + `,"previousPodId":11}`},
+
+	{"RemoveServiceState", "DELETE /v1/namespaces/NS/services/game/pods/9", `"service":"game","podId":9`,
+		`{"removed":true,"previous":` + pod(9, "going", 0, "SHUTDOWN", 30) + `}`},
+	{"RemoveServiceState", "", `"service":"game","podId":9`, `{"removed":false}`},
+
+	{"SetWorkloadState", "PUT /v1/namespaces/NS/workloads/game", `"service":"game","state":"season 2 – open"`,
+		`{"workload":` + workload("game", "season 2 – open") + `}`},
+	{"GetWorkloadState", "GET /v1/namespaces/NS/workloads/game", `"service":"game"`,
+		`{"workload":` + workload("game", "season 2 – open") + `}`},
+	{"SetWorkloadState", "", `"service":"chat","state":"closed"`, `{"workload":` + workload("chat", "closed") + `}`},
+	{"BatchGetWorkloadState", "POST /v1/namespaces/NS/workloads:batchGet", `"services":["chat","never-set","game","chat"]`,
+		`{"states":{"chat":"closed","game":"season 2 – open"}}`},
+	{"BatchGetWorkloadState", "", `"services":["never-set"]`, `{"states":{}}`},
+}
+
+func link(uid, service string, pod, ttl int, epoch string) string {
+	return fmt.Sprintf(`{"namespace":"NS","uid":%q,"service":%q,"podId":%d,"persistent":%t,"ttlSeconds":%d,"epoch":%q}`,
+		uid, service, pod, ttl == -1, ttl, epoch)
+}
+
+func noLink(uid, service string) string { return link(uid, service, -1, -2, "0") }
+
+func pod(id int, state string, load int, routing string, ttl int) string {
+	return fmt.Sprintf(
+		`{"podId":%d,"state":"%s","load":%d,"routing":%q,"live":true,"heartbeatMs":"T","ttlSeconds":%d}`,
+		id, state, load, routing, ttl)
+}
+
+func workload(service, state string) string {
+	return fmt.Sprintf(`{"namespace":"NS","service":%q,"state":%q,"updateMs":"T"}`, service, state)
+}
+
+// TestAPI is every RPC of the contract: its path, and its replies to the letter, over both transports and on both
+// stores.
+func TestAPI(t *testing.T) {
+	for name, store := range stores {
+		t.Run(name, func(t *testing.T) {
+			a := startApp(t, store(t)...)
+			for _, over := range transports {
+				t.Run(string(over), func(t *testing.T) { testAPI(t, a, over) })
+			}
+		})
+	}
+}
+
+func testAPI(t *testing.T, a *testApp, over via) {
+	namespace := "by-" + strings.ToLower(string(over))
+	called, pathed := make(map[string]bool), make(map[string]bool)
+	epochs := placeholders{}
+	for i, step := range apiSteps {
+		request := strings.ReplaceAll(`{"namespace":"NS",`+step.request+`}`, `"NS"`, strconv.Quote(namespace))
+		got := a.must(t, over, step.rpc, epochs.fill(request))
+		at := fmt.Sprintf("step %d: %s %s", i, step.rpc, step.request)
+		require.True(t, got.ok(), "%s: %+v", at, got)
+		want := strings.ReplaceAll(step.reply, `"NS"`, strconv.Quote(namespace))
+		require.Equal(t, canonical([]byte(want)), epochs.take(t, got.reply), at)
+		called[step.rpc] = true
+		if over == overHTTP && step.path != "" {
+			pathed[step.rpc] = true
+			require.Equal(t, epochs.fill(strings.ReplaceAll(step.path, "NS", namespace)), got.sent, at)
+			require.Equal(t, "application/json", got.header.Get("Content-Type"), at)
+		}
+	}
+	for name := range rpcs {
+		require.True(t, called[name], "no step calls %s", name)
+		require.True(t, pathed[name] || over == overGRPC, "no step tells the path of %s", name)
+	}
+}
+
+// placeholders are the epochs seen so far, "E1" first.
+type placeholders []string
+
+var (
+	epochValue = regexp.MustCompile(`"epoch":"([1-9]\d*)"`)
+	timeValue  = regexp.MustCompile(`"(heartbeatMs|updateMs)":"(\d+)"`)
+	epochName  = regexp.MustCompile(`\bE\d+\b`)
+)
+
+// fill puts the epochs in the place of their names.
+func (p *placeholders) fill(text string) string {
+	return epochName.ReplaceAllStringFunc(text, func(name string) string {
+		n, _ := strconv.Atoi(name[1:])
+		return (*p)[n-1]
+	})
+}
+
+// take puts names in the place of epochs, which must grow, and of times, which must be close to now.
+func (p *placeholders) take(t *testing.T, reply string) string {
+	reply = timeValue.ReplaceAllStringFunc(reply, func(match string) string {
+		parts := timeValue.FindStringSubmatch(match)
+		ms, err := strconv.ParseInt(parts[2], 10, 64)
+		require.NoError(t, err)
+		require.WithinDuration(t, time.Now(), time.UnixMilli(ms), time.Minute)
+		return fmt.Sprintf(`"%s":"T"`, parts[1])
+	})
+	return epochValue.ReplaceAllStringFunc(reply, func(match string) string {
+		value := epochValue.FindStringSubmatch(match)[1]
+		for i, known := range *p {
+			if known == value {
+				return fmt.Sprintf(`"epoch":"E%d"`, i+1)
+			}
+		}
+		number, err := strconv.ParseInt(value, 10, 64)
+		require.NoError(t, err)
+		require.WithinDuration(t, time.Now(), time.UnixMicro(number), time.Minute, "an epoch is the store's clock in µs")
+		*p = append(*p, value)
+		return fmt.Sprintf(`"epoch":"E%d"`, len(*p))
+	})
+}

@@ -1,0 +1,451 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	v1 "podlink/api/podlink/v1"
+	"podlink/test/redistest"
+)
+
+// good is a request of every RPC that is carried out.
+var good = map[string]string{
+	"SetLinkedPod":          `{"namespace":"ns","uid":"u1","service":"svc","podId":1}`,
+	"TrySetLinkedPod":       `{"namespace":"ns","uid":"u1","service":"svc","podId":1}`,
+	"SetLinkedPodIfAbsent":  `{"namespace":"ns","uid":"u1","service":"svc","podId":1}`,
+	"ComputeLinkedPod":      `{"namespace":"ns","uid":"u1","service":"svc"}`,
+	"GetLinkedPod":          `{"namespace":"ns","uid":"u1","service":"svc"}`,
+	"GetLinkedPodIfPersist": `{"namespace":"ns","uid":"u1","service":"svc"}`,
+	"BatchGetLinkedPod":     `{"namespace":"ns","service":"svc","uids":["u1"]}`,
+	"RemoveLinkedPod":       `{"namespace":"ns","uid":"u1","service":"svc"}`,
+	"RemoveLinkedPodWithId": `{"namespace":"ns","uid":"u1","service":"svc","podId":1}`,
+	"ListLinkedServices":    `{"namespace":"ns","uid":"u1"}`,
+	"SetServiceState":       `{"namespace":"ns","service":"svc","podId":1,"state":"up"}`,
+	"GetServiceState":       `{"namespace":"ns","service":"svc"}`,
+	"GetServicePod":         `{"namespace":"ns","service":"svc","podId":1}`,
+	"RemoveServiceState":    `{"namespace":"ns","service":"svc","podId":1}`,
+	"SetWorkloadState":      `{"namespace":"ns","service":"svc","state":"open"}`,
+	"GetWorkloadState":      `{"namespace":"ns","service":"svc"}`,
+	"BatchGetWorkloadState": `{"namespace":"ns","services":["svc"]}`,
+}
+
+// with is the request with one field set to a JSON value, or without it.
+func with(t testing.TB, request, field, value string) string {
+	t.Helper()
+	var fields map[string]json.RawMessage
+	require.NoError(t, json.Unmarshal([]byte(request), &fields))
+	fields[field] = json.RawMessage(value)
+	if value == absent {
+		delete(fields, field)
+	}
+	out, err := json.Marshal(fields)
+	require.NoError(t, err)
+	return string(out)
+}
+
+// absent stands in the tables for a field that is not there.
+const absent = ""
+
+func quoted(texts ...string) []string {
+	for i, text := range texts {
+		content, _ := json.Marshal(text)
+		texts[i] = string(content)
+	}
+	return texts
+}
+
+func list(n int, entry func(i int) string) string {
+	entries := make([]string, n)
+	for i := range entries {
+		entries[i] = strconv.Quote(entry(i))
+	}
+	return "[" + strings.Join(entries, ",") + "]"
+}
+
+// badName are no names: a namespace and a service are 1 to 128 of A-Z a-z 0-9 . _ -, the first and last alphanumeric.
+var badName = quoted("", "-a", "a-", ".a", "a.", "_a", "a_", "-", ".", "..", "a:b", ":a", "a:trySet", "a/b", "/", "../a",
+	"a{b", "a}b", "{x}", "a b", " a", "a*", "a?b", "a#b", "a%", "%2F", "a%2Fb", "a\x00b", "a\nb", "a\r\nb", "a\x7fb", "ä",
+	"😀", "a\u0301", "ａ", strings.Repeat("n", 129), strings.Repeat("n", 4096))
+
+// badUID are no uids: 1 to 256 bytes of UTF-8 without control characters.
+var badUID = quoted("", "a\x00b", "\x00", "a\nb", "a\tb", "\x1b[31m", "a\x7f", "a\u0085b", "\u009f",
+	strings.Repeat("u", 257), strings.Repeat("ä", 128)+"u", strings.Repeat("😀", 65), strings.Repeat("u", 4096))
+
+var notNumber = []string{`1.5`, `-0.5`, `1e30`, `"1.5"`, `"abc"`, `""`, `" 1"`, `"0x1"`, `true`, `[]`, `[1]`, `{}`, `"NaN"`, `"Infinity"`}
+
+// notInt32 is what no field of 32 bits takes.
+var notInt32 = append([]string{
+	`2147483648`, `-2147483649`, `4294967296`, `1e10`, `9223372036854775808`, `"99999999999999999999"`,
+}, notNumber...)
+
+var badDuration = append([]string{`0`, `-2`, `-2147483648`}, notInt32...)
+
+// badValues are JSON values of every field of every request, by its name, that are INVALID_ARGUMENT there. A field of
+// a path takes every JSON that is not a string as text, so strings are all there is to try in one.
+var badValues = map[string][]string{
+	"namespace":       append([]string{absent}, badName...),
+	"service":         append([]string{absent}, badName...),
+	"uid":             append([]string{absent}, badUID...),
+	"pod_id":          append([]string{absent, `null`, `-1`, `-2147483648`}, notInt32...),
+	"persist_seconds": badDuration,
+	"ttl_seconds":     badDuration,
+	"keep_seconds":    append([]string{`-2`, `-2147483648`}, notInt32...),
+	"expected_epoch":  append([]string{`-1`, `"9223372036854775808"`, `-9223372036854775809`}, notNumber...),
+	"load":            append([]string{`-1`, `-2147483648`}, notInt32...),
+	"routing":         {`3`, `-1`, `2147483648`, `1.5`, `"DRAINING"`, `"ready"`, `""`, `"0"`, `true`, `[]`, `{}`},
+	"live_only":       {`0`, `1`, `"yes"`, `"TRUE"`, `"1"`, `""`, `[]`, `{}`},
+	"state": append([]string{absent, `null`, `1`, `true`, `[]`, `{}`, `"\ud800"`}, quoted("", "a\x00b", "a\nb", "\x7f", "\u0085",
+		strings.Repeat("s", 1025), strings.Repeat("ä", 512)+"s")...),
+	"uids": {
+		absent, `null`, `[]`, `"u1"`, `1`, `{}`, `[1]`, `[null]`, `[["u1"]]`, `[{}]`, `[""]`, `["u1","a\u0000b"]`, `["u1","\ud800"]`,
+		list(1001, strconv.Itoa), list(1001, func(int) string { return "u1" }), list(1, func(int) string { return strings.Repeat("u", 257) }),
+	},
+	"services": {
+		absent, `null`, `[]`, `"svc"`, `1`, `{}`, `[1]`, `[null]`, `[["svc"]]`, `[""]`, `["svc","a:b"]`, `["svc","a/b"]`,
+		list(1001, strconv.Itoa), list(1, func(int) string { return strings.Repeat("s", 129) }),
+	},
+}
+
+// keyspace is every key of the Redis, with its content and whether it has a TTL.
+func keyspace(t testing.TB, client *redis.Client) map[string]string {
+	t.Helper()
+	ctx := context.Background()
+	var keys []string
+	for scan := client.Scan(ctx, 0, "*", 1000).Iterator(); scan.Next(ctx); {
+		keys = append(keys, scan.Val())
+	}
+	dumps, ttls := make(map[string]*redis.StringCmd), make(map[string]*redis.DurationCmd)
+	_, err := client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for _, key := range keys {
+			dumps[key], ttls[key] = pipe.Dump(ctx, key), pipe.PTTL(ctx, key)
+		}
+		return nil
+	})
+	require.NoError(t, err)
+	content := make(map[string]string, len(keys))
+	for key, dump := range dumps {
+		content[key] = fmt.Sprintf("%x, expires: %t", dump.Val(), ttls[key].Val() > 0)
+	}
+	return content
+}
+
+// target is a podlink on a Redis that holds something of several tenants.
+type target struct {
+	*testApp
+	client *redis.Client
+	before map[string]string
+}
+
+func newTarget(t testing.TB) *target {
+	t.Helper()
+	server := redistest.Start(t)
+	x := &target{testApp: startApp(t, onRedis(server)), client: server.Client(t)}
+	for _, namespace := range []string{"ns", "other"} {
+		for _, change := range []struct{ rpc, field, value string }{
+			{"SetLinkedPod", "persistSeconds", `-1`},
+			{"SetLinkedPod", "service", `"svc2"`},
+			{"SetLinkedPod", "uid", `"u2"`},
+			{"TrySetLinkedPod", "uid", `"u3"`},
+			{"SetServiceState", "load", `5`},
+			{"SetServiceState", "podId", `3`},
+			{"SetWorkloadState", "state", `"open"`},
+		} {
+			request := with(t, with(t, good[change.rpc], change.field, change.value), "namespace", strconv.Quote(namespace))
+			if change.rpc == "TrySetLinkedPod" {
+				request = with(t, request, "persistSeconds", "3600")
+			}
+			require.True(t, x.must(t, overHTTP, change.rpc, request).ok(), request)
+		}
+	}
+	require.NoError(t, x.client.Set(t.Context(), "another-application", "value", 0).Err())
+	x.before = keyspace(t, x.client)
+	require.Len(t, x.before, 11)
+	return x
+}
+
+// unchanged fails when anything in Redis is not as it was at the start.
+func (x *target) unchanged(t testing.TB, at string) {
+	t.Helper()
+	require.Equal(t, x.before, keyspace(t, x.client), at)
+}
+
+// alive fails when podlink has come to harm.
+func (x *target) alive(t testing.TB) {
+	t.Helper()
+	status, body := x.do(t, http.MethodGet, linkPath, "")
+	require.Equal(t, http.StatusOK, status, body)
+	require.True(t, x.must(t, overGRPC, "GetLinkedPod", good["GetLinkedPod"]).ok())
+	require.NotContains(t, x.log.String(), "panic")
+}
+
+// calm is alive, and that no caller was able to write errors to the log, where operators look for podlink's own faults.
+func (x *target) calm(t testing.TB) {
+	t.Helper()
+	x.alive(t)
+	require.NotContains(t, x.log.String(), `"level":"ERROR"`)
+}
+
+// requireInvalid wants INVALID_ARGUMENT that names the field, or an entry of it.
+func requireInvalid(t testing.TB, got answer, field, at string) {
+	t.Helper()
+	requireProblem(t, got, v1.ErrorReason_INVALID_ARGUMENT, at)
+	named, _, _ := strings.Cut(got.Metadata["field"], "[")
+	require.Equal(t, field, named, at)
+	require.Contains(t, got.Message, named, at)
+}
+
+// requireProblem wants the reason, with what belongs to it, in the shape that every error has.
+func requireProblem(t testing.TB, got answer, reason v1.ErrorReason, at string) {
+	t.Helper()
+	want, ok := public[reason]
+	require.True(t, ok, reason)
+	require.Equal(t, reason.String(), got.Reason, "%s: %+v", at, got)
+	require.NotEmpty(t, got.Message, at)
+	if got.status == 0 {
+		require.Equal(t, want.grpc, got.code, at)
+		return
+	}
+	require.Equal(t, want.http, got.status, at)
+	require.Equal(t, want.http, got.Code, at)
+	require.NotNil(t, got.Metadata, at)
+	require.Equal(t, "application/json", got.header.Get("Content-Type"), at)
+}
+
+// TestHostileFields puts every bad value into every field of every RPC: the answer names the field, and Redis is as it
+// was before.
+func TestHostileFields(t *testing.T) {
+	x := newTarget(t)
+	rows, overBoth := 0, 0
+	for name, method := range rpcs {
+		for i := range method.Input().Fields().Len() {
+			field := method.Input().Fields().Get(i)
+			values, ok := badValues[string(field.Name())]
+			require.True(t, ok, "badValues has nothing for %s", field.FullName())
+			_, path := httpRule(method)
+			inPath := strings.Contains(path, "{"+string(field.Name())+"}")
+			t.Run(name+"/"+string(field.Name()), func(t *testing.T) {
+				for _, value := range values {
+					request := with(t, good[name], field.JSONName(), value)
+					rows++
+					for _, over := range transports {
+						at := fmt.Sprintf("%s over %s with %s = %.80s", name, over, field.Name(), value)
+						got, err := x.call(t.Context(), over, name, request)
+						if errors.Is(err, errInexpressible) {
+							continue
+						}
+						require.NoError(t, err, at)
+						switch {
+						case over == overHTTP && inPath && (value == absent || value == `""`):
+							// There is no such path then, or it is another one, which has other methods.
+							require.Contains(t, []int{http.StatusNotFound, http.StatusMethodNotAllowed}, got.status, at)
+						default:
+							requireInvalid(t, got, string(field.Name()), at)
+						}
+						if over == overGRPC {
+							overBoth++
+						}
+						x.unchanged(t, at)
+					}
+				}
+			})
+		}
+	}
+	t.Logf("%d rows over HTTP, %d of them over gRPC", rows, overBoth)
+	x.calm(t)
+}
+
+// TestEdgeFields puts the largest and the strangest that is allowed into the fields: all of it is taken.
+func TestEdgeFields(t *testing.T) {
+	x := newTarget(t)
+	name := strconv.Quote(strings.Repeat("n", 128))
+	uid := strconv.Quote(strings.Repeat("😀", 64))
+	for _, row := range []struct{ rpc, field, value string }{
+		{"SetLinkedPod", "namespace", name},
+		{"SetLinkedPod", "service", name},
+		{"SetLinkedPod", "service", `"0.a_b-C9"`},
+		{"SetLinkedPod", "uid", uid},
+		{"SetLinkedPod", "podId", `2147483647`},
+		{"SetLinkedPod", "podId", `"7"`}, // protojson takes numbers in quotes.
+		{"SetLinkedPod", "persistSeconds", `2147483647`},
+		{"SetLinkedPod", "persistSeconds", `1`},
+		{"SetLinkedPod", "persistSeconds", `null`},
+		{"SetLinkedPod", "expectedEpoch", `null`},
+		{"TrySetLinkedPod", "persistSeconds", `2147483647`},
+		{"SetLinkedPodIfAbsent", "persistSeconds", `2147483647`},
+		{"ComputeLinkedPod", "persistSeconds", `2147483647`},
+		{"RemoveLinkedPod", "keepSeconds", `2147483647`},
+		{"RemoveLinkedPod", "keepSeconds", `0`},
+		{"RemoveLinkedPod", "keepSeconds", `-1`},
+		{"RemoveLinkedPodWithId", "keepSeconds", `2147483647`},
+		{"RemoveLinkedPodWithId", "keepSeconds", `-1`},
+		{"SetServiceState", "load", `2147483647`},
+		{"SetServiceState", "ttlSeconds", `2147483647`},
+		{"SetServiceState", "ttlSeconds", `-1`},
+		{"SetServiceState", "ttlSeconds", `1`},
+		{"SetServiceState", "routing", `null`},
+		{"SetServiceState", "podId", `2147483647`},
+		{"SetServiceState", "state", strconv.Quote(strings.Repeat("😀", 256))},
+		{"GetServiceState", "liveOnly", `true`},
+		{"GetServiceState", "liveOnly", `false`},
+		{"SetWorkloadState", "state", `"{\"a\":\"b c\"}"`},
+		{"BatchGetLinkedPod", "uids", list(1000, strconv.Itoa)},
+		{"BatchGetLinkedPod", "uids", list(1000, func(i int) string { return strings.Repeat("u", 252) + strconv.Itoa(1000+i) })},
+		{"BatchGetWorkloadState", "services", list(1000, strconv.Itoa)},
+	} {
+		for _, over := range transports {
+			got := x.must(t, over, row.rpc, with(t, good[row.rpc], row.field, row.value))
+			require.True(t, got.ok(), "%s over %s with %s = %.80s: %+v", row.rpc, over, row.field, row.value, got.problem)
+		}
+	}
+	got := x.must(t, overGRPC, "SetLinkedPod", with(t, good["SetLinkedPod"], "persistSeconds", "2147483647"))
+	require.EqualValues(t, 2147483647, got.into.(*v1.SetLinkedPodReply).GetLink().GetTtlSeconds())
+	x.calm(t)
+}
+
+// strangeUIDs are allowed, and each is another uid.
+var strangeUIDs = []string{
+	"user:42", "user%3A42", "a/b", "a%2Fb", "a%252Fb", "/", "//", "a//b", "a/../b", "../b", "b", ".", "..", "...", "%2E", "%2e%2e",
+	"%", "%25", "%zz", "{x}", "{uid}", "x", ":", ":trySet", "%3AtrySet", "a:compute", "services", "links", "persistent", "?x=1", "x?",
+	"#", "a#b", "+", " ", "a b", "a+b", "a%20b", "&", "=", ";", "a;b=1", ",", "a,b", `\`, `a\b`, `"`, `'`, "<b>", "*", "a*", "[a]",
+	"😀", "é", "e\u0301", "Ä", "ä", "\u2028", "\u200b", "\ufeff", "\u202ea", "\ufffd", "$1", "${HOME}", "%s", "%d", "nil", "null", "-1", "0",
+	strings.Repeat("u", 256), strings.Repeat("u", 255),
+}
+
+// TestStrangeUIDs stores a link for each over one transport and reads it over the other: they all differ.
+func TestStrangeUIDs(t *testing.T) {
+	x := newTarget(t)
+	all, _ := json.Marshal(strangeUIDs)
+	for i, over := range transports {
+		back := transports[1-i]
+		for pod, uid := range strangeUIDs {
+			request := with(t, fmt.Sprintf(`{"namespace":"strange","service":"via%s"}`, over), "uid", quoted(uid)[0])
+			pod := int32(pod)
+			got := x.must(t, over, "SetLinkedPodIfAbsent", with(t, request, "podId", strconv.Itoa(int(pod))))
+			require.True(t, got.ok(), "%q: %+v", uid, got.problem)
+			require.True(t, got.into.(*v1.SetLinkedPodIfAbsentReply).GetCreated(), "%q is taken for another uid", uid)
+			for _, reader := range []via{over, back} {
+				link := x.must(t, reader, "GetLinkedPod", request).into.(*v1.GetLinkedPodReply).GetLink()
+				require.Equal(t, uid, link.GetUid())
+				require.Equal(t, pod, link.GetPodId(), "%q", uid)
+				listed := x.must(t, reader, "ListLinkedServices", with(t, request, "service", absent))
+				require.Len(t, listed.into.(*v1.ListLinkedServicesReply).GetLinks(), i+1, "%q", uid)
+			}
+		}
+		batch := fmt.Sprintf(`{"namespace":"strange","service":"via%s","uids":%s}`, over, all)
+		pods := x.must(t, back, "BatchGetLinkedPod", batch).into.(*v1.BatchGetLinkedPodReply).GetPods()
+		require.Len(t, pods, len(strangeUIDs))
+		for pod, uid := range strangeUIDs {
+			require.Equal(t, []string{uid}, pods[pod].GetUids())
+		}
+	}
+	keys := x.client.Keys(t.Context(), "podlink:link:strange:*").Val()
+	require.Len(t, keys, len(strangeUIDs))
+	for _, uid := range strangeUIDs {
+		require.Contains(t, keys, "podlink:link:strange:"+uid)
+		request := with(t, `{"namespace":"strange","service":"viaHTTP"}`, "uid", quoted(uid)[0])
+		require.True(t, x.must(t, overHTTP, "RemoveLinkedPod", request).into.(*v1.RemoveLinkedPodReply).GetRemoved(), "%q", uid)
+	}
+	x.calm(t)
+}
+
+// wrongTypes are what a key of podlink never is.
+var wrongTypes = map[string]func(ctx context.Context, client *redis.Client, key string) error{
+	"a string": func(ctx context.Context, c *redis.Client, key string) error { return c.Set(ctx, key, "1 1 0", 0).Err() },
+	"a list":   func(ctx context.Context, c *redis.Client, key string) error { return c.RPush(ctx, key, "1 1 0").Err() },
+	"a set":    func(ctx context.Context, c *redis.Client, key string) error { return c.SAdd(ctx, key, "1 1 0").Err() },
+	"a sorted set": func(ctx context.Context, c *redis.Client, key string) error {
+		return c.ZAdd(ctx, key, redis.Z{Member: "svc"}).Err()
+	},
+	"a stream with a TTL": func(ctx context.Context, c *redis.Client, key string) error {
+		if err := c.XAdd(ctx, &redis.XAddArgs{Stream: key, Values: []string{"svc", "1 1 0"}}).Err(); err != nil {
+			return err
+		}
+		return c.Expire(ctx, key, time.Hour).Err()
+	},
+}
+
+// foreignKeys are the keys that the good requests work on, with some values that podlink never writes there; the tests
+// of internal/data have all of them.
+var foreignKeys = []struct {
+	key     string
+	users   []string // the RPCs that come across the value
+	content []map[string]string
+}{
+	{
+		"podlink:link:ns:u1",
+		[]string{
+			"SetLinkedPod", "TrySetLinkedPod", "SetLinkedPodIfAbsent", "ComputeLinkedPod", "GetLinkedPod", "GetLinkedPodIfPersist",
+			"BatchGetLinkedPod", "RemoveLinkedPod", "RemoveLinkedPodWithId", "ListLinkedServices",
+		},
+		[]map[string]string{
+			{"svc": ""}, {"svc": "x"}, {"svc": "1 5"}, {"svc": "1 5 0 0"}, {"svc": "-1 5 0"}, {"svc": "-0 5 0"}, {"svc": "\xff 5 0"},
+			{"svc": "1 9007199254740993 0"},
+		},
+	},
+	{
+		"podlink:pods:ns:svc",
+		[]string{"SetServiceState", "GetServiceState", "GetServicePod", "RemoveServiceState", "ComputeLinkedPod"},
+		[]map[string]string{
+			{"1": ""}, {"1": "x"}, {"1": "0 0 0 30 1700000000000"}, {"1": "0 0 0 -7 1700000000000 up"},
+			{"1": "0 0 0 -1 1700000000000 \xff\xfe"},
+		},
+	},
+	{
+		"podlink:pods:ns:svc",
+		[]string{"GetServiceState", "ComputeLinkedPod"},
+		[]map[string]string{{"x": "0 0 0 -1 1700000000000 up"}, {"-1": "0 0 0 -1 1700000000000 up"}},
+	},
+	{
+		"podlink:workload:ns:svc",
+		[]string{"SetWorkloadState", "GetWorkloadState", "BatchGetWorkloadState"},
+		[]map[string]string{{"state": "open"}, {"update_ms": "1700000000000"}, {"state": "\xff\xfe", "update_ms": "1700000000000"}},
+	},
+}
+
+// TestForeignKeys finds in Redis what podlink did not write: STORE_DATA_CORRUPT, and the key stays as it is.
+func TestForeignKeys(t *testing.T) {
+	server := redistest.Start(t)
+	x := &target{testApp: startApp(t, onRedis(server)), client: server.Client(t)}
+	ctx, calls := context.Background(), 0
+	check := func(t *testing.T, users []string, write func() error) {
+		for _, name := range users {
+			for _, over := range transports {
+				at := name + " over " + string(over)
+				require.NoError(t, x.client.FlushDB(ctx).Err())
+				require.NoError(t, write())
+				x.before = keyspace(t, x.client)
+				require.Len(t, x.before, 1)
+				got := x.must(t, over, name, good[name])
+				assert.Equal(t, x.before, keyspace(t, x.client), at)
+				requireProblem(t, got, v1.ErrorReason_STORE_DATA_CORRUPT, at)
+				calls++
+			}
+		}
+	}
+	for _, foreign := range foreignKeys {
+		for _, hash := range foreign.content {
+			t.Run(fmt.Sprintf("%s %q", foreign.key, hash), func(t *testing.T) {
+				check(t, foreign.users, func() error { return x.client.HSet(ctx, foreign.key, hash).Err() })
+			})
+		}
+		for what, write := range wrongTypes {
+			t.Run(foreign.key+" is "+what, func(t *testing.T) {
+				check(t, foreign.users, func() error { return write(ctx, x.client, foreign.key) })
+			})
+		}
+	}
+	t.Logf("%d calls", calls)
+	require.NoError(t, x.client.FlushDB(ctx).Err())
+	x.alive(t)
+}

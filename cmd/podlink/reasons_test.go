@@ -1,0 +1,403 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-kratos/kratos/v2"
+	kerrors "github.com/go-kratos/kratos/v2/errors"
+	"github.com/go-kratos/kratos/v2/log"
+	"github.com/go-kratos/kratos/v2/middleware"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	v1 "podlink/api/podlink/v1"
+	"podlink/internal/biz"
+	"podlink/internal/conf"
+	"podlink/internal/data"
+	"podlink/internal/logging"
+	"podlink/internal/server"
+	"podlink/internal/service"
+	"podlink/test/redistest"
+)
+
+// public is what the contract promises for every reason.
+var public = map[v1.ErrorReason]struct {
+	http int
+	grpc codes.Code // OK: HTTP only
+}{
+	v1.ErrorReason_INVALID_ARGUMENT:       {http.StatusBadRequest, codes.InvalidArgument},
+	v1.ErrorReason_POD_NOT_FOUND:          {http.StatusNotFound, codes.NotFound},
+	v1.ErrorReason_WORKLOAD_NOT_FOUND:     {http.StatusNotFound, codes.NotFound},
+	v1.ErrorReason_EPOCH_MISMATCH:         {http.StatusConflict, codes.Aborted},
+	v1.ErrorReason_NO_AVAILABLE_POD:       {http.StatusServiceUnavailable, codes.Unavailable},
+	v1.ErrorReason_STORE_UNAVAILABLE:      {http.StatusServiceUnavailable, codes.Unavailable},
+	v1.ErrorReason_STORE_FULL:             {http.StatusServiceUnavailable, codes.Unavailable},
+	v1.ErrorReason_OUTCOME_UNKNOWN:        {http.StatusGatewayTimeout, codes.DeadlineExceeded},
+	v1.ErrorReason_DEADLINE_EXCEEDED:      {http.StatusGatewayTimeout, codes.DeadlineExceeded},
+	v1.ErrorReason_CANCELED:               {499, codes.Canceled},
+	v1.ErrorReason_STORE_DATA_CORRUPT:     {http.StatusInternalServerError, codes.Internal},
+	v1.ErrorReason_NOT_FOUND:              {http.StatusNotFound, codes.OK},
+	v1.ErrorReason_METHOD_NOT_ALLOWED:     {http.StatusMethodNotAllowed, codes.OK},
+	v1.ErrorReason_UNSUPPORTED_MEDIA_TYPE: {http.StatusUnsupportedMediaType, codes.OK},
+	v1.ErrorReason_BODY_TOO_LARGE:         {http.StatusRequestEntityTooLarge, codes.OK},
+	v1.ErrorReason_INTERNAL:               {http.StatusInternalServerError, codes.Internal},
+}
+
+// withoutSecurity are the reasons that come with security configured, which there is not yet.
+var withoutSecurity = []v1.ErrorReason{
+	v1.ErrorReason_UNAUTHENTICATED, v1.ErrorReason_PERMISSION_DENIED, v1.ErrorReason_RATE_LIMITED,
+}
+
+// provocation brings a reason about for real.
+type provocation struct {
+	name         string
+	reason       v1.ErrorReason
+	rpc, request string
+	// start starts podlink on the server and brings both into the state that provokes the reason, once.
+	start    func(t *testing.T, redis *redistest.Server) *testApp
+	metadata map[string]string // to the letter
+	cause    string            // a part of what the log of a 5xx tells
+	redis    []string          // arguments of the server
+}
+
+// onStore starts podlink on the server, and then does something to the server.
+func onStore(then ...func(t *testing.T, redis *redistest.Server)) func(t *testing.T, redis *redistest.Server) *testApp {
+	return func(t *testing.T, redis *redistest.Server) *testApp {
+		a := startApp(t, onRedis(redis))
+		for _, f := range then {
+			f(t, redis)
+		}
+		return a
+	}
+}
+
+func killed(_ *testing.T, redis *redistest.Server) { redis.Kill() }
+
+func paused(t *testing.T, redis *redistest.Server) {
+	redis.Pause()
+	t.Cleanup(redis.Resume)
+}
+
+func full(t *testing.T, redis *redistest.Server) {
+	require.NoError(t, redis.Client(t).ConfigSet(t.Context(), "maxmemory", "1").Err())
+}
+
+// holding puts a hash into the store.
+func holding(key string, values ...any) func(t *testing.T, redis *redistest.Server) {
+	return func(t *testing.T, redis *redistest.Server) {
+		require.NoError(t, redis.Client(t).HSet(t.Context(), key, values...).Err())
+	}
+}
+
+// losing puts a proxy before the server, which loses the next reply.
+func losing(t *testing.T, redis *redistest.Server) *testApp {
+	proxy := redistest.NewProxy(t, redis.Addr())
+	a := startApp(t, onRedis(redis), func(c *conf.Bootstrap) { c.Data.Redis.Addrs = []string{proxy.Addr()} })
+	proxy.LoseReplies(1)
+	return a
+}
+
+// panicking starts a podlink whose services have no use-cases behind them: every valid call is a panic.
+func panicking(t *testing.T, redis *redistest.Server) *testApp {
+	return startWired(t, func(
+		c *conf.Server, d *conf.Data, _ biz.Limits, _ biz.TTL, logger log.Logger,
+	) (*kratos.App, func(), error) {
+		store, cleanup, err := data.NewStore(d, logger)
+		if err != nil {
+			return nil, nil, err
+		}
+		metrics, err := server.NewMetrics()
+		if err != nil {
+			return nil, nil, err
+		}
+		drain, chain := server.NewDrain(c), server.NewChain(server.NewTracerProvider(), metrics, logger)
+		links, states, workloads := service.NewLinkService(nil), service.NewStateService(nil), service.NewWorkloadService(nil)
+		return newApp(c, logger, store, drain,
+			server.NewHTTPServer(c, chain, drain, logger, links, states, workloads),
+			server.NewGRPCServer(c, chain, drain, links, states, workloads),
+			server.NewAdminServer(c, store, drain, metrics, logger)), cleanup, nil
+	}, onRedis(redis))
+}
+
+const (
+	staleSet    = `{"namespace":"ns","uid":"u1","service":"svc","podId":1,"expectedEpoch":"4"}`
+	staleRemove = `{"namespace":"ns","uid":"u1","service":"svc","expectedEpoch":"4"}`
+)
+
+var provocations = []provocation{
+	{
+		name: "text that is too long", reason: v1.ErrorReason_INVALID_ARGUMENT, start: onStore(), metadata: map[string]string{"field": "uid"},
+		rpc: "ListLinkedServices", request: `{"namespace":"ns","uid":"` + strings.Repeat("u", 257) + `"}`,
+	},
+	{
+		name: "pod that never reported", reason: v1.ErrorReason_POD_NOT_FOUND, start: onStore(),
+		rpc: "GetServicePod", request: good["GetServicePod"],
+	},
+	{
+		name: "workload never set", reason: v1.ErrorReason_WORKLOAD_NOT_FOUND, start: onStore(),
+		rpc: "GetWorkloadState", request: good["GetWorkloadState"],
+	},
+	{
+		name: "a newer owner", reason: v1.ErrorReason_EPOCH_MISMATCH, start: onStore(holding("podlink:link:ns:u1", "svc", "7 5 0")),
+		rpc: "SetLinkedPod", request: staleSet, metadata: map[string]string{"pod_id": "7", "epoch": "5"},
+	},
+	{
+		name: "no owner", reason: v1.ErrorReason_EPOCH_MISMATCH, start: onStore(),
+		rpc: "RemoveLinkedPod", request: staleRemove, metadata: map[string]string{"pod_id": "-1", "epoch": "0"},
+	},
+	{
+		name: "service that never reported", reason: v1.ErrorReason_NO_AVAILABLE_POD, start: onStore(),
+		rpc: "ComputeLinkedPod", request: good["ComputeLinkedPod"], cause: "no pod of the service",
+	},
+	{
+		name: "pods that all leave", reason: v1.ErrorReason_NO_AVAILABLE_POD, cause: "no pod of the service",
+		start: onStore(holding("podlink:pods:ns:svc", "1", "0 0 1 -1 1700000000000 up", "2", "0 0 2 -1 1700000000000 up")),
+		rpc:   "ComputeLinkedPod", request: good["ComputeLinkedPod"],
+	},
+	{
+		name: "mutation of a store that is down", reason: v1.ErrorReason_STORE_UNAVAILABLE, start: onStore(killed),
+		rpc: "SetLinkedPod", request: good["SetLinkedPod"], cause: "connection refused",
+	},
+	{
+		name: "read of a store that is down", reason: v1.ErrorReason_STORE_UNAVAILABLE, start: onStore(killed),
+		rpc: "GetLinkedPod", request: good["GetLinkedPod"], cause: "connection refused",
+	},
+	{
+		name: "link in a full store", reason: v1.ErrorReason_STORE_FULL, start: onStore(full),
+		rpc: "SetLinkedPod", request: good["SetLinkedPod"], cause: "OOM",
+	},
+	{
+		name: "report in a full store", reason: v1.ErrorReason_STORE_FULL, start: onStore(full),
+		rpc: "SetServiceState", request: good["SetServiceState"], cause: "OOM",
+	},
+	{
+		name: "workload in a full store", reason: v1.ErrorReason_STORE_FULL, start: onStore(full),
+		rpc: "SetWorkloadState", request: good["SetWorkloadState"], cause: "OOM",
+	},
+	{
+		name: "lost reply", reason: v1.ErrorReason_OUTCOME_UNKNOWN, start: losing,
+		rpc: "SetLinkedPod", request: good["SetLinkedPod"], cause: "EOF",
+	},
+	{
+		name: "stalled mutation", reason: v1.ErrorReason_OUTCOME_UNKNOWN, start: onStore(paused),
+		rpc: "RemoveLinkedPod", request: good["RemoveLinkedPod"], cause: "i/o timeout",
+	},
+	{
+		name: "stalled read", reason: v1.ErrorReason_DEADLINE_EXCEEDED, start: onStore(paused),
+		rpc: "GetLinkedPod", request: good["GetLinkedPod"], cause: "the read ran out of time: ",
+	},
+	{
+		name: "foreign type", reason: v1.ErrorReason_STORE_DATA_CORRUPT, cause: "WRONGTYPE",
+		start: onStore(func(t *testing.T, redis *redistest.Server) {
+			require.NoError(t, redis.Client(t).Set(t.Context(), "podlink:link:ns:u1", "secret", 0).Err())
+		}),
+		rpc: "GetLinkedPod", request: good["GetLinkedPod"],
+	},
+	{
+		name: "foreign value", reason: v1.ErrorReason_STORE_DATA_CORRUPT, start: onStore(holding("podlink:pods:ns:svc", "1", "secret")),
+		rpc: "GetServicePod", request: good["GetServicePod"], cause: "CORRUPT",
+	},
+	{
+		name: "panic", reason: v1.ErrorReason_INTERNAL, start: panicking,
+		rpc: "GetLinkedPod", request: good["GetLinkedPod"], cause: "nil pointer",
+	},
+	{
+		// podlink's own command is unknown: Redis' reply holds the key, and with it the uid.
+		name: "unforeseen reply", reason: v1.ErrorReason_INTERNAL, start: onStore(), redis: []string{"--rename-command", "EVALSHA", "hidden"},
+		rpc: "SetLinkedPod", request: good["SetLinkedPod"], cause: "unknown command",
+	},
+}
+
+// TestReasons provokes every reason there is over both transports: code, reason, text and metadata are the contract's
+// and the same on both, the cause is in the log alone, and the log line of a request has its caller's trace id.
+func TestReasons(t *testing.T) {
+	provoked := make(map[v1.ErrorReason]bool)
+	for _, p := range provocations {
+		provoked[p.reason] = true
+		t.Run(p.reason.String()+"/"+p.name, func(t *testing.T) {
+			var first answer
+			for i, over := range transports {
+				redis := redistest.Start(t, p.redis...)
+				a := p.start(t, redis)
+				got := a.must(t, over, p.rpc, p.request)
+				requireProblem(t, got, p.reason, string(over))
+				require.Len(t, got.Metadata, len(p.metadata))
+				for key, value := range p.metadata {
+					require.Equal(t, value, got.Metadata[key], key)
+				}
+				requireNoLeak(t, got.problem, redis.Addr())
+				a.requireLogged(t, got.trace, over, p)
+				if i == 0 {
+					first = got
+				}
+				require.Equal(t, first.Message, got.Message)
+			}
+		})
+	}
+	for _, row := range httpRows { // TestHostileHTTP sends them.
+		provoked[row.reason] = true
+	}
+	provoked[v1.ErrorReason_CANCELED] = true // TestCallersThatLeave
+	for number, name := range v1.ErrorReason_name {
+		reason := v1.ErrorReason(number)
+		require.NotEqual(t, slices.Contains(withoutSecurity, reason), provoked[reason], "nothing provokes %s", name)
+	}
+}
+
+// leaks is what an operator may know and a caller may not: addresses, files, commands, and the words of the driver and
+// of the runtime.
+var leaks = regexp.MustCompile(`(?i)redis|lua|script|evalsha|podlink:|wrongtype|noscript|\boom\b|\btcp\b|\bdial\b|\beof\b|i/o|` +
+	`refused|unknown command|goroutine|runtime|nil pointer|panic|\.go\b|context|secret|127\.0\.0\.1|localhost|:\d{3,}|(^|[\s"(])/\w`)
+
+// requireNoLeak wants neither leaks nor the address in what the caller is told.
+func requireNoLeak(t testing.TB, p problem, addr string) {
+	t.Helper()
+	_, port, err := net.SplitHostPort(addr)
+	require.NoError(t, err)
+	told := p.Message
+	for key, value := range p.Metadata {
+		told += "\n" + key + "\n" + value
+	}
+	require.NotRegexp(t, leaks, told)
+	require.NotContains(t, told, port)
+}
+
+// requireLogged wants the request's line in the log: an error with its cause for a 5xx, else for debugging only.
+func (a *testApp) requireLogged(t testing.TB, trace string, over via, p provocation) {
+	t.Helper()
+	line := a.log.line(trace)
+	require.NotNil(t, line, "no line has the caller's trace id")
+	require.Equal(t, "request failed", line["msg"])
+	require.Equal(t, p.reason.String(), line["reason"])
+	require.EqualValues(t, public[p.reason].http, line["code"])
+	require.Equal(t, strings.ToLower(string(over)), line["transport"])
+	require.Contains(t, line["operation"], p.rpc)
+	if public[p.reason].http < 500 {
+		require.Equal(t, "DEBUG", line["level"])
+		return
+	}
+	require.Equal(t, "ERROR", line["level"])
+	require.NotEmpty(t, p.cause, "say what the log should tell")
+	require.Contains(t, line["cause"], p.cause)
+}
+
+// line returns the first line with the trace id, nil without one.
+func (b *logBuffer) line(trace string) map[string]any {
+	for text := range strings.Lines(b.String()) {
+		var line map[string]any
+		if strings.Contains(text, trace) && json.Unmarshal([]byte(text), &line) == nil && line["trace_id"] == trace {
+			return line
+		}
+	}
+	return nil
+}
+
+// TestFullStore: reads and removals still work, also a removal that keeps the link for a while.
+func TestFullStore(t *testing.T) {
+	redis := redistest.Start(t)
+	a := startApp(t, onRedis(redis))
+	client := redis.Client(t)
+	check := func(name, request string) {
+		for _, over := range transports {
+			require.NoError(t, client.ConfigSet(t.Context(), "maxmemory", "0").Err())
+			for _, setup := range []string{"SetLinkedPod", "SetServiceState", "SetWorkloadState"} {
+				require.True(t, a.must(t, over, setup, good[setup]).ok(), "with room again")
+			}
+			full(t, redis)
+			got := a.must(t, over, name, request)
+			require.True(t, got.ok(), "%s of %s over %s: %+v", name, request, over, got.problem)
+			require.Equal(t, strings.HasPrefix(name, "Remove"), strings.Contains(got.reply, `"removed":true`))
+		}
+	}
+	for name, request := range good {
+		if !slices.Contains(mutations, name) || strings.HasPrefix(name, "Remove") {
+			check(name, request)
+		}
+	}
+	check("RemoveLinkedPod", with(t, good["RemoveLinkedPod"], "keepSeconds", "60"))
+	check("RemoveLinkedPodWithId", with(t, good["RemoveLinkedPodWithId"], "keepSeconds", "60"))
+}
+
+// TestCallersThatLeave: a read is CANCELED and a mutation that was sent is OUTCOME_UNKNOWN. The caller is not there to
+// be told; the log is.
+func TestCallersThatLeave(t *testing.T) {
+	for _, over := range transports {
+		for name, reason := range map[string]v1.ErrorReason{
+			"GetLinkedPod": v1.ErrorReason_CANCELED, "SetLinkedPod": v1.ErrorReason_OUTCOME_UNKNOWN,
+		} {
+			a := onStore(paused)(t, redistest.Start(t))
+			ctx, cancel := context.WithCancel(t.Context())
+			left := time.AfterFunc(100*time.Millisecond, cancel)
+			got, err := a.call(ctx, over, name, good[name])
+			left.Stop()
+			cancel()
+			require.True(t, errors.Is(err, context.Canceled) || got.code == codes.Canceled, "%v %v", err, got)
+			require.Eventually(t, func() bool { return a.log.line(got.trace) != nil }, 5*time.Second, 10*time.Millisecond)
+			line := a.log.line(got.trace)
+			require.Equal(t, reason.String(), line["reason"], "%s over %s: %v", name, over, line)
+			require.EqualValues(t, public[reason].http, line["code"])
+		}
+	}
+}
+
+// TestChain is for what no Redis can be made to do: whatever stands behind the chain, its error leaves as the API's.
+func TestChain(t *testing.T) {
+	metrics, err := server.NewMetrics()
+	require.NoError(t, err)
+	for name, row := range map[string]struct {
+		handle middleware.Handler
+		reason v1.ErrorReason
+		logged string
+	}{
+		"caller that left": {
+			func(ctx context.Context, _ any) (any, error) {
+				ctx, cancel := context.WithCancel(ctx)
+				cancel()
+				return nil, fmt.Errorf("%w: secret: %w", biz.ErrCanceled, ctx.Err())
+			}, v1.ErrorReason_CANCELED, "secret",
+		},
+		"unknown error": {
+			func(context.Context, any) (any, error) {
+				return nil, &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("10.1.2.3:6379: secret")}
+			}, v1.ErrorReason_INTERNAL, "10.1.2.3:6379: secret",
+		},
+		"file error": {
+			func(context.Context, any) (any, error) {
+				_, err := os.Open("/secret/path")
+				return nil, err
+			}, v1.ErrorReason_INTERNAL, "/secret/path",
+		},
+		"gRPC error of something behind": {
+			func(context.Context, any) (any, error) { return nil, status.Error(codes.NotFound, "secret") },
+			v1.ErrorReason_INTERNAL, "secret",
+		},
+		"panic with a text":   {func(context.Context, any) (any, error) { panic("secret") }, v1.ErrorReason_INTERNAL, "panic: secret"},
+		"panic with an error": {func(context.Context, any) (any, error) { panic(errors.New("secret")) }, v1.ErrorReason_INTERNAL, "secret"},
+		"panic with nil":      {func(context.Context, any) (any, error) { panic(nil) }, v1.ErrorReason_INTERNAL, "panic"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			lines := new(logBuffer)
+			logger := logging.New(&conf.Log{Level: "debug", Format: "json"}, lines)
+			chain := server.NewChain(server.NewTracerProvider(), metrics, logger)
+			_, err := middleware.Chain(chain...)(row.handle)(t.Context(), nil)
+			got := kerrors.FromError(err)
+			require.Equal(t, row.reason.String(), got.Reason)
+			require.EqualValues(t, public[row.reason].http, got.Code)
+			require.Equal(t, public[row.reason].grpc, status.Code(err))
+			requireNoLeak(t, problem{Message: got.Message, Metadata: got.Metadata}, "10.1.2.3:6379")
+			require.Contains(t, lines.String(), row.logged)
+		})
+	}
+}

@@ -1,0 +1,144 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	v1 "podlink/api/podlink/v1"
+	"podlink/internal/biz"
+)
+
+// domainErrors are all errors of the domain, by the name of their variable or type, as the contract maps them.
+var domainErrors = map[string]struct {
+	err      error
+	reason   v1.ErrorReason
+	http     int32
+	grpc     codes.Code
+	metadata map[string]string
+}{
+	"ErrPodNotFound":      {biz.ErrPodNotFound, v1.ErrorReason_POD_NOT_FOUND, 404, codes.NotFound, nil},
+	"ErrWorkloadNotFound": {biz.ErrWorkloadNotFound, v1.ErrorReason_WORKLOAD_NOT_FOUND, 404, codes.NotFound, nil},
+	"ErrNoAvailablePod":   {biz.ErrNoAvailablePod, v1.ErrorReason_NO_AVAILABLE_POD, 503, codes.Unavailable, nil},
+	"ErrStoreUnavailable": {biz.ErrStoreUnavailable, v1.ErrorReason_STORE_UNAVAILABLE, 503, codes.Unavailable, nil},
+	"ErrStoreFull":        {biz.ErrStoreFull, v1.ErrorReason_STORE_FULL, 503, codes.Unavailable, nil},
+	"ErrOutcomeUnknown":   {biz.ErrOutcomeUnknown, v1.ErrorReason_OUTCOME_UNKNOWN, 504, codes.DeadlineExceeded, nil},
+	"ErrDeadlineExceeded": {biz.ErrDeadlineExceeded, v1.ErrorReason_DEADLINE_EXCEEDED, 504, codes.DeadlineExceeded, nil},
+	"ErrCanceled":         {biz.ErrCanceled, v1.ErrorReason_CANCELED, 499, codes.Canceled, nil},
+	"ErrStoreDataCorrupt": {biz.ErrStoreDataCorrupt, v1.ErrorReason_STORE_DATA_CORRUPT, 500, codes.Internal, nil},
+	"InvalidArgumentError": {
+		&biz.InvalidArgumentError{Field: "pod_id", Detail: "is required"},
+		v1.ErrorReason_INVALID_ARGUMENT, 400, codes.InvalidArgument, map[string]string{"field": "pod_id"},
+	},
+	"EpochMismatchError": {
+		&biz.EpochMismatchError{Current: biz.Link{Pod: 7, TTL: biz.Forever, Epoch: 1 << 60}},
+		v1.ErrorReason_EPOCH_MISMATCH, 409, codes.Aborted, map[string]string{"pod_id": "7", "epoch": "1152921504606846976"},
+	},
+	"EpochMismatchError without a link": {
+		&biz.EpochMismatchError{Current: biz.NoLink(biz.LinkKey{})},
+		v1.ErrorReason_EPOCH_MISMATCH, 409, codes.Aborted, map[string]string{"pod_id": "-1", "epoch": "0"},
+	},
+}
+
+// errDriver is what a driver might say.
+var errDriver = errors.New("dial tcp 10.1.2.3:6379: EVALSHA podlink:link:ns:u1: /etc/podlink/secret")
+
+func TestPublicError(t *testing.T) {
+	for name, row := range domainErrors {
+		for _, err := range []error{row.err, fmt.Errorf("%w: %w", row.err, errDriver), fmt.Errorf("script: %w", errors.Join(errDriver, row.err))} {
+			got := PublicError(err)
+			require.Equal(t, row.reason.String(), got.Reason, name)
+			require.Equal(t, row.http, got.Code, name)
+			require.Equal(t, row.grpc, status.Code(got), name)
+			require.Len(t, got.Metadata, len(row.metadata), name)
+			for key, value := range row.metadata {
+				require.Equal(t, value, got.Metadata[key], name)
+			}
+			require.NotEmpty(t, got.Message, name)
+			require.NotContains(t, got.Message, "10.1.2.3", name)
+			require.NotContains(t, got.GRPCStatus().String(), "secret", name)
+		}
+	}
+}
+
+// TestPublicErrorOfTheUnknown: one fixed text for whatever nobody has thought of; the cause stays for the log.
+func TestPublicErrorOfTheUnknown(t *testing.T) {
+	for _, err := range []error{
+		errDriver, context.DeadlineExceeded, context.Canceled, status.Error(codes.NotFound, errDriver.Error()), fmt.Errorf("wrapped: %w", errDriver),
+	} {
+		got := PublicError(err)
+		require.Equal(t, v1.ErrorReason_INTERNAL.String(), got.Reason)
+		require.EqualValues(t, 500, got.Code)
+		require.Equal(t, codes.Internal, status.Code(got))
+		require.Equal(t, Internal(nil).Message, got.Message)
+		require.Empty(t, got.Metadata)
+		require.ErrorIs(t, got, err)
+	}
+}
+
+// TestPublicErrorKeepsItself: what is the API's already, as a wrong Content-Type, passes.
+func TestPublicErrorKeepsItself(t *testing.T) {
+	want := v1.ErrorUnsupportedMediaType("text")
+	require.Same(t, want, PublicError(want))
+	require.Same(t, want, PublicError(fmt.Errorf("wrapped: %w", want)))
+}
+
+// TestEveryDomainError fails for an error of the domain that the table above does not have.
+func TestEveryDomainError(t *testing.T) {
+	file, err := parser.ParseFile(token.NewFileSet(), "../biz/errors.go", nil, 0)
+	require.NoError(t, err)
+	found := 0
+	ast.Inspect(file, func(node ast.Node) bool {
+		var name string
+		switch n := node.(type) {
+		case *ast.FuncDecl:
+			return false
+		case *ast.ValueSpec:
+			name = n.Names[0].Name
+		case *ast.TypeSpec:
+			name = n.Name.Name
+		default:
+			return true
+		}
+		require.Contains(t, domainErrors, name)
+		found++
+		return false
+	})
+	require.Equal(t, found+1, len(domainErrors)) // EpochMismatchError stands there twice.
+}
+
+// TestReasonsOnce: a reason has one text.
+func TestReasonsOnce(t *testing.T) {
+	seen := make(map[string]bool)
+	for _, row := range reasons {
+		reason := row.newf("").Reason
+		require.False(t, seen[reason], reason)
+		seen[reason] = true
+	}
+}
+
+// TestEnums: the domain's values and the API's are the same, in number and in name.
+func TestEnums(t *testing.T) {
+	routings := map[biz.Routing]string{biz.Ready: "READY", biz.DenyNew: "DENY_NEW", biz.Shutdown: "SHUTDOWN"}
+	require.Len(t, v1.Routing_name, len(routings))
+	for routing, name := range routings {
+		require.Equal(t, name, v1.Routing(routing).String())
+		require.Equal(t, name, podMessage(&biz.Pod{Report: biz.Report{Routing: routing}}).GetRouting().String())
+	}
+	names := map[biz.Outcome]string{biz.Created: "CREATED", biz.Existing: "EXISTING", biz.Relinked: "RELINKED"}
+	require.Len(t, outcomes, len(names))
+	require.Len(t, v1.ComputeLinkedPodReply_Outcome_name, len(names)+1)
+	for outcome, name := range names {
+		require.Equal(t, name, outcomes[outcome].String())
+	}
+	require.True(t, strings.HasSuffix(v1.ComputeLinkedPodReply_Outcome_name[0], "_UNSPECIFIED"))
+}
