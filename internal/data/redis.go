@@ -8,6 +8,7 @@ package data
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/go-kratos/kratos/v2/log"
@@ -100,13 +101,9 @@ func (s *Store) pipelined(ctx context.Context, queue func(pipe redis.Pipeliner))
 		queue(pipe)
 		return nil
 	})
-	if err == nil {
+	told := slices.ContainsFunc(cmds, func(cmd redis.Cmder) bool { return cmd.Err() != nil })
+	if err == nil || told {
 		return nil
-	}
-	for _, cmd := range cmds {
-		if cmd.Err() != nil {
-			return nil
-		}
 	}
 	return readError(ctx, err)
 }
@@ -138,7 +135,7 @@ func (s *Store) Start(ctx context.Context) error {
 	defer cancel()
 	if err := s.Check(ctx); err != nil {
 		s.log.Errorf("the store is not ready, podlink starts without it: %v", err)
-		return nil //nolint:nilerr // As said.
+		return nil
 	}
 	s.log.Info("the store is ready: every script passed its self-test")
 	return nil

@@ -90,7 +90,7 @@ func freePort(tb testing.TB) int {
 	if err != nil {
 		tb.Fatalf("no free port: %v", err)
 	}
-	defer listener.Close() //nolint:errcheck // It has carried nothing.
+	defer listener.Close()
 	return listener.Addr().(*net.TCPAddr).Port
 }
 
@@ -121,7 +121,7 @@ func (s *Server) start() error {
 // answers waits until the server replies to PING, be it that it wants a password first.
 func (s *Server) answers(p *process) error {
 	client := redis.NewClient(s.options())
-	defer client.Close() //nolint:errcheck // Nothing is lost with it.
+	defer client.Close()
 	deadline := time.Now().Add(startLimit)
 	for {
 		err := client.Ping(context.Background()).Err()
