@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"regexp"
 	"sync"
 	"testing"
 	"time"
@@ -22,6 +21,7 @@ import (
 	"podlink/internal/biz"
 	"podlink/internal/conf"
 	"podlink/internal/logging"
+	"podlink/test/logwatch"
 	"podlink/test/redistest"
 )
 
@@ -34,7 +34,7 @@ type testApp struct {
 	http  string // base URL of the API
 	admin string // base URL of the admin listener
 	grpc  *grpc.ClientConn
-	log   *logBuffer
+	log   *logwatch.Log
 	stop  func() error
 }
 
@@ -69,7 +69,7 @@ func startWired(
 	}
 	require.NoError(t, config.Validate())
 
-	a := &testApp{log: new(logBuffer)}
+	a := &testApp{log: new(logwatch.Log)}
 	logger := log.With(logging.New(config.Log, a.log), "trace_id", tracing.TraceID())
 	log.SetLogger(logger) // Kratos' servers write their addresses to the global one.
 	limits := biz.Limits{MaxBatch: int(config.Limits.MaxBatch)}
@@ -79,10 +79,10 @@ func startWired(
 	ended := make(chan error, 1)
 	go func() { ended <- app.Run() }()
 
-	a.log.wait(t, `the store is (ready|not ready)`) // Else the self-test would be among what a test does and sees.
-	a.http = "http://" + a.log.listening(t, `\[HTTP\]`)
-	a.admin = "http://" + a.log.listening(t, `\[admin\]`)
-	a.grpc, err = grpc.NewClient(a.log.listening(t, `\[gRPC\]`), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	a.log.Wait(t, `the store is (ready|not ready)`) // Else the self-test would be among what a test does and sees.
+	a.http = "http://" + a.log.Listening(t, "HTTP")
+	a.admin = "http://" + a.log.Listening(t, "admin")
+	a.grpc, err = grpc.NewClient(a.log.Listening(t, "gRPC"), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	require.NoError(t, err)
 	a.stop = sync.OnceValue(func() error {
 		defer cleanup()
@@ -120,40 +120,4 @@ func (a *testApp) do(t testing.TB, method, path, body string) (int, string) {
 	text, err := io.ReadAll(response.Body)
 	require.NoError(t, err)
 	return response.StatusCode, string(text)
-}
-
-// logBuffer is what podlink has logged so far.
-type logBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
-}
-
-// listening waits for the line that tells where a server listens.
-func (b *logBuffer) listening(t testing.TB, server string) string {
-	t.Helper()
-	return b.wait(t, server+` server listening on: ([0-9.:]+)`)
-}
-
-// wait waits for a line that matches, and returns the text of its group.
-func (b *logBuffer) wait(t testing.TB, pattern string) string {
-	t.Helper()
-	line := regexp.MustCompile(pattern)
-	var found []string
-	require.Eventually(t, func() bool {
-		found = line.FindStringSubmatch(b.String())
-		return found != nil
-	}, 10*time.Second, 5*time.Millisecond, "no line %q", line)
-	return found[1]
 }

@@ -29,6 +29,7 @@ import (
 	"podlink/internal/logging"
 	"podlink/internal/server"
 	"podlink/internal/service"
+	"podlink/test/logwatch"
 	"podlink/test/redistest"
 )
 
@@ -277,7 +278,7 @@ func requireNoLeak(t testing.TB, p problem, addr string) {
 // requireLogged wants the request's line in the log: an error with its cause for a 5xx, else for debugging only.
 func (a *testApp) requireLogged(t testing.TB, trace string, over via, p provocation) {
 	t.Helper()
-	line := a.log.line(trace)
+	line := a.logLine(trace)
 	require.NotNil(t, line, "no line has the caller's trace id")
 	require.Equal(t, "request failed", line["msg"])
 	require.Equal(t, p.reason.String(), line["reason"])
@@ -293,9 +294,9 @@ func (a *testApp) requireLogged(t testing.TB, trace string, over via, p provocat
 	require.Contains(t, line["cause"], p.cause)
 }
 
-// line returns the first line with the trace id, nil without one.
-func (b *logBuffer) line(trace string) map[string]any {
-	for text := range strings.Lines(b.String()) {
+// logLine returns the first line with the trace id, nil without one.
+func (a *testApp) logLine(trace string) map[string]any {
+	for text := range strings.Lines(a.log.String()) {
 		var line map[string]any
 		if strings.Contains(text, trace) && json.Unmarshal([]byte(text), &line) == nil && line["trace_id"] == trace {
 			return line
@@ -344,8 +345,8 @@ func TestCallersThatLeave(t *testing.T) {
 			left.Stop()
 			cancel()
 			require.True(t, errors.Is(err, context.Canceled) || got.code == codes.Canceled, "%v %v", err, got)
-			require.Eventually(t, func() bool { return a.log.line(got.trace) != nil }, 5*time.Second, 10*time.Millisecond)
-			line := a.log.line(got.trace)
+			require.Eventually(t, func() bool { return a.logLine(got.trace) != nil }, 5*time.Second, 10*time.Millisecond)
+			line := a.logLine(got.trace)
 			require.Equal(t, reason.String(), line["reason"], "%s over %s: %v", name, over, line)
 			require.EqualValues(t, public[reason].http, line["code"])
 		}
@@ -388,7 +389,7 @@ func TestChain(t *testing.T) {
 		"panic with nil":      {func(context.Context, any) (any, error) { panic(nil) }, v1.ErrorReason_INTERNAL, "panic"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			lines := new(logBuffer)
+			lines := new(logwatch.Log)
 			logger := logging.New(&conf.Log{Level: "debug", Format: "json"}, lines)
 			chain := server.NewChain(server.NewTracerProvider(), metrics, logger)
 			_, err := middleware.Chain(chain...)(row.handle)(t.Context(), nil)

@@ -2,20 +2,19 @@
 package e2e
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"podlink/test/logwatch"
 )
 
 // root is the top of the repository, as seen from this package.
@@ -48,7 +47,7 @@ func buildAndRun(m *testing.M) int {
 // process is a running podlink.
 type process struct {
 	cmd               *exec.Cmd
-	log               *output
+	log               *logwatch.Log
 	started           time.Time
 	http, grpc, admin string // addresses
 	exited            chan struct{}
@@ -57,7 +56,7 @@ type process struct {
 // start runs podlink with the shipped configuration on free ports, and waits until it listens. Env overrides keys.
 func start(t *testing.T, env ...string) *process {
 	t.Helper()
-	p := &process{log: new(output), exited: make(chan struct{})}
+	p := &process{log: new(logwatch.Log), exited: make(chan struct{})}
 	p.cmd = exec.Command(binary, "-conf", "configs/config.yaml")
 	p.cmd.Dir = root
 	p.cmd.Stderr = p.log
@@ -77,22 +76,10 @@ func start(t *testing.T, env ...string) *process {
 			t.Logf("podlink's log:\n%s", p.log)
 		}
 	})
-	p.http = p.listening(t, `\[HTTP\]`)
-	p.grpc = p.listening(t, `\[gRPC\]`)
-	p.admin = p.listening(t, `\[admin\]`)
+	p.http = p.log.Listening(t, "HTTP")
+	p.grpc = p.log.Listening(t, "gRPC")
+	p.admin = p.log.Listening(t, "admin")
 	return p
-}
-
-// listening waits for the line that tells where a server listens.
-func (p *process) listening(t *testing.T, server string) string {
-	t.Helper()
-	line := regexp.MustCompile(server + ` server listening on: ([0-9.:]+)`)
-	var found []string
-	require.Eventually(t, func() bool {
-		found = line.FindStringSubmatch(p.log.String())
-		return found != nil
-	}, 10*time.Second, time.Millisecond, "no line %q in:\n%s", line, p.log)
-	return found[1]
 }
 
 // ready asks /readyz, and returns the status and the reason.
@@ -116,22 +103,4 @@ func (p *process) stop(t *testing.T) int {
 		require.Fail(t, "podlink does not stop")
 	}
 	return p.cmd.ProcessState.ExitCode()
-}
-
-// output collects what a process writes.
-type output struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
 }
