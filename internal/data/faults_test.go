@@ -135,27 +135,23 @@ func TestDriverRepeatsOtherCommands(t *testing.T) {
 }
 
 // TestPausedRedis: a call ends with its context when Redis does not answer.
-func TestPausedRedis(t *testing.T) {
+func TestPausedRedis(t *testing.T) { onEachRedis(t, testPausedRedis) }
+
+func testPausedRedis(t *testing.T, store *Store, server *redistest.Server) {
 	const limit, tolerance = 300 * time.Millisecond, 100 * time.Millisecond
-	server := redistest.Start(t)
-	store := openStore(t, on(server.Addr()))
 	repos := reposOf(store)
 	populate(t, store)
 
-	t.Run("a mutation that was sent", func(t *testing.T) {
-		server.Pause()
-		defer server.Resume()
-		err := second(repos.Links.Set(limited(t, limit), populated.link(), 5, biz.Forever, nil))
-		require.ErrorIs(t, err, biz.ErrOutcomeUnknown)
-	})
-	t.Run("it may have been carried out", func(t *testing.T) {
-		require.Eventually(t, func() bool {
-			link, err := repos.Links.Get(t.Context(), populated.link())
-			return err == nil && link.Pod == 5
-		}, 2*time.Second, 10*time.Millisecond)
-	})
+	server.Pause()
+	err := second(repos.Links.Set(limited(t, limit), populated.link(), 5, biz.Forever, nil))
+	server.Resume()
+	require.ErrorIs(t, err, biz.ErrOutcomeUnknown, "it was sent")
+	require.Eventually(t, func() bool {
+		link, err := repos.Links.Get(t.Context(), populated.link())
+		return err == nil && link.Pod == 5
+	}, 2*time.Second, 10*time.Millisecond, "and carried out later")
 
-	// All at once: some on connections that stand, some on new ones.
+	// All calls at once: some on connections that stand, some on new ones.
 	results := make([]error, len(repoCalls))
 	took := make([]time.Duration, len(repoCalls))
 	server.Pause()
@@ -196,35 +192,23 @@ func requireOneOf(t *testing.T, err error, classes ...error) {
 
 // TestKilledRedis: what never reached Redis was certainly not carried out.
 func TestKilledRedis(t *testing.T) {
-	for name, open := range map[string]func(t *testing.T) (*Store, *redistest.Server){
-		"standalone": func(t *testing.T) (*Store, *redistest.Server) {
-			server := redistest.Start(t)
-			return openStore(t, on(server.Addr())), server
-		},
-		"cluster": func(t *testing.T) (*Store, *redistest.Server) {
-			cluster := redistest.StartCluster(t, 1)
-			return openStore(t, onCluster(cluster.Addrs())), cluster.Nodes()[0]
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			store, server := open(t)
-			repos := reposOf(store)
-			populate(t, store)
-			server.Kill()
-			for _, call := range repoCalls {
-				require.ErrorIs(t, call.do(t.Context(), repos, populated), biz.ErrStoreUnavailable, call.name)
-			}
-			require.Error(t, store.Check(t.Context()))
+	onEachRedis(t, func(t *testing.T, store *Store, server *redistest.Server) {
+		repos := reposOf(store)
+		populate(t, store)
+		server.Kill()
+		for _, call := range repoCalls {
+			require.ErrorIs(t, call.do(t.Context(), repos, populated), biz.ErrStoreUnavailable, call.name)
+		}
+		require.Error(t, store.Check(t.Context()))
 
-			server.Restart()
-			for _, call := range repoCalls {
-				require.Eventually(t, func() bool {
-					return known(call.do(t.Context(), repos, populated))
-				}, 2*time.Second, 10*time.Millisecond, call.name)
-			}
-			require.NoError(t, store.Check(t.Context()))
-		})
-	}
+		server.Restart()
+		for _, call := range repoCalls {
+			require.Eventually(t, func() bool {
+				return known(call.do(t.Context(), repos, populated))
+			}, 2*time.Second, 10*time.Millisecond, call.name)
+		}
+		require.NoError(t, store.Check(t.Context()))
+	})
 }
 
 // TestScriptFlush: a lost script cache goes unnoticed.
@@ -256,32 +240,33 @@ func TestScriptFlush(t *testing.T) {
 
 // TestCanceledCall: a caller that has left sends nothing.
 func TestCanceledCall(t *testing.T) {
-	server := redistest.Start(t)
-	direct := server.Client(t)
-	store := openStore(t, on(server.Addr()))
-	populate(t, store)
-	before := executions(t, direct)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	for _, call := range repoCalls {
-		require.ErrorIs(t, call.do(ctx, reposOf(store), populated), biz.ErrCanceled, call.name)
-	}
-	require.Equal(t, before, executions(t, direct))
+	onEachRedis(t, func(t *testing.T, store *Store, server *redistest.Server) {
+		populate(t, store)
+		direct := server.Client(t)
+		before := executions(t, direct)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		for _, call := range repoCalls {
+			require.ErrorIs(t, call.do(ctx, reposOf(store), populated), biz.ErrCanceled, call.name)
+		}
+		require.Equal(t, before, executions(t, direct))
+	})
 }
 
 // TestExpiredCall: a deadline that is over before the call is sent.
 func TestExpiredCall(t *testing.T) {
-	store := openStore(t, on(redistest.Start(t).Addr()))
-	populate(t, store)
-	ctx, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
-	defer cancel()
-	for _, call := range repoCalls {
-		want := biz.ErrDeadlineExceeded
-		if call.mutation() {
-			want = biz.ErrStoreUnavailable // Certainly not carried out.
+	onEachRedis(t, func(t *testing.T, store *Store, _ *redistest.Server) {
+		populate(t, store)
+		ctx, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
+		defer cancel()
+		for _, call := range repoCalls {
+			want := biz.ErrDeadlineExceeded
+			if call.mutation() {
+				want = biz.ErrStoreUnavailable // Certainly not carried out.
+			}
+			require.ErrorIs(t, call.do(ctx, reposOf(store), populated), want, call.name)
 		}
-		require.ErrorIs(t, call.do(ctx, reposOf(store), populated), want, call.name)
-	}
+	})
 }
 
 // TestBusyPool: a call that gets no connection was not carried out.

@@ -72,6 +72,18 @@ func onEachStore(t *testing.T, run func(t *testing.T, store *Store)) {
 	}
 }
 
+// onEachRedis runs a test on a server, and on a cluster of one node: the driver takes different ways to them.
+func onEachRedis(t *testing.T, run func(t *testing.T, store *Store, server *redistest.Server)) {
+	t.Run("standalone", func(t *testing.T) {
+		server := redistest.Start(t)
+		run(t, openStore(t, on(server.Addr())), server)
+	})
+	t.Run("cluster", func(t *testing.T) {
+		cluster := redistest.StartCluster(t, 1)
+		run(t, openStore(t, onCluster(cluster.Addrs())), cluster.Nodes()[0])
+	})
+}
+
 // content is a key: what it holds, and whether it has a TTL. Times to live run, so their amount is none of it.
 type content struct {
 	kind   string
