@@ -203,9 +203,10 @@ func TestKilledRedis(t *testing.T) {
 
 		server.Restart()
 		for _, call := range repoCalls {
+			// A node of a cluster refuses all calls for two seconds after its start.
 			require.Eventually(t, func() bool {
 				return known(call.do(t.Context(), repos, populated))
-			}, 2*time.Second, 10*time.Millisecond, call.name)
+			}, 4*time.Second, 10*time.Millisecond, call.name)
 		}
 		require.NoError(t, store.Check(t.Context()))
 	})

@@ -61,10 +61,14 @@ func testExpiry(t *testing.T, s suite) {
 		"Compute that judged it": func(e *env, expired biz.Link) {
 			e.createdAfter(expired, demanded)(e.Links.Compute(e.Context(), e.key(), expired.Pod, demanded, expired.Epoch))
 		},
-		"Remove":                func(e *env, _ biz.Link) { e.notThere(e.Links.Remove(e.Context(), e.key(), 0, nil)) },
-		"Remove and keep":       func(e *env, _ biz.Link) { e.notThere(e.Links.Remove(e.Context(), e.key(), kept, nil)) },
-		"RemoveWithID":          func(e *env, l biz.Link) { e.notThere(e.Links.RemoveWithID(e.Context(), e.key(), l.Pod, 0)) },
-		"RemoveWithID and keep": func(e *env, l biz.Link) { e.notThere(e.Links.RemoveWithID(e.Context(), e.key(), l.Pod, kept)) },
+		"Remove":          func(e *env, _ biz.Link) { e.notThere(e.Links.Remove(e.Context(), e.key(), 0, nil)) },
+		"Remove and keep": func(e *env, _ biz.Link) { e.notThere(e.Links.Remove(e.Context(), e.key(), kept, nil)) },
+		"RemoveWithID": func(e *env, expired biz.Link) {
+			e.notThere(e.Links.RemoveWithID(e.Context(), e.key(), expired.Pod, 0))
+		},
+		"RemoveWithID and keep": func(e *env, expired biz.Link) {
+			e.notThere(e.Links.RemoveWithID(e.Context(), e.key(), expired.Pod, kept))
+		},
 	} {
 		for variant, neighbour := range map[string]biz.TTL{"alone": biz.Gone, "next to a persistent link": biz.Forever} {
 			s.test(t, "absent for/"+name+"/"+variant, func(e *env) {

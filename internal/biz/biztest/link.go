@@ -38,7 +38,9 @@ func testLinks(t *testing.T, s suite) {
 				}
 				e.take([]step{mutation})
 				for _, link := range others {
-					e.stands(link)
+					got, err := e.Links.Get(e.Context(), link.Key)
+					require.NoError(e, err)
+					e.same(link, got)
 				}
 			})
 		}
