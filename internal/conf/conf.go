@@ -42,6 +42,7 @@ func Default() *Bootstrap {
 			DialTimeout:  durationpb.New(500 * time.Millisecond),
 			ReadTimeout:  durationpb.New(500 * time.Millisecond),
 			WriteTimeout: durationpb.New(500 * time.Millisecond),
+			Tls:          &Data_TLS{},
 		}},
 		State:  &State{PodTtl: durationpb.New(30 * time.Second)},
 		Limits: &Limits{MaxBatch: 1000},
@@ -121,6 +122,13 @@ func (v *violations) redis(c *Data_Redis) {
 	}
 	if c.GetUsername() != "" && c.GetPassword() == "" {
 		v.add("data.redis.password", "is required with a username")
+	}
+	if tls := c.GetTls(); tls.GetEnabled() && c.GetMode() == ModeEmbedded {
+		v.add("data.redis.tls.enabled", "must be false with mode embedded")
+	} else if (tls.GetCertFile() == "") != (tls.GetKeyFile() == "") {
+		v.add("data.redis.tls", "must have both cert_file and key_file, or neither")
+	} else if !tls.GetEnabled() && tls.GetCaFile()+tls.GetCertFile()+tls.GetServerName() != "" {
+		v.add("data.redis.tls.enabled", "must be true where another key of data.redis.tls is set, else the connection is in plaintext")
 	}
 	v.between("data.redis.db", c.GetDb(), 0, 1<<16)
 	if !prefixPattern.MatchString(c.GetPrefix()) {

@@ -568,6 +568,7 @@ type Data_Redis struct {
 	ReadTimeout   *durationpb.Duration   `protobuf:"bytes,12,opt,name=read_timeout,json=readTimeout,proto3" json:"read_timeout,omitempty"`
 	WriteTimeout  *durationpb.Duration   `protobuf:"bytes,13,opt,name=write_timeout,json=writeTimeout,proto3" json:"write_timeout,omitempty"`
 	AllowEviction bool                   `protobuf:"varint,14,opt,name=allow_eviction,json=allowEviction,proto3" json:"allow_eviction,omitempty"`
+	Tls           *Data_TLS              `protobuf:"bytes,15,opt,name=tls,proto3" json:"tls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -700,6 +701,89 @@ func (x *Data_Redis) GetAllowEviction() bool {
 	return false
 }
 
+func (x *Data_Redis) GetTls() *Data_TLS {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
+type Data_TLS struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Enabled       bool                   `protobuf:"varint,1,opt,name=enabled,proto3" json:"enabled,omitempty"`
+	CaFile        string                 `protobuf:"bytes,2,opt,name=ca_file,json=caFile,proto3" json:"ca_file,omitempty"`
+	CertFile      string                 `protobuf:"bytes,3,opt,name=cert_file,json=certFile,proto3" json:"cert_file,omitempty"`
+	KeyFile       string                 `protobuf:"bytes,4,opt,name=key_file,json=keyFile,proto3" json:"key_file,omitempty"`
+	ServerName    string                 `protobuf:"bytes,5,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Data_TLS) Reset() {
+	*x = Data_TLS{}
+	mi := &file_conf_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Data_TLS) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Data_TLS) ProtoMessage() {}
+
+func (x *Data_TLS) ProtoReflect() protoreflect.Message {
+	mi := &file_conf_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Data_TLS.ProtoReflect.Descriptor instead.
+func (*Data_TLS) Descriptor() ([]byte, []int) {
+	return file_conf_proto_rawDescGZIP(), []int{2, 1}
+}
+
+func (x *Data_TLS) GetEnabled() bool {
+	if x != nil {
+		return x.Enabled
+	}
+	return false
+}
+
+func (x *Data_TLS) GetCaFile() string {
+	if x != nil {
+		return x.CaFile
+	}
+	return ""
+}
+
+func (x *Data_TLS) GetCertFile() string {
+	if x != nil {
+		return x.CertFile
+	}
+	return ""
+}
+
+func (x *Data_TLS) GetKeyFile() string {
+	if x != nil {
+		return x.KeyFile
+	}
+	return ""
+}
+
+func (x *Data_TLS) GetServerName() string {
+	if x != nil {
+		return x.ServerName
+	}
+	return ""
+}
+
 var File_conf_proto protoreflect.FileDescriptor
 
 const file_conf_proto_rawDesc = "" +
@@ -727,9 +811,9 @@ const file_conf_proto_rawDesc = "" +
 	"\x04addr\x18\x01 \x01(\tR\x04addr\x1al\n" +
 	"\x04Stop\x12/\n" +
 	"\x05drain\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05drain\x123\n" +
-	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\xcf\x04\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x8d\x06\n" +
 	"\x04Data\x12.\n" +
-	"\x05redis\x18\x01 \x01(\v2\x18.podlink.conf.Data.RedisR\x05redis\x1a\x96\x04\n" +
+	"\x05redis\x18\x01 \x01(\v2\x18.podlink.conf.Data.RedisR\x05redis\x1a\xc0\x04\n" +
 	"\x05Redis\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\tR\x04mode\x12\x14\n" +
 	"\x05addrs\x18\x02 \x03(\tR\x05addrs\x12\x1f\n" +
@@ -746,7 +830,15 @@ const file_conf_proto_rawDesc = "" +
 	"\fdial_timeout\x18\v \x01(\v2\x19.google.protobuf.DurationR\vdialTimeout\x12<\n" +
 	"\fread_timeout\x18\f \x01(\v2\x19.google.protobuf.DurationR\vreadTimeout\x12>\n" +
 	"\rwrite_timeout\x18\r \x01(\v2\x19.google.protobuf.DurationR\fwriteTimeout\x12%\n" +
-	"\x0eallow_eviction\x18\x0e \x01(\bR\rallowEviction\";\n" +
+	"\x0eallow_eviction\x18\x0e \x01(\bR\rallowEviction\x12(\n" +
+	"\x03tls\x18\x0f \x01(\v2\x16.podlink.conf.Data.TLSR\x03tls\x1a\x91\x01\n" +
+	"\x03TLS\x12\x18\n" +
+	"\aenabled\x18\x01 \x01(\bR\aenabled\x12\x17\n" +
+	"\aca_file\x18\x02 \x01(\tR\x06caFile\x12\x1b\n" +
+	"\tcert_file\x18\x03 \x01(\tR\bcertFile\x12\x19\n" +
+	"\bkey_file\x18\x04 \x01(\tR\akeyFile\x12\x1f\n" +
+	"\vserver_name\x18\x05 \x01(\tR\n" +
+	"serverName\";\n" +
 	"\x05State\x122\n" +
 	"\apod_ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x06podTtl\"%\n" +
 	"\x06Limits\x12\x1b\n" +
@@ -767,7 +859,7 @@ func file_conf_proto_rawDescGZIP() []byte {
 	return file_conf_proto_rawDescData
 }
 
-var file_conf_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_conf_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_conf_proto_goTypes = []any{
 	(*Bootstrap)(nil),           // 0: podlink.conf.Bootstrap
 	(*Server)(nil),              // 1: podlink.conf.Server
@@ -780,7 +872,8 @@ var file_conf_proto_goTypes = []any{
 	(*Server_Admin)(nil),        // 8: podlink.conf.Server.Admin
 	(*Server_Stop)(nil),         // 9: podlink.conf.Server.Stop
 	(*Data_Redis)(nil),          // 10: podlink.conf.Data.Redis
-	(*durationpb.Duration)(nil), // 11: google.protobuf.Duration
+	(*Data_TLS)(nil),            // 11: podlink.conf.Data.TLS
+	(*durationpb.Duration)(nil), // 12: google.protobuf.Duration
 }
 var file_conf_proto_depIdxs = []int32{
 	1,  // 0: podlink.conf.Bootstrap.server:type_name -> podlink.conf.Server
@@ -793,20 +886,21 @@ var file_conf_proto_depIdxs = []int32{
 	8,  // 7: podlink.conf.Server.admin:type_name -> podlink.conf.Server.Admin
 	9,  // 8: podlink.conf.Server.stop:type_name -> podlink.conf.Server.Stop
 	10, // 9: podlink.conf.Data.redis:type_name -> podlink.conf.Data.Redis
-	11, // 10: podlink.conf.State.pod_ttl:type_name -> google.protobuf.Duration
-	11, // 11: podlink.conf.Server.HTTP.timeout:type_name -> google.protobuf.Duration
-	11, // 12: podlink.conf.Server.GRPC.timeout:type_name -> google.protobuf.Duration
-	11, // 13: podlink.conf.Server.Stop.drain:type_name -> google.protobuf.Duration
-	11, // 14: podlink.conf.Server.Stop.timeout:type_name -> google.protobuf.Duration
-	11, // 15: podlink.conf.Data.Redis.pool_timeout:type_name -> google.protobuf.Duration
-	11, // 16: podlink.conf.Data.Redis.dial_timeout:type_name -> google.protobuf.Duration
-	11, // 17: podlink.conf.Data.Redis.read_timeout:type_name -> google.protobuf.Duration
-	11, // 18: podlink.conf.Data.Redis.write_timeout:type_name -> google.protobuf.Duration
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	12, // 10: podlink.conf.State.pod_ttl:type_name -> google.protobuf.Duration
+	12, // 11: podlink.conf.Server.HTTP.timeout:type_name -> google.protobuf.Duration
+	12, // 12: podlink.conf.Server.GRPC.timeout:type_name -> google.protobuf.Duration
+	12, // 13: podlink.conf.Server.Stop.drain:type_name -> google.protobuf.Duration
+	12, // 14: podlink.conf.Server.Stop.timeout:type_name -> google.protobuf.Duration
+	12, // 15: podlink.conf.Data.Redis.pool_timeout:type_name -> google.protobuf.Duration
+	12, // 16: podlink.conf.Data.Redis.dial_timeout:type_name -> google.protobuf.Duration
+	12, // 17: podlink.conf.Data.Redis.read_timeout:type_name -> google.protobuf.Duration
+	12, // 18: podlink.conf.Data.Redis.write_timeout:type_name -> google.protobuf.Duration
+	11, // 19: podlink.conf.Data.Redis.tls:type_name -> podlink.conf.Data.TLS
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_conf_proto_init() }
@@ -820,7 +914,7 @@ func file_conf_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_conf_proto_rawDesc), len(file_conf_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -98,7 +98,9 @@ func TestEnvironmentOverridesEveryKey(t *testing.T) {
 		"data.redis.pool_size": "7", "data.redis.min_idle_conns": "6", "data.redis.pool_timeout": "5ms",
 		"data.redis.dial_timeout": "6ms", "data.redis.read_timeout": "7ms", "data.redis.write_timeout": "8ms",
 		"data.redis.allow_eviction": "true",
-		"state.pod_ttl":             "9s", "limits.max_batch": "10", "log.level": "error", "log.format": "console",
+		"data.redis.tls.enabled":    "true", "data.redis.tls.ca_file": "ca", "data.redis.tls.cert_file": "cert",
+		"data.redis.tls.key_file": "key", "data.redis.tls.server_name": "redis",
+		"state.pod_ttl": "9s", "limits.max_batch": "10", "log.level": "error", "log.format": "console",
 	}
 	paths := keys(Default().ProtoReflect(), "")
 	require.Len(t, values, len(paths), "a key has no row here: %v", paths)
@@ -182,6 +184,9 @@ func TestContradictions(t *testing.T) {
 		"empty prefix":                {"data: {redis: {prefix: \"\"}}", "data.redis.prefix must be"},
 		"empty pool":                  {"data: {redis: {pool_size: 0}}", "data.redis.pool_size must be from 1"},
 		"more idle than there may be": {"data: {redis: {pool_size: 1}}", "data.redis.min_idle_conns must be from 0 to 1, is 2"},
+		"TLS to the embedded store":   {"data: {redis: {tls: {enabled: true}}}", "data.redis.tls.enabled must be false with mode embedded"},
+		"certificate without key":     {"data: {redis: {mode: standalone, tls: {enabled: true, cert_file: c}}}", "data.redis.tls must have both cert_file and key_file"},
+		"authority without TLS":       {"data: {redis: {mode: standalone, tls: {ca_file: c}}}", "data.redis.tls.enabled must be true"},
 		"ttl below a second":          {"state: {pod_ttl: 100ms}", "state.pod_ttl must be from 1s"},
 		"ttl of broken seconds":       {"state: {pod_ttl: 1500ms}", "state.pod_ttl must be whole seconds, is 1.5s"},
 		"no batch":                    {"limits: {max_batch: 0}", "limits.max_batch must be from 1"},

@@ -47,15 +47,19 @@ func NewStore(c *conf.Data, logger log.Logger) (*Store, func(), error) {
 			embedded.close()
 		}, nil
 	}
+	universal := options(settings)
+	var err error
+	if universal.TLSConfig, err = tlsConfig(settings.GetTls()); err != nil {
+		return nil, nil, err
+	}
 	store.durable = settings
-	store.client = newClient(settings)
+	store.client = newClient(settings.GetMode(), universal)
 	return store, func() { _ = store.client.Close() }, nil
 }
 
 // newClient returns the client for the mode; everything behind it is the same for all of them.
-func newClient(settings *conf.Data_Redis) redis.UniversalClient {
-	universal := options(settings)
-	switch settings.GetMode() {
+func newClient(mode string, universal *redis.UniversalOptions) redis.UniversalClient {
+	switch mode {
 	case conf.ModeSentinel:
 		return redis.NewFailoverClient(universal.Failover())
 	case conf.ModeCluster:
