@@ -1,6 +1,7 @@
 -- statefulSetWorkload stores the state of a workload, as of now.
 --
 -- Needs:   value
+-- Needs:   text
 -- Access:  write
 -- KEYS[1]: podlink:workload:<namespace>:<service>
 -- ARGV[1]: state

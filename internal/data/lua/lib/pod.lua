@@ -7,6 +7,7 @@
 -- Numbers over 14 digits are written with string.format.
 --
 -- Needs:   value
+-- Needs:   text
 
 local READY, DENY_NEW = '0', '1'
 local MARK = 'reported'
