@@ -48,18 +48,22 @@ func (t *selfTest) forget() { t.ok.Store(false) }
 
 // loadScripts puts every script into the script cache, in a cluster on every primary.
 func (s *Store) loadScripts(ctx context.Context) error {
-	load := func(ctx context.Context, client redis.Cmdable) error {
+	return s.onPrimaries(ctx, func(ctx context.Context, client redis.Cmdable) error {
 		for _, sc := range scripts {
 			if err := client.ScriptLoad(ctx, sc.source).Err(); err != nil {
 				return fmt.Errorf("script %s can't be loaded: %w", sc.name, err)
 			}
 		}
 		return nil
-	}
+	})
+}
+
+// onPrimaries calls do with every server that takes writes: the one there is, or each primary of a cluster.
+func (s *Store) onPrimaries(ctx context.Context, do func(context.Context, redis.Cmdable) error) error {
 	if cluster, ok := s.client.(*redis.ClusterClient); ok {
-		return cluster.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error { return load(ctx, node) })
+		return cluster.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error { return do(ctx, node) })
 	}
-	return load(ctx, s.client)
+	return do(ctx, s.client)
 }
 
 // selfTestStep runs one script and expects a status.
@@ -132,7 +136,7 @@ var errReplica = errors.New("redis is a replica, and takes no writes")
 // checkServers looks at what only the servers know of themselves, in a cluster at every primary. INFO says it, which
 // managed Redis allows where it denies CONFIG.
 func (s *Store) checkServers(ctx context.Context) error {
-	check := func(ctx context.Context, client redis.Cmdable) error {
+	return s.onPrimaries(ctx, func(ctx context.Context, client redis.Cmdable) error {
 		role, err := askInfo(ctx, client, "replication", "role")
 		if err != nil {
 			return err
@@ -149,11 +153,7 @@ func (s *Store) checkServers(ctx context.Context) error {
 			return fmt.Errorf("%w; it is %q", errEviction, policy)
 		}
 		return nil
-	}
-	if cluster, ok := s.client.(*redis.ClusterClient); ok {
-		return cluster.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error { return check(ctx, node) })
-	}
-	return check(ctx, s.client)
+	})
 }
 
 func askInfo(ctx context.Context, client redis.Cmdable, section, key string) (string, error) {

@@ -74,6 +74,14 @@ func shorten(name string) string {
 	return name
 }
 
+// fieldNamed finds a field by either of its spellings, podId or pod_id; nil when there is none.
+func fieldNamed(message protoreflect.MessageDescriptor, name string) protoreflect.FieldDescriptor {
+	if field := message.Fields().ByJSONName(name); field != nil {
+		return field
+	}
+	return message.Fields().ByTextName(name)
+}
+
 // decodeBody reads the JSON body into m. No body is an empty one.
 func decodeBody(r *http.Request, m protoreflect.Message) error {
 	body, err := io.ReadAll(r.Body)
@@ -124,10 +132,7 @@ func explainJSON(body []byte, message protoreflect.MessageDescriptor, typ protor
 		return invalid("body", "must be a JSON object")
 	}
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
-		field := message.Fields().ByJSONName(name)
-		if field == nil {
-			field = message.Fields().ByTextName(name)
-		}
+		field := fieldNamed(message, name)
 		if field == nil {
 			return invalid(name, "is not a field of this request")
 		}
@@ -155,10 +160,7 @@ func repeatedName(body []byte, message protoreflect.MessageDescriptor) string {
 		if err != nil || !isName {
 			return ""
 		}
-		field := message.Fields().ByJSONName(name)
-		if field == nil {
-			field = message.Fields().ByTextName(name)
-		}
+		field := fieldNamed(message, name)
 		if field == nil {
 			return name
 		}
@@ -209,10 +211,7 @@ func decodeQuery(r *http.Request, m protoreflect.Message) error {
 	}
 	inPath := mux.Vars(r)
 	for _, name := range slices.Sorted(maps.Keys(query)) {
-		field := m.Descriptor().Fields().ByJSONName(name)
-		if field == nil {
-			field = m.Descriptor().Fields().ByTextName(name)
-		}
+		field := fieldNamed(m.Descriptor(), name)
 		if field == nil {
 			return invalid(name, "is not a parameter of this request")
 		}

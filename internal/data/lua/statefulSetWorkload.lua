@@ -1,6 +1,7 @@
 -- statefulSetWorkload stores the state of a workload, as of now.
 --
 -- Needs:   value
+-- Needs:   clock
 -- Needs:   text
 -- Access:  write
 -- KEYS[1]: podlink:workload:<namespace>:<service>
@@ -15,7 +16,6 @@ if state or updated then
   if not ours then return redis.error_reply('CORRUPT workload') end
 end
 
-local time = redis.call('TIME')
-local update = string.format('%.0f', math.floor((time[1] * 1000000 + time[2]) / 1000))
+local update = digits(now_ms())
 redis.call('HSET', KEYS[1], 'state', ARGV[1], 'update_ms', update)
 return {'STORED', update}

@@ -5,31 +5,13 @@
 -- The expiry in the field decides, to the millisecond. The TTL of the key only sweeps up: the key carries one exactly
 -- when all its links are temporary, and it ends GRACE_MS after the last of them, so that it is never early.
 --
--- Epochs and expiries are written with string.format, because '..' would round them to 14 digits.
---
 -- Needs:   value
+-- Needs:   clock
 
 local GRACE_MS = 1000
 local FOREIGN = math.huge
 
 local key, service = KEYS[1], ARGV[1]
-
-local clock
-local function now_us()
-  if not clock then
-    local time = redis.call('TIME')
-    clock = time[1] * 1000000 + time[2]
-  end
-  return clock
-end
-
-local function now_ms()
-  return math.floor(now_us() / 1000)
-end
-
-local function digits(number)
-  return string.format('%.0f', number)
-end
 
 -- decode returns the link that a field's value stands for, nil when podlink did not write it.
 local function decode(value)

@@ -4,28 +4,14 @@
 -- of the report in ms since 1970. The field "reported" says that the service has reported, also when its last pod was
 -- removed.
 --
--- Numbers over 14 digits are written with string.format.
---
 -- Needs:   value
+-- Needs:   clock
 -- Needs:   text
 
 local READY, DENY_NEW = '0', '1'
 local MARK = 'reported'
 
 local key = KEYS[1]
-
-local clock
-local function now_ms()
-  if not clock then
-    local time = redis.call('TIME')
-    clock = math.floor((time[1] * 1000000 + time[2]) / 1000)
-  end
-  return clock
-end
-
-local function digits(number)
-  return string.format('%.0f', number)
-end
 
 -- decode returns the report that a field stands for, nil when podlink did not write it.
 local function decode(pod, value)

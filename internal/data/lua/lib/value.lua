@@ -8,3 +8,8 @@ local LARGEST_INT32 = 2147483647
 local function whole(digits, most)
   return #digits <= 16 and not string.find(digits, '^0%d') and tonumber(digits) <= most
 end
+
+-- digits writes a whole number; '..' would round it to 14 digits.
+local function digits(number)
+  return string.format('%.0f', number)
+end
