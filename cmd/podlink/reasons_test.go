@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	v1 "podlink/api/podlink/v1"
 	"podlink/internal/biz"
@@ -38,22 +39,23 @@ var public = map[v1.ErrorReason]struct {
 	http int
 	grpc codes.Code // OK: HTTP only
 }{
-	v1.ErrorReason_INVALID_ARGUMENT:       {http.StatusBadRequest, codes.InvalidArgument},
-	v1.ErrorReason_POD_NOT_FOUND:          {http.StatusNotFound, codes.NotFound},
-	v1.ErrorReason_WORKLOAD_NOT_FOUND:     {http.StatusNotFound, codes.NotFound},
-	v1.ErrorReason_EPOCH_MISMATCH:         {http.StatusConflict, codes.Aborted},
-	v1.ErrorReason_NO_AVAILABLE_POD:       {http.StatusServiceUnavailable, codes.Unavailable},
-	v1.ErrorReason_STORE_UNAVAILABLE:      {http.StatusServiceUnavailable, codes.Unavailable},
-	v1.ErrorReason_STORE_FULL:             {http.StatusServiceUnavailable, codes.Unavailable},
-	v1.ErrorReason_OUTCOME_UNKNOWN:        {http.StatusGatewayTimeout, codes.DeadlineExceeded},
-	v1.ErrorReason_DEADLINE_EXCEEDED:      {http.StatusGatewayTimeout, codes.DeadlineExceeded},
-	v1.ErrorReason_CANCELED:               {499, codes.Canceled},
-	v1.ErrorReason_STORE_DATA_CORRUPT:     {http.StatusInternalServerError, codes.Internal},
-	v1.ErrorReason_NOT_FOUND:              {http.StatusNotFound, codes.OK},
-	v1.ErrorReason_METHOD_NOT_ALLOWED:     {http.StatusMethodNotAllowed, codes.OK},
-	v1.ErrorReason_UNSUPPORTED_MEDIA_TYPE: {http.StatusUnsupportedMediaType, codes.OK},
-	v1.ErrorReason_BODY_TOO_LARGE:         {http.StatusRequestEntityTooLarge, codes.OK},
-	v1.ErrorReason_INTERNAL:               {http.StatusInternalServerError, codes.Internal},
+	v1.ErrorReason_INVALID_ARGUMENT:        {http.StatusBadRequest, codes.InvalidArgument},
+	v1.ErrorReason_POD_NOT_FOUND:           {http.StatusNotFound, codes.NotFound},
+	v1.ErrorReason_WORKLOAD_NOT_FOUND:      {http.StatusNotFound, codes.NotFound},
+	v1.ErrorReason_EPOCH_MISMATCH:          {http.StatusConflict, codes.Aborted},
+	v1.ErrorReason_NO_AVAILABLE_POD:        {http.StatusServiceUnavailable, codes.Unavailable},
+	v1.ErrorReason_STORE_UNAVAILABLE:       {http.StatusServiceUnavailable, codes.Unavailable},
+	v1.ErrorReason_STORE_FULL:              {http.StatusServiceUnavailable, codes.Unavailable},
+	v1.ErrorReason_OUTCOME_UNKNOWN:         {http.StatusGatewayTimeout, codes.DeadlineExceeded},
+	v1.ErrorReason_DEADLINE_EXCEEDED:       {http.StatusGatewayTimeout, codes.DeadlineExceeded},
+	v1.ErrorReason_CANCELED:                {499, codes.Canceled},
+	v1.ErrorReason_STORE_DATA_CORRUPT:      {http.StatusInternalServerError, codes.Internal},
+	v1.ErrorReason_NOT_FOUND:               {http.StatusNotFound, codes.OK},
+	v1.ErrorReason_METHOD_NOT_ALLOWED:      {http.StatusMethodNotAllowed, codes.OK},
+	v1.ErrorReason_UNSUPPORTED_MEDIA_TYPE:  {http.StatusUnsupportedMediaType, codes.OK},
+	v1.ErrorReason_BODY_TOO_LARGE:          {http.StatusRequestEntityTooLarge, codes.OK},
+	v1.ErrorReason_INTERNAL:                {http.StatusInternalServerError, codes.Internal},
+	v1.ErrorReason_REPLICATION_UNCONFIRMED: {http.StatusGatewayTimeout, codes.DeadlineExceeded},
 }
 
 // withoutSecurity are the reasons that come with security configured, which there is not yet.
@@ -107,6 +109,16 @@ func losing(t *testing.T, redis *redistest.Server) *testApp {
 	proxy := redistest.NewProxy(t, redis.Addr())
 	a := startApp(t, onRedis(redis), func(c *conf.Bootstrap) { c.Data.Redis.Addrs = []string{proxy.Addr()} })
 	proxy.LoseReplies(1)
+	return a
+}
+
+// withoutReplicas starts a podlink that waits for a replica on a server that has none, and holds a link.
+func withoutReplicas(t *testing.T, redis *redistest.Server) *testApp {
+	a := startApp(t, onRedis(redis), func(c *conf.Bootstrap) {
+		c.Data.Redis.WaitReplicas = 1
+		c.Data.Redis.WaitTimeout = durationpb.New(20 * time.Millisecond)
+	})
+	holding("podlink:link:ns:u1", "svc", "7 5 0")(t, redis)
 	return a
 }
 
@@ -194,6 +206,15 @@ var provocations = []provocation{
 	{
 		name: "stalled mutation", reason: v1.ErrorReason_OUTCOME_UNKNOWN, start: onStore(paused),
 		rpc: "RemoveLinkedPod", request: good["RemoveLinkedPod"], cause: "i/o timeout",
+	},
+	{
+		name: "link that no replica confirms", reason: v1.ErrorReason_REPLICATION_UNCONFIRMED, start: withoutReplicas,
+		rpc: "RemoveLinkedPod", request: good["RemoveLinkedPod"], cause: "0 of 1 replicas within 20ms",
+		metadata: map[string]string{"pod_id": "-1", "epoch": "0"},
+	},
+	{
+		name: "report that no replica confirms", reason: v1.ErrorReason_REPLICATION_UNCONFIRMED, start: withoutReplicas,
+		rpc: "SetServiceState", request: good["SetServiceState"], cause: "0 of 1 replicas within 20ms",
 	},
 	{
 		name: "stalled read", reason: v1.ErrorReason_DEADLINE_EXCEEDED, start: onStore(paused),

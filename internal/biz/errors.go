@@ -37,6 +37,21 @@ type InvalidArgumentError struct {
 // Error implements error.
 func (e *InvalidArgumentError) Error() string { return e.Field + " " + e.Detail }
 
+// UnconfirmedError says that a mutation was carried out, but that fewer replicas of the store than asked for have
+// confirmed it in time: should the store fail over now, the mutation may be lost.
+type UnconfirmedError struct {
+	Link  *Link // what stands after the mutation; nil when it was not on a link
+	Cause error // what the replicas have answered, for the log
+}
+
+// Error implements error.
+func (e *UnconfirmedError) Error() string {
+	return "carried out, but not confirmed by replicas: " + e.Cause.Error()
+}
+
+// Unwrap returns the cause.
+func (e *UnconfirmedError) Unwrap() error { return e.Cause }
+
 // EpochMismatchError says that a link's epoch is not the expected one; nothing has changed.
 type EpochMismatchError struct {
 	Current Link // what stands

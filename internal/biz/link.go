@@ -68,7 +68,8 @@ type LinkChange struct {
 // LinkRepo stores links.
 //
 // Every mutation must be one atomic step, must happen wholly or not at all, and must be sent to the store at most
-// once; ErrOutcomeUnknown when it was sent and its reply was lost. A link that has expired by the store's clock must
+// once; ErrOutcomeUnknown when it was sent and its reply was lost, *UnconfirmedError when it was carried out but is not
+// as durable as configured. A link that has expired by the store's clock must
 // be absent for every method, from the first millisecond on. Whenever a key gets an owner that it did not have before,
 // its epoch must be max(previous epoch + 1, the store's clock in µs). A read may be repeated by the repo.
 //
@@ -182,8 +183,8 @@ func (u *LinkUsecase) Compute(ctx context.Context, key LinkKey, ttl TTL) (Outcom
 		}
 		change, err := u.links.Compute(ctx, key, choice.Pod, ttl, link.Epoch)
 		switch {
-		case errors.Is(err, ErrOutcomeUnknown):
-			return 0, LinkChange{}, err // The link may stand: the reservation must count.
+		case errors.Is(err, ErrOutcomeUnknown), errors.As(err, new(*UnconfirmedError)):
+			return 0, LinkChange{}, err // The link stands, or may: the reservation must count.
 		case err == nil && change.Applied && change.Previous == NoPod:
 			return Created, change, nil
 		case err == nil && change.Applied:

@@ -42,6 +42,7 @@ func Default() *Bootstrap {
 			DialTimeout:  durationpb.New(500 * time.Millisecond),
 			ReadTimeout:  durationpb.New(500 * time.Millisecond),
 			WriteTimeout: durationpb.New(500 * time.Millisecond),
+			WaitTimeout:  durationpb.New(200 * time.Millisecond),
 			Tls:          &Data_TLS{},
 		}},
 		State:  &State{PodTtl: durationpb.New(30 * time.Second)},
@@ -122,6 +123,21 @@ func (v *violations) redis(c *Data_Redis) {
 	}
 	if c.GetUsername() != "" && c.GetPassword() == "" {
 		v.add("data.redis.password", "is required with a username")
+	}
+	if c.GetSentinelUsername() != "" && c.GetSentinelPassword() == "" {
+		v.add("data.redis.sentinel_password", "is required with a sentinel_username")
+	}
+	if c.GetMode() != ModeSentinel && c.GetSentinelPassword() != "" {
+		v.add("data.redis.sentinel_password", "is for mode sentinel only, mode is %s", c.GetMode())
+	}
+	v.between("data.redis.wait_replicas", c.GetWaitReplicas(), 0, 10)
+	if c.GetMode() == ModeEmbedded && c.GetWaitReplicas() != 0 {
+		v.add("data.redis.wait_replicas", "must be 0 with mode embedded, which has no replicas")
+	}
+	v.duration("data.redis.wait_timeout", c.GetWaitTimeout().AsDuration(), time.Millisecond, time.Minute)
+	if c.GetWaitReplicas() > 0 && c.GetWaitTimeout().AsDuration() >= c.GetReadTimeout().AsDuration() {
+		v.add("data.redis.wait_timeout", "must be below data.redis.read_timeout (%s), else the reply of Redis comes too late",
+			c.GetReadTimeout().AsDuration())
 	}
 	if tls := c.GetTls(); tls.GetEnabled() && c.GetMode() == ModeEmbedded {
 		v.add("data.redis.tls.enabled", "must be false with mode embedded")

@@ -553,24 +553,28 @@ func (x *Server_Stop) GetTimeout() *durationpb.Duration {
 }
 
 type Data_Redis struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Mode          string                 `protobuf:"bytes,1,opt,name=mode,proto3" json:"mode,omitempty"`
-	Addrs         []string               `protobuf:"bytes,2,rep,name=addrs,proto3" json:"addrs,omitempty"`
-	MasterName    string                 `protobuf:"bytes,3,opt,name=master_name,json=masterName,proto3" json:"master_name,omitempty"`
-	Username      string                 `protobuf:"bytes,4,opt,name=username,proto3" json:"username,omitempty"`
-	Password      string                 `protobuf:"bytes,5,opt,name=password,proto3" json:"password,omitempty"`
-	Db            int32                  `protobuf:"varint,6,opt,name=db,proto3" json:"db,omitempty"`
-	Prefix        string                 `protobuf:"bytes,7,opt,name=prefix,proto3" json:"prefix,omitempty"`
-	PoolSize      int32                  `protobuf:"varint,8,opt,name=pool_size,json=poolSize,proto3" json:"pool_size,omitempty"`
-	MinIdleConns  int32                  `protobuf:"varint,9,opt,name=min_idle_conns,json=minIdleConns,proto3" json:"min_idle_conns,omitempty"`
-	PoolTimeout   *durationpb.Duration   `protobuf:"bytes,10,opt,name=pool_timeout,json=poolTimeout,proto3" json:"pool_timeout,omitempty"`
-	DialTimeout   *durationpb.Duration   `protobuf:"bytes,11,opt,name=dial_timeout,json=dialTimeout,proto3" json:"dial_timeout,omitempty"`
-	ReadTimeout   *durationpb.Duration   `protobuf:"bytes,12,opt,name=read_timeout,json=readTimeout,proto3" json:"read_timeout,omitempty"`
-	WriteTimeout  *durationpb.Duration   `protobuf:"bytes,13,opt,name=write_timeout,json=writeTimeout,proto3" json:"write_timeout,omitempty"`
-	AllowEviction bool                   `protobuf:"varint,14,opt,name=allow_eviction,json=allowEviction,proto3" json:"allow_eviction,omitempty"`
-	Tls           *Data_TLS              `protobuf:"bytes,15,opt,name=tls,proto3" json:"tls,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Mode             string                 `protobuf:"bytes,1,opt,name=mode,proto3" json:"mode,omitempty"`
+	Addrs            []string               `protobuf:"bytes,2,rep,name=addrs,proto3" json:"addrs,omitempty"`
+	MasterName       string                 `protobuf:"bytes,3,opt,name=master_name,json=masterName,proto3" json:"master_name,omitempty"`
+	Username         string                 `protobuf:"bytes,4,opt,name=username,proto3" json:"username,omitempty"`
+	Password         string                 `protobuf:"bytes,5,opt,name=password,proto3" json:"password,omitempty"`
+	Db               int32                  `protobuf:"varint,6,opt,name=db,proto3" json:"db,omitempty"`
+	Prefix           string                 `protobuf:"bytes,7,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	PoolSize         int32                  `protobuf:"varint,8,opt,name=pool_size,json=poolSize,proto3" json:"pool_size,omitempty"`
+	MinIdleConns     int32                  `protobuf:"varint,9,opt,name=min_idle_conns,json=minIdleConns,proto3" json:"min_idle_conns,omitempty"`
+	PoolTimeout      *durationpb.Duration   `protobuf:"bytes,10,opt,name=pool_timeout,json=poolTimeout,proto3" json:"pool_timeout,omitempty"`
+	DialTimeout      *durationpb.Duration   `protobuf:"bytes,11,opt,name=dial_timeout,json=dialTimeout,proto3" json:"dial_timeout,omitempty"`
+	ReadTimeout      *durationpb.Duration   `protobuf:"bytes,12,opt,name=read_timeout,json=readTimeout,proto3" json:"read_timeout,omitempty"`
+	WriteTimeout     *durationpb.Duration   `protobuf:"bytes,13,opt,name=write_timeout,json=writeTimeout,proto3" json:"write_timeout,omitempty"`
+	AllowEviction    bool                   `protobuf:"varint,14,opt,name=allow_eviction,json=allowEviction,proto3" json:"allow_eviction,omitempty"`
+	Tls              *Data_TLS              `protobuf:"bytes,15,opt,name=tls,proto3" json:"tls,omitempty"`
+	WaitReplicas     int32                  `protobuf:"varint,16,opt,name=wait_replicas,json=waitReplicas,proto3" json:"wait_replicas,omitempty"`
+	WaitTimeout      *durationpb.Duration   `protobuf:"bytes,17,opt,name=wait_timeout,json=waitTimeout,proto3" json:"wait_timeout,omitempty"`
+	SentinelUsername string                 `protobuf:"bytes,18,opt,name=sentinel_username,json=sentinelUsername,proto3" json:"sentinel_username,omitempty"`
+	SentinelPassword string                 `protobuf:"bytes,19,opt,name=sentinel_password,json=sentinelPassword,proto3" json:"sentinel_password,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Data_Redis) Reset() {
@@ -708,6 +712,34 @@ func (x *Data_Redis) GetTls() *Data_TLS {
 	return nil
 }
 
+func (x *Data_Redis) GetWaitReplicas() int32 {
+	if x != nil {
+		return x.WaitReplicas
+	}
+	return 0
+}
+
+func (x *Data_Redis) GetWaitTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.WaitTimeout
+	}
+	return nil
+}
+
+func (x *Data_Redis) GetSentinelUsername() string {
+	if x != nil {
+		return x.SentinelUsername
+	}
+	return ""
+}
+
+func (x *Data_Redis) GetSentinelPassword() string {
+	if x != nil {
+		return x.SentinelPassword
+	}
+	return ""
+}
+
 type Data_TLS struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Enabled       bool                   `protobuf:"varint,1,opt,name=enabled,proto3" json:"enabled,omitempty"`
@@ -811,9 +843,9 @@ const file_conf_proto_rawDesc = "" +
 	"\x04addr\x18\x01 \x01(\tR\x04addr\x1al\n" +
 	"\x04Stop\x12/\n" +
 	"\x05drain\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05drain\x123\n" +
-	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x8d\x06\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\xca\a\n" +
 	"\x04Data\x12.\n" +
-	"\x05redis\x18\x01 \x01(\v2\x18.podlink.conf.Data.RedisR\x05redis\x1a\xc0\x04\n" +
+	"\x05redis\x18\x01 \x01(\v2\x18.podlink.conf.Data.RedisR\x05redis\x1a\xfd\x05\n" +
 	"\x05Redis\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\tR\x04mode\x12\x14\n" +
 	"\x05addrs\x18\x02 \x03(\tR\x05addrs\x12\x1f\n" +
@@ -831,7 +863,11 @@ const file_conf_proto_rawDesc = "" +
 	"\fread_timeout\x18\f \x01(\v2\x19.google.protobuf.DurationR\vreadTimeout\x12>\n" +
 	"\rwrite_timeout\x18\r \x01(\v2\x19.google.protobuf.DurationR\fwriteTimeout\x12%\n" +
 	"\x0eallow_eviction\x18\x0e \x01(\bR\rallowEviction\x12(\n" +
-	"\x03tls\x18\x0f \x01(\v2\x16.podlink.conf.Data.TLSR\x03tls\x1a\x91\x01\n" +
+	"\x03tls\x18\x0f \x01(\v2\x16.podlink.conf.Data.TLSR\x03tls\x12#\n" +
+	"\rwait_replicas\x18\x10 \x01(\x05R\fwaitReplicas\x12<\n" +
+	"\fwait_timeout\x18\x11 \x01(\v2\x19.google.protobuf.DurationR\vwaitTimeout\x12+\n" +
+	"\x11sentinel_username\x18\x12 \x01(\tR\x10sentinelUsername\x12+\n" +
+	"\x11sentinel_password\x18\x13 \x01(\tR\x10sentinelPassword\x1a\x91\x01\n" +
 	"\x03TLS\x12\x18\n" +
 	"\aenabled\x18\x01 \x01(\bR\aenabled\x12\x17\n" +
 	"\aca_file\x18\x02 \x01(\tR\x06caFile\x12\x1b\n" +
@@ -896,11 +932,12 @@ var file_conf_proto_depIdxs = []int32{
 	12, // 17: podlink.conf.Data.Redis.read_timeout:type_name -> google.protobuf.Duration
 	12, // 18: podlink.conf.Data.Redis.write_timeout:type_name -> google.protobuf.Duration
 	11, // 19: podlink.conf.Data.Redis.tls:type_name -> podlink.conf.Data.TLS
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	12, // 20: podlink.conf.Data.Redis.wait_timeout:type_name -> google.protobuf.Duration
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_conf_proto_init() }

@@ -26,6 +26,8 @@ func replyError(err error) error {
 	}
 	text := replied.Error()
 	switch {
+	case stopped(err):
+		return wrap(biz.ErrStoreUnavailable, err)
 	case strings.HasPrefix(text, "NOSCRIPT"):
 		return err
 	case strings.HasPrefix(text, "CORRUPT"), strings.Contains(text, "WRONGTYPE"):
@@ -38,13 +40,16 @@ func replyError(err error) error {
 			return wrap(biz.ErrStoreUnavailable, err)
 		}
 	}
-	if strings.Contains(text, "can't run this command") {
-		// The ACL has stopped a script, maybe after its first write. The self-test finds such a user before.
-		return wrap(biz.ErrOutcomeUnknown, err)
-	}
 	// Redis repeats the arguments of a command that it does not know, and among them is the uid.
 	text, _, _ = strings.Cut(text, ", with args beginning with")
 	return errors.New(text)
+}
+
+// stopped tells that the ACL has stopped a script, maybe after its first write: the user has lost a right since the
+// self-test. Redis 7.0 says it in the first way, later ones in the second.
+func stopped(err error) bool {
+	return err != nil && (strings.Contains(err.Error(), "The user executing the script can't") ||
+		strings.Contains(err.Error(), "ACL failure in script"))
 }
 
 // readError classifies the error of a read.
@@ -84,6 +89,9 @@ func notSentError(ctx context.Context, err error) error {
 
 // sentError classifies the error of a mutation that may have reached Redis: without a reply its outcome is unknown.
 func sentError(err error) error {
+	if stopped(err) {
+		return wrap(biz.ErrOutcomeUnknown, err)
+	}
 	if replied := replyError(err); replied != nil {
 		return replied
 	}

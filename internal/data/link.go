@@ -60,18 +60,18 @@ func epochArg(expected *biz.Epoch) string {
 }
 
 // one runs a script on one link; args follow the service.
-func (r linkRepo) one(ctx context.Context, sc *script, key biz.LinkKey, args ...any) (string, biz.LinkChange, error) {
+func (r linkRepo) one(ctx context.Context, sc *script, key biz.LinkKey, args ...any) (reply, biz.LinkChange, error) {
 	full := make([]any, 1, 1+len(args))
 	full[0] = key.Service
 	for _, arg := range args {
 		full = append(full, plain(arg))
 	}
-	reply, err := r.run(ctx, sc, r.keys.links(key.Namespace, key.UID), full...)
+	answer, err := r.run(ctx, sc, r.keys.links(key.Namespace, key.UID), full...)
 	if err != nil {
-		return "", biz.LinkChange{}, err
+		return reply{}, biz.LinkChange{}, err
 	}
-	change, err := linkChange(reply, key)
-	return reply.status(), change, err
+	change, err := linkChange(answer, key)
+	return answer, change, err
 }
 
 // plain turns the domain's types into those that go-redis takes as arguments.
@@ -102,22 +102,23 @@ func (p *parser) link(key biz.LinkKey, fields []string) biz.Link {
 	return biz.Link{Key: key, Pod: p.pod(fields[0]), Epoch: p.epoch(fields[1]), TTL: p.ttl(fields[2])}
 }
 
-// change runs a mutation.
+// change runs a mutation. One that changed nothing has nothing to be confirmed.
 func (r linkRepo) change(ctx context.Context, sc *script, key biz.LinkKey, args ...any) (biz.LinkChange, error) {
-	status, change, err := r.one(ctx, sc, key, args...)
+	answer, change, err := r.one(ctx, sc, key, args...)
 	if err != nil {
 		return biz.LinkChange{}, err
 	}
-	switch status {
+	switch answer.status() {
 	case "LINKED", "REMOVED":
 		change.Applied = true
+		return change, answer.confirmed(&change.Link)
 	case "REFUSED", "EXISTING", "ABSENT":
+		return change, nil
 	case "EPOCH_MISMATCH":
 		return biz.LinkChange{}, &biz.EpochMismatchError{Current: change.Link}
 	default:
-		return biz.LinkChange{}, fmt.Errorf("%s: unknown status %q", sc.name, status)
+		return biz.LinkChange{}, fmt.Errorf("%s: unknown status %q", sc.name, answer.status())
 	}
-	return change, nil
 }
 
 // Get reads a persistent link without a script; how long a temporary one still lasts only the store's clock knows.

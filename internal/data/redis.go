@@ -7,7 +7,6 @@ package data
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -25,6 +24,7 @@ type Store struct {
 	durable *conf.Data_Redis // nil for the embedded store, which can't be asked about itself
 	log     *log.Helper
 
+	confirm  confirmation
 	selfTest selfTest
 }
 
@@ -53,6 +53,9 @@ func NewStore(c *conf.Data, logger log.Logger) (*Store, func(), error) {
 		return nil, nil, err
 	}
 	store.durable = settings
+	store.confirm = confirmation{
+		replicas: int(settings.GetWaitReplicas()), timeout: settings.GetWaitTimeout().AsDuration(),
+	}
 	store.client = newClient(settings.GetMode(), universal)
 	return store, func() { _ = store.client.Close() }, nil
 }
@@ -63,10 +66,7 @@ func newClient(mode string, universal *redis.UniversalOptions) redis.UniversalCl
 	case conf.ModeSentinel:
 		return redis.NewFailoverClient(universal.Failover())
 	case conf.ModeCluster:
-		cluster := universal.Cluster()
-		// The default of a minute is how long a failover would go unnoticed.
-		cluster.ClusterStateReloadInterval = time.Second
-		return redis.NewClusterClient(cluster)
+		return newCluster(universal.Cluster())
 	default:
 		return redis.NewClient(universal.Simple())
 	}
@@ -81,12 +81,17 @@ func options(c *conf.Data_Redis) *redis.UniversalOptions {
 		Username:   c.GetUsername(),
 		Password:   c.GetPassword(),
 
-		PoolSize:     int(c.GetPoolSize()),
-		MinIdleConns: int(c.GetMinIdleConns()),
-		PoolTimeout:  c.GetPoolTimeout().AsDuration(),
-		DialTimeout:  c.GetDialTimeout().AsDuration(),
-		ReadTimeout:  c.GetReadTimeout().AsDuration(),
-		WriteTimeout: c.GetWriteTimeout().AsDuration(),
+		SentinelUsername: c.GetSentinelUsername(),
+		SentinelPassword: c.GetSentinelPassword(),
+
+		// Pipelines get no connections of their own: pool_size is all there are.
+		PipelinePoolSize: -1,
+		PoolSize:         int(c.GetPoolSize()),
+		MinIdleConns:     int(c.GetMinIdleConns()),
+		PoolTimeout:      c.GetPoolTimeout().AsDuration(),
+		DialTimeout:      c.GetDialTimeout().AsDuration(),
+		ReadTimeout:      c.GetReadTimeout().AsDuration(),
+		WriteTimeout:     c.GetWriteTimeout().AsDuration(),
 		// A call ends with its request: the driver ignores deadlines unless told.
 		ContextTimeoutEnabled: true,
 		// Only reads are repeated, once; mutations forbid it (onceCmd).
@@ -118,14 +123,7 @@ func (s *Store) Check(ctx context.Context) error {
 	if err := s.selfTest.passed(ctx, s); err != nil {
 		return err
 	}
-	if err := s.client.Ping(ctx).Err(); err != nil {
-		s.selfTest.forget() // What answers next may be another server.
-		return fmt.Errorf("redis does not answer: %w", err)
-	}
-	if s.durable == nil {
-		return nil
-	}
-	return s.checkServers(ctx)
+	return s.onPrimaries(ctx, s.checkServer)
 }
 
 // startLimit bounds the check at the start.

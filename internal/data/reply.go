@@ -11,8 +11,17 @@ import (
 
 // reply reads the array that a script answers: a status and what its header says behind it.
 type reply struct {
-	script string
-	values []any
+	script      string
+	values      []any
+	unconfirmed error // why replicas have not confirmed the mutation; nil when they have, or need not
+}
+
+// confirmed returns an error for a mutation that replicas have not confirmed; link is what stands after one on a link.
+func (r reply) confirmed(link *biz.Link) error {
+	if r.unconfirmed == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", r.script, &biz.UnconfirmedError{Link: link, Cause: r.unconfirmed})
 }
 
 // malformed is for a reply that the script's header does not name.

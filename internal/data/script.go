@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 
 	"github.com/redis/go-redis/v9"
+
+	"podlink/internal/biz"
 )
 
 //go:embed lua
@@ -22,6 +24,14 @@ type script struct {
 	source string
 	sha    string
 	writes bool
+	// confirmed is false for what replicas need not confirm: reads, and the counts by which pods are chosen.
+	confirmed bool
+}
+
+// unconfirmed returns the same script, for which no replica is waited for.
+func (sc script) unconfirmed() *script {
+	sc.confirmed = false
+	return &sc
 }
 
 // The scripts; each works on one key.
@@ -57,7 +67,11 @@ func mustScript(name string) *script {
 	text := mustRead("lua/" + name + ".lua")
 	header, source := parseHeader(text), withLibraries(text)
 	sum := sha1.Sum([]byte(source)) //nolint:gosec // Redis names scripts by their SHA-1.
-	return &script{name: name, source: source, sha: hex.EncodeToString(sum[:]), writes: header["Access"][0] == "write"}
+	writes := header["Access"][0] == "write"
+	return &script{
+		name: name, source: source, sha: hex.EncodeToString(sum[:]), writes: writes,
+		confirmed: writes && header["Confirm"] == nil,
+	}
 }
 
 // withLibraries puts the libraries that a header needs before the text, with those that they need themselves.
@@ -112,37 +126,63 @@ func (c *onceCmd) Args() []any {
 
 // run executes the script on the key and returns its reply.
 func (s *Store) run(ctx context.Context, sc *script, key string, args ...any) (reply, error) {
-	values, err := s.evaluate(ctx, sc, "evalsha", sc.sha, key, args)
-	if redis.HasErrorPrefix(err, "NOSCRIPT") {
-		// The script was not executed: Redis was restarted, failed over or flushed. EVAL runs it and keeps it.
-		values, err = s.evaluate(ctx, sc, "eval", sc.source, key, args)
+	if sc.writes {
+		if err := s.selfTest.gate(ctx, s); err != nil {
+			return reply{}, fmt.Errorf("%s: %w", sc.name, wrap(biz.ErrStoreUnavailable, err))
+		}
 	}
-	if err != nil {
-		return reply{}, fmt.Errorf("%s: %w", sc.name, err)
-	}
-	return reply{script: sc.name, values: values}, nil
+	return s.execute(ctx, sc, key, args...)
 }
 
-func (s *Store) evaluate(ctx context.Context, sc *script, command, text, key string, args []any) ([]any, error) {
+// execute is run without a look at the self-test, for the self-test itself.
+func (s *Store) execute(ctx context.Context, sc *script, key string, args ...any) (reply, error) {
+	answer, err := s.evaluate(ctx, sc, "evalsha", sc.sha, key, args)
+	if redis.HasErrorPrefix(err, "NOSCRIPT") {
+		// The script was not executed: Redis was restarted, failed over or flushed. EVAL runs it and keeps it.
+		answer, err = s.evaluate(ctx, sc, "eval", sc.source, key, args)
+	}
+	if err != nil {
+		if stopped(err) {
+			s.selfTest.suspect()
+		}
+		return reply{}, fmt.Errorf("%s: %w", sc.name, err)
+	}
+	return answer, nil
+}
+
+// evaluate sends the script as its access demands: a read may be repeated, a mutation is sent at most once.
+func (s *Store) evaluate(ctx context.Context, sc *script, command, text, key string, args []any) (reply, error) {
 	full := append([]any{command, text, 1, key}, args...)
 	if !sc.writes {
 		cmd := redis.NewCmd(ctx, full...)
 		if err := s.client.Process(ctx, cmd); err != nil {
-			return nil, readError(ctx, err)
+			return reply{}, readError(ctx, err)
 		}
-		return cmd.Slice()
+		values, err := cmd.Slice()
+		return reply{script: sc.name, values: values}, err
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, notSentError(ctx, err)
+		return reply{}, notSentError(ctx, err)
 	}
-	cmd := &onceCmd{Cmd: redis.NewCmd(ctx, full...)}
-	err := s.client.Process(ctx, cmd)
+	cmd, err, unconfirmed := s.send(ctx, sc, key, func() *onceCmd { return &onceCmd{Cmd: redis.NewCmd(ctx, full...)} })
 	switch {
 	case err == nil:
-		return cmd.Slice()
+		values, err := cmd.Slice()
+		return reply{script: sc.name, values: values, unconfirmed: unconfirmed}, err
 	case cmd.mayBeSent.Load() && !noConnection(err):
-		return nil, sentError(err)
+		return reply{}, sentError(err)
 	default:
-		return nil, notSentError(ctx, err)
+		return reply{}, notSentError(ctx, err)
 	}
+}
+
+// send sends a mutation, and waits for replicas where they are to confirm it.
+func (s *Store) send(
+	ctx context.Context, sc *script, key string, fresh func() *onceCmd,
+) (cmd *onceCmd, err, unconfirmed error) {
+	if sc.confirmed && s.confirm.replicas > 0 {
+		return s.sendConfirmed(ctx, key, fresh)
+	}
+	cmd = fresh()
+	return cmd, s.client.Process(ctx, cmd), nil
 }

@@ -145,7 +145,7 @@ func reachable(body, library string) string {
 	}
 }
 
-const calleePattern = `redis\.call\('(\w+)'`
+const calleePattern = `redis\.p?call\('(\w+)'`
 
 func callees(text string) []string { return matches(calleePattern, text) }
 

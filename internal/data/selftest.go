@@ -12,16 +12,28 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
+// retestInterval is how often at most calls test anew what may stop scripts half-way.
+const retestInterval = time.Second
+
 // selfTest remembers that every script has passed on the store that answers now.
 type selfTest struct {
 	turn chan struct{} // holds a token while somebody tests
 	ok   atomic.Bool
+	// suspected is set when a script was stopped half-way: until the self-test passes, mutations are not sent at all.
+	suspected atomic.Bool
+
+	// The last test and what came of it; guarded by turn.
+	tested time.Time
+	result error
 }
 
 func newSelfTest() selfTest { return selfTest{turn: make(chan struct{}, 1)} }
 
 // passed runs the self-test unless it has passed already.
-func (t *selfTest) passed(ctx context.Context, s *Store) error {
+func (t *selfTest) passed(ctx context.Context, s *Store) error { return t.passedWithin(ctx, s, 0) }
+
+// passedWithin is passed, but content with a result of the last time that is no older than age.
+func (t *selfTest) passedWithin(ctx context.Context, s *Store, age time.Duration) error {
 	if t.ok.Load() {
 		return nil
 	}
@@ -34,21 +46,57 @@ func (t *selfTest) passed(ctx context.Context, s *Store) error {
 	if t.ok.Load() {
 		return nil // Somebody else has tested meanwhile.
 	}
+	if t.result != nil && time.Since(t.tested) < age {
+		return t.result
+	}
+	t.result = s.test(ctx)
+	t.tested = time.Now()
+	if t.result == nil {
+		t.suspected.Store(false)
+		t.ok.Store(true)
+	}
+	return t.result
+}
+
+// gate refuses mutations after a script was stopped half-way, until the self-test has passed again.
+func (t *selfTest) gate(ctx context.Context, s *Store) error {
+	if !t.suspected.Load() {
+		return nil
+	}
+	return t.passedWithin(ctx, s, retestInterval)
+}
+
+// suspect closes the gate.
+func (t *selfTest) suspect() {
+	t.ok.Store(false)
+	t.suspected.Store(true)
+}
+
+func (t *selfTest) forget() { t.ok.Store(false) }
+
+// test loads every script and runs it.
+func (s *Store) test(ctx context.Context) error {
 	if err := s.loadScripts(ctx); err != nil {
 		return err
 	}
 	if err := s.testScripts(ctx); err != nil {
 		return err
 	}
-	t.ok.Store(true)
-	return nil
+	if s.confirm.replicas == 0 {
+		return nil
+	}
+	return s.onPrimaries(ctx, func(ctx context.Context, client *redis.Client) error {
+		// For no replica at all: whether they follow is told by the answers of mutations.
+		if err := client.Do(ctx, "wait", 0, 1).Err(); err != nil {
+			return fmt.Errorf("self-test: WAIT: %w", err)
+		}
+		return nil
+	})
 }
-
-func (t *selfTest) forget() { t.ok.Store(false) }
 
 // loadScripts puts every script into the script cache, in a cluster on every primary.
 func (s *Store) loadScripts(ctx context.Context) error {
-	return s.onPrimaries(ctx, func(ctx context.Context, client redis.Cmdable) error {
+	return s.onPrimaries(ctx, func(ctx context.Context, client *redis.Client) error {
 		for _, sc := range scripts {
 			if err := client.ScriptLoad(ctx, sc.source).Err(); err != nil {
 				return fmt.Errorf("script %s can't be loaded: %w", sc.name, err)
@@ -59,11 +107,15 @@ func (s *Store) loadScripts(ctx context.Context) error {
 }
 
 // onPrimaries calls do with every server that takes writes: the one there is, or each primary of a cluster.
-func (s *Store) onPrimaries(ctx context.Context, do func(context.Context, redis.Cmdable) error) error {
-	if cluster, ok := s.client.(*redis.ClusterClient); ok {
-		return cluster.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error { return do(ctx, node) })
+func (s *Store) onPrimaries(ctx context.Context, do func(context.Context, *redis.Client) error) error {
+	switch client := s.client.(type) {
+	case *cluster:
+		return client.ForEachMaster(ctx, do)
+	case *redis.Client:
+		return do(ctx, client)
+	default:
+		return fmt.Errorf("no primaries of a %T", client)
 	}
-	return do(ctx, s.client)
 }
 
 // selfTestStep runs one script and expects a status.
@@ -115,7 +167,7 @@ func (s *Store) testScripts(ctx context.Context) (err error) {
 		}
 	}()
 	for _, step := range selfTestSteps {
-		reply, err := s.run(ctx, step.script, s.keys.selfTest(step.kind, id), step.args...)
+		reply, err := s.execute(ctx, step.script.unconfirmed(), s.keys.selfTest(step.kind, id), step.args...)
 		if err != nil {
 			return fmt.Errorf("self-test: %w", err)
 		}
@@ -133,30 +185,35 @@ var errEviction = errors.New("the maxmemory-policy of redis must be noeviction, 
 // errReplica: writes go to a primary only.
 var errReplica = errors.New("redis is a replica, and takes no writes")
 
-// checkServers looks at what only the servers know of themselves, in a cluster at every primary. INFO says it, which
-// managed Redis allows where it denies CONFIG.
-func (s *Store) checkServers(ctx context.Context) error {
-	return s.onPrimaries(ctx, func(ctx context.Context, client redis.Cmdable) error {
-		role, err := askInfo(ctx, client, "replication", "role")
-		if err != nil {
-			return err
-		}
-		if role != "master" {
-			s.selfTest.forget() // The primary that comes next is another server.
-			return errReplica
-		}
-		policy, err := askInfo(ctx, client, "memory", "maxmemory_policy")
-		if err != nil {
-			return err
-		}
-		if policy != "noeviction" && !s.durable.GetAllowEviction() {
-			return fmt.Errorf("%w; it is %q", errEviction, policy)
-		}
+// checkServer asks a server what only it knows of itself. INFO says it, which managed Redis allows where it denies
+// CONFIG. The embedded store has nothing to say.
+func (s *Store) checkServer(ctx context.Context, client *redis.Client) error {
+	if err := client.Ping(ctx).Err(); err != nil {
+		s.selfTest.forget() // What answers next may be another server.
+		return fmt.Errorf("redis does not answer: %w", err)
+	}
+	if s.durable == nil {
 		return nil
-	})
+	}
+	role, err := askInfo(ctx, client, "replication", "role")
+	if err != nil {
+		return err
+	}
+	if role != "master" {
+		s.selfTest.forget() // The primary that comes next is another server.
+		return errReplica
+	}
+	policy, err := askInfo(ctx, client, "memory", "maxmemory_policy")
+	if err != nil {
+		return err
+	}
+	if policy != "noeviction" && !s.durable.GetAllowEviction() {
+		return fmt.Errorf("%w; it is %q", errEviction, policy)
+	}
+	return nil
 }
 
-func askInfo(ctx context.Context, client redis.Cmdable, section, key string) (string, error) {
+func askInfo(ctx context.Context, client *redis.Client, section, key string) (string, error) {
 	info, err := client.Info(ctx, section).Result()
 	if err != nil {
 		return "", fmt.Errorf("redis does not answer INFO: %w", err)

@@ -28,7 +28,10 @@ func (r stateRepo) Set(ctx context.Context, key biz.ServiceKey, report biz.Repor
 		return biz.Pod{}, nil, reply.malformed()
 	}
 	previous, err := reply.pod(2)
-	return *pod, previous, err
+	if err != nil {
+		return biz.Pod{}, nil, err
+	}
+	return *pod, previous, reply.confirmed(nil)
 }
 
 // pod reads values[i] as "{<pod> <state> <load> <routing> <live> <heartbeat> <ttl>}", nil for "{}".
@@ -89,7 +92,11 @@ func (r stateRepo) Remove(ctx context.Context, key biz.ServiceKey, id biz.PodID)
 	if err != nil {
 		return nil, err
 	}
-	return reply.pod(1)
+	pod, err := reply.pod(1)
+	if pod == nil || err != nil {
+		return nil, err
+	}
+	return pod, reply.confirmed(nil)
 }
 
 func (r stateRepo) Reserve(ctx context.Context, key biz.ServiceKey, standing biz.PodID) (biz.Choice, error) {

@@ -26,7 +26,10 @@ func (r workloadRepo) Set(ctx context.Context, key biz.ServiceKey, state string)
 	}
 	var p parser
 	workload := biz.Workload{Key: key, State: state, UpdateMs: p.number(fields[0], 0, math.MaxInt64)}
-	return workload, p.err
+	if p.err != nil {
+		return biz.Workload{}, p.err
+	}
+	return workload, reply.confirmed(nil)
 }
 
 func (r workloadRepo) Get(ctx context.Context, key biz.ServiceKey) (biz.Workload, error) {

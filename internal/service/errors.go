@@ -42,10 +42,16 @@ func PublicError(err error) *kerrors.Error {
 	}
 	var mismatch *biz.EpochMismatchError
 	if errors.As(err, &mismatch) {
-		return v1.ErrorEpochMismatch("%s; nothing has changed", mismatch.Error()).WithMetadata(map[string]string{
-			"pod_id": strconv.Itoa(int(mismatch.Current.Pod)),
-			"epoch":  strconv.FormatInt(int64(mismatch.Current.Epoch), 10),
-		})
+		return v1.ErrorEpochMismatch("%s; nothing has changed", mismatch.Error()).WithMetadata(linkMetadata(mismatch.Current))
+	}
+	var unconfirmed *biz.UnconfirmedError
+	if errors.As(err, &unconfirmed) {
+		public := v1.ErrorReplicationUnconfirmed("carried out, but not confirmed by enough replicas of the store in time: " +
+			"a failover now may lose it").WithCause(err)
+		if unconfirmed.Link != nil {
+			public = public.WithMetadata(linkMetadata(*unconfirmed.Link))
+		}
+		return public
 	}
 	for _, r := range reasons {
 		if errors.Is(err, r.err) {
@@ -53,6 +59,14 @@ func PublicError(err error) *kerrors.Error {
 		}
 	}
 	return Internal(err)
+}
+
+// linkMetadata names the link that stands.
+func linkMetadata(link biz.Link) map[string]string {
+	return map[string]string{
+		"pod_id": strconv.Itoa(int(link.Pod)),
+		"epoch":  strconv.FormatInt(int64(link.Epoch), 10),
+	}
 }
 
 // Internal is the answer to anything unforeseen.

@@ -47,6 +47,13 @@ var domainErrors = map[string]struct {
 		&biz.EpochMismatchError{Current: biz.NoLink(biz.LinkKey{})},
 		v1.ErrorReason_EPOCH_MISMATCH, 409, codes.Aborted, map[string]string{"pod_id": "-1", "epoch": "0"},
 	},
+	"UnconfirmedError": {
+		&biz.UnconfirmedError{Link: &biz.Link{Pod: 7, TTL: biz.Forever, Epoch: 5}, Cause: errDriver},
+		v1.ErrorReason_REPLICATION_UNCONFIRMED, 504, codes.DeadlineExceeded, map[string]string{"pod_id": "7", "epoch": "5"},
+	},
+	"UnconfirmedError of a report": {
+		&biz.UnconfirmedError{Cause: errDriver}, v1.ErrorReason_REPLICATION_UNCONFIRMED, 504, codes.DeadlineExceeded, nil,
+	},
 }
 
 // errDriver is what a driver might say.
@@ -113,7 +120,7 @@ func TestEveryDomainError(t *testing.T) {
 		found++
 		return false
 	})
-	require.Equal(t, found+1, len(domainErrors)) // EpochMismatchError stands there twice.
+	require.Equal(t, found+2, len(domainErrors)) // EpochMismatchError and UnconfirmedError stand there twice.
 }
 
 // TestReasonsOnce: a reason has one text.

@@ -121,7 +121,7 @@ func errorSchema() object {
 			"message": object{"type": "string", "description": "For people."},
 			"metadata": object{
 				"type": "object", "additionalProperties": object{"type": "string"},
-				"description": "INVALID_ARGUMENT: field. EPOCH_MISMATCH: pod_id and epoch of the link that stands.",
+				"description": "INVALID_ARGUMENT: field. EPOCH_MISMATCH, REPLICATION_UNCONFIRMED of a link: pod_id and epoch of what stands.",
 			},
 		},
 	}

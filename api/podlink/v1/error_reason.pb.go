@@ -64,6 +64,9 @@ const (
 	ErrorReason_UNSUPPORTED_MEDIA_TYPE ErrorReason = 17
 	// HTTP only: the body is over 1 MiB.
 	ErrorReason_BODY_TOO_LARGE ErrorReason = 18
+	// With data.redis.wait_replicas: the change was carried out, but too few replicas have confirmed it in time; if the
+	// primary is lost now, the change may be lost with it. For a link, metadata has the "pod_id" and "epoch" that stand.
+	ErrorReason_REPLICATION_UNCONFIRMED ErrorReason = 19
 )
 
 // Enum value maps for ErrorReason.
@@ -88,27 +91,29 @@ var (
 		16: "METHOD_NOT_ALLOWED",
 		17: "UNSUPPORTED_MEDIA_TYPE",
 		18: "BODY_TOO_LARGE",
+		19: "REPLICATION_UNCONFIRMED",
 	}
 	ErrorReason_value = map[string]int32{
-		"INTERNAL":               0,
-		"INVALID_ARGUMENT":       1,
-		"POD_NOT_FOUND":          2,
-		"WORKLOAD_NOT_FOUND":     3,
-		"EPOCH_MISMATCH":         4,
-		"NO_AVAILABLE_POD":       5,
-		"STORE_UNAVAILABLE":      6,
-		"STORE_FULL":             7,
-		"OUTCOME_UNKNOWN":        8,
-		"DEADLINE_EXCEEDED":      9,
-		"CANCELED":               10,
-		"STORE_DATA_CORRUPT":     11,
-		"UNAUTHENTICATED":        12,
-		"PERMISSION_DENIED":      13,
-		"RATE_LIMITED":           14,
-		"NOT_FOUND":              15,
-		"METHOD_NOT_ALLOWED":     16,
-		"UNSUPPORTED_MEDIA_TYPE": 17,
-		"BODY_TOO_LARGE":         18,
+		"INTERNAL":                0,
+		"INVALID_ARGUMENT":        1,
+		"POD_NOT_FOUND":           2,
+		"WORKLOAD_NOT_FOUND":      3,
+		"EPOCH_MISMATCH":          4,
+		"NO_AVAILABLE_POD":        5,
+		"STORE_UNAVAILABLE":       6,
+		"STORE_FULL":              7,
+		"OUTCOME_UNKNOWN":         8,
+		"DEADLINE_EXCEEDED":       9,
+		"CANCELED":                10,
+		"STORE_DATA_CORRUPT":      11,
+		"UNAUTHENTICATED":         12,
+		"PERMISSION_DENIED":       13,
+		"RATE_LIMITED":            14,
+		"NOT_FOUND":               15,
+		"METHOD_NOT_ALLOWED":      16,
+		"UNSUPPORTED_MEDIA_TYPE":  17,
+		"BODY_TOO_LARGE":          18,
+		"REPLICATION_UNCONFIRMED": 19,
 	}
 )
 
@@ -144,7 +149,7 @@ var File_podlink_v1_error_reason_proto protoreflect.FileDescriptor
 const file_podlink_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
 	"\x1dpodlink/v1/error_reason.proto\x12\n" +
-	"podlink.v1\x1a\x13errors/errors.proto*\x8c\x04\n" +
+	"podlink.v1\x1a\x13errors/errors.proto*\xaf\x04\n" +
 	"\vErrorReason\x12\x12\n" +
 	"\bINTERNAL\x10\x00\x1a\x04\xa8E\xf4\x03\x12\x1a\n" +
 	"\x10INVALID_ARGUMENT\x10\x01\x1a\x04\xa8E\x90\x03\x12\x17\n" +
@@ -166,7 +171,8 @@ const file_podlink_v1_error_reason_proto_rawDesc = "" +
 	"\tNOT_FOUND\x10\x0f\x1a\x04\xa8E\x94\x03\x12\x1c\n" +
 	"\x12METHOD_NOT_ALLOWED\x10\x10\x1a\x04\xa8E\x95\x03\x12 \n" +
 	"\x16UNSUPPORTED_MEDIA_TYPE\x10\x11\x1a\x04\xa8E\x9f\x03\x12\x18\n" +
-	"\x0eBODY_TOO_LARGE\x10\x12\x1a\x04\xa8E\x9d\x03\x1a\x04\xa0E\xf4\x03B\x1bZ\x19podlink/api/podlink/v1;v1b\x06proto3"
+	"\x0eBODY_TOO_LARGE\x10\x12\x1a\x04\xa8E\x9d\x03\x12!\n" +
+	"\x17REPLICATION_UNCONFIRMED\x10\x13\x1a\x04\xa8E\xf8\x03\x1a\x04\xa0E\xf4\x03B\x1bZ\x19podlink/api/podlink/v1;v1b\x06proto3"
 
 var (
 	file_podlink_v1_error_reason_proto_rawDescOnce sync.Once

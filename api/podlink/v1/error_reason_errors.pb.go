@@ -276,3 +276,19 @@ func IsBodyTooLarge(err error) bool {
 func ErrorBodyTooLarge(format string, args ...interface{}) *errors.Error {
 	return errors.New(413, ErrorReason_BODY_TOO_LARGE.String(), fmt.Sprintf(format, args...))
 }
+
+// With data.redis.wait_replicas: the change was carried out, but too few replicas have confirmed it in time; if the
+// primary is lost now, the change may be lost with it. For a link, metadata has the "pod_id" and "epoch" that stand.
+func IsReplicationUnconfirmed(err error) bool {
+	if err == nil {
+		return false
+	}
+	e := errors.FromError(err)
+	return e.Reason == ErrorReason_REPLICATION_UNCONFIRMED.String() && e.Code == 504
+}
+
+// With data.redis.wait_replicas: the change was carried out, but too few replicas have confirmed it in time; if the
+// primary is lost now, the change may be lost with it. For a link, metadata has the "pod_id" and "epoch" that stand.
+func ErrorReplicationUnconfirmed(format string, args ...interface{}) *errors.Error {
+	return errors.New(504, ErrorReason_REPLICATION_UNCONFIRMED.String(), fmt.Sprintf(format, args...))
+}

@@ -2,6 +2,7 @@
 --
 -- Needs:   pod
 -- Access:  write
+-- Confirm: no, a count that is lost makes a pod look less busy until its next report, and nothing else
 -- KEYS[1]: podlink:pods:<namespace>:<service>
 -- ARGV[1]: pod, as reserved by statefulReservePod
 -- ARGV[2]: heartbeat of the report that counts the reservation

@@ -4,6 +4,7 @@
 --
 -- Needs:   pod
 -- Access:  write
+-- Confirm: no, a count that is lost makes a pod look less busy until its next report, and nothing else
 -- KEYS[1]: podlink:pods:<namespace>:<service>
 -- ARGV[1]: pod of the standing link; -1: there is none
 -- Reply:   USABLE: the standing link's pod is live and READY or DENY_NEW; nothing has changed

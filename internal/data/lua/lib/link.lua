@@ -29,14 +29,15 @@ local function corrupt()
   return redis.error_reply('CORRUPT link')
 end
 
+local raw -- the field's value; false without one
 local stored -- the field's link, expired or not; nil without one
 local current -- the same while it is live
 
 -- load reads the field into stored and current; it returns an error reply when podlink did not write the field.
 local function load()
-  local value = redis.call('HGET', key, service)
-  if not value then return nil end
-  stored = decode(value)
+  raw = redis.call('HGET', key, service)
+  if not raw then return nil end
+  stored = decode(raw)
   if not stored then return corrupt() end
   if live(stored) then current = stored end
   return nil
@@ -81,13 +82,17 @@ local function others()
 end
 
 -- sweep_at gives the key the TTL that the latest expiry of its links asks for. What podlink did not write may have come
--- to a key that has a TTL already: it must not go with it.
+-- to a key that has a TTL already: it must not go with it. It returns what Redis replied.
 local function sweep_at(expiry)
-  if expiry == FOREIGN then
-    redis.call('PERSIST', key)
-  elseif expiry > 0 then
-    redis.call('PEXPIREAT', key, digits(expiry + GRACE_MS))
-  end
+  if expiry == FOREIGN then return redis.pcall('PERSIST', key) end
+  if expiry > 0 then return redis.pcall('PEXPIREAT', key, digits(expiry + GRACE_MS)) end
+end
+
+-- undo puts the field back and fails: a user who has lost the right to a command since podlink's start must not leave a
+-- link behind that lacks its TTL, or a persistent one that goes with the TTL of others.
+local function undo(failure)
+  if raw then redis.call('HSET', key, service, raw) else redis.call('HDEL', key, service) end
+  error(failure)
 end
 
 -- save writes the link. It comes last in every script: what could fail has been checked before.
@@ -95,12 +100,14 @@ local function save(link)
   local latest, expired = 0, {}
   if link.expiry > 0 then latest, expired = others() end
   redis.call('HSET', key, service, link.pod .. ' ' .. digits(link.epoch) .. ' ' .. digits(link.expiry))
-  if link.expiry == 0 then
-    if not (stored and stored.expiry == 0) then redis.call('PERSIST', key) end
-  else
-    if #expired > 0 then redis.call('HDEL', key, unpack(expired)) end
-    sweep_at(math.max(latest, link.expiry))
+  local reply
+  if link.expiry > 0 then
+    reply = sweep_at(math.max(latest, link.expiry))
+  elseif not (stored and stored.expiry == 0) then
+    reply = redis.pcall('PERSIST', key)
   end
+  if type(reply) == 'table' then undo(reply.err) end
+  if #expired > 0 then redis.call('HDEL', key, unpack(expired)) end
 end
 
 -- expiry_in is the expiry of a link made now that lasts for that many seconds; '-1': persistent.
@@ -137,6 +144,7 @@ local function unbind(seconds)
   local latest, expired = others()
   expired[#expired + 1] = service
   redis.call('HDEL', key, unpack(expired))
+  -- Without it a key may stay for longer than its links, which no answer shows.
   sweep_at(latest)
   return nil
 end

@@ -1,0 +1,175 @@
+package data
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"podlink/internal/biz"
+	"podlink/internal/conf"
+	"podlink/test/redistest"
+)
+
+// confirmedBy makes mutations wait for replicas.
+func confirmedBy(replicas int32, timeout time.Duration) settings {
+	return func(c *conf.Data_Redis) { c.WaitReplicas, c.WaitTimeout = replicas, durationpb.New(timeout) }
+}
+
+func isUnconfirmed(err error) bool { return errors.As(err, new(*biz.UnconfirmedError)) }
+
+// follows waits until the primary counts its replica: that is in sync a moment before.
+func follows(t *testing.T, primary *redistest.Server) {
+	t.Helper()
+	require.EqualValues(t, 1, primary.Client(t).Do(t.Context(), "WAIT", 1, 10_000).Val())
+}
+
+// reservation tells the calls that no replica is waited for: they count, and a count may be lost.
+func (c repoCall) reservation() bool { return c.name == "States.Reserve" || c.name == "States.Release" }
+
+// TestConfirmed: with a replica that follows, mutations are answered as without; with too few they are carried out all
+// the same, and say that they are not as safe as configured.
+func TestConfirmed(t *testing.T) {
+	primary := redistest.Start(t)
+	replica := redistest.StartReplica(t, primary.Addr())
+	replica.WaitInSync()
+	follows(t, primary)
+
+	t.Run("enough replicas", func(t *testing.T) {
+		store := openStore(t, on(primary.Addr()), confirmedBy(1, 400*time.Millisecond))
+		require.NoError(t, store.Check(t.Context()))
+		for _, call := range repoCalls {
+			populate(t, store)
+			require.NoError(t, call.do(t.Context(), reposOf(store), populated), call.name)
+		}
+		direct := replica.Client(t)
+		change, err := reposOf(store).Links.Set(t.Context(), fresh.link(), 5, biz.Forever, nil)
+		require.NoError(t, err)
+		value := direct.HGet(t.Context(), store.keys.links("ns", fresh.uid), "game").Val()
+		require.Contains(t, value, "5 ", "the replica has link %+v when it is answered", change.Link)
+	})
+	t.Run("too few replicas", func(t *testing.T) {
+		plain := openStore(t, on(primary.Addr()))
+		store := openStore(t, on(primary.Addr()), confirmedBy(2, 10*time.Millisecond), prefix(string(plain.keys)))
+		require.NoError(t, store.Check(t.Context()), "reads work, so it is ready")
+		for _, call := range repoCalls {
+			require.NoError(t, primary.Client(t).FlushDB(t.Context()).Err())
+			if call.effect != stores || call.reservation() {
+				populate(t, plain)
+			}
+			before := dump(t, plain)
+			err := call.do(t.Context(), reposOf(store), populated)
+			if !call.mutation() || call.reservation() {
+				require.NoError(t, err, call.name)
+				continue
+			}
+			require.True(t, isUnconfirmed(err), "%s: %v", call.name, err)
+			require.ErrorContains(t, err, "1 of 2 replicas within 10ms", call.name)
+			require.NotEqual(t, before, dump(t, plain), "%s was carried out", call.name)
+		}
+	})
+}
+
+// TestUnconfirmedLink: the error names the link that stands, and setting it again waits anew.
+func TestUnconfirmedLink(t *testing.T) {
+	primary := redistest.Start(t)
+	links := reposOf(openStore(t, on(primary.Addr()), confirmedBy(1, 100*time.Millisecond))).Links
+	key := fresh.link()
+	unconfirmed := func(err error) biz.Link {
+		t.Helper()
+		var unconfirmed *biz.UnconfirmedError
+		require.ErrorAs(t, err, &unconfirmed)
+		return *unconfirmed.Link
+	}
+	link := unconfirmed(second(links.SetIfAbsent(t.Context(), key, 3, biz.Forever)))
+	stands, err := links.Get(t.Context(), key)
+	require.NoError(t, err)
+	require.Equal(t, stands, link)
+	require.EqualValues(t, 3, link.Pod)
+	require.Equal(t, link, unconfirmed(second(links.Set(t.Context(), key, 3, biz.Forever, &link.Epoch))), "still without a replica")
+
+	// What changes nothing is answered as it is.
+	change, err := links.SetIfAbsent(t.Context(), key, 4, biz.Forever)
+	require.NoError(t, err)
+	require.False(t, change.Applied)
+	change, err = links.TrySet(t.Context(), key, 4, biz.Forever)
+	require.NoError(t, err)
+	require.False(t, change.Applied)
+	change, err = links.RemoveWithID(t.Context(), key, 4, 0)
+	require.NoError(t, err)
+	require.False(t, change.Applied)
+	require.ErrorAs(t, second(links.Set(t.Context(), key, 4, biz.Forever, new(biz.Epoch))), new(*biz.EpochMismatchError))
+
+	redistest.StartReplica(t, primary.Addr()).WaitInSync()
+	follows(t, primary)
+	change, err = links.Set(t.Context(), key, 3, biz.Forever, &link.Epoch)
+	require.NoError(t, err, "the replica has it")
+	require.Equal(t, link, change.Link)
+
+	require.Equal(t, biz.NoLink(key), func() biz.Link {
+		primary := redistest.Start(t)
+		links := reposOf(openStore(t, on(primary.Addr()), confirmedBy(1, 10*time.Millisecond))).Links
+		_ = second(links.Set(t.Context(), key, 3, biz.Forever, nil))
+		return unconfirmed(second(links.Remove(t.Context(), key, 0, nil)))
+	}(), "a removal leaves no link")
+}
+
+// TestConfirmationUnderFaults: waiting for replicas changes nothing in what a failed mutation says.
+func TestConfirmationUnderFaults(t *testing.T) {
+	waiting := confirmedBy(1, 400*time.Millisecond)
+	set := func(t *testing.T, store *Store, limit time.Duration) error {
+		t.Helper()
+		start := time.Now()
+		err := second(reposOf(store).Links.Set(limited(t, limit), fresh.link(), 1, biz.Forever, nil))
+		require.Less(t, time.Since(start), limit+100*time.Millisecond)
+		return err
+	}
+	t.Run("the reply is lost", func(t *testing.T) {
+		server := redistest.Start(t)
+		proxy := redistest.NewProxy(t, server.Addr())
+		store := openStore(t, on(proxy.Addr()), waiting)
+		require.NoError(t, store.Check(t.Context()))
+		before := executions(t, server.Client(t))
+		proxy.LoseReplies(1)
+		require.ErrorIs(t, set(t, store, time.Second), biz.ErrOutcomeUnknown)
+		require.Equal(t, before+1, executions(t, server.Client(t)), "executed once")
+	})
+	t.Run("the time is over while it waits", func(t *testing.T) {
+		store := openStore(t, on(redistest.Start(t).Addr()), waiting)
+		require.NoError(t, store.Check(t.Context()), "the scripts are loaded")
+		err := set(t, store, 150*time.Millisecond)
+		require.True(t, isUnconfirmed(err), "the script has answered: %v", err)
+	})
+	t.Run("redis is paused", func(t *testing.T) {
+		server := redistest.Start(t)
+		// Without idle connections there is only the one that the check has used; a new one would have to log in first.
+		store := openStore(t, on(server.Addr()), waiting, func(c *conf.Data_Redis) { c.MinIdleConns = 0 })
+		require.NoError(t, store.Check(t.Context()))
+		server.Pause()
+		defer server.Resume()
+		require.ErrorIs(t, set(t, store, 200*time.Millisecond), biz.ErrOutcomeUnknown)
+	})
+	t.Run("redis is down", func(t *testing.T) {
+		server := redistest.Start(t)
+		store := openStore(t, on(server.Addr()), waiting)
+		server.Kill()
+		require.ErrorIs(t, set(t, store, time.Second), biz.ErrStoreUnavailable)
+	})
+	t.Run("redis refuses the login", func(t *testing.T) {
+		server := redistest.Start(t, "--requirepass", "secret")
+		require.ErrorIs(t, set(t, openStore(t, on(server.Addr()), waiting), time.Second), biz.ErrStoreUnavailable)
+	})
+	t.Run("redis is full", func(t *testing.T) {
+		server := redistest.Start(t, "--maxmemory", "1")
+		require.ErrorIs(t, set(t, openStore(t, on(server.Addr()), waiting), time.Second), biz.ErrStoreFull)
+	})
+	t.Run("the user may not WAIT", func(t *testing.T) {
+		server := redistest.Start(t)
+		store := openStore(t, on(server.Addr()), waiting)
+		require.NoError(t, server.Client(t).Do(t.Context(), "ACL", "SETUSER", "default", "-wait").Err())
+		require.ErrorContains(t, store.Check(t.Context()), "WAIT")
+		require.True(t, isUnconfirmed(set(t, store, time.Second)))
+	})
+}
