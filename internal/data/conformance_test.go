@@ -13,6 +13,7 @@ import (
 
 // TestConformance runs the suite on every kind of store.
 func TestConformance(t *testing.T) {
+	waiting := confirmedBy(1, time.Minute) // It changes no answer.
 	t.Run("embedded", func(t *testing.T) {
 		// The embedded store lives in one process: there is no other view of it.
 		t.Parallel()
@@ -22,16 +23,21 @@ func TestConformance(t *testing.T) {
 		t.Parallel()
 		conforms(t, on(redistest.Start(t).Addr()))
 	})
+	t.Run("sentinel", func(t *testing.T) {
+		t.Parallel()
+		conforms(t, onSentinel(redistest.StartSentinel(t, redistest.SentinelOptions{})), waiting)
+	})
 	t.Run("cluster", func(t *testing.T) {
 		t.Parallel()
-		conforms(t, onCluster(redistest.StartCluster(t, 3).Addrs()))
+		cluster := redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 3, Replicas: 1})
+		conforms(t, onCluster(cluster.Addrs()), waiting)
 	})
 }
 
-// conforms runs the suite on the store, as two processes see it.
-func conforms(t *testing.T, store settings) {
+// conforms runs the suite on the store, as two processes see it; other settings are those of the second.
+func conforms(t *testing.T, store settings, other ...settings) {
 	first := openStore(t, store, patient)
-	second := openStore(t, store, patient, prefix(string(first.keys)))
+	second := openStore(t, append(other, store, patient, prefix(string(first.keys)))...)
 	biztest.Run(t, always(reposOf(first)), always(reposOf(second)))
 }
 

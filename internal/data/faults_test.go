@@ -45,7 +45,7 @@ func TestLostReply(t *testing.T) {
 			return openStore(t, on(proxy.Addr())), server.Client(t), proxy
 		},
 		"cluster": func(t *testing.T) (*Store, *redis.Client, *redistest.Proxy) {
-			server := redistest.StartCluster(t, 1).Nodes()[0]
+			server := redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 1}).Nodes()[0]
 			proxy := redistest.NewProxy(t, server.Addr())
 			direct := server.Client(t)
 			// The client goes where the node says that it is.
@@ -234,7 +234,7 @@ func TestScriptFlush(t *testing.T) {
 		flushed(t, openStore(t, on(server.Addr())), []*redistest.Server{server})
 	})
 	t.Run("cluster", func(t *testing.T) {
-		cluster := redistest.StartCluster(t, 2)
+		cluster := redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 2})
 		flushed(t, openStore(t, onCluster(cluster.Addrs())), cluster.Nodes())
 	})
 }

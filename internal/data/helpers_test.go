@@ -39,6 +39,12 @@ func onCluster(addrs []string) settings {
 	return func(c *conf.Data_Redis) { c.Mode, c.Addrs = conf.ModeCluster, addrs }
 }
 
+func onSentinel(set *redistest.Sentinel) settings {
+	return func(c *conf.Data_Redis) {
+		c.Mode, c.Addrs, c.MasterName = conf.ModeSentinel, set.Addrs(), set.MasterName()
+	}
+}
+
 func embeddedStore(*conf.Data_Redis) {}
 
 func password(text string) settings { return func(c *conf.Data_Redis) { c.Password = text } }
@@ -79,7 +85,7 @@ func onEachRedis(t *testing.T, run func(t *testing.T, store *Store, server *redi
 		run(t, openStore(t, on(server.Addr())), server)
 	})
 	t.Run("cluster", func(t *testing.T) {
-		cluster := redistest.StartCluster(t, 1)
+		cluster := redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 1})
 		run(t, openStore(t, onCluster(cluster.Addrs())), cluster.Nodes()[0])
 	})
 }
@@ -95,8 +101,10 @@ type content struct {
 func dump(t *testing.T, store *Store) map[string]content {
 	t.Helper()
 	ctx := context.Background()
+	keys, err := store.client.Keys(ctx, string(store.keys)+":*").Result()
+	require.NoError(t, err)
 	all := make(map[string]content)
-	for _, key := range store.client.Keys(ctx, string(store.keys)+":*").Val() {
+	for _, key := range keys {
 		all[key] = read(t, store, key)
 	}
 	return all

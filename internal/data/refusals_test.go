@@ -86,20 +86,17 @@ func TestRefusedLogin(t *testing.T) {
 	})
 }
 
-// TestReadOnlyRedis: a replica, or a primary that was demoted, has carried out nothing.
-func TestReadOnlyRedis(t *testing.T) {
-	server := redistest.Start(t)
-	store := openStore(t, on(server.Addr()))
-	populate(t, store)
-	direct := server.Client(t)
-	host, port, _ := strings.Cut(redistest.Start(t).Addr(), ":")
-	require.NoError(t, direct.Do(t.Context(), "REPLICAOF", host, port).Err())
-	for _, call := range repoCalls {
-		if call.effect == stores {
-			requireOneOf(t, call.do(t.Context(), reposOf(store), fresh), biz.ErrStoreUnavailable)
-		}
-	}
-	require.Error(t, store.Check(t.Context()))
+// TestCheckOfReplica: a replica takes no writes.
+func TestCheckOfReplica(t *testing.T) {
+	primary := redistest.Start(t)
+	require.NoError(t, openStore(t, on(primary.Addr())).Check(t.Context()))
+	replica := redistest.StartReplica(t, primary.Addr())
+	require.Error(t, openStore(t, on(replica.Addr())).Check(t.Context()))
+
+	store := openStore(t, on(primary.Addr()))
+	require.NoError(t, store.Check(t.Context()))
+	replicate(t, primary.Client(t), redistest.Start(t))
+	require.ErrorIs(t, store.Check(t.Context()), errReplica, "it was demoted")
 }
 
 // TestCheckOfEvictionPolicy: a Redis that drops keys to make room would lose links silently.
@@ -115,7 +112,7 @@ func TestCheckOfEvictionPolicy(t *testing.T) {
 		})
 	}
 	t.Run("one node of a cluster", func(t *testing.T) {
-		cluster := redistest.StartCluster(t, 2)
+		cluster := redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 2})
 		store := openStore(t, onCluster(cluster.Addrs()))
 		require.NoError(t, store.Check(t.Context()))
 		setConfig(t, cluster.Nodes()[1].Client(t), "maxmemory-policy", "allkeys-lru")

@@ -150,15 +150,21 @@ var selfTestSteps = []selfTestStep{
 	{scriptSetWorkload, "workload", []any{"self-test"}, "STORED"},
 }
 
-// cleanupLimit bounds the removal of the self-test's keys, which comes on top of its time.
+// cleanupLimit is what the self-test keeps of its time to remove its keys.
 const cleanupLimit = 250 * time.Millisecond
 
 // testScripts runs the steps on keys of their own and removes these.
 func (s *Store) testScripts(ctx context.Context) (err error) {
 	id := rand.Text()
+	whole := ctx
+	if deadline, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-cleanupLimit))
+		defer cancel()
+	}
 	defer func() {
-		// Also when the time is up: nothing of the self-test shall stay behind.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupLimit)
+		// Also when the time is up or the caller has left: nothing of the self-test shall stay behind.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(whole), cleanupLimit)
 		defer cancel()
 		for _, kind := range []string{"link", "pods", "workload"} {
 			if failure := s.client.Del(ctx, s.keys.selfTest(kind, id)).Err(); failure != nil && err == nil {

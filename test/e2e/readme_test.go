@@ -46,12 +46,12 @@ func TestReadmeCommandsGiveItsAnswers(t *testing.T) {
 	for name, env := range map[string]func(t *testing.T) []string{
 		"embedded": func(*testing.T) []string { return nil },
 		"standalone": func(t *testing.T) []string {
-			return []string{"PODLINK_DATA_REDIS_MODE=standalone", "PODLINK_DATA_REDIS_ADDRS=" + redistest.Start(t).Addr()}
+			return onRedis(redistest.Start(t))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := start(t, env(t)...)
-			here := strings.NewReplacer("127.0.0.1:8000", p.http, "127.0.0.1:9000", p.grpc)
+			here := strings.NewReplacer("127.0.0.1:8000", p.HTTP, "127.0.0.1:9000", p.GRPC)
 			answered := 0
 			for _, command := range readme(t) {
 				answer := command.answer

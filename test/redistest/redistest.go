@@ -1,5 +1,5 @@
-// Package redistest starts real redis-server processes for tests: one server, a cluster, and a proxy that loses
-// replies.
+// Package redistest starts real redis-server processes for tests: a server, a replica, a set under Sentinel, a cluster,
+// and a proxy that injects the faults of a network.
 //
 // Two things to know. Every process, connection and goroutine ends with the test that started it. And without
 // redis-server on PATH the tests are skipped, except where the environment says CI=true: there they fail, so that no
@@ -9,10 +9,13 @@ package redistest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -23,8 +26,12 @@ import (
 )
 
 const (
-	// startLimit bounds how long a server may take until it answers.
+	// startLimit bounds how long a server may take until it answers, and then again until it has loaded its data.
 	startLimit = 10 * time.Second
+	// waitLimit bounds every wait for servers to agree with each other.
+	waitLimit = time.Minute
+	// poll is how often such a wait looks.
+	poll = 20 * time.Millisecond
 	// startAttempts is for the port that somebody else took between the look for a free one and the start.
 	startAttempts = 3
 
@@ -35,11 +42,13 @@ const (
 
 // Server is a redis-server process on a loopback port.
 type Server struct {
-	tb   testing.TB
-	path string
-	dir  string
-	args []string
-	port int
+	tb       testing.TB
+	path     string
+	dir      string
+	args     []string
+	password string // that Client logs in with; empty for none
+	port     int
+	admin    *redis.Client // what this package asks the server with
 
 	mu      sync.Mutex
 	process *process // nil while the server is down
@@ -56,13 +65,43 @@ type process struct {
 // Args are redis-server's, and override the defaults: "--appendonly", "yes".
 func Start(tb testing.TB, args ...string) *Server {
 	tb.Helper()
-	s := &Server{tb: tb, path: find(tb), dir: tb.TempDir(), args: args}
+	// The delay is for more replicas to come; here the first one would wait 5 s for them.
+	defaults := []string{"--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"}
+	return launch(tb, tb.TempDir(), append(defaults, args...))
+}
+
+// StartReplica starts a server as Start does, as a replica of the primary (host:port), and waits until it is in sync.
+func StartReplica(tb testing.TB, primary string, args ...string) *Server {
+	tb.Helper()
+	replica := Start(tb, append(replicaOf(tb, primary), args...)...)
+	replica.WaitInSync()
+	return replica
+}
+
+// replicaOf are the arguments that make a server a replica.
+func replicaOf(tb testing.TB, primary string) []string {
+	tb.Helper()
+	host, port, err := net.SplitHostPort(primary)
+	if err != nil {
+		tb.Fatalf("the primary's address: %v", err)
+	}
+	return []string{"--replicaof", host, port}
+}
+
+// launch runs redis-server with those arguments, and waits until it answers.
+func launch(tb testing.TB, dir string, args []string) *Server {
+	tb.Helper()
+	s := &Server{tb: tb, path: find(tb), dir: dir, args: args}
+	if i := slices.Index(args, "--requirepass"); i >= 0 {
+		s.password = args[i+1]
+	}
 	tb.Cleanup(s.Kill) // Before the directory is removed: cleanups run last to first.
 	for attempt := 1; ; attempt++ {
 		s.port = freePort(tb)
-		err := s.start()
+		err := s.start(loaded)
 		switch {
 		case err == nil:
+			s.admin = s.Client(tb)
 			return s
 		case attempt == startAttempts:
 			tb.Fatalf("redis-server does not start: %v", err)
@@ -94,13 +133,12 @@ func freePort(tb testing.TB) int {
 	return listener.Addr().(*net.TCPAddr).Port
 }
 
-// start runs the process and waits until it answers.
-func (s *Server) start() error {
+// start runs the process and waits until what it replies to PING means that it is up.
+func (s *Server) start(up func(reply error) bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	args := append([]string{
-		"--port", strconv.Itoa(s.port), "--bind", loopback, "--dir", s.dir, "--save", "", "--appendonly", "no",
-	}, s.args...)
+	// A configuration file has to come first; the other arguments have no order.
+	args := slices.Concat(s.args, []string{"--port", strconv.Itoa(s.port), "--bind", loopback, "--dir", s.dir})
 	p := &process{cmd: exec.Command(s.path, args...), exited: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = &p.output, &p.output
 	if err := p.cmd.Start(); err != nil {
@@ -111,21 +149,31 @@ func (s *Server) start() error {
 		close(p.exited)
 	}()
 	s.process = p
-	if err := s.answers(p); err != nil {
+	if err := s.answers(p, up); err != nil {
 		s.kill()
 		return err
 	}
 	return nil
 }
 
-// answers waits until the server replies to PING, be it that it wants a password first.
-func (s *Server) answers(p *process) error {
+// loaded tells whether a server that replies so to PING is up and has its data. A refusal is a reply as well: the
+// server wants another password, or is a replica without its primary.
+func loaded(reply error) bool { return answering(reply) && !redis.HasErrorPrefix(reply, "LOADING") }
+
+// answering tells whether a server that replies so to PING is up, be it that it still loads its data.
+func answering(reply error) bool {
+	var refusal redis.Error
+	return reply == nil || errors.As(reply, &refusal)
+}
+
+// answers waits until the server is up. One that answers, and goes on loading, gets as long as waits get.
+func (s *Server) answers(p *process, up func(reply error) bool) error {
 	client := redis.NewClient(s.options())
 	defer client.Close()
-	deadline := time.Now().Add(startLimit)
+	begin := time.Now()
 	for {
 		err := client.Ping(context.Background()).Err()
-		if err == nil || redis.HasErrorPrefix(err, "NOAUTH") || redis.HasErrorPrefix(err, "WRONGPASS") {
+		if up(err) {
 			return nil
 		}
 		select {
@@ -133,7 +181,11 @@ func (s *Server) answers(p *process) error {
 			return exitError(p.output.String())
 		case <-time.After(10 * time.Millisecond):
 		}
-		if time.Now().After(deadline) {
+		limit := startLimit
+		if answering(err) {
+			limit = waitLimit
+		}
+		if time.Since(begin) > limit {
 			return err
 		}
 	}
@@ -184,16 +236,50 @@ func (s *Server) kill() {
 	s.process = nil
 }
 
-// Restart kills the server and starts it again on the same port and in the same directory.
+// Restart kills the server and starts it again on the same port and in the same directory. It returns when the server
+// has loaded its data.
 func (s *Server) Restart() {
 	s.tb.Helper()
+	s.restart(loaded)
+}
+
+// RestartLoading is Restart, and returns as soon as the server answers, which may be LOADING.
+func (s *Server) RestartLoading() {
+	s.tb.Helper()
+	s.restart(answering)
+}
+
+func (s *Server) restart(up func(reply error) bool) {
+	s.tb.Helper()
 	s.Kill()
-	if err := s.start(); err != nil {
+	if err := s.start(up); err != nil {
 		s.tb.Fatalf("redis-server does not start again: %v", err)
 	}
 }
 
-// Client returns a plain client, which is closed with the test.
+// WaitInSync waits until the server, a replica, has its primary's data and gets what is new.
+func (s *Server) WaitInSync() {
+	s.tb.Helper()
+	wait(s.tb, "the replica is in sync", s.inSync)
+}
+
+func (s *Server) inSync() bool {
+	info, err := s.admin.Info(context.Background(), "replication").Result()
+	return err == nil && strings.Contains(info, "master_link_status:up\r\n")
+}
+
+// wait returns when the condition holds, or ends the test.
+func wait(tb testing.TB, condition string, holds func() bool) {
+	tb.Helper()
+	for begin := time.Now(); !holds(); time.Sleep(poll) {
+		if time.Since(begin) > waitLimit {
+			tb.Fatalf("it did not come within %s that %s", waitLimit, condition)
+		}
+	}
+}
+
+// Client returns a plain client, which is closed with the test. It logs in with the password that the server was
+// started with, if any.
 func (s *Server) Client(tb testing.TB) *redis.Client {
 	tb.Helper()
 	client := redis.NewClient(s.options())
@@ -205,6 +291,7 @@ func (s *Server) Client(tb testing.TB) *redis.Client {
 func (s *Server) options() *redis.Options {
 	return &redis.Options{
 		Addr:                     s.Addr(),
+		Password:                 s.password,
 		MaxRetries:               -1,
 		DisableIdentity:          true,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},

@@ -2,13 +2,12 @@ package redistest
 
 import (
 	"context"
-	"net"
 	"runtime"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 )
@@ -55,53 +54,54 @@ func TestServerArgs(t *testing.T) {
 }
 
 func TestServerWithPassword(t *testing.T) {
-	client := Start(t, "--requirepass", "secret").Client(t)
-	require.ErrorContains(t, client.Ping(context.Background()).Err(), "NOAUTH")
-}
-
-func TestCluster(t *testing.T) {
-	for _, nodes := range []int{1, 3} {
-		cluster := StartCluster(t, nodes)
-		require.Len(t, cluster.Addrs(), nodes)
-		for _, node := range cluster.Nodes() {
-			info := node.Client(t).ClusterInfo(context.Background()).Val()
-			require.Contains(t, info, "cluster_state:ok")
-			require.Contains(t, info, "cluster_slots_ok:16384")
-		}
-	}
-}
-
-func TestProxyLosesReplies(t *testing.T) {
-	const count = "return redis.call('INCR', KEYS[1])"
 	ctx := context.Background()
-	server := Start(t)
-	direct := server.Client(t)
-	proxy := NewProxy(t, server.Addr())
-	proxied := (&Server{port: portOf(t, proxy.Addr())}).Client(t)
-
-	require.NoError(t, proxied.Eval(ctx, count, []string{"n"}).Err())
-	sha := direct.ScriptLoad(ctx, count).Val()
-
-	proxy.LoseReplies(2)
-	require.NoError(t, proxied.Get(ctx, "n").Err(), "only scripts lose their replies")
-	require.ErrorContains(t, proxied.EvalSha(ctx, strings.Repeat("0", 40), nil).Err(), "NOSCRIPT", "nothing was executed")
-	require.Zero(t, proxy.Lost())
-	require.Error(t, proxied.EvalSha(ctx, sha, []string{"n"}).Err())
-	require.Error(t, proxied.Eval(ctx, count, []string{"n"}).Err())
-	require.Equal(t, 2, proxy.Lost())
-	require.Equal(t, "3", direct.Get(ctx, "n").Val(), "the server executed what it got")
-
-	require.NoError(t, proxied.EvalSha(ctx, sha, []string{"n"}).Err(), "no more than told")
-	require.Equal(t, 2, proxy.Lost())
+	server := Start(t, "--requirepass", "secret", "--appendonly", "yes")
+	client := server.Client(t)
+	require.NoError(t, client.Set(ctx, "key", "value", 0).Err())
+	server.Restart()
+	require.Equal(t, "value", client.Get(ctx, "key").Val())
+	require.ErrorContains(t, clientOf(t, server.Addr()).Ping(ctx).Err(), "NOAUTH")
 }
 
-func portOf(t *testing.T, addr string) int {
-	t.Helper()
-	_, text, err := net.SplitHostPort(addr)
-	require.NoError(t, err)
-	port, err := strconv.Atoi(text)
-	require.NoError(t, err)
-	return port
+func TestReplica(t *testing.T) {
+	ctx := context.Background()
+	primary := Start(t, "--requirepass", "secret")
+	require.NoError(t, primary.Client(t).Set(ctx, "key", "value", 0).Err())
+	replica := StartReplica(t, primary.Addr(), "--masterauth", "secret", "--replica-serve-stale-data", "no")
+	client := replica.Client(t)
+	require.Equal(t, "value", client.Get(ctx, "key").Val())
+	require.ErrorContains(t, client.Set(ctx, "key", "other", 0).Err(), "READONLY")
+
+	replica.Restart()
+	replica.WaitInSync()
+	require.Equal(t, "value", client.Get(ctx, "key").Val(), "it is a replica again")
+
+	primary.Kill()
+	replica.Restart()
+	require.ErrorContains(t, client.Get(ctx, "key").Err(), "MASTERDOWN", "it is up, and has no data")
+}
+
+func TestRestartOfAServerThatLoads(t *testing.T) {
+	for name, password := range map[string][]string{"plain": nil, "with a password": {"--requirepass", "secret"}} {
+		t.Run(name, func(t *testing.T) {
+			ctx := context.Background()
+			// Each command takes 100 µs to load, and after each 1024 of them the server answers.
+			server := Start(t, append([]string{"--appendonly", "yes", "--key-load-delay", "100"}, password...)...)
+			client := server.Client(t)
+			const commands = 8192
+			_, err := client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+				for i := range commands {
+					pipe.Set(ctx, "key", i+1, 0)
+				}
+				return nil
+			})
+			require.NoError(t, err)
+			server.RestartLoading()
+			require.ErrorContains(t, client.Get(ctx, "key").Err(), "LOADING")
+			server.Restart()
+			require.Equal(t, strconv.Itoa(commands), client.Get(ctx, "key").Val())
+		})
+	}
 }
 
 // recorder is a test that notes how it was ended.

@@ -1,0 +1,312 @@
+package data
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"podlink/internal/biz"
+)
+
+// standing is a live link of the model.
+type standing struct {
+	biz.Link           // as it was answered when it was made
+	since    time.Time // some time before that
+}
+
+// The names and numbers of random calls on links: few, so that they meet, and the extremes; and times to live that don't
+// end during the test.
+var (
+	someUID     = rapid.SampledFrom([]string{"user:1", "user:2"})
+	someService = rapid.SampledFrom([]string{"chat", "game"})
+	somePod     = rapid.SampledFrom([]biz.PodID{0, 1, 2, math.MaxInt32})
+	someTTL     = rapid.SampledFrom([]biz.TTL{biz.Forever, biz.Forever, 1000, 2000, math.MaxInt32})
+	someKeep    = rapid.SampledFrom([]int32{0, 0, 1500, math.MaxInt32})
+)
+
+func (m *model) someLink(t *rapid.T) biz.LinkKey {
+	return biz.LinkKey{Namespace: m.namespace, UID: someUID.Draw(t, "uid"), Service: someService.Draw(t, "service")}
+}
+
+// current is the link that stands, be it none.
+func (m *model) current(key biz.LinkKey) standing {
+	if link, ok := m.links[key]; ok {
+		return link
+	}
+	return standing{Link: biz.NoLink(key)}
+}
+
+// someExpected draws an expected epoch: none, the current one, no link's, another one, or the one before.
+func (m *model) someExpected(t *rapid.T, key biz.LinkKey) *biz.Epoch {
+	current, last := m.current(key).Epoch, m.epochs[key]
+	epochs := []*biz.Epoch{nil, nil, &current, new(biz.Epoch), &last, ptr(current + 1)}
+	return epochs[rapid.IntRange(0, len(epochs)-1).Draw(t, "expected")]
+}
+
+func ptr[T any](v T) *T { return &v }
+
+func (m *model) linkCalls() map[string]func(*rapid.T) {
+	return map[string]func(*rapid.T){
+		"Links.Set":          m.setLink,
+		"Links.TrySet":       m.trySetLink,
+		"Links.SetIfAbsent":  m.setLinkIfAbsent,
+		"Links.Compute":      m.computeLink,
+		"Links.Remove":       m.removeLink,
+		"Links.RemoveWithID": m.removeLinkWithID,
+	}
+}
+
+func (m *model) setLink(t *rapid.T) {
+	key, pod, ttl := m.someLink(t), somePod.Draw(t, "pod"), someTTL.Draw(t, "ttl")
+	expected := m.someExpected(t, key)
+	change, err := m.repos.Links.Set(context.Background(), key, pod, ttl, expected)
+	if !m.mismatch(t, "Links.Set", key, expected, err) {
+		m.link(t, "Links.Set", key, pod, ttl, change, err)
+	}
+}
+
+func (m *model) trySetLink(t *rapid.T) {
+	key, pod, ttl := m.someLink(t), somePod.Draw(t, "pod"), someTTL.Draw(t, "ttl")
+	change, err := m.repos.Links.TrySet(context.Background(), key, pod, ttl)
+	if current := m.current(key); current.Persistent() && current.Pod != pod {
+		m.refuse(t, "Links.TrySet", key, change, err)
+	} else {
+		m.link(t, "Links.TrySet", key, pod, ttl, change, err)
+	}
+}
+
+func (m *model) setLinkIfAbsent(t *rapid.T) {
+	key, pod, ttl := m.someLink(t), somePod.Draw(t, "pod"), someTTL.Draw(t, "ttl")
+	change, err := m.repos.Links.SetIfAbsent(context.Background(), key, pod, ttl)
+	if m.current(key).Exists() {
+		m.refuse(t, "Links.SetIfAbsent", key, change, err)
+	} else {
+		m.link(t, "Links.SetIfAbsent", key, pod, ttl, change, err)
+	}
+}
+
+func (m *model) computeLink(t *rapid.T) {
+	key, pod, ttl := m.someLink(t), somePod.Draw(t, "pod"), someTTL.Draw(t, "ttl")
+	current := m.current(key)
+	judged := rapid.SampledFrom([]biz.Epoch{0, current.Epoch, m.epochs[key]}).Draw(t, "judged")
+	change, err := m.repos.Links.Compute(context.Background(), key, pod, ttl, judged)
+	if current.Exists() && judged != current.Epoch {
+		m.refuse(t, "Links.Compute", key, change, err)
+	} else {
+		m.link(t, "Links.Compute", key, pod, ttl, change, err)
+	}
+}
+
+func (m *model) removeLink(t *rapid.T) {
+	key, keep := m.someLink(t), someKeep.Draw(t, "keep")
+	expected := m.someExpected(t, key)
+	change, err := m.repos.Links.Remove(context.Background(), key, keep, expected)
+	if !m.mismatch(t, "Links.Remove", key, expected, err) {
+		m.unlink(t, "Links.Remove", key, keep, change, err)
+	}
+}
+
+func (m *model) removeLinkWithID(t *rapid.T) {
+	key, pod, keep := m.someLink(t), somePod.Draw(t, "pod"), someKeep.Draw(t, "keep")
+	change, err := m.repos.Links.RemoveWithID(context.Background(), key, pod, keep)
+	if m.current(key).Pod != pod {
+		m.refuse(t, "Links.RemoveWithID", key, change, err)
+	} else {
+		m.unlink(t, "Links.RemoveWithID", key, keep, change, err)
+	}
+}
+
+// link is what a mutation that links has to do.
+func (m *model) link(
+	t *rapid.T, call string, key biz.LinkKey, pod biz.PodID, ttl biz.TTL, change biz.LinkChange, err error,
+) {
+	succeeds(t, call, err)
+	before := m.current(key)
+	want := biz.Link{Key: key, Pod: pod, TTL: ttl, Epoch: before.Epoch}
+	if before.Pod != pod {
+		want.Epoch = change.Link.Epoch
+		m.judgeEpoch(t, call, key, want.Epoch)
+	}
+	agree(t, call, biz.LinkChange{Applied: true, Previous: before.Pod, Link: want}, change)
+	m.links[key] = standing{want, m.before}
+}
+
+// judgeEpoch is for the epoch of a new owner: greater than any before, and the store's time unless that is behind.
+func (m *model) judgeEpoch(t *rapid.T, call string, key biz.LinkKey, epoch biz.Epoch) {
+	last := m.epochs[key]
+	agree(t, call+": the epoch grows", true, epoch > last)
+	agree(t, call+": the epoch is the time", true, epoch == last+1 || nearNow(time.UnixMicro(int64(epoch))))
+	m.epochs[key] = epoch
+}
+
+// refuse is what a mutation whose condition does not hold has to do.
+func (m *model) refuse(t *rapid.T, call string, key biz.LinkKey, change biz.LinkChange, err error) {
+	succeeds(t, call, err)
+	current := m.current(key)
+	agree(t, call+": refused", false, change.Applied)
+	agree(t, call+": previous pod", current.Pod, change.Previous)
+	sameAs(t, call, current, change.Link)
+}
+
+// mismatch checks the result of a call that expects an epoch; it is true when it was to be refused.
+func (m *model) mismatch(t *rapid.T, call string, key biz.LinkKey, expected *biz.Epoch, err error) bool {
+	current := m.current(key)
+	if expected == nil || *expected == current.Epoch {
+		return false
+	}
+	var mismatch *biz.EpochMismatchError
+	agree(t, call+": a mismatch", true, errors.As(err, &mismatch))
+	sameAs(t, call, current, mismatch.Current)
+	return true
+}
+
+// unlink is what a removal has to do.
+func (m *model) unlink(t *rapid.T, call string, key biz.LinkKey, keep int32, change biz.LinkChange, err error) {
+	before := m.current(key)
+	if !before.Exists() {
+		m.refuse(t, call, key, change, err)
+		return
+	}
+	succeeds(t, call, err)
+	want := biz.NoLink(key)
+	if keep > 0 {
+		want = before.Link
+		want.TTL = biz.TTL(keep)
+		m.links[key] = standing{want, m.before}
+	} else {
+		delete(m.links, key)
+	}
+	agree(t, call, biz.LinkChange{Applied: true, Previous: before.Pod, Link: want}, change)
+}
+
+// sameAs compares a link that was stored some time before.
+func sameAs(t *rapid.T, call string, want standing, got biz.Link) {
+	if want.TTL > 0 {
+		passed := biz.TTL(time.Since(want.since)/time.Second) + 1
+		agree(t, call+": the time to live", true, got.TTL <= want.TTL && got.TTL >= want.TTL-passed)
+		want.TTL = got.TTL
+	}
+	agree(t, call, want.Link, got)
+}
+
+// sameLink is for the tests without a model.
+func sameLink(t require.TestingT, want, got biz.Link) {
+	if want.TTL > 0 {
+		require.InDelta(t, float64(want.TTL), float64(got.TTL), 60)
+		want.TTL, got.TTL = 0, 0
+	}
+	require.Equal(t, want, got)
+}
+
+// expire puts the expiry of a temporary link into the past, as if that much time had gone by. What is left of it in the
+// store nobody may see, except that the next epoch is greater.
+func (m *model) expire(t *rapid.T) {
+	var temporary []biz.LinkKey
+	for key, link := range m.links {
+		if !link.Persistent() {
+			temporary = append(temporary, key)
+		}
+	}
+	if len(temporary) == 0 {
+		t.Skip("there is no temporary link")
+	}
+	slices.SortFunc(temporary, func(a, b biz.LinkKey) int {
+		return slices.Compare([]string{a.UID, a.Service}, []string{b.UID, b.Service})
+	})
+	key := rapid.SampledFrom(temporary).Draw(t, "key")
+	link := m.links[key]
+	field := fmt.Sprintf("%d %d %d", link.Pod, link.Epoch, time.Now().Add(-time.Second).UnixMilli())
+	err := m.store.client.HSet(context.Background(), m.store.keys.links(key.Namespace, key.UID), key.Service, field).Err()
+	succeeds(t, "HSET", err)
+	delete(m.links, key)
+}
+
+func (m *model) linkReads() map[string]func(*rapid.T) {
+	return map[string]func(*rapid.T){
+		"Links.Get": func(t *rapid.T) {
+			key := m.someLink(t)
+			got, err := m.repos.Links.Get(context.Background(), key)
+			succeeds(t, "Links.Get", err)
+			sameAs(t, "Links.Get", m.current(key), got)
+		},
+		"Links.GetIfPersist": func(t *rapid.T) {
+			key := m.someLink(t)
+			want := m.current(key)
+			if !want.Persistent() {
+				want.Link = biz.NoLink(key)
+			}
+			got, err := m.repos.Links.GetIfPersist(context.Background(), key)
+			succeeds(t, "Links.GetIfPersist", err)
+			sameAs(t, "Links.GetIfPersist", want, got)
+		},
+		"Links.BatchGet": m.batchGetLinks,
+		"Links.List":     m.listLinks,
+		"the key's TTL":  m.keyTTL,
+	}
+}
+
+func (m *model) batchGetLinks(t *rapid.T) {
+	service, uids := someService.Draw(t, "service"), rapid.SliceOfN(someUID, 1, 4).Draw(t, "uids")
+	got, err := m.repos.Links.BatchGet(context.Background(), m.namespace, service, uids)
+	succeeds(t, "Links.BatchGet", err)
+	agree(t, "Links.BatchGet: one link per uid", len(uids), len(got))
+	for i, uid := range uids {
+		sameAs(t, "Links.BatchGet", m.current(biz.LinkKey{Namespace: m.namespace, UID: uid, Service: service}), got[i])
+	}
+}
+
+// ofUID are the uid's links by service.
+func (m *model) ofUID(uid string) map[string]standing {
+	links := make(map[string]standing)
+	for key, link := range m.links {
+		if key.UID == uid {
+			links[key.Service] = link
+		}
+	}
+	return links
+}
+
+func (m *model) listLinks(t *rapid.T) {
+	uid := someUID.Draw(t, "uid")
+	want := m.ofUID(uid)
+	got, err := m.repos.Links.List(context.Background(), m.namespace, uid)
+	succeeds(t, "Links.List", err)
+	agree(t, "Links.List: as many", len(want), len(got))
+	for i, service := range sorted(want) {
+		sameAs(t, "Links.List", want[service], got[i])
+	}
+}
+
+func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+// keyTTL: a key with a persistent link has no TTL, which would take it along; any other has one, not before the last of
+// its links expires.
+func (m *model) keyTTL(t *rapid.T) {
+	uid := someUID.Draw(t, "uid")
+	links := m.ofUID(uid)
+	key := m.store.keys.links(m.namespace, uid)
+	left, err := m.store.client.PTTL(context.Background(), key).Result()
+	succeeds(t, "PTTL", err)
+	const noTTL, noKey = -1, -2 // In the reply, which the driver passes on as nanoseconds.
+	longest, persistent := time.Duration(0), false
+	for _, link := range links {
+		lasts := time.Duration(link.TTL)*time.Second - time.Since(link.since)
+		longest, persistent = max(longest, lasts), persistent || link.Persistent()
+	}
+	switch {
+	case persistent:
+		agree(t, "the TTL of a key with a persistent link", time.Duration(noTTL), left)
+	case len(links) > 0:
+		agree(t, "the key of temporary links has a TTL that is not early", true, left >= longest)
+	default:
+		// Links that have expired may be left in it.
+		agree(t, "a key without links is none, or has a TTL", true, left == noKey || left > 0)
+	}
+}

@@ -1,0 +1,206 @@
+package data
+
+import (
+	"context"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"podlink/internal/biz"
+)
+
+// reports are the pods of a service that has reported.
+type reports map[biz.PodID]*report
+
+// report is a pod's report, and how many links were given out since.
+type report struct {
+	biz.Pod
+	given int64
+}
+
+// reserved is a choice that may be given back.
+type reserved struct {
+	service biz.ServiceKey
+	choice  biz.Choice
+}
+
+// keptChoices is how many of the latest reservations a model may give back.
+const keptChoices = 4
+
+// The inputs of random calls on pods: small loads, so that there are ties; pods whose order as numbers is another one
+// than as texts; and times to live that don't end during the test.
+var (
+	someReportingService = rapid.SampledFrom([]string{"chat", "game", "game", "game"})
+	someReporter         = rapid.SampledFrom([]biz.PodID{2, 2, 10, 10, math.MaxInt32})
+	someState            = rapid.SampledFrom([]string{"up", "x", "0 0 0", " two  words ", "läuft 🚀", strings.Repeat("s", 1024)})
+	someLoad             = rapid.SampledFrom([]int32{0, 0, 1, 2, math.MaxInt32})
+	someRouting          = rapid.SampledFrom([]biz.Routing{biz.Ready, biz.Ready, biz.Ready, biz.DenyNew, biz.Shutdown})
+	someReportTTL        = rapid.SampledFrom([]biz.TTL{biz.Forever, 1000, math.MaxInt32 / 1000})
+)
+
+func (m *model) someService(t *rapid.T) biz.ServiceKey {
+	return m.service(someReportingService.Draw(t, "service"))
+}
+
+// find returns a pod's report, nil without one.
+func (m *model) find(key biz.ServiceKey, pod biz.PodID) *report { return m.services[key][pod] }
+
+// answer is how the report is answered, nil without one.
+func (r *report) answer() *biz.Pod {
+	if r == nil {
+		return nil
+	}
+	pod := r.Pod
+	return &pod
+}
+
+func (m *model) podCalls() map[string]func(*rapid.T) {
+	return map[string]func(*rapid.T){
+		"States.Set":     m.setState,
+		"States.Remove":  m.removeState,
+		"States.Reserve": m.reserve,
+		"States.Release": m.release,
+	}
+}
+
+func (m *model) setState(t *rapid.T) {
+	key := m.someService(t)
+	want := biz.Pod{
+		Report: biz.Report{
+			Pod: someReporter.Draw(t, "pod"), State: someState.Draw(t, "state"), Load: someLoad.Draw(t, "load"),
+			Routing: someRouting.Draw(t, "routing"), TTL: someReportTTL.Draw(t, "ttl"),
+		},
+		Live: true,
+	}
+	got, previous, err := m.repos.States.Set(context.Background(), key, want.Report)
+	succeeds(t, "States.Set", err)
+	want.HeartbeatMs = got.HeartbeatMs
+	agree(t, "States.Set: the heartbeat is now", true, nearNow(time.UnixMilli(got.HeartbeatMs)))
+	agree(t, "States.Set", want, got)
+	agree(t, "States.Set: the report before", m.find(key, want.Report.Pod).answer(), previous)
+	if m.services[key] == nil {
+		m.services[key] = make(reports)
+	}
+	m.services[key][want.Report.Pod] = &report{Pod: want}
+}
+
+func (m *model) removeState(t *rapid.T) {
+	key, pod := m.someService(t), someReporter.Draw(t, "pod")
+	previous, err := m.repos.States.Remove(context.Background(), key, pod)
+	succeeds(t, "States.Remove", err)
+	agree(t, "States.Remove", m.find(key, pod).answer(), previous)
+	delete(m.services[key], pod)
+}
+
+func (m *model) reserve(t *rapid.T) {
+	key := m.someService(t)
+	linked := rapid.OneOf(rapid.Just(biz.NoPod), someReporter).Draw(t, "standing")
+	want := m.choose(key, linked)
+	got, err := m.repos.States.Reserve(context.Background(), key, linked)
+	succeeds(t, "States.Reserve", err)
+	agree(t, "States.Reserve", want, got)
+	if got.Verdict == biz.Reserved {
+		m.find(key, got.Pod).given++
+		m.choices = append(m.choices, reserved{key, got})
+		m.choices = m.choices[max(0, len(m.choices)-keptChoices):]
+	}
+}
+
+// choose is the choice that Reserve has to make.
+func (m *model) choose(key biz.ServiceKey, linked biz.PodID) biz.Choice {
+	if r := m.find(key, linked); r != nil && r.Live && r.Routing != biz.Shutdown {
+		return biz.Choice{Verdict: biz.StandingUsable}
+	}
+	if m.services[key] == nil {
+		return biz.Choice{Verdict: biz.NothingKnown}
+	}
+	var best *report
+	for _, r := range m.services[key] {
+		if r.Live && r.Routing == biz.Ready && (best == nil || r.better(best)) {
+			best = r
+		}
+	}
+	if best == nil {
+		return biz.Choice{Verdict: biz.NoneUsable}
+	}
+	return biz.Choice{Verdict: biz.Reserved, Pod: best.Report.Pod, HeartbeatMs: best.HeartbeatMs}
+}
+
+// better tells which of two pods takes the next link.
+func (r *report) better(than *report) bool {
+	mine, its := int64(r.Load)+r.given, int64(than.Load)+than.given
+	return mine < its || mine == its && r.Report.Pod < than.Report.Pod
+}
+
+// release gives back a reservation, be it for a second time, or one that was never made.
+func (m *model) release(t *rapid.T) {
+	invented := biz.Choice{Verdict: biz.Reserved, Pod: someReporter.Draw(t, "pod"), HeartbeatMs: 1}
+	choices := append(slices.Clone(m.choices), reserved{m.someService(t), invented})
+	given := choices[rapid.IntRange(0, len(choices)-1).Draw(t, "reservation")]
+	succeeds(t, "States.Release", m.repos.States.Release(context.Background(), given.service, given.choice))
+	r := m.find(given.service, given.choice.Pod)
+	if r != nil && r.HeartbeatMs == given.choice.HeartbeatMs && r.given > 0 {
+		r.given--
+	}
+}
+
+// age puts a report so far into the past that it counts no longer, unless it never ages.
+func (m *model) age(t *rapid.T) {
+	key, pod := m.someService(t), someReporter.Draw(t, "pod")
+	r := m.find(key, pod)
+	if r == nil {
+		t.Skip("there is no report")
+	}
+	r.HeartbeatMs -= int64(max(r.TTL, 0))*1000 + clockTolerance.Milliseconds()
+	r.Live = r.TTL == biz.Forever
+	field := strings.Join([]string{
+		strconv.Itoa(int(r.Load)), strconv.FormatInt(r.given, 10), strconv.Itoa(int(r.Routing)), strconv.Itoa(int(r.TTL)),
+		strconv.FormatInt(r.HeartbeatMs, 10), r.State,
+	}, " ")
+	err := m.store.client.HSet(context.Background(), m.store.keys.pods(key), strconv.Itoa(int(pod)), field).Err()
+	succeeds(t, "HSET", err)
+}
+
+func (m *model) podReads() map[string]func(*rapid.T) {
+	return map[string]func(*rapid.T){
+		"States.Get": func(t *rapid.T) {
+			key, pod := m.someService(t), someReporter.Draw(t, "pod")
+			got, err := m.repos.States.Get(context.Background(), key, pod)
+			want := m.find(key, pod)
+			if want == nil {
+				agree(t, "States.Get of none", biz.ErrPodNotFound, err)
+				return
+			}
+			succeeds(t, "States.Get", err)
+			agree(t, "States.Get", want.Pod, got)
+		},
+		"States.List": func(t *rapid.T) {
+			key := m.someService(t)
+			want := []biz.Pod{}
+			for _, r := range m.services[key] {
+				want = append(want, r.Pod)
+			}
+			slices.SortFunc(want, func(a, b biz.Pod) int { return int(a.Report.Pod) - int(b.Report.Pod) })
+			got, err := m.repos.States.List(context.Background(), key)
+			succeeds(t, "States.List", err)
+			agree(t, "States.List", want, got)
+		},
+		"links given out": m.countGiven,
+	}
+}
+
+// countGiven looks at a count in the store: by the answers alone, a wrong one shows late.
+func (m *model) countGiven(t *rapid.T) {
+	key, pod := m.someService(t), someReporter.Draw(t, "pod")
+	r := m.find(key, pod)
+	if r == nil {
+		return
+	}
+	field, err := m.store.client.HGet(context.Background(), m.store.keys.pods(key), strconv.Itoa(int(pod))).Result()
+	succeeds(t, "HGET", err)
+	agree(t, "links given out", strconv.FormatInt(r.given, 10), strings.SplitN(field, " ", 3)[1])
+}

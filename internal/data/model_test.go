@@ -1,0 +1,181 @@
+package data
+
+import (
+	"context"
+	"maps"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"podlink/internal/biz"
+	"podlink/internal/biz/biztest"
+	"podlink/test/redistest"
+)
+
+// operationsVariable names the environment variable that says how many operations TestModel does at least on each
+// store. Without it rapid's flags alone decide.
+const operationsVariable = "PODLINK_TEST_MODEL_OPERATIONS"
+
+// TestModel does random calls of every repo and compares every answer with a model: the Lua against plain Go.
+func TestModel(t *testing.T) {
+	target := 0
+	if text := os.Getenv(operationsVariable); text != "" {
+		var err error
+		target, err = strconv.Atoi(text)
+		require.NoError(t, err, operationsVariable)
+	}
+	for name, open := range map[string]func(t *testing.T) *Store{
+		"embedded": everyStore["embedded"],
+		"redis":    everyStore["redis"],
+		"cluster": func(t *testing.T) *Store {
+			return openStore(t, onCluster(redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 3}).Addrs()))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			store, runs, operations, start := open(t), 0, 0, time.Now()
+			for done := false; !done; done = operations >= target {
+				rapid.Check(t, func(rt *rapid.T) {
+					runs++
+					m := newModel(store, "ns-"+strconv.Itoa(runs))
+					rt.Repeat(m.actions(&operations))
+				})
+			}
+			t.Logf("%s: %d operations in %d runs, %s", name, operations, runs, time.Since(start).Round(time.Second))
+		})
+	}
+}
+
+// model is what the store is to hold and to answer, in a namespace of its own: plain maps, and the contract's rules in
+// plain Go. What comes from the store's clock it takes from the answers, and judges it.
+type model struct {
+	store     *Store
+	repos     biztest.Repos
+	namespace string
+	before    time.Time // some time before the call that goes on
+
+	links     map[biz.LinkKey]standing   // the live ones
+	epochs    map[biz.LinkKey]biz.Epoch  // the greatest so far
+	services  map[biz.ServiceKey]reports // that have reported
+	choices   []reserved                 // that Reserve has answered, the latest ones
+	workloads map[biz.ServiceKey]biz.Workload
+}
+
+func newModel(store *Store, namespace string) *model {
+	return &model{
+		store: store, repos: reposOf(store), namespace: namespace, before: time.Now(),
+		links: make(map[biz.LinkKey]standing), epochs: make(map[biz.LinkKey]biz.Epoch),
+		services:  make(map[biz.ServiceKey]reports),
+		workloads: make(map[biz.ServiceKey]biz.Workload),
+	}
+}
+
+// actions are the repos' mutations, which count as operations, and what time does. Each is followed by some reads.
+func (m *model) actions(operations *int) map[string]func(*rapid.T) {
+	all := make(map[string]func(*rapid.T))
+	for _, calls := range []map[string]func(*rapid.T){m.linkCalls(), m.podCalls(), m.workloadCalls()} {
+		for name, call := range calls {
+			all[name] = func(t *rapid.T) {
+				call(t)
+				*operations++
+			}
+		}
+	}
+	all["time: a link expires"] = m.expire
+	all["time: a report ages"] = m.age
+	all[""] = m.look
+	return all
+}
+
+// readsPerStep is how many of the reads follow a call. Over a run each of them follows each call many times.
+const readsPerStep = 1
+
+// look compares some of the reads with the model.
+func (m *model) look(t *rapid.T) {
+	reads := make(map[string]func(*rapid.T))
+	maps.Copy(reads, m.linkReads())
+	maps.Copy(reads, m.podReads())
+	maps.Copy(reads, m.workloadReads())
+	names := rapid.SampledFrom(sorted(reads))
+	for range readsPerStep {
+		reads[names.Draw(t, "read")](t)
+	}
+	m.before = time.Now()
+}
+
+// agree ends the test when an answer is not the model's. The text of the failure holds no value from a clock: rapid tells
+// by it whether a shorter run fails alike.
+func agree(t *rapid.T, what string, want, got any) {
+	if !assert.ObjectsAreEqual(want, got) {
+		t.Logf("%s: the model says %+v, the store %+v", what, want, got)
+		t.Fatalf("%s: the store and the model disagree", what)
+	}
+}
+
+// succeeds ends the test on an error.
+func succeeds(t *rapid.T, what string, err error) {
+	if err != nil {
+		t.Logf("%s: %v", what, err)
+		t.Fatalf("%s: the store and the model disagree: an error", what)
+	}
+}
+
+// clockTolerance is how far the store's clock may be from the test's, which runs on the same machine.
+const clockTolerance = time.Minute
+
+// nearNow tells whether a time by the store's clock is the present.
+func nearNow(at time.Time) bool { return time.Since(at).Abs() <= clockTolerance }
+
+// The workloads of a model.
+var someWorkload = rapid.SampledFrom([]string{"chat", "game", "lobby"})
+
+func (m *model) service(name string) biz.ServiceKey {
+	return biz.ServiceKey{Namespace: m.namespace, Service: name}
+}
+
+func (m *model) workloadCalls() map[string]func(*rapid.T) {
+	return map[string]func(*rapid.T){
+		"Workloads.Set": func(t *rapid.T) {
+			key, state := m.service(someWorkload.Draw(t, "service")), someState.Draw(t, "state")
+			got, err := m.repos.Workloads.Set(context.Background(), key, state)
+			succeeds(t, "Workloads.Set", err)
+			agree(t, "Workloads.Set: the time is now", true, nearNow(time.UnixMilli(got.UpdateMs)))
+			want := biz.Workload{Key: key, State: state, UpdateMs: got.UpdateMs}
+			agree(t, "Workloads.Set", want, got)
+			m.workloads[key] = want
+		},
+	}
+}
+
+func (m *model) workloadReads() map[string]func(*rapid.T) {
+	return map[string]func(*rapid.T){
+		"Workloads.Get": func(t *rapid.T) {
+			key := m.service(someWorkload.Draw(t, "service"))
+			got, err := m.repos.Workloads.Get(context.Background(), key)
+			want, ok := m.workloads[key]
+			if !ok {
+				agree(t, "Workloads.Get of none", biz.ErrWorkloadNotFound, err)
+				return
+			}
+			succeeds(t, "Workloads.Get", err)
+			agree(t, "Workloads.Get", want, got)
+		},
+		"Workloads.BatchGet": func(t *rapid.T) {
+			names := rapid.SliceOfNDistinct(someWorkload, 1, 3, rapid.ID[string]).Draw(t, "services")
+			want := []biz.Workload{}
+			for _, name := range names {
+				if workload, ok := m.workloads[m.service(name)]; ok {
+					want = append(want, workload)
+				}
+			}
+			got, err := m.repos.Workloads.BatchGet(context.Background(), m.namespace, names)
+			succeeds(t, "Workloads.BatchGet", err)
+			agree(t, "Workloads.BatchGet", want, got)
+		},
+	}
+}
