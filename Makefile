@@ -15,7 +15,7 @@ COVERED   := ./cmd/...,./internal/...
 COVER_MIN := 80
 
 .DEFAULT_GOAL := help
-.PHONY: help init api config generate build run test lint cover check-generated docker clean
+.PHONY: help init api config generate build run test test-faults lint cover check-generated docker clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,8 +47,13 @@ test: ## run every test with the race detector; installs redis-server where it i
 	./test/install-redis.sh
 	$(GO) test -race -covermode=atomic -coverpkg=$(COVERED) -coverprofile=coverage.out ./...
 
+test-faults: ## prove the guarantees with real faults on real Redis processes; installs redis-server where it is missing
+	./test/install-redis.sh
+	PODLINK_TEST_MODEL_OPERATIONS=100000 $(GO) test -count=1 -v -run '^TestModel$$' -timeout 15m ./internal/data
+	$(GO) test -count=1 -v -tags faults -timeout 25m ./test/faults
+
 lint: ## run the linters
-	$(LINT) run ./...
+	$(LINT) run --build-tags faults ./...
 
 cover: ## show the coverage of the last `make test`, without generated code and the conformance suite; fails below 80 %
 	@mkdir -p bin

@@ -1,0 +1,146 @@
+//go:build faults
+
+package faults
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"podlink/test/podlinktest"
+	"podlink/test/redistest"
+)
+
+// modes are the values of data.redis.mode that mean a real Redis.
+var modes = []string{"standalone", "sentinel", "cluster"}
+
+// deployment is a Redis behind proxies.
+type deployment struct {
+	env     []string // makes podlink use it
+	servers []*redistest.Server
+	proxies []*redistest.Proxy
+}
+
+// deployments start a Redis for each of modes.
+var deployments = map[string]func(t *testing.T) deployment{
+	"standalone": func(t *testing.T) deployment {
+		server := redistest.Start(t)
+		proxy := redistest.NewProxy(t, server.Addr())
+		return deployment{
+			env:     podlinktest.OnRedis("standalone", proxy.Addr()),
+			servers: []*redistest.Server{server},
+			proxies: []*redistest.Proxy{proxy},
+		}
+	},
+	"sentinel": func(t *testing.T) deployment {
+		s := redistest.StartSentinel(t, redistest.SentinelOptions{Proxied: true})
+		return deployment{
+			env: append(podlinktest.OnRedis("sentinel", s.Addrs()...),
+				"PODLINK_DATA_REDIS_MASTER_NAME="+s.MasterName()),
+			servers: s.Servers(),
+			proxies: s.Proxies(),
+		}
+	},
+	"cluster": func(t *testing.T) deployment {
+		c := redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 3, Proxied: true})
+		return deployment{
+			env:     podlinktest.OnRedis("cluster", c.Addrs()...),
+			servers: c.Nodes(),
+			proxies: c.Proxies(),
+		}
+	},
+}
+
+func (d deployment) loseEvery(n int) {
+	for _, proxy := range d.proxies {
+		proxy.LoseEvery(n)
+	}
+}
+
+func (d deployment) lost() int {
+	lost := 0
+	for _, proxy := range d.proxies {
+		lost += proxy.Lost()
+	}
+	return lost
+}
+
+// executions are the scripts that the servers have run. One that a server does not know (NOSCRIPT) has failed there.
+func executions(t *testing.T, clients []*redis.Client) int {
+	t.Helper()
+	total := 0
+	for _, client := range clients {
+		info, err := client.Info(context.Background(), "commandstats").Result()
+		require.NoError(t, err)
+		for line := range strings.Lines(info) {
+			command, stats, _ := strings.Cut(strings.TrimSpace(line), ":")
+			if command == "cmdstat_eval" || command == "cmdstat_evalsha" {
+				total += stat(t, stats, "calls") - stat(t, stats, "failed_calls")
+			}
+		}
+	}
+	return total
+}
+
+// stat reads a number of a line of INFO commandstats: "calls=1,usec=2,failed_calls=0".
+func stat(t *testing.T, stats, name string) int {
+	t.Helper()
+	for text := range strings.SplitSeq(stats, ",") {
+		if value, ok := strings.CutPrefix(text, name+"="); ok {
+			number, err := strconv.Atoi(value)
+			require.NoError(t, err)
+			return number
+		}
+	}
+	require.Failf(t, "no such statistic", "%s in %s", name, stats)
+	return 0
+}
+
+// countExecutions loses replies to mutations, each of which is one script, and returns how many scripts the servers
+// have run beyond one per call. Nobody asks podlink whether it is ready meanwhile: it would run scripts.
+func countExecutions(t *testing.T, binary, mode string) (report *Report, more int) {
+	t.Helper()
+	d := deployments[mode](t)
+	clients := make([]*redis.Client, len(d.servers))
+	for i, server := range d.servers {
+		clients[i] = server.Client(t)
+	}
+	l := load{
+		podlinks: start(t, binary, 2, d.env...), workload: newHistories(mutations),
+		clients: 8, operations: 3000, faults: 100, pause: time.Millisecond,
+	}
+	before := executions(t, clients)
+	r := l.begin(t)
+	d.loseEvery(20)
+	for r.more() {
+		time.Sleep(10 * time.Millisecond)
+		r.injected(d.lost())
+	}
+	d.loseEvery(0)
+	r.injected(d.lost())
+	report = r.end(t)
+	more = executions(t, clients) - before - report.Acknowledged - report.Unknown
+	if more != 0 {
+		report.violated("the servers have run %d scripts more than one per call", more)
+	}
+	if report.Unknown != report.Faults {
+		report.violated("%d replies were lost, and %d callers were told", report.Faults, report.Unknown)
+	}
+	report.publish(t)
+	return report, more
+}
+
+// TestAtMostOneExecution: a mutation whose reply is lost is not repeated, and its caller is told that nobody knows.
+func TestAtMostOneExecution(t *testing.T) {
+	for _, mode := range modes {
+		t.Run(mode, func(t *testing.T) {
+			report, _ := countExecutions(t, binary, mode)
+			require.Empty(t, report.Violations)
+		})
+	}
+}

@@ -1,0 +1,147 @@
+//go:build faults
+
+package faults
+
+import (
+	"context"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"podlink/test/podlinktest"
+	"podlink/test/redistest"
+)
+
+// recoveryLimit bounds how long it may take from a loss to the first acknowledged mutation after it.
+const recoveryLimit = 20 * time.Second
+
+// disturbance is what is done to the store while clients fight for links.
+type disturbance struct {
+	name    string
+	redis   []string // arguments of redis-server
+	proxied bool     // podlink is behind a proxy
+	faults  int      // at least
+	// invisible: no caller notices anything.
+	invisible bool
+	inject    func(t *testing.T, r *run, redis *redistest.Server, proxy *redistest.Proxy)
+}
+
+var (
+	undisturbed = disturbance{name: "no fault", invisible: true}
+
+	lostReplies = disturbance{
+		name: "5 % of the replies lost", proxied: true, faults: 250,
+		inject: func(_ *testing.T, r *run, _ *redistest.Server, proxy *redistest.Proxy) {
+			proxy.LoseEvery(20)
+			for r.more() {
+				time.Sleep(10 * time.Millisecond)
+				r.injected(proxy.Lost())
+			}
+			proxy.LoseEvery(0)
+			r.injected(proxy.Lost())
+		},
+	}
+
+	kills = disturbance{
+		name: "kill -9 and restart", redis: []string{"--appendonly", "yes", "--appendfsync", "always"}, faults: 5,
+		inject: func(t *testing.T, r *run, redis *redistest.Server, _ *redistest.Proxy) {
+			for n := 1; r.more(); n++ {
+				time.Sleep(500 * time.Millisecond)
+				redis.Kill()
+				killed := time.Now()
+				time.Sleep(200 * time.Millisecond)
+				redis.Restart()
+				r.recovered(t, killed, recoveryLimit, nil)
+				r.injected(n)
+			}
+		},
+	}
+
+	pauses = disturbance{
+		name: "SIGSTOP of 0.1, 1 and 5 s", faults: 6,
+		inject: func(t *testing.T, r *run, redis *redistest.Server, _ *redistest.Proxy) {
+			lengths := []time.Duration{100 * time.Millisecond, time.Second, 5 * time.Second}
+			for n := 0; r.more(); n++ {
+				time.Sleep(800 * time.Millisecond)
+				redis.Pause()
+				paused := time.Now()
+				time.Sleep(lengths[n%len(lengths)])
+				redis.Resume()
+				r.recovered(t, paused, recoveryLimit, nil)
+				r.injected(n + 1)
+			}
+		},
+	}
+
+	resets = disturbance{
+		name: "connections reset every 50 ms", proxied: true, faults: 50,
+		inject: func(_ *testing.T, r *run, _ *redistest.Server, proxy *redistest.Proxy) {
+			for n := 0; r.more(); r.injected(n) {
+				time.Sleep(50 * time.Millisecond)
+				if proxy.Reset() > 0 {
+					n++
+				}
+			}
+		},
+	}
+
+	flushes = disturbance{
+		name: "SCRIPT FLUSH every 200 ms", faults: 25, invisible: true,
+		inject: func(t *testing.T, r *run, redis *redistest.Server, _ *redistest.Proxy) {
+			client := redis.Client(t)
+			for n := 1; r.more(); n++ {
+				time.Sleep(200 * time.Millisecond)
+				require.NoError(t, client.ScriptFlush(context.Background()).Err())
+				r.injected(n)
+			}
+		},
+	}
+)
+
+// linearizability lets 8 clients fight for links over two podlinks while the store is disturbed. It returns the report,
+// and the first history that is illegal, nil without one.
+func linearizability(t *testing.T, binary string, d disturbance) (*Report, *history) {
+	t.Helper()
+	redis := redistest.Start(t, d.redis...)
+	addr := redis.Addr()
+	var proxy *redistest.Proxy
+	if d.proxied {
+		proxy = redistest.NewProxy(t, addr)
+		addr = proxy.Addr()
+	}
+	podlinks := start(t, binary, 2, podlinktest.OnRedis("standalone", addr)...)
+	workload := newHistories(everything)
+	workload.prepare(t, podlinks[0])
+	r := load{
+		podlinks: podlinks, workload: workload,
+		clients: 8, operations: 5000, faults: d.faults, pause: time.Millisecond,
+	}.begin(t)
+	if d.inject != nil {
+		d.inject(t, r, redis, proxy)
+	}
+	report := r.end(t)
+	found := illegal(t, historiesOf(workload.read(t, r)))
+	if found != nil {
+		report.violated("uid %s, service %s: no order of the calls explains the answers", found.uid, found.service)
+	}
+	if d.invisible && report.Refused+report.Unknown > 0 {
+		report.violated("callers noticed the fault")
+	}
+	report.publish(t)
+	return report, found
+}
+
+// TestLinearizability: whatever happens to Redis, every link is as if its operations came one after the other.
+func TestLinearizability(t *testing.T) {
+	for _, d := range []disturbance{undisturbed, lostReplies, kills, pauses, resets, flushes} {
+		t.Run(d.name, func(t *testing.T) {
+			report, found := linearizability(t, binary, d)
+			if found != nil {
+				t.Errorf("illegal history: %s", found.draw(t, os.TempDir()))
+			}
+			require.Empty(t, report.Violations)
+		})
+	}
+}

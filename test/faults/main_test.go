@@ -1,0 +1,58 @@
+//go:build faults
+
+package faults
+
+import (
+	"fmt"
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"podlink/test/podlinktest"
+)
+
+// binary is podlink as it is.
+var binary string
+
+func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
+
+func buildAndRun(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "podlink-faults")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	if binary, err = podlinktest.Build(dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	code := m.Run()
+	published.write(os.Stdout)
+	if err := goleak.Find(); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
+}
+
+// variant builds podlink with something wrong in it.
+func variant(t *testing.T, patches ...podlinktest.Patch) string {
+	t.Helper()
+	binary, err := podlinktest.Build(t.TempDir(), patches...)
+	require.NoError(t, err)
+	return binary
+}
+
+// start runs that many podlinks on one Redis, and waits until they are ready.
+func start(t *testing.T, binary string, podlinks int, env ...string) []*podlinktest.Process {
+	t.Helper()
+	started := make([]*podlinktest.Process, podlinks)
+	for i := range started {
+		started[i] = podlinktest.Start(t, binary, env...)
+		started[i].WaitReady(t)
+	}
+	return started
+}

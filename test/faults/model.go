@@ -1,0 +1,262 @@
+//go:build faults
+
+package faults
+
+import (
+	"fmt"
+
+	"github.com/anishathalye/porcupine"
+)
+
+// pods are those that the links of a history go to. All of them are READY during the whole run.
+var pods = []int32{0, 1, 2}
+
+// elapsed bounds how many seconds a history takes: a temporary link may have that much less than it was given.
+const elapsed = 900
+
+// state is a link as the model knows it.
+type state struct {
+	pod     int32
+	seconds int32 // as it was given: forever, gone, or how long it is to last
+	// epoch is the link's. Where it is not exact, nobody was told: it is at least that. Without a link it is the least
+	// that every later epoch must exceed.
+	epoch int64
+	exact bool
+}
+
+var noLink = state{pod: noPod, seconds: gone}
+
+func (s state) exists() bool { return s.pod != noPod }
+
+// effect is what an operation does to a link, and what its reply has to tell.
+type effect struct {
+	next     state
+	applied  bool
+	previous int32
+	computed string
+	mismatch bool // the reply is EPOCH_MISMATCH
+	hidden   bool // the reply tells of no link although there is one
+}
+
+// effects are all that the operation may do. There is more than one where a reply was not seen: an epoch or a choice
+// that nobody was told.
+func effects(s state, op operation) []effect {
+	stays := effect{next: s, previous: s.pod}
+	switch op.kind {
+	case set:
+		return conditional(s, op, func(s state) effect { return bound(s, op) })
+	case trySet:
+		if s.exists() && s.seconds == forever && s.pod != op.pod {
+			return []effect{stays}
+		}
+		return []effect{bound(s, op)}
+	case setIfAbsent:
+		if s.exists() {
+			return []effect{stays}
+		}
+		return []effect{bound(s, op)}
+	case compute:
+		return computed(s, op)
+	case remove:
+		return conditional(s, op, func(s state) effect { return unbound(s, op) })
+	case removeWithID:
+		if s.pod != op.pod {
+			return []effect{stays}
+		}
+		return []effect{unbound(s, op)}
+	case getPersist:
+		stays.hidden = s.seconds != forever
+	case get, list:
+	}
+	return []effect{stays}
+}
+
+// bound is the effect of linking to op's pod. A new owner has a new epoch, greater than every earlier one.
+func bound(s state, op operation) effect {
+	next := state{pod: op.pod, seconds: op.seconds, epoch: s.epoch, exact: s.exact}
+	if s.pod != op.pod {
+		next.epoch, next.exact = s.epoch+1, false
+	}
+	return effect{next: next, applied: true, previous: s.pod}
+}
+
+// unbound is the effect of a removal.
+func unbound(s state, op operation) effect {
+	e := effect{next: s, applied: s.exists(), previous: s.pod}
+	switch {
+	case !s.exists():
+	case op.seconds > 0:
+		e.next.seconds = op.seconds
+	default:
+		e.next = noLink
+		e.next.epoch = s.epoch
+	}
+	return e
+}
+
+// computed is the effect of a compute: all pods are usable, so a link stays, and a new one goes to any of them.
+func computed(s state, op operation) []effect {
+	if s.exists() {
+		return []effect{{next: s, previous: s.pod, computed: "EXISTING"}}
+	}
+	var all []effect
+	for _, pod := range pods {
+		op.pod = pod
+		e := bound(s, op)
+		e.computed = "CREATED"
+		all = append(all, e)
+	}
+	return all
+}
+
+// conditional is the effect of an operation that may expect an epoch.
+func conditional(s state, op operation, apply func(state) effect) []effect {
+	mismatch := effect{next: s, previous: s.pod, mismatch: true}
+	holds := false
+	switch {
+	case op.expected == noEpoch:
+		holds = true
+	case !s.exists():
+		holds = op.expected == 0
+	case s.exact:
+		holds = op.expected == s.epoch
+	case op.expected >= s.epoch:
+		known := s
+		known.epoch, known.exact = op.expected, true
+		return []effect{apply(known), mismatch}
+	}
+	if holds {
+		return []effect{apply(s)}
+	}
+	return []effect{mismatch}
+}
+
+// step is the model: the states that the link may have after the operation, none where the answer is impossible.
+func step(s state, op operation, a answer) []state {
+	var next []state
+	for _, e := range effects(s, op) {
+		if a.outcome == unknown {
+			next = append(next, e.next)
+			continue
+		}
+		if after, possible := e.agrees(op, a); possible {
+			next = append(next, after)
+		}
+	}
+	return next
+}
+
+// agrees tells whether the answer is what the effect has to tell. The answer may tell an epoch that was not known.
+func (e effect) agrees(op operation, a answer) (after state, possible bool) {
+	if e.mismatch != (a.reason == "EPOCH_MISMATCH") || !e.mismatch && a.reason != "" {
+		return state{}, false
+	}
+	if e.applied != a.applied || e.computed != a.computed || a.previous != nil && e.previous != *a.previous {
+		return state{}, false
+	}
+	told := a.link
+	if op.kind == list {
+		l, found := a.links[op.service]
+		if !found {
+			l = link{pod: noPod, seconds: gone}
+		}
+		told = &l
+	}
+	if told == nil {
+		return e.next, !e.mismatch
+	}
+	return e.told(op, *told)
+}
+
+// told compares the link that a reply tells with the one that stands.
+func (e effect) told(op operation, l link) (after state, possible bool) {
+	if e.hidden || !e.next.exists() {
+		return e.next, l.pod == noPod && l.epoch == 0 && (e.mismatch || l.seconds == gone)
+	}
+	after = e.next
+	if after.exact {
+		possible = l.epoch == after.epoch
+	} else {
+		possible = l.epoch >= after.epoch
+	}
+	after.epoch, after.exact = l.epoch, true
+	if e.mismatch {
+		return after, possible && l.pod == after.pod && l.epoch != op.expected
+	}
+	return after, possible && l.pod == after.pod && lasts(l.seconds, after.seconds)
+}
+
+// lasts tells whether a link that was given that many seconds may have left that many.
+func lasts(left, given int32) bool {
+	if given == forever {
+		return left == forever
+	}
+	return left <= given && left > given-elapsed
+}
+
+// model is that of one link, for porcupine.
+func model() porcupine.Model {
+	nondeterministic := porcupine.NondeterministicModel{
+		Init: func() []any { return []any{noLink} },
+		Step: func(s, input, output any) []any {
+			var next []any
+			for _, after := range step(s.(state), input.(operation), output.(answer)) {
+				next = append(next, after)
+			}
+			return next
+		},
+		Hash: func(s any) uint64 { return uint64(s.(state).epoch)*31 + uint64(s.(state).pod) },
+		DescribeOperation: func(input, output any) string {
+			return describeOperation(input.(operation)) + " -> " + describeAnswer(output.(answer))
+		},
+		DescribeState: func(s any) string { return describeState(s.(state)) },
+	}
+	return nondeterministic.ToModel()
+}
+
+func describeOperation(op operation) string {
+	text := string(op.kind)
+	switch op.kind {
+	case set, trySet, setIfAbsent:
+		text += fmt.Sprintf(" pod %d for %d s", op.pod, op.seconds)
+	case compute:
+		text += fmt.Sprintf(" for %d s", op.seconds)
+	case removeWithID:
+		text += fmt.Sprintf(" pod %d keep %d s", op.pod, op.seconds)
+	case remove:
+		text += fmt.Sprintf(" keep %d s", op.seconds)
+	case get, getPersist, list:
+	}
+	if (op.kind == set || op.kind == remove) && op.expected != noEpoch {
+		text += fmt.Sprintf(" if epoch %d", op.expected)
+	}
+	return text
+}
+
+func describeAnswer(a answer) string {
+	if a.outcome == unknown {
+		return "?"
+	}
+	text := fmt.Sprintf("%s%s applied %t", a.reason, a.computed, a.applied)
+	if a.previous != nil {
+		text += fmt.Sprintf(" previous %d", *a.previous)
+	}
+	if a.link != nil {
+		text += fmt.Sprintf(" link %+v", *a.link)
+	}
+	for service, l := range a.links {
+		text += fmt.Sprintf(" %s %+v", service, l)
+	}
+	return text
+}
+
+func describeState(s state) string {
+	if !s.exists() {
+		return fmt.Sprintf("no link, epochs > %d", s.epoch)
+	}
+	relation := ">="
+	if s.exact {
+		relation = "="
+	}
+	return fmt.Sprintf("pod %d for %d s, epoch %s %d", s.pod, s.seconds, relation, s.epoch)
+}

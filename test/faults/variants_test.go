@@ -1,0 +1,92 @@
+//go:build faults
+
+package faults
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"podlink/test/podlinktest"
+	"podlink/test/redistest"
+)
+
+// retries makes the driver repeat a mutation whose reply was lost.
+var retries = podlinktest.Patch{
+	File: "internal/data/script.go",
+	Old:  "func (c *onceCmd) NoRetry() bool { return true }",
+	New:  "func (c *onceCmd) NoRetry() bool { return false }",
+}
+
+// TestVariantRetries: a build that repeats mutations is found, by what the callers see and by what the servers run.
+func TestVariantRetries(t *testing.T) {
+	repeating := variant(t, retries)
+	t.Run("linearizability", func(t *testing.T) {
+		_, found := linearizability(t, repeating, lostReplies)
+		require.NotNil(t, found)
+	})
+	for _, mode := range modes {
+		t.Run("executions/"+mode, func(t *testing.T) {
+			_, more := countExecutions(t, repeating, mode)
+			require.Positive(t, more)
+		})
+	}
+}
+
+// TestVariantLimits: a build whose calls go on after their deadline, and whose mutations each leave a goroutine behind,
+// is found by a pause of Redis.
+func TestVariantLimits(t *testing.T) {
+	overlong := variant(t,
+		podlinktest.Patch{
+			File: "internal/data/redis.go",
+			Old:  "ContextTimeoutEnabled: true",
+			New:  "ContextTimeoutEnabled: false",
+		},
+		podlinktest.Patch{
+			File: "internal/data/redis.go",
+			Old:  "c.GetReadTimeout().AsDuration()",
+			New:  "3 * c.GetReadTimeout().AsDuration()",
+		},
+		podlinktest.Patch{
+			File: "internal/data/link.go",
+			Old:  "(biz.LinkChange, error) {\n\tanswer, change, err := r.one(",
+			New:  "(biz.LinkChange, error) {\n\tgo func() { select {} }()\n\tanswer, change, err := r.one(",
+		},
+	)
+	report, _ := linearizability(t, overlong, disturbance{
+		faults: 1,
+		inject: func(_ *testing.T, r *run, redis *redistest.Server, _ *redistest.Proxy) {
+			redis.Pause()
+			time.Sleep(2 * time.Second)
+			redis.Resume()
+			r.injected(1)
+		},
+	})
+	found := strings.Join(report.Violations, "\n")
+	require.Contains(t, found, "longer than podlink's timeout")
+	require.Contains(t, found, "podlink 0 does not come back to its base level")
+	require.Contains(t, found, "podlink 1 does not come back to its base level")
+}
+
+// TestVariantScripts: a script that breaks a rule of its own is found without any fault.
+func TestVariantScripts(t *testing.T) {
+	for name, patch := range map[string]podlinktest.Patch{
+		"a move that leaves the epoch": {
+			File: "internal/data/lua/lib/link.lua",
+			Old:  "if current and current.pod == pod then",
+			New:  "if current then",
+		},
+		"a link that is set although one stands": {
+			File: "internal/data/lua/statefulSetLinkIfAbsent.lua",
+			Old:  "if current then return answer('EXISTING', current) end",
+			New:  "",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, found := linearizability(t, variant(t, patch), undisturbed)
+			require.NotNil(t, found)
+		})
+	}
+}
