@@ -28,6 +28,8 @@ const (
 	readyLimit = 10 * time.Second
 	// stopLimit bounds how long podlink may take to stop: more than its own limit, server.stop.timeout.
 	stopLimit = 20 * time.Second
+	// logLimit is how much of podlink's log a failed test shows: a load under faults fills many screens.
+	logLimit = 16 << 10
 	// askLimit bounds a call to the admin listener.
 	askLimit = 5 * time.Second
 )
@@ -71,7 +73,8 @@ func Start(tb testing.TB, binary string, env ...string) *Process {
 	tb.Cleanup(func() {
 		p.Kill()
 		if tb.Failed() {
-			tb.Logf("podlink's log:\n%s", p.Log)
+			text := p.Log.String()
+			tb.Logf("the end of podlink's log:\n%s", text[max(0, len(text)-logLimit):])
 		}
 	})
 	p.HTTP = p.Log.Listening(tb, "HTTP")

@@ -1,0 +1,52 @@
+package data
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"podlink/internal/conf"
+	"podlink/test/redistest"
+)
+
+// TestOnlyPrimariesAreAsked: a replica may lack what was just written, so no call goes to one.
+func TestOnlyPrimariesAreAsked(t *testing.T) {
+	asked := func(t *testing.T, store *Store, primaries []*redistest.Server, replica *redistest.Server) {
+		t.Helper()
+		require.NoError(t, store.Check(t.Context()))
+		for _, call := range repoCalls {
+			populate(t, store)
+			require.True(t, known(call.do(t.Context(), reposOf(store), populated)), call.name)
+		}
+		scripts := 0
+		for _, primary := range primaries {
+			scripts += executions(t, primary.Client(t))
+		}
+		require.Positive(t, scripts)
+		stats := replica.Client(t).Info(t.Context(), "commandstats").Val()
+		require.Contains(t, stats, "cmdstat_hset", "it follows its primary")
+		for _, command := range []string{"eval", "evalsha", "hget", "hmget", "hgetall"} {
+			require.NotContains(t, stats, "cmdstat_"+command+":")
+		}
+	}
+	t.Run("sentinel", func(t *testing.T) {
+		s := redistest.StartSentinel(t, redistest.SentinelOptions{})
+		store := openStore(t, func(c *conf.Data_Redis) {
+			c.Mode, c.Addrs, c.MasterName = conf.ModeSentinel, s.Addrs(), s.MasterName()
+		})
+		primary := s.Primary()
+		asked(t, store, []*redistest.Server{primary}, other(s.Servers(), primary))
+	})
+	t.Run("cluster", func(t *testing.T) {
+		c := redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 1, Replicas: 1})
+		asked(t, openStore(t, onCluster(c.Addrs())), c.Primaries(), c.ReplicaOf(c.Primaries()[0]))
+	})
+}
+
+// other is the first server that is not the one.
+func other(servers []*redistest.Server, one *redistest.Server) *redistest.Server {
+	if servers[0] == one {
+		return servers[1]
+	}
+	return servers[0]
+}
