@@ -65,8 +65,11 @@ type process struct {
 // Args are redis-server's, and override the defaults: "--appendonly", "yes".
 func Start(tb testing.TB, args ...string) *Server {
 	tb.Helper()
-	// The delay is for more replicas to come; here the first one would wait 5 s for them.
-	defaults := []string{"--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"}
+	defaults := []string{
+		"--save", "", "--appendonly", "no",
+		"--repl-diskless-sync-delay", "0", // It is for more replicas to come; the first one would wait 5 s for them.
+		"--repl-ping-replica-period", "1", // Else an idle primary tells for 10 s nothing that a replica could acknowledge.
+	}
 	return launch(tb, tb.TempDir(), append(defaults, args...))
 }
 
@@ -91,10 +94,7 @@ func replicaOf(tb testing.TB, primary string) []string {
 // launch runs redis-server with those arguments, and waits until it answers.
 func launch(tb testing.TB, dir string, args []string) *Server {
 	tb.Helper()
-	s := &Server{tb: tb, path: find(tb), dir: dir, args: args}
-	if i := slices.Index(args, "--requirepass"); i >= 0 {
-		s.password = args[i+1]
-	}
+	s := &Server{tb: tb, path: find(tb), dir: dir, args: args, password: argument(args, "--requirepass")}
 	tb.Cleanup(s.Kill) // Before the directory is removed: cleanups run last to first.
 	for attempt := 1; ; attempt++ {
 		s.port = freePort(tb)
@@ -257,7 +257,7 @@ func (s *Server) restart(up func(reply error) bool) {
 	}
 }
 
-// WaitInSync waits until the server, a replica, has its primary's data and gets what is new.
+// WaitInSync waits until the server, a replica, has its primary's data, and the primary counts it in WAIT.
 func (s *Server) WaitInSync() {
 	s.tb.Helper()
 	wait(s.tb, "the replica is in sync", s.inSync)
@@ -265,7 +265,34 @@ func (s *Server) WaitInSync() {
 
 func (s *Server) inSync() bool {
 	info, err := s.admin.Info(context.Background(), "replication").Result()
-	return err == nil && strings.Contains(info, "master_link_status:up\r\n")
+	if err != nil || infoField(info, "master_link_status") != "up" {
+		return false
+	}
+	// The primary feeds a new replica, and counts it, only after its first acknowledgement, up to a second later.
+	options := s.options()
+	options.Addr = net.JoinHostPort(infoField(info, "master_host"), infoField(info, "master_port"))
+	options.Password = argument(s.args, "--masterauth")
+	primary := redis.NewClient(options)
+	defer primary.Close()
+	info, err = primary.Info(context.Background(), "replication").Result()
+	online := strings.Count(info, ",state=online,")
+	return err == nil && online > 0 && strconv.Itoa(online) == infoField(info, "connected_slaves") &&
+		!strings.Contains(info, ",offset=0,")
+}
+
+// infoField is a field of what INFO answers.
+func infoField(info, name string) string {
+	_, rest, _ := strings.Cut(info, "\n"+name+":")
+	value, _, _ := strings.Cut(rest, "\r\n")
+	return value
+}
+
+// argument is the value of one of redis-server's arguments, empty without it.
+func argument(args []string, name string) string {
+	if i := slices.Index(args, name); i >= 0 {
+		return args[i+1]
+	}
+	return ""
 }
 
 // wait returns when the condition holds, or ends the test.

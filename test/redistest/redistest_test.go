@@ -71,6 +71,10 @@ func TestReplica(t *testing.T) {
 	client := replica.Client(t)
 	require.Equal(t, "value", client.Get(ctx, "key").Val())
 	require.ErrorContains(t, client.Set(ctx, "key", "other", 0).Err(), "READONLY")
+	acknowledged := primary.Client(t).Conn() // WAIT is about what its own connection has written.
+	require.NoError(t, acknowledged.Set(ctx, "key", "value", 0).Err())
+	require.EqualValues(t, 1, acknowledged.Wait(ctx, 1, 100*time.Millisecond).Val(), "it counts at once")
+	require.NoError(t, acknowledged.Close())
 
 	replica.Restart()
 	replica.WaitInSync()
