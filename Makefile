@@ -49,7 +49,7 @@ test: ## run every test with the race detector; installs redis-server where it i
 
 test-faults: ## prove the guarantees with real faults on real Redis processes; installs redis-server where it is missing
 	./test/install-redis.sh
-	PODLINK_TEST_MODEL_OPERATIONS=100000 $(GO) test -count=1 -v -run '^TestModel$$' -timeout 15m ./internal/data
+	PODLINK_TEST_MODEL_OPERATIONS=100000 $(GO) test -count=1 -v -run '^(TestModel|TestConformance|TestTLS.*)$$' -timeout 15m ./internal/data
 	$(GO) test -count=1 -v -tags faults -timeout 25m ./test/faults
 
 lint: ## run the linters

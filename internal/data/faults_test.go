@@ -38,11 +38,12 @@ func executions(t *testing.T, client *redis.Client) int {
 
 // TestLostReply: a mutation whose reply is lost was executed, exactly once, and its caller is told that nobody knows.
 func TestLostReply(t *testing.T) {
+	together(t)
 	for name, open := range map[string]func(t *testing.T) (*Store, *redis.Client, *redistest.Proxy){
 		"standalone": func(t *testing.T) (*Store, *redis.Client, *redistest.Proxy) {
 			server := redistest.Start(t)
 			proxy := redistest.NewProxy(t, server.Addr())
-			return openStore(t, on(proxy.Addr())), server.Client(t), proxy
+			return openStore(t, on(proxy.Addr()), patient), server.Client(t), proxy
 		},
 		"cluster": func(t *testing.T) (*Store, *redis.Client, *redistest.Proxy) {
 			server := redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 1}).Nodes()[0]
@@ -51,12 +52,12 @@ func TestLostReply(t *testing.T) {
 			// The client goes where the node says that it is.
 			_, port, _ := strings.Cut(proxy.Addr(), ":")
 			setConfig(t, direct, "cluster-announce-port", port)
-			return openStore(t, onCluster([]string{proxy.Addr()})), direct, proxy
+			return openStore(t, onCluster([]string{proxy.Addr()}), patient), direct, proxy
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			store, direct, proxy := open(t)
-			require.NoError(t, store.Check(t.Context()), "the scripts are loaded")
+			ready(t, store) // The scripts are loaded.
 			const rounds = 2
 			lost := 0
 			for round := range rounds {
@@ -192,6 +193,7 @@ func requireOneOf(t *testing.T, err error, classes ...error) {
 
 // TestKilledRedis: what never reached Redis was certainly not carried out.
 func TestKilledRedis(t *testing.T) {
+	together(t)
 	onEachRedis(t, func(t *testing.T, store *Store, server *redistest.Server) {
 		repos := reposOf(store)
 		populate(t, store)
@@ -206,14 +208,15 @@ func TestKilledRedis(t *testing.T) {
 			// A node of a cluster refuses all calls for two seconds after its start.
 			require.Eventually(t, func() bool {
 				return known(call.do(t.Context(), repos, populated))
-			}, 4*time.Second, 10*time.Millisecond, call.name)
+			}, recoveryLimit, 10*time.Millisecond, call.name)
 		}
-		require.NoError(t, store.Check(t.Context()))
+		ready(t, store)
 	})
 }
 
 // TestScriptFlush: a lost script cache goes unnoticed.
 func TestScriptFlush(t *testing.T) {
+	together(t)
 	flushed := func(t *testing.T, store *Store, nodes []*redistest.Server) {
 		clients := make([]*redis.Client, len(nodes))
 		for i, node := range nodes {
@@ -231,16 +234,17 @@ func TestScriptFlush(t *testing.T) {
 	}
 	t.Run("standalone", func(t *testing.T) {
 		server := redistest.Start(t)
-		flushed(t, openStore(t, on(server.Addr())), []*redistest.Server{server})
+		flushed(t, openStore(t, on(server.Addr()), patient), []*redistest.Server{server})
 	})
 	t.Run("cluster", func(t *testing.T) {
 		cluster := redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 2})
-		flushed(t, openStore(t, onCluster(cluster.Addrs())), cluster.Nodes())
+		flushed(t, openStore(t, onCluster(cluster.Addrs()), patient), cluster.Nodes())
 	})
 }
 
 // TestCanceledCall: a caller that has left sends nothing.
 func TestCanceledCall(t *testing.T) {
+	together(t)
 	onEachRedis(t, func(t *testing.T, store *Store, server *redistest.Server) {
 		populate(t, store)
 		direct := server.Client(t)
@@ -256,6 +260,7 @@ func TestCanceledCall(t *testing.T) {
 
 // TestExpiredCall: a deadline that is over before the call is sent.
 func TestExpiredCall(t *testing.T) {
+	together(t)
 	onEachRedis(t, func(t *testing.T, store *Store, _ *redistest.Server) {
 		populate(t, store)
 		ctx, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"io"
 	"maps"
+	"runtime"
 	"testing"
 	"time"
 
@@ -24,7 +25,20 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "128"); err != nil {
 		panic(err)
 	}
-	goleak.VerifyTestMain(m)
+	// After many failed dials the driver dials on by itself; it looks once a second whether its client is closed.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
+}
+
+// room is for the tests that run together because each of them waits for its servers most of the time: for a few, so that
+// no server is slow for want of a processor.
+var room = make(chan struct{}, 2*runtime.GOMAXPROCS(0))
+
+// together runs the test in parallel with others, once there is room.
+func together(t *testing.T) {
+	t.Helper()
+	t.Parallel()
+	room <- struct{}{}
+	t.Cleanup(func() { <-room })
 }
 
 // settings changes what a test's store is configured with.
@@ -65,6 +79,18 @@ func openStore(t *testing.T, all ...settings) *Store {
 	return store
 }
 
+// ready waits until the store can be used. A machine that is busy may not let the first self-test end in time.
+func ready(t *testing.T, store *Store) {
+	t.Helper()
+	const limit = 30 * time.Second
+	begin, err := time.Now(), store.Check(t.Context())
+	for err != nil && time.Since(begin) < limit {
+		time.Sleep(10 * time.Millisecond)
+		err = store.Check(t.Context())
+	}
+	require.NoError(t, err)
+}
+
 // everyStore are the stores that every script has to work on alike.
 var everyStore = map[string]func(t *testing.T) *Store{
 	"embedded": func(t *testing.T) *Store { return openStore(t, embeddedStore) },
@@ -82,11 +108,11 @@ func onEachStore(t *testing.T, run func(t *testing.T, store *Store)) {
 func onEachRedis(t *testing.T, run func(t *testing.T, store *Store, server *redistest.Server)) {
 	t.Run("standalone", func(t *testing.T) {
 		server := redistest.Start(t)
-		run(t, openStore(t, on(server.Addr())), server)
+		run(t, openStore(t, on(server.Addr()), patient), server)
 	})
 	t.Run("cluster", func(t *testing.T) {
 		cluster := redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 1})
-		run(t, openStore(t, onCluster(cluster.Addrs())), cluster.Nodes()[0])
+		run(t, openStore(t, onCluster(cluster.Addrs()), patient), cluster.Nodes()[0])
 	})
 }
 

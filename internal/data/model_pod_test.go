@@ -81,11 +81,11 @@ func (m *model) setState(t *rapid.T) {
 	want.HeartbeatMs = got.HeartbeatMs
 	agree(t, "States.Set: the heartbeat is now", true, nearNow(time.UnixMilli(got.HeartbeatMs)))
 	agree(t, "States.Set", want, got)
-	agree(t, "States.Set: the report before", m.find(key, want.Report.Pod).answer(), previous)
+	agree(t, "States.Set: the report before", m.find(key, want.Pod).answer(), previous)
 	if m.services[key] == nil {
 		m.services[key] = make(reports)
 	}
-	m.services[key][want.Report.Pod] = &report{Pod: want}
+	m.services[key][want.Pod] = &report{Pod: want}
 }
 
 func (m *model) removeState(t *rapid.T) {
@@ -184,7 +184,7 @@ func (m *model) podReads() map[string]func(*rapid.T) {
 			for _, r := range m.services[key] {
 				want = append(want, r.Pod)
 			}
-			slices.SortFunc(want, func(a, b biz.Pod) int { return int(a.Report.Pod) - int(b.Report.Pod) })
+			slices.SortFunc(want, func(a, b biz.Pod) int { return int(a.Pod) - int(b.Pod) })
 			got, err := m.repos.States.List(context.Background(), key)
 			succeeds(t, "States.List", err)
 			agree(t, "States.List", want, got)

@@ -1,19 +1,22 @@
 package data
 
 import (
+	"context"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"podlink/internal/conf"
 	"podlink/test/redistest"
 )
 
 // TestOnlyPrimariesAreAsked: a replica may lack what was just written, so no call goes to one.
 func TestOnlyPrimariesAreAsked(t *testing.T) {
+	together(t)
 	asked := func(t *testing.T, store *Store, primaries []*redistest.Server, replica *redistest.Server) {
 		t.Helper()
-		require.NoError(t, store.Check(t.Context()))
+		ready(t, store)
 		for _, call := range repoCalls {
 			populate(t, store)
 			require.True(t, known(call.do(t.Context(), reposOf(store), populated)), call.name)
@@ -23,23 +26,24 @@ func TestOnlyPrimariesAreAsked(t *testing.T) {
 			scripts += executions(t, primary.Client(t))
 		}
 		require.Positive(t, scripts)
-		stats := replica.Client(t).Info(t.Context(), "commandstats").Val()
-		require.Contains(t, stats, "cmdstat_hset", "it follows its primary")
+		direct, stats := replica.Client(t), ""
+		require.Eventually(t, func() bool {
+			stats = direct.Info(context.Background(), "commandstats").Val()
+			return strings.Contains(stats, "cmdstat_hset:")
+		}, 10*time.Second, 10*time.Millisecond, "it follows its primary")
 		for _, command := range []string{"eval", "evalsha", "hget", "hmget", "hgetall"} {
 			require.NotContains(t, stats, "cmdstat_"+command+":")
 		}
 	}
 	t.Run("sentinel", func(t *testing.T) {
 		s := redistest.StartSentinel(t, redistest.SentinelOptions{})
-		store := openStore(t, func(c *conf.Data_Redis) {
-			c.Mode, c.Addrs, c.MasterName = conf.ModeSentinel, s.Addrs(), s.MasterName()
-		})
+		store := openStore(t, onSentinel(s), patient)
 		primary := s.Primary()
 		asked(t, store, []*redistest.Server{primary}, other(s.Servers(), primary))
 	})
 	t.Run("cluster", func(t *testing.T) {
 		c := redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 1, Replicas: 1})
-		asked(t, openStore(t, onCluster(c.Addrs())), c.Primaries(), c.ReplicaOf(c.Primaries()[0]))
+		asked(t, openStore(t, onCluster(c.Addrs()), patient), c.Primaries(), c.ReplicaOf(c.Primaries()[0]))
 	})
 }
 

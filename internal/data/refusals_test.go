@@ -101,6 +101,7 @@ func TestCheckOfReplica(t *testing.T) {
 
 // TestCheckOfEvictionPolicy: a Redis that drops keys to make room would lose links silently.
 func TestCheckOfEvictionPolicy(t *testing.T) {
+	together(t)
 	allow := func(c *conf.Data_Redis) { c.AllowEviction = true }
 	for _, policy := range []string{"allkeys-lru", "allkeys-random", "volatile-ttl"} {
 		t.Run(policy, func(t *testing.T) {
@@ -108,13 +109,13 @@ func TestCheckOfEvictionPolicy(t *testing.T) {
 			err := openStore(t, on(server.Addr())).Check(t.Context())
 			require.ErrorContains(t, err, "noeviction")
 			require.ErrorContains(t, err, policy)
-			require.NoError(t, openStore(t, on(server.Addr()), allow).Check(t.Context()))
+			ready(t, openStore(t, on(server.Addr()), allow))
 		})
 	}
 	t.Run("one node of a cluster", func(t *testing.T) {
 		cluster := redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 2})
 		store := openStore(t, onCluster(cluster.Addrs()))
-		require.NoError(t, store.Check(t.Context()))
+		ready(t, store)
 		setConfig(t, cluster.Nodes()[1].Client(t), "maxmemory-policy", "allkeys-lru")
 		require.ErrorContains(t, store.Check(t.Context()), "noeviction")
 	})

@@ -1,0 +1,224 @@
+package data
+
+import (
+	"context"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"podlink/internal/conf"
+	"podlink/test/redistest"
+)
+
+// The users that docs/operations.md recommends, by the comment before each line.
+const (
+	forAll       = "on every server"
+	forCluster   = "and with mode cluster"
+	forReplicas  = "and with wait_replicas"
+	forDB        = "and with a db other than 0"
+	forSentinels = "on the sentinels"
+)
+
+// documentedUsers are the rules of the lines "ACL SETUSER podlink ...", by the comment before each.
+func documentedUsers(t *testing.T) map[string][]string {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/operations.md")
+	require.NoError(t, err)
+	users := make(map[string][]string)
+	comment := ""
+	for line := range strings.Lines(string(text)) {
+		line = strings.TrimSpace(line)
+		if rules, ok := strings.CutPrefix(line, "ACL SETUSER podlink "); ok {
+			users[comment] = strings.Fields(strings.ReplaceAll(rules, ">PASSWORD", ">secret"))
+		}
+		comment = strings.TrimPrefix(line, "# ")
+	}
+	require.Len(t, users, 5)
+	return users
+}
+
+// guarded is a Redis, in some mode, that podlink may use only as the documented user.
+type guarded struct {
+	store     settings
+	servers   []*redis.Client // each with the user
+	sentinels []*redis.Client
+}
+
+// userModes start a Redis for the comments whose rules are needed together.
+var userModes = map[string]struct {
+	comments []string
+	start    func(t *testing.T) guarded
+}{
+	"standalone": {[]string{forAll}, func(t *testing.T) guarded {
+		server := redistest.Start(t)
+		return guarded{store: on(server.Addr()), servers: []*redis.Client{server.Client(t)}}
+	}},
+	"another db": {[]string{forAll, forDB}, func(t *testing.T) guarded {
+		server := redistest.Start(t)
+		store := func(c *conf.Data_Redis) {
+			on(server.Addr())(c)
+			c.Db = 1
+		}
+		return guarded{store: store, servers: []*redis.Client{server.Client(t)}}
+	}},
+	"wait_replicas": {[]string{forAll, forReplicas}, func(t *testing.T) guarded {
+		server := redistest.Start(t)
+		redistest.StartReplica(t, server.Addr())
+		store := func(c *conf.Data_Redis) {
+			on(server.Addr())(c)
+			confirmedBy(1, time.Minute)(c)
+		}
+		return guarded{store: store, servers: []*redis.Client{server.Client(t)}}
+	}},
+	"sentinel": {[]string{forAll}, func(t *testing.T) guarded {
+		set := redistest.StartSentinel(t, redistest.SentinelOptions{})
+		store := func(c *conf.Data_Redis) {
+			onSentinel(set)(c)
+			c.SentinelUsername, c.SentinelPassword = "podlink", "secret"
+		}
+		g := guarded{store: store}
+		for _, server := range set.Servers() {
+			g.servers = append(g.servers, server.Client(t))
+		}
+		for _, addr := range set.Addrs() {
+			sentinel := redis.NewClient(&redis.Options{Addr: addr, DisableIdentity: true})
+			t.Cleanup(func() { _ = sentinel.Close() })
+			g.sentinels = append(g.sentinels, sentinel)
+		}
+		return g
+	}},
+	"cluster": {[]string{forAll, forCluster}, func(t *testing.T) guarded {
+		cluster := redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 2})
+		g := guarded{store: onCluster(cluster.Addrs())}
+		// The populated link is where its slot is on its way to.
+		key := keyspace("podlink").links("ns", populated.uid)
+		for _, server := range cluster.Nodes() {
+			g.servers = append(g.servers, server.Client(t))
+		}
+		from, to := g.servers[0], g.servers[1]
+		if cluster.Owner(key) != cluster.Nodes()[0] {
+			from, to = to, from
+		}
+		startMove(t, redistest.Slot(key), from, to)
+		return g
+	}},
+}
+
+// setUser gives podlink's user exactly those rights.
+func setUser(t *testing.T, servers []*redis.Client, rules []string) {
+	t.Helper()
+	command := []any{"ACL", "SETUSER", "podlink", "reset"}
+	for _, rule := range rules {
+		command = append(command, rule)
+	}
+	for _, server := range servers {
+		require.NoError(t, server.Do(t.Context(), command...).Err())
+		require.NoError(t, server.ACLLogReset(t.Context()).Err())
+	}
+}
+
+// open opens a store that logs in as the user.
+func (g guarded) open(t *testing.T) *Store {
+	t.Helper()
+	return openStore(t, patient, g.store, asUser, prefix("podlink"))
+}
+
+// use does all that podlink does with Redis, and returns the first error.
+func (g guarded) use(t *testing.T) error {
+	t.Helper()
+	store := g.open(t)
+	if err := store.Check(t.Context()); err != nil {
+		return err
+	}
+	for _, server := range g.servers {
+		require.NoError(t, server.ScriptFlush(t.Context()).Err()) // EVAL is needed as well.
+	}
+	for _, call := range repoCalls {
+		if err := call.do(t.Context(), reposOf(store), populated); !known(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+// denied are the rights that somebody lacked since setUser.
+func denied(t *testing.T, servers []*redis.Client) []string {
+	t.Helper()
+	var lacked []string
+	for _, server := range servers {
+		entries, err := server.ACLLog(t.Context(), 100).Result()
+		require.NoError(t, err)
+		for _, entry := range entries {
+			lacked = append(lacked, entry.Reason+" "+entry.Object)
+		}
+	}
+	return lacked
+}
+
+// TestDocumentedUsers: the users of docs/operations.md may do all that podlink does, and nothing more.
+func TestDocumentedUsers(t *testing.T) {
+	t.Parallel()
+	users := documentedUsers(t)
+	for name, mode := range userModes {
+		t.Run(name, func(t *testing.T) {
+			together(t)
+			g := mode.start(t)
+			var rules []string
+			for _, comment := range mode.comments {
+				rules = append(rules, users[comment]...)
+			}
+			setUser(t, g.sentinels, users[forSentinels])
+			setUser(t, g.servers, rules)
+			require.NoError(t, g.use(t))
+			require.Empty(t, denied(t, g.servers))
+			require.Empty(t, denied(t, g.sentinels))
+			for i, rule := range rules {
+				if strings.ContainsAny(rule[:1], "+~") {
+					setUser(t, g.servers, slices.Delete(slices.Clone(rules), i, i+1))
+					require.Error(t, g.use(t), "without %s", rule)
+				}
+			}
+		})
+	}
+}
+
+// TestDocumentedUserOfSentinels: a sentinel denies nothing to the user of docs/operations.md, and something without any of
+// its rights. But for the name of the primary, what is missing only shows when things go wrong.
+func TestDocumentedUserOfSentinels(t *testing.T) {
+	together(t)
+	users := documentedUsers(t)
+	g := userModes["sentinel"].start(t)
+	setUser(t, g.servers, users[forAll])
+	// listens is how often the driver asks a subscription whether it lives, and some more.
+	const listens = 4 * time.Second
+	rules := users[forSentinels]
+	setUser(t, g.sentinels, rules)
+	store := g.open(t)
+	require.NoError(t, store.Check(t.Context()))
+	time.Sleep(listens)
+	require.Empty(t, denied(t, g.sentinels))
+	require.True(t, slices.ContainsFunc(g.sentinels, func(sentinel *redis.Client) bool {
+		for client := range strings.Lines(sentinel.ClientList(context.Background()).Val()) {
+			if strings.Contains(client, " sub=2 ") && strings.Contains(client, " user=podlink ") {
+				return true
+			}
+		}
+		return false
+	}), "it listens to the events of failovers")
+
+	for i, rule := range rules {
+		if strings.ContainsAny(rule[:1], "+&") {
+			setUser(t, g.sentinels, slices.Delete(slices.Clone(rules), i, i+1))
+			store := g.open(t)
+			err := store.Check(t.Context())
+			require.Equal(t, rule == "+sentinel|get-master-addr-by-name", err != nil, "without %s: %v", rule, err)
+			require.Eventually(t, func() bool { return len(denied(t, g.sentinels)) > 0 },
+				2*listens, 10*time.Millisecond, "without %s", rule)
+		}
+	}
+}

@@ -1,0 +1,168 @@
+package data
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"podlink/internal/biz"
+	"podlink/internal/conf"
+	"podlink/test/redistest"
+)
+
+// unusedPort is a loopback port that nobody listens on.
+func unusedPort(t *testing.T) int {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer listener.Close()
+	return listener.Addr().(*net.TCPAddr).Port
+}
+
+// startSecured runs a redis-server that has no port for plaintext, for clients and other servers alike, with the named
+// certificate. Args come first, for one may be a file. It returns the server's host:port, and a client.
+func (a *authority) startSecured(t *testing.T, certificate string, args ...string) (addr string, client *redis.Client) {
+	t.Helper()
+	port := strconv.Itoa(unusedPort(t))
+	args = append(args, "--bind", "127.0.0.1", "--port", "0", "--tls-port", port, "--dir", t.TempDir(), "--save", "",
+		"--tls-replication", "yes", "--tls-ca-cert-file", a.path(a.name+".crt"),
+		"--tls-cert-file", a.path(certificate+".crt"), "--tls-key-file", a.path(certificate+".key"))
+	process := exec.Command("redis-server", args...)
+	require.NoError(t, process.Start())
+	t.Cleanup(func() {
+		_ = process.Process.Kill()
+		_ = process.Wait() // It says that the process was killed.
+	})
+	pair, err := tls.LoadX509KeyPair(a.path("client.crt"), a.path("client.key"))
+	require.NoError(t, err)
+	addr = net.JoinHostPort("127.0.0.1", port)
+	client = redis.NewClient(&redis.Options{
+		Addr: addr, DisableIdentity: true,
+		TLSConfig: &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{pair}}, // It may have expired.
+	})
+	t.Cleanup(func() { _ = client.Close() })
+	require.Eventually(t, func() bool { return client.Ping(context.Background()).Err() == nil }, 10*time.Second, 10*time.Millisecond)
+	return addr, client
+}
+
+// startSentinel starts a sentinel of one primary.
+func (a *authority) startSentinel(t *testing.T, certificate, primary string) (addr string) {
+	t.Helper()
+	host, port, err := net.SplitHostPort(primary)
+	require.NoError(t, err)
+	file := filepath.Join(t.TempDir(), "sentinel.conf")
+	text := fmt.Sprintf("sentinel monitor mymaster %s %s 1\n", host, port)
+	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+	addr, _ = a.startSecured(t, certificate, file, "--sentinel")
+	return addr
+}
+
+// startCluster starts a cluster of primaries, whose bus is secured as well.
+func (a *authority) startCluster(t *testing.T, certificate string, nodes int) (addrs []string) {
+	t.Helper()
+	const slots = 16384
+	clients, bus := make([]*redis.Client, nodes), 0
+	for i := range nodes {
+		bus = unusedPort(t)
+		args := []string{"--cluster-enabled", "yes", "--tls-cluster", "yes", "--cluster-port", strconv.Itoa(bus)}
+		addr, client := a.startSecured(t, certificate, args...)
+		require.NoError(t, client.ClusterAddSlotsRange(t.Context(), i*slots/nodes, (i+1)*slots/nodes-1).Err())
+		require.NoError(t, client.Do(t.Context(), "CLUSTER", "SET-CONFIG-EPOCH", i+1).Err())
+		addrs, clients[i] = append(addrs, addr), client
+	}
+	last, port, err := net.SplitHostPort(addrs[nodes-1])
+	require.NoError(t, err)
+	for _, client := range clients[:nodes-1] {
+		require.NoError(t, client.Do(t.Context(), "CLUSTER", "MEET", last, port, bus).Err())
+	}
+	for _, client := range clients {
+		require.Eventually(t, func() bool {
+			info := client.ClusterInfo(context.Background()).Val()
+			return infoValue(info, "cluster_state") == "ok" && infoValue(info, "cluster_known_nodes") == strconv.Itoa(nodes)
+		}, 20*time.Second, 20*time.Millisecond)
+	}
+	return addrs
+}
+
+// TestTLSEverywhere: with TLS, every connection has it, those to sentinels and to the nodes of a cluster as well. Where
+// any of them can't be secured as configured, nothing is sent.
+func TestTLSEverywhere(t *testing.T) {
+	plain := redistest.Start(t)
+	plainSet := redistest.StartSentinel(t, redistest.SentinelOptions{})
+	ca := newAuthority(t, t.TempDir(), "ca")
+	newAuthority(t, ca.dir, "stranger")
+	ca.sign(t, "server", time.Now().Add(time.Hour))
+	ca.sign(t, "expired", time.Now().Add(-time.Minute))
+	ca.sign(t, "client", time.Now().Add(time.Hour))
+
+	sentinel := func(addr string) settings {
+		return func(c *conf.Data_Redis) {
+			c.Mode, c.Addrs, c.MasterName = conf.ModeSentinel, []string{addr}, "mymaster"
+		}
+	}
+	primary, _ := ca.startSecured(t, "server")
+	expired, _ := ca.startSecured(t, "expired")
+	watched := sentinel(ca.startSentinel(t, "server", primary))
+	cluster := onCluster(ca.startCluster(t, "server", 2))
+	modes := map[string]settings{"sentinel": watched, "cluster": cluster}
+
+	secured := func(c *conf.Data_Redis) {
+		c.DialTimeout = durationpb.New(100 * time.Millisecond) // A port that expects something else may just wait.
+		c.MinIdleConns = 0
+		c.Tls = &conf.Data_TLS{
+			Enabled: true, CaFile: ca.path("ca.crt"), CertFile: ca.path("client.crt"), KeyFile: ca.path("client.key"),
+			ServerName: "redis.test",
+		}
+	}
+	for name, store := range modes {
+		t.Run(name, func(t *testing.T) {
+			store := openStore(t, secured, store, patient)
+			ready(t, store)
+			populate(t, store)
+			for _, call := range repoCalls {
+				require.True(t, known(call.do(t.Context(), reposOf(store), populated)), call.name)
+			}
+		})
+	}
+
+	refused := func(name string, all ...settings) {
+		t.Run(name, func(t *testing.T) {
+			together(t)
+			store := openStore(t, append([]settings{secured}, all...)...)
+			for _, call := range repoCalls {
+				err := call.do(t.Context(), reposOf(store), populated)
+				if call.mutation() || !errors.Is(err, biz.ErrDeadlineExceeded) {
+					require.ErrorIs(t, err, biz.ErrStoreUnavailable, call.name)
+				}
+			}
+			require.Error(t, store.Check(t.Context()))
+			waiting := openStore(t, append([]settings{secured, confirmedBy(1, time.Millisecond)}, all...)...)
+			err := second(reposOf(waiting).Links.Set(t.Context(), populated.link(), 1, biz.Forever, nil))
+			require.ErrorIs(t, err, biz.ErrStoreUnavailable)
+		})
+	}
+	for name, store := range modes {
+		refused(name+"/unknown authority", store, func(c *conf.Data_Redis) { c.Tls.CaFile = ca.path("stranger.crt") })
+		refused(name+"/another name", store, func(c *conf.Data_Redis) { c.Tls.ServerName = "other.test" })
+		refused(name+"/no client certificate", store, func(c *conf.Data_Redis) { c.Tls.CertFile, c.Tls.KeyFile = "", "" })
+		refused(name+"/asked for plaintext", store, func(c *conf.Data_Redis) { c.Tls.Enabled = false })
+	}
+	refused("sentinel/expired certificate", sentinel(ca.startSentinel(t, "expired", primary)))
+	refused("sentinel/expired certificate of the primary", sentinel(ca.startSentinel(t, "server", expired)))
+	refused("sentinel/plaintext port", onSentinel(plainSet))
+	refused("sentinel/plaintext port of the primary", sentinel(ca.startSentinel(t, "server", plain.Addr())))
+	refused("cluster/expired certificate", onCluster(ca.startCluster(t, "expired", 1)))
+	refused("cluster/plaintext port", onCluster(redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 1}).Addrs()))
+}
