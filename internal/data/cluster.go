@@ -2,8 +2,6 @@ package data
 
 import (
 	"context"
-	"errors"
-	"net"
 	"sync"
 	"time"
 
@@ -27,46 +25,39 @@ func newCluster(options *redis.ClusterOptions) *cluster {
 	c := &cluster{ClusterClient: redis.NewClusterClient(options)}
 	c.OnNewNode(func(node *redis.Client) {
 		c.nodes.Store(node.Options().Addr, node)
-		node.AddHook(dialFailures{c.ReloadState})
+		// The driver looks at the cluster anew only where a node answers that it is no longer in charge, and a dead node
+		// does not answer.
+		node.AddHook(dialHook{failed: c.ReloadState})
 	})
 	return c
 }
 
-// dialFailures is a hook that tells when a node can't be dialed: it may have failed over. The driver looks at the
-// cluster anew only where a node answers that it is no longer in charge, and a dead node does not answer.
-type dialFailures struct{ tell func(context.Context) }
-
-// DialHook implements redis.Hook.
-func (h dialFailures) DialHook(next redis.DialHook) redis.DialHook {
-	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		conn, err := next(ctx, network, addr)
-		if err != nil && !errors.Is(err, context.Canceled) {
-			h.tell(ctx)
-		}
-		return conn, err
-	}
-}
-
-// ProcessHook implements redis.Hook.
-func (dialFailures) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
-
-// ProcessPipelineHook implements redis.Hook.
-func (dialFailures) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return next
-}
-
-// redirected returns the node to which Redis sends a command that it has not carried out, and whether it has to be told
-// ASKING first; nil when err is not a redirection, or to a node that the driver has not met.
-func (c *cluster) redirected(ctx context.Context, err error) (node *redis.Client, asking bool) {
+// redirected returns the node to which Redis sends a command on that it has not carried out, and whether it has to be
+// told ASKING first; nil when err is not such an answer.
+func (c *cluster) redirected(ctx context.Context, err error, key string) (node *redis.Client, asking bool) {
 	addr, moved := redis.IsMovedError(err)
 	if !moved {
-		if addr, asking = redis.IsAskError(err); !asking {
-			return nil, false
+		addr, asking = redis.IsAskError(err)
+	}
+	if moved || asking || redis.IsReadOnlyError(err) {
+		c.ReloadState(ctx)
+	}
+	if !moved && !asking {
+		return nil, false
+	}
+	if node = c.node(addr); node == nil {
+		// A new one. The driver meets it by a read of its own, maybe under another spelling of its address.
+		_ = c.HGet(ctx, key, "").Err()
+		if node = c.node(addr); node == nil && moved {
+			node, _ = c.MasterForKey(ctx, key)
 		}
 	}
-	c.ReloadState(ctx)
-	if known, ok := c.nodes.Load(addr); ok {
-		return known.(*redis.Client), asking
-	}
-	return nil, false
+	return node, asking
+}
+
+// node returns the client of a node that the driver has met, nil without one.
+func (c *cluster) node(addr string) *redis.Client {
+	node, _ := c.nodes.Load(addr)
+	client, _ := node.(*redis.Client)
+	return client
 }

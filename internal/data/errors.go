@@ -76,11 +76,9 @@ func noConnection(err error) bool {
 	return errors.As(err, &op) && op.Op == "dial" || errors.Is(err, redis.ErrPoolTimeout)
 }
 
-// notSentError classifies the error of a mutation that never left the process.
+// notSentError classifies the error of a mutation that never left the process: whatever was replied, it was the handshake
+// that was refused.
 func notSentError(ctx context.Context, err error) error {
-	if replied := replyError(err); replied != nil {
-		return replied // The handshake was refused.
-	}
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return wrap(biz.ErrCanceled, err)
 	}

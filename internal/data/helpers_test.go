@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 
 // room is for the tests that run together because each of them waits for its servers most of the time: for a few, so that
 // no server is slow for want of a processor.
-var room = make(chan struct{}, 2*runtime.GOMAXPROCS(0))
+var room = make(chan struct{}, 4*runtime.GOMAXPROCS(0))
 
 // together runs the test in parallel with others, once there is room.
 func together(t *testing.T) {

@@ -52,14 +52,24 @@ func (m *model) someExpected(t *rapid.T, key biz.LinkKey) *biz.Epoch {
 
 func ptr[T any](v T) *T { return &v }
 
-func (m *model) linkCalls() map[string]func(*rapid.T) {
-	return map[string]func(*rapid.T){
-		"Links.Set":          m.setLink,
-		"Links.TrySet":       m.trySetLink,
-		"Links.SetIfAbsent":  m.setLinkIfAbsent,
-		"Links.Compute":      m.computeLink,
-		"Links.Remove":       m.removeLink,
-		"Links.RemoveWithID": m.removeLinkWithID,
+func (m *model) linkSteps() steps {
+	return steps{
+		calls: map[string]func(*rapid.T){
+			"Links.Set":          m.setLink,
+			"Links.TrySet":       m.trySetLink,
+			"Links.SetIfAbsent":  m.setLinkIfAbsent,
+			"Links.Compute":      m.computeLink,
+			"Links.Remove":       m.removeLink,
+			"Links.RemoveWithID": m.removeLinkWithID,
+		},
+		time: map[string]func(*rapid.T){"a link expires": m.expire},
+		reads: map[string]func(*rapid.T){
+			"Links.Get":          m.getLink,
+			"Links.GetIfPersist": m.getLinkIfPersist,
+			"Links.BatchGet":     m.batchGetLinks,
+			"Links.List":         m.listLinks,
+			"the key's TTL":      m.keyTTL,
+		},
 	}
 }
 
@@ -228,28 +238,22 @@ func (m *model) expire(t *rapid.T) {
 	delete(m.links, key)
 }
 
-func (m *model) linkReads() map[string]func(*rapid.T) {
-	return map[string]func(*rapid.T){
-		"Links.Get": func(t *rapid.T) {
-			key := m.someLink(t)
-			got, err := m.repos.Links.Get(context.Background(), key)
-			succeeds(t, "Links.Get", err)
-			sameAs(t, "Links.Get", m.current(key), got)
-		},
-		"Links.GetIfPersist": func(t *rapid.T) {
-			key := m.someLink(t)
-			want := m.current(key)
-			if !want.Persistent() {
-				want.Link = biz.NoLink(key)
-			}
-			got, err := m.repos.Links.GetIfPersist(context.Background(), key)
-			succeeds(t, "Links.GetIfPersist", err)
-			sameAs(t, "Links.GetIfPersist", want, got)
-		},
-		"Links.BatchGet": m.batchGetLinks,
-		"Links.List":     m.listLinks,
-		"the key's TTL":  m.keyTTL,
+func (m *model) getLink(t *rapid.T) {
+	key := m.someLink(t)
+	got, err := m.repos.Links.Get(context.Background(), key)
+	succeeds(t, "Links.Get", err)
+	sameAs(t, "Links.Get", m.current(key), got)
+}
+
+func (m *model) getLinkIfPersist(t *rapid.T) {
+	key := m.someLink(t)
+	want := m.current(key)
+	if !want.Persistent() {
+		want.Link = biz.NoLink(key)
 	}
+	got, err := m.repos.Links.GetIfPersist(context.Background(), key)
+	succeeds(t, "Links.GetIfPersist", err)
+	sameAs(t, "Links.GetIfPersist", want, got)
 }
 
 func (m *model) batchGetLinks(t *rapid.T) {

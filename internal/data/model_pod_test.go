@@ -58,12 +58,20 @@ func (r *report) answer() *biz.Pod {
 	return &pod
 }
 
-func (m *model) podCalls() map[string]func(*rapid.T) {
-	return map[string]func(*rapid.T){
-		"States.Set":     m.setState,
-		"States.Remove":  m.removeState,
-		"States.Reserve": m.reserve,
-		"States.Release": m.release,
+func (m *model) podSteps() steps {
+	return steps{
+		calls: map[string]func(*rapid.T){
+			"States.Set":     m.setState,
+			"States.Remove":  m.removeState,
+			"States.Reserve": m.reserve,
+			"States.Release": m.release,
+		},
+		time: map[string]func(*rapid.T){"a report ages": m.age},
+		reads: map[string]func(*rapid.T){
+			"States.Get":      m.getState,
+			"States.List":     m.listStates,
+			"links given out": m.countGiven,
+		},
 	}
 }
 
@@ -165,32 +173,28 @@ func (m *model) age(t *rapid.T) {
 	succeeds(t, "HSET", err)
 }
 
-func (m *model) podReads() map[string]func(*rapid.T) {
-	return map[string]func(*rapid.T){
-		"States.Get": func(t *rapid.T) {
-			key, pod := m.someService(t), someReporter.Draw(t, "pod")
-			got, err := m.repos.States.Get(context.Background(), key, pod)
-			want := m.find(key, pod)
-			if want == nil {
-				agree(t, "States.Get of none", biz.ErrPodNotFound, err)
-				return
-			}
-			succeeds(t, "States.Get", err)
-			agree(t, "States.Get", want.Pod, got)
-		},
-		"States.List": func(t *rapid.T) {
-			key := m.someService(t)
-			want := []biz.Pod{}
-			for _, r := range m.services[key] {
-				want = append(want, r.Pod)
-			}
-			slices.SortFunc(want, func(a, b biz.Pod) int { return int(a.Pod) - int(b.Pod) })
-			got, err := m.repos.States.List(context.Background(), key)
-			succeeds(t, "States.List", err)
-			agree(t, "States.List", want, got)
-		},
-		"links given out": m.countGiven,
+func (m *model) getState(t *rapid.T) {
+	key, pod := m.someService(t), someReporter.Draw(t, "pod")
+	got, err := m.repos.States.Get(context.Background(), key, pod)
+	want := m.find(key, pod)
+	if want == nil {
+		agree(t, "States.Get of none", biz.ErrPodNotFound, err)
+		return
 	}
+	succeeds(t, "States.Get", err)
+	agree(t, "States.Get", want.Pod, got)
+}
+
+func (m *model) listStates(t *rapid.T) {
+	key := m.someService(t)
+	want := []biz.Pod{}
+	for _, r := range m.services[key] {
+		want = append(want, r.Pod)
+	}
+	slices.SortFunc(want, func(a, b biz.Pod) int { return int(a.Pod) - int(b.Pod) })
+	got, err := m.repos.States.List(context.Background(), key)
+	succeeds(t, "States.List", err)
+	agree(t, "States.List", want, got)
 }
 
 // countGiven looks at a count in the store: by the answers alone, a wrong one shows late.

@@ -43,7 +43,7 @@ func TestModel(t *testing.T) {
 				rapid.Check(t, func(rt *rapid.T) {
 					runs++
 					m := newModel(store, "ns-"+strconv.Itoa(runs))
-					rt.Repeat(m.actions(&operations))
+					rt.Repeat(m.actions(rt, &operations))
 				})
 			}
 			t.Logf("%s: %d operations in %d runs, %s", name, operations, runs, time.Since(start).Round(time.Second))
@@ -75,37 +75,31 @@ func newModel(store *Store, namespace string) *model {
 	}
 }
 
-// actions are the repos' mutations, which count as operations, and what time does. Each is followed by some reads.
-func (m *model) actions(operations *int) map[string]func(*rapid.T) {
-	all := make(map[string]func(*rapid.T))
-	for _, calls := range []map[string]func(*rapid.T){m.linkCalls(), m.podCalls(), m.workloadCalls()} {
-		for name, call := range calls {
+// steps are what a run may do, by name: calls that change something and count as operations, what time does, and reads.
+type steps struct{ calls, time, reads map[string]func(*rapid.T) }
+
+// actions are the steps of a run: of the links, of the pods, or of everything, for few names meet each other more often
+// when there are no others. Each step is followed by a read.
+func (m *model) actions(t *rapid.T, operations *int) map[string]func(*rapid.T) {
+	links, pods, workloads := m.linkSteps(), m.podSteps(), m.workloadSteps()
+	focus := map[string][]steps{"links": {links}, "pods": {pods}, "everything": {links, pods, workloads}}
+	all, reads := make(map[string]func(*rapid.T)), make(map[string]func(*rapid.T))
+	for _, some := range focus[rapid.SampledFrom(sorted(focus)).Draw(t, "focus")] {
+		for name, call := range some.calls {
 			all[name] = func(t *rapid.T) {
 				call(t)
 				*operations++
 			}
 		}
+		maps.Copy(all, some.time)
+		maps.Copy(reads, some.reads)
 	}
-	all["time: a link expires"] = m.expire
-	all["time: a report ages"] = m.age
-	all[""] = m.look
+	read := rapid.SampledFrom(sorted(reads))
+	all[""] = func(t *rapid.T) {
+		reads[read.Draw(t, "read")](t)
+		m.before = time.Now()
+	}
 	return all
-}
-
-// readsPerStep is how many of the reads follow a call. Over a run each of them follows each call many times.
-const readsPerStep = 1
-
-// look compares some of the reads with the model.
-func (m *model) look(t *rapid.T) {
-	reads := make(map[string]func(*rapid.T))
-	maps.Copy(reads, m.linkReads())
-	maps.Copy(reads, m.podReads())
-	maps.Copy(reads, m.workloadReads())
-	names := rapid.SampledFrom(sorted(reads))
-	for range readsPerStep {
-		reads[names.Draw(t, "read")](t)
-	}
-	m.before = time.Now()
 }
 
 // agree ends the test when an answer is not the model's. The text of the failure holds no value from a clock: rapid tells
@@ -138,44 +132,44 @@ func (m *model) service(name string) biz.ServiceKey {
 	return biz.ServiceKey{Namespace: m.namespace, Service: name}
 }
 
-func (m *model) workloadCalls() map[string]func(*rapid.T) {
-	return map[string]func(*rapid.T){
-		"Workloads.Set": func(t *rapid.T) {
-			key, state := m.service(someWorkload.Draw(t, "service")), someState.Draw(t, "state")
-			got, err := m.repos.Workloads.Set(context.Background(), key, state)
-			succeeds(t, "Workloads.Set", err)
-			agree(t, "Workloads.Set: the time is now", true, nearNow(time.UnixMilli(got.UpdateMs)))
-			want := biz.Workload{Key: key, State: state, UpdateMs: got.UpdateMs}
-			agree(t, "Workloads.Set", want, got)
-			m.workloads[key] = want
-		},
+func (m *model) workloadSteps() steps {
+	return steps{
+		calls: map[string]func(*rapid.T){"Workloads.Set": m.setWorkload},
+		reads: map[string]func(*rapid.T){"Workloads.Get": m.getWorkload, "Workloads.BatchGet": m.batchGetWorkloads},
 	}
 }
 
-func (m *model) workloadReads() map[string]func(*rapid.T) {
-	return map[string]func(*rapid.T){
-		"Workloads.Get": func(t *rapid.T) {
-			key := m.service(someWorkload.Draw(t, "service"))
-			got, err := m.repos.Workloads.Get(context.Background(), key)
-			want, ok := m.workloads[key]
-			if !ok {
-				agree(t, "Workloads.Get of none", biz.ErrWorkloadNotFound, err)
-				return
-			}
-			succeeds(t, "Workloads.Get", err)
-			agree(t, "Workloads.Get", want, got)
-		},
-		"Workloads.BatchGet": func(t *rapid.T) {
-			names := rapid.SliceOfNDistinct(someWorkload, 1, 3, rapid.ID[string]).Draw(t, "services")
-			want := []biz.Workload{}
-			for _, name := range names {
-				if workload, ok := m.workloads[m.service(name)]; ok {
-					want = append(want, workload)
-				}
-			}
-			got, err := m.repos.Workloads.BatchGet(context.Background(), m.namespace, names)
-			succeeds(t, "Workloads.BatchGet", err)
-			agree(t, "Workloads.BatchGet", want, got)
-		},
+func (m *model) setWorkload(t *rapid.T) {
+	key, state := m.service(someWorkload.Draw(t, "service")), someState.Draw(t, "state")
+	got, err := m.repos.Workloads.Set(context.Background(), key, state)
+	succeeds(t, "Workloads.Set", err)
+	agree(t, "Workloads.Set: the time is now", true, nearNow(time.UnixMilli(got.UpdateMs)))
+	want := biz.Workload{Key: key, State: state, UpdateMs: got.UpdateMs}
+	agree(t, "Workloads.Set", want, got)
+	m.workloads[key] = want
+}
+
+func (m *model) getWorkload(t *rapid.T) {
+	key := m.service(someWorkload.Draw(t, "service"))
+	got, err := m.repos.Workloads.Get(context.Background(), key)
+	want, ok := m.workloads[key]
+	if !ok {
+		agree(t, "Workloads.Get of none", biz.ErrWorkloadNotFound, err)
+		return
 	}
+	succeeds(t, "Workloads.Get", err)
+	agree(t, "Workloads.Get", want, got)
+}
+
+func (m *model) batchGetWorkloads(t *rapid.T) {
+	names := rapid.SliceOfNDistinct(someWorkload, 1, 3, rapid.ID[string]).Draw(t, "services")
+	want := []biz.Workload{}
+	for _, name := range names {
+		if workload, ok := m.workloads[m.service(name)]; ok {
+			want = append(want, workload)
+		}
+	}
+	got, err := m.repos.Workloads.BatchGet(context.Background(), m.namespace, names)
+	succeeds(t, "Workloads.BatchGet", err)
+	agree(t, "Workloads.BatchGet", want, got)
 }

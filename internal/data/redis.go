@@ -7,6 +7,8 @@ package data
 
 import (
 	"context"
+	"errors"
+	"net"
 	"slices"
 	"time"
 
@@ -64,12 +66,43 @@ func NewStore(c *conf.Data, logger log.Logger) (*Store, func(), error) {
 func newClient(mode string, universal *redis.UniversalOptions) redis.UniversalClient {
 	switch mode {
 	case conf.ModeSentinel:
-		return redis.NewFailoverClient(universal.Failover())
+		return withDialHook(redis.NewFailoverClient(universal.Failover()))
 	case conf.ModeCluster:
 		return newCluster(universal.Cluster())
 	default:
-		return redis.NewClient(universal.Simple())
+		return withDialHook(redis.NewClient(universal.Simple()))
 	}
+}
+
+func withDialHook(client *redis.Client) *redis.Client {
+	client.AddHook(dialHook{})
+	return client
+}
+
+// dialHook makes every failure to connect one that noConnection knows: the driver passes on what the sentinels have
+// answered as if it were the answer to the command, and "I don't know this primary" looks like "there is no link" then.
+type dialHook struct{ failed func(context.Context) } // called on a failure, if not nil
+
+// DialHook implements redis.Hook.
+func (h dialHook) DialHook(next redis.DialHook) redis.DialHook {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := next(ctx, network, addr)
+		if err == nil {
+			return conn, nil
+		}
+		if h.failed != nil && !errors.Is(err, context.Canceled) {
+			h.failed(ctx)
+		}
+		return nil, &net.OpError{Op: "dial", Net: network, Err: errors.New(err.Error())}
+	}
+}
+
+// ProcessHook implements redis.Hook.
+func (dialHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+
+// ProcessPipelineHook implements redis.Hook.
+func (dialHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
 }
 
 // options leaves nothing that matters to the driver's defaults.

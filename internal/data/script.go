@@ -116,9 +116,8 @@ type onceCmd struct {
 // NoRetry tells go-redis never to repeat the command.
 func (c *onceCmd) NoRetry() bool { return true }
 
-// Args notes that go-redis asked for the arguments, as it does to write them to the connection. Until then the command
-// certainly has not left the process: what failed was the dial, the handshake or the wait for a connection. In a cluster
-// it asks earlier, to find the node: there only the error tells.
+// Args notes that the client of a server asked for the arguments, as it does to write them to the connection. Until then
+// the command certainly has not left the process: what failed was the dial, the handshake or the wait for a connection.
 func (c *onceCmd) Args() []any {
 	c.mayBeSent.Store(true)
 	return c.Cmd.Args()
@@ -177,13 +176,73 @@ func (s *Store) evaluate(ctx context.Context, sc *script, command, text, key str
 	}
 }
 
-// send sends a mutation, and waits for replicas where they are to confirm it.
+// maxRedirects bounds how often a command is sent on to the node that a cluster names.
+const maxRedirects = 3
+
+// send sends the command that fresh returns to the primary of the key, and waits for replicas where they are to confirm
+// it. It returns the command as it was sent last, its error, and, if that is nil, why the replicas have not confirmed it.
+//
+// It asks the driver for the server and follows redirections itself. The driver's client for a whole cluster asks for a
+// command's arguments before it has a connection, so nobody could tell any more what was sent; and it would send WAIT to
+// any node.
 func (s *Store) send(
 	ctx context.Context, sc *script, key string, fresh func() *onceCmd,
 ) (cmd *onceCmd, err, unconfirmed error) {
-	if sc.confirmed && s.confirm.replicas > 0 {
-		return s.sendConfirmed(ctx, key, fresh)
-	}
 	cmd = fresh()
-	return cmd, s.client.Process(ctx, cmd), nil
+	node, err := s.primary(ctx, key)
+	if err != nil {
+		return cmd, err, nil
+	}
+	for asking, tries := false, 0; ; tries++ {
+		if sc.confirmed && s.confirm.replicas > 0 {
+			err, unconfirmed = s.confirm.exec(ctx, node, cmd, asking)
+		} else {
+			err = process(ctx, node, cmd, asking)
+		}
+		cluster, ok := s.client.(*cluster)
+		if err == nil || !ok || tries == maxRedirects {
+			return cmd, err, unconfirmed
+		}
+		if node, asking = cluster.redirected(ctx, err, key); node == nil {
+			return cmd, err, nil
+		}
+		cmd = fresh()
+	}
+}
+
+// process sends the command to the node.
+func process(ctx context.Context, node *redis.Client, cmd *onceCmd, asking bool) error {
+	if !asking {
+		return node.Process(ctx, cmd)
+	}
+	_, failure := node.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		_ = pipe.Process(ctx, redis.NewStatusCmd(ctx, "asking"))
+		return pipe.Process(ctx, cmd)
+	})
+	return failureOf(cmd, failure)
+}
+
+// failureOf returns the error of a command of a pipeline that ended with failure, nil for one that has its reply.
+func failureOf(cmd *onceCmd, failure error) error {
+	switch {
+	case cmd.Val() != nil:
+		cmd.SetErr(nil) // The driver gives the error of a pipeline to all its commands, also to those that have a reply.
+		return nil
+	case cmd.Err() != nil:
+		return cmd.Err()
+	default: // The handshake was refused: the driver leaves a pipeline's commands as they are then.
+		return failure
+	}
+}
+
+// primary returns the client of the server that takes writes of the key.
+func (s *Store) primary(ctx context.Context, key string) (*redis.Client, error) {
+	switch client := s.client.(type) {
+	case *cluster:
+		return client.MasterForKey(ctx, key)
+	case *redis.Client:
+		return client, nil
+	default:
+		return nil, fmt.Errorf("no primary of a %T", client)
+	}
 }

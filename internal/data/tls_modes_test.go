@@ -99,6 +99,7 @@ func (a *authority) startCluster(t *testing.T, certificate string, nodes int) (a
 // TestTLSEverywhere: with TLS, every connection has it, those to sentinels and to the nodes of a cluster as well. Where
 // any of them can't be secured as configured, nothing is sent.
 func TestTLSEverywhere(t *testing.T) {
+	t.Parallel()
 	plain := redistest.Start(t)
 	plainSet := redistest.StartSentinel(t, redistest.SentinelOptions{})
 	ca := newAuthority(t, t.TempDir(), "ca")

@@ -20,14 +20,28 @@ var retries = podlinktest.Patch{
 	New:  "func (c *onceCmd) NoRetry() bool { return false }",
 }
 
+// retriesOfOurs makes podlink itself repeat it. The driver does not, where it is asked for a single node of a cluster.
+var retriesOfOurs = podlinktest.Patch{
+	File: "internal/data/script.go",
+	Old:  "\t\treturn node.Process(ctx, cmd)\n",
+	New: `		err := node.Process(ctx, cmd)
+		for n := 0; n < 3 && err != nil && replyError(err) == nil; n++ {
+			err = node.Process(ctx, cmd)
+		}
+		return err
+`,
+}
+
 // TestVariantRetries: a build that repeats mutations is found, by what the callers see and by what the servers run.
 func TestVariantRetries(t *testing.T) {
-	repeating := variant(t, retries)
+	byDriver, byPodlink := variant(t, retries), variant(t, retriesOfOurs)
 	t.Run("linearizability", func(t *testing.T) {
-		_, found := linearizability(t, repeating, lostReplies)
+		_, found := linearizability(t, byDriver, lostReplies)
 		require.NotNil(t, found)
 	})
-	for _, mode := range modes {
+	for mode, repeating := range map[string]string{
+		"standalone": byDriver, "sentinel": byDriver, "cluster": byPodlink,
+	} {
 		t.Run("executions/"+mode, func(t *testing.T) {
 			_, more := countExecutions(t, repeating, mode)
 			require.Positive(t, more)

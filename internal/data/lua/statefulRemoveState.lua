@@ -12,9 +12,13 @@ local report, failure = read(ARGV[1])
 if failure then return failure end
 if not report then return {'ABSENT', {}} end
 local answer = {'REMOVED', describe(report)}
-local last = redis.call('HLEN', key) == 1
+if redis.call('HLEN', key) == 1 then
+  -- The last field takes the key with it, and with the key the mark. So the mark comes first: a script whose key has gone
+  -- may write no more while a slot moves, and a user who has lost the right to write it must not lose it either.
+  -- But a removal has to work also when Redis is out of memory, where a script that has written once may write on. This is
+  -- the write that needs no memory and changes nothing: the key has no TTL.
+  redis.call('PERSIST', key)
+  redis.call('HSET', key, MARK, '1')
+end
 redis.call('HDEL', key, ARGV[1])
--- The last field took the key with it, and with the key the mark: so the mark stands alone only where it must. It comes
--- second, because a removal has to work also when Redis is out of memory, and a script that has written may write on.
-if last then redis.call('HSET', key, MARK, '1') end
 return answer
