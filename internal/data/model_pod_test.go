@@ -37,9 +37,9 @@ var (
 	someReportingService = rapid.SampledFrom([]string{"chat", "game", "game", "game"})
 	someReporter         = rapid.SampledFrom([]biz.PodID{2, 2, 10, 10, math.MaxInt32})
 	someState            = rapid.SampledFrom([]string{"up", "x", "0 0 0", " two  words ", "läuft 🚀", strings.Repeat("s", 1024)})
-	someLoad             = rapid.SampledFrom([]int32{0, 0, 1, 2, math.MaxInt32})
+	someLoad             = rapid.SampledFrom([]int32{0, 0, 0, 1, 1, 2, math.MaxInt32})
 	someRouting          = rapid.SampledFrom([]biz.Routing{biz.Ready, biz.Ready, biz.Ready, biz.DenyNew, biz.Shutdown})
-	someReportTTL        = rapid.SampledFrom([]biz.TTL{biz.Forever, 1000, math.MaxInt32 / 1000})
+	someReportTTL        = rapid.SampledFrom([]biz.TTL{biz.Forever, biz.Forever, 1000, math.MaxInt32 / 1000})
 )
 
 func (m *model) someService(t *rapid.T) biz.ServiceKey {
@@ -106,7 +106,7 @@ func (m *model) removeState(t *rapid.T) {
 
 func (m *model) reserve(t *rapid.T) {
 	key := m.someService(t)
-	linked := rapid.OneOf(rapid.Just(biz.NoPod), someReporter).Draw(t, "standing")
+	linked := rapid.OneOf(rapid.Just(biz.NoPod), rapid.Just(biz.NoPod), someReporter).Draw(t, "standing")
 	want := m.choose(key, linked)
 	got, err := m.repos.States.Reserve(context.Background(), key, linked)
 	succeeds(t, "States.Reserve", err)

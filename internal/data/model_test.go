@@ -29,16 +29,16 @@ func TestModel(t *testing.T) {
 		target, err = strconv.Atoi(text)
 		require.NoError(t, err, operationsVariable)
 	}
-	for name, open := range map[string]func(t *testing.T) *Store{
-		"embedded": everyStore["embedded"],
-		"redis":    everyStore["redis"],
-		"cluster": func(t *testing.T) *Store {
-			return openStore(t, onCluster(redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 3}).Addrs()))
+	for name, start := range map[string]func(t *testing.T) settings{
+		"embedded": func(*testing.T) settings { return embeddedStore },
+		"redis":    func(t *testing.T) settings { return on(redistest.Start(t).Addr()) },
+		"cluster": func(t *testing.T) settings {
+			return onCluster(redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 3}).Addrs())
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			store, runs, operations, start := open(t), 0, 0, time.Now()
+			store, runs, operations, begin := openStore(t, start(t), patient), 0, 0, time.Now()
 			for done := false; !done; done = operations >= target {
 				rapid.Check(t, func(rt *rapid.T) {
 					runs++
@@ -46,7 +46,7 @@ func TestModel(t *testing.T) {
 					rt.Repeat(m.actions(rt, &operations))
 				})
 			}
-			t.Logf("%s: %d operations in %d runs, %s", name, operations, runs, time.Since(start).Round(time.Second))
+			t.Logf("%s: %d operations in %d runs, %s", name, operations, runs, time.Since(begin).Round(time.Second))
 		})
 	}
 }
