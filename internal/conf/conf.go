@@ -42,6 +42,7 @@ func Default() *Bootstrap {
 			DialTimeout:  durationpb.New(500 * time.Millisecond),
 			ReadTimeout:  durationpb.New(500 * time.Millisecond),
 			WriteTimeout: durationpb.New(500 * time.Millisecond),
+			AutoPipeline: true,
 			WaitTimeout:  durationpb.New(200 * time.Millisecond),
 			Tls:          &Data_TLS{},
 		}},

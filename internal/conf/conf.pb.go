@@ -573,6 +573,7 @@ type Data_Redis struct {
 	WaitTimeout      *durationpb.Duration   `protobuf:"bytes,17,opt,name=wait_timeout,json=waitTimeout,proto3" json:"wait_timeout,omitempty"`
 	SentinelUsername string                 `protobuf:"bytes,18,opt,name=sentinel_username,json=sentinelUsername,proto3" json:"sentinel_username,omitempty"`
 	SentinelPassword string                 `protobuf:"bytes,19,opt,name=sentinel_password,json=sentinelPassword,proto3" json:"sentinel_password,omitempty"`
+	AutoPipeline     bool                   `protobuf:"varint,20,opt,name=auto_pipeline,json=autoPipeline,proto3" json:"auto_pipeline,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -740,6 +741,13 @@ func (x *Data_Redis) GetSentinelPassword() string {
 	return ""
 }
 
+func (x *Data_Redis) GetAutoPipeline() bool {
+	if x != nil {
+		return x.AutoPipeline
+	}
+	return false
+}
+
 type Data_TLS struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Enabled       bool                   `protobuf:"varint,1,opt,name=enabled,proto3" json:"enabled,omitempty"`
@@ -843,9 +851,9 @@ const file_conf_proto_rawDesc = "" +
 	"\x04addr\x18\x01 \x01(\tR\x04addr\x1al\n" +
 	"\x04Stop\x12/\n" +
 	"\x05drain\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05drain\x123\n" +
-	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\xca\a\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\xef\a\n" +
 	"\x04Data\x12.\n" +
-	"\x05redis\x18\x01 \x01(\v2\x18.podlink.conf.Data.RedisR\x05redis\x1a\xfd\x05\n" +
+	"\x05redis\x18\x01 \x01(\v2\x18.podlink.conf.Data.RedisR\x05redis\x1a\xa2\x06\n" +
 	"\x05Redis\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\tR\x04mode\x12\x14\n" +
 	"\x05addrs\x18\x02 \x03(\tR\x05addrs\x12\x1f\n" +
@@ -867,7 +875,8 @@ const file_conf_proto_rawDesc = "" +
 	"\rwait_replicas\x18\x10 \x01(\x05R\fwaitReplicas\x12<\n" +
 	"\fwait_timeout\x18\x11 \x01(\v2\x19.google.protobuf.DurationR\vwaitTimeout\x12+\n" +
 	"\x11sentinel_username\x18\x12 \x01(\tR\x10sentinelUsername\x12+\n" +
-	"\x11sentinel_password\x18\x13 \x01(\tR\x10sentinelPassword\x1a\x91\x01\n" +
+	"\x11sentinel_password\x18\x13 \x01(\tR\x10sentinelPassword\x12#\n" +
+	"\rauto_pipeline\x18\x14 \x01(\bR\fautoPipeline\x1a\x91\x01\n" +
 	"\x03TLS\x12\x18\n" +
 	"\aenabled\x18\x01 \x01(\bR\aenabled\x12\x17\n" +
 	"\aca_file\x18\x02 \x01(\tR\x06caFile\x12\x1b\n" +

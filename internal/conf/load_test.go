@@ -97,7 +97,7 @@ func TestEnvironmentOverridesEveryKey(t *testing.T) {
 		"data.redis.username": "u", "data.redis.password": "p", "data.redis.db": "3", "data.redis.prefix": "x",
 		"data.redis.pool_size": "7", "data.redis.min_idle_conns": "6", "data.redis.pool_timeout": "5ms",
 		"data.redis.dial_timeout": "6ms", "data.redis.read_timeout": "7ms", "data.redis.write_timeout": "8ms",
-		"data.redis.allow_eviction": "true", "data.redis.wait_replicas": "2", "data.redis.wait_timeout": "4ms",
+		"data.redis.allow_eviction": "true", "data.redis.auto_pipeline": "false", "data.redis.wait_replicas": "2", "data.redis.wait_timeout": "4ms",
 		"data.redis.sentinel_username": "su", "data.redis.sentinel_password": "sp",
 		"data.redis.tls.enabled": "true", "data.redis.tls.ca_file": "ca", "data.redis.tls.cert_file": "cert",
 		"data.redis.tls.key_file": "key", "data.redis.tls.server_name": "redis",

@@ -15,26 +15,21 @@ type confirmation struct {
 	timeout  time.Duration
 }
 
-// exec sends the command and WAIT to the node: in one pipeline, for WAIT is about what its own connection has written. It
-// covers all that the node has written so far, so an answer that changes nothing confirms what stands.
-func (c confirmation) exec(ctx context.Context, node *redis.Client, cmd *onceCmd, asking bool) (err, unconfirmed error) {
-	wait := redis.NewIntCmd(ctx, "wait", c.replicas, c.timeout.Milliseconds())
-	_, failure := node.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		if asking {
-			_ = pipe.Process(ctx, redis.NewStatusCmd(ctx, "asking"))
-		}
-		_ = pipe.Process(ctx, cmd)
-		return pipe.Process(ctx, wait)
-	})
-	if err := failureOf(cmd, failure); err != nil {
-		return err, nil
-	}
+// command is what the replicas are asked with. It is about what its own connection has written, so it goes in one
+// pipeline with that. It covers all that the server has written so far: an answer that changes nothing confirms what
+// stands.
+func (c confirmation) command(ctx context.Context) *redis.IntCmd {
+	return redis.NewIntCmd(ctx, "wait", c.replicas, c.timeout.Milliseconds())
+}
+
+// judge returns why the replicas have not confirmed, nil when they have.
+func (c confirmation) judge(wait *redis.IntCmd) error {
 	switch {
 	case wait.Err() != nil:
-		return nil, wait.Err()
+		return wait.Err()
 	case wait.Val() < int64(c.replicas):
-		return nil, fmt.Errorf("%d of %d replicas within %s", wait.Val(), c.replicas, c.timeout)
+		return fmt.Errorf("%d of %d replicas within %s", wait.Val(), c.replicas, c.timeout)
 	default:
-		return nil, nil
+		return nil
 	}
 }

@@ -66,7 +66,7 @@ func password(text string) settings { return func(c *conf.Data_Redis) { c.Passwo
 func prefix(text string) settings { return func(c *conf.Data_Redis) { c.Prefix = text } }
 
 // openStore returns a store with the default configuration, but for a prefix of its own and the settings.
-func openStore(t *testing.T, all ...settings) *Store {
+func openStore(t testing.TB, all ...settings) *Store {
 	t.Helper()
 	c := conf.Default().GetData()
 	c.Redis.Prefix = "test-" + rand.Text()

@@ -123,8 +123,10 @@ func (r linkRepo) change(ctx context.Context, sc *script, key biz.LinkKey, args 
 
 // Get reads a persistent link without a script; how long a temporary one still lasts only the store's clock knows.
 func (r linkRepo) Get(ctx context.Context, key biz.LinkKey) (biz.Link, error) {
-	value, err := r.client.HGet(ctx, r.keys.links(key.Namespace, key.UID), key.Service).Result()
-	link, temporary, err := persistentLink(ctx, key, value, err)
+	name := r.keys.links(key.Namespace, key.UID)
+	reply, err := r.read(ctx, name, "hget", name, key.Service)
+	value, _ := reply.(string)
+	link, temporary, err := persistentLink(key, value, err)
 	if err != nil || !temporary {
 		return link, err
 	}
@@ -133,14 +135,12 @@ func (r linkRepo) Get(ctx context.Context, key biz.LinkKey) (biz.Link, error) {
 }
 
 // persistentLink reads what HGET answered for the link. For a temporary one it only says so.
-func persistentLink(
-	ctx context.Context, key biz.LinkKey, value string, err error,
-) (link biz.Link, temporary bool, _ error) {
+func persistentLink(key biz.LinkKey, value string, err error) (link biz.Link, temporary bool, _ error) {
 	switch {
 	case errors.Is(err, redis.Nil):
 		return biz.NoLink(key), false, nil
 	case err != nil:
-		return biz.Link{}, false, readError(ctx, err)
+		return biz.Link{}, false, err
 	case !strings.HasSuffix(value, " 0"):
 		return biz.Link{}, true, nil // Or not a link at all: the script tells.
 	}
@@ -176,7 +176,10 @@ func (r linkRepo) BatchGet(ctx context.Context, namespace, service string, uids 
 	for i, uid := range uids {
 		key := biz.LinkKey{Namespace: namespace, UID: uid, Service: service}
 		value, err := values[i].Result()
-		link, temporary, err := persistentLink(ctx, key, value, err)
+		if err != nil && !errors.Is(err, redis.Nil) {
+			err = readError(ctx, err)
+		}
+		link, temporary, err := persistentLink(key, value, err)
 		if err != nil {
 			return nil, err
 		}

@@ -8,8 +8,10 @@ package data
 import (
 	"context"
 	"errors"
+	"math"
 	"net"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/go-kratos/kratos/v2/log"
@@ -26,8 +28,10 @@ type Store struct {
 	durable *conf.Data_Redis // nil for the embedded store, which can't be asked about itself
 	log     *log.Helper
 
-	confirm  confirmation
-	selfTest selfTest
+	confirm   confirmation
+	underWay  int      // how many round trips to a server calls do not share
+	pipelines sync.Map // *redis.Client -> *pipelines
+	selfTest  selfTest
 }
 
 // NewStore returns the store that c.redis names, and a function that closes it. Nothing is sent yet: an unreachable
@@ -36,7 +40,10 @@ func NewStore(c *conf.Data, logger log.Logger) (*Store, func(), error) {
 	helper := log.NewHelper(log.With(logger, "module", "data"))
 	redis.SetLogger(driverLog{helper})
 	settings := c.GetRedis()
-	store := &Store{keys: keyspace(settings.GetPrefix()), log: helper, selfTest: newSelfTest()}
+	store := &Store{keys: keyspace(settings.GetPrefix()), log: helper, underWay: math.MaxInt, selfTest: newSelfTest()}
+	if settings.GetAutoPipeline() {
+		store.underWay = maxUnderWay
+	}
 	if settings.GetMode() == conf.ModeEmbedded {
 		helper.Warn("the store is embedded: it lives in memory, is lost when podlink stops, and is for development only")
 		embedded, err := startEmbedded()

@@ -5,6 +5,7 @@ import (
 	"crypto/sha1" //nolint:gosec // Redis names scripts by their SHA-1.
 	"embed"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"path"
 	"strings"
@@ -154,85 +155,94 @@ func (s *Store) execute(ctx context.Context, sc *script, key string, args ...any
 func (s *Store) evaluate(ctx context.Context, sc *script, command, text, key string, args []any) (reply, error) {
 	full := append([]any{command, text, 1, key}, args...)
 	if !sc.writes {
-		cmd := redis.NewCmd(ctx, full...)
-		if err := s.client.Process(ctx, cmd); err != nil {
-			return reply{}, readError(ctx, err)
+		value, err := s.read(ctx, key, full...)
+		if err != nil {
+			return reply{}, err
 		}
-		values, err := cmd.Slice()
-		return reply{script: sc.name, values: values}, err
+		return sc.reply(value, nil)
 	}
 	if err := ctx.Err(); err != nil {
 		return reply{}, notSentError(ctx, err)
 	}
-	cmd, err, unconfirmed := s.send(ctx, sc, key, func() *onceCmd { return &onceCmd{Cmd: redis.NewCmd(ctx, full...)} })
+	cmd, o := s.mutate(ctx, sc, key, func() *onceCmd { return &onceCmd{Cmd: redis.NewCmd(ctx, full...)} })
 	switch {
-	case err == nil:
-		values, err := cmd.Slice()
-		return reply{script: sc.name, values: values, unconfirmed: unconfirmed}, err
-	case cmd.mayBeSent.Load() && !noConnection(err):
-		return reply{}, sentError(err)
+	case o.err == nil:
+		return sc.reply(cmd.Val(), o.unconfirmed)
+	case o.maySent(cmd) && !noConnection(o.err):
+		return reply{}, sentError(o.err)
 	default:
-		return reply{}, notSentError(ctx, err)
+		return reply{}, notSentError(ctx, o.err)
 	}
+}
+
+// reply returns the script's reply.
+func (sc *script) reply(value any, unconfirmed error) (reply, error) {
+	values, ok := value.([]any)
+	if !ok {
+		return reply{}, fmt.Errorf("%s: reply %T is not as its header says", sc.name, value)
+	}
+	return reply{script: sc.name, values: values, unconfirmed: unconfirmed}, nil
 }
 
 // maxRedirects bounds how often a command is sent on to the node that a cluster names.
 const maxRedirects = 3
 
-// send sends the command that fresh returns to the primary of the key, and waits for replicas where they are to confirm
-// it. It returns the command as it was sent last, its error, and, if that is nil, why the replicas have not confirmed it.
+// mutate sends the command that fresh returns to the primary of the key, and waits for replicas where they are to confirm
+// it. It returns the command as it was sent last, and what became of it.
 //
 // It asks the driver for the server and follows redirections itself. The driver's client for a whole cluster asks for a
 // command's arguments before it has a connection, so nobody could tell any more what was sent; and it would send WAIT to
 // any node.
-func (s *Store) send(
-	ctx context.Context, sc *script, key string, fresh func() *onceCmd,
-) (cmd *onceCmd, err, unconfirmed error) {
-	cmd = fresh()
+func (s *Store) mutate(ctx context.Context, sc *script, key string, fresh func() *onceCmd) (*onceCmd, outcome) {
+	cmd := fresh()
 	node, err := s.primary(ctx, key)
 	if err != nil {
-		return cmd, err, nil
+		return cmd, outcome{err: err}
 	}
-	for asking, tries := false, 0; ; tries++ {
-		if sc.confirmed && s.confirm.replicas > 0 {
-			err, unconfirmed = s.confirm.exec(ctx, node, cmd, asking)
-		} else {
-			err = process(ctx, node, cmd, asking)
-		}
-		cluster, ok := s.client.(*cluster)
-		if err == nil || !ok || tries == maxRedirects {
-			return cmd, err, unconfirmed
-		}
-		if node, asking = cluster.redirected(ctx, err, key); node == nil {
-			return cmd, err, nil
+	confirm := s.confirm
+	if !sc.confirmed {
+		confirm.replicas = 0
+	}
+	o := s.pipelineTo(node, confirm).do(ctx, cmd)
+	cluster, ok := s.client.(*cluster)
+	for tries := 0; ok && o.err != nil && !o.left && tries < maxRedirects; tries++ {
+		node, asking := cluster.redirected(ctx, o.err, key)
+		if node == nil {
+			break
 		}
 		cmd = fresh()
+		o = alone(ctx, node, cmd, confirm, asking)
 	}
+	return cmd, o
 }
 
-// process sends the command to the node.
-func process(ctx context.Context, node *redis.Client, cmd *onceCmd, asking bool) error {
-	if !asking {
-		return node.Process(ctx, cmd)
+// read sends a read of the key to its primary and returns the value. One that fails, maybe with others, is sent once more
+// by the driver, which also follows redirections.
+func (s *Store) read(ctx context.Context, key string, args ...any) (any, error) {
+	node, err := s.primary(ctx, key)
+	if err != nil {
+		return nil, readError(ctx, err)
 	}
-	_, failure := node.Pipelined(ctx, func(pipe redis.Pipeliner) error {
-		_ = pipe.Process(ctx, redis.NewStatusCmd(ctx, "asking"))
-		return pipe.Process(ctx, cmd)
-	})
-	return failureOf(cmd, failure)
-}
-
-// failureOf returns the error of a command of a pipeline that ended with failure, nil for one that has its reply.
-func failureOf(cmd *onceCmd, failure error) error {
+	cmd := redis.NewCmd(ctx, args...)
+	o := s.pipelineTo(node, confirmation{}).do(ctx, cmd)
+	if o.err != nil && !o.left && ctx.Err() == nil && (replyError(o.err) == nil || redirection(o.err)) {
+		cmd = redis.NewCmd(ctx, args...)
+		o.err = s.client.Process(ctx, cmd)
+	}
 	switch {
-	case cmd.Val() != nil:
-		cmd.SetErr(nil) // The driver gives the error of a pipeline to all its commands, also to those that have a reply.
-		return nil
-	case cmd.Err() != nil:
-		return cmd.Err()
-	default: // The handshake was refused: the driver leaves a pipeline's commands as they are then.
-		return failure
+	case errors.Is(o.err, redis.Nil):
+		return nil, redis.Nil
+	case o.err != nil:
+		return nil, readError(ctx, o.err)
 	}
+	return cmd.Val(), nil
+}
+
+// redirection tells that a node of a cluster has sent a command on.
+func redirection(err error) bool {
+	_, moved := redis.IsMovedError(err)
+	_, asking := redis.IsAskError(err)
+	return moved || asking
 }
 
 // primary returns the client of the server that takes writes of the key.
