@@ -4,6 +4,7 @@ package faults
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -112,7 +113,7 @@ func countExecutions(t *testing.T, binary, mode string, shared bool) (report *Re
 	for i, server := range d.servers {
 		clients[i] = server.Client(t)
 	}
-	env := append(d.env, "PODLINK_DATA_REDIS_AUTO_PIPELINE="+strconv.FormatBool(shared))
+	env := slices.Concat(d.env, []string{"PODLINK_DATA_REDIS_AUTO_PIPELINE=" + strconv.FormatBool(shared)})
 	l := load{
 		podlinks: start(t, binary, 2, env...), workload: newHistories(mutations),
 		clients: 8, operations: 3000, faults: 100, pause: time.Millisecond,
