@@ -67,7 +67,7 @@ func TestCallsShareRoundTrips(t *testing.T) {
 				"reads":     func(i int) error { return second(links.Get(context.Background(), guest(i))) },
 			} {
 				before := readEvents(t, direct)
-				errs, _ := atOnce(t, server, 50*time.Millisecond, call)
+				errs, _ := atOnce(t, server, 200*time.Millisecond, call)
 				require.NoError(t, errors.Join(errs...), kind)
 				if events := readEvents(t, direct) - before; shared {
 					require.Less(t, events, crowd/4, kind)
@@ -112,17 +112,17 @@ func TestWaitingCallsEndInTime(t *testing.T) {
 // TestCallerLeavesTheQueue: a caller that leaves before its command has a round trip sends nothing.
 func TestCallerLeavesTheQueue(t *testing.T) {
 	server := redistest.Start(t)
-	store := openStore(t, on(server.Addr()))
+	store := openStore(t, on(server.Addr()), patient)
 	require.NoError(t, store.Check(t.Context()))
 	direct := server.Client(t)
 	before := executions(t, direct)
 	links := reposOf(store).Links
 	const stay = maxUnderWay
-	errs, _ := atOnce(t, server, 300*time.Millisecond, func(i int) error {
+	errs, _ := atOnce(t, server, 800*time.Millisecond, func(i int) error {
 		if i < stay {
 			return second(links.Set(context.Background(), guest(i), 1, biz.Forever, nil))
 		}
-		time.Sleep(50 * time.Millisecond) // Both round trips are taken.
+		time.Sleep(250 * time.Millisecond) // Both round trips are taken.
 		ctx, cancel := context.WithCancel(context.Background())
 		time.AfterFunc(50*time.Millisecond, cancel)
 		return second(links.Set(ctx, guest(i), 1, biz.Forever, nil))
@@ -189,7 +189,7 @@ func TestErrorsStayWithTheirCommands(t *testing.T) {
 		"mutations": func(i int) error { return second(links.Set(context.Background(), guest(i), 1, biz.Forever, nil)) },
 		"reads":     func(i int) error { return second(links.Get(context.Background(), guest(i))) },
 	} {
-		errs, _ := atOnce(t, server, 50*time.Millisecond, call)
+		errs, _ := atOnce(t, server, 200*time.Millisecond, call)
 		for i, err := range errs {
 			if i == foreign {
 				require.ErrorIs(t, err, biz.ErrStoreDataCorrupt, kind)
@@ -206,7 +206,7 @@ func TestConfirmedBatch(t *testing.T) {
 	store := openStore(t, on(server.Addr()), confirmedBy(1, 20*time.Millisecond))
 	require.NoError(t, store.Check(t.Context()))
 	links := reposOf(store).Links
-	errs, _ := atOnce(t, server, 50*time.Millisecond, func(i int) error {
+	errs, _ := atOnce(t, server, 200*time.Millisecond, func(i int) error {
 		return second(links.Set(context.Background(), guest(i), 1, biz.Forever, nil))
 	})
 	for i, err := range errs {
