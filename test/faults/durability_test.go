@@ -257,7 +257,7 @@ func evictions() danger {
 	return danger{
 		redis:      []string{"--maxmemory-policy", "allkeys-lru"},
 		env:        []string{"PODLINK_DATA_REDIS_ALLOW_EVICTION=true"},
-		operations: 1000, faults: 1,
+		operations: 1000, faults: 100, // evicted keys
 		inject: func(t *testing.T, r *run, s *site) {
 			client := s.redis.Client(t)
 			limit := infoNumber(t, client, "memory", "used_memory") + room
