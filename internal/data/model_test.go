@@ -36,8 +36,8 @@ func TestModel(t *testing.T) {
 			return onCluster(redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 3}).Addrs())
 		},
 	} {
+		// One after the other: the generators are shared, and rapid's are not safe for concurrent use.
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			store, runs, operations, begin := openStore(t, start(t), patient), 0, 0, time.Now()
 			for done := false; !done; done = operations >= target {
 				rapid.Check(t, func(rt *rapid.T) {
