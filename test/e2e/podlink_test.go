@@ -2,7 +2,6 @@
 package e2e
 
 import (
-	"fmt"
 	"os"
 	"testing"
 
@@ -16,23 +15,7 @@ const root = "../.."
 // binary is podlink, built by the target that users call.
 var binary string
 
-func TestMain(m *testing.M) {
-	os.Exit(buildAndRun(m))
-}
-
-func buildAndRun(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "podlink-e2e")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	if binary, err = podlinktest.Build(dir); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { os.Exit(podlinktest.Main(&binary, m.Run)) }
 
 // start runs podlink until the test ends. Env overrides keys.
 func start(t *testing.T, env ...string) *podlinktest.Process {

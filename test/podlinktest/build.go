@@ -45,6 +45,22 @@ func Build(dir string, patches ...Patch) (binary string, err error) {
 	return binary, nil
 }
 
+// Main builds podlink for all tests of a package, sets binary to its path, and returns the exit code of run; it is what a
+// TestMain exits with.
+func Main(binary *string, run func() int) int {
+	dir, err := os.MkdirTemp("", "podlink-test")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	if *binary, err = Build(dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return run()
+}
+
 // overlay writes the patched files to dir, and the file that makes go build read them instead of the originals.
 func overlay(root, dir string, patches []Patch) (file string, err error) {
 	texts := make(map[string]string) // original -> its patched text
