@@ -11,7 +11,7 @@ import (
 
 // sweepInterval is how often the embedded store drops keys whose TTL is over. A sweep takes the time since the last one
 // off every TTL, also off one that was set in between: a key goes up to one interval early. Links don't mind, for their
-// keys outlive them by the second that lua/lib/link.lua calls GRACE_MS.
+// keys outlive them by the second that lua/lib/write.lua calls GRACE_MS.
 const sweepInterval = 500 * time.Millisecond
 
 // embedded is a Redis-compatible store in the process, for development. It listens on a loopback port, behind a password

@@ -88,18 +88,21 @@ func plain(arg any) any {
 
 // linkChange reads "<status> <previous> <pod> <epoch> <ttl>".
 func linkChange(r reply, key biz.LinkKey) (biz.LinkChange, error) {
-	fields, err := r.fields(1, 4)
-	if err != nil {
-		return biz.LinkChange{}, err
+	_, rest, _ := strings.Cut(r.text, " ")
+	previous, rest, ok := strings.Cut(rest, " ")
+	if !ok {
+		return biz.LinkChange{}, r.malformed()
 	}
 	var p parser
-	previous := p.pod(fields[0])
-	link := p.link(key, fields[1:])
-	return biz.LinkChange{Previous: previous, Link: link}, p.err
+	change := biz.LinkChange{Previous: p.pod(previous), Link: p.link(key, rest)}
+	return change, p.err
 }
 
-func (p *parser) link(key biz.LinkKey, fields []string) biz.Link {
-	return biz.Link{Key: key, Pod: p.pod(fields[0]), Epoch: p.epoch(fields[1]), TTL: p.ttl(fields[2])}
+// link reads "<pod> <epoch> <ttl>".
+func (p *parser) link(key biz.LinkKey, text string) biz.Link {
+	pod, rest, _ := strings.Cut(text, " ")
+	epoch, ttl, _ := strings.Cut(rest, " ")
+	return biz.Link{Key: key, Pod: p.pod(pod), Epoch: p.epoch(epoch), TTL: p.ttl(ttl)}
 }
 
 // change runs a mutation. One that changed nothing has nothing to be confirmed.
@@ -223,11 +226,11 @@ func (r linkRepo) getTemporary(ctx context.Context, links []biz.Link, later []in
 		return err
 	}
 	for n, i := range later {
-		values, err := replies[n].Slice()
+		answer, err := scriptGetLink.reply(replies[n].Val(), nil)
 		if err != nil {
 			return err
 		}
-		change, err := linkChange(reply{script: scriptGetLink.name, values: values}, links[i].Key)
+		change, err := linkChange(answer, links[i].Key)
 		if err != nil {
 			return err
 		}
@@ -241,14 +244,17 @@ func (r linkRepo) List(ctx context.Context, namespace, uid string) ([]biz.Link, 
 	if err != nil {
 		return nil, err
 	}
-	links := make([]biz.Link, 0, len(reply.values)-1)
-	for i := 1; i < len(reply.values); i++ {
-		fields, err := reply.nested(i, 4)
-		if err != nil {
-			return nil, err
-		}
+	if len(reply.values)%2 == 0 {
+		return nil, reply.malformed()
+	}
+	fields, err := reply.fields(1, len(reply.values)-1)
+	if err != nil {
+		return nil, err
+	}
+	links := make([]biz.Link, 0, len(fields)/2)
+	for i := 0; i < len(fields); i += 2 {
 		var p parser
-		links = append(links, p.link(biz.LinkKey{Namespace: namespace, UID: uid, Service: p.text(fields[0])}, fields[1:]))
+		links = append(links, p.link(biz.LinkKey{Namespace: namespace, UID: uid, Service: p.text(fields[i])}, fields[i+1]))
 		if p.err != nil {
 			return nil, p.err
 		}

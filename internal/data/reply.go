@@ -4,14 +4,16 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"podlink/internal/biz"
 )
 
-// reply reads the array that a script answers: a status and what its header says behind it.
+// reply reads what a script answers: a status and what its header says behind it, in one text or in an array.
 type reply struct {
 	script      string
+	text        string // "" when it is an array
 	values      []any
 	unconfirmed error // why replicas have not confirmed the mutation; nil when they have, or need not
 }
@@ -26,7 +28,7 @@ func (r reply) confirmed(link *biz.Link) error {
 
 // malformed is for a reply that the script's header does not name.
 func (r reply) malformed() error {
-	return fmt.Errorf("%s: reply %q is not as its header says", r.script, r.values)
+	return fmt.Errorf("%s: reply %q %q is not as its header says", r.script, r.text, r.values)
 }
 
 // fields reads values[from:] as texts.
@@ -63,6 +65,10 @@ func texts(r reply, values []any, from, count int) ([]string, error) {
 }
 
 func (r reply) status() string {
+	if r.text != "" {
+		status, _, _ := strings.Cut(r.text, " ")
+		return status
+	}
 	if len(r.values) == 0 {
 		return ""
 	}
@@ -75,10 +81,16 @@ type parser struct{ err error }
 
 func (p *parser) number(text string, least, most int64) int64 {
 	n, err := strconv.ParseInt(text, 10, 64)
-	if p.err == nil && (err != nil || strconv.FormatInt(n, 10) != text || n < least || n > most) {
+	if p.err == nil && (err != nil || !canonical(text) || n < least || n > most) {
 		p.err = fmt.Errorf("%w: %q is not a number from %d to %d", biz.ErrStoreDataCorrupt, text, least, most)
 	}
 	return n
+}
+
+// canonical tells of a number whether podlink would write it so: without a plus, and without zeros before it.
+func canonical(number string) bool {
+	digits := strings.TrimPrefix(number, "-")
+	return digits[0] != '+' && (digits[0] != '0' || number == "0")
 }
 
 // text passes what callers can be sent: every text that podlink writes is valid UTF-8 and not empty.

@@ -75,10 +75,15 @@ func mustScript(name string) *script {
 	}
 }
 
-// withLibraries puts the libraries that a header needs before the text, with those that they need themselves.
+// withLibraries puts the libraries that a header needs before the text, and those that are to follow behind it, each with
+// its own.
 func withLibraries(text string) string {
-	for _, library := range parseHeader(text)["Needs"] {
+	header := parseHeader(text)
+	for _, library := range header["Needs"] {
 		text = withLibraries(mustRead(path.Join("lua/lib", library+".lua"))) + text
+	}
+	for _, library := range header["Then"] {
+		text += withLibraries(mustRead(path.Join("lua/lib", library+".lua")))
 	}
 	return text
 }
@@ -175,13 +180,18 @@ func (s *Store) evaluate(ctx context.Context, sc *script, command, text, key str
 	}
 }
 
-// reply returns the script's reply.
+// reply returns the script's reply: one text, or an array.
 func (sc *script) reply(value any, unconfirmed error) (reply, error) {
-	values, ok := value.([]any)
-	if !ok {
+	r := reply{script: sc.name, unconfirmed: unconfirmed}
+	switch v := value.(type) {
+	case string:
+		r.text = v
+	case []any:
+		r.values = v
+	default:
 		return reply{}, fmt.Errorf("%s: reply %T is not as its header says", sc.name, value)
 	}
-	return reply{script: sc.name, values: values, unconfirmed: unconfirmed}, nil
+	return r, nil
 }
 
 // maxRedirects bounds how often a command is sent on to the node that a cluster names.

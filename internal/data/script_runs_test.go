@@ -135,7 +135,7 @@ var scriptRuns = []scriptRun{
 		"ABSENT -1 -1 0 -2", "ABSENT -1 -1 0 -2", nothing},
 
 	{scriptGetServices, "finds one", []lua{persistentTo2}, nil,
-		"LINKS [a 2 #1 -1]", "LINKS [a 2 #1 -1]", nothing},
+		"LINKS a 2 #1 -1", "LINKS a 2 #1 -1", nothing},
 	{scriptGetServices, "finds none", nil, nil,
 		"LINKS", "LINKS", nothing},
 
@@ -241,7 +241,7 @@ func (run scriptRun) test(t *testing.T, store *Store) {
 		}
 		reply, err := store.run(t.Context(), step.script, key, args...)
 		require.NoError(t, err)
-		replies = append(replies, render(reply.values))
+		replies = append(replies, render(reply))
 	}
 	for _, step := range run.before {
 		execute(step)
@@ -282,6 +282,12 @@ func status(reply string) string {
 
 // render writes a reply as its script's header does.
 func render(value any) string {
+	if r, ok := value.(reply); ok {
+		if r.text != "" {
+			return r.text
+		}
+		return render(r.values)
+	}
 	values, isArray := value.([]any)
 	if !isArray {
 		return fmt.Sprint(value)

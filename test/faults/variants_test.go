@@ -88,13 +88,13 @@ func TestVariantLimits(t *testing.T) {
 func TestVariantScripts(t *testing.T) {
 	for name, patch := range map[string]podlinktest.Patch{
 		"a move that leaves the epoch": {
-			File: "internal/data/lua/lib/link.lua",
-			Old:  "if current and current.pod == pod then",
-			New:  "if current then",
+			File: "internal/data/lua/lib/bind.lua",
+			Old:  "    pod, epoch = owner, format('%d', new_epoch)",
+			New:  "    pod, epoch = owner, epoch or format('%d', new_epoch)",
 		},
 		"a link that is set although one stands": {
 			File: "internal/data/lua/statefulSetLinkIfAbsent.lua",
-			Old:  "if current then return answer('EXISTING', current) end",
+			Old:  "if pod then status = 'EXISTING' end",
 			New:  "",
 		},
 	} {

@@ -2,6 +2,7 @@
 -- has not judged: one with another epoch than that of the link it found to be on an unusable pod.
 --
 -- Needs:   link
+-- Then:    bind
 -- Access:  write
 -- KEYS[1]: podlink:link:<namespace>:<uid>
 -- ARGV[1]: service
@@ -12,7 +13,5 @@
 -- Reply:   EXISTING <previous> <pod> <epoch> <ttl>: a link stands that was not judged; nothing has changed
 -- Repeat:  EXISTING with the same epoch; nothing changes
 
-local failure = load()
-if failure then return failure end
-if current and not has_epoch(ARGV[4]) then return answer('EXISTING', current) end
-return answer('LINKED', bind(ARGV[2], ARGV[3]))
+local status = 'LINKED'
+if pod and epoch ~= ARGV[4] then status = 'EXISTING' end

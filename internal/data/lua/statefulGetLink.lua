@@ -2,6 +2,7 @@
 -- left needs the store's clock.
 --
 -- Needs:   link
+-- Then:    answer
 -- Access:  read
 -- KEYS[1]: podlink:link:<namespace>:<uid>
 -- ARGV[1]: service
@@ -9,6 +10,5 @@
 -- Reply:   ABSENT -1 -1 0 -2: there is none, or it has expired
 -- Repeat:  the same
 
-local failure = load()
-if failure then return failure end
-return answer(current and 'FOUND' or 'ABSENT', current)
+local status = 'FOUND'
+if not pod then status = 'ABSENT' end

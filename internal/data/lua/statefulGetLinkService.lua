@@ -1,16 +1,20 @@
 -- statefulGetLinkService lists every live link of the uid.
 --
--- Needs:   link
+-- Needs:   ttl
+-- Needs:   links
 -- Access:  read
 -- KEYS[1]: podlink:link:<namespace>:<uid>
--- Reply:   LINKS, then <service> <pod> <epoch> <ttl> for every live link, in no order
+-- Reply:   LINKS, then <service> and "<pod> <epoch> <ttl>" for every live link, in no order
 -- Repeat:  the same
 
 local links = {'LINKS'}
-local fields = redis.call('HGETALL', key)
+local fields = call('HGETALL', key)
 for i = 1, #fields, 2 do
-  local link = decode(fields[i + 1])
-  if not link then return corrupt() end
-  if live(link) then links[#links + 1] = {fields[i], state(link)} end
+  local pod, epoch, expiry = decode(fields[i + 1])
+  if not pod then return redis.error_reply('CORRUPT link') end
+  if expiry == '0' or tonumber(expiry) > now_ms() then
+    links[#links + 1] = fields[i]
+    links[#links + 1] = pod .. ' ' .. epoch .. ' ' .. ttl(expiry)
+  end
 end
 return links

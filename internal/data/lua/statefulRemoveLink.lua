@@ -1,6 +1,7 @@
 -- statefulRemoveLink removes the link, or makes it a temporary one.
 --
 -- Needs:   link
+-- Then:    unbind
 -- Access:  write
 -- KEYS[1]: podlink:link:<namespace>:<uid>
 -- ARGV[1]: service
@@ -11,8 +12,9 @@
 -- Reply:   EPOCH_MISMATCH <previous> <pod> <epoch> <ttl>: the link that stands has another epoch; nothing has changed
 -- Repeat:  ABSENT, or EPOCH_MISMATCH when ARGV[3] named the old epoch; REMOVED while it is kept, and it lasts anew
 
-local failure = load()
-if failure then return failure end
-if not has_epoch(ARGV[3]) then return answer('EPOCH_MISMATCH', current) end
-if not current then return answer('ABSENT', nil) end
-return answer('REMOVED', unbind(ARGV[2]))
+local status = 'REMOVED'
+if ARGV[3] ~= '' and ARGV[3] ~= (epoch or '0') then
+  status = 'EPOCH_MISMATCH'
+elseif not pod then
+  status = 'ABSENT'
+end

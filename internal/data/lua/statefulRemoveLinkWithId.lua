@@ -1,6 +1,7 @@
 -- statefulRemoveLinkWithId removes the link, or makes it a temporary one, if it is to the pod.
 --
 -- Needs:   link
+-- Then:    unbind
 -- Access:  write
 -- KEYS[1]: podlink:link:<namespace>:<uid>
 -- ARGV[1]: service
@@ -10,7 +11,5 @@
 -- Reply:   ABSENT <previous> <pod> <epoch> <ttl>: there is no link to the pod; nothing has changed
 -- Repeat:  ABSENT; REMOVED while it is kept, and it lasts anew
 
-local failure = load()
-if failure then return failure end
-if not current or current.pod ~= ARGV[3] then return answer('ABSENT', current) end
-return answer('REMOVED', unbind(ARGV[2]))
+local status = 'REMOVED'
+if pod ~= ARGV[3] then status = 'ABSENT' end

@@ -12,13 +12,13 @@ local report, failure = read(ARGV[1])
 if failure then return failure end
 if not report then return {'ABSENT', {}} end
 local answer = {'REMOVED', describe(report)}
-if redis.call('HLEN', key) == 1 then
+if call('HLEN', key) == 1 then
   -- The last field takes the key with it, and with the key the mark. So the mark comes first: a script whose key has gone
   -- may write no more while a slot moves, and a user who has lost the right to write it must not lose it either.
   -- But a removal has to work also when Redis is out of memory, where a script that has written once may write on. This is
   -- the write that needs no memory and changes nothing: the key has no TTL.
-  redis.call('PERSIST', key)
-  redis.call('HSET', key, MARK, '1')
+  call('PERSIST', key)
+  call('HSET', key, MARK, '1')
 end
-redis.call('HDEL', key, ARGV[1])
+call('HDEL', key, ARGV[1])
 return answer

@@ -1,6 +1,7 @@
 -- statefulSetLink links the uid to the pod, whatever stood before.
 --
 -- Needs:   link
+-- Then:    bind
 -- Access:  write
 -- KEYS[1]: podlink:link:<namespace>:<uid>
 -- ARGV[1]: service
@@ -11,7 +12,5 @@
 -- Reply:   EPOCH_MISMATCH <previous> <pod> <epoch> <ttl>: the link that stands has another epoch; nothing has changed
 -- Repeat:  LINKED with the same epoch, a temporary link lasts anew; EPOCH_MISMATCH when ARGV[4] named the old epoch
 
-local failure = load()
-if failure then return failure end
-if not has_epoch(ARGV[4]) then return answer('EPOCH_MISMATCH', current) end
-return answer('LINKED', bind(ARGV[2], ARGV[3]))
+local status = 'LINKED'
+if ARGV[4] ~= '' and ARGV[4] ~= (epoch or '0') then status = 'EPOCH_MISMATCH' end

@@ -1,6 +1,7 @@
 -- statefulSetLinkIfAbsent links the uid to the pod unless any link stands.
 --
 -- Needs:   link
+-- Then:    bind
 -- Access:  write
 -- KEYS[1]: podlink:link:<namespace>:<uid>
 -- ARGV[1]: service
@@ -10,7 +11,5 @@
 -- Reply:   EXISTING <previous> <pod> <epoch> <ttl>: a link stands; nothing has changed
 -- Repeat:  EXISTING with the same epoch; nothing changes
 
-local failure = load()
-if failure then return failure end
-if current then return answer('EXISTING', current) end
-return answer('LINKED', bind(ARGV[2], ARGV[3]))
+local status = 'LINKED'
+if pod then status = 'EXISTING' end

@@ -9,13 +9,13 @@
 -- Reply:   STORED <update>: the time in ms since 1970
 -- Repeat:  STORED with a later time
 
-local stored = redis.call('HMGET', KEYS[1], 'state', 'update_ms')
+local stored = call('HMGET', KEYS[1], 'state', 'update_ms')
 local state, updated = stored[1], stored[2]
 if state or updated then
   local ours = state and updated and is_text(state) and string.find(updated, '^%d+$') and whole(updated, LARGEST)
   if not ours then return redis.error_reply('CORRUPT workload') end
 end
 
-local update = digits(now_ms())
-redis.call('HSET', KEYS[1], 'state', ARGV[1], 'update_ms', update)
+local update = format('%d', now_ms())
+call('HSET', KEYS[1], 'state', ARGV[1], 'update_ms', update)
 return {'STORED', update}

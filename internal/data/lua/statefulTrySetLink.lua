@@ -1,6 +1,7 @@
 -- statefulTrySetLink links the uid to the pod unless a persistent link to another pod stands.
 --
 -- Needs:   link
+-- Then:    bind
 -- Access:  write
 -- KEYS[1]: podlink:link:<namespace>:<uid>
 -- ARGV[1]: service
@@ -10,7 +11,5 @@
 -- Reply:   REFUSED <previous> <pod> <epoch> <ttl>: a persistent link to another pod stands; nothing has changed
 -- Repeat:  LINKED with the same epoch, a temporary link lasts anew
 
-local failure = load()
-if failure then return failure end
-if current and current.expiry == 0 and current.pod ~= ARGV[2] then return answer('REFUSED', current) end
-return answer('LINKED', bind(ARGV[2], ARGV[3]))
+local status = 'LINKED'
+if expiry == '0' and pod ~= ARGV[2] then status = 'REFUSED' end

@@ -19,8 +19,8 @@ local function decode(pod, value)
   local load, given, routing, ttl, heartbeat, state =
     string.match(value, '^(%d+) (%d+) ([012]) (%-?%d+) (%d+) (.+)$')
   if not load or not is_text(state) then return nil end
-  if not (whole(load, LARGEST_INT32) and whole(given, LARGEST - 1) and whole(heartbeat, LARGEST)) then return nil end
-  if ttl ~= '-1' and (not whole(ttl, LARGEST_INT32) or tonumber(ttl) < 1) then return nil end
+  if not (whole(load, LARGEST_INT32) and whole(given, LARGEST_COUNTED) and whole(heartbeat, LARGEST)) then return nil end
+  if ttl ~= '-1' and (string.find(ttl, '^[-0]') or not whole(ttl, LARGEST_INT32)) then return nil end
   return {pod = pod, load = load, given = given, routing = routing, ttl = ttl, heartbeat = heartbeat, state = state}
 end
 
@@ -39,7 +39,7 @@ end
 
 -- read returns the pod's report, nil without one; and an error reply when podlink did not write it.
 local function read(pod)
-  local value = redis.call('HGET', key, pod)
+  local value = call('HGET', key, pod)
   if not value then return nil, nil end
   local report = decode(pod, value)
   if not report then return nil, corrupt() end
@@ -47,7 +47,7 @@ local function read(pod)
 end
 
 local function write(report)
-  redis.call('HSET', key, report.pod, encode(report))
+  call('HSET', key, report.pod, encode(report))
 end
 
 -- describe is how every script answers a pod; nothing, {}, without one.
@@ -61,7 +61,7 @@ end
 -- that has never reported.
 local function all()
   local reports = {}
-  local fields = redis.call('HGETALL', key)
+  local fields = call('HGETALL', key)
   for i = 1, #fields, 2 do
     if fields[i] ~= MARK then
       local report = decode(fields[i], fields[i + 1])
