@@ -81,7 +81,7 @@ func disturb(t *testing.T) (*biz.LinkUsecase, *disturbed) {
 		_, _, err := d.states.Set(t.Context(), service, biz.Report{Pod: pod, State: "up", Routing: routing, TTL: biz.Forever})
 		require.NoError(t, err)
 	}
-	return biz.NewLinkUsecase(d, disturbedStates{d.states, d}, biz.Limits{MaxBatch: 10}), d
+	return biz.NewLinkUsecase(d, biz.NewPodViews(disturbedStates{d.states, d}), biz.Limits{MaxBatch: 10}), d
 }
 
 // nextPod is where a new user would go: it tells which reservations count.
@@ -195,7 +195,7 @@ func TestComputeOfAServiceThatNeverReported(t *testing.T) {
 
 func TestReportsWithoutATTLGetTheConfiguredOne(t *testing.T) {
 	_, d := disturb(t)
-	states := biz.NewStateUsecase(d.states, 7)
+	states := biz.NewStateUsecase(biz.NewPodViews(d.states), 7)
 	id, own := biz.PodID(3), biz.TTL(60)
 	pod, _, err := states.Set(t.Context(), service, biz.NewReport{Pod: &id, State: "up"})
 	require.NoError(t, err)

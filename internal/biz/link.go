@@ -69,9 +69,9 @@ type LinkChange struct {
 //
 // Every mutation must be one atomic step, must happen wholly or not at all, and must be sent to the store at most
 // once; ErrOutcomeUnknown when it was sent and its reply was lost, *UnconfirmedError when it was carried out but is not
-// as durable as configured. A link that has expired by the store's clock must
-// be absent for every method, from the first millisecond on. Whenever a key gets an owner that it did not have before,
-// its epoch must be max(previous epoch + 1, the store's clock in µs). A read may be repeated by the repo.
+// as durable as configured. A link that has expired by the store's clock must be absent for every method, from the first
+// millisecond on. Whenever a key gets an owner that it did not have before, its epoch must be max(previous epoch + 1, the
+// store's clock in µs). A read may be repeated by the repo.
 //
 // Not promised: that a batch or a list is a snapshot across links.
 type LinkRepo interface {
@@ -102,13 +102,13 @@ type LinkRepo interface {
 // LinkUsecase carries out the operations on links.
 type LinkUsecase struct {
 	links    LinkRepo
-	states   StateRepo
+	pods     *PodViews
 	maxBatch int
 }
 
 // NewLinkUsecase returns the use-case on its repos.
-func NewLinkUsecase(links LinkRepo, states StateRepo, limits Limits) *LinkUsecase {
-	return &LinkUsecase{links: links, states: states, maxBatch: limits.MaxBatch}
+func NewLinkUsecase(links LinkRepo, pods *PodViews, limits Limits) *LinkUsecase {
+	return &LinkUsecase{links: links, pods: pods, maxBatch: limits.MaxBatch}
 }
 
 // Limits bounds what a caller may ask for at once.
@@ -158,8 +158,9 @@ const maxComputeAttempts = 8
 // Compute answers the standing link when its pod is usable, and links the key to the best pod otherwise.
 //
 // A link and the pods of a service are different keys of the store, and no step spans two keys. So Compute reads the
-// link, then judges its pod and reserves the best one in one step on the pods, and then links in one step on the link,
-// on the condition that the link is still the one that was judged. When it is not, the reservation is given back and
+// link, and answers it when the view of the pods says that it may stay. Otherwise it judges its pod and reserves the best
+// one in one step on the pods, and then links in one step on the link, on the condition that the link is still the one
+// that was judged. When it is not, the reservation is given back and
 // the new link is judged. Concurrent computes of one key therefore end on one pod.
 func (u *LinkUsecase) Compute(ctx context.Context, key LinkKey, ttl TTL) (Outcome, LinkChange, error) {
 	if err := firstError(key.validate(), validateTTL("persist_seconds", ttl)); err != nil {
@@ -170,8 +171,11 @@ func (u *LinkUsecase) Compute(ctx context.Context, key LinkKey, ttl TTL) (Outcom
 	if err != nil {
 		return 0, LinkChange{}, notCarriedOut(err)
 	}
+	if link.Exists() && u.pods.mayKeep(ctx, service, link.Pod) {
+		return Existing, LinkChange{Previous: link.Pod, Link: link}, nil
+	}
 	for range maxComputeAttempts {
-		choice, err := u.states.Reserve(ctx, service, link.Pod)
+		choice, err := u.pods.Reserve(ctx, service, link.Pod)
 		if err != nil {
 			return 0, LinkChange{}, notCarriedOut(err)
 		}
@@ -192,7 +196,7 @@ func (u *LinkUsecase) Compute(ctx context.Context, key LinkKey, ttl TTL) (Outcom
 		}
 		// No link was made. A reservation that can't be given back only makes its pod look busier than it is until its
 		// next report.
-		_ = u.states.Release(ctx, service, choice)
+		_ = u.pods.Release(ctx, service, choice)
 		if err != nil {
 			return 0, LinkChange{}, err
 		}

@@ -82,12 +82,12 @@ type StateRepo interface {
 
 // StateUsecase carries out the operations on pod states.
 type StateUsecase struct {
-	states StateRepo
+	states *PodViews
 	ttl    TTL
 }
 
 // NewStateUsecase returns the use-case on its repo; podTTL is how long a report counts that does not say so itself.
-func NewStateUsecase(states StateRepo, podTTL TTL) *StateUsecase {
+func NewStateUsecase(states *PodViews, podTTL TTL) *StateUsecase {
 	return &StateUsecase{states: states, ttl: podTTL}
 }
 

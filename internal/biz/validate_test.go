@@ -14,8 +14,8 @@ import (
 // TestUsecasesRefuseBadValues calls every use-case with one bad value at a time. The repos are nil: what is refused never
 // reaches the store.
 func TestUsecasesRefuseBadValues(t *testing.T) {
-	links := biz.NewLinkUsecase(nil, nil, biz.Limits{MaxBatch: 3})
-	states := biz.NewStateUsecase(nil, 30)
+	links := biz.NewLinkUsecase(nil, biz.NewPodViews(nil), biz.Limits{MaxBatch: 3})
+	states := biz.NewStateUsecase(biz.NewPodViews(nil), 30)
 	workloads := biz.NewWorkloadUsecase(nil, biz.Limits{MaxBatch: 3})
 
 	good := biz.LinkKey{Namespace: "game", UID: "alice", Service: "room"}

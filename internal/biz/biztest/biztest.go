@@ -96,7 +96,7 @@ func (e *env) pods() biz.ServiceKey { return biz.ServiceKey{Namespace: e.namespa
 func (e *env) links() *biz.LinkUsecase { return useLinks(e.Repos) }
 
 func useLinks(r Repos) *biz.LinkUsecase {
-	return biz.NewLinkUsecase(r.Links, r.States, biz.Limits{MaxBatch: 1000})
+	return biz.NewLinkUsecase(r.Links, biz.NewPodViews(r.States), biz.Limits{MaxBatch: 1000})
 }
 
 // set links the key and returns the link.

@@ -1,0 +1,128 @@
+package biz
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+const (
+	// viewAge is how old a view of a service's pods may get.
+	viewAge = time.Second
+	// maxViews is how many services have a view at once.
+	maxViews = 10_000
+)
+
+// PodViews is a StateRepo that remembers, for at most a second, which pods of a service a standing link may stay on. So
+// the many calls that find their link standing don't ask the store for its pod each time. What goes through this process
+// is seen at once; what other processes store, and a pod that falls silent, up to a second later.
+type PodViews struct {
+	StateRepo
+
+	mu    sync.Mutex
+	views map[ServiceKey]*podView
+}
+
+// podView is one service as it was read; those who ask meanwhile wait for the same reading. Guarded by PodViews.mu, but
+// for done.
+type podView struct {
+	done   chan struct{} // closed when the rest is set
+	until  time.Time
+	usable map[PodID]bool
+}
+
+// NewPodViews returns the repo with views of its pods.
+func NewPodViews(states StateRepo) *PodViews {
+	return &PodViews{StateRepo: states, views: make(map[ServiceKey]*podView)}
+}
+
+// Set implements StateRepo.
+func (v *PodViews) Set(ctx context.Context, key ServiceKey, report Report) (Pod, *Pod, error) {
+	pod, previous, err := v.StateRepo.Set(ctx, key, report)
+	if err != nil {
+		v.forget(key) // It may have been stored.
+	} else {
+		v.note(key, pod)
+	}
+	return pod, previous, err
+}
+
+// Remove implements StateRepo.
+func (v *PodViews) Remove(ctx context.Context, key ServiceKey, pod PodID) (*Pod, error) {
+	defer v.forget(key)
+	return v.StateRepo.Remove(ctx, key, pod)
+}
+
+// mayKeep tells whether a link may stay on the pod. False means that the store has to be asked: the pod is not usable, not
+// known, or the service could not be read.
+func (v *PodViews) mayKeep(ctx context.Context, key ServiceKey, pod PodID) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	view := v.views[key]
+	if view == nil || view.read() && !time.Now().Before(view.until) {
+		view = &podView{done: make(chan struct{})}
+		if len(v.views) >= maxViews {
+			clear(v.views)
+		}
+		v.views[key] = view
+		go v.load(ctx, key, view)
+	}
+	if !view.read() {
+		v.mu.Unlock()
+		select {
+		case <-view.done:
+		case <-ctx.Done():
+		}
+		v.mu.Lock()
+	}
+	return view.usable[pod]
+}
+
+func (w *podView) read() bool {
+	select {
+	case <-w.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// load reads the service into the view. It works for all who wait, so it does not end with the caller who came first.
+func (v *PodViews) load(ctx context.Context, key ServiceKey, view *podView) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), viewAge)
+	defer cancel()
+	until := time.Now().Add(viewAge) // Its age counts from before the reading.
+	pods, err := v.List(ctx, key)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	defer close(view.done)
+	if err != nil {
+		return // Until is zero: the next caller reads anew.
+	}
+	view.until, view.usable = until, make(map[PodID]bool, len(pods))
+	for _, pod := range pods {
+		view.usable[pod.Pod] = pod.usable()
+	}
+}
+
+// note puts a new report into the view.
+func (v *PodViews) note(key ServiceKey, pod Pod) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if view := v.views[key]; view != nil && view.read() {
+		if view.usable != nil {
+			view.usable[pod.Pod] = pod.usable()
+		}
+		return
+	}
+	delete(v.views, key) // What is being read may be from before this report.
+}
+
+func (v *PodViews) forget(key ServiceKey) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.views, key)
+}
+
+// usable tells whether a standing link may stay on the pod.
+func (p Pod) usable() bool { return p.Live && p.Routing != Shutdown }

@@ -1,0 +1,262 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/go-kratos/kratos/v2/log"
+	"github.com/go-kratos/kratos/v2/middleware"
+	"github.com/go-kratos/kratos/v2/transport"
+	khttp "github.com/go-kratos/kratos/v2/transport/http"
+	"github.com/gorilla/mux"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/encoding"
+	grpcproto "google.golang.org/grpc/encoding/proto"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/proto"
+
+	v1 "podlink/api/podlink/v1"
+	"podlink/internal/biz"
+	"podlink/internal/conf"
+	"podlink/internal/service"
+)
+
+// memory is a store that answers every read with one link, and every Set with a change to it.
+type memory struct{ biz.LinkRepo }
+
+func (memory) Get(_ context.Context, key biz.LinkKey) (biz.Link, error) {
+	return biz.Link{Key: key, Pod: 7, TTL: biz.Forever, Epoch: 1_763_871_882_483_671}, nil
+}
+
+func (memory) Set(_ context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL, _ *biz.Epoch) (biz.LinkChange, error) {
+	return biz.LinkChange{Applied: true, Previous: 3, Link: biz.Link{Key: key, Pod: pod, TTL: ttl, Epoch: 1_763_871_882_483_671}}, nil
+}
+
+// parts are what the listeners are made of.
+type parts struct {
+	config *conf.Server
+	chain  Chain
+	drain  *Drain
+	logger log.Logger
+	links  *service.LinkService
+}
+
+func newParts(tb testing.TB) parts {
+	tb.Helper()
+	metrics, err := NewMetrics()
+	require.NoError(tb, err)
+	config, logger := conf.Default().Server, log.NewStdLogger(io.Discard)
+	return parts{
+		config: config,
+		chain:  NewChain(NewTracerProvider(), metrics, logger),
+		drain:  NewDrain(config),
+		logger: logger,
+		links:  service.NewLinkService(biz.NewLinkUsecase(memory{}, biz.NewPodViews(nil), biz.Limits{MaxBatch: 1000})),
+	}
+}
+
+func (p parts) http() http.Handler {
+	return NewHTTPServer(p.config, p.chain, p.drain, p.logger, p.links, service.NewStateService(nil), service.NewWorkloadService(nil))
+}
+
+// plainHTTP is what Kratos gives with its own codecs and the same chain.
+func (p parts) plainHTTP() http.Handler {
+	srv := khttp.NewServer(khttp.Middleware(p.chain...))
+	v1.RegisterLinkServiceHTTPServer(srv, p.links)
+	return srv
+}
+
+// sink is a reply that nobody reads.
+type sink struct {
+	header http.Header
+	code   int
+}
+
+func (s *sink) Header() http.Header            { return s.header }
+func (s *sink) Write(text []byte) (int, error) { return len(text), nil }
+func (s *sink) WriteHeader(code int)           { s.code = code }
+
+const (
+	linkPath = "/v1/namespaces/game/links/user-000042/services/room"
+	setBody  = `{"podId": 7, "persistSeconds": 60}`
+)
+
+// benchmarkHTTP serves one request over and over, without a connection.
+func benchmarkHTTP(b *testing.B, handler http.Handler, method, path, body string) {
+	b.Helper()
+	b.ReportAllocs()
+	request := httptest.NewRequestWithContext(b.Context(), method, path, nil)
+	request.Header.Set("Traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+	request.Body = http.NoBody // As a listener has it; a nil one is a client's.
+	if body != "" {
+		request.Header.Set("Content-Type", "application/json")
+		request.ContentLength = int64(len(body))
+	}
+	reply := &sink{header: make(http.Header)}
+	for b.Loop() {
+		r := *request // What a filter replaces must not pile up.
+		if body != "" {
+			r.Body = io.NopCloser(strings.NewReader(body))
+		}
+		handler.ServeHTTP(reply, &r)
+	}
+	require.Equal(b, http.StatusOK, reply.code)
+}
+
+func BenchmarkHTTPGetLinkedPod(b *testing.B) {
+	p := newParts(b)
+	b.Run("podlink", func(b *testing.B) { benchmarkHTTP(b, p.http(), http.MethodGet, linkPath, "") })
+	b.Run("plain", func(b *testing.B) { benchmarkHTTP(b, p.plainHTTP(), http.MethodGet, linkPath, "") })
+}
+
+func BenchmarkHTTPSetLinkedPod(b *testing.B) {
+	p := newParts(b)
+	b.Run("podlink", func(b *testing.B) { benchmarkHTTP(b, p.http(), http.MethodPut, linkPath, setBody) })
+	b.Run("plain", func(b *testing.B) { benchmarkHTTP(b, p.plainHTTP(), http.MethodPut, linkPath, setBody) })
+}
+
+// BenchmarkGRPCGetLinkedPod is a whole call, with the client's side of it, over a connection in memory.
+func BenchmarkGRPCGetLinkedPod(b *testing.B) {
+	b.ReportAllocs()
+	p := newParts(b)
+	srv := NewGRPCServer(p.config, p.chain, p.drain, p.links, service.NewStateService(nil), service.NewWorkloadService(nil))
+	listener := bufconn.Listen(1 << 16)
+	go func() { _ = srv.Serve(listener) }()
+	b.Cleanup(srv.Server.Stop)
+	conn, err := grpc.NewClient("passthrough:///memory", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
+	require.NoError(b, err)
+	b.Cleanup(func() { require.NoError(b, conn.Close()) })
+	client := v1.NewLinkServiceClient(conn)
+	request := &v1.GetLinkedPodRequest{Namespace: "game", Uid: "user-000042", Service: "room"}
+	for b.Loop() {
+		if _, err := client.GetLinkedPod(b.Context(), request); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkGRPCHandler is podlink's part of such a call: the decoding and the use-case, without transport and chain.
+func BenchmarkGRPCHandler(b *testing.B) {
+	b.ReportAllocs()
+	p := newParts(b)
+	raw, err := proto.Marshal(&v1.GetLinkedPodRequest{Namespace: "game", Uid: "user-000042", Service: "room"})
+	require.NoError(b, err)
+	wire := mem.BufferSlice{mem.SliceBuffer(raw)}
+	var handle grpc.MethodHandler
+	for _, method := range v1.LinkService_ServiceDesc.Methods {
+		if method.MethodName == "GetLinkedPod" {
+			handle = lenientHandler(method.Handler)
+		}
+	}
+	decoder := codec{encoding.GetCodecV2(grpcproto.Name)}
+	receive := func(target any) error { return decoder.Unmarshal(wire, target) }
+	for b.Loop() {
+		if _, err := handle(p.links, b.Context(), receive, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// call is a transport as Kratos' own, whose fields are not for others to set.
+type call struct {
+	transport.Transporter
+	header http.Header
+}
+
+func (call) Kind() transport.Kind              { return transport.KindGRPC }
+func (call) Operation() string                 { return v1.OperationLinkServiceGetLinkedPod }
+func (c call) RequestHeader() transport.Header { return header{c.header} }
+
+type header struct{ http.Header }
+
+func (h header) Keys() []string { return nil }
+
+// BenchmarkChain has the chain made anew for each request, as Kratos does.
+func BenchmarkChain(b *testing.B) {
+	p := newParts(b)
+	request, reply := &v1.GetLinkedPodRequest{}, &v1.GetLinkedPodReply{}
+	ctx := transport.NewServerContext(b.Context(), call{header: http.Header{}})
+	for name, err := range map[string]error{
+		"reply": nil, "refused": invalid("uid", "must be valid UTF-8"), "failed": fmt.Errorf("%w: EOF", biz.ErrOutcomeUnknown),
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				_, _ = middleware.Chain(p.chain...)(func(context.Context, any) (any, error) { return reply, err })(ctx, request)
+			}
+		})
+	}
+}
+
+func BenchmarkDecodePath(b *testing.B) {
+	b.ReportAllocs()
+	request := mux.SetURLVars(httptest.NewRequestWithContext(b.Context(), http.MethodGet, linkPath, nil),
+		map[string]string{"namespace": "game", "uid": "user-000042", "service": "room"})
+	for b.Loop() {
+		if err := decodePath(request, new(v1.GetLinkedPodRequest).ProtoReflect()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkDecodeQuery(b *testing.B) {
+	for name, path := range map[string]string{"none": linkPath, "one": linkPath + "?keepSeconds=60"} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			request := httptest.NewRequestWithContext(b.Context(), http.MethodDelete, path, nil)
+			for b.Loop() {
+				if err := decodeQuery(request, new(v1.RemoveLinkedPodRequest).ProtoReflect()); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkDecodeBody(b *testing.B) {
+	b.ReportAllocs()
+	body := bytes.NewReader([]byte(setBody))
+	request := httptest.NewRequestWithContext(b.Context(), http.MethodPut, linkPath, body)
+	request.Header.Set("Content-Type", "application/json")
+	for b.Loop() {
+		body.Reset([]byte(setBody))
+		if err := decodeBody(request, new(v1.SetLinkedPodRequest).ProtoReflect()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkEncodeReply(b *testing.B) {
+	batch := &v1.BatchGetLinkedPodReply{}
+	for pod := range int32(10) {
+		batch.Pods = append(batch.Pods, &v1.BatchGetLinkedPodReply_PodUids{
+			PodId: pod, Uids: slices.Repeat([]string{"user-000042"}, 100),
+		})
+	}
+	link := &v1.Link{
+		Namespace: "game", Uid: "user-000042", Service: "room", PodId: 7, Persistent: true, TtlSeconds: -1, Epoch: 1_763_871_882_483_671,
+	}
+	w := &sink{header: make(http.Header)}
+	for name, reply := range map[string]proto.Message{"link": &v1.GetLinkedPodReply{Link: link}, "batch": batch} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := encodeReply(w, nil, reply); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
