@@ -459,6 +459,7 @@ func (x *Server_GRPC) GetTimeout() *durationpb.Duration {
 type Server_Admin struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Addr          string                 `protobuf:"bytes,1,opt,name=addr,proto3" json:"addr,omitempty"`
+	Pprof         bool                   `protobuf:"varint,2,opt,name=pprof,proto3" json:"pprof,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -498,6 +499,13 @@ func (x *Server_Admin) GetAddr() string {
 		return x.Addr
 	}
 	return ""
+}
+
+func (x *Server_Admin) GetPprof() bool {
+	if x != nil {
+		return x.Pprof
+	}
+	return false
 }
 
 type Server_Stop struct {
@@ -835,7 +843,7 @@ const file_conf_proto_rawDesc = "" +
 	"\x04data\x18\x02 \x01(\v2\x12.podlink.conf.DataR\x04data\x12)\n" +
 	"\x05state\x18\x03 \x01(\v2\x13.podlink.conf.StateR\x05state\x12,\n" +
 	"\x06limits\x18\x04 \x01(\v2\x14.podlink.conf.LimitsR\x06limits\x12#\n" +
-	"\x03log\x18\x05 \x01(\v2\x11.podlink.conf.LogR\x03log\"\xf4\x03\n" +
+	"\x03log\x18\x05 \x01(\v2\x11.podlink.conf.LogR\x03log\"\x8a\x04\n" +
 	"\x06Server\x12-\n" +
 	"\x04http\x18\x01 \x01(\v2\x19.podlink.conf.Server.HTTPR\x04http\x12-\n" +
 	"\x04grpc\x18\x02 \x01(\v2\x19.podlink.conf.Server.GRPCR\x04grpc\x120\n" +
@@ -846,9 +854,10 @@ const file_conf_proto_rawDesc = "" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x1aO\n" +
 	"\x04GRPC\x12\x12\n" +
 	"\x04addr\x18\x01 \x01(\tR\x04addr\x123\n" +
-	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x1a\x1b\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x1a1\n" +
 	"\x05Admin\x12\x12\n" +
-	"\x04addr\x18\x01 \x01(\tR\x04addr\x1al\n" +
+	"\x04addr\x18\x01 \x01(\tR\x04addr\x12\x14\n" +
+	"\x05pprof\x18\x02 \x01(\bR\x05pprof\x1al\n" +
 	"\x04Stop\x12/\n" +
 	"\x05drain\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05drain\x123\n" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\xef\a\n" +

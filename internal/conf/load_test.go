@@ -91,7 +91,7 @@ func TestEnvironmentOverridesEveryKey(t *testing.T) {
 	values := map[string]string{
 		"server.http.addr": "127.0.0.1:1", "server.http.timeout": "2s",
 		"server.grpc.addr": "127.0.0.1:2", "server.grpc.timeout": "3s",
-		"server.admin.addr": "127.0.0.1:3",
+		"server.admin.addr": "127.0.0.1:3", "server.admin.pprof": "true",
 		"server.stop.drain": "4s", "server.stop.timeout": "5s",
 		"data.redis.mode": "sentinel", "data.redis.addrs": "h:1, h:2", "data.redis.master_name": "m",
 		"data.redis.username": "u", "data.redis.password": "p", "data.redis.db": "3", "data.redis.prefix": "x",

@@ -22,8 +22,8 @@ type Checker interface {
 	Check(ctx context.Context) error
 }
 
-// AdminServer is the listener for the platform and for operators: /healthz, /readyz and /metrics. It is a Kratos
-// transport.Server.
+// AdminServer is the listener for the platform and for operators: /healthz, /readyz, /metrics, and /debug/pprof/ where
+// it is asked for. It is a Kratos transport.Server.
 type AdminServer struct {
 	server *http.Server
 	addr   string
@@ -42,6 +42,11 @@ func NewAdminServer(c *conf.Server, store Checker, drain *Drain, metrics *Metric
 	routes.HandleFunc("GET /healthz", s.health)
 	routes.HandleFunc("GET /readyz", s.ready)
 	routes.Handle("GET /metrics", metrics.handler())
+	if c.GetAdmin().GetPprof() {
+		s.log.Warn("server.admin.pprof is on: whoever reaches the admin listener can read profiles, and with them parts of " +
+			"podlink's memory; each costs time while it is taken, and podlink keeps count of locks and waits")
+		profile(routes)
+	}
 	s.server = &http.Server{Handler: routes} //nolint:gosec // bound sets every limit.
 	bound(s.server, logger)
 	return s

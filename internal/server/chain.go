@@ -9,9 +9,7 @@ import (
 	kerrors "github.com/go-kratos/kratos/v2/errors"
 	"github.com/go-kratos/kratos/v2/log"
 	"github.com/go-kratos/kratos/v2/middleware"
-	"github.com/go-kratos/kratos/v2/middleware/tracing"
 	"github.com/go-kratos/kratos/v2/transport"
-	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
 	"podlink/internal/service"
@@ -24,14 +22,21 @@ type Chain []middleware.Middleware
 // errors are mapped inside them, so that all three see the reason.
 func NewChain(tracer trace.TracerProvider, metrics *Metrics, logger log.Logger) Chain {
 	return Chain{
-		// Only the trace context is taken from a caller; its baggage is not trusted.
-		tracing.Server(tracing.WithTracerProvider(tracer), tracing.WithPropagator(propagation.TraceContext{})),
-		metrics.middleware(),
+		traceRequests(tracer),
+		metrics.countRequests,
 		logFailures(logger),
 		recoverPanics,
 		mapErrors,
 		refuseUndecoded,
 	}
+}
+
+// callOf names the transport and the operation of a request; they are empty outside one.
+func callOf(ctx context.Context) (kind, operation string) {
+	if t, ok := transport.FromServerContext(ctx); ok {
+		return t.Kind().String(), t.Operation()
+	}
+	return "", ""
 }
 
 // logFailures writes a line for each request that failed: as an error when podlink or its store is at fault, else for
@@ -49,13 +54,10 @@ func logFailures(logger log.Logger) middleware.Middleware {
 			if public.Code >= 500 {
 				level = log.LevelError
 			}
-			transporter, operation := "", ""
-			if t, ok := transport.FromServerContext(ctx); ok {
-				transporter, operation = t.Kind().String(), t.Operation()
-			}
+			kind, operation := callOf(ctx)
 			_ = log.WithContext(ctx, logger).Log(level,
 				log.DefaultMessageKey, "request failed",
-				"transport", transporter,
+				"transport", kind,
 				"operation", operation,
 				"code", public.Code,
 				"reason", public.Reason,

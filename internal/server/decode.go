@@ -24,23 +24,36 @@ import (
 	"podlink/internal/protofield"
 )
 
-// decoding carries the first error of a request's decoding to the middleware chain.
+// decoding carries the first error of a request's decoding to the middleware chain. It is the request's context.
 type decoding struct {
+	context.Context //nolint:containedctx // It is one, with a value more.
+
 	err  error
 	body []byte // of an HTTP request
 }
 
 type decodingKey struct{}
 
-func withDecoding(ctx context.Context, d *decoding) context.Context {
-	return context.WithValue(ctx, decodingKey{}, d)
+// withDecoding returns the context of a request that is about to be decoded.
+func withDecoding(ctx context.Context) (context.Context, *decoding) {
+	d := &decoding{Context: ctx}
+	return d, d
 }
 
+// Value implements context.Context.
+func (d *decoding) Value(key any) any {
+	if key == (decodingKey{}) {
+		return d
+	}
+	return d.Context.Value(key)
+}
+
+// decodingFrom returns the decoding that ctx stems from; an empty one outside podlink's listeners.
 func decodingFrom(ctx context.Context) *decoding {
 	if d, ok := ctx.Value(decodingKey{}).(*decoding); ok {
 		return d
 	}
-	return &decoding{}
+	return &decoding{Context: ctx}
 }
 
 func (d *decoding) fail(err error) {
@@ -84,6 +97,9 @@ func fieldNamed(message protoreflect.MessageDescriptor, name string) protoreflec
 
 // decodeBody reads the JSON body into m. No body is an empty one.
 func decodeBody(r *http.Request, m protoreflect.Message) error {
+	if r.ContentLength == 0 {
+		return nil
+	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		return bodyError(err)
@@ -114,15 +130,20 @@ func bodyError(err error) error {
 }
 
 func checkMediaType(header http.Header) error {
-	media, params, err := mime.ParseMediaType(header.Get("Content-Type"))
-	charset := params["charset"]
-	if err != nil || media != "application/json" || charset != "" && !strings.EqualFold(charset, "utf-8") {
+	if media := header.Get("Content-Type"); media != "application/json" && !isJSON(media) {
 		return v1.ErrorUnsupportedMediaType("Content-Type must be application/json, in UTF-8")
 	}
 	if encoding := header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
 		return v1.ErrorUnsupportedMediaType("Content-Encoding must be absent: compressed bodies are not taken")
 	}
 	return nil
+}
+
+// isJSON tells whether a media type is JSON in UTF-8, in whichever way it is written.
+func isJSON(media string) bool {
+	media, params, err := mime.ParseMediaType(media)
+	charset := params["charset"]
+	return err == nil && media == "application/json" && (charset == "" || strings.EqualFold(charset, "utf-8"))
 }
 
 // explainJSON finds what protojson did not like in body: the syntax, or the first field that does not decode by itself.
@@ -201,13 +222,16 @@ func expected(field protoreflect.FieldDescriptor) string {
 // decodeQuery reads the query into m. A request with a body has its fields there, and takes no query that could
 // contradict it; a request without takes no body.
 func decodeQuery(r *http.Request, m protoreflect.Message) error {
-	query, err := url.ParseQuery(r.URL.RawQuery)
-	if err != nil {
-		return invalid("query", "must be percent-encoded")
-	}
 	takesBody := r.Method == http.MethodPost || r.Method == http.MethodPut
 	if !takesBody && r.ContentLength != 0 {
 		return invalid("body", "must be absent with "+r.Method)
+	}
+	if r.URL.RawQuery == "" {
+		return nil
+	}
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return invalid("query", "must be percent-encoded")
 	}
 	inPath := mux.Vars(r)
 	for _, name := range slices.Sorted(maps.Keys(query)) {
@@ -230,18 +254,26 @@ func decodeQuery(r *http.Request, m protoreflect.Message) error {
 
 // decodePath reads the variables of the path into m; what the body says of them must agree.
 func decodePath(r *http.Request, m protoreflect.Message) error {
-	vars := mux.Vars(r)
-	for _, name := range slices.Sorted(maps.Keys(vars)) {
-		field := m.Descriptor().Fields().ByTextName(name)
-		text, err := url.PathUnescape(vars[name])
+	body, vars, fields := decodingFrom(r.Context()).body, mux.Vars(r), m.Descriptor().Fields()
+	for i := range fields.Len() {
+		field := fields.Get(i)
+		escaped, ok := vars[string(field.Name())]
+		if !ok {
+			continue
+		}
+		name := string(field.Name())
+		text, err := url.PathUnescape(escaped)
 		if err != nil {
 			return invalid(name, "must be percent-encoded")
 		}
-		inBody, before := m.Has(field) || emptyInBody(r, field), m.Get(field)
+		var before protoreflect.Value
+		if inBody := m.Has(field) || emptyInBody(body, field); inBody {
+			before = m.Get(field)
+		}
 		if err := protofield.Set(m, field, text); err != nil {
 			return invalid(name, err.Error())
 		}
-		if inBody && !before.Equal(m.Get(field)) {
+		if before.IsValid() && !before.Equal(m.Get(field)) {
 			return invalid(name, "differs between the path and the body")
 		}
 	}
@@ -249,8 +281,7 @@ func decodePath(r *http.Request, m protoreflect.Message) error {
 }
 
 // emptyInBody tells whether the body gives the field as an empty text, which the message does not show.
-func emptyInBody(r *http.Request, field protoreflect.FieldDescriptor) bool {
-	body := decodingFrom(r.Context()).body
+func emptyInBody(body []byte, field protoreflect.FieldDescriptor) bool {
 	if !bytes.Contains(body, []byte(`""`)) {
 		return false
 	}

@@ -58,17 +58,26 @@ func NewGRPCServer(
 }
 
 // codec is the only one, also for a content subtype such as grpc+json, for which Kratos registers a codec that drops
-// unknown fields. It gives the bytes of a request to whom asks for bytes: when a codec fails, gRPC has already answered
-// with Internal, as if podlink were at fault.
+// unknown fields. It notes that a message of the API can't be decoded instead of failing: when a codec fails, gRPC has
+// already answered with Internal, as if podlink were at fault.
 type codec struct{ encoding.CodecV2 }
+
+// noting is a message to decode, and where to note that it can't be.
+type noting struct {
+	*decoding
+	message proto.Message
+}
 
 // Unmarshal implements encoding.CodecV2.
 func (c codec) Unmarshal(data mem.BufferSlice, target any) error {
-	if raw, ok := target.(*[]byte); ok {
-		*raw = data.Materialize()
-		return nil
+	n, ok := target.(noting)
+	if !ok {
+		return c.CodecV2.Unmarshal(data, target)
 	}
-	return c.CodecV2.Unmarshal(data, target)
+	if c.CodecV2.Unmarshal(data, n.message) != nil {
+		n.fail(explainWire(data.Materialize(), n.message.ProtoReflect().Descriptor().Fields()))
+	}
+	return nil
 }
 
 // lenient registers services so that a message that can't be decoded reaches the middleware chain.
@@ -86,18 +95,8 @@ func (l lenient) RegisterService(desc *grpc.ServiceDesc, impl any) {
 
 func lenientHandler(handle grpc.MethodHandler) grpc.MethodHandler {
 	return func(impl any, ctx context.Context, receive func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) {
-		d := &decoding{}
-		return handle(impl, withDecoding(ctx, d), func(target any) error {
-			var raw []byte
-			if err := receive(&raw); err != nil {
-				return err // There is no whole message.
-			}
-			message := target.(proto.Message)
-			if proto.Unmarshal(raw, message) != nil {
-				d.fail(explainWire(raw, message.ProtoReflect().Descriptor().Fields()))
-			}
-			return nil
-		}, intercept)
+		ctx, d := withDecoding(ctx)
+		return handle(impl, ctx, func(target any) error { return receive(noting{d, target.(proto.Message)}) }, intercept)
 	}
 }
 

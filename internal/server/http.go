@@ -90,11 +90,16 @@ func guard(drain *Drain, logger *log.Helper) khttp.FilterFunc {
 				notFound(w, r)
 				return
 			}
-			r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
-			r = r.WithContext(withDecoding(r.Context(), &decoding{}))
-			routed := *r.URL
-			routed.Path, routed.RawPath = clean, ""
-			r.URL = &routed
+			ctx, _ := withDecoding(r.Context())
+			r = r.WithContext(ctx)
+			if r.ContentLength != 0 {
+				r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
+			}
+			if clean != r.URL.Path || r.URL.RawPath != "" {
+				routed := *r.URL
+				routed.Path, routed.RawPath = clean, ""
+				r.URL = &routed
+			}
 			next.ServeHTTP(w, r)
 		})
 	}
@@ -105,7 +110,7 @@ func guard(drain *Drain, logger *log.Helper) khttp.FilterFunc {
 // router would answer them with a redirect, on which a body is lost.
 func cleanPath(u *url.URL) (string, bool) {
 	escaped := u.EscapedPath()
-	if path.Clean("/"+escaped) != escaped {
+	if !path.IsAbs(escaped) || path.Clean(escaped) != escaped {
 		return "", false
 	}
 	if !strings.Contains(escaped, "%") {

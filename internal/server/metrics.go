@@ -1,20 +1,18 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"runtime"
+	"strconv"
+	"time"
 
+	kerrors "github.com/go-kratos/kratos/v2/errors"
 	"github.com/go-kratos/kratos/v2/middleware"
-	kmetrics "github.com/go-kratos/kratos/v2/middleware/metrics"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	otelprometheus "go.opentelemetry.io/otel/exporters/prometheus"
-	"go.opentelemetry.io/otel/metric"
-	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
-	sdktrace "go.opentelemetry.io/otel/sdk/trace"
-	"go.opentelemetry.io/otel/trace"
 
 	"podlink/internal/version"
 )
@@ -22,51 +20,57 @@ import (
 // Metrics counts requests and shows the process. No label ever holds what a caller chose: no uid, namespace or service.
 type Metrics struct {
 	registry *prometheus.Registry
-	requests metric.Int64Counter
-	seconds  metric.Float64Histogram
+	requests *prometheus.CounterVec
+	seconds  *prometheus.HistogramVec
 }
 
 // NewMetrics returns the metrics of this process.
 func NewMetrics() (*Metrics, error) {
-	registry := prometheus.NewRegistry()
+	m := &Metrics{
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "server_requests_code_total",
+			Help: "Requests, by transport, operation, code and reason.",
+		}, []string{"kind", "operation", "code", "reason"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "server_requests_seconds",
+			Help:    "How long requests took, by transport and operation.",
+			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1},
+		}, []string{"kind", "operation"}),
+	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "podlink_build_info",
 		Help:        "Always 1; the labels tell which build this is.",
 		ConstLabels: prometheus.Labels{"version": version.Version, "go": runtime.Version()},
 	})
 	build.Set(1)
-	registry.MustRegister(
-		build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-
-	exporter, err := otelprometheus.New(otelprometheus.WithRegisterer(registry), otelprometheus.WithoutScopeInfo())
-	if err != nil {
-		return nil, fmt.Errorf("metrics: %w", err)
+	for _, collector := range []prometheus.Collector{
+		m.requests, m.seconds, build,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	} {
+		if err := m.registry.Register(collector); err != nil {
+			return nil, fmt.Errorf("metrics: %w", err)
+		}
 	}
-	meter := sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter)).Meter("podlink")
-	requests, err := meter.Int64Counter("server_requests_code_total", metric.WithUnit("{call}"),
-		metric.WithDescription("Requests, by transport, operation, code and reason."))
-	if err != nil {
-		return nil, fmt.Errorf("metrics: %w", err)
-	}
-	seconds, err := meter.Float64Histogram("server_requests_seconds", metric.WithUnit("s"),
-		metric.WithDescription("How long requests took, by transport and operation."),
-		metric.WithExplicitBucketBoundaries(.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1))
-	if err != nil {
-		return nil, fmt.Errorf("metrics: %w", err)
-	}
-	return &Metrics{registry: registry, requests: requests, seconds: seconds}, nil
+	return m, nil
 }
 
-func (m *Metrics) middleware() middleware.Middleware {
-	return kmetrics.Server(kmetrics.WithRequests(m.requests), kmetrics.WithSeconds(m.seconds))
+// countRequests counts each request, and measures its time.
+func (m *Metrics) countRequests(next middleware.Handler) middleware.Handler {
+	return func(ctx context.Context, request any) (any, error) {
+		start := time.Now()
+		reply, err := next(ctx, request)
+		kind, operation := callOf(ctx)
+		code, reason := strconv.Itoa(http.StatusOK), ""
+		if public := kerrors.FromError(err); public != nil {
+			code, reason = strconv.Itoa(int(public.Code)), public.Reason
+		}
+		m.requests.WithLabelValues(kind, operation, code, reason).Inc()
+		m.seconds.WithLabelValues(kind, operation).Observe(time.Since(start).Seconds())
+		return reply, err
+	}
 }
 
 func (m *Metrics) handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
-}
-
-// NewTracerProvider returns a provider that gives every request its trace id, the caller's where it sent one, for the
-// log. Nothing is recorded or exported.
-func NewTracerProvider() trace.TracerProvider {
-	return sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample()))
 }

@@ -1,0 +1,79 @@
+package server
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"podlink/internal/conf"
+	"podlink/internal/logging"
+	"podlink/test/logwatch"
+)
+
+// always is a store that can be used.
+type always struct{}
+
+// Check implements Checker.
+func (always) Check(context.Context) error { return nil }
+
+// get returns the status and the body of a path of the server.
+func get(t *testing.T, server *httptest.Server, path string) (int, []byte) {
+	t.Helper()
+	response, err := server.Client().Get(server.URL + path)
+	require.NoError(t, err)
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	return response.StatusCode, body
+}
+
+// serveAdmin serves the admin listener's handler, with a write timeout that is shorter than a profile takes.
+func serveAdmin(t *testing.T, p parts) *httptest.Server {
+	t.Helper()
+	metrics, err := NewMetrics()
+	require.NoError(t, err)
+	server := httptest.NewUnstartedServer(nil)
+	server.Config = NewAdminServer(p.config, always{}, p.drain, metrics, p.logger).server
+	server.Config.WriteTimeout = 500 * time.Millisecond
+	server.Start()
+	t.Cleanup(server.Close)
+	return server
+}
+
+var profiles = []string{
+	"", "profile?seconds=1", "trace?seconds=1", "symbol", "heap", "goroutine", "allocs", "block", "mutex", "threadcreate",
+}
+
+func TestProfilesAreOffByDefault(t *testing.T) {
+	admin := serveAdmin(t, newParts(t))
+	for _, name := range append(profiles, "cmdline") {
+		code, _ := get(t, admin, "/debug/pprof/"+name)
+		require.Equal(t, http.StatusNotFound, code, name)
+	}
+}
+
+func TestProfiles(t *testing.T) {
+	p, lines := newParts(t), new(logwatch.Log)
+	p.config.Admin.Pprof = true
+	p.logger = logging.New(&conf.Log{Level: "warn", Format: "json"}, lines)
+	admin, api := serveAdmin(t, p), httptest.NewServer(p.http())
+	t.Cleanup(api.Close)
+	require.Contains(t, lines.String(), "server.admin.pprof is on")
+	for _, name := range profiles {
+		code, body := get(t, admin, "/debug/pprof/"+name)
+		require.Equal(t, http.StatusOK, code, name)
+		require.NotEmpty(t, body, name)
+		if name != "" && name != "trace?seconds=1" && name != "symbol" {
+			require.Equal(t, "\x1f\x8b", string(body[:2]), "%s is not in gzip, as profiles are", name)
+		}
+		code, _ = get(t, api, "/debug/pprof/"+name)
+		require.Equal(t, http.StatusNotFound, code, "%s on the API's listener", name)
+	}
+	code, _ := get(t, admin, "/debug/pprof/cmdline")
+	require.Equal(t, http.StatusNotFound, code, "arguments are nobody's business")
+}

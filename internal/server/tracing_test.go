@@ -1,0 +1,97 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/go-kratos/kratos/v2/middleware"
+	"github.com/go-kratos/kratos/v2/transport"
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/codes"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
+
+	v1 "podlink/api/podlink/v1"
+	"podlink/internal/biz"
+)
+
+const (
+	traceID     = "4bf92f3577b34da6a3ce929d0e0e4736"
+	traceparent = "00-" + traceID + "-00f067aa0ba902b7-01"
+)
+
+// record returns parts whose spans are recorded.
+func record(t *testing.T) (parts, *tracetest.SpanRecorder) {
+	t.Helper()
+	p, spans := newParts(t), tracetest.NewSpanRecorder()
+	metrics, err := NewMetrics()
+	require.NoError(t, err)
+	p.chain = NewChain(sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)), metrics, p.logger)
+	return p, spans
+}
+
+func attributes(span sdktrace.ReadOnlySpan) map[string]string {
+	out := make(map[string]string)
+	for _, a := range span.Attributes() {
+		out[string(a.Key)] = a.Value.String()
+	}
+	return out
+}
+
+func TestSpans(t *testing.T) {
+	const method = "podlink.v1.LinkService/GetLinkedPod"
+	for name, row := range map[string]struct {
+		err    error
+		status codes.Code
+		reason string
+	}{
+		"reply":   {nil, codes.Unset, ""},
+		"refused": {invalid("uid", "secret"), codes.Unset, "INVALID_ARGUMENT"},
+		"failed":  {fmt.Errorf("%w: secret", biz.ErrDeadlineExceeded), codes.Error, "DEADLINE_EXCEEDED"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, spans := record(t)
+			header := http.Header{}
+			header.Set("Traceparent", traceparent)
+			header.Set("Baggage", "secret=1")
+			ctx := transport.NewServerContext(t.Context(), call{header: header})
+			_, err := middleware.Chain(p.chain...)(func(ctx context.Context, _ any) (any, error) {
+				require.Equal(t, traceID, trace.SpanContextFromContext(ctx).TraceID().String())
+				return nil, row.err
+			})(ctx, &v1.GetLinkedPodRequest{Uid: "secret"})
+			require.Equal(t, row.err == nil, err == nil)
+
+			require.Len(t, spans.Ended(), 1)
+			span := spans.Ended()[0]
+			require.Equal(t, "/"+method, span.Name())
+			require.Equal(t, trace.SpanKindServer, span.SpanKind())
+			require.Equal(t, traceID, span.Parent().TraceID().String())
+			want := map[string]string{"rpc.system.name": "grpc", "rpc.method": method}
+			if row.reason != "" {
+				want["error.type"] = row.reason
+			}
+			require.Equal(t, want, attributes(span))
+			require.Equal(t, row.status, span.Status().Code)
+			require.Empty(t, span.Events())
+			require.NotContains(t, fmt.Sprint(span), "secret")
+		})
+	}
+}
+
+func TestSpansOverHTTPNameTheRouteAndNotThePath(t *testing.T) {
+	p, spans := record(t)
+	request := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/v1/namespaces/game/links/a%2Fb/services/room", http.NoBody)
+	reply := httptest.NewRecorder()
+	p.http().ServeHTTP(reply, request)
+	require.Equal(t, http.StatusOK, reply.Code, reply.Body)
+	require.Len(t, spans.Ended(), 1)
+	require.Equal(t, map[string]string{
+		"rpc.method":          "podlink.v1.LinkService/GetLinkedPod",
+		"http.request.method": "GET",
+		"http.route":          "/v1/namespaces/{namespace}/links/{uid}/services/{service}",
+	}, attributes(spans.Ended()[0]))
+}
