@@ -13,9 +13,10 @@ GENERATED := api openapi.yaml internal/conf/conf.pb.go cmd/podlink/wire_gen.go
 # What counts for the coverage: all of podlink's own code, whichever package's test runs it.
 COVERED   := ./cmd/...,./internal/...
 COVER_MIN := 80
+BENCH     := $(CURDIR)/bin/bench
 
 .DEFAULT_GOAL := help
-.PHONY: help init api config generate build run test test-faults lint cover check-generated docker clean
+.PHONY: help init api config generate build run test test-faults bench bench-quick bench-report bench-render bench-functions lint cover check-generated docker clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +26,7 @@ init: ## fetch the modules of podlink and of its tools, and build the tools
 	$(BUF) --version
 	$(WIRE) help > /dev/null
 	$(LINT) version
+	$(GO) -C tools/benchreport mod download
 
 api: ## generate Go and openapi.yaml from the protos in api/
 	$(BUF) lint
@@ -46,14 +48,34 @@ run: build ## run podlink with CONF (configs/config.yaml: embedded store, loopba
 test: ## run every test with the race detector; installs redis-server where it is missing
 	./test/install-redis.sh
 	$(GO) test -race -covermode=atomic -coverpkg=$(COVERED) -coverprofile=coverage.out ./...
+	$(GO) -C tools/benchreport test -race ./...
 
 test-faults: ## prove the guarantees with real faults on real Redis processes; installs redis-server where it is missing
 	./test/install-redis.sh
 	PODLINK_TEST_MODEL_OPERATIONS=100000 $(GO) test -count=1 -v -run '^(TestModel|TestConformance|TestTLS.*)$$' -timeout 15m ./internal/data
 	$(GO) test -count=1 -v -tags faults -timeout 25m ./test/faults
 
+bench: ## measure podlink side by side with what it competes with, into bin/bench/results.json
+	./test/install-redis.sh
+	@mkdir -p $(BENCH)
+	PODLINK_BENCH_OUT=$(BENCH)/results.json $(GO) test -count=1 -v -tags bench -timeout 80m ./test/bench
+
+bench-quick: ## a small part of make bench, in less than two minutes
+	./test/install-redis.sh
+	@mkdir -p $(BENCH)
+	PODLINK_BENCH_QUICK=1 PODLINK_BENCH_OUT=$(BENCH)/quick.json $(GO) test -count=1 -v -tags bench -timeout 5m ./test/bench
+
+bench-report: bench bench-render ## measure, and write docs/performance.md with its plots
+
+bench-render: ## write docs/performance.md anew from the last make bench
+	$(GO) -C tools/benchreport run . -in $(BENCH)/results.json -out $(CURDIR)/docs
+
+bench-functions: ## run the benchmarks of the hot functions once, with their allocations
+	$(GO) test -run '^$$' -bench . -benchtime 100x ./internal/server ./internal/service
+
 lint: ## run the linters
-	$(LINT) run --build-tags faults ./...
+	$(LINT) run --build-tags faults,bench ./...
+	$(GO) -C tools/benchreport tool -modfile=../lint/go.mod golangci-lint run ./...
 
 cover: ## show the coverage of the last `make test`, without generated code and the conformance suite; fails below 80 %
 	@mkdir -p bin

@@ -1,0 +1,73 @@
+//go:build bench
+
+// Command baseline is what podlink's service is measured against: the same API, configuration, listeners and middleware
+// chain on a Kratos server as it comes, with Kratos' own codecs, decoders and encoders, and a handler that does nothing
+// but answer. In the mode embedded it answers from a map in memory; on a Redis each call is one plain command.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+
+	"github.com/go-kratos/kratos/v2"
+	"github.com/go-kratos/kratos/v2/log"
+	"github.com/go-kratos/kratos/v2/middleware/tracing"
+	kgrpc "github.com/go-kratos/kratos/v2/transport/grpc"
+	khttp "github.com/go-kratos/kratos/v2/transport/http"
+	"github.com/redis/go-redis/v9"
+
+	v1 "podlink/api/podlink/v1"
+	"podlink/internal/conf"
+	"podlink/internal/logging"
+	"podlink/internal/server"
+)
+
+func main() {
+	path := flag.String("conf", "", "podlink's configuration")
+	flag.Parse()
+	if err := run(*path); err != nil {
+		fmt.Fprintln(os.Stderr, "baseline:", err)
+		os.Exit(1)
+	}
+}
+
+// run serves until a signal to stop. The log tells where, in podlink's own words.
+func run(path string) error {
+	config, err := conf.Load(path, os.LookupEnv)
+	if err != nil {
+		return err
+	}
+	logger := log.With(logging.New(config.GetLog(), os.Stderr), "trace_id", tracing.TraceID())
+	log.SetLogger(logger)
+	metrics, err := server.NewMetrics()
+	if err != nil {
+		return err
+	}
+	api, settings := &links{pods: storeOf(config.GetData().GetRedis())}, config.GetServer()
+	chain := server.NewChain(server.NewTracerProvider(), metrics, logger)
+	http := khttp.NewServer(khttp.Address(settings.GetHttp().GetAddr()),
+		khttp.Timeout(settings.GetHttp().GetTimeout().AsDuration()), khttp.Middleware(chain...))
+	v1.RegisterLinkServiceHTTPServer(http, api)
+	grpc := kgrpc.NewServer(kgrpc.Address(settings.GetGrpc().GetAddr()),
+		kgrpc.Timeout(settings.GetGrpc().GetTimeout().AsDuration()), kgrpc.Middleware(chain...))
+	v1.RegisterLinkServiceServer(grpc, api)
+	admin := server.NewAdminServer(settings, ready{}, server.NewDrain(settings), metrics, logger)
+	return kratos.New(kratos.Logger(logger), kratos.Server(http, grpc, admin)).Run()
+}
+
+func storeOf(c *conf.Data_Redis) store {
+	if c.GetMode() == conf.ModeEmbedded {
+		return &memory{pods: make(map[string]int32)}
+	}
+	return plain{redis.NewClient(&redis.Options{
+		Addr: c.GetAddrs()[0], PoolSize: int(c.GetPoolSize()), ContextTimeoutEnabled: true,
+	})}
+}
+
+// ready is a server.Checker: there is nothing to wait for.
+type ready struct{}
+
+// Check implements server.Checker.
+func (ready) Check(context.Context) error { return nil }

@@ -1,0 +1,247 @@
+//go:build bench
+
+package bench
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"podlink/internal/biz"
+)
+
+// cycle is a sequence of calls on one link that ends as it began, so that it can be repeated for ever.
+type cycle struct {
+	name  string
+	calls []func(ctx context.Context) error
+}
+
+// cycles have every operation, each where it has something to do.
+func (r *rig) cycles() []cycle {
+	type call = func(ctx context.Context) error
+	link, game := linkOf(uid(0)), biz.ServiceKey{Namespace: namespace, Service: service}
+	set := func(pod biz.PodID) call {
+		return func(ctx context.Context) error { return applied(r.links.Set(ctx, link, pod, biz.Forever, nil)) }
+	}
+	trySet := func(pod biz.PodID, ttl biz.TTL) call {
+		return func(ctx context.Context) error { return applied(r.links.TrySet(ctx, link, pod, ttl)) }
+	}
+	setIfAbsent := func(ctx context.Context) error { return applied(r.links.SetIfAbsent(ctx, link, 1, biz.Forever)) }
+	remove := func(ctx context.Context) error { return applied(r.links.Remove(ctx, link, 0, nil)) }
+	removeWithID := func(ctx context.Context) error { return applied(r.links.RemoveWithID(ctx, link, 1, 0)) }
+	return []cycle{
+		{"Get", []call{func(ctx context.Context) error { return stands(r.links.Get(ctx, link)) }}},
+		{"GetIfPersist", []call{func(ctx context.Context) error { return stands(r.links.GetIfPersist(ctx, link)) }}},
+		{"List, 1 link", []call{func(ctx context.Context) error { return second(r.links.List(ctx, namespace, link.UID)) }}},
+		{computeStanding, []call{func(ctx context.Context) error { return r.computeStanding(ctx, link) }}},
+		{"Set, Set", []call{set(1), set(2)}},
+		{"Remove, SetIfAbsent", []call{remove, setIfAbsent}},
+		{"Remove, TrySet", []call{remove, trySet(1, biz.Forever)}},
+		{"TrySet, temporary, RemoveWithID", []call{trySet(1, 600), removeWithID}},
+		{"GetServicePod", []call{func(ctx context.Context) error { return second(r.states.Get(ctx, game, 1)) }}},
+		{"SetServiceState", []call{func(ctx context.Context) error {
+			_, _, err := r.states.Set(ctx, game, biz.Report{Pod: 1, State: "up", TTL: biz.Forever})
+			return err
+		}}},
+	}
+}
+
+// TestOneCaller compares podlink with the driver when nobody else calls: each operation with the very commands that it
+// sends.
+func TestOneCaller(t *testing.T) {
+	const podlinkP50, driverP50, ratio = 0, 1, 2
+	table := &Table{
+		ID: "data-one-caller", Title: "One caller",
+		Note: "The median time of a call when it is the only one, in podlink's data layer, and of the same commands with the " +
+			"same arguments sent by the driver alone. Of a sequence it is the mean of its calls.",
+		Columns: []string{"podlink, µs", "the driver alone, µs", "podlink's, of it"},
+	}
+	r := newRig(t)
+	for _, c := range r.cycles() {
+		r.stand(t)
+		if strings.HasPrefix(c.name, "TrySet") {
+			require.NoError(t, second(r.links.Remove(t.Context(), linkOf(uid(0)), 0, nil)))
+		}
+		podlink := func(ctx context.Context, _ int) error {
+			for _, call := range c.calls {
+				if err := call(ctx); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+		require.NoError(t, podlink(t.Context(), 0), c.name)
+		commands := r.sent(t, func() { require.NoError(t, podlink(t.Context(), 0), c.name) })
+		driver := func(ctx context.Context, _ int) error {
+			for _, command := range commands {
+				if err := r.plain.Do(ctx, command...).Err(); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+		for run := range runs {
+			progress(run, "one caller, %s", c.name)
+			all := compare(t, fine(), 1, rival{name: itself, call: podlink}, rival{name: c.name, call: driver})
+			took := [2]float64{}
+			for i, m := range all {
+				took[i] = m.percentiles(.5)[0] * 1000 / float64(len(c.calls))
+			}
+			table.add(c.name, podlinkP50, took[0])
+			table.add(c.name, driverP50, took[1])
+			table.add(c.name, ratio, took[0]/took[1])
+		}
+	}
+	results.tables(table)
+	results.target(Target{
+		Measure: "One caller, the operation with the worst ratio: median latency, of the same commands by the driver alone",
+		Limit:   1.15, Runs: table.worst(ratio),
+	})
+}
+
+// worst are the largest values of a column in each run.
+func (t *Table) worst(column int) Runs {
+	var worst Runs
+	for _, row := range t.Rows {
+		for run, value := range row.Cells[column] {
+			if run == len(worst) {
+				worst = append(worst, value)
+			}
+			worst[run] = max(worst[run], value)
+		}
+	}
+	return worst
+}
+
+// sent returns the commands that do sends, but not those that scripts call.
+func (r *rig) sent(t *testing.T, do func()) [][]any {
+	t.Helper()
+	conn, err := net.Dial("tcp", r.server.Addr())
+	require.NoError(t, err)
+	defer conn.Close()
+	require.NoError(t, conn.SetDeadline(time.Now().Add(driverTimeout)))
+	_, err = fmt.Fprint(conn, "MONITOR\r\n")
+	require.NoError(t, err)
+	lines := bufio.NewReader(conn)
+	line, err := lines.ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, "+OK\r\n", line)
+	do()
+	const end = "that was all"
+	require.NoError(t, r.plain.Echo(t.Context(), end).Err())
+	var commands [][]any
+	for {
+		line, err := lines.ReadString('\n')
+		require.NoError(t, err)
+		_, quoted, _ := strings.Cut(line, "] ")
+		command, err := unquote(quoted)
+		require.NoError(t, err, line)
+		switch {
+		case strings.Contains(line, " lua] "):
+		case slices.Contains(command, any(end)):
+			return commands
+		default:
+			commands = append(commands, command)
+		}
+	}
+}
+
+// unquote reads the arguments of a command as MONITOR writes them.
+func unquote(line string) ([]any, error) {
+	var args []any
+	for line = strings.TrimSpace(line); line != ""; line = strings.TrimSpace(line) {
+		quoted, err := strconv.QuotedPrefix(line)
+		if err != nil {
+			return nil, err
+		}
+		arg, err := strconv.Unquote(quoted)
+		if err != nil {
+			return nil, err
+		}
+		args, line = append(args, arg), line[len(quoted):]
+	}
+	return args, nil
+}
+
+// TestRedisTime compares the time that Redis itself spends on a call.
+func TestRedisTime(t *testing.T) {
+	const callers = 16
+	const spent, ofReads, ofMutations = 0, 1, 2
+	table := &Table{
+		ID: "data-redis-time", Title: "Redis time per call",
+		Note: "From the command statistics of Redis: what a call takes there, without the network and the protocol. A script's " +
+			"time has that of the commands that it calls. A mutation is compared with what the predecessors do to a link that " +
+			"stands, or to a new one.",
+		Columns: []string{"Redis time, µs", "of the predecessors' GET", "of the predecessors' EVAL"},
+	}
+	r := newRig(t)
+	contenders := r.readers()
+	for _, links := range []struct {
+		name  string
+		fresh func(t *testing.T)
+	}{{", standing link", nil}, {", new link", r.flush}} {
+		for _, writer := range r.writers(links.fresh) {
+			writer.name += links.name
+			contenders = append(contenders, writer)
+		}
+	}
+	acts := slices.DeleteFunc(r.acts(), func(a act) bool { return a.name == computeStanding }) // Of several commands.
+	for _, act := range acts {
+		contenders = append(contenders, act.rival)
+	}
+	for run := range runs {
+		progress(run, "Redis time per call")
+		perCall := r.redisTime(t, callers, contenders)
+		for _, c := range contenders {
+			table.add(c.name, spent, perCall[c.name])
+		}
+		for _, act := range acts {
+			switch act.effect {
+			case reading:
+				table.add(act.name, ofReads, perCall[act.name]/perCall[plainGet])
+			case changing:
+				table.add(act.name, ofMutations, perCall[act.name]/perCall[predecessorsE+", standing link"])
+			case creating:
+				table.add(act.name, ofMutations, perCall[act.name]/perCall[predecessorsE+", new link"])
+			case choosing:
+			}
+		}
+	}
+	results.tables(table)
+	results.target(Target{
+		Measure: "Redis time per mutation, the one with the worst ratio: of the predecessors' EVAL",
+		Limit:   1, Runs: table.worst(ofMutations),
+	})
+}
+
+// redisTime is the time that Redis spends on a call of each rival, in microseconds.
+func (r *rig) redisTime(t *testing.T, callers int, rivals []rival) map[string]float64 {
+	t.Helper()
+	calls, spent := map[string]float64{}, map[string]float64{}
+	// Those that begin with no links at all come last, after those that want them to stand.
+	rivals = slices.Concat(
+		slices.DeleteFunc(slices.Clone(rivals), func(r rival) bool { return r.fresh != nil }),
+		slices.DeleteFunc(slices.Clone(rivals), func(r rival) bool { return r.fresh == nil }),
+	)
+	for range fine().turns {
+		r.stand(t)
+		for i := range rivals {
+			require.NoError(t, r.plain.ConfigResetStat(t.Context()).Err())
+			m := rivals[i].run(t, callers, fine().slice)
+			calls[rivals[i].name] += float64(m.calls)
+			spent[rivals[i].name] += commandTime(t, r.plain)
+		}
+	}
+	for name, n := range calls {
+		spent[name] /= n
+	}
+	return spent
+}

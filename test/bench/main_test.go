@@ -1,0 +1,31 @@
+//go:build bench
+
+package bench
+
+import (
+	"fmt"
+	"os"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"podlink/test/podlinktest"
+)
+
+// binary is podlink as it is.
+var binary string
+
+func TestMain(m *testing.M) {
+	os.Exit(podlinktest.Main(&binary, func() int {
+		code := m.Run()
+		if err := report(os.Stdout, os.Getenv("PODLINK_BENCH_OUT"), code == 0); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		if err := goleak.Find(); err != nil && code == 0 {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return code
+	}))
+}

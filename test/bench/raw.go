@@ -1,0 +1,315 @@
+//go:build bench
+
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/go-kratos/kratos/v2/log"
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"podlink/internal/biz"
+	"podlink/internal/conf"
+	"podlink/internal/data"
+	"podlink/test/redistest"
+)
+
+const (
+	// connectionsEach is how many connections podlink and each of its rivals may have.
+	connectionsEach = 256
+	// driverTimeout is long: what is measured is speed, on machines that may be busy.
+	driverTimeout = 5 * time.Second
+	// freshUsers are those that a slice of calls can use up.
+	freshUsers = 30_000
+	// standingPod is that of the links that stand at first: none that nextPod gives, so that the first Set moves them.
+	standingPod = pods
+	// epoch is a realistic one.
+	epoch = "1795408417769593"
+)
+
+// threeCommands is the least that a script on one link could do.
+const threeCommands = `local link = redis.call('HGET', KEYS[1], ARGV[1])
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('PERSIST', KEYS[1])
+return link`
+
+// predecessors is how podlink's predecessors link a user: by a script on two keys, which is sent with every call.
+const predecessors = `-- Links a user to a pod of a stateful service, persistently.
+--
+-- KEYS[1]  the link: a string, the pod
+-- KEYS[2]  the user's links: a hash, the service -> the pod
+-- ARGV[1]  the service
+-- ARGV[2]  the pod
+--
+-- Returns the pod that the user was linked to before, or -1.
+local linkKey = KEYS[1]
+local userKey = KEYS[2]
+local service = ARGV[1]
+local podId = ARGV[2]
+
+local linkedPod = redis.call('GET', linkKey)
+
+-- The link is persistent from now on, also when it was a temporary one.
+redis.call('SET', linkKey, podId)
+redis.call('PERSIST', linkKey)
+
+-- The index is for listing what a user is linked to.
+redis.call('HSET', userKey, service, podId)
+
+if not linkedPod then
+    return '-1'
+end
+return linkedPod`
+
+// user is the uid of the n-th user, of 12 bytes as all are.
+func user(n int) string { return "user-" + strconv.Itoa(10_000_000 + n)[1:] }
+
+// The keys of a user's links: podlink's, that of the driver's script, and the predecessors' two.
+func podlinkKey(uid string) string { return "podlink:link:" + namespace + ":" + uid }
+
+func driverKey(uid string) string { return "default:link:" + namespace + ":" + uid }
+
+func predecessorKeys(uid, service string) []string {
+	return []string{"link:" + namespace + ":" + uid + ":" + service, "links:" + namespace + ":" + uid}
+}
+
+// value is how podlink stores a persistent link.
+func value(pod int32) string { return strconv.Itoa(int(pod)) + " " + epoch + " 0" }
+
+// podOf is the pod of a user's first link.
+func podOf(n int) int32 { return int32(n % pods) }
+
+// layer is podlink's data layer on a Redis.
+type layer struct {
+	links   biz.LinkRepo
+	states  biz.StateRepo
+	usecase *biz.LinkUsecase
+}
+
+// newLayer opens podlink's data layer as podlink itself does.
+func newLayer(t *testing.T, mode string, addrs ...string) layer {
+	t.Helper()
+	c, timeout := conf.Default(), durationpb.New(driverTimeout)
+	redis := c.GetData().GetRedis()
+	redis.Mode, redis.Addrs, redis.PoolSize, redis.MinIdleConns = mode, addrs, connectionsEach, 0
+	redis.PoolTimeout, redis.DialTimeout, redis.ReadTimeout, redis.WriteTimeout = timeout, timeout, timeout, timeout
+	store, closeStore, err := data.NewStore(c.GetData(), log.NewStdLogger(io.Discard))
+	require.NoError(t, err)
+	t.Cleanup(closeStore)
+	require.NoError(t, store.Check(t.Context()))
+	l := layer{links: data.NewLinkRepo(store), states: data.NewStateRepo(store)}
+	l.usecase = biz.NewLinkUsecase(l.links, biz.NewPodViews(l.states), biz.Limits{MaxBatch: int(c.GetLimits().GetMaxBatch())})
+	return l
+}
+
+// report makes pods of the service report, for ever.
+func (l layer) report(t *testing.T, service string, pods int) {
+	t.Helper()
+	for pod := range pods {
+		_, _, err := l.states.Set(t.Context(), biz.ServiceKey{Namespace: namespace, Service: service},
+			biz.Report{Pod: biz.PodID(pod), State: "up", TTL: biz.Forever})
+		require.NoError(t, err)
+	}
+}
+
+func linkOf(uid string) biz.LinkKey {
+	return biz.LinkKey{Namespace: namespace, UID: uid, Service: service}
+}
+
+// stands returns an error unless the link is there.
+func stands(link biz.Link, err error) error {
+	if err == nil && !link.Exists() {
+		err = errors.New("there is no link of " + link.Key.UID)
+	}
+	return err
+}
+
+// applied returns an error unless the mutation has changed something.
+func applied(change biz.LinkChange, err error) error {
+	if err == nil && !change.Applied {
+		err = fmt.Errorf("nothing has changed: %+v", change)
+	}
+	return err
+}
+
+func second[T any](_ T, err error) error { return err }
+
+// rig is a Redis, podlink's data layer on it, and the driver alone on it, with the same options.
+type rig struct {
+	layer
+	server *redistest.Server
+	plain  *redis.Client
+	auto   *redis.AutoPipeliner
+	sha    string // of threeCommands
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	server := redistest.Start(t)
+	client := func() *redis.Client {
+		client := redis.NewClient(&redis.Options{
+			Addr: server.Addr(), PoolSize: connectionsEach, PoolTimeout: driverTimeout, DialTimeout: driverTimeout,
+			ReadTimeout: driverTimeout, WriteTimeout: driverTimeout, ContextTimeoutEnabled: true, DisableIdentity: true,
+			MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+		})
+		t.Cleanup(func() { _ = client.Close() })
+		return client
+	}
+	r := &rig{layer: newLayer(t, conf.ModeStandalone, server.Addr()), server: server, plain: client()}
+	var err error
+	// The driver's best: with one batch under way, its default, Redis waits now and then, and more than two do no better.
+	r.auto, err = client().AutoPipelineWithOptions(
+		&redis.AutoPipelineOptions{MaxBatchSize: 300, MaxConcurrentBatches: 2, Unordered: true})
+	require.NoError(t, err)
+	r.sha, err = r.plain.ScriptLoad(t.Context(), threeCommands).Result()
+	require.NoError(t, err)
+	return r
+}
+
+// flush removes all keys.
+func (r *rig) flush(t *testing.T) {
+	t.Helper()
+	require.NoError(t, r.plain.FlushDB(t.Context()).Err())
+}
+
+// stand links the users, in every way of storing it, and makes the pods report.
+func (r *rig) stand(t *testing.T) {
+	t.Helper()
+	r.flush(t)
+	r.report(t, service, standingPod+1)
+	populate(t, r.plain, users, func(pipe redis.Pipeliner, n int) {
+		uid := user(n)
+		pipe.HSet(t.Context(), podlinkKey(uid), service, value(standingPod))
+		pipe.HSet(t.Context(), driverKey(uid), service, value(standingPod))
+		keys := predecessorKeys(uid, service)
+		pipe.Set(t.Context(), keys[0], standingPod, 0)
+		pipe.HSet(t.Context(), keys[1], service, standingPod)
+	})
+}
+
+// populate puts into pipelines what queue queues for each number below count. Queue may be called from several goroutines.
+func populate(t *testing.T, client redis.UniversalClient, count int, queue func(pipe redis.Pipeliner, n int)) {
+	t.Helper()
+	const batch, senders = 1000, 4
+	var sending sync.WaitGroup
+	var next atomic.Int64
+	errs := make([]error, senders)
+	for sender := range senders {
+		sending.Go(func() {
+			for errs[sender] == nil {
+				first := int(next.Add(batch)) - batch
+				if first >= count {
+					return
+				}
+				_, errs[sender] = client.Pipelined(t.Context(), func(pipe redis.Pipeliner) error {
+					for n := first; n < min(first+batch, count); n++ {
+						queue(pipe, n)
+					}
+					return nil
+				})
+			}
+		})
+	}
+	sending.Wait()
+	require.NoError(t, errors.Join(errs...))
+}
+
+// put stores the persistent links of as many users.
+func put(t *testing.T, client redis.UniversalClient, users int, service string) {
+	t.Helper()
+	populate(t, client, users, func(pipe redis.Pipeliner, n int) {
+		pipe.HSet(t.Context(), podlinkKey(user(n)), service, value(podOf(n)))
+	})
+}
+
+// The names of podlink and its rivals.
+const (
+	itself        = "podlink"
+	plainGet      = "the predecessors, GET"
+	plainHGet     = "the driver, HGET"
+	autoHGet      = "the driver, auto-pipelined HGET"
+	plainEvalSHA  = "the driver, EVALSHA"
+	autoEvalSHA   = "the driver, auto-pipelined EVALSHA"
+	predecessorsE = "the predecessors, EVAL"
+)
+
+// readers are podlink's rivals where a standing link is read.
+func (r *rig) readers() []rival {
+	hget := func(name string, client redis.Cmdable) rival {
+		return rival{name: name, call: func(ctx context.Context, n int) error {
+			return client.HGet(ctx, podlinkKey(uid(n)), service).Err()
+		}}
+	}
+	return []rival{hget(plainHGet, r.plain), hget(autoHGet, r.auto), {
+		name: plainGet,
+		call: func(ctx context.Context, n int) error {
+			return r.plain.Get(ctx, predecessorKeys(uid(n), service)[0]).Err()
+		},
+	}}
+}
+
+// writers are podlink's rivals where a link is made or changed; fresh is as in a rival.
+func (r *rig) writers(fresh func(t *testing.T)) []rival {
+	evalsha := func(name string, client redis.Cmdable) rival {
+		return rival{name: name, fresh: fresh, call: func(ctx context.Context, n int) error {
+			return orNull(client.EvalSha(ctx, r.sha, []string{driverKey(userOf(n, fresh))}, service, value(nextPod(n))).Err())
+		}}
+	}
+	return []rival{evalsha(plainEvalSHA, r.plain), evalsha(autoEvalSHA, r.auto), {
+		name: predecessorsE, fresh: fresh,
+		call: func(ctx context.Context, n int) error {
+			return orNull(r.plain.Eval(ctx, predecessors, predecessorKeys(userOf(n, fresh), service), service, nextPod(n)).Err())
+		},
+	}}
+}
+
+// userOf is the user of the n-th call: a new one each time, or one of those whose links stand.
+func userOf(n int, fresh func(t *testing.T)) string {
+	if fresh != nil {
+		return user(n)
+	}
+	return uid(n)
+}
+
+// orNull is nil for a script's null as well.
+func orNull(err error) error {
+	if errors.Is(err, redis.Nil) {
+		return nil
+	}
+	return err
+}
+
+// commandTime is the time that Redis has spent since the last CONFIG RESETSTAT on calls, in microseconds: on their scripts
+// or, when they had none, on reads. What a script calls counts for the script.
+func commandTime(t *testing.T, client *redis.Client) float64 {
+	t.Helper()
+	text, err := client.Info(t.Context(), "commandstats").Result()
+	require.NoError(t, err)
+	spent := map[string]float64{}
+	for line := range strings.Lines(text) {
+		command, statistics, ok := strings.Cut(strings.TrimPrefix(line, "cmdstat_"), ":calls=")
+		if !ok {
+			continue
+		}
+		_, rest, _ := strings.Cut(statistics, "usec=")
+		usec, _, _ := strings.Cut(rest, ",")
+		spent[command], err = strconv.ParseFloat(usec, 64)
+		require.NoError(t, err, line)
+	}
+	if scripts := spent["eval"] + spent["evalsha"]; scripts > 0 {
+		return scripts
+	}
+	return spent["hget"] + spent["get"]
+}
