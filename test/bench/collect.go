@@ -54,8 +54,8 @@ func progress(run int, format string, args ...any) {
 		fmt.Sprintf(format, args...))
 }
 
-// report prints what was measured, and writes it to the file, if there is to be one. Of a measurement that failed it only
-// prints what there is.
+// report prints what was measured, and writes it to the file, if there is to be one. Of a measurement that failed it
+// only prints what there is.
 func report(out io.Writer, file string, whole bool) error {
 	if len(results.Charts)+len(results.Tables) == 0 {
 		return nil

@@ -125,10 +125,13 @@ func (s shape) readBack(t *testing.T, addr string, users int) {
 	}
 }
 
-// usedMemory is what Redis says that its data takes, in bytes.
+// usedMemory is what Redis says that its data takes, in bytes: all but the buffers of its clients.
 func usedMemory(t *testing.T, client *redis.Client) float64 {
 	t.Helper()
-	bytes, err := strconv.ParseFloat(client.InfoMap(t.Context(), "memory").Item("Memory", "used_memory"), 64)
+	info := client.InfoMap(t.Context(), "memory")
+	all, err := strconv.ParseFloat(info.Item("Memory", "used_memory"), 64)
 	require.NoError(t, err)
-	return bytes
+	buffers, err := strconv.ParseFloat(info.Item("Memory", "mem_clients_normal"), 64)
+	require.NoError(t, err)
+	return all - buffers
 }

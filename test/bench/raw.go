@@ -199,7 +199,7 @@ func (r *rig) stand(t *testing.T) {
 	})
 }
 
-// populate puts into pipelines what queue queues for each number below count. Queue may be called from several goroutines.
+// populate puts into pipelines what queue queues for each number below count. Several goroutines call queue.
 func populate(t *testing.T, client redis.UniversalClient, count int, queue func(pipe redis.Pipeliner, n int)) {
 	t.Helper()
 	const batch, senders = 1000, 4
@@ -291,8 +291,8 @@ func orNull(err error) error {
 	return err
 }
 
-// commandTime is the time that Redis has spent since the last CONFIG RESETSTAT on calls, in microseconds: on their scripts
-// or, when they had none, on reads. What a script calls counts for the script.
+// commandTime is the time that Redis has spent since the last CONFIG RESETSTAT on calls, in microseconds: on their
+// scripts or, when they had none, on reads. What a script calls counts for the script.
 func commandTime(t *testing.T, client *redis.Client) float64 {
 	t.Helper()
 	text, err := client.Info(t.Context(), "commandstats").Result()

@@ -20,7 +20,7 @@ func TestPatchedProcess(t *testing.T) {
 		},
 		Patch{
 			File: "internal/data/lua/statefulSetLinkIfAbsent.lua",
-			Old:  "if current then return answer('EXISTING', current) end\n",
+			Old:  "if pod then status = 'EXISTING' end\n",
 			New:  "",
 		})
 	require.NoError(t, err)
