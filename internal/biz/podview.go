@@ -109,10 +109,8 @@ func (v *PodViews) load(ctx context.Context, key ServiceKey, view *podView) {
 func (v *PodViews) note(key ServiceKey, pod Pod) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if view := v.views[key]; view != nil && view.read() {
-		if view.usable != nil {
-			view.usable[pod.Pod] = pod.usable()
-		}
+	if view := v.views[key]; view != nil && view.usable != nil {
+		view.usable[pod.Pod] = pod.usable()
 		return
 	}
 	delete(v.views, key) // What is being read may be from before this report.

@@ -7,8 +7,6 @@ import (
 	"os"
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"podlink/test/podlinktest"
 )
 
@@ -19,10 +17,6 @@ func TestMain(m *testing.M) {
 	os.Exit(podlinktest.Main(&binary, func() int {
 		code := m.Run()
 		if err := report(os.Stdout, os.Getenv("PODLINK_BENCH_OUT"), code == 0); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		if err := goleak.Find(); err != nil && code == 0 {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}

@@ -87,11 +87,11 @@ var (
 	}
 )
 
-// uids are those of the users, of 12 bytes.
+// uids are those of the users whose links stand.
 var uids = func() []string {
 	all := make([]string, users)
 	for n := range all {
-		all[n] = fmt.Sprintf("user-%07d", n)
+		all[n] = user(n)
 	}
 	return all
 }()

@@ -3,12 +3,10 @@
 package faults
 
 import (
-	"fmt"
 	"os"
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"podlink/test/podlinktest"
 )
@@ -20,10 +18,6 @@ func TestMain(m *testing.M) {
 	os.Exit(podlinktest.Main(&binary, func() int {
 		code := m.Run()
 		published.write(os.Stdout)
-		if err := goleak.Find(); err != nil && code == 0 {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
 		return code
 	}))
 }

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"go.uber.org/goleak"
 )
 
 // Version is what a binary of Build says that it is.
@@ -45,8 +47,8 @@ func Build(dir string, patches ...Patch) (binary string, err error) {
 	return binary, nil
 }
 
-// Main builds podlink for all tests of a package, sets binary to its path, and returns the exit code of run; it is what a
-// TestMain exits with.
+// Main builds podlink for all tests of a package, sets binary to its path, and returns the exit code of run, or 1 when the
+// tests have passed but left goroutines behind; it is what a TestMain exits with.
 func Main(binary *string, run func() int) int {
 	dir, err := os.MkdirTemp("", "podlink-test")
 	if err != nil {
@@ -58,7 +60,12 @@ func Main(binary *string, run func() int) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	return run()
+	code := run()
+	if err := goleak.Find(); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
 }
 
 // overlay writes the patched files to dir, and the file that makes go build read them instead of the originals.
