@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"sort"
-	"strconv"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -22,27 +21,27 @@ func NewLinkRepo(store *Store) biz.LinkRepo { return linkRepo{store} }
 func (r linkRepo) Set(
 	ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL, expected *biz.Epoch,
 ) (biz.LinkChange, error) {
-	return r.change(ctx, scriptSetLink, key, pod, ttl, epochArg(expected))
+	return r.change(ctx, scriptSetLink, key, withEpoch(expected, ttl, pod)...)
 }
 
 func (r linkRepo) TrySet(ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL) (biz.LinkChange, error) {
-	return r.change(ctx, scriptTrySetLink, key, pod, ttl)
+	return r.change(ctx, scriptTrySetLink, key, ttl, pod)
 }
 
 func (r linkRepo) SetIfAbsent(ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL) (biz.LinkChange, error) {
-	return r.change(ctx, scriptSetIfAbsent, key, pod, ttl)
+	return r.change(ctx, scriptSetIfAbsent, key, ttl, pod)
 }
 
 func (r linkRepo) Compute(
 	ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL, unusable biz.Epoch,
 ) (biz.LinkChange, error) {
-	return r.change(ctx, scriptComputeLink, key, pod, ttl, int64(unusable))
+	return r.change(ctx, scriptComputeLink, key, ttl, pod, int64(unusable))
 }
 
 func (r linkRepo) Remove(
 	ctx context.Context, key biz.LinkKey, keep int32, expected *biz.Epoch,
 ) (biz.LinkChange, error) {
-	return r.change(ctx, scriptRemoveLink, key, keep, epochArg(expected))
+	return r.change(ctx, scriptRemoveLink, key, withEpoch(expected, keep)...)
 }
 
 func (r linkRepo) RemoveWithID(
@@ -51,12 +50,12 @@ func (r linkRepo) RemoveWithID(
 	return r.change(ctx, scriptRemoveWithID, key, keep, pod)
 }
 
-// epochArg is how the scripts take an expected epoch.
-func epochArg(expected *biz.Epoch) string {
-	if expected == nil {
-		return ""
+// withEpoch adds an expected epoch to the arguments, if there is one.
+func withEpoch(expected *biz.Epoch, args ...any) []any {
+	if expected != nil {
+		args = append(args, int64(*expected))
 	}
-	return strconv.FormatInt(int64(*expected), 10)
+	return args
 }
 
 // one runs a script on one link; args follow the service.

@@ -76,16 +76,26 @@ func mustScript(name string) *script {
 }
 
 // withLibraries puts the libraries that a header needs before the text, and those that are to follow behind it, each with
-// its own.
+// its own and each once.
 func withLibraries(text string) string {
+	return assemble(text, make(map[string]bool))
+}
+
+func assemble(text string, seen map[string]bool) string {
 	header := parseHeader(text)
-	for _, library := range header["Needs"] {
-		text = withLibraries(mustRead(path.Join("lua/lib", library+".lua"))) + text
+	var parts strings.Builder
+	add := func(libraries []string) {
+		for _, library := range libraries {
+			if !seen[library] {
+				seen[library] = true
+				parts.WriteString(assemble(mustRead(path.Join("lua/lib", library+".lua")), seen))
+			}
+		}
 	}
-	for _, library := range header["Then"] {
-		text += withLibraries(mustRead(path.Join("lua/lib", library+".lua")))
-	}
-	return text
+	add(header["Needs"])
+	parts.WriteString(text)
+	add(header["Then"])
+	return parts.String()
 }
 
 func mustRead(file string) string {

@@ -47,8 +47,8 @@ const forever = -1
 
 // What stands before a run.
 var (
-	persistentTo2 = lua{scriptSetLink, []any{"a", 2, forever, ""}}
-	temporaryTo2  = lua{scriptSetLink, []any{"a", 2, 600, ""}}
+	persistentTo2 = lua{scriptSetLink, []any{"a", forever, 2}}
+	temporaryTo2  = lua{scriptSetLink, []any{"a", 600, 2}}
 	pod2          = lua{scriptSetState, []any{2, "up", 5, 0, 30}}
 	pod2Drains    = lua{scriptSetState, []any{2, "up", 5, 1, 30}}
 	pod2Down      = lua{scriptSetState, []any{2, "up", 5, 2, 30}}
@@ -58,42 +58,42 @@ var (
 
 // scriptRuns provokes every documented reply of every script.
 var scriptRuns = []scriptRun{
-	{scriptSetLink, "creates", nil, []any{"a", 1, forever, ""},
+	{scriptSetLink, "creates", nil, []any{"a", forever, 1},
 		"LINKED -1 1 #1 -1", "LINKED 1 1 #1 -1", once},
-	{scriptSetLink, "creates a temporary one", nil, []any{"a", 1, 600, ""},
+	{scriptSetLink, "creates a temporary one", nil, []any{"a", 600, 1},
 		"LINKED -1 1 #1 600", "LINKED 1 1 #1 600", twice},
-	{scriptSetLink, "moves", []lua{persistentTo2}, []any{"a", 1, forever, ""},
+	{scriptSetLink, "moves", []lua{persistentTo2}, []any{"a", forever, 1},
 		"LINKED 2 1 #2 -1", "LINKED 1 1 #2 -1", once},
-	{scriptSetLink, "makes it temporary", []lua{persistentTo2}, []any{"a", 2, 600, ""},
+	{scriptSetLink, "makes it temporary", []lua{persistentTo2}, []any{"a", 600, 2},
 		"LINKED 2 2 #1 600", "LINKED 2 2 #1 600", twice},
-	{scriptSetLink, "makes it persistent", []lua{temporaryTo2}, []any{"a", 2, forever, ""},
+	{scriptSetLink, "makes it persistent", []lua{temporaryTo2}, []any{"a", forever, 2},
 		"LINKED 2 2 #1 -1", "LINKED 2 2 #1 -1", once},
-	{scriptSetLink, "moves the expected one", []lua{persistentTo2}, []any{"a", 1, forever, answered(0)},
+	{scriptSetLink, "moves the expected one", []lua{persistentTo2}, []any{"a", forever, 1, answered(0)},
 		"LINKED 2 1 #2 -1", "EPOCH_MISMATCH 1 1 #2 -1", once},
-	{scriptSetLink, "creates where none is expected", nil, []any{"a", 1, forever, 0},
+	{scriptSetLink, "creates where none is expected", nil, []any{"a", forever, 1, 0},
 		"LINKED -1 1 #1 -1", "EPOCH_MISMATCH 1 1 #1 -1", once},
-	{scriptSetLink, "finds another than expected", []lua{persistentTo2}, []any{"a", 1, forever, 0},
+	{scriptSetLink, "finds another than expected", []lua{persistentTo2}, []any{"a", forever, 1, 0},
 		"EPOCH_MISMATCH 2 2 #1 -1", "EPOCH_MISMATCH 2 2 #1 -1", nothing},
-	{scriptSetLink, "finds none but expects one", nil, []any{"a", 1, forever, 7},
+	{scriptSetLink, "finds none but expects one", nil, []any{"a", forever, 1, 7},
 		"EPOCH_MISMATCH -1 -1 0 -2", "EPOCH_MISMATCH -1 -1 0 -2", nothing},
 
-	{scriptTrySetLink, "creates", nil, []any{"a", 1, forever},
+	{scriptTrySetLink, "creates", nil, []any{"a", forever, 1},
 		"LINKED -1 1 #1 -1", "LINKED 1 1 #1 -1", once},
-	{scriptTrySetLink, "moves a temporary one", []lua{temporaryTo2}, []any{"a", 1, 600},
+	{scriptTrySetLink, "moves a temporary one", []lua{temporaryTo2}, []any{"a", 600, 1},
 		"LINKED 2 1 #2 600", "LINKED 1 1 #2 600", twice},
-	{scriptTrySetLink, "finds a persistent one", []lua{persistentTo2}, []any{"a", 1, 600},
+	{scriptTrySetLink, "finds a persistent one", []lua{persistentTo2}, []any{"a", 600, 1},
 		"REFUSED 2 2 #1 -1", "REFUSED 2 2 #1 -1", nothing},
 
-	{scriptSetIfAbsent, "creates", nil, []any{"a", 1, 600},
+	{scriptSetIfAbsent, "creates", nil, []any{"a", 600, 1},
 		"LINKED -1 1 #1 600", "EXISTING 1 1 #1 600", once},
-	{scriptSetIfAbsent, "finds a temporary one", []lua{temporaryTo2}, []any{"a", 1, forever},
+	{scriptSetIfAbsent, "finds a temporary one", []lua{temporaryTo2}, []any{"a", forever, 1},
 		"EXISTING 2 2 #1 600", "EXISTING 2 2 #1 600", nothing},
 
-	{scriptComputeLink, "creates", nil, []any{"a", 1, forever, 0},
+	{scriptComputeLink, "creates", nil, []any{"a", forever, 1, 0},
 		"LINKED -1 1 #1 -1", "EXISTING 1 1 #1 -1", once},
-	{scriptComputeLink, "moves the one that was judged", []lua{persistentTo2}, []any{"a", 1, 600, answered(0)},
+	{scriptComputeLink, "moves the one that was judged", []lua{persistentTo2}, []any{"a", 600, 1, answered(0)},
 		"LINKED 2 1 #2 600", "EXISTING 1 1 #2 600", once},
-	{scriptComputeLink, "finds one that was not judged", []lua{persistentTo2}, []any{"a", 1, 600, 0},
+	{scriptComputeLink, "finds one that was not judged", []lua{persistentTo2}, []any{"a", 600, 1, 0},
 		"EXISTING 2 2 #1 -1", "EXISTING 2 2 #1 -1", nothing},
 
 	{scriptGetLink, "finds a persistent one", []lua{persistentTo2}, []any{"a"},
@@ -110,15 +110,15 @@ var scriptRuns = []scriptRun{
 	{scriptGetPersist, "finds none", nil, []any{"a"},
 		"ABSENT -1 -1 0 -2", "ABSENT -1 -1 0 -2", nothing},
 
-	{scriptRemoveLink, "removes", []lua{persistentTo2}, []any{"a", 0, ""},
+	{scriptRemoveLink, "removes", []lua{persistentTo2}, []any{"a", 0},
 		"REMOVED 2 -1 0 -2", "ABSENT -1 -1 0 -2", once},
-	{scriptRemoveLink, "keeps", []lua{persistentTo2}, []any{"a", 60, ""},
+	{scriptRemoveLink, "keeps", []lua{persistentTo2}, []any{"a", 60},
 		"REMOVED 2 2 #1 60", "REMOVED 2 2 #1 60", twice},
 	{scriptRemoveLink, "removes the expected one", []lua{persistentTo2}, []any{"a", 0, answered(0)},
 		"REMOVED 2 -1 0 -2", "EPOCH_MISMATCH -1 -1 0 -2", once},
 	{scriptRemoveLink, "keeps the expected one", []lua{temporaryTo2}, []any{"a", 60, answered(0)},
 		"REMOVED 2 2 #1 60", "REMOVED 2 2 #1 60", twice},
-	{scriptRemoveLink, "finds none", nil, []any{"a", 0, ""},
+	{scriptRemoveLink, "finds none", nil, []any{"a", 0},
 		"ABSENT -1 -1 0 -2", "ABSENT -1 -1 0 -2", nothing},
 	{scriptRemoveLink, "finds none and expects none", nil, []any{"a", 60, 0},
 		"ABSENT -1 -1 0 -2", "ABSENT -1 -1 0 -2", nothing},

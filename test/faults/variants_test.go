@@ -89,8 +89,8 @@ func TestVariantScripts(t *testing.T) {
 	for name, patch := range map[string]podlinktest.Patch{
 		"a move that leaves the epoch": {
 			File: "internal/data/lua/lib/bind.lua",
-			Old:  "    pod, epoch = owner, format('%d', new_epoch)",
-			New:  "    pod, epoch = owner, epoch or format('%d', new_epoch)",
+			Old:  "    pod, epoch = owner, now\n",
+			New:  "    pod, epoch = owner, epoch or now\n",
 		},
 		"a link that is set although one stands": {
 			File: "internal/data/lua/statefulSetLinkIfAbsent.lua",

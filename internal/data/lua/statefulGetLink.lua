@@ -1,6 +1,7 @@
 -- statefulGetLink reads the link. A persistent one can be read without a script; the time that a temporary one has
 -- left needs the store's clock.
 --
+-- Needs:   field
 -- Needs:   link
 -- Then:    answer
 -- Access:  read

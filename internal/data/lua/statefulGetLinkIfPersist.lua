@@ -1,5 +1,6 @@
 -- statefulGetLinkIfPersist reads the link if it is persistent.
 --
+-- Needs:   field
 -- Needs:   link
 -- Then:    answer
 -- Access:  read

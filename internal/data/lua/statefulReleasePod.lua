@@ -13,6 +13,6 @@
 local report, failure = read(ARGV[1])
 if failure then return failure end
 if not report or report.heartbeat ~= ARGV[2] or report.given == '0' then return {'STALE'} end
-report.given = format('%d', report.given - 1)
+report.given = string.format('%d', report.given - 1)
 write(report)
 return {'RELEASED'}

@@ -1,5 +1,6 @@
 -- statefulRemoveLinkWithId removes the link, or makes it a temporary one, if it is to the pod.
 --
+-- Needs:   fields
 -- Needs:   link
 -- Then:    unbind
 -- Access:  write

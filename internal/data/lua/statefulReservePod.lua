@@ -36,6 +36,6 @@ for _, report in ipairs(reports) do
 end
 if not best then return {'NONE'} end
 
-best.given = format('%d', best.given + 1)
+best.given = string.format('%d', best.given + 1)
 write(best)
 return {'RESERVED', best.pod, best.heartbeat}

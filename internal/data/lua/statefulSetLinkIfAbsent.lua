@@ -1,12 +1,13 @@
 -- statefulSetLinkIfAbsent links the uid to the pod unless any link stands.
 --
+-- Needs:   fields
 -- Needs:   link
 -- Then:    bind
 -- Access:  write
 -- KEYS[1]: podlink:link:<namespace>:<uid>
 -- ARGV[1]: service
--- ARGV[2]: pod
--- ARGV[3]: seconds the link lasts; -1: persistent
+-- ARGV[2]: seconds the link lasts; -1: persistent
+-- ARGV[3]: pod
 -- Reply:   LINKED <previous> <pod> <epoch> <ttl>: the uid is linked to the pod
 -- Reply:   EXISTING <previous> <pod> <epoch> <ttl>: a link stands; nothing has changed
 -- Repeat:  EXISTING with the same epoch; nothing changes

@@ -20,7 +20,7 @@ local report = {
   given = '0',
   routing = ARGV[4],
   ttl = ARGV[5],
-  heartbeat = format('%d', now_ms()),
+  heartbeat = now_ms(),
 }
 write(report)
 return {'STORED', describe(report), describe(before)}

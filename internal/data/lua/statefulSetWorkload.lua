@@ -16,6 +16,6 @@ if state or updated then
   if not ours then return redis.error_reply('CORRUPT workload') end
 end
 
-local update = format('%d', now_ms())
+local update = string.sub(clock(), 1, -4)
 call('HSET', KEYS[1], 'state', ARGV[1], 'update_ms', update)
 return {'STORED', update}

@@ -1,17 +1,9 @@
--- clock.lua reads the store's clock: once in a script, so that all of it happens at one time.
---
--- Needs:   value
+-- clock.lua reads the store's clock. A script reads it at most once, so that all of it happens at one time.
 
-local clock
-local function now_us()
-  if not clock then
-    local time = call('TIME')
-    clock = time[1] * 1000000 + time[2]
-  end
-  return clock
-end
-
-local function now_ms()
-  local us = now_us()
-  return (us - us % 1000) / 1000
+-- clock returns the µs since 1970 as a text, for it is stored and compared as one.
+local function clock()
+  local time = redis.call('TIME')
+  local us = time[2]
+  if #us < 6 then us = string.sub('00000' .. us, -6) end
+  return time[1] .. us
 end

@@ -13,6 +13,12 @@ local MARK = 'reported'
 
 local key = KEYS[1]
 
+local now -- ms since 1970, read once
+local function now_ms()
+  now = now or string.sub(clock(), 1, -4)
+  return now
+end
+
 -- decode returns the report that a field stands for, nil when podlink did not write it.
 local function decode(pod, value)
   if not string.find(pod, '^%d+$') or not whole(pod, LARGEST_INT32) then return nil end

@@ -1,7 +1,7 @@
 -- value.lua tells what podlink writes from what it does not. What it did not write, a script reports and leaves as it
 -- is; what is accepted here, reply.go accepts as well, or a mutation would be carried out and then reported as failed.
 
-local call, pcall, format = redis.call, redis.pcall, string.format
+local call = redis.call
 
 -- The most that numbers may be, as texts. Numbers are doubles here, exact up to 2^53; what is counted on must stay below.
 local LARGEST, LARGEST_COUNTED, LARGEST_INT32 = '9007199254740991', '9007199254740990', '2147483647'

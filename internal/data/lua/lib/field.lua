@@ -1,0 +1,6 @@
+-- field.lua reads the link of the service ARGV[1].
+--
+-- Needs:   links
+
+local service = ARGV[1]
+local raw = call('HGET', key, service) -- the field's value; false without one
