@@ -4,6 +4,7 @@ package bench
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -70,7 +71,7 @@ func TestOneCaller(t *testing.T) {
 		if strings.HasPrefix(c.name, "TrySet") {
 			require.NoError(t, second(r.links.Remove(t.Context(), linkOf(uid(0)), 0, nil)))
 		}
-		podlink := func(ctx context.Context, _ int) error {
+		podlink := func(ctx context.Context) error {
 			for _, call := range c.calls {
 				if err := call(ctx); err != nil {
 					return err
@@ -78,9 +79,9 @@ func TestOneCaller(t *testing.T) {
 			}
 			return nil
 		}
-		require.NoError(t, podlink(t.Context(), 0), c.name)
-		commands := r.sent(t, func() { require.NoError(t, podlink(t.Context(), 0), c.name) })
-		driver := func(ctx context.Context, _ int) error {
+		require.NoError(t, podlink(t.Context()), c.name)
+		commands := r.sent(t, func() { require.NoError(t, podlink(t.Context()), c.name) })
+		driver := func(ctx context.Context) error {
 			for _, command := range commands {
 				if err := r.plain.Do(ctx, command...).Err(); err != nil {
 					return err
@@ -90,10 +91,9 @@ func TestOneCaller(t *testing.T) {
 		}
 		for run := range runs {
 			progress(run, "one caller, %s", c.name)
-			all := compare(t, fine(), 1, rival{name: itself, call: podlink}, rival{name: c.name, call: driver})
-			took := [2]float64{}
-			for i, m := range all {
-				took[i] = m.percentiles(.5)[0] * 1000 / float64(len(c.calls))
+			var took [2]float64
+			for i, l := range alternate(t, time.Duration(turns())*slice(), podlink, driver) {
+				took[i] = l.percentiles(.5)[0] * 1000 / float64(len(c.calls))
 			}
 			table.add(c.name, podlinkP50, took[0])
 			table.add(c.name, driverP50, took[1])
@@ -101,24 +101,18 @@ func TestOneCaller(t *testing.T) {
 		}
 	}
 	results.tables(table)
+	worst := table.worst(ratio)
 	results.target(Target{
-		Measure: "One caller, the operation with the worst ratio: median latency, of the same commands by the driver alone",
-		Limit:   1.15, Runs: table.worst(ratio),
+		Measure: "One caller: median latency, of the same commands by the driver alone; the worst: " + worst.Name,
+		Limit:   1.15, Runs: worst.Cells[ratio],
 	})
 }
 
-// worst are the largest values of a column in each run.
-func (t *Table) worst(column int) Runs {
-	var worst Runs
-	for _, row := range t.Rows {
-		for run, value := range row.Cells[column] {
-			if run == len(worst) {
-				worst = append(worst, value)
-			}
-			worst[run] = max(worst[run], value)
-		}
-	}
-	return worst
+// worst is the row whose median is the largest in a column.
+func (t *Table) worst(column int) Row {
+	return slices.MaxFunc(t.Rows, func(a, b Row) int {
+		return cmp.Compare(a.Cells[column].Median(), b.Cells[column].Median())
+	})
 }
 
 // sent returns the commands that do sends, but not those that scripts call.
@@ -216,9 +210,10 @@ func TestRedisTime(t *testing.T) {
 		}
 	}
 	results.tables(table)
+	worst := table.worst(ofMutations)
 	results.target(Target{
-		Measure: "Redis time per mutation, the one with the worst ratio: of the predecessors' EVAL",
-		Limit:   1, Runs: table.worst(ofMutations),
+		Measure: "Redis time per mutation, of the predecessors' EVAL; the worst: " + worst.Name,
+		Limit:   1, Runs: worst.Cells[ofMutations],
 	})
 }
 

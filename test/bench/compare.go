@@ -91,6 +91,22 @@ func compare(t *testing.T, p pace, callers int, rivals ...rival) []measured {
 	return total
 }
 
+// alternate makes two calls in turns for that long, from one caller, and returns what each did: whatever happens to the
+// machine meanwhile happens to both.
+func alternate(t *testing.T, slice time.Duration, calls ...func(ctx context.Context) error) []load {
+	t.Helper()
+	loads := make([]load, len(calls))
+	for begin := time.Now(); time.Since(begin) < slice; {
+		for i, call := range calls {
+			start := time.Now()
+			require.NoError(t, call(t.Context()))
+			took := time.Since(start)
+			loads[i].add(load{calls: 1, took: took, latencies: []time.Duration{took}})
+		}
+	}
+	return loads
+}
+
 // ownCPU is the CPU time that this process has used so far.
 func ownCPU(t *testing.T) time.Duration {
 	t.Helper()

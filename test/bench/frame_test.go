@@ -50,14 +50,15 @@ func TestFigure(t *testing.T) {
 }
 
 func TestWorst(t *testing.T) {
-	table := Table{Columns: []string{"ratio"}}
-	for _, v := range []float64{1, 4} {
+	table := Table{Columns: []string{"ratio", "else"}}
+	for _, v := range []float64{1, 9, 1} {
 		table.add("first", 0, v)
 	}
-	for _, v := range []float64{2, 3} {
+	for _, v := range []float64{2, 3, 2} {
 		table.add("second", 0, v)
 	}
-	require.Equal(t, Runs{2, 4}, table.worst(0))
+	table.add("not compared", 1, 10)
+	require.Equal(t, "second", table.worst(0).Name)
 }
 
 func TestUnquote(t *testing.T) {
