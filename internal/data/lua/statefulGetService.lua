@@ -6,10 +6,13 @@
 -- Reply:   PODS, then {<pod> <state> <load> <routing> <live> <heartbeat> <ttl>} for every pod, in no order
 -- Repeat:  the same
 
-local reports, _, failure = all()
-if failure then return failure end
 local pods = {'PODS'}
-for _, report in ipairs(reports) do
-  pods[#pods + 1] = describe(report)
+local fields = call('HGETALL', key)
+for i = 1, #fields, 2 do
+  if fields[i] ~= MARK then
+    local found = report(fields[i], fields[i + 1])
+    if not found then return corrupt() end
+    pods[#pods + 1] = describe(found)
+  end
 end
 return pods

@@ -16,26 +16,30 @@
 if ARGV[1] ~= '-1' then
   local standing, failure = read(ARGV[1])
   if failure then return failure end
-  if standing and live(standing) and (standing.routing == READY or standing.routing == DENY_NEW) then
+  if standing and live(standing.ttl, standing.heartbeat) and (standing.routing == READY or standing.routing == DENY_NEW) then
     return {'USABLE'}
   end
 end
 
-local reports, known, failure = all()
-if failure then return failure end
-if not known then return {'UNKNOWN'} end
+local fields = call('HGETALL', key)
+if #fields == 0 then return {'UNKNOWN'} end
 
-local best, least, lowest
-for _, report in ipairs(reports) do
-  if report.routing == READY and live(report) then
-    local burden, pod = report.load + report.given, tonumber(report.pod)
-    if not best or burden < least or (burden == least and pod < lowest) then
-      best, least, lowest = report, burden, pod
+local best, least, lowest -- the index of the best pod's field, its burden and its number
+for i = 1, #fields, 2 do
+  if fields[i] ~= MARK then
+    local load, given, routing, ttl, heartbeat = decode(fields[i], fields[i + 1])
+    if not load then return corrupt() end
+    if routing == READY and live(ttl, heartbeat) then
+      local burden, pod = load + given, tonumber(fields[i])
+      if not best or burden < least or (burden == least and pod < lowest) then
+        best, least, lowest = i, burden, pod
+      end
     end
   end
 end
 if not best then return {'NONE'} end
 
-best.given = string.format('%d', best.given + 1)
-write(best)
-return {'RESERVED', best.pod, best.heartbeat}
+local chosen = report(fields[best], fields[best + 1])
+chosen.given = string.format('%d', chosen.given + 1)
+write(chosen)
+return {'RESERVED', chosen.pod, chosen.heartbeat}

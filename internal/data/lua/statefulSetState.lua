@@ -20,7 +20,7 @@ local report = {
   given = '0',
   routing = ARGV[4],
   ttl = ARGV[5],
-  heartbeat = now_ms(),
+  heartbeat = string.format('%d', now_ms()),
 }
 write(report)
 return {'STORED', describe(report), describe(before)}

@@ -15,65 +15,54 @@ local key = KEYS[1]
 
 local now -- ms since 1970, read once
 local function now_ms()
-  now = now or string.sub(clock(), 1, -4)
+  now = now or tonumber(string.sub(clock(), 1, -4))
   return now
 end
 
--- decode returns the report that a field stands for, nil when podlink did not write it.
+-- decode returns what a field stands for: load, given, routing, ttl, heartbeat and state; nothing when podlink did not
+-- write it. It makes no table of them: choosing a pod looks at all, and keeps one.
 local function decode(pod, value)
-  if not string.find(pod, '^%d+$') or not whole(pod, LARGEST_INT32) then return nil end
+  if not string.find(pod, '^%d+$') or not whole(pod, LARGEST_INT32) then return end
   local load, given, routing, ttl, heartbeat, state =
     string.match(value, '^(%d+) (%d+) ([012]) (%-?%d+) (%d+) (.+)$')
-  if not load or not is_text(state) then return nil end
-  if not (whole(load, LARGEST_INT32) and whole(given, LARGEST_COUNTED) and whole(heartbeat, LARGEST)) then return nil end
-  if ttl ~= '-1' and (string.find(ttl, '^[-0]') or not whole(ttl, LARGEST_INT32)) then return nil end
-  return {pod = pod, load = load, given = given, routing = routing, ttl = ttl, heartbeat = heartbeat, state = state}
-end
-
-local function encode(report)
-  return table.concat(
-    {report.load, report.given, report.routing, report.ttl, report.heartbeat, report.state}, ' ')
+  if not load or not is_text(state) then return end
+  if not (whole(load, LARGEST_INT32) and whole(given, LARGEST_COUNTED) and whole(heartbeat, LARGEST)) then return end
+  if ttl ~= '-1' and (string.find(ttl, '^[-0]') or not whole(ttl, LARGEST_INT32)) then return end
+  return load, given, routing, ttl, heartbeat, state
 end
 
 local function corrupt()
   return redis.error_reply('CORRUPT pod')
 end
 
-local function live(report)
-  return report.ttl == '-1' or now_ms() - report.heartbeat <= report.ttl * 1000
+local function live(ttl, heartbeat)
+  return ttl == '-1' or now_ms() - heartbeat <= ttl * 1000
+end
+
+-- report returns the pod's report as a table, nil when podlink did not write it.
+local function report(pod, value)
+  local load, given, routing, ttl, heartbeat, state = decode(pod, value)
+  if not load then return nil end
+  return {pod = pod, load = load, given = given, routing = routing, ttl = ttl, heartbeat = heartbeat, state = state}
 end
 
 -- read returns the pod's report, nil without one; and an error reply when podlink did not write it.
 local function read(pod)
   local value = call('HGET', key, pod)
   if not value then return nil, nil end
-  local report = decode(pod, value)
-  if not report then return nil, corrupt() end
-  return report, nil
+  local found = report(pod, value)
+  if not found then return nil, corrupt() end
+  return found, nil
 end
 
 local function write(report)
-  call('HSET', key, report.pod, encode(report))
+  local value = {report.load, report.given, report.routing, report.ttl, report.heartbeat, report.state}
+  call('HSET', key, report.pod, table.concat(value, ' '))
 end
 
 -- describe is how every script answers a pod; nothing, {}, without one.
 local function describe(report)
   if not report then return {} end
-  return {report.pod, report.state, report.load, report.routing, live(report) and '1' or '0', report.heartbeat,
-    report.ttl}
-end
-
--- all returns every report, and an error reply when podlink did not write one of them; known is false for a service
--- that has never reported.
-local function all()
-  local reports = {}
-  local fields = call('HGETALL', key)
-  for i = 1, #fields, 2 do
-    if fields[i] ~= MARK then
-      local report = decode(fields[i], fields[i + 1])
-      if not report then return nil, nil, corrupt() end
-      reports[#reports + 1] = report
-    end
-  end
-  return reports, #fields > 0, nil
+  return {report.pod, report.state, report.load, report.routing, live(report.ttl, report.heartbeat) and '1' or '0',
+    report.heartbeat, report.ttl}
 end
