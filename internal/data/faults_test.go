@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"podlink/internal/biz"
@@ -20,20 +21,7 @@ import (
 // executions counts how many scripts the server has run.
 func executions(t *testing.T, client *redis.Client) int {
 	t.Helper()
-	info, err := client.Info(context.Background(), "commandstats").Result()
-	require.NoError(t, err)
-	total := 0
-	for _, command := range []string{"evalsha", "eval"} {
-		stats := infoValue(info, "cmdstat_"+command)
-		for stat := range strings.SplitSeq(stats, ",") {
-			if text, ok := strings.CutPrefix(stat, "calls="); ok {
-				calls, err := strconv.Atoi(text)
-				require.NoError(t, err)
-				total += calls
-			}
-		}
-	}
-	return total
+	return redistest.StatsOf(t, client, "eval", "evalsha").Calls
 }
 
 // TestLostReply: a mutation whose reply is lost was executed, exactly once, and its caller is told that nobody knows.
@@ -118,6 +106,30 @@ func TestLostReplyOfRead(t *testing.T) {
 		}
 	}
 	require.Positive(t, proxy.Lost(), "the proxy was at work")
+}
+
+// TestReadIsRepeatedOnce: no read is sent more than twice, alone or in a batch, also when no reply comes at all.
+func TestReadIsRepeatedOnce(t *testing.T) {
+	server := redistest.Start(t)
+	proxy := redistest.NewProxy(t, server.Addr())
+	store := openStore(t, on(proxy.Addr()))
+	require.NoError(t, store.Check(t.Context()))
+	direct, links := server.Client(t), reposOf(store).Links
+	for _, callers := range []int{1, 10} {
+		proxy.LoseEvery(1)
+		before := executions(t, direct)
+		var calling sync.WaitGroup
+		for i := range callers {
+			calling.Go(func() {
+				assert.ErrorIs(t, second(links.GetIfPersist(t.Context(), guest(i))), biz.ErrStoreUnavailable)
+			})
+		}
+		calling.Wait()
+		proxy.LoseEvery(0)
+		sent := executions(t, direct) - before
+		require.GreaterOrEqual(t, sent, callers)
+		require.LessOrEqual(t, sent, 2*callers)
+	}
 }
 
 // TestDriverRepeatsOtherCommands is what the tests above are measured against: sent as any other command, the driver

@@ -3,7 +3,6 @@ package data
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strconv"
 	"sync"
 	"testing"
@@ -212,11 +211,7 @@ func TestConfirmedBatch(t *testing.T) {
 	for i, err := range errs {
 		require.True(t, isUnconfirmed(err), "%d: %v", i, err)
 	}
-	waits := infoValue(server.Client(t).Info(t.Context(), "commandstats").Val(), "cmdstat_wait")
-	var calls int
-	_, err := fmt.Sscanf(waits, "calls=%d,", &calls)
-	require.NoError(t, err)
-	require.Less(t, calls, crowd/4)
+	require.Less(t, redistest.StatsOf(t, server.Client(t), "wait").Calls, crowd/4)
 }
 
 // TestFullQueue: the queue is bounded, and what finds no place in it was not sent.

@@ -236,8 +236,9 @@ func (s *Store) mutate(ctx context.Context, sc *script, key string, fresh func()
 	return cmd, o
 }
 
-// read sends a read of the key to its primary and returns the value. One that fails, maybe with others, is sent once more
-// by the driver, which also follows redirections.
+// read sends a read of the key to its primary and returns the value. The driver sends one that fails once more, alone or
+// with those that it shares a round trip with. In a cluster the primary may be another one since: there the driver's
+// client for the whole cluster looks for it, and follows redirections.
 func (s *Store) read(ctx context.Context, key string, args ...any) (any, error) {
 	node, err := s.primary(ctx, key)
 	if err != nil {
@@ -245,9 +246,10 @@ func (s *Store) read(ctx context.Context, key string, args ...any) (any, error) 
 	}
 	cmd := redis.NewCmd(ctx, args...)
 	o := s.pipelineTo(node, confirmation{}).do(ctx, cmd)
-	if o.err != nil && !o.left && ctx.Err() == nil && (replyError(o.err) == nil || redirection(o.err)) {
+	cluster, ok := s.client.(*cluster)
+	if ok && o.err != nil && !o.left && ctx.Err() == nil && (replyError(o.err) == nil || redirection(o.err)) {
 		cmd = redis.NewCmd(ctx, args...)
-		o.err = s.client.Process(ctx, cmd)
+		o.err = cluster.Process(ctx, cmd)
 	}
 	switch {
 	case errors.Is(o.err, redis.Nil):

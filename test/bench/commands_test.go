@@ -220,7 +220,7 @@ func TestRedisTime(t *testing.T) {
 // redisTime is the time that Redis spends on a call of each rival, in microseconds.
 func (r *rig) redisTime(t *testing.T, callers int, rivals []rival) map[string]float64 {
 	t.Helper()
-	calls, spent := map[string]float64{}, map[string]float64{}
+	calls, spent := map[string]int{}, map[string]time.Duration{}
 	// Those that begin with no links at all come last, after those that want them to stand.
 	rivals = slices.Concat(
 		slices.DeleteFunc(slices.Clone(rivals), func(r rival) bool { return r.fresh != nil }),
@@ -231,12 +231,13 @@ func (r *rig) redisTime(t *testing.T, callers int, rivals []rival) map[string]fl
 		for i := range rivals {
 			require.NoError(t, r.plain.ConfigResetStat(t.Context()).Err())
 			m := rivals[i].run(t, callers, fine().slice)
-			calls[rivals[i].name] += float64(m.calls)
+			calls[rivals[i].name] += m.calls
 			spent[rivals[i].name] += commandTime(t, r.plain)
 		}
 	}
+	perCall := map[string]float64{}
 	for name, n := range calls {
-		spent[name] /= n
+		perCall[name] = float64(spent[name]) / float64(time.Microsecond) / float64(n)
 	}
-	return spent
+	return perCall
 }

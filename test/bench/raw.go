@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -291,25 +290,11 @@ func orNull(err error) error {
 	return err
 }
 
-// commandTime is the time that Redis has spent since the last CONFIG RESETSTAT on calls, in microseconds: on their
-// scripts or, when they had none, on reads. What a script calls counts for the script.
-func commandTime(t *testing.T, client *redis.Client) float64 {
+// commandTime is the time that Redis has spent since the last CONFIG RESETSTAT on calls: on their scripts or, when they had none, on reads. What a script calls counts for the script.
+func commandTime(t *testing.T, client *redis.Client) time.Duration {
 	t.Helper()
-	text, err := client.Info(t.Context(), "commandstats").Result()
-	require.NoError(t, err)
-	spent := map[string]float64{}
-	for line := range strings.Lines(text) {
-		command, statistics, ok := strings.Cut(strings.TrimPrefix(line, "cmdstat_"), ":calls=")
-		if !ok {
-			continue
-		}
-		_, rest, _ := strings.Cut(statistics, "usec=")
-		usec, _, _ := strings.Cut(rest, ",")
-		spent[command], err = strconv.ParseFloat(usec, 64)
-		require.NoError(t, err, line)
+	if scripts := redistest.StatsOf(t, client, "eval", "evalsha"); scripts.Calls > 0 {
+		return scripts.Time
 	}
-	if scripts := spent["eval"] + spent["evalsha"]; scripts > 0 {
-		return scripts
-	}
-	return spent["hget"] + spent["get"]
+	return redistest.StatsOf(t, client, "hget", "get").Time
 }

@@ -3,10 +3,8 @@
 package faults
 
 import (
-	"context"
 	"slices"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -76,30 +74,10 @@ func executions(t *testing.T, clients []*redis.Client) int {
 	t.Helper()
 	total := 0
 	for _, client := range clients {
-		info, err := client.Info(context.Background(), "commandstats").Result()
-		require.NoError(t, err)
-		for line := range strings.Lines(info) {
-			command, stats, _ := strings.Cut(strings.TrimSpace(line), ":")
-			if command == "cmdstat_eval" || command == "cmdstat_evalsha" {
-				total += stat(t, stats, "calls") - stat(t, stats, "failed_calls")
-			}
-		}
+		stats := redistest.StatsOf(t, client, "eval", "evalsha")
+		total += stats.Calls - stats.Failed
 	}
 	return total
-}
-
-// stat reads a number of a line of INFO commandstats: "calls=1,usec=2,failed_calls=0".
-func stat(t *testing.T, stats, name string) int {
-	t.Helper()
-	for text := range strings.SplitSeq(stats, ",") {
-		if value, ok := strings.CutPrefix(text, name+"="); ok {
-			number, err := strconv.Atoi(value)
-			require.NoError(t, err)
-			return number
-		}
-	}
-	require.Failf(t, "no such statistic", "%s in %s", name, stats)
-	return 0
 }
 
 // countExecutions loses replies to mutations, each of which is one script, and returns how many scripts the servers
