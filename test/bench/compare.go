@@ -42,7 +42,7 @@ type pace struct {
 }
 
 // steady is for throughput, fine for what needs few calls: the shorter the slices, the more alike the machine is to all.
-func steady() pace { return pace{slice(), turns()} }
+func steady() pace { return pace{slice() / 4, 4 * turns()} }
 
 func fine() pace { return pace{slice() / 10, 5 * turns()} }
 

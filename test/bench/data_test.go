@@ -99,8 +99,14 @@ func (r *rig) contests() []contest {
 		c := contest{id: ids[act.name], act: act}
 		switch act.name {
 		case "Get":
-			c.rivals = r.readers()
-		case "Set", "Remove", computeStanding:
+			c.rivals = append(r.readers(), rival{name: itselfAlone, call: func(ctx context.Context, n int) error {
+				return stands(r.unshared.links.Get(ctx, linkOf(uid(n))))
+			}})
+		case "Set":
+			c.rivals = append(r.writers(nil), rival{name: itselfAlone, call: func(ctx context.Context, n int) error {
+				return applied(r.unshared.links.Set(ctx, linkOf(uid(n)), biz.PodID(nextPod(n)), biz.Forever, nil))
+			}})
+		case "Remove", computeStanding:
 			c.rivals = r.writers(nil)
 		case "TrySet", "SetIfAbsent":
 			c.rivals = r.writers(r.flush)

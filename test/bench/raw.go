@@ -100,10 +100,16 @@ type layer struct {
 // newLayer opens podlink's data layer as podlink itself does.
 func newLayer(t *testing.T, mode string, addrs ...string) layer {
 	t.Helper()
+	return layerWith(t, func(c *conf.Data_Redis) { c.Mode, c.Addrs = mode, addrs })
+}
+
+func layerWith(t *testing.T, options func(c *conf.Data_Redis)) layer {
+	t.Helper()
 	c, timeout := conf.Default(), durationpb.New(driverTimeout)
 	redis := c.GetData().GetRedis()
-	redis.Mode, redis.Addrs, redis.PoolSize, redis.MinIdleConns = mode, addrs, connectionsEach, 0
+	redis.PoolSize, redis.MinIdleConns = connectionsEach, 0
 	redis.PoolTimeout, redis.DialTimeout, redis.ReadTimeout, redis.WriteTimeout = timeout, timeout, timeout, timeout
+	options(redis)
 	store, closeStore, err := data.NewStore(c.GetData(), log.NewStdLogger(io.Discard))
 	require.NoError(t, err)
 	t.Cleanup(closeStore)
@@ -148,10 +154,11 @@ func second[T any](_ T, err error) error { return err }
 // rig is a Redis, podlink's data layer on it, and the driver alone on it, with the same options.
 type rig struct {
 	layer
-	server *redistest.Server
-	plain  *redis.Client
-	auto   *redis.AutoPipeliner
-	sha    string // of threeCommands
+	unshared layer // podlink's data layer with data.redis.auto_pipeline off
+	server   *redistest.Server
+	plain    *redis.Client
+	auto     *redis.AutoPipeliner
+	sha      string // of threeCommands
 }
 
 func newRig(t *testing.T) *rig {
@@ -167,6 +174,9 @@ func newRig(t *testing.T) *rig {
 		return client
 	}
 	r := &rig{layer: newLayer(t, conf.ModeStandalone, server.Addr()), server: server, plain: client()}
+	r.unshared = layerWith(t, func(c *conf.Data_Redis) {
+		c.Mode, c.Addrs, c.AutoPipeline = conf.ModeStandalone, []string{server.Addr()}, false
+	})
 	var err error
 	// The driver's best: with one batch under way, its default, Redis waits now and then, and more than two do no better.
 	r.auto, err = client().AutoPipelineWithOptions(
@@ -236,6 +246,7 @@ func put(t *testing.T, client redis.UniversalClient, users int, service string) 
 // The names of podlink and its rivals.
 const (
 	itself        = "podlink"
+	itselfAlone   = "podlink, auto_pipeline off"
 	plainGet      = "the predecessors, GET"
 	plainHGet     = "the driver, HGET"
 	autoHGet      = "the driver, auto-pipelined HGET"
