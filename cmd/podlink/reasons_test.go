@@ -137,10 +137,11 @@ func panicking(t *testing.T, redis *redistest.Server) *testApp {
 		}
 		drain, chain := server.NewDrain(c), server.NewChain(server.NewTracerProvider(), metrics, logger)
 		links, states, workloads := service.NewLinkService(nil), service.NewStateService(nil), service.NewWorkloadService(nil)
+		grpcServer, stop := server.NewGRPCServer(c, chain, drain, links, states, workloads)
 		return newApp(c, logger, store, drain,
 			server.NewHTTPServer(c, chain, drain, logger, links, states, workloads),
-			server.NewGRPCServer(c, chain, drain, links, states, workloads),
-			server.NewAdminServer(c, store, drain, metrics, logger)), cleanup, nil
+			grpcServer,
+			server.NewAdminServer(c, store, drain, metrics, logger)), func() { stop(); cleanup() }, nil
 	}, onRedis(redis))
 }
 

@@ -43,10 +43,11 @@ func wireApp(confServer *conf.Server, confData *conf.Data, limits biz.Limits, tt
 	workloadUsecase := biz.NewWorkloadUsecase(workloadRepo, limits)
 	workloadService := service.NewWorkloadService(workloadUsecase)
 	httpServer := server.NewHTTPServer(confServer, chain, drain, logger, linkService, stateService, workloadService)
-	grpcServer := server.NewGRPCServer(confServer, chain, drain, linkService, stateService, workloadService)
+	grpcServer, cleanup2 := server.NewGRPCServer(confServer, chain, drain, linkService, stateService, workloadService)
 	adminServer := server.NewAdminServer(confServer, store, drain, metrics, logger)
 	app := newApp(confServer, logger, store, drain, httpServer, grpcServer, adminServer)
 	return app, func() {
+		cleanup2()
 		cleanup()
 	}, nil
 }

@@ -130,10 +130,10 @@ func BenchmarkHTTPSetLinkedPod(b *testing.B) {
 func BenchmarkGRPCGetLinkedPod(b *testing.B) {
 	b.ReportAllocs()
 	p := newParts(b)
-	srv := NewGRPCServer(p.config, p.chain, p.drain, p.links, service.NewStateService(nil), service.NewWorkloadService(nil))
+	srv, stop := NewGRPCServer(p.config, p.chain, p.drain, p.links, service.NewStateService(nil), service.NewWorkloadService(nil))
 	listener := bufconn.Listen(1 << 16)
 	go func() { _ = srv.Serve(listener) }()
-	b.Cleanup(srv.Server.Stop)
+	b.Cleanup(stop)
 	conn, err := grpc.NewClient("passthrough:///memory", grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
 	require.NoError(b, err)

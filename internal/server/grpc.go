@@ -29,11 +29,11 @@ import (
 // a new goroutine would grow it step by step, which costs a tenth of the call's CPU time.
 const streamWorkers = 128
 
-// NewGRPCServer returns the gRPC listener of the API.
+// NewGRPCServer returns the gRPC listener of the API. The function ends its workers, also of one that was never started.
 func NewGRPCServer(
 	c *conf.Server, chain Chain, drain *Drain,
 	links *service.LinkService, states *service.StateService, workloads *service.WorkloadService,
-) *kgrpc.Server {
+) (*kgrpc.Server, func()) {
 	srv := kgrpc.NewServer(
 		kgrpc.Address(c.GetGrpc().GetAddr()),
 		kgrpc.Timeout(c.GetGrpc().GetTimeout().AsDuration()),
@@ -59,7 +59,7 @@ func NewGRPCServer(
 	v1.RegisterLinkServiceServer(api, links)
 	v1.RegisterStateServiceServer(api, states)
 	v1.RegisterWorkloadServiceServer(api, workloads)
-	return srv
+	return srv, srv.Server.Stop
 }
 
 // codec is the only one, also for a content subtype such as grpc+json, for which Kratos registers a codec that drops

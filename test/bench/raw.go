@@ -164,27 +164,37 @@ type rig struct {
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	server := redistest.Start(t)
-	client := func() *redis.Client {
-		client := redis.NewClient(&redis.Options{
-			Addr: server.Addr(), PoolSize: connectionsEach, PoolTimeout: driverTimeout, DialTimeout: driverTimeout,
-			ReadTimeout: driverTimeout, WriteTimeout: driverTimeout, ContextTimeoutEnabled: true, DisableIdentity: true,
-			MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
-		})
-		t.Cleanup(func() { _ = client.Close() })
-		return client
-	}
-	r := &rig{layer: newLayer(t, conf.ModeStandalone, server.Addr()), server: server, plain: client()}
+	r := &rig{layer: newLayer(t, conf.ModeStandalone, server.Addr()), server: server, plain: driver(t, server)}
 	r.unshared = layerWith(t, func(c *conf.Data_Redis) {
 		c.Mode, c.Addrs, c.AutoPipeline = conf.ModeStandalone, []string{server.Addr()}, false
 	})
+	r.auto = autoPipelined(t, driver(t, server))
 	var err error
-	// The driver's best: with one batch under way, its default, Redis waits now and then, and more than two do no better.
-	r.auto, err = client().AutoPipelineWithOptions(
-		&redis.AutoPipelineOptions{MaxBatchSize: 300, MaxConcurrentBatches: 2, Unordered: true})
-	require.NoError(t, err)
 	r.sha, err = r.plain.ScriptLoad(t.Context(), threeCommands).Result()
 	require.NoError(t, err)
 	return r
+}
+
+// driver is the driver alone on a server, with podlink's options.
+func driver(t *testing.T, server *redistest.Server) *redis.Client {
+	t.Helper()
+	client := redis.NewClient(&redis.Options{
+		Addr: server.Addr(), PoolSize: connectionsEach, PoolTimeout: driverTimeout, DialTimeout: driverTimeout,
+		ReadTimeout: driverTimeout, WriteTimeout: driverTimeout, ContextTimeoutEnabled: true, DisableIdentity: true,
+		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+	})
+	t.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+// autoPipelined is the driver's best: with one batch under way, its default, Redis waits now and then, and more than two
+// do no better.
+func autoPipelined(t *testing.T, client *redis.Client) *redis.AutoPipeliner {
+	t.Helper()
+	auto, err := client.AutoPipelineWithOptions(
+		&redis.AutoPipelineOptions{MaxBatchSize: 300, MaxConcurrentBatches: 2, Unordered: true})
+	require.NoError(t, err)
+	return auto
 }
 
 // flush removes all keys.
