@@ -18,10 +18,11 @@ import (
 
 // shape is a way to store the links of users.
 type shape struct {
-	name  string
-	links int // of each user
-	put   func(pipe redis.Pipeliner, uid string, pod int32)
-	ttl   biz.TTL // of what podlink is to read back; Gone: it is not podlink's
+	name      string
+	namespace string
+	links     int // of each user
+	put       func(pipe redis.Pipeliner, uid string, pod int32)
+	ttl       biz.TTL // of what podlink is to read back; Gone: it is not podlink's
 }
 
 // shapes are those whose memory is compared.
@@ -30,18 +31,21 @@ func shapes(t *testing.T) []shape {
 	ctx := t.Context()
 	expiry := time.Now().Add(24 * time.Hour).Truncate(time.Second)
 	temporary := epoch + " " + strconv.FormatInt(expiry.UnixMilli(), 10)
+	persistent := func(name, namespace string) shape {
+		return shape{name, namespace, 1, func(pipe redis.Pipeliner, uid string, pod int32) {
+			pipe.HSet(ctx, keyIn(namespace, uid), service, value(pod))
+		}, biz.Forever}
+	}
 	return []shape{
-		{"persistent", 1, func(pipe redis.Pipeliner, uid string, pod int32) {
-			pipe.HSet(ctx, podlinkKey(uid), service, value(pod))
-		}, biz.Forever},
-		{"persistent, 4 services", 4, func(pipe redis.Pipeliner, uid string, pod int32) {
+		persistent("persistent", namespace), persistent("persistent, namespace of 2 letters", "eu"),
+		{"persistent, 4 services", namespace, 4, func(pipe redis.Pipeliner, uid string, pod int32) {
 			pipe.HSet(ctx, podlinkKey(uid), service, value(pod), "chat", value(pod), "team", value(pod), "shop", value(pod))
 		}, biz.Forever},
-		{"temporary", 1, func(pipe redis.Pipeliner, uid string, pod int32) {
+		{"temporary", namespace, 1, func(pipe redis.Pipeliner, uid string, pod int32) {
 			pipe.HSet(ctx, podlinkKey(uid), service, strconv.Itoa(int(pod))+" "+temporary)
 			pipe.PExpireAt(ctx, podlinkKey(uid), expiry.Add(time.Second))
 		}, 24 * 60 * 60},
-		{"the predecessors' persistent", 1, func(pipe redis.Pipeliner, uid string, pod int32) {
+		{"the predecessors' persistent", namespace, 1, func(pipe redis.Pipeliner, uid string, pod int32) {
 			keys := predecessorKeys(uid, service)
 			pipe.Set(ctx, keys[0], pod, 0)
 			pipe.HSet(ctx, keys[1], service, pod)
@@ -63,7 +67,7 @@ func TestMemory(t *testing.T) {
 	counts, typical := linkCounts()
 	table := &Table{
 		ID: "memory-per-link", Title: fmt.Sprintf("Memory per link, of %d links", typical),
-		Note:    "Uids of 12 bytes, the names of the services of 4.",
+		Note:    "Uids of 12 bytes, the names of the services of 4, of the namespace of 5 unless said.",
 		Columns: []string{"per link, B", "per uid, B"},
 	}
 	chart := &Chart{
@@ -115,7 +119,7 @@ func (s shape) readBack(t *testing.T, addr string, users int) {
 	}
 	links := newLayer(t, conf.ModeStandalone, addr).links
 	for _, n := range []int{0, users / 2, users - 1} {
-		all, err := links.List(t.Context(), namespace, user(n))
+		all, err := links.List(t.Context(), s.namespace, user(n))
 		require.NoError(t, err)
 		require.Len(t, all, s.links)
 		for _, link := range all {

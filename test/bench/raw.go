@@ -76,7 +76,9 @@ return linkedPod`
 func user(n int) string { return "user-" + strconv.Itoa(10_000_000 + n)[1:] }
 
 // The keys of a user's links: podlink's, that of the driver's script, and the predecessors' two.
-func podlinkKey(uid string) string { return "podlink:link:" + namespace + ":" + uid }
+func podlinkKey(uid string) string { return keyIn(namespace, uid) }
+
+func keyIn(namespace, uid string) string { return "podlink:link:" + namespace + ":" + uid }
 
 func driverKey(uid string) string { return "default:link:" + namespace + ":" + uid }
 
