@@ -3,9 +3,11 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -54,7 +56,9 @@ func startApp(t testing.TB, change ...func(*conf.Bootstrap)) *testApp {
 
 // startWired is startApp for a podlink that is assembled by another function.
 func startWired(
-	t testing.TB, wire func(*conf.Server, *conf.Data, biz.Limits, biz.TTL, log.Logger) (*kratos.App, func(), error),
+	t testing.TB, wire func(
+		*conf.Server, *conf.Data, *conf.Log, biz.Limits, biz.TTL, *logging.Level, log.Logger,
+	) (*kratos.App, func(), error),
 	change ...func(*conf.Bootstrap),
 ) *testApp {
 	t.Helper()
@@ -64,17 +68,19 @@ func startWired(
 	config.Server.Admin.Addr = "127.0.0.1:0"
 	config.Server.Stop.Drain.Reset()
 	config.Log.Level = "debug"
+	config.Log.RepeatInterval.Reset()
 	for _, f := range change {
 		f(config)
 	}
 	require.NoError(t, config.Validate())
 
 	a := &testApp{log: new(logwatch.Log)}
-	logger := log.With(logging.New(config.Log, a.log), "trace_id", tracing.TraceID())
+	level := logging.NewLevel(config.Log.Level)
+	logger := log.With(logging.New(config.Log, level, a.log), "trace_id", tracing.TraceID())
 	log.SetLogger(logger) // Kratos' servers write their addresses to the global one.
 	limits := biz.Limits{MaxBatch: int(config.Limits.MaxBatch)}
 	podTTL := biz.TTL(config.State.PodTtl.Seconds)
-	app, cleanup, err := wire(config.Server, config.Data, limits, podTTL, logger)
+	app, cleanup, err := wire(config.Server, config.Data, config.Log, limits, podTTL, level, logger)
 	require.NoError(t, err)
 	ended := make(chan error, 1)
 	go func() { ended <- app.Run() }()
@@ -120,4 +126,32 @@ func (a *testApp) do(t testing.TB, method, path, body string) (int, string) {
 	text, err := io.ReadAll(response.Body)
 	require.NoError(t, err)
 	return response.StatusCode, string(text)
+}
+
+// TestOutageInTheLog: a store that is down shows at once, fills no disk, and every failure is counted in exactly one line.
+func TestOutageInTheLog(t *testing.T) {
+	const calls = 200
+	redis := redistest.Start(t)
+	a := startApp(t, onRedis(redis), func(c *conf.Bootstrap) { c.Log.RepeatInterval = conf.Default().Log.RepeatInterval })
+	redis.Kill()
+	for range calls {
+		code, _ := a.do(t, http.MethodGet, "/v1/namespaces/ns/links/u1/services/svc", "")
+		require.Equal(t, http.StatusServiceUnavailable, code)
+	}
+	require.Contains(t, a.log.String(), "request failed")
+	require.NoError(t, a.stop(), "the rest is written at the stop")
+	lines, counted := 0, 0
+	for text := range strings.Lines(a.log.String()) {
+		line := struct {
+			Msg   string
+			Count int
+		}{Count: 1}
+		require.NoError(t, json.Unmarshal([]byte(text), &line))
+		if line.Msg == "request failed" {
+			lines++
+			counted += line.Count
+		}
+	}
+	require.Equal(t, calls, counted)
+	require.Less(t, lines, calls/4)
 }

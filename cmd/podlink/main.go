@@ -56,9 +56,10 @@ func run(args []string) int {
 		fmt.Fprintf(os.Stderr, "podlink: %v\n", err)
 		return 2
 	}
-	logger := log.With(logging.New(config.GetLog(), os.Stderr), "trace_id", tracing.TraceID())
+	level := logging.NewLevel(config.GetLog().GetLevel())
+	logger := log.With(logging.New(config.GetLog(), level, os.Stderr), "trace_id", tracing.TraceID())
 	log.SetLogger(logger)
-	if err := serve(config, logger); err != nil {
+	if err := serve(config, level, logger); err != nil {
 		log.Errorf("podlink stops: %v", err)
 		return 1
 	}
@@ -70,10 +71,10 @@ func run(args []string) int {
 // nothing. That costs a tenth of a call's CPU time (docs/performance.md).
 const ballastBytes = 16 << 20
 
-func serve(config *conf.Bootstrap, logger log.Logger) error {
+func serve(config *conf.Bootstrap, level *logging.Level, logger log.Logger) error {
 	limits := biz.Limits{MaxBatch: int(config.GetLimits().GetMaxBatch())}
 	podTTL := biz.TTL(config.GetState().GetPodTtl().GetSeconds())
-	app, cleanup, err := wireApp(config.GetServer(), config.GetData(), limits, podTTL, logger)
+	app, cleanup, err := wireApp(config.GetServer(), config.GetData(), config.GetLog(), limits, podTTL, level, logger)
 	if err != nil {
 		return err
 	}

@@ -125,7 +125,7 @@ func withoutReplicas(t *testing.T, redis *redistest.Server) *testApp {
 // panicking starts a podlink whose services have no use-cases behind them: every valid call is a panic.
 func panicking(t *testing.T, redis *redistest.Server) *testApp {
 	return startWired(t, func(
-		c *conf.Server, d *conf.Data, _ biz.Limits, _ biz.TTL, logger log.Logger,
+		c *conf.Server, d *conf.Data, l *conf.Log, _ biz.Limits, _ biz.TTL, level *logging.Level, logger log.Logger,
 	) (*kratos.App, func(), error) {
 		store, cleanup, err := data.NewStore(d, logger)
 		if err != nil {
@@ -135,13 +135,14 @@ func panicking(t *testing.T, redis *redistest.Server) *testApp {
 		if err != nil {
 			return nil, nil, err
 		}
-		drain, chain := server.NewDrain(c), server.NewChain(server.NewTracerProvider(), metrics, logger)
+		drain := server.NewDrain(c)
+		chain, closeChain := server.NewChain(l, server.NewTracerProvider(), metrics, logger)
 		links, states, workloads := service.NewLinkService(nil), service.NewStateService(nil), service.NewWorkloadService(nil)
 		grpcServer, stop := server.NewGRPCServer(c, chain, drain, links, states, workloads)
 		return newApp(c, logger, store, drain,
 			server.NewHTTPServer(c, chain, drain, logger, links, states, workloads),
 			grpcServer,
-			server.NewAdminServer(c, store, drain, metrics, logger)), func() { stop(); cleanup() }, nil
+			server.NewAdminServer(c, store, drain, metrics, level, logger)), func() { stop(); closeChain(); cleanup() }, nil
 	}, onRedis(redis))
 }
 
@@ -412,8 +413,9 @@ func TestChain(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			lines := new(logwatch.Log)
-			logger := logging.New(&conf.Log{Level: "debug", Format: "json"}, lines)
-			chain := server.NewChain(server.NewTracerProvider(), metrics, logger)
+			logger := logging.New(&conf.Log{Format: "json"}, logging.NewLevel("debug"), lines)
+			chain, closeChain := server.NewChain(&conf.Log{}, server.NewTracerProvider(), metrics, logger)
+			t.Cleanup(closeChain)
 			_, err := middleware.Chain(chain...)(row.handle)(t.Context(), nil)
 			got := kerrors.FromError(err)
 			require.Equal(t, row.reason.String(), got.Reason)

@@ -10,12 +10,15 @@ import (
 	"podlink/internal/biz"
 	"podlink/internal/conf"
 	"podlink/internal/data"
+	"podlink/internal/logging"
 	"podlink/internal/server"
 	"podlink/internal/service"
 )
 
 // wireApp assembles server -> service -> biz -> data.
-func wireApp(*conf.Server, *conf.Data, biz.Limits, biz.TTL, log.Logger) (*kratos.App, func(), error) {
+func wireApp(
+	*conf.Server, *conf.Data, *conf.Log, biz.Limits, biz.TTL, *logging.Level, log.Logger,
+) (*kratos.App, func(), error) {
 	panic(wire.Build(
 		server.ProviderSet, service.ProviderSet, biz.ProviderSet, data.ProviderSet,
 		wire.Bind(new(server.Checker), new(*data.Store)),

@@ -12,6 +12,7 @@ import (
 	"podlink/internal/biz"
 	"podlink/internal/conf"
 	"podlink/internal/data"
+	"podlink/internal/logging"
 	"podlink/internal/server"
 	"podlink/internal/service"
 )
@@ -19,7 +20,7 @@ import (
 // Injectors from wire.go:
 
 // wireApp assembles server -> service -> biz -> data.
-func wireApp(confServer *conf.Server, confData *conf.Data, limits biz.Limits, ttl biz.TTL, logger log.Logger) (*kratos.App, func(), error) {
+func wireApp(confServer *conf.Server, confData *conf.Data, confLog *conf.Log, limits biz.Limits, ttl biz.TTL, level *logging.Level, logger log.Logger) (*kratos.App, func(), error) {
 	store, cleanup, err := data.NewStore(confData, logger)
 	if err != nil {
 		return nil, nil, err
@@ -31,7 +32,7 @@ func wireApp(confServer *conf.Server, confData *conf.Data, limits biz.Limits, tt
 		cleanup()
 		return nil, nil, err
 	}
-	chain := server.NewChain(tracerProvider, metrics, logger)
+	chain, cleanup2 := server.NewChain(confLog, tracerProvider, metrics, logger)
 	linkRepo := data.NewLinkRepo(store)
 	stateRepo := data.NewStateRepo(store)
 	podViews := biz.NewPodViews(stateRepo)
@@ -43,10 +44,11 @@ func wireApp(confServer *conf.Server, confData *conf.Data, limits biz.Limits, tt
 	workloadUsecase := biz.NewWorkloadUsecase(workloadRepo, limits)
 	workloadService := service.NewWorkloadService(workloadUsecase)
 	httpServer := server.NewHTTPServer(confServer, chain, drain, logger, linkService, stateService, workloadService)
-	grpcServer, cleanup2 := server.NewGRPCServer(confServer, chain, drain, linkService, stateService, workloadService)
-	adminServer := server.NewAdminServer(confServer, store, drain, metrics, logger)
+	grpcServer, cleanup3 := server.NewGRPCServer(confServer, chain, drain, linkService, stateService, workloadService)
+	adminServer := server.NewAdminServer(confServer, store, drain, metrics, level, logger)
 	app := newApp(confServer, logger, store, drain, httpServer, grpcServer, adminServer)
 	return app, func() {
+		cleanup3()
 		cleanup2()
 		cleanup()
 	}, nil

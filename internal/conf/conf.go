@@ -48,7 +48,10 @@ func Default() *Bootstrap {
 		}},
 		State:  &State{PodTtl: durationpb.New(30 * time.Second)},
 		Limits: &Limits{MaxBatch: 1000},
-		Log:    &Log{Level: "info", Format: "json"},
+		Log: &Log{
+			Level: "info", Format: "json",
+			SlowRequest: durationpb.New(500 * time.Millisecond), RepeatInterval: durationpb.New(time.Second),
+		},
 	}
 }
 
@@ -100,6 +103,8 @@ func (b *Bootstrap) Validate() error {
 	v.between("limits.max_batch", b.GetLimits().GetMaxBatch(), 1, 100_000)
 	v.oneOf("log.level", b.GetLog().GetLevel(), "debug", "info", "warn", "error")
 	v.oneOf("log.format", b.GetLog().GetFormat(), "json", "console")
+	v.duration("log.slow_request", b.GetLog().GetSlowRequest().AsDuration(), 0, time.Minute)
+	v.duration("log.repeat_interval", b.GetLog().GetRepeatInterval().AsDuration(), 0, time.Minute)
 	return v.err()
 }
 

@@ -301,11 +301,13 @@ func (x *Limits) GetMaxBatch() int32 {
 }
 
 type Log struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Level         string                 `protobuf:"bytes,1,opt,name=level,proto3" json:"level,omitempty"`
-	Format        string                 `protobuf:"bytes,2,opt,name=format,proto3" json:"format,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Level          string                 `protobuf:"bytes,1,opt,name=level,proto3" json:"level,omitempty"`
+	Format         string                 `protobuf:"bytes,2,opt,name=format,proto3" json:"format,omitempty"`
+	SlowRequest    *durationpb.Duration   `protobuf:"bytes,3,opt,name=slow_request,json=slowRequest,proto3" json:"slow_request,omitempty"`
+	RepeatInterval *durationpb.Duration   `protobuf:"bytes,4,opt,name=repeat_interval,json=repeatInterval,proto3" json:"repeat_interval,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Log) Reset() {
@@ -350,6 +352,20 @@ func (x *Log) GetFormat() string {
 		return x.Format
 	}
 	return ""
+}
+
+func (x *Log) GetSlowRequest() *durationpb.Duration {
+	if x != nil {
+		return x.SlowRequest
+	}
+	return nil
+}
+
+func (x *Log) GetRepeatInterval() *durationpb.Duration {
+	if x != nil {
+		return x.RepeatInterval
+	}
+	return nil
 }
 
 type Server_HTTP struct {
@@ -896,10 +912,12 @@ const file_conf_proto_rawDesc = "" +
 	"\x05State\x122\n" +
 	"\apod_ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x06podTtl\"%\n" +
 	"\x06Limits\x12\x1b\n" +
-	"\tmax_batch\x18\x01 \x01(\x05R\bmaxBatch\"3\n" +
+	"\tmax_batch\x18\x01 \x01(\x05R\bmaxBatch\"\xb5\x01\n" +
 	"\x03Log\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\tR\x05level\x12\x16\n" +
-	"\x06format\x18\x02 \x01(\tR\x06formatB\x1cZ\x1apodlink/internal/conf;confb\x06proto3"
+	"\x06format\x18\x02 \x01(\tR\x06format\x12<\n" +
+	"\fslow_request\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\vslowRequest\x12B\n" +
+	"\x0frepeat_interval\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x0erepeatIntervalB\x1cZ\x1apodlink/internal/conf;confb\x06proto3"
 
 var (
 	file_conf_proto_rawDescOnce sync.Once
@@ -941,21 +959,23 @@ var file_conf_proto_depIdxs = []int32{
 	9,  // 8: podlink.conf.Server.stop:type_name -> podlink.conf.Server.Stop
 	10, // 9: podlink.conf.Data.redis:type_name -> podlink.conf.Data.Redis
 	12, // 10: podlink.conf.State.pod_ttl:type_name -> google.protobuf.Duration
-	12, // 11: podlink.conf.Server.HTTP.timeout:type_name -> google.protobuf.Duration
-	12, // 12: podlink.conf.Server.GRPC.timeout:type_name -> google.protobuf.Duration
-	12, // 13: podlink.conf.Server.Stop.drain:type_name -> google.protobuf.Duration
-	12, // 14: podlink.conf.Server.Stop.timeout:type_name -> google.protobuf.Duration
-	12, // 15: podlink.conf.Data.Redis.pool_timeout:type_name -> google.protobuf.Duration
-	12, // 16: podlink.conf.Data.Redis.dial_timeout:type_name -> google.protobuf.Duration
-	12, // 17: podlink.conf.Data.Redis.read_timeout:type_name -> google.protobuf.Duration
-	12, // 18: podlink.conf.Data.Redis.write_timeout:type_name -> google.protobuf.Duration
-	11, // 19: podlink.conf.Data.Redis.tls:type_name -> podlink.conf.Data.TLS
-	12, // 20: podlink.conf.Data.Redis.wait_timeout:type_name -> google.protobuf.Duration
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	12, // 11: podlink.conf.Log.slow_request:type_name -> google.protobuf.Duration
+	12, // 12: podlink.conf.Log.repeat_interval:type_name -> google.protobuf.Duration
+	12, // 13: podlink.conf.Server.HTTP.timeout:type_name -> google.protobuf.Duration
+	12, // 14: podlink.conf.Server.GRPC.timeout:type_name -> google.protobuf.Duration
+	12, // 15: podlink.conf.Server.Stop.drain:type_name -> google.protobuf.Duration
+	12, // 16: podlink.conf.Server.Stop.timeout:type_name -> google.protobuf.Duration
+	12, // 17: podlink.conf.Data.Redis.pool_timeout:type_name -> google.protobuf.Duration
+	12, // 18: podlink.conf.Data.Redis.dial_timeout:type_name -> google.protobuf.Duration
+	12, // 19: podlink.conf.Data.Redis.read_timeout:type_name -> google.protobuf.Duration
+	12, // 20: podlink.conf.Data.Redis.write_timeout:type_name -> google.protobuf.Duration
+	11, // 21: podlink.conf.Data.Redis.tls:type_name -> podlink.conf.Data.TLS
+	12, // 22: podlink.conf.Data.Redis.wait_timeout:type_name -> google.protobuf.Duration
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_conf_proto_init() }

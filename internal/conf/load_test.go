@@ -102,6 +102,7 @@ func TestEnvironmentOverridesEveryKey(t *testing.T) {
 		"data.redis.tls.enabled": "true", "data.redis.tls.ca_file": "ca", "data.redis.tls.cert_file": "cert",
 		"data.redis.tls.key_file": "key", "data.redis.tls.server_name": "redis",
 		"state.pod_ttl": "9s", "limits.max_batch": "10", "log.level": "error", "log.format": "console",
+		"log.slow_request": "20ms", "log.repeat_interval": "30s",
 	}
 	paths := keys(Default().ProtoReflect(), "")
 	require.Len(t, values, len(paths), "a key has no row here: %v", paths)
@@ -202,6 +203,8 @@ func TestContradictions(t *testing.T) {
 		"no batch":                    {"limits: {max_batch: 0}", "limits.max_batch must be from 1"},
 		"unknown level":               {"log: {level: loud}", "log.level must be one of debug, info, warn, error"},
 		"unknown format":              {"log: {format: xml}", "log.format must be one of json, console"},
+		"slow below nothing":          {"log: {slow_request: -1s}", "log.slow_request must be from 0s to 1m0s"},
+		"repeats of an hour":          {"log: {repeat_interval: 1h}", "log.repeat_interval must be from 0s to 1m0s"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := load(t, row.text, nil)

@@ -12,9 +12,9 @@ import (
 	"podlink/internal/conf"
 )
 
-// New returns a Kratos logger that writes lines from the configured level on, as JSON or as text for a console.
-func New(c *conf.Log, w io.Writer) log.Logger {
-	options := &slog.HandlerOptions{Level: slogLevel(log.ParseLevel(c.GetLevel()))}
+// New returns a Kratos logger that writes lines from the level on, as JSON or as text for a console.
+func New(c *conf.Log, level *Level, w io.Writer) log.Logger {
+	options := &slog.HandlerOptions{Level: &level.at}
 	var handler slog.Handler = slog.NewJSONHandler(w, options)
 	if c.GetFormat() == "console" {
 		handler = slog.NewTextHandler(w, options)

@@ -12,6 +12,7 @@ import (
 	"github.com/go-kratos/kratos/v2/log"
 
 	"podlink/internal/conf"
+	"podlink/internal/logging"
 )
 
 // readyTimeout bounds the check behind /readyz.
@@ -22,13 +23,14 @@ type Checker interface {
 	Check(ctx context.Context) error
 }
 
-// AdminServer is the listener for the platform and for operators: /healthz, /readyz, /metrics, and /debug/pprof/ where
-// it is asked for. It is a Kratos transport.Server.
+// AdminServer is the listener for the platform and for operators: /healthz, /readyz, /metrics, /loglevel, and
+// /debug/pprof/ where it is asked for. It is a Kratos transport.Server.
 type AdminServer struct {
 	server *http.Server
 	addr   string
 	drain  *Drain
 	store  Checker
+	level  *logging.Level
 	log    *log.Helper
 
 	mu       sync.Mutex
@@ -36,12 +38,16 @@ type AdminServer struct {
 }
 
 // NewAdminServer returns the admin listener.
-func NewAdminServer(c *conf.Server, store Checker, drain *Drain, metrics *Metrics, logger log.Logger) *AdminServer {
-	s := &AdminServer{addr: c.GetAdmin().GetAddr(), drain: drain, store: store, log: log.NewHelper(logger)}
+func NewAdminServer(
+	c *conf.Server, store Checker, drain *Drain, metrics *Metrics, level *logging.Level, logger log.Logger,
+) *AdminServer {
+	s := &AdminServer{addr: c.GetAdmin().GetAddr(), drain: drain, store: store, level: level, log: log.NewHelper(logger)}
 	routes := http.NewServeMux()
 	routes.HandleFunc("GET /healthz", s.health)
 	routes.HandleFunc("GET /readyz", s.ready)
 	routes.Handle("GET /metrics", metrics.handler())
+	routes.HandleFunc("GET /loglevel", s.showLevel)
+	routes.HandleFunc("PUT /loglevel", s.setLevel)
 	if c.GetAdmin().GetPprof() {
 		s.log.Warn("server.admin.pprof is on: whoever reaches the admin listener can read profiles, and with them parts of " +
 			"podlink's memory; each costs time while it is taken, and podlink keeps count of locks and waits")

@@ -38,7 +38,7 @@ func serveAdmin(t *testing.T, p parts) *httptest.Server {
 	metrics, err := NewMetrics()
 	require.NoError(t, err)
 	server := httptest.NewUnstartedServer(nil)
-	server.Config = NewAdminServer(p.config, always{}, p.drain, metrics, p.logger).server
+	server.Config = NewAdminServer(p.config, always{}, p.drain, metrics, p.level, p.logger).server
 	server.Config.WriteTimeout = 500 * time.Millisecond
 	server.Start()
 	t.Cleanup(server.Close)
@@ -60,7 +60,7 @@ func TestProfilesAreOffByDefault(t *testing.T) {
 func TestProfiles(t *testing.T) {
 	p, lines := newParts(t), new(logwatch.Log)
 	p.config.Admin.Pprof = true
-	p.logger = logging.New(&conf.Log{Level: "warn", Format: "json"}, lines)
+	p.logger = logging.New(&conf.Log{Format: "json"}, p.level, lines)
 	admin, api := serveAdmin(t, p), httptest.NewServer(p.http())
 	t.Cleanup(api.Close)
 	require.Contains(t, lines.String(), "server.admin.pprof is on")

@@ -29,6 +29,7 @@ import (
 	v1 "podlink/api/podlink/v1"
 	"podlink/internal/biz"
 	"podlink/internal/conf"
+	"podlink/internal/logging"
 	"podlink/internal/service"
 )
 
@@ -45,6 +46,7 @@ func (memory) Set(_ context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL
 
 // parts are what the listeners are made of.
 type parts struct {
+	level  *logging.Level
 	config *conf.Server
 	chain  Chain
 	drain  *Drain
@@ -57,11 +59,14 @@ func newParts(tb testing.TB) parts {
 	metrics, err := NewMetrics()
 	require.NoError(tb, err)
 	config, logger := conf.Default().Server, log.NewStdLogger(io.Discard)
+	chain, closeChain := NewChain(conf.Default().Log, NewTracerProvider(), metrics, logger)
+	tb.Cleanup(closeChain)
 	return parts{
 		config: config,
-		chain:  NewChain(NewTracerProvider(), metrics, logger),
+		chain:  chain,
 		drain:  NewDrain(config),
 		logger: logger,
+		level:  logging.NewLevel("warn"),
 		links:  service.NewLinkService(biz.NewLinkUsecase(memory{}, biz.NewPodViews(nil), biz.Limits{MaxBatch: 1000})),
 	}
 }

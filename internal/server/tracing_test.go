@@ -17,6 +17,7 @@ import (
 
 	v1 "podlink/api/podlink/v1"
 	"podlink/internal/biz"
+	"podlink/internal/conf"
 )
 
 const (
@@ -30,7 +31,9 @@ func record(t *testing.T) (parts, *tracetest.SpanRecorder) {
 	p, spans := newParts(t), tracetest.NewSpanRecorder()
 	metrics, err := NewMetrics()
 	require.NoError(t, err)
-	p.chain = NewChain(sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)), metrics, p.logger)
+	var closeChain func()
+	p.chain, closeChain = NewChain(conf.Default().Log, sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)), metrics, p.logger)
+	t.Cleanup(closeChain)
 	return p, spans
 }
 

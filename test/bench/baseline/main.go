@@ -39,21 +39,23 @@ func run(path string) error {
 	if err != nil {
 		return err
 	}
-	logger := log.With(logging.New(config.GetLog(), os.Stderr), "trace_id", tracing.TraceID())
+	level := logging.NewLevel(config.GetLog().GetLevel())
+	logger := log.With(logging.New(config.GetLog(), level, os.Stderr), "trace_id", tracing.TraceID())
 	log.SetLogger(logger)
 	metrics, err := server.NewMetrics()
 	if err != nil {
 		return err
 	}
 	api, settings := &links{pods: storeOf(config.GetData().GetRedis())}, config.GetServer()
-	chain := server.NewChain(server.NewTracerProvider(), metrics, logger)
+	chain, closeChain := server.NewChain(config.GetLog(), server.NewTracerProvider(), metrics, logger)
+	defer closeChain()
 	http := khttp.NewServer(khttp.Address(settings.GetHttp().GetAddr()),
 		khttp.Timeout(settings.GetHttp().GetTimeout().AsDuration()), khttp.Middleware(chain...))
 	v1.RegisterLinkServiceHTTPServer(http, api)
 	grpc := kgrpc.NewServer(kgrpc.Address(settings.GetGrpc().GetAddr()),
 		kgrpc.Timeout(settings.GetGrpc().GetTimeout().AsDuration()), kgrpc.Middleware(chain...))
 	v1.RegisterLinkServiceServer(grpc, api)
-	admin := server.NewAdminServer(settings, ready{}, server.NewDrain(settings), metrics, logger)
+	admin := server.NewAdminServer(settings, ready{}, server.NewDrain(settings), metrics, level, logger)
 	return kratos.New(kratos.Logger(logger), kratos.Server(http, grpc, admin)).Run()
 }
 

@@ -1,0 +1,123 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	kerrors "github.com/go-kratos/kratos/v2/errors"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"podlink/internal/conf"
+	"podlink/internal/logging"
+	"podlink/test/logwatch"
+)
+
+// answer is what a request gets, and how long that takes.
+type answer struct {
+	err  error
+	took time.Duration
+}
+
+var (
+	errStoreDown = kerrors.New(503, "STORE_UNAVAILABLE", "not now").WithCause(errors.New("connection refused"))
+	errStoreFull = kerrors.New(507, "STORE_FULL", "full").WithCause(errors.New("OOM"))
+	errNotValid  = kerrors.New(400, "INVALID_ARGUMENT", "uid is required")
+)
+
+// TestRequestLog: which lines requests leave, one after the other.
+func TestRequestLog(t *testing.T) {
+	const ms = time.Millisecond
+	for name, row := range map[string]struct {
+		config  *conf.Log
+		answers []answer
+		want    []string // level, message, reason, cause and count of each line
+	}{
+		"success": {
+			conf.Default().Log, []answer{{nil, 499 * ms}}, nil,
+		},
+		"slow": {
+			conf.Default().Log, []answer{{nil, 500 * ms}}, []string{"WARN slow request"},
+		},
+		"slow, but nobody asks": {
+			&conf.Log{}, []answer{{nil, 10_000 * ms}}, nil,
+		},
+		"a lower limit": {
+			&conf.Log{SlowRequest: durationpb.New(ms)}, []answer{{nil, 2 * ms}}, []string{"WARN slow request"},
+		},
+		"slow again and again": {
+			&conf.Log{SlowRequest: durationpb.New(300 * ms), RepeatInterval: durationpb.New(time.Second)},
+			[]answer{{nil, 300 * ms}, {nil, 300 * ms}, {nil, 300 * ms}, {nil, 300 * ms}},
+			[]string{"WARN slow request", "WARN slow request 3"},
+		},
+		"failure": {
+			conf.Default().Log, []answer{{errStoreDown, ms}},
+			[]string{"ERROR request failed STORE_UNAVAILABLE connection refused"},
+		},
+		"slow failure": {
+			conf.Default().Log, []answer{{errStoreDown, 900 * ms}},
+			[]string{"ERROR request failed STORE_UNAVAILABLE connection refused"},
+		},
+		"the same failure again and again": {
+			conf.Default().Log, []answer{{errStoreDown, ms}, {errStoreDown, ms}, {errStoreDown, ms}},
+			[]string{
+				"ERROR request failed STORE_UNAVAILABLE connection refused",
+				"ERROR request failed STORE_UNAVAILABLE connection refused 2",
+			},
+		},
+		"another reason": {
+			conf.Default().Log, []answer{{errStoreDown, ms}, {errStoreFull, ms}},
+			[]string{"ERROR request failed STORE_UNAVAILABLE connection refused", "ERROR request failed STORE_FULL OOM"},
+		},
+		"a line each": {
+			&conf.Log{}, []answer{{errStoreDown, ms}, {errStoreDown, ms}},
+			[]string{
+				"ERROR request failed STORE_UNAVAILABLE connection refused",
+				"ERROR request failed STORE_UNAVAILABLE connection refused",
+			},
+		},
+		"what callers got wrong": {
+			conf.Default().Log, []answer{{errNotValid, ms}, {errNotValid, ms}},
+			[]string{
+				"DEBUG request failed INVALID_ARGUMENT uid is required",
+				"DEBUG request failed INVALID_ARGUMENT uid is required",
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				lines := new(logwatch.Log)
+				requests := newRequestLog(row.config, logging.New(&conf.Log{Format: "json"}, logging.NewLevel("debug"), lines))
+				for _, answer := range row.answers {
+					_, _ = requests.log(func(context.Context, any) (any, error) {
+						time.Sleep(answer.took)
+						return nil, answer.err
+					})(t.Context(), nil)
+				}
+				time.Sleep(10 * time.Second)
+				require.Equal(t, row.want, summaries(t, lines.String()))
+			})
+		})
+	}
+}
+
+// summaries are the lines without what differs from run to run.
+func summaries(t *testing.T, text string) []string {
+	t.Helper()
+	var all []string
+	for text := range strings.Lines(text) {
+		var line struct {
+			Level, Msg, Reason, Cause string
+			Count                     json.Number
+		}
+		require.NoError(t, json.Unmarshal([]byte(text), &line))
+		all = append(all, strings.Join(strings.Fields(
+			strings.Join([]string{line.Level, line.Msg, line.Reason, line.Cause, line.Count.String()}, " ")), " "))
+	}
+	return all
+}
