@@ -71,7 +71,7 @@ bench-render: ## write docs/performance.md anew from the last make bench
 	$(GO) -C tools/benchreport run . -in $(BENCH)/results.json -out $(CURDIR)/docs
 
 bench-functions: ## run the benchmarks of the hot functions once, with their allocations
-	$(GO) test -run '^$$' -bench . -benchtime 100x ./internal/server ./internal/service
+	$(GO) test -run '^$$' -bench . -benchtime 100x ./internal/server ./internal/service ./internal/data
 
 lint: ## run the linters
 	$(LINT) run --build-tags faults,bench ./...

@@ -18,6 +18,7 @@ import (
 	kerrors "github.com/go-kratos/kratos/v2/errors"
 	"github.com/go-kratos/kratos/v2/log"
 	"github.com/go-kratos/kratos/v2/middleware"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -131,7 +132,7 @@ func panicking(t *testing.T, redis *redistest.Server) *testApp {
 		if err != nil {
 			return nil, nil, err
 		}
-		metrics, err := server.NewMetrics()
+		metrics, err := server.NewMetrics(store)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -378,7 +379,7 @@ func TestCallersThatLeave(t *testing.T) {
 
 // TestChain is for what no Redis can be made to do: whatever stands behind the chain, its error leaves as the API's.
 func TestChain(t *testing.T) {
-	metrics, err := server.NewMetrics()
+	metrics, err := server.NewMetrics(prometheus.NewRegistry())
 	require.NoError(t, err)
 	for name, row := range map[string]struct {
 		handle middleware.Handler

@@ -6,6 +6,7 @@ import (
 	"github.com/go-kratos/kratos/v2"
 	"github.com/go-kratos/kratos/v2/log"
 	"github.com/google/wire"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"podlink/internal/biz"
 	"podlink/internal/conf"
@@ -21,7 +22,7 @@ func wireApp(
 ) (*kratos.App, func(), error) {
 	panic(wire.Build(
 		server.ProviderSet, service.ProviderSet, biz.ProviderSet, data.ProviderSet,
-		wire.Bind(new(server.Checker), new(*data.Store)),
+		wire.Bind(new(server.Checker), new(*data.Store)), wire.Bind(new(prometheus.Collector), new(*data.Store)),
 		newApp,
 	))
 }

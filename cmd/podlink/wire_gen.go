@@ -27,7 +27,7 @@ func wireApp(confServer *conf.Server, confData *conf.Data, confLog *conf.Log, li
 	}
 	drain := server.NewDrain(confServer)
 	tracerProvider := server.NewTracerProvider()
-	metrics, err := server.NewMetrics()
+	metrics, err := server.NewMetrics(store)
 	if err != nil {
 		cleanup()
 		return nil, nil, err

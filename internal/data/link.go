@@ -7,6 +7,7 @@ import (
 	"math"
 	"sort"
 	"strings"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -126,7 +127,13 @@ func (r linkRepo) change(ctx context.Context, sc *script, key biz.LinkKey, args 
 // Get reads a persistent link without a script; how long a temporary one still lasts only the store's clock knows.
 func (r linkRepo) Get(ctx context.Context, key biz.LinkKey) (biz.Link, error) {
 	name := r.keys.links(key.Namespace, key.UID)
+	start := time.Now()
 	reply, err := r.read(ctx, name, "hget", name, key.Service)
+	if errors.Is(err, redis.Nil) {
+		r.metrics.observe(commandGet, start, nil)
+	} else {
+		r.metrics.observe(commandGet, start, err)
+	}
 	value, _ := reply.(string)
 	link, temporary, err := persistentLink(key, value, err)
 	if err != nil || !temporary {

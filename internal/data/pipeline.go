@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -31,6 +32,7 @@ type pipeline struct {
 	client  *redis.Client
 	confirm confirmation // of all of its commands
 	limit   int          // of round trips under way, before calls share them
+	batches prometheus.Observer
 
 	mu       sync.Mutex
 	underWay int
@@ -84,6 +86,7 @@ func (p *pipeline) do(ctx context.Context, cmd command) outcome {
 		p.underWay++
 		p.mu.Unlock()
 		defer p.next() //nolint:contextcheck // What goes next belongs to other callers.
+		p.batches.Observe(1)
 		return alone(ctx, p.client, cmd, p.confirm, false)
 	}
 	if len(p.queue) >= maxQueue {
@@ -146,6 +149,7 @@ func (p *pipeline) send(batch []*queued) {
 	for i, q := range batch {
 		cmds[i] = q.cmd
 	}
+	p.batches.Observe(float64(len(batch)))
 	failure, unconfirmed := roundTrip(context.Background(), p.client, cmds, p.confirm, false)
 	for _, q := range batch {
 		q.err, q.unconfirmed = failureOf(q.cmd, failure), unconfirmed
@@ -212,8 +216,8 @@ func (s *Store) pipelineTo(node *redis.Client, confirm confirmation) *pipeline {
 	known, ok := s.pipelines.Load(node)
 	if !ok {
 		known, _ = s.pipelines.LoadOrStore(node, &pipelines{
-			plain:     &pipeline{client: node, limit: s.underWay},
-			confirmed: &pipeline{client: node, limit: s.underWay, confirm: s.confirm},
+			plain:     &pipeline{client: node, limit: s.underWay, batches: s.metrics.batches},
+			confirmed: &pipeline{client: node, limit: s.underWay, confirm: s.confirm, batches: s.metrics.batches},
 		})
 	}
 	if confirm.replicas > 0 {

@@ -32,6 +32,7 @@ type Store struct {
 	underWay  int      // how many round trips to a server calls do not share
 	pipelines sync.Map // *redis.Client -> *pipelines
 	selfTest  selfTest
+	metrics   *storeMetrics
 }
 
 // NewStore returns the store that c.redis names, and a function that closes it. Nothing is sent yet: an unreachable
@@ -41,6 +42,7 @@ func NewStore(c *conf.Data, logger log.Logger) (*Store, func(), error) {
 	redis.SetLogger(driverLog{helper})
 	settings := c.GetRedis()
 	store := &Store{keys: keyspace(settings.GetPrefix()), log: helper, underWay: math.MaxInt, selfTest: newSelfTest()}
+	store.metrics = newStoreMetrics(store)
 	if settings.GetAutoPipeline() {
 		store.underWay = maxUnderWay
 	}
@@ -146,15 +148,21 @@ func options(c *conf.Data_Redis) *redis.UniversalOptions {
 // pipelined sends reads in one pipeline. It returns nil when each of them has a result or an error of its own: the driver
 // leaves them without either when the handshake of a new connection is refused.
 func (s *Store) pipelined(ctx context.Context, queue func(pipe redis.Pipeliner)) error {
+	start := time.Now()
 	cmds, err := s.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		queue(pipe)
 		return nil
 	})
 	told := slices.ContainsFunc(cmds, func(cmd redis.Cmder) bool { return cmd.Err() != nil })
-	if err == nil || told {
+	var failure error
+	if err != nil && !errors.Is(err, redis.Nil) {
+		failure = readError(ctx, err)
+	}
+	s.metrics.observe(commandBatch, start, failure)
+	if told {
 		return nil
 	}
-	return readError(ctx, err)
+	return failure
 }
 
 // Check returns nil when the store can be used: it answers, every script passes its self-test there, it takes writes, and

@@ -10,6 +10,7 @@ import (
 	"path"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -60,6 +61,14 @@ var scripts = []*script{
 	scriptSetLink, scriptTrySetLink, scriptSetIfAbsent, scriptComputeLink, scriptGetLink, scriptGetPersist,
 	scriptRemoveLink, scriptRemoveWithID, scriptGetServices, scriptSetState, scriptGetService, scriptGetServicePod,
 	scriptRemoveState, scriptReservePod, scriptReleasePod, scriptSetWorkload,
+}
+
+func scriptNames() []string {
+	names := make([]string, len(scripts))
+	for i, sc := range scripts {
+		names[i] = sc.name
+	}
+	return names
 }
 
 // mustScript reads an embedded script. The files are part of the binary: a fault in one is a fault of the build, found by
@@ -141,6 +150,18 @@ func (c *onceCmd) Args() []any {
 
 // run executes the script on the key and returns its reply.
 func (s *Store) run(ctx context.Context, sc *script, key string, args ...any) (reply, error) {
+	start := time.Now()
+	answer, err := s.gated(ctx, sc, key, args...)
+	failure := err
+	if failure == nil {
+		failure = answer.confirmed(nil)
+	}
+	s.metrics.observe(sc.name, start, failure)
+	return answer, err
+}
+
+// gated is run, unobserved.
+func (s *Store) gated(ctx context.Context, sc *script, key string, args ...any) (reply, error) {
 	if sc.writes {
 		if err := s.selfTest.gate(ctx, s); err != nil {
 			// What became of the self-test's scripts says nothing about this one: it was not sent.

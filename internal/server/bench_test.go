@@ -17,6 +17,7 @@ import (
 	"github.com/go-kratos/kratos/v2/transport"
 	khttp "github.com/go-kratos/kratos/v2/transport/http"
 	"github.com/gorilla/mux"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -56,7 +57,7 @@ type parts struct {
 
 func newParts(tb testing.TB) parts {
 	tb.Helper()
-	metrics, err := NewMetrics()
+	metrics, err := NewMetrics(prometheus.NewRegistry())
 	require.NoError(tb, err)
 	config, logger := conf.Default().Server, log.NewStdLogger(io.Discard)
 	chain, closeChain := NewChain(conf.Default().Log, NewTracerProvider(), metrics, logger)

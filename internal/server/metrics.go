@@ -24,8 +24,8 @@ type Metrics struct {
 	seconds  *prometheus.HistogramVec
 }
 
-// NewMetrics returns the metrics of this process.
-func NewMetrics() (*Metrics, error) {
+// NewMetrics returns the metrics of this process, with those of the store.
+func NewMetrics(store prometheus.Collector) (*Metrics, error) {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -45,7 +45,7 @@ func NewMetrics() (*Metrics, error) {
 	})
 	build.Set(1)
 	for _, collector := range []prometheus.Collector{
-		m.requests, m.seconds, build,
+		m.requests, m.seconds, build, store,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	} {
 		if err := m.registry.Register(collector); err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/go-kratos/kratos/v2/middleware"
 	"github.com/go-kratos/kratos/v2/transport"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/codes"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -29,7 +30,7 @@ const (
 func record(t *testing.T) (parts, *tracetest.SpanRecorder) {
 	t.Helper()
 	p, spans := newParts(t), tracetest.NewSpanRecorder()
-	metrics, err := NewMetrics()
+	metrics, err := NewMetrics(prometheus.NewRegistry())
 	require.NoError(t, err)
 	var closeChain func()
 	p.chain, closeChain = NewChain(conf.Default().Log, sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)), metrics, p.logger)

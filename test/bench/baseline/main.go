@@ -16,6 +16,7 @@ import (
 	"github.com/go-kratos/kratos/v2/middleware/tracing"
 	kgrpc "github.com/go-kratos/kratos/v2/transport/grpc"
 	khttp "github.com/go-kratos/kratos/v2/transport/http"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
 	v1 "podlink/api/podlink/v1"
@@ -42,7 +43,7 @@ func run(path string) error {
 	level := logging.NewLevel(config.GetLog().GetLevel())
 	logger := log.With(logging.New(config.GetLog(), level, os.Stderr), "trace_id", tracing.TraceID())
 	log.SetLogger(logger)
-	metrics, err := server.NewMetrics()
+	metrics, err := server.NewMetrics(prometheus.NewRegistry())
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"net/http"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	"github.com/stretchr/testify/require"
+
+	"podlink/test/redistest"
+)
+
+// scrape returns podlink's own metrics, by name.
+func (a *testApp) scrape(t *testing.T) map[string]*dto.MetricFamily {
+	t.Helper()
+	response, err := http.Get(a.admin + "/metrics")
+	require.NoError(t, err)
+	defer response.Body.Close()
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(response.Body)
+	require.NoError(t, err)
+	for name := range families {
+		if strings.HasPrefix(name, "go_") || strings.HasPrefix(name, "process_") {
+			delete(families, name)
+		}
+	}
+	return families
+}
+
+// metricWith returns the metric that has these labels, name and value in turn, among others; nil without one.
+func metricWith(family *dto.MetricFamily, labels ...string) *dto.Metric {
+	for _, metric := range family.GetMetric() {
+		has := true
+		for i := 0; i < len(labels); i += 2 {
+			has = has && slices.ContainsFunc(metric.GetLabel(), func(l *dto.LabelPair) bool {
+				return l.GetName() == labels[i] && l.GetValue() == labels[i+1]
+			})
+		}
+		if has {
+			return metric
+		}
+	}
+	return nil
+}
+
+// TestMetrics: the page lists every metric with its type and labels, and no other; and the store's tell what happened.
+func TestMetrics(t *testing.T) {
+	redis := redistest.Start(t)
+	a := startApp(t, onRedis(redis))
+	const link = "/v1/namespaces/ns/links/user-secret/services/svc"
+	shared := func() float64 {
+		return a.scrape(t)["podlink_store_batch_commands"].GetMetric()[0].GetHistogram().GetSampleSum()
+	}
+	before := shared() // The self-test has sent its scripts.
+	for _, call := range []struct{ method, path, body string }{
+		{http.MethodPut, link, `{"podId":1}`},
+		{http.MethodGet, link, ""},
+		{http.MethodPost, "/v1/namespaces/ns/services/svc/links:batchGet", `{"uids":["user-secret"]}`},
+	} {
+		code, body := a.do(t, call.method, call.path, call.body)
+		require.Equal(t, http.StatusOK, code, body)
+	}
+	families := a.scrape(t)
+	for _, command := range []string{"statefulSetLink", "HGET", "pipeline"} {
+		metric := metricWith(families["podlink_store_seconds"], "command", command)
+		require.EqualValues(t, 1, metric.GetHistogram().GetSampleCount(), command)
+	}
+	require.EqualValues(t, 2, shared()-before, "the script and HGET went alone")
+	require.Empty(t, families["podlink_store_errors_total"].GetMetric())
+	last := families["podlink_store_last_success_timestamp_seconds"].GetMetric()[0].GetGauge().GetValue()
+	require.InDelta(t, time.Now().Unix(), last, 10)
+	require.Zero(t, families["podlink_store_waiting_calls"].GetMetric()[0].GetGauge().GetValue())
+	require.Zero(t, families["podlink_store_round_trips"].GetMetric()[0].GetGauge().GetValue())
+	require.Positive(t, families["podlink_redis_pool_conn_total_current"].GetMetric()[0].GetGauge().GetValue())
+
+	redis.Kill()
+	for _, method := range []string{http.MethodGet, http.MethodDelete} {
+		code, _ := a.do(t, method, link, "")
+		require.Equal(t, http.StatusServiceUnavailable, code)
+	}
+	families = a.scrape(t)
+	for _, command := range []string{"HGET", "statefulRemoveLink"} {
+		metric := metricWith(families["podlink_store_errors_total"], "command", command, "kind", "unavailable")
+		require.EqualValues(t, 1, metric.GetCounter().GetValue(), command)
+	}
+
+	page, err := os.ReadFile("../../docs/metrics.md")
+	require.NoError(t, err)
+	want := make(map[string]string)
+	for _, row := range regexp.MustCompile("(?m)^\\| `(\\w+)` \\| (counter|gauge|histogram) \\|([^|]*)\\|").FindAllStringSubmatch(string(page), -1) {
+		labels := regexp.MustCompile(`\w+`).FindAllString(row[3], -1)
+		slices.Sort(labels)
+		want[row[1]] = row[2] + " " + strings.Join(labels, " ")
+	}
+	got := make(map[string]string)
+	for name, family := range families {
+		var labels []string
+		for _, label := range family.GetMetric()[0].GetLabel() {
+			labels = append(labels, label.GetName())
+			require.NotContains(t, label.GetValue(), "secret")
+		}
+		slices.Sort(labels)
+		got[name] = strings.ToLower(family.GetType().String()) + " " + strings.Join(labels, " ")
+	}
+	require.Equal(t, want, got, "docs/metrics.md lists what podlink exports")
+}
