@@ -32,12 +32,12 @@ func NewHTTPServer(
 	c *conf.Server, chain Chain, drain *Drain, logger log.Logger,
 	links *service.LinkService, states *service.StateService, workloads *service.WorkloadService,
 ) *khttp.Server {
-	allowed := mux.NewRouter()
+	allowed, refuse := mux.NewRouter(), refuseThrough(chain)
 	srv := khttp.NewServer(
 		khttp.Address(c.GetHttp().GetAddr()),
 		khttp.Timeout(c.GetHttp().GetTimeout().AsDuration()),
 		khttp.Middleware(chain...),
-		khttp.Filter(guard(drain, log.NewHelper(logger))),
+		khttp.Filter(guard(drain, refuse)),
 		khttp.StrictSlash(false),
 		khttp.RequestDecoder(decoder(decodeBody)),
 		khttp.RequestQueryDecoder(decoder(decodeQuery)),
@@ -45,8 +45,8 @@ func NewHTTPServer(
 		khttp.ResponseEncoder(encodeReply),
 		khttp.ErrorEncoder(encodeError),
 		// Without these two, Kratos serves http.DefaultServeMux here, past all middleware (CVE-2026-6993).
-		khttp.NotFoundHandler(http.HandlerFunc(notFound)),
-		khttp.MethodNotAllowedHandler(methodNotAllowed(allowed)),
+		khttp.NotFoundHandler(notFound(refuse)),
+		khttp.MethodNotAllowedHandler(methodNotAllowed(allowed, refuse)),
 	)
 	bound(srv.Server, logger)
 	v1.RegisterLinkServiceHTTPServer(srv, links)
@@ -72,14 +72,12 @@ func bound(srv *http.Server, logger log.Logger) {
 
 // guard stands around the router: it bounds the body, prepares the path and the decoding, and survives what happens
 // outside the middleware chain.
-func guard(drain *Drain, logger *log.Helper) khttp.FilterFunc {
+func guard(drain *Drain, refuse refuser) khttp.FilterFunc {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			defer func() {
 				if cause := recover(); cause != nil {
-					err := panicError(cause)
-					logger.Errorf("panic outside the middleware: %v", err)
-					encodeError(w, r, err)
+					refuse(w, r, panicError(cause))
 				}
 			}()
 			if drain.Draining() {
@@ -87,7 +85,7 @@ func guard(drain *Drain, logger *log.Helper) khttp.FilterFunc {
 			}
 			clean, ok := cleanPath(r.URL)
 			if !ok {
-				notFound(w, r)
+				notFound(refuse).ServeHTTP(w, r)
 				return
 			}
 			ctx, _ := withDecoding(r.Context())
@@ -130,12 +128,14 @@ func cleanPath(u *url.URL) (string, bool) {
 	return strings.Join(segments, "/"), true
 }
 
-func notFound(w http.ResponseWriter, r *http.Request) {
-	encodeError(w, r, v1.ErrorNotFound("there is no such path; openapi.yaml lists them"))
+func notFound(refuse refuser) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		refuse(w, r, v1.ErrorNotFound("there is no such path; openapi.yaml lists them"))
+	})
 }
 
 // methodNotAllowed names the methods that the path has; routes knows them.
-func methodNotAllowed(routes *mux.Router) http.Handler {
+func methodNotAllowed(routes *mux.Router, refuse refuser) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var methods []string
 		for _, method := range []string{http.MethodDelete, http.MethodGet, http.MethodPost, http.MethodPut} {
@@ -147,7 +147,7 @@ func methodNotAllowed(routes *mux.Router) http.Handler {
 		}
 		list := strings.Join(methods, ", ")
 		w.Header().Set("Allow", list)
-		encodeError(w, r, v1.ErrorMethodNotAllowed("this path has: %s", list))
+		refuse(w, r, v1.ErrorMethodNotAllowed("this path has: %s", list))
 	})
 }
 

@@ -49,7 +49,10 @@ func traceRequests(provider trace.TracerProvider) middleware.Middleware {
 func describe(span trace.Span, t transport.Transporter, err error) {
 	span.SetAttributes(semconv.RPCMethod(strings.TrimPrefix(t.Operation(), "/")))
 	if h, ok := t.(khttp.Transporter); ok {
-		span.SetAttributes(semconv.HTTPRequestMethodKey.String(h.Request().Method), semconv.HTTPRoute(h.PathTemplate()))
+		span.SetAttributes(semconv.HTTPRequestMethodKey.String(methodOf(h.Request())))
+		if route := h.PathTemplate(); route != "" {
+			span.SetAttributes(semconv.HTTPRoute(route))
+		}
 	} else {
 		span.SetAttributes(semconv.RPCSystemNameGRPC)
 	}
@@ -58,5 +61,16 @@ func describe(span trace.Span, t transport.Transporter, err error) {
 		if public.Code >= http.StatusInternalServerError {
 			span.SetStatus(codes.Error, public.Reason)
 		}
+	}
+}
+
+// methodOf is a request's method, "_OTHER" for one that is none: that is a caller's text.
+func methodOf(r *http.Request) string {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
+		http.MethodConnect, http.MethodOptions, http.MethodTrace:
+		return r.Method
+	default:
+		return "_OTHER"
 	}
 }

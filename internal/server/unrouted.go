@@ -1,0 +1,58 @@
+package server
+
+import (
+	"context"
+	"maps"
+	"net/http"
+	"slices"
+
+	"github.com/go-kratos/kratos/v2/middleware"
+	"github.com/go-kratos/kratos/v2/transport"
+)
+
+// refuser answers a request with an error.
+type refuser func(w http.ResponseWriter, r *http.Request, err error)
+
+// refuseThrough returns what refuses the requests that never reach an operation. Kratos' middleware does not run for
+// them; here it does, so that they are traced, counted and logged like all others.
+func refuseThrough(chain Chain) refuser {
+	through := middleware.Chain(chain...)
+	return func(w http.ResponseWriter, r *http.Request, err error) {
+		_, err = through(func(context.Context, any) (any, error) { return nil, err })(
+			transport.NewServerContext(r.Context(), unrouted{r}), nil)
+		encodeError(w, r, err)
+	}
+}
+
+// unroutedOperation is the operation of requests that have none.
+const unroutedOperation = "unknown"
+
+// unrouted is the transport of a request that has no operation.
+type unrouted struct{ request *http.Request }
+
+// Kind implements transport.Transporter.
+func (unrouted) Kind() transport.Kind { return transport.KindHTTP }
+
+// Endpoint implements transport.Transporter.
+func (unrouted) Endpoint() string { return "" }
+
+// Operation implements transport.Transporter.
+func (unrouted) Operation() string { return unroutedOperation }
+
+// RequestHeader implements transport.Transporter.
+func (u unrouted) RequestHeader() transport.Header { return headers{u.request.Header} }
+
+// ReplyHeader implements transport.Transporter.
+func (unrouted) ReplyHeader() transport.Header { return headers{make(http.Header)} }
+
+// Request implements khttp.Transporter.
+func (u unrouted) Request() *http.Request { return u.request }
+
+// PathTemplate implements khttp.Transporter: no route matched.
+func (unrouted) PathTemplate() string { return "" }
+
+// headers are a transport.Header.
+type headers struct{ http.Header }
+
+// Keys implements transport.Header.
+func (h headers) Keys() []string { return slices.Sorted(maps.Keys(h.Header)) }
