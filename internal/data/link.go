@@ -111,6 +111,7 @@ func (r linkRepo) change(ctx context.Context, sc *script, key biz.LinkKey, args 
 	if err != nil {
 		return biz.LinkChange{}, err
 	}
+	r.metrics.count(sc.name, answer.status(), change)
 	switch answer.status() {
 	case "LINKED", "REMOVED":
 		change.Applied = true

@@ -2,6 +2,7 @@ package data
 
 import (
 	"errors"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -34,6 +35,7 @@ var errorKinds = []struct {
 type storeMetrics struct {
 	seconds     map[string]prometheus.Observer // by command; every one is there from the start
 	failures    *prometheus.CounterVec
+	links       *prometheus.CounterVec
 	batches     prometheus.Histogram
 	lastSuccess atomic.Int64 // in ns since 1970; 0: none yet
 	all         []prometheus.Collector
@@ -54,6 +56,10 @@ func newStoreMetrics(s *Store) *storeMetrics {
 			Name: "podlink_store_errors_total",
 			Help: "Calls of the store that failed, by script or command and by kind.",
 		}, []string{"command", "kind"}),
+		links: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "podlink_links_total",
+			Help: "What became of links by calls that may change one, by script and outcome.",
+		}, []string{"command", "outcome"}),
 		batches: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "podlink_store_batch_commands",
 			Help:    "How many calls shared a round trip.",
@@ -67,7 +73,7 @@ func newStoreMetrics(s *Store) *storeMetrics {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
 	}
 	m.all = []prometheus.Collector{
-		seconds, m.failures, m.batches,
+		seconds, m.failures, m.links, m.batches,
 		gauge("podlink_store_last_success_timestamp_seconds", "When a call of the store last succeeded; 0: not yet.",
 			func() float64 { return time.Duration(m.lastSuccess.Load()).Seconds() }),
 		gauge("podlink_store_waiting_calls", "Calls that wait for a round trip to share.",
@@ -100,6 +106,27 @@ func errorKind(err error) string {
 		}
 	}
 	return "other"
+}
+
+// count notes what a script that may change a link answered.
+func (m *storeMetrics) count(command, status string, change biz.LinkChange) {
+	m.links.WithLabelValues(command, linkOutcome(status, change)).Inc()
+}
+
+// linkOutcome is what became of the link, as the label outcome has it.
+func linkOutcome(status string, change biz.LinkChange) string {
+	switch {
+	case status != "LINKED" && status != "REMOVED":
+		return strings.ToLower(status)
+	case !change.Link.Exists():
+		return "removed"
+	case change.Previous == biz.NoPod:
+		return "created"
+	case change.Previous != change.Link.Pod:
+		return "moved"
+	default:
+		return "kept"
+	}
 }
 
 // load is how many calls wait for a round trip, and how many round trips are under way, on all servers.

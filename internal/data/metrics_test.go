@@ -6,9 +6,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
 	"podlink/internal/biz"
+	"podlink/test/redistest"
 )
 
 // TestErrorKinds: every way in which a call of the store can fail has a kind of its own, also when it is wrapped.
@@ -24,6 +26,41 @@ func TestErrorKinds(t *testing.T) {
 		"other":           errors.New("ERR something else"),
 	} {
 		require.Equal(t, want, errorKind(fmt.Errorf("statefulSetLink: %w", err)))
+	}
+}
+
+// TestLinkOutcomes: every way in which a call may change a link, as it is counted.
+func TestLinkOutcomes(t *testing.T) {
+	server := redistest.Start(t)
+	store := openStore(t, on(server.Addr()))
+	links, key := reposOf(store).Links, biz.LinkKey{Namespace: "ns", UID: "u", Service: "game"}
+	stale := biz.Epoch(1)
+	for _, step := range []struct {
+		call             func() error
+		command, outcome string
+	}{
+		{func() error { return second(links.Remove(t.Context(), key, 0, nil)) }, "statefulRemoveLink", "absent"},
+		{func() error { return second(links.Set(t.Context(), key, 1, biz.Forever, nil)) }, "statefulSetLink", "created"},
+		{func() error { return second(links.Set(t.Context(), key, 2, biz.Forever, nil)) }, "statefulSetLink", "moved"},
+		{func() error { return second(links.Set(t.Context(), key, 2, 600, nil)) }, "statefulSetLink", "kept"},
+		{func() error { return second(links.TrySet(t.Context(), key, 3, biz.Forever)) }, "statefulTrySetLink", "moved"},
+		{func() error { return second(links.TrySet(t.Context(), key, 4, biz.Forever)) }, "statefulTrySetLink", "refused"},
+		{func() error { return second(links.SetIfAbsent(t.Context(), key, 4, biz.Forever)) }, "statefulSetLinkIfAbsent", "existing"},
+		{func() error { return second(links.Compute(t.Context(), key, 4, biz.Forever, 0)) }, "statefulComputeLinkIfAbsent", "existing"},
+		{func() error { return second(links.Remove(t.Context(), key, 60, nil)) }, "statefulRemoveLink", "kept"},
+		{func() error { return second(links.RemoveWithID(t.Context(), key, 9, 0)) }, "statefulRemoveLinkWithId", "absent"},
+		{func() error { return second(links.RemoveWithID(t.Context(), key, 3, 0)) }, "statefulRemoveLinkWithId", "removed"},
+		{func() error {
+			var mismatch *biz.EpochMismatchError
+			require.ErrorAs(t, second(links.Set(t.Context(), key, 1, biz.Forever, &stale)), &mismatch)
+			return nil
+		}, "statefulSetLink", "epoch_mismatch"},
+	} {
+		counter := store.metrics.links.WithLabelValues(step.command, step.outcome)
+		all, one := testutil.CollectAndCount(store.metrics.links), testutil.ToFloat64(counter)
+		require.NoError(t, step.call(), "%s, %s", step.command, step.outcome)
+		require.InDelta(t, one+1, testutil.ToFloat64(counter), 0, "%s, %s", step.command, step.outcome)
+		require.Equal(t, all, testutil.CollectAndCount(store.metrics.links), "it counts as nothing else")
 	}
 }
 
