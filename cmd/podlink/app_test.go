@@ -57,7 +57,7 @@ func startApp(t testing.TB, change ...func(*conf.Bootstrap)) *testApp {
 // startWired is startApp for a podlink that is assembled by another function.
 func startWired(
 	t testing.TB, wire func(
-		*conf.Server, *conf.Data, *conf.Log, biz.Limits, biz.TTL, *logging.Level, log.Logger,
+		*conf.Server, *conf.Data, *conf.Log, *conf.Trace, biz.Limits, biz.TTL, *logging.Level, log.Logger,
 	) (*kratos.App, func(), error),
 	change ...func(*conf.Bootstrap),
 ) *testApp {
@@ -80,7 +80,7 @@ func startWired(
 	log.SetLogger(logger) // Kratos' servers write their addresses to the global one.
 	limits := biz.Limits{MaxBatch: int(config.Limits.MaxBatch)}
 	podTTL := biz.TTL(config.State.PodTtl.Seconds)
-	app, cleanup, err := wire(config.Server, config.Data, config.Log, limits, podTTL, level, logger)
+	app, cleanup, err := wire(config.Server, config.Data, config.Log, config.Trace, limits, podTTL, level, logger)
 	require.NoError(t, err)
 	ended := make(chan error, 1)
 	go func() { ended <- app.Run() }()

@@ -74,7 +74,8 @@ const ballastBytes = 16 << 20
 func serve(config *conf.Bootstrap, level *logging.Level, logger log.Logger) error {
 	limits := biz.Limits{MaxBatch: int(config.GetLimits().GetMaxBatch())}
 	podTTL := biz.TTL(config.GetState().GetPodTtl().GetSeconds())
-	app, cleanup, err := wireApp(config.GetServer(), config.GetData(), config.GetLog(), limits, podTTL, level, logger)
+	app, cleanup, err := wireApp(
+		config.GetServer(), config.GetData(), config.GetLog(), config.GetTrace(), limits, podTTL, level, logger)
 	if err != nil {
 		return err
 	}
@@ -82,6 +83,11 @@ func serve(config *conf.Bootstrap, level *logging.Level, logger log.Logger) erro
 	ballast := make([]byte, ballastBytes)
 	defer runtime.KeepAlive(ballast)
 	return app.Run()
+}
+
+// collectors are the metrics of the layers below the server.
+func collectors(domain *biz.Metrics, store *data.Store) server.Collectors {
+	return server.Collectors{domain, store}
 }
 
 func newApp(

@@ -73,7 +73,10 @@ func TestMetrics(t *testing.T) {
 		require.EqualValues(t, 1, metric.GetHistogram().GetSampleCount(), command)
 	}
 	require.EqualValues(t, 2, shared()-before, "the script and HGET went alone")
-	require.Empty(t, families["podlink_store_errors_total"].GetMetric())
+	for _, metric := range families["podlink_store_errors_total"].GetMetric() {
+		require.Zero(t, metric.GetCounter().GetValue(), metric)
+	}
+	require.EqualValues(t, 1, families["podlink_store_ready"].GetMetric()[0].GetGauge().GetValue())
 	last := families["podlink_store_last_success_timestamp_seconds"].GetMetric()[0].GetGauge().GetValue()
 	require.InDelta(t, time.Now().Unix(), last, 10)
 	require.Zero(t, families["podlink_store_waiting_calls"].GetMetric()[0].GetGauge().GetValue())

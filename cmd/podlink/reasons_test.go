@@ -18,8 +18,8 @@ import (
 	kerrors "github.com/go-kratos/kratos/v2/errors"
 	"github.com/go-kratos/kratos/v2/log"
 	"github.com/go-kratos/kratos/v2/middleware"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -126,18 +126,18 @@ func withoutReplicas(t *testing.T, redis *redistest.Server) *testApp {
 // panicking starts a podlink whose services have no use-cases behind them: every valid call is a panic.
 func panicking(t *testing.T, redis *redistest.Server) *testApp {
 	return startWired(t, func(
-		c *conf.Server, d *conf.Data, l *conf.Log, _ biz.Limits, _ biz.TTL, level *logging.Level, logger log.Logger,
+		c *conf.Server, d *conf.Data, l *conf.Log, _ *conf.Trace, _ biz.Limits, _ biz.TTL, level *logging.Level, logger log.Logger,
 	) (*kratos.App, func(), error) {
 		store, cleanup, err := data.NewStore(d, logger)
 		if err != nil {
 			return nil, nil, err
 		}
-		metrics, err := server.NewMetrics(store)
+		metrics, err := server.NewMetrics(server.Collectors{store})
 		if err != nil {
 			return nil, nil, err
 		}
 		drain := server.NewDrain(c)
-		chain, closeChain := server.NewChain(l, server.NewTracerProvider(), metrics, logger)
+		chain, closeChain := server.NewChain(l, sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample())), metrics, logger)
 		links, states, workloads := service.NewLinkService(nil), service.NewStateService(nil), service.NewWorkloadService(nil)
 		grpcServer, stop := server.NewGRPCServer(c, chain, drain, links, states, workloads)
 		return newApp(c, logger, store, drain,
@@ -379,7 +379,7 @@ func TestCallersThatLeave(t *testing.T) {
 
 // TestChain is for what no Redis can be made to do: whatever stands behind the chain, its error leaves as the API's.
 func TestChain(t *testing.T) {
-	metrics, err := server.NewMetrics(prometheus.NewRegistry())
+	metrics, err := server.NewMetrics(nil)
 	require.NoError(t, err)
 	for name, row := range map[string]struct {
 		handle middleware.Handler
@@ -415,7 +415,7 @@ func TestChain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			lines := new(logwatch.Log)
 			logger := logging.New(&conf.Log{Format: "json"}, logging.NewLevel("debug"), lines)
-			chain, closeChain := server.NewChain(&conf.Log{}, server.NewTracerProvider(), metrics, logger)
+			chain, closeChain := server.NewChain(&conf.Log{}, sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample())), metrics, logger)
 			t.Cleanup(closeChain)
 			_, err := middleware.Chain(chain...)(row.handle)(t.Context(), nil)
 			got := kerrors.FromError(err)

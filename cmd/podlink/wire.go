@@ -6,7 +6,6 @@ import (
 	"github.com/go-kratos/kratos/v2"
 	"github.com/go-kratos/kratos/v2/log"
 	"github.com/google/wire"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"podlink/internal/biz"
 	"podlink/internal/conf"
@@ -14,15 +13,15 @@ import (
 	"podlink/internal/logging"
 	"podlink/internal/server"
 	"podlink/internal/service"
+	"podlink/internal/tracing"
 )
 
 // wireApp assembles server -> service -> biz -> data.
 func wireApp(
-	*conf.Server, *conf.Data, *conf.Log, biz.Limits, biz.TTL, *logging.Level, log.Logger,
+	*conf.Server, *conf.Data, *conf.Log, *conf.Trace, biz.Limits, biz.TTL, *logging.Level, log.Logger,
 ) (*kratos.App, func(), error) {
 	panic(wire.Build(
 		server.ProviderSet, service.ProviderSet, biz.ProviderSet, data.ProviderSet,
-		wire.Bind(new(server.Checker), new(*data.Store)), wire.Bind(new(prometheus.Collector), new(*data.Store)),
-		newApp,
+		tracing.ProviderSet, wire.Bind(new(server.Checker), new(*data.Store)), collectors, newApp,
 	))
 }

@@ -15,39 +15,48 @@ import (
 	"podlink/internal/logging"
 	"podlink/internal/server"
 	"podlink/internal/service"
+	"podlink/internal/tracing"
 )
 
 // Injectors from wire.go:
 
 // wireApp assembles server -> service -> biz -> data.
-func wireApp(confServer *conf.Server, confData *conf.Data, confLog *conf.Log, limits biz.Limits, ttl biz.TTL, level *logging.Level, logger log.Logger) (*kratos.App, func(), error) {
+func wireApp(confServer *conf.Server, confData *conf.Data, confLog *conf.Log, trace *conf.Trace, limits biz.Limits, ttl biz.TTL, level *logging.Level, logger log.Logger) (*kratos.App, func(), error) {
 	store, cleanup, err := data.NewStore(confData, logger)
 	if err != nil {
 		return nil, nil, err
 	}
 	drain := server.NewDrain(confServer)
-	tracerProvider := server.NewTracerProvider()
-	metrics, err := server.NewMetrics(store)
+	tracerProvider, cleanup2, err := tracing.NewProvider(trace, logger)
 	if err != nil {
 		cleanup()
 		return nil, nil, err
 	}
-	chain, cleanup2 := server.NewChain(confLog, tracerProvider, metrics, logger)
-	linkRepo := data.NewLinkRepo(store)
 	stateRepo := data.NewStateRepo(store)
 	podViews := biz.NewPodViews(stateRepo)
-	linkUsecase := biz.NewLinkUsecase(linkRepo, podViews, limits)
+	metrics := biz.NewMetrics(podViews)
+	serverCollectors := collectors(metrics, store)
+	serverMetrics, err := server.NewMetrics(serverCollectors)
+	if err != nil {
+		cleanup2()
+		cleanup()
+		return nil, nil, err
+	}
+	chain, cleanup3 := server.NewChain(confLog, tracerProvider, serverMetrics, logger)
+	linkRepo := data.NewLinkRepo(store)
+	linkUsecase := biz.NewLinkUsecase(linkRepo, podViews, limits, metrics)
 	linkService := service.NewLinkService(linkUsecase)
 	stateUsecase := biz.NewStateUsecase(podViews, ttl)
 	stateService := service.NewStateService(stateUsecase)
 	workloadRepo := data.NewWorkloadRepo(store)
-	workloadUsecase := biz.NewWorkloadUsecase(workloadRepo, limits)
+	workloadUsecase := biz.NewWorkloadUsecase(workloadRepo, limits, metrics)
 	workloadService := service.NewWorkloadService(workloadUsecase)
 	httpServer := server.NewHTTPServer(confServer, chain, drain, logger, linkService, stateService, workloadService)
-	grpcServer, cleanup3 := server.NewGRPCServer(confServer, chain, drain, linkService, stateService, workloadService)
-	adminServer := server.NewAdminServer(confServer, store, drain, metrics, level, logger)
+	grpcServer, cleanup4 := server.NewGRPCServer(confServer, chain, drain, linkService, stateService, workloadService)
+	adminServer := server.NewAdminServer(confServer, store, drain, serverMetrics, level, logger)
 	app := newApp(confServer, logger, store, drain, httpServer, grpcServer, adminServer)
 	return app, func() {
+		cleanup4()
 		cleanup3()
 		cleanup2()
 		cleanup()

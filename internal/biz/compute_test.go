@@ -81,7 +81,8 @@ func disturb(t *testing.T) (*biz.LinkUsecase, *disturbed) {
 		_, _, err := d.states.Set(t.Context(), service, biz.Report{Pod: pod, State: "up", Routing: routing, TTL: biz.Forever})
 		require.NoError(t, err)
 	}
-	return biz.NewLinkUsecase(d, biz.NewPodViews(disturbedStates{d.states, d}), biz.Limits{MaxBatch: 10}), d
+	views := biz.NewPodViews(disturbedStates{d.states, d})
+	return biz.NewLinkUsecase(d, views, biz.Limits{MaxBatch: 10}, biz.NewMetrics(views)), d
 }
 
 // nextPod is where a new user would go: it tells which reservations count.

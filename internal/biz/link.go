@@ -103,12 +103,13 @@ type LinkRepo interface {
 type LinkUsecase struct {
 	links    LinkRepo
 	pods     *PodViews
+	metrics  *Metrics
 	maxBatch int
 }
 
 // NewLinkUsecase returns the use-case on its repos.
-func NewLinkUsecase(links LinkRepo, pods *PodViews, limits Limits) *LinkUsecase {
-	return &LinkUsecase{links: links, pods: pods, maxBatch: limits.MaxBatch}
+func NewLinkUsecase(links LinkRepo, pods *PodViews, limits Limits, metrics *Metrics) *LinkUsecase {
+	return &LinkUsecase{links: links, pods: pods, metrics: metrics, maxBatch: limits.MaxBatch}
 }
 
 // Limits bounds what a caller may ask for at once.
@@ -155,6 +156,8 @@ const (
 // maxComputeAttempts bounds how often Compute judges a link that others keep changing under it.
 const maxComputeAttempts = 8
 
+var errContended = fmt.Errorf("%w: the link changed %d times while it was computed", ErrStoreUnavailable, maxComputeAttempts)
+
 // Compute answers the standing link when its pod is usable, and links the key to the best pod otherwise.
 //
 // A link and the pods of a service are different keys of the store, and no step spans two keys. So Compute reads the
@@ -162,10 +165,21 @@ const maxComputeAttempts = 8
 // one in one step on the pods, and then links in one step on the link, on the condition that the link is still the one
 // that was judged. When it is not, the reservation is given back and
 // the new link is judged. Concurrent computes of one key therefore end on one pod.
-func (u *LinkUsecase) Compute(ctx context.Context, key LinkKey, ttl TTL) (Outcome, LinkChange, error) {
+func (u *LinkUsecase) Compute(
+	ctx context.Context, key LinkKey, ttl TTL,
+) (outcome Outcome, change LinkChange, err error) {
 	if err := firstError(key.validate(), validateTTL("persist_seconds", ttl)); err != nil {
 		return 0, LinkChange{}, err
 	}
+	ctx, decision := u.metrics.decide(ctx, key)
+	defer func() { decision.end(outcome, err) }()
+	return u.compute(ctx, key, ttl, decision)
+}
+
+// compute is Compute, unobserved but for the number of attempts.
+func (u *LinkUsecase) compute(
+	ctx context.Context, key LinkKey, ttl TTL, decision *decision,
+) (Outcome, LinkChange, error) {
 	service := key.service()
 	link, err := u.links.Get(ctx, key)
 	if err != nil {
@@ -174,7 +188,8 @@ func (u *LinkUsecase) Compute(ctx context.Context, key LinkKey, ttl TTL) (Outcom
 	if link.Exists() && u.pods.mayKeep(ctx, service, link.Pod) {
 		return Existing, LinkChange{Previous: link.Pod, Link: link}, nil
 	}
-	for range maxComputeAttempts {
+	for decision.attempts < maxComputeAttempts {
+		decision.attempts++
 		choice, err := u.pods.Reserve(ctx, service, link.Pod)
 		if err != nil {
 			return 0, LinkChange{}, notCarriedOut(err)
@@ -183,7 +198,7 @@ func (u *LinkUsecase) Compute(ctx context.Context, key LinkKey, ttl TTL) (Outcom
 		case choice.Verdict == StandingUsable, choice.Verdict == NothingKnown && link.Exists():
 			return Existing, LinkChange{Previous: link.Pod, Link: link}, nil
 		case choice.Verdict != Reserved:
-			return 0, LinkChange{}, ErrNoAvailablePod
+			return 0, LinkChange{}, fmt.Errorf("%w: %s of %s", ErrNoAvailablePod, key.Service, key.Namespace)
 		}
 		change, err := u.links.Compute(ctx, key, choice.Pod, ttl, link.Epoch)
 		switch {
@@ -203,7 +218,7 @@ func (u *LinkUsecase) Compute(ctx context.Context, key LinkKey, ttl TTL) (Outcom
 		// Somebody else was faster: judge the link that stands now.
 		link = change.Link
 	}
-	return 0, LinkChange{}, fmt.Errorf("%w: the link changed %d times while it was computed", ErrStoreUnavailable, maxComputeAttempts)
+	return 0, LinkChange{}, errContended
 }
 
 // notCarriedOut is for a step before the one that links: whatever became of that step, the link was not touched.
@@ -240,7 +255,9 @@ func (u *LinkUsecase) BatchGet(ctx context.Context, namespace, service string, u
 	if err != nil {
 		return nil, err
 	}
-	return u.links.BatchGet(ctx, namespace, service, distinct(uids))
+	uids = distinct(uids)
+	u.metrics.batches.WithLabelValues(batchOfLinks).Observe(float64(len(uids)))
+	return u.links.BatchGet(ctx, namespace, service, uids)
 }
 
 // Remove removes the link, or with keep >= 1 makes it a temporary one of that many seconds; with expected only if that

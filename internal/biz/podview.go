@@ -27,8 +27,9 @@ type PodViews struct {
 // for done.
 type podView struct {
 	done   chan struct{} // closed when the rest is set
-	until  time.Time
-	usable map[PodID]bool
+	asOf   time.Time     // zero: it could not be read
+	pods   map[PodID]podStatus
+	counts [statuses]int // of pods
 }
 
 // NewPodViews returns the repo with views of its pods.
@@ -59,7 +60,7 @@ func (v *PodViews) mayKeep(ctx context.Context, key ServiceKey, pod PodID) bool 
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	view := v.views[key]
-	if view == nil || view.read() && !time.Now().Before(view.until) {
+	if view == nil || view.read() && time.Since(view.asOf) >= viewAge {
 		view = &podView{done: make(chan struct{})}
 		if len(v.views) >= maxViews {
 			clear(v.views)
@@ -75,7 +76,7 @@ func (v *PodViews) mayKeep(ctx context.Context, key ServiceKey, pod PodID) bool 
 		}
 		v.mu.Lock()
 	}
-	return view.usable[pod]
+	return view.pods[pod].usable()
 }
 
 func (w *podView) read() bool {
@@ -91,17 +92,17 @@ func (w *podView) read() bool {
 func (v *PodViews) load(ctx context.Context, key ServiceKey, view *podView) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), viewAge)
 	defer cancel()
-	until := time.Now().Add(viewAge) // Its age counts from before the reading.
+	asOf := time.Now() // Its age counts from before the reading.
 	pods, err := v.List(ctx, key)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	defer close(view.done)
 	if err != nil {
-		return // Until is zero: the next caller reads anew.
+		return // The next caller reads anew.
 	}
-	view.until, view.usable = until, make(map[PodID]bool, len(pods))
+	view.asOf, view.pods = asOf, make(map[PodID]podStatus, len(pods))
 	for _, pod := range pods {
-		view.usable[pod.Pod] = pod.usable()
+		view.put(pod)
 	}
 }
 
@@ -109,8 +110,8 @@ func (v *PodViews) load(ctx context.Context, key ServiceKey, view *podView) {
 func (v *PodViews) note(key ServiceKey, pod Pod) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if view := v.views[key]; view != nil && view.usable != nil {
-		view.usable[pod.Pod] = pod.usable()
+	if view := v.views[key]; view != nil && view.pods != nil {
+		view.put(pod)
 		return
 	}
 	delete(v.views, key) // What is being read may be from before this report.
@@ -122,5 +123,42 @@ func (v *PodViews) forget(key ServiceKey) {
 	delete(v.views, key)
 }
 
+// put sets what is known of the pod.
+func (w *podView) put(pod Pod) {
+	if before, known := w.pods[pod.Pod]; known {
+		w.counts[before]--
+	}
+	w.pods[pod.Pod] = pod.status()
+	w.counts[pod.status()]++
+}
+
+// podStatus is what a pod takes.
+type podStatus uint8
+
+const (
+	podUnknown  podStatus = iota
+	podLive               // takes new links
+	podDraining           // keeps its links
+	podShutdown           // takes nothing
+	podDead               // is silent for longer than its ttl
+	statuses
+)
+
+// podStatusNames are the statuses as the metrics call them.
+var podStatusNames = [statuses]string{podLive: "live", podDraining: "draining", podShutdown: "shutdown", podDead: "dead"}
+
+func (p Pod) status() podStatus {
+	switch {
+	case !p.Live:
+		return podDead
+	case p.Routing == Shutdown:
+		return podShutdown
+	case p.Routing == DenyNew:
+		return podDraining
+	default:
+		return podLive
+	}
+}
+
 // usable tells whether a standing link may stay on the pod.
-func (p Pod) usable() bool { return p.Live && p.Routing != Shutdown }
+func (s podStatus) usable() bool { return s == podLive || s == podDraining }

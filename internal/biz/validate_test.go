@@ -14,9 +14,10 @@ import (
 // TestUsecasesRefuseBadValues calls every use-case with one bad value at a time. The repos are nil: what is refused never
 // reaches the store.
 func TestUsecasesRefuseBadValues(t *testing.T) {
-	links := biz.NewLinkUsecase(nil, biz.NewPodViews(nil), biz.Limits{MaxBatch: 3})
+	metrics := biz.NewMetrics(biz.NewPodViews(nil))
+	links := biz.NewLinkUsecase(nil, biz.NewPodViews(nil), biz.Limits{MaxBatch: 3}, metrics)
 	states := biz.NewStateUsecase(biz.NewPodViews(nil), 30)
-	workloads := biz.NewWorkloadUsecase(nil, biz.Limits{MaxBatch: 3})
+	workloads := biz.NewWorkloadUsecase(nil, biz.Limits{MaxBatch: 3}, metrics)
 
 	good := biz.LinkKey{Namespace: "game", UID: "alice", Service: "room"}
 	service := biz.ServiceKey{Namespace: "game", Service: "room"}

@@ -22,12 +22,13 @@ type WorkloadRepo interface {
 // WorkloadUsecase carries out the operations on workload states.
 type WorkloadUsecase struct {
 	workloads WorkloadRepo
+	metrics   *Metrics
 	maxBatch  int
 }
 
 // NewWorkloadUsecase returns the use-case on its repo.
-func NewWorkloadUsecase(workloads WorkloadRepo, limits Limits) *WorkloadUsecase {
-	return &WorkloadUsecase{workloads: workloads, maxBatch: limits.MaxBatch}
+func NewWorkloadUsecase(workloads WorkloadRepo, limits Limits, metrics *Metrics) *WorkloadUsecase {
+	return &WorkloadUsecase{workloads: workloads, metrics: metrics, maxBatch: limits.MaxBatch}
 }
 
 // Set stores the state.
@@ -55,5 +56,7 @@ func (u *WorkloadUsecase) BatchGet(ctx context.Context, namespace string, servic
 	if err != nil {
 		return nil, err
 	}
-	return u.workloads.BatchGet(ctx, namespace, distinct(services))
+	services = distinct(services)
+	u.metrics.batches.WithLabelValues(batchOfWorkloads).Observe(float64(len(services)))
+	return u.workloads.BatchGet(ctx, namespace, services)
 }

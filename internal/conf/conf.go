@@ -44,7 +44,7 @@ func Default() *Bootstrap {
 			WriteTimeout: durationpb.New(500 * time.Millisecond),
 			AutoPipeline: true,
 			WaitTimeout:  durationpb.New(200 * time.Millisecond),
-			Tls:          &Data_TLS{},
+			Tls:          &TLS{},
 		}},
 		State:  &State{PodTtl: durationpb.New(30 * time.Second)},
 		Limits: &Limits{MaxBatch: 1000},
@@ -52,6 +52,7 @@ func Default() *Bootstrap {
 			Level: "info", Format: "json",
 			SlowRequest: durationpb.New(500 * time.Millisecond), RepeatInterval: durationpb.New(time.Second),
 		},
+		Trace: &Trace{SamplingRatio: 0.01, ParentBased: true, Tls: &TLS{}},
 	}
 }
 
@@ -105,6 +106,7 @@ func (b *Bootstrap) Validate() error {
 	v.oneOf("log.format", b.GetLog().GetFormat(), "json", "console")
 	v.duration("log.slow_request", b.GetLog().GetSlowRequest().AsDuration(), 0, time.Minute)
 	v.duration("log.repeat_interval", b.GetLog().GetRepeatInterval().AsDuration(), 0, time.Minute)
+	v.trace(b.GetTrace())
 	return v.err()
 }
 
@@ -145,12 +147,10 @@ func (v *violations) redis(c *Data_Redis) {
 		v.add("data.redis.wait_timeout", "must be below data.redis.read_timeout (%s), else the reply of Redis comes too late",
 			c.GetReadTimeout().AsDuration())
 	}
-	if tls := c.GetTls(); tls.GetEnabled() && c.GetMode() == ModeEmbedded {
+	if c.GetTls().GetEnabled() && c.GetMode() == ModeEmbedded {
 		v.add("data.redis.tls.enabled", "must be false with mode embedded")
-	} else if (tls.GetCertFile() == "") != (tls.GetKeyFile() == "") {
-		v.add("data.redis.tls", "must have both cert_file and key_file, or neither")
-	} else if !tls.GetEnabled() && tls.GetCaFile()+tls.GetCertFile()+tls.GetServerName() != "" {
-		v.add("data.redis.tls.enabled", "must be true where another key of data.redis.tls is set, else the connection is in plaintext")
+	} else {
+		v.tls("data.redis.tls", c.GetTls())
 	}
 	v.between("data.redis.db", c.GetDb(), 0, 1<<16)
 	if !prefixPattern.MatchString(c.GetPrefix()) {
@@ -158,6 +158,46 @@ func (v *violations) redis(c *Data_Redis) {
 	}
 	v.between("data.redis.pool_size", c.GetPoolSize(), 1, 10_000)
 	v.between("data.redis.min_idle_conns", c.GetMinIdleConns(), 0, c.GetPoolSize())
+}
+
+// headerPattern is "name=value" with what gRPC takes as a name of its metadata, and as a value.
+var headerPattern = regexp.MustCompile(`^[a-z0-9._-]{1,64}=[ -~]*$`)
+
+func (v *violations) trace(c *Trace) {
+	if ratio := c.GetSamplingRatio(); !(ratio >= 0 && ratio <= 1) { // Not a number is neither.
+		v.add("trace.sampling_ratio", "must be from 0 to 1, is %v", ratio)
+	}
+	for i, header := range c.GetHeaders() {
+		if !headerPattern.MatchString(header) || strings.HasPrefix(header, "grpc-") {
+			// Its value may be a token: no error shows it.
+			v.add(fmt.Sprintf("trace.headers[%d]", i), "must be name=value, the name of a-z 0-9 . _ - and not beginning with grpc-")
+		}
+	}
+	v.tls("trace.tls", c.GetTls())
+	if c.GetEndpoint() == "" {
+		if c.GetTls().GetEnabled() {
+			v.add("trace.endpoint", "is required with trace.tls.enabled")
+		}
+		return
+	}
+	v.address("trace.endpoint", c.GetEndpoint())
+	if len(c.GetHeaders()) > 0 && !c.GetTls().GetEnabled() && !loopback(c.GetEndpoint()) {
+		v.add("trace.tls.enabled", "must be true with trace.headers, else they cross the network in plaintext")
+	}
+}
+
+func loopback(addr string) bool {
+	host, _, _ := net.SplitHostPort(addr)
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+func (v *violations) tls(path string, c *TLS) {
+	if (c.GetCertFile() == "") != (c.GetKeyFile() == "") {
+		v.add(path, "must have both cert_file and key_file, or neither")
+	} else if !c.GetEnabled() && c.GetCaFile()+c.GetCertFile()+c.GetServerName() != "" {
+		v.add(path+".enabled", "must be true where another key of %s is set, else the connection is in plaintext", path)
+	}
 }
 
 // violations collects what is wrong.

@@ -31,6 +31,7 @@ type Bootstrap struct {
 	State         *State                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
 	Limits        *Limits                `protobuf:"bytes,4,opt,name=limits,proto3" json:"limits,omitempty"`
 	Log           *Log                   `protobuf:"bytes,5,opt,name=log,proto3" json:"log,omitempty"`
+	Trace         *Trace                 `protobuf:"bytes,6,opt,name=trace,proto3" json:"trace,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -96,6 +97,13 @@ func (x *Bootstrap) GetLimits() *Limits {
 func (x *Bootstrap) GetLog() *Log {
 	if x != nil {
 		return x.Log
+	}
+	return nil
+}
+
+func (x *Bootstrap) GetTrace() *Trace {
+	if x != nil {
+		return x.Trace
 	}
 	return nil
 }
@@ -368,6 +376,159 @@ func (x *Log) GetRepeatInterval() *durationpb.Duration {
 	return nil
 }
 
+type Trace struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Endpoint      string                 `protobuf:"bytes,1,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
+	SamplingRatio float64                `protobuf:"fixed64,2,opt,name=sampling_ratio,json=samplingRatio,proto3" json:"sampling_ratio,omitempty"`
+	ParentBased   bool                   `protobuf:"varint,3,opt,name=parent_based,json=parentBased,proto3" json:"parent_based,omitempty"`
+	Headers       []string               `protobuf:"bytes,4,rep,name=headers,proto3" json:"headers,omitempty"`
+	Tls           *TLS                   `protobuf:"bytes,5,opt,name=tls,proto3" json:"tls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Trace) Reset() {
+	*x = Trace{}
+	mi := &file_conf_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Trace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Trace) ProtoMessage() {}
+
+func (x *Trace) ProtoReflect() protoreflect.Message {
+	mi := &file_conf_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Trace.ProtoReflect.Descriptor instead.
+func (*Trace) Descriptor() ([]byte, []int) {
+	return file_conf_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Trace) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+func (x *Trace) GetSamplingRatio() float64 {
+	if x != nil {
+		return x.SamplingRatio
+	}
+	return 0
+}
+
+func (x *Trace) GetParentBased() bool {
+	if x != nil {
+		return x.ParentBased
+	}
+	return false
+}
+
+func (x *Trace) GetHeaders() []string {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+func (x *Trace) GetTls() *TLS {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
+// TLS is how connections to one server, or to several of a kind, are secured.
+type TLS struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Enabled       bool                   `protobuf:"varint,1,opt,name=enabled,proto3" json:"enabled,omitempty"`
+	CaFile        string                 `protobuf:"bytes,2,opt,name=ca_file,json=caFile,proto3" json:"ca_file,omitempty"`
+	CertFile      string                 `protobuf:"bytes,3,opt,name=cert_file,json=certFile,proto3" json:"cert_file,omitempty"`
+	KeyFile       string                 `protobuf:"bytes,4,opt,name=key_file,json=keyFile,proto3" json:"key_file,omitempty"`
+	ServerName    string                 `protobuf:"bytes,5,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TLS) Reset() {
+	*x = TLS{}
+	mi := &file_conf_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TLS) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TLS) ProtoMessage() {}
+
+func (x *TLS) ProtoReflect() protoreflect.Message {
+	mi := &file_conf_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TLS.ProtoReflect.Descriptor instead.
+func (*TLS) Descriptor() ([]byte, []int) {
+	return file_conf_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *TLS) GetEnabled() bool {
+	if x != nil {
+		return x.Enabled
+	}
+	return false
+}
+
+func (x *TLS) GetCaFile() string {
+	if x != nil {
+		return x.CaFile
+	}
+	return ""
+}
+
+func (x *TLS) GetCertFile() string {
+	if x != nil {
+		return x.CertFile
+	}
+	return ""
+}
+
+func (x *TLS) GetKeyFile() string {
+	if x != nil {
+		return x.KeyFile
+	}
+	return ""
+}
+
+func (x *TLS) GetServerName() string {
+	if x != nil {
+		return x.ServerName
+	}
+	return ""
+}
+
 type Server_HTTP struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Addr          string                 `protobuf:"bytes,1,opt,name=addr,proto3" json:"addr,omitempty"`
@@ -378,7 +539,7 @@ type Server_HTTP struct {
 
 func (x *Server_HTTP) Reset() {
 	*x = Server_HTTP{}
-	mi := &file_conf_proto_msgTypes[6]
+	mi := &file_conf_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -390,7 +551,7 @@ func (x *Server_HTTP) String() string {
 func (*Server_HTTP) ProtoMessage() {}
 
 func (x *Server_HTTP) ProtoReflect() protoreflect.Message {
-	mi := &file_conf_proto_msgTypes[6]
+	mi := &file_conf_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -430,7 +591,7 @@ type Server_GRPC struct {
 
 func (x *Server_GRPC) Reset() {
 	*x = Server_GRPC{}
-	mi := &file_conf_proto_msgTypes[7]
+	mi := &file_conf_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -442,7 +603,7 @@ func (x *Server_GRPC) String() string {
 func (*Server_GRPC) ProtoMessage() {}
 
 func (x *Server_GRPC) ProtoReflect() protoreflect.Message {
-	mi := &file_conf_proto_msgTypes[7]
+	mi := &file_conf_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -482,7 +643,7 @@ type Server_Admin struct {
 
 func (x *Server_Admin) Reset() {
 	*x = Server_Admin{}
-	mi := &file_conf_proto_msgTypes[8]
+	mi := &file_conf_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -494,7 +655,7 @@ func (x *Server_Admin) String() string {
 func (*Server_Admin) ProtoMessage() {}
 
 func (x *Server_Admin) ProtoReflect() protoreflect.Message {
-	mi := &file_conf_proto_msgTypes[8]
+	mi := &file_conf_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -534,7 +695,7 @@ type Server_Stop struct {
 
 func (x *Server_Stop) Reset() {
 	*x = Server_Stop{}
-	mi := &file_conf_proto_msgTypes[9]
+	mi := &file_conf_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -546,7 +707,7 @@ func (x *Server_Stop) String() string {
 func (*Server_Stop) ProtoMessage() {}
 
 func (x *Server_Stop) ProtoReflect() protoreflect.Message {
-	mi := &file_conf_proto_msgTypes[9]
+	mi := &file_conf_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -592,7 +753,7 @@ type Data_Redis struct {
 	ReadTimeout      *durationpb.Duration   `protobuf:"bytes,12,opt,name=read_timeout,json=readTimeout,proto3" json:"read_timeout,omitempty"`
 	WriteTimeout     *durationpb.Duration   `protobuf:"bytes,13,opt,name=write_timeout,json=writeTimeout,proto3" json:"write_timeout,omitempty"`
 	AllowEviction    bool                   `protobuf:"varint,14,opt,name=allow_eviction,json=allowEviction,proto3" json:"allow_eviction,omitempty"`
-	Tls              *Data_TLS              `protobuf:"bytes,15,opt,name=tls,proto3" json:"tls,omitempty"`
+	Tls              *TLS                   `protobuf:"bytes,15,opt,name=tls,proto3" json:"tls,omitempty"`
 	WaitReplicas     int32                  `protobuf:"varint,16,opt,name=wait_replicas,json=waitReplicas,proto3" json:"wait_replicas,omitempty"`
 	WaitTimeout      *durationpb.Duration   `protobuf:"bytes,17,opt,name=wait_timeout,json=waitTimeout,proto3" json:"wait_timeout,omitempty"`
 	SentinelUsername string                 `protobuf:"bytes,18,opt,name=sentinel_username,json=sentinelUsername,proto3" json:"sentinel_username,omitempty"`
@@ -604,7 +765,7 @@ type Data_Redis struct {
 
 func (x *Data_Redis) Reset() {
 	*x = Data_Redis{}
-	mi := &file_conf_proto_msgTypes[10]
+	mi := &file_conf_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -616,7 +777,7 @@ func (x *Data_Redis) String() string {
 func (*Data_Redis) ProtoMessage() {}
 
 func (x *Data_Redis) ProtoReflect() protoreflect.Message {
-	mi := &file_conf_proto_msgTypes[10]
+	mi := &file_conf_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -730,7 +891,7 @@ func (x *Data_Redis) GetAllowEviction() bool {
 	return false
 }
 
-func (x *Data_Redis) GetTls() *Data_TLS {
+func (x *Data_Redis) GetTls() *TLS {
 	if x != nil {
 		return x.Tls
 	}
@@ -772,94 +933,19 @@ func (x *Data_Redis) GetAutoPipeline() bool {
 	return false
 }
 
-type Data_TLS struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Enabled       bool                   `protobuf:"varint,1,opt,name=enabled,proto3" json:"enabled,omitempty"`
-	CaFile        string                 `protobuf:"bytes,2,opt,name=ca_file,json=caFile,proto3" json:"ca_file,omitempty"`
-	CertFile      string                 `protobuf:"bytes,3,opt,name=cert_file,json=certFile,proto3" json:"cert_file,omitempty"`
-	KeyFile       string                 `protobuf:"bytes,4,opt,name=key_file,json=keyFile,proto3" json:"key_file,omitempty"`
-	ServerName    string                 `protobuf:"bytes,5,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Data_TLS) Reset() {
-	*x = Data_TLS{}
-	mi := &file_conf_proto_msgTypes[11]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Data_TLS) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Data_TLS) ProtoMessage() {}
-
-func (x *Data_TLS) ProtoReflect() protoreflect.Message {
-	mi := &file_conf_proto_msgTypes[11]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Data_TLS.ProtoReflect.Descriptor instead.
-func (*Data_TLS) Descriptor() ([]byte, []int) {
-	return file_conf_proto_rawDescGZIP(), []int{2, 1}
-}
-
-func (x *Data_TLS) GetEnabled() bool {
-	if x != nil {
-		return x.Enabled
-	}
-	return false
-}
-
-func (x *Data_TLS) GetCaFile() string {
-	if x != nil {
-		return x.CaFile
-	}
-	return ""
-}
-
-func (x *Data_TLS) GetCertFile() string {
-	if x != nil {
-		return x.CertFile
-	}
-	return ""
-}
-
-func (x *Data_TLS) GetKeyFile() string {
-	if x != nil {
-		return x.KeyFile
-	}
-	return ""
-}
-
-func (x *Data_TLS) GetServerName() string {
-	if x != nil {
-		return x.ServerName
-	}
-	return ""
-}
-
 var File_conf_proto protoreflect.FileDescriptor
 
 const file_conf_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"conf.proto\x12\fpodlink.conf\x1a\x1egoogle/protobuf/duration.proto\"\xdf\x01\n" +
+	"conf.proto\x12\fpodlink.conf\x1a\x1egoogle/protobuf/duration.proto\"\x8a\x02\n" +
 	"\tBootstrap\x12,\n" +
 	"\x06server\x18\x01 \x01(\v2\x14.podlink.conf.ServerR\x06server\x12&\n" +
 	"\x04data\x18\x02 \x01(\v2\x12.podlink.conf.DataR\x04data\x12)\n" +
 	"\x05state\x18\x03 \x01(\v2\x13.podlink.conf.StateR\x05state\x12,\n" +
 	"\x06limits\x18\x04 \x01(\v2\x14.podlink.conf.LimitsR\x06limits\x12#\n" +
-	"\x03log\x18\x05 \x01(\v2\x11.podlink.conf.LogR\x03log\"\x8a\x04\n" +
+	"\x03log\x18\x05 \x01(\v2\x11.podlink.conf.LogR\x03log\x12)\n" +
+	"\x05trace\x18\x06 \x01(\v2\x13.podlink.conf.TraceR\x05trace\"\x8a\x04\n" +
 	"\x06Server\x12-\n" +
 	"\x04http\x18\x01 \x01(\v2\x19.podlink.conf.Server.HTTPR\x04http\x12-\n" +
 	"\x04grpc\x18\x02 \x01(\v2\x19.podlink.conf.Server.GRPCR\x04grpc\x120\n" +
@@ -876,9 +962,9 @@ const file_conf_proto_rawDesc = "" +
 	"\x05pprof\x18\x02 \x01(\bR\x05pprof\x1al\n" +
 	"\x04Stop\x12/\n" +
 	"\x05drain\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05drain\x123\n" +
-	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\xef\a\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\xd6\x06\n" +
 	"\x04Data\x12.\n" +
-	"\x05redis\x18\x01 \x01(\v2\x18.podlink.conf.Data.RedisR\x05redis\x1a\xa2\x06\n" +
+	"\x05redis\x18\x01 \x01(\v2\x18.podlink.conf.Data.RedisR\x05redis\x1a\x9d\x06\n" +
 	"\x05Redis\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\tR\x04mode\x12\x14\n" +
 	"\x05addrs\x18\x02 \x03(\tR\x05addrs\x12\x1f\n" +
@@ -895,20 +981,13 @@ const file_conf_proto_rawDesc = "" +
 	"\fdial_timeout\x18\v \x01(\v2\x19.google.protobuf.DurationR\vdialTimeout\x12<\n" +
 	"\fread_timeout\x18\f \x01(\v2\x19.google.protobuf.DurationR\vreadTimeout\x12>\n" +
 	"\rwrite_timeout\x18\r \x01(\v2\x19.google.protobuf.DurationR\fwriteTimeout\x12%\n" +
-	"\x0eallow_eviction\x18\x0e \x01(\bR\rallowEviction\x12(\n" +
-	"\x03tls\x18\x0f \x01(\v2\x16.podlink.conf.Data.TLSR\x03tls\x12#\n" +
+	"\x0eallow_eviction\x18\x0e \x01(\bR\rallowEviction\x12#\n" +
+	"\x03tls\x18\x0f \x01(\v2\x11.podlink.conf.TLSR\x03tls\x12#\n" +
 	"\rwait_replicas\x18\x10 \x01(\x05R\fwaitReplicas\x12<\n" +
 	"\fwait_timeout\x18\x11 \x01(\v2\x19.google.protobuf.DurationR\vwaitTimeout\x12+\n" +
 	"\x11sentinel_username\x18\x12 \x01(\tR\x10sentinelUsername\x12+\n" +
 	"\x11sentinel_password\x18\x13 \x01(\tR\x10sentinelPassword\x12#\n" +
-	"\rauto_pipeline\x18\x14 \x01(\bR\fautoPipeline\x1a\x91\x01\n" +
-	"\x03TLS\x12\x18\n" +
-	"\aenabled\x18\x01 \x01(\bR\aenabled\x12\x17\n" +
-	"\aca_file\x18\x02 \x01(\tR\x06caFile\x12\x1b\n" +
-	"\tcert_file\x18\x03 \x01(\tR\bcertFile\x12\x19\n" +
-	"\bkey_file\x18\x04 \x01(\tR\akeyFile\x12\x1f\n" +
-	"\vserver_name\x18\x05 \x01(\tR\n" +
-	"serverName\";\n" +
+	"\rauto_pipeline\x18\x14 \x01(\bR\fautoPipeline\";\n" +
 	"\x05State\x122\n" +
 	"\apod_ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x06podTtl\"%\n" +
 	"\x06Limits\x12\x1b\n" +
@@ -917,7 +996,20 @@ const file_conf_proto_rawDesc = "" +
 	"\x05level\x18\x01 \x01(\tR\x05level\x12\x16\n" +
 	"\x06format\x18\x02 \x01(\tR\x06format\x12<\n" +
 	"\fslow_request\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\vslowRequest\x12B\n" +
-	"\x0frepeat_interval\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x0erepeatIntervalB\x1cZ\x1apodlink/internal/conf;confb\x06proto3"
+	"\x0frepeat_interval\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x0erepeatInterval\"\xac\x01\n" +
+	"\x05Trace\x12\x1a\n" +
+	"\bendpoint\x18\x01 \x01(\tR\bendpoint\x12%\n" +
+	"\x0esampling_ratio\x18\x02 \x01(\x01R\rsamplingRatio\x12!\n" +
+	"\fparent_based\x18\x03 \x01(\bR\vparentBased\x12\x18\n" +
+	"\aheaders\x18\x04 \x03(\tR\aheaders\x12#\n" +
+	"\x03tls\x18\x05 \x01(\v2\x11.podlink.conf.TLSR\x03tls\"\x91\x01\n" +
+	"\x03TLS\x12\x18\n" +
+	"\aenabled\x18\x01 \x01(\bR\aenabled\x12\x17\n" +
+	"\aca_file\x18\x02 \x01(\tR\x06caFile\x12\x1b\n" +
+	"\tcert_file\x18\x03 \x01(\tR\bcertFile\x12\x19\n" +
+	"\bkey_file\x18\x04 \x01(\tR\akeyFile\x12\x1f\n" +
+	"\vserver_name\x18\x05 \x01(\tR\n" +
+	"serverNameB\x1cZ\x1apodlink/internal/conf;confb\x06proto3"
 
 var (
 	file_conf_proto_rawDescOnce sync.Once
@@ -931,7 +1023,7 @@ func file_conf_proto_rawDescGZIP() []byte {
 	return file_conf_proto_rawDescData
 }
 
-var file_conf_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_conf_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_conf_proto_goTypes = []any{
 	(*Bootstrap)(nil),           // 0: podlink.conf.Bootstrap
 	(*Server)(nil),              // 1: podlink.conf.Server
@@ -939,13 +1031,14 @@ var file_conf_proto_goTypes = []any{
 	(*State)(nil),               // 3: podlink.conf.State
 	(*Limits)(nil),              // 4: podlink.conf.Limits
 	(*Log)(nil),                 // 5: podlink.conf.Log
-	(*Server_HTTP)(nil),         // 6: podlink.conf.Server.HTTP
-	(*Server_GRPC)(nil),         // 7: podlink.conf.Server.GRPC
-	(*Server_Admin)(nil),        // 8: podlink.conf.Server.Admin
-	(*Server_Stop)(nil),         // 9: podlink.conf.Server.Stop
-	(*Data_Redis)(nil),          // 10: podlink.conf.Data.Redis
-	(*Data_TLS)(nil),            // 11: podlink.conf.Data.TLS
-	(*durationpb.Duration)(nil), // 12: google.protobuf.Duration
+	(*Trace)(nil),               // 6: podlink.conf.Trace
+	(*TLS)(nil),                 // 7: podlink.conf.TLS
+	(*Server_HTTP)(nil),         // 8: podlink.conf.Server.HTTP
+	(*Server_GRPC)(nil),         // 9: podlink.conf.Server.GRPC
+	(*Server_Admin)(nil),        // 10: podlink.conf.Server.Admin
+	(*Server_Stop)(nil),         // 11: podlink.conf.Server.Stop
+	(*Data_Redis)(nil),          // 12: podlink.conf.Data.Redis
+	(*durationpb.Duration)(nil), // 13: google.protobuf.Duration
 }
 var file_conf_proto_depIdxs = []int32{
 	1,  // 0: podlink.conf.Bootstrap.server:type_name -> podlink.conf.Server
@@ -953,29 +1046,31 @@ var file_conf_proto_depIdxs = []int32{
 	3,  // 2: podlink.conf.Bootstrap.state:type_name -> podlink.conf.State
 	4,  // 3: podlink.conf.Bootstrap.limits:type_name -> podlink.conf.Limits
 	5,  // 4: podlink.conf.Bootstrap.log:type_name -> podlink.conf.Log
-	6,  // 5: podlink.conf.Server.http:type_name -> podlink.conf.Server.HTTP
-	7,  // 6: podlink.conf.Server.grpc:type_name -> podlink.conf.Server.GRPC
-	8,  // 7: podlink.conf.Server.admin:type_name -> podlink.conf.Server.Admin
-	9,  // 8: podlink.conf.Server.stop:type_name -> podlink.conf.Server.Stop
-	10, // 9: podlink.conf.Data.redis:type_name -> podlink.conf.Data.Redis
-	12, // 10: podlink.conf.State.pod_ttl:type_name -> google.protobuf.Duration
-	12, // 11: podlink.conf.Log.slow_request:type_name -> google.protobuf.Duration
-	12, // 12: podlink.conf.Log.repeat_interval:type_name -> google.protobuf.Duration
-	12, // 13: podlink.conf.Server.HTTP.timeout:type_name -> google.protobuf.Duration
-	12, // 14: podlink.conf.Server.GRPC.timeout:type_name -> google.protobuf.Duration
-	12, // 15: podlink.conf.Server.Stop.drain:type_name -> google.protobuf.Duration
-	12, // 16: podlink.conf.Server.Stop.timeout:type_name -> google.protobuf.Duration
-	12, // 17: podlink.conf.Data.Redis.pool_timeout:type_name -> google.protobuf.Duration
-	12, // 18: podlink.conf.Data.Redis.dial_timeout:type_name -> google.protobuf.Duration
-	12, // 19: podlink.conf.Data.Redis.read_timeout:type_name -> google.protobuf.Duration
-	12, // 20: podlink.conf.Data.Redis.write_timeout:type_name -> google.protobuf.Duration
-	11, // 21: podlink.conf.Data.Redis.tls:type_name -> podlink.conf.Data.TLS
-	12, // 22: podlink.conf.Data.Redis.wait_timeout:type_name -> google.protobuf.Duration
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	6,  // 5: podlink.conf.Bootstrap.trace:type_name -> podlink.conf.Trace
+	8,  // 6: podlink.conf.Server.http:type_name -> podlink.conf.Server.HTTP
+	9,  // 7: podlink.conf.Server.grpc:type_name -> podlink.conf.Server.GRPC
+	10, // 8: podlink.conf.Server.admin:type_name -> podlink.conf.Server.Admin
+	11, // 9: podlink.conf.Server.stop:type_name -> podlink.conf.Server.Stop
+	12, // 10: podlink.conf.Data.redis:type_name -> podlink.conf.Data.Redis
+	13, // 11: podlink.conf.State.pod_ttl:type_name -> google.protobuf.Duration
+	13, // 12: podlink.conf.Log.slow_request:type_name -> google.protobuf.Duration
+	13, // 13: podlink.conf.Log.repeat_interval:type_name -> google.protobuf.Duration
+	7,  // 14: podlink.conf.Trace.tls:type_name -> podlink.conf.TLS
+	13, // 15: podlink.conf.Server.HTTP.timeout:type_name -> google.protobuf.Duration
+	13, // 16: podlink.conf.Server.GRPC.timeout:type_name -> google.protobuf.Duration
+	13, // 17: podlink.conf.Server.Stop.drain:type_name -> google.protobuf.Duration
+	13, // 18: podlink.conf.Server.Stop.timeout:type_name -> google.protobuf.Duration
+	13, // 19: podlink.conf.Data.Redis.pool_timeout:type_name -> google.protobuf.Duration
+	13, // 20: podlink.conf.Data.Redis.dial_timeout:type_name -> google.protobuf.Duration
+	13, // 21: podlink.conf.Data.Redis.read_timeout:type_name -> google.protobuf.Duration
+	13, // 22: podlink.conf.Data.Redis.write_timeout:type_name -> google.protobuf.Duration
+	7,  // 23: podlink.conf.Data.Redis.tls:type_name -> podlink.conf.TLS
+	13, // 24: podlink.conf.Data.Redis.wait_timeout:type_name -> google.protobuf.Duration
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_conf_proto_init() }
@@ -989,7 +1084,7 @@ func file_conf_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_conf_proto_rawDesc), len(file_conf_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

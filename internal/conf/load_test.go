@@ -103,6 +103,9 @@ func TestEnvironmentOverridesEveryKey(t *testing.T) {
 		"data.redis.tls.key_file": "key", "data.redis.tls.server_name": "redis",
 		"state.pod_ttl": "9s", "limits.max_batch": "10", "log.level": "error", "log.format": "console",
 		"log.slow_request": "20ms", "log.repeat_interval": "30s",
+		"trace.endpoint": "collector:4317", "trace.sampling_ratio": "0.25", "trace.parent_based": "false", "trace.headers": "a=b, c=d",
+		"trace.tls.enabled": "true", "trace.tls.ca_file": "tca", "trace.tls.cert_file": "tcert",
+		"trace.tls.key_file": "tkey", "trace.tls.server_name": "collector",
 	}
 	paths := keys(Default().ProtoReflect(), "")
 	require.Len(t, values, len(paths), "a key has no row here: %v", paths)
@@ -113,12 +116,13 @@ func TestEnvironmentOverridesEveryKey(t *testing.T) {
 	b, err := load(t, "data: {redis: {password: from-the-file}}", env)
 	require.NoError(t, err)
 	require.Equal(t, []string{"h:1", "h:2"}, b.Data.Redis.Addrs)
+	require.Equal(t, []string{"a=b", "c=d"}, b.Trace.Headers)
 	require.Equal(t, "p", b.Data.Redis.Password)
 	require.Equal(t, 7*time.Millisecond, b.Data.Redis.ReadTimeout.AsDuration())
 	require.True(t, b.Data.Redis.AllowEviction)
 	got := texts(b.ProtoReflect(), "")
 	for path, value := range values {
-		if path != "data.redis.addrs" {
+		if path != "data.redis.addrs" && path != "trace.headers" {
 			require.Equal(t, value, got[path], path)
 		}
 	}
@@ -205,10 +209,19 @@ func TestContradictions(t *testing.T) {
 		"unknown format":              {"log: {format: xml}", "log.format must be one of json, console"},
 		"slow below nothing":          {"log: {slow_request: -1s}", "log.slow_request must be from 0s to 1m0s"},
 		"repeats of an hour":          {"log: {repeat_interval: 1h}", "log.repeat_interval must be from 0s to 1m0s"},
+		"more than every trace":       {"trace: {sampling_ratio: 1.5}", "trace.sampling_ratio must be from 0 to 1, is 1.5"},
+		"no ratio":                    {"trace: {sampling_ratio: .nan}", "trace.sampling_ratio must be from 0 to 1, is NaN"},
+		"endpoint is a URL":           {"trace: {endpoint: \"http://h:4317\"}", "trace.endpoint must be host:port"},
+		"header without a value":      {"trace: {endpoint: \"localhost:4317\", headers: [token]}", "trace.headers[0] must be name=value"},
+		"header that gRPC refuses":    {"trace: {endpoint: \"localhost:4317\", headers: [\"Token=x\"]}", "trace.headers[0] must be name=value"},
+		"headers in plaintext":        {"trace: {endpoint: \"h:4317\", headers: [\"token=12345\"]}", "trace.tls.enabled must be true with trace.headers"},
+		"TLS to nowhere":              {"trace: {tls: {enabled: true}}", "trace.endpoint is required"},
+		"traces' key without TLS":     {"trace: {tls: {cert_file: c, key_file: k}}", "trace.tls.enabled must be true"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := load(t, row.text, nil)
 			require.ErrorContains(t, err, row.want)
+			require.NotContains(t, err.Error(), "12345", "an error shows a token")
 		})
 	}
 	_, err := load(t, "limits: {max_batch: 0}\nlog: {level: loud}", nil)

@@ -7,7 +7,6 @@ import (
 	"math"
 	"sort"
 	"strings"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -128,19 +127,20 @@ func (r linkRepo) change(ctx context.Context, sc *script, key biz.LinkKey, args 
 // Get reads a persistent link without a script; how long a temporary one still lasts only the store's clock knows.
 func (r linkRepo) Get(ctx context.Context, key biz.LinkKey) (biz.Link, error) {
 	name := r.keys.links(key.Namespace, key.UID)
-	start := time.Now()
+	c := r.metrics.begin(ctx, commandGet, scriptGetLink.kind)
 	reply, err := r.read(ctx, name, "hget", name, key.Service)
 	if errors.Is(err, redis.Nil) {
-		r.metrics.observe(commandGet, start, nil)
+		c.end(nil)
 	} else {
-		r.metrics.observe(commandGet, start, err)
+		c.end(err)
 	}
 	value, _ := reply.(string)
 	link, temporary, err := persistentLink(key, value, err)
 	if err != nil || !temporary {
 		return link, err
 	}
-	_, change, err := r.one(ctx, scriptGetLink, key)
+	answer, change, err := r.one(ctx, scriptGetLink, key)
+	r.metrics.countRead(scriptGetLink, answer.status())
 	return change.Link, err
 }
 
@@ -173,7 +173,7 @@ func (r linkRepo) GetIfPersist(ctx context.Context, key biz.LinkKey) (biz.Link, 
 // BatchGet reads all links in one pipeline, and those that turn out to be temporary in a second one.
 func (r linkRepo) BatchGet(ctx context.Context, namespace, service string, uids []string) ([]biz.Link, error) {
 	values := make([]*redis.StringCmd, len(uids))
-	err := r.pipelined(ctx, func(pipe redis.Pipeliner) {
+	err := r.pipelined(ctx, scriptGetLink.kind, func(pipe redis.Pipeliner) {
 		for i, uid := range uids {
 			values[i] = pipe.HGet(ctx, r.keys.links(namespace, uid), service)
 		}
@@ -209,7 +209,7 @@ func (r linkRepo) getTemporary(ctx context.Context, links []biz.Link, later []in
 	}
 	replies := make([]*redis.Cmd, len(later))
 	send := func(command, text string) error {
-		err := r.pipelined(ctx, func(pipe redis.Pipeliner) {
+		err := r.pipelined(ctx, scriptGetLink.kind, func(pipe redis.Pipeliner) {
 			for n, i := range later {
 				key := links[i].Key
 				replies[n] = pipe.Do(ctx, command, text, 1, r.keys.links(key.Namespace, key.UID), key.Service)
@@ -241,6 +241,7 @@ func (r linkRepo) getTemporary(ctx context.Context, links []biz.Link, later []in
 		if err != nil {
 			return err
 		}
+		r.metrics.countRead(scriptGetLink, answer.status())
 		links[i] = change.Link
 	}
 	return nil

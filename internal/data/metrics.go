@@ -18,7 +18,13 @@ const (
 	commandBatch = "pipeline" // of many reads
 )
 
-// errorKinds are the values of the label kind, and which errors they stand for; "other" is for the rest.
+// Two values of the label kind that no row of errorKinds stands for.
+const (
+	kindUnconfirmed = "unconfirmed"
+	kindOther       = "other"
+)
+
+// errorKinds are the others, and which errors they stand for.
 var errorKinds = []struct {
 	kind string
 	err  error
@@ -58,7 +64,7 @@ func newStoreMetrics(s *Store) *storeMetrics {
 		}, []string{"command", "kind"}),
 		links: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "podlink_links_total",
-			Help: "What became of links by calls that may change one, by script and outcome.",
+			Help: "What became of links by calls that may change one, and reads of links that had expired, by script and outcome.",
 		}, []string{"command", "outcome"}),
 		batches: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "podlink_store_batch_commands",
@@ -68,6 +74,9 @@ func newStoreMetrics(s *Store) *storeMetrics {
 	}
 	for _, command := range append([]string{commandGet, commandBatch}, scriptNames()...) {
 		m.seconds[command] = seconds.WithLabelValues(command)
+		for _, kind := range kindNames() { // From the start: an increase from nothing would not be one.
+			m.failures.WithLabelValues(command, kind)
+		}
 	}
 	gauge := func(name, help string, value func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
@@ -76,6 +85,10 @@ func newStoreMetrics(s *Store) *storeMetrics {
 		seconds, m.failures, m.links, m.batches,
 		gauge("podlink_store_last_success_timestamp_seconds", "When a call of the store last succeeded; 0: not yet.",
 			func() float64 { return time.Duration(m.lastSuccess.Load()).Seconds() }),
+		gauge("podlink_store_ready", "1 when the last check of the store was in order, 0 when not.",
+			func() float64 { return oneIf(s.watch.isReady()) }),
+		gauge("podlink_store_may_evict", "1 when Redis may drop links to make room, also where that is allowed.",
+			func() float64 { return oneIf(s.watch.mayEvict.Load()) }),
 		gauge("podlink_store_waiting_calls", "Calls that wait for a round trip to share.",
 			func() float64 { waiting, _ := s.load(); return float64(waiting) }),
 		gauge("podlink_store_round_trips", "Round trips under way.",
@@ -84,33 +97,38 @@ func newStoreMetrics(s *Store) *storeMetrics {
 	return m
 }
 
-// observe notes a call of the store that began at start and ended with err.
-func (m *storeMetrics) observe(command string, start time.Time, err error) {
-	end := time.Now()
-	m.seconds[command].Observe(end.Sub(start).Seconds())
-	if err == nil {
-		m.lastSuccess.Store(end.UnixNano())
-		return
-	}
-	m.failures.WithLabelValues(command, errorKind(err)).Inc()
-}
-
 func errorKind(err error) string {
 	var unconfirmed *biz.UnconfirmedError
 	if errors.As(err, &unconfirmed) {
-		return "unconfirmed"
+		return kindUnconfirmed
 	}
 	for _, row := range errorKinds {
 		if errors.Is(err, row.err) {
 			return row.kind
 		}
 	}
-	return "other"
+	return kindOther
+}
+
+// kindNames lists every value of the label kind.
+func kindNames() []string {
+	names := []string{kindUnconfirmed, kindOther}
+	for _, row := range errorKinds {
+		names = append(names, row.kind)
+	}
+	return names
 }
 
 // count notes what a script that may change a link answered.
 func (m *storeMetrics) count(command, status string, change biz.LinkChange) {
 	m.links.WithLabelValues(command, linkOutcome(status, change)).Inc()
+}
+
+// countRead notes that a read has found a link of the past.
+func (m *storeMetrics) countRead(sc *script, status string) {
+	if status == "EXPIRED" {
+		m.links.WithLabelValues(sc.name, "expired").Inc()
+	}
 }
 
 // linkOutcome is what became of the link, as the label outcome has it.
@@ -127,6 +145,13 @@ func linkOutcome(status string, change biz.LinkChange) string {
 	default:
 		return "kept"
 	}
+}
+
+func oneIf(condition bool) float64 {
+	if condition {
+		return 1
+	}
+	return 0
 }
 
 // load is how many calls wait for a round trip, and how many round trips are under way, on all servers.

@@ -34,6 +34,7 @@ func TestLinkOutcomes(t *testing.T) {
 	server := redistest.Start(t)
 	store := openStore(t, on(server.Addr()))
 	links, key := reposOf(store).Links, biz.LinkKey{Namespace: "ns", UID: "u", Service: "game"}
+	other := biz.LinkKey{Namespace: key.Namespace, UID: key.UID, Service: "chat"} // Its field outlives it while the game's link stands.
 	stale := biz.Epoch(1)
 	for _, step := range []struct {
 		call             func() error
@@ -48,6 +49,11 @@ func TestLinkOutcomes(t *testing.T) {
 		{func() error { return second(links.SetIfAbsent(t.Context(), key, 4, biz.Forever)) }, "statefulSetLinkIfAbsent", "existing"},
 		{func() error { return second(links.Compute(t.Context(), key, 4, biz.Forever, 0)) }, "statefulComputeLinkIfAbsent", "existing"},
 		{func() error { return second(links.Remove(t.Context(), key, 60, nil)) }, "statefulRemoveLink", "kept"},
+		{func() error { return second(links.Set(t.Context(), other, 1, 1, nil)) }, "statefulSetLink", "created"},
+		{func() error { time.Sleep(1100 * time.Millisecond); return second(links.Get(t.Context(), other)) }, "statefulGetLink", "expired"},
+		{func() error {
+			return second(links.BatchGet(t.Context(), other.Namespace, other.Service, []string{other.UID}))
+		}, "statefulGetLink", "expired"},
 		{func() error { return second(links.RemoveWithID(t.Context(), key, 9, 0)) }, "statefulRemoveLinkWithId", "absent"},
 		{func() error { return second(links.RemoveWithID(t.Context(), key, 3, 0)) }, "statefulRemoveLinkWithId", "removed"},
 		{func() error {
@@ -67,9 +73,9 @@ func TestLinkOutcomes(t *testing.T) {
 // BenchmarkObserve is what the metrics add to each call of the store.
 func BenchmarkObserve(b *testing.B) {
 	b.ReportAllocs()
-	m, start := newStoreMetrics(new(Store)), time.Now()
+	m := newStoreMetrics(new(Store))
 	for b.Loop() {
-		m.observe(commandGet, start, nil)
+		m.begin(b.Context(), commandGet, "link").end(nil)
 		m.batches.Observe(1)
 	}
 }

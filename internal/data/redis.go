@@ -12,11 +12,11 @@ import (
 	"net"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/go-kratos/kratos/v2/log"
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 
 	"podlink/internal/conf"
 )
@@ -33,6 +33,7 @@ type Store struct {
 	pipelines sync.Map // *redis.Client -> *pipelines
 	selfTest  selfTest
 	metrics   *storeMetrics
+	watch     *watch
 }
 
 // NewStore returns the store that c.redis names, and a function that closes it. Nothing is sent yet: an unreachable
@@ -41,7 +42,7 @@ func NewStore(c *conf.Data, logger log.Logger) (*Store, func(), error) {
 	helper := log.NewHelper(log.With(logger, "module", "data"))
 	redis.SetLogger(driverLog{helper})
 	settings := c.GetRedis()
-	store := &Store{keys: keyspace(settings.GetPrefix()), log: helper, underWay: math.MaxInt, selfTest: newSelfTest()}
+	store := &Store{keys: keyspace(settings.GetPrefix()), log: helper, underWay: math.MaxInt, selfTest: newSelfTest(), watch: newWatch()}
 	store.metrics = newStoreMetrics(store)
 	if settings.GetAutoPipeline() {
 		store.underWay = maxUnderWay
@@ -60,7 +61,7 @@ func NewStore(c *conf.Data, logger log.Logger) (*Store, func(), error) {
 	}
 	universal := options(settings)
 	var err error
-	if universal.TLSConfig, err = tlsConfig(settings.GetTls()); err != nil {
+	if universal.TLSConfig, err = settings.GetTls().Config("data.redis.tls"); err != nil {
 		return nil, nil, err
 	}
 	store.durable = settings
@@ -145,10 +146,10 @@ func options(c *conf.Data_Redis) *redis.UniversalOptions {
 	}
 }
 
-// pipelined sends reads in one pipeline. It returns nil when each of them has a result or an error of its own: the driver
+// pipelined sends reads of keys of one kind in one pipeline. It returns nil when each of them has a result or an error of its own: the driver
 // leaves them without either when the handshake of a new connection is refused.
-func (s *Store) pipelined(ctx context.Context, queue func(pipe redis.Pipeliner)) error {
-	start := time.Now()
+func (s *Store) pipelined(ctx context.Context, kind string, queue func(pipe redis.Pipeliner)) error {
+	c := s.metrics.begin(ctx, commandBatch, kind)
 	cmds, err := s.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		queue(pipe)
 		return nil
@@ -158,41 +159,13 @@ func (s *Store) pipelined(ctx context.Context, queue func(pipe redis.Pipeliner))
 	if err != nil && !errors.Is(err, redis.Nil) {
 		failure = readError(ctx, err)
 	}
-	s.metrics.observe(commandBatch, start, failure)
+	c.describe(semconv.DBOperationBatchSize(len(cmds)))
+	c.end(failure)
 	if told {
 		return nil
 	}
 	return failure
 }
-
-// Check returns nil when the store can be used: it answers, every script passes its self-test there, it takes writes, and
-// it does not evict keys. The error's text is for operators.
-func (s *Store) Check(ctx context.Context) error {
-	if err := s.selfTest.passed(ctx, s); err != nil {
-		return err
-	}
-	return s.onPrimaries(ctx, s.checkServer)
-}
-
-// startLimit bounds the check at the start.
-const startLimit = time.Second
-
-// Start checks the store once, so that the scripts are loaded and the log tells what is wrong before the first request
-// does. It never fails: podlink starts without its store too, and is not ready. With Stop it makes the store a Kratos
-// transport.Server, for the listeners to open meanwhile.
-func (s *Store) Start(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, startLimit)
-	defer cancel()
-	if err := s.Check(ctx); err != nil {
-		s.log.Errorf("the store is not ready, podlink starts without it: %v", err)
-		return nil
-	}
-	s.log.Info("the store is ready: every script passed its self-test")
-	return nil
-}
-
-// Stop implements transport.Server. The connections are closed later, after the listeners.
-func (s *Store) Stop(context.Context) error { return nil }
 
 // driverLog sends what the driver has to say to the log.
 type driverLog struct{ log *log.Helper }

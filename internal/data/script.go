@@ -10,9 +10,9 @@ import (
 	"path"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/redis/go-redis/v9"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 
 	"podlink/internal/biz"
 )
@@ -23,6 +23,7 @@ var luaFiles embed.FS
 // script is one Lua script. What it takes and answers stands in its header.
 type script struct {
 	name   string
+	kind   string // of its key
 	source string
 	sha    string
 	writes bool
@@ -79,7 +80,7 @@ func mustScript(name string) *script {
 	sum := sha1.Sum([]byte(source)) //nolint:gosec // Redis names scripts by their SHA-1.
 	writes := header["Access"][0] == "write"
 	return &script{
-		name: name, source: source, sha: hex.EncodeToString(sum[:]), writes: writes,
+		name: name, kind: keyKind(header), source: source, sha: hex.EncodeToString(sum[:]), writes: writes,
 		confirmed: writes && header["Confirm"] == nil,
 	}
 }
@@ -150,13 +151,16 @@ func (c *onceCmd) Args() []any {
 
 // run executes the script on the key and returns its reply.
 func (s *Store) run(ctx context.Context, sc *script, key string, args ...any) (reply, error) {
-	start := time.Now()
+	c := s.metrics.begin(ctx, sc.name, sc.kind)
 	answer, err := s.gated(ctx, sc, key, args...)
 	failure := err
 	if failure == nil {
 		failure = answer.confirmed(nil)
 	}
-	s.metrics.observe(sc.name, start, failure)
+	if err == nil {
+		c.describe(semconv.DBResponseStatusCode(answer.status()))
+	}
+	c.end(failure)
 	return answer, err
 }
 

@@ -54,6 +54,7 @@ var (
 	pod2Down      = lua{scriptSetState, []any{2, "up", 5, 2, 30}}
 	pod2Removed   = lua{scriptRemoveState, []any{2}}
 	reservation   = lua{scriptReservePod, []any{forever}}
+	aSecondLater  = lua{} // Links of a second have expired.
 )
 
 // scriptRuns provokes every documented reply of every script.
@@ -102,6 +103,8 @@ var scriptRuns = []scriptRun{
 		"FOUND 2 2 #1 600", "FOUND 2 2 #1 600", nothing},
 	{scriptGetLink, "finds none", []lua{persistentTo2}, []any{"b"},
 		"ABSENT -1 -1 0 -2", "ABSENT -1 -1 0 -2", nothing},
+	{scriptGetLink, "finds one of the past", []lua{{scriptSetLink, []any{"b", forever, 2}}, {scriptSetLink, []any{"a", 1, 2}}, aSecondLater},
+		[]any{"a"}, "EXPIRED -1 -1 0 -2", "EXPIRED -1 -1 0 -2", nothing},
 
 	{scriptGetPersist, "finds a persistent one", []lua{persistentTo2}, []any{"a"},
 		"FOUND 2 2 #1 -1", "FOUND 2 2 #1 -1", nothing},
@@ -231,6 +234,10 @@ func (run scriptRun) test(t *testing.T, store *Store) {
 	var replies []string
 	execute := func(step lua) {
 		t.Helper()
+		if step.script == nil {
+			time.Sleep(1100 * time.Millisecond)
+			return
+		}
 		time.Sleep(2 * time.Millisecond) // Clocks that count in ms must move on.
 		args := slices.Clone(step.args)
 		for i, arg := range args {
@@ -264,13 +271,13 @@ func (run scriptRun) test(t *testing.T, store *Store) {
 func (s *Store) keyOf(t *testing.T, sc *script) string {
 	t.Helper()
 	namespace := rand.Text()
-	switch kind := strings.Split(parseHeader(luaText(t, sc.name))["KEYS[1]"][0], ":")[1]; kind {
+	switch sc.kind {
 	case "link":
 		return s.keys.links(namespace, "uid")
 	case "pods":
 		return s.keys.pods(biz.ServiceKey{Namespace: namespace, Service: "game"})
 	default:
-		require.Equal(t, "workload", kind)
+		require.Equal(t, "workload", sc.kind)
 		return s.keys.workload(namespace, "game")
 	}
 }

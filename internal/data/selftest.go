@@ -191,9 +191,9 @@ var errEviction = errors.New("the maxmemory-policy of redis must be noeviction, 
 // errReplica: writes go to a primary only.
 var errReplica = errors.New("redis is a replica, and takes no writes")
 
-// checkServer asks a server what only it knows of itself. INFO says it, which managed Redis allows where it denies
+// checkServer asks a server what only it knows of itself, and notes whether it may evict links. INFO says it, which managed Redis allows where it denies
 // CONFIG. The embedded store has nothing to say.
-func (s *Store) checkServer(ctx context.Context, client *redis.Client) error {
+func (s *Store) checkServer(ctx context.Context, client *redis.Client, evicts *atomic.Bool) error {
 	if err := client.Ping(ctx).Err(); err != nil {
 		s.selfTest.forget() // What answers next may be another server.
 		return fmt.Errorf("redis does not answer: %w", err)
@@ -213,7 +213,11 @@ func (s *Store) checkServer(ctx context.Context, client *redis.Client) error {
 	if err != nil {
 		return err
 	}
-	if policy != "noeviction" && !s.durable.GetAllowEviction() {
+	if policy == "noeviction" {
+		return nil
+	}
+	evicts.Store(true)
+	if !s.durable.GetAllowEviction() {
 		return fmt.Errorf("%w; it is %q", errEviction, policy)
 	}
 	return nil

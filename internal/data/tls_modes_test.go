@@ -33,19 +33,19 @@ func unusedPort(t *testing.T) int {
 
 // startSecured runs a redis-server that has no port for plaintext, for clients and other servers alike, with the named
 // certificate. Args come first, for one may be a file. It returns the server's host:port, and a client.
-func (a *authority) startSecured(t *testing.T, certificate string, args ...string) (addr string, client *redis.Client) {
+func (a authority) startSecured(t *testing.T, certificate string, args ...string) (addr string, client *redis.Client) {
 	t.Helper()
 	port := strconv.Itoa(unusedPort(t))
 	args = append(args, "--bind", "127.0.0.1", "--port", "0", "--tls-port", port, "--dir", t.TempDir(), "--save", "",
-		"--tls-replication", "yes", "--tls-ca-cert-file", a.path(a.name+".crt"),
-		"--tls-cert-file", a.path(certificate+".crt"), "--tls-key-file", a.path(certificate+".key"))
+		"--tls-replication", "yes", "--tls-ca-cert-file", a.Path(a.Name+".crt"),
+		"--tls-cert-file", a.Path(certificate+".crt"), "--tls-key-file", a.Path(certificate+".key"))
 	process := exec.Command("redis-server", args...)
 	require.NoError(t, process.Start())
 	t.Cleanup(func() {
 		_ = process.Process.Kill()
 		_ = process.Wait() // It says that the process was killed.
 	})
-	pair, err := tls.LoadX509KeyPair(a.path("client.crt"), a.path("client.key"))
+	pair, err := tls.LoadX509KeyPair(a.Path("client.crt"), a.Path("client.key"))
 	require.NoError(t, err)
 	addr = net.JoinHostPort("127.0.0.1", port)
 	client = redis.NewClient(&redis.Options{
@@ -58,7 +58,7 @@ func (a *authority) startSecured(t *testing.T, certificate string, args ...strin
 }
 
 // startSentinel starts a sentinel of one primary.
-func (a *authority) startSentinel(t *testing.T, certificate, primary string) (addr string) {
+func (a authority) startSentinel(t *testing.T, certificate, primary string) (addr string) {
 	t.Helper()
 	host, port, err := net.SplitHostPort(primary)
 	require.NoError(t, err)
@@ -70,7 +70,7 @@ func (a *authority) startSentinel(t *testing.T, certificate, primary string) (ad
 }
 
 // startCluster starts a cluster of primaries, whose bus is secured as well.
-func (a *authority) startCluster(t *testing.T, certificate string, nodes int) (addrs []string) {
+func (a authority) startCluster(t *testing.T, certificate string, nodes int) (addrs []string) {
 	t.Helper()
 	const slots = 16384
 	clients, bus := make([]*redis.Client, nodes), 0
@@ -103,7 +103,7 @@ func TestTLSEverywhere(t *testing.T) {
 	plain := redistest.Start(t)
 	plainSet := redistest.StartSentinel(t, redistest.SentinelOptions{})
 	ca := newAuthority(t, t.TempDir(), "ca")
-	newAuthority(t, ca.dir, "stranger")
+	newAuthority(t, ca.Dir, "stranger")
 	ca.sign(t, "server", time.Now().Add(time.Hour))
 	ca.sign(t, "expired", time.Now().Add(-time.Minute))
 	ca.sign(t, "client", time.Now().Add(time.Hour))
@@ -122,8 +122,8 @@ func TestTLSEverywhere(t *testing.T) {
 	secured := func(c *conf.Data_Redis) {
 		c.DialTimeout = durationpb.New(100 * time.Millisecond) // A port that expects something else may just wait.
 		c.MinIdleConns = 0
-		c.Tls = &conf.Data_TLS{
-			Enabled: true, CaFile: ca.path("ca.crt"), CertFile: ca.path("client.crt"), KeyFile: ca.path("client.key"),
+		c.Tls = &conf.TLS{
+			Enabled: true, CaFile: ca.Path("ca.crt"), CertFile: ca.Path("client.crt"), KeyFile: ca.Path("client.key"),
 			ServerName: "redis.test",
 		}
 	}
@@ -155,7 +155,7 @@ func TestTLSEverywhere(t *testing.T) {
 		})
 	}
 	for name, store := range modes {
-		refused(name+"/unknown authority", store, func(c *conf.Data_Redis) { c.Tls.CaFile = ca.path("stranger.crt") })
+		refused(name+"/unknown authority", store, func(c *conf.Data_Redis) { c.Tls.CaFile = ca.Path("stranger.crt") })
 		refused(name+"/another name", store, func(c *conf.Data_Redis) { c.Tls.ServerName = "other.test" })
 		refused(name+"/no client certificate", store, func(c *conf.Data_Redis) { c.Tls.CertFile, c.Tls.KeyFile = "", "" })
 		refused(name+"/asked for plaintext", store, func(c *conf.Data_Redis) { c.Tls.Enabled = false })

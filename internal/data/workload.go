@@ -46,7 +46,7 @@ func (r workloadRepo) Get(ctx context.Context, key biz.ServiceKey) (biz.Workload
 // BatchGet reads all workloads in one pipeline.
 func (r workloadRepo) BatchGet(ctx context.Context, namespace string, services []string) ([]biz.Workload, error) {
 	values := make([]*redis.SliceCmd, len(services))
-	err := r.pipelined(ctx, func(pipe redis.Pipeliner) {
+	err := r.pipelined(ctx, scriptSetWorkload.kind, func(pipe redis.Pipeliner) {
 		for i, service := range services {
 			values[i] = pipe.HMGet(ctx, r.keys.workload(namespace, service), "state", "update_ms")
 		}

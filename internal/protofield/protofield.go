@@ -20,13 +20,15 @@ func IsDuration(field protoreflect.FieldDescriptor) bool {
 	return field.Message() != nil && field.Message().FullName() == durationName
 }
 
-// Set parses text and sets the field of m: a string, a bool, an integer, a duration such as 500ms,
-// or a list of strings, separated by commas. The error completes "<field> …".
+// Set parses text and sets the field of m: a string, a bool, an integer, a fraction, a duration such as
+// 500ms, or a list of strings, separated by commas; no text is an empty list. The error completes "<field> …".
 func Set(m protoreflect.Message, field protoreflect.FieldDescriptor, text string) error {
 	if field.IsList() && field.Kind() == protoreflect.StringKind {
 		list := m.NewField(field).List()
-		for part := range strings.SplitSeq(text, ",") {
-			list.Append(protoreflect.ValueOfString(strings.TrimSpace(part)))
+		if text != "" {
+			for part := range strings.SplitSeq(text, ",") {
+				list.Append(protoreflect.ValueOfString(strings.TrimSpace(part)))
+			}
 		}
 		m.Set(field, protoreflect.ValueOfList(list))
 		return nil
@@ -70,6 +72,12 @@ func parse(field protoreflect.FieldDescriptor, text string) (protoreflect.Value,
 			return none, err
 		}
 		return protoreflect.ValueOfInt64(n), nil
+	case field.Kind() == protoreflect.DoubleKind:
+		x, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			return none, errors.New("must be a number such as 0.25")
+		}
+		return protoreflect.ValueOfFloat64(x), nil
 	default:
 		return none, errors.New("can't be set from text")
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/go-kratos/kratos/v2/log"
@@ -32,9 +31,6 @@ type AdminServer struct {
 	store  Checker
 	level  *logging.Level
 	log    *log.Helper
-
-	mu       sync.Mutex
-	notReady string // why podlink was not ready when it was last asked; "": it was
 }
 
 // NewAdminServer returns the admin listener.
@@ -99,7 +95,6 @@ func (s *AdminServer) health(w http.ResponseWriter, _ *http.Request) {
 // ready says whether requests should be sent here.
 func (s *AdminServer) ready(w http.ResponseWriter, r *http.Request) {
 	reason := s.reasonNotReady(r.Context())
-	s.noteChange(reason)
 	if reason != "" {
 		probe{Status: "not ready", Reason: reason}.write(w, http.StatusServiceUnavailable)
 		return
@@ -117,19 +112,4 @@ func (s *AdminServer) reasonNotReady(ctx context.Context) string {
 		return err.Error()
 	}
 	return ""
-}
-
-// noteChange writes a line when readiness changes, not at every probe.
-func (s *AdminServer) noteChange(reason string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if (reason == "") == (s.notReady == "") {
-		return
-	}
-	s.notReady = reason
-	if reason == "" {
-		s.log.Info("podlink is ready again")
-	} else {
-		s.log.Warnf("podlink is not ready: %s", reason)
-	}
 }

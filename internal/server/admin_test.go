@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
 	"podlink/internal/conf"
@@ -36,7 +35,7 @@ func get(t *testing.T, server *httptest.Server, path string) (int, []byte) {
 // serveAdmin serves the admin listener's handler, with a write timeout that is shorter than a profile takes.
 func serveAdmin(t *testing.T, p parts) *httptest.Server {
 	t.Helper()
-	metrics, err := NewMetrics(prometheus.NewRegistry())
+	metrics, err := NewMetrics(nil)
 	require.NoError(t, err)
 	server := httptest.NewUnstartedServer(nil)
 	server.Config = NewAdminServer(p.config, always{}, p.drain, metrics, p.level, p.logger).server

@@ -17,8 +17,8 @@ import (
 	"github.com/go-kratos/kratos/v2/transport"
 	khttp "github.com/go-kratos/kratos/v2/transport/http"
 	"github.com/gorilla/mux"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/encoding"
@@ -57,10 +57,11 @@ type parts struct {
 
 func newParts(tb testing.TB) parts {
 	tb.Helper()
-	metrics, err := NewMetrics(prometheus.NewRegistry())
+	metrics, err := NewMetrics(nil)
 	require.NoError(tb, err)
+	views := biz.NewPodViews(nil)
 	config, logger := conf.Default().Server, log.NewStdLogger(io.Discard)
-	chain, closeChain := NewChain(conf.Default().Log, NewTracerProvider(), metrics, logger)
+	chain, closeChain := NewChain(conf.Default().Log, sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample())), metrics, logger)
 	tb.Cleanup(closeChain)
 	return parts{
 		config: config,
@@ -68,7 +69,7 @@ func newParts(tb testing.TB) parts {
 		drain:  NewDrain(config),
 		logger: logger,
 		level:  logging.NewLevel("warn"),
-		links:  service.NewLinkService(biz.NewLinkUsecase(memory{}, biz.NewPodViews(nil), biz.Limits{MaxBatch: 1000})),
+		links:  service.NewLinkService(biz.NewLinkUsecase(memory{}, views, biz.Limits{MaxBatch: 1000}, biz.NewMetrics(views))),
 	}
 }
 
@@ -178,12 +179,13 @@ func BenchmarkGRPCHandler(b *testing.B) {
 // call is a transport as Kratos' own, whose fields are not for others to set.
 type call struct {
 	transport.Transporter
-	header http.Header
+	header, reply http.Header
 }
 
 func (call) Kind() transport.Kind              { return transport.KindGRPC }
 func (call) Operation() string                 { return v1.OperationLinkServiceGetLinkedPod }
 func (c call) RequestHeader() transport.Header { return header{c.header} }
+func (c call) ReplyHeader() transport.Header   { return header{c.reply} }
 
 type header struct{ http.Header }
 
@@ -193,7 +195,7 @@ func (h header) Keys() []string { return nil }
 func BenchmarkChain(b *testing.B) {
 	p := newParts(b)
 	request, reply := &v1.GetLinkedPodRequest{}, &v1.GetLinkedPodReply{}
-	ctx := transport.NewServerContext(b.Context(), call{header: http.Header{}})
+	ctx := transport.NewServerContext(b.Context(), call{header: http.Header{}, reply: http.Header{}})
 	for name, err := range map[string]error{
 		"reply": nil, "refused": invalid("uid", "must be valid UTF-8"), "failed": fmt.Errorf("%w: EOF", biz.ErrOutcomeUnknown),
 	} {

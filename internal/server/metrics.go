@@ -10,10 +10,14 @@ import (
 
 	kerrors "github.com/go-kratos/kratos/v2/errors"
 	"github.com/go-kratos/kratos/v2/middleware"
+	"github.com/go-kratos/kratos/v2/transport"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc"
 
+	v1 "podlink/api/podlink/v1"
 	"podlink/internal/version"
 )
 
@@ -24,8 +28,11 @@ type Metrics struct {
 	seconds  *prometheus.HistogramVec
 }
 
-// NewMetrics returns the metrics of this process, with those of the store.
-func NewMetrics(store prometheus.Collector) (*Metrics, error) {
+// Collectors are the metrics of the other layers.
+type Collectors []prometheus.Collector
+
+// NewMetrics returns the metrics of this process, with those of the other layers.
+func NewMetrics(others Collectors) (*Metrics, error) {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -44,12 +51,18 @@ func NewMetrics(store prometheus.Collector) (*Metrics, error) {
 		ConstLabels: prometheus.Labels{"version": version.Version, "go": runtime.Version()},
 	})
 	build.Set(1)
-	for _, collector := range []prometheus.Collector{
-		m.requests, m.seconds, build, store,
+	for _, collector := range append(Collectors{
+		m.requests, m.seconds, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-	} {
+	}, others...) {
 		if err := m.registry.Register(collector); err != nil {
 			return nil, fmt.Errorf("metrics: %w", err)
+		}
+	}
+	for _, operation := range operations() {
+		for _, kind := range []transport.Kind{transport.KindHTTP, transport.KindGRPC} {
+			// From the start: an increase from nothing would not be one, and each of these is a fault of podlink's.
+			m.requests.WithLabelValues(kind.String(), operation, codeInternal, v1.ErrorReason_INTERNAL.String())
 		}
 	}
 	return m, nil
@@ -66,11 +79,38 @@ func (m *Metrics) countRequests(next middleware.Handler) middleware.Handler {
 			code, reason = strconv.Itoa(int(public.Code)), public.Reason
 		}
 		m.requests.WithLabelValues(kind, operation, code, reason).Inc()
-		m.seconds.WithLabelValues(kind, operation).Observe(time.Since(start).Seconds())
+		observe(ctx, m.seconds.WithLabelValues(kind, operation), time.Since(start).Seconds())
 		return reply, err
 	}
 }
 
+// observe notes how long a request took, with its trace if that is recorded.
+func observe(ctx context.Context, observer prometheus.Observer, seconds float64) {
+	span := trace.SpanContextFromContext(ctx)
+	if !span.IsSampled() {
+		observer.Observe(seconds)
+		return
+	}
+	observer.(prometheus.ExemplarObserver).ObserveWithExemplar(seconds, prometheus.Labels{"trace_id": span.TraceID().String()})
+}
+
+// codeInternal is the code of INTERNAL.
+var codeInternal = strconv.Itoa(http.StatusInternalServerError)
+
+// operations lists those of the API, as requests name them.
+func operations() []string {
+	var names []string
+	for _, service := range []grpc.ServiceDesc{
+		v1.LinkService_ServiceDesc, v1.StateService_ServiceDesc, v1.WorkloadService_ServiceDesc,
+	} {
+		for _, method := range service.Methods {
+			names = append(names, "/"+service.ServiceName+"/"+method.MethodName)
+		}
+	}
+	return names
+}
+
+// handler answers with the metrics, in the OpenMetrics format with traces as exemplars where the scraper asks for it.
 func (m *Metrics) handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{EnableOpenMetrics: true})
 }

@@ -8,14 +8,13 @@ import (
 	"testing"
 
 	"github.com/go-kratos/kratos/v2/transport"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
 	"podlink/internal/service"
 )
 
 func TestRequestsAreCountedByOutcome(t *testing.T) {
-	metrics, err := NewMetrics(prometheus.NewRegistry())
+	metrics, err := NewMetrics(nil)
 	require.NoError(t, err)
 	for _, failure := range []error{nil, nil, service.PublicError(invalid("uid", "is secret")), service.Internal(errors.New("secret"))} {
 		_, err := metrics.countRequests(func(context.Context, any) (any, error) { return "reply", failure })(

@@ -11,15 +11,16 @@ import (
 	khttp "github.com/go-kratos/kratos/v2/transport/http"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/propagation"
-	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 )
 
-// NewTracerProvider returns a provider that gives every request its trace id, the caller's where it sent one, for the
-// log. Nothing is recorded or exported.
-func NewTracerProvider() trace.TracerProvider {
-	return sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample()))
+// traceResponse is the header that tells a caller in which trace its request is, and as which span: of one that failed, and
+// of one that is recorded. It is written as traceparent is (W3C Trace Context, level 2).
+const traceResponse = "traceresponse"
+
+func traceParent(span trace.SpanContext) string {
+	return "00-" + span.TraceID().String() + "-" + span.SpanID().String() + "-" + span.TraceFlags().String()
 }
 
 // traceRequests puts each request into a span. Kratos' own tracing would write the path, and with it the uid, and the
@@ -36,6 +37,9 @@ func traceRequests(provider trace.TracerProvider) middleware.Middleware {
 			}
 			ctx, span := tracer.Start(caller.Extract(ctx, t.RequestHeader()), t.Operation(), options...)
 			reply, err := next(ctx, request)
+			if err != nil || span.IsRecording() {
+				t.ReplyHeader().Set(traceResponse, traceParent(span.SpanContext()))
+			}
 			if span.IsRecording() {
 				describe(span, t, err)
 			}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/go-kratos/kratos/v2/middleware"
 	"github.com/go-kratos/kratos/v2/transport"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/codes"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -30,7 +29,7 @@ const (
 func record(t *testing.T) (parts, *tracetest.SpanRecorder) {
 	t.Helper()
 	p, spans := newParts(t), tracetest.NewSpanRecorder()
-	metrics, err := NewMetrics(prometheus.NewRegistry())
+	metrics, err := NewMetrics(nil)
 	require.NoError(t, err)
 	var closeChain func()
 	p.chain, closeChain = NewChain(conf.Default().Log, sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)), metrics, p.logger)
@@ -62,7 +61,8 @@ func TestSpans(t *testing.T) {
 			header := http.Header{}
 			header.Set("Traceparent", traceparent)
 			header.Set("Baggage", "secret=1")
-			ctx := transport.NewServerContext(t.Context(), call{header: header})
+			answer := http.Header{}
+			ctx := transport.NewServerContext(t.Context(), call{header: header, reply: answer})
 			_, err := middleware.Chain(p.chain...)(func(ctx context.Context, _ any) (any, error) {
 				require.Equal(t, traceID, trace.SpanContextFromContext(ctx).TraceID().String())
 				return nil, row.err
@@ -72,6 +72,7 @@ func TestSpans(t *testing.T) {
 			require.Len(t, spans.Ended(), 1)
 			span := spans.Ended()[0]
 			require.Equal(t, "/"+method, span.Name())
+			require.Equal(t, "00-"+traceID+"-"+span.SpanContext().SpanID().String()+"-01", answer.Get("traceresponse"))
 			require.Equal(t, trace.SpanKindServer, span.SpanKind())
 			require.Equal(t, traceID, span.Parent().TraceID().String())
 			want := map[string]string{"rpc.system.name": "grpc", "rpc.method": method}

@@ -19,7 +19,7 @@ func refuseThrough(chain Chain) refuser {
 	through := middleware.Chain(chain...)
 	return func(w http.ResponseWriter, r *http.Request, err error) {
 		_, err = through(func(context.Context, any) (any, error) { return nil, err })(
-			transport.NewServerContext(r.Context(), unrouted{r}), nil)
+			transport.NewServerContext(r.Context(), unrouted{r, w.Header()}), nil)
 		encodeError(w, r, err)
 	}
 }
@@ -28,7 +28,10 @@ func refuseThrough(chain Chain) refuser {
 const unroutedOperation = "unknown"
 
 // unrouted is the transport of a request that has no operation.
-type unrouted struct{ request *http.Request }
+type unrouted struct {
+	request *http.Request
+	reply   http.Header
+}
 
 // Kind implements transport.Transporter.
 func (unrouted) Kind() transport.Kind { return transport.KindHTTP }
@@ -43,7 +46,7 @@ func (unrouted) Operation() string { return unroutedOperation }
 func (u unrouted) RequestHeader() transport.Header { return headers{u.request.Header} }
 
 // ReplyHeader implements transport.Transporter.
-func (unrouted) ReplyHeader() transport.Header { return headers{make(http.Header)} }
+func (u unrouted) ReplyHeader() transport.Header { return headers{u.reply} }
 
 // Request implements khttp.Transporter.
 func (u unrouted) Request() *http.Request { return u.request }

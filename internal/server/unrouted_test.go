@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"testing"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
@@ -34,7 +33,7 @@ func TestUnroutedRequests(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, spans, lines := newParts(t), tracetest.NewSpanRecorder(), new(logwatch.Log)
-			metrics, err := NewMetrics(prometheus.NewRegistry())
+			metrics, err := NewMetrics(nil)
 			require.NoError(t, err)
 			chain, closeChain := NewChain(conf.Default().Log, sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)), metrics,
 				logging.New(&conf.Log{Format: "json"}, logging.NewLevel("debug"), lines))

@@ -19,7 +19,8 @@ func (memory) Get(_ context.Context, key biz.LinkKey) (biz.Link, error) {
 
 func BenchmarkGetLinkedPod(b *testing.B) {
 	b.ReportAllocs()
-	links := service.NewLinkService(biz.NewLinkUsecase(memory{}, biz.NewPodViews(nil), biz.Limits{MaxBatch: 1000}))
+	views := biz.NewPodViews(nil)
+	links := service.NewLinkService(biz.NewLinkUsecase(memory{}, views, biz.Limits{MaxBatch: 1000}, biz.NewMetrics(views)))
 	request := &v1.GetLinkedPodRequest{Namespace: "game", Uid: "user-000042", Service: "room"}
 	for b.Loop() {
 		if _, err := links.GetLinkedPod(b.Context(), request); err != nil {

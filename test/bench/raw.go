@@ -117,7 +117,8 @@ func layerWith(t *testing.T, options func(c *conf.Data_Redis)) layer {
 	t.Cleanup(closeStore)
 	require.NoError(t, store.Check(t.Context()))
 	l := layer{links: data.NewLinkRepo(store), states: data.NewStateRepo(store)}
-	l.usecase = biz.NewLinkUsecase(l.links, biz.NewPodViews(l.states), biz.Limits{MaxBatch: int(c.GetLimits().GetMaxBatch())})
+	views, limits := biz.NewPodViews(l.states), biz.Limits{MaxBatch: int(c.GetLimits().GetMaxBatch())}
+	l.usecase = biz.NewLinkUsecase(l.links, views, limits, biz.NewMetrics(views))
 	return l
 }
 

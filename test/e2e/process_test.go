@@ -66,7 +66,7 @@ func TestStartsWithoutRedisAndIsReadyWhenItComes(t *testing.T) {
 		code, reason = p.Ready(t)
 		return code == http.StatusOK
 	}, 5*time.Second, 20*time.Millisecond, "not ready: %s", reason)
-	require.Eventually(t, func() bool { return strings.Contains(p.Log.String(), "podlink is ready again") },
+	require.Eventually(t, func() bool { return strings.Contains(p.Log.String(), "the store is ready again") },
 		time.Second, time.Millisecond)
 }
 

@@ -96,7 +96,8 @@ func (e *env) pods() biz.ServiceKey { return biz.ServiceKey{Namespace: e.namespa
 func (e *env) links() *biz.LinkUsecase { return useLinks(e.Repos) }
 
 func useLinks(r Repos) *biz.LinkUsecase {
-	return biz.NewLinkUsecase(r.Links, biz.NewPodViews(r.States), biz.Limits{MaxBatch: 1000})
+	views := biz.NewPodViews(r.States)
+	return biz.NewLinkUsecase(r.Links, views, biz.Limits{MaxBatch: 1000}, biz.NewMetrics(views))
 }
 
 // set links the key and returns the link.

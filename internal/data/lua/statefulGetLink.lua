@@ -8,8 +8,9 @@
 -- KEYS[1]: podlink:link:<namespace>:<uid>
 -- ARGV[1]: service
 -- Reply:   FOUND <previous> <pod> <epoch> <ttl>: the link
--- Reply:   ABSENT -1 -1 0 -2: there is none, or it has expired
+-- Reply:   ABSENT -1 -1 0 -2: there is none
+-- Reply:   EXPIRED -1 -1 0 -2: there is one of the past
 -- Repeat:  the same
 
 local status = 'FOUND'
-if not pod then status = 'ABSENT' end
+if not pod then status = last_expiry and 'EXPIRED' or 'ABSENT' end

@@ -13,16 +13,16 @@ import (
 
 	"github.com/go-kratos/kratos/v2"
 	"github.com/go-kratos/kratos/v2/log"
-	"github.com/go-kratos/kratos/v2/middleware/tracing"
+	ktracing "github.com/go-kratos/kratos/v2/middleware/tracing"
 	kgrpc "github.com/go-kratos/kratos/v2/transport/grpc"
 	khttp "github.com/go-kratos/kratos/v2/transport/http"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
 	v1 "podlink/api/podlink/v1"
 	"podlink/internal/conf"
 	"podlink/internal/logging"
 	"podlink/internal/server"
+	"podlink/internal/tracing"
 )
 
 func main() {
@@ -41,14 +41,19 @@ func run(path string) error {
 		return err
 	}
 	level := logging.NewLevel(config.GetLog().GetLevel())
-	logger := log.With(logging.New(config.GetLog(), level, os.Stderr), "trace_id", tracing.TraceID())
+	logger := log.With(logging.New(config.GetLog(), level, os.Stderr), "trace_id", ktracing.TraceID())
 	log.SetLogger(logger)
-	metrics, err := server.NewMetrics(prometheus.NewRegistry())
+	provider, closeProvider, err := tracing.NewProvider(config.GetTrace(), logger)
+	if err != nil {
+		return err
+	}
+	defer closeProvider()
+	metrics, err := server.NewMetrics(nil)
 	if err != nil {
 		return err
 	}
 	api, settings := &links{pods: storeOf(config.GetData().GetRedis())}, config.GetServer()
-	chain, closeChain := server.NewChain(config.GetLog(), server.NewTracerProvider(), metrics, logger)
+	chain, closeChain := server.NewChain(config.GetLog(), provider, metrics, logger)
 	defer closeChain()
 	http := khttp.NewServer(khttp.Address(settings.GetHttp().GetAddr()),
 		khttp.Timeout(settings.GetHttp().GetTimeout().AsDuration()), khttp.Middleware(chain...))

@@ -1,0 +1,35 @@
+package conf
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"os"
+)
+
+// Config returns what connections are secured with, nil for plaintext. The files are read now, once. Path is the section's
+// YAML path, for the errors.
+func (x *TLS) Config(path string) (*tls.Config, error) {
+	if !x.GetEnabled() {
+		return nil, nil //nolint:nilnil // Clients take nil for plaintext.
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: x.GetServerName()}
+	if file := x.GetCaFile(); file != "" {
+		text, err := os.ReadFile(file) //nolint:gosec // The operator names it.
+		if err != nil {
+			return nil, fmt.Errorf("%s.ca_file: %w", path, err)
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(text) {
+			return nil, fmt.Errorf("%s.ca_file: it has no certificate in PEM", path)
+		}
+	}
+	if x.GetCertFile() != "" {
+		certificate, err := tls.LoadX509KeyPair(x.GetCertFile(), x.GetKeyFile())
+		if err != nil {
+			return nil, fmt.Errorf("%s.cert_file, key_file: %w", path, err)
+		}
+		config.Certificates = []tls.Certificate{certificate}
+	}
+	return config, nil
+}

@@ -1,0 +1,239 @@
+package tracing
+
+import (
+	"context"
+	"crypto/tls"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"podlink/internal/conf"
+	"podlink/internal/logging"
+	"podlink/test/logwatch"
+	"podlink/test/otlptest"
+	"podlink/test/tlstest"
+)
+
+func TestMain(m *testing.M) {
+	for _, variable := range os.Environ() { // The tests set their own.
+		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "OTEL_") {
+			_ = os.Unsetenv(name)
+		}
+	}
+	goleak.VerifyTestMain(m)
+}
+
+const (
+	traceID = "4bf92f3577b34da6a3ce929d0e0e4736"
+	token   = "t0ken-nobody-sees"
+)
+
+// calledBy returns the context of a request whose caller has sent a traceparent with these flags; none with "".
+func calledBy(t *testing.T, flags string) context.Context {
+	t.Helper()
+	if flags == "" {
+		return t.Context()
+	}
+	header := propagation.HeaderCarrier(http.Header{"Traceparent": {"00-" + traceID + "-00f067aa0ba902b7-" + flags}})
+	return propagation.TraceContext{}.Extract(t.Context(), header)
+}
+
+// start returns a provider that is ended by the function, or by the test's end, and its log.
+func start(t *testing.T, change func(*conf.Trace)) (trace.TracerProvider, func(), *logwatch.Log) {
+	t.Helper()
+	c := conf.Default()
+	change(c.Trace)
+	require.NoError(t, c.Validate())
+	lines := new(logwatch.Log)
+	provider, end, err := NewProvider(c.Trace, logging.New(c.Log, logging.NewLevel("debug"), lines))
+	require.NoError(t, err)
+	t.Cleanup(end)
+	return provider, end, lines
+}
+
+func TestWhatIsTraced(t *testing.T) {
+	receiver := otlptest.Start(t)
+	always := func(c *conf.Trace) { c.Endpoint, c.SamplingRatio = receiver.Addr, 1 }
+	for name, row := range map[string]struct {
+		config func(*conf.Trace)
+		env    map[string]string
+		caller string // the flags of its traceparent
+		traced bool
+	}{
+		"nothing by default":                     {func(*conf.Trace) {}, nil, "01", false},
+		"with a receiver":                        {always, nil, "", true},
+		"what the caller traces":                 {func(c *conf.Trace) { c.Endpoint, c.SamplingRatio = receiver.Addr, 0 }, nil, "01", true},
+		"not what the caller does not trace":     {always, nil, "00", false},
+		"whatever the caller does":               {func(c *conf.Trace) { always(c); c.ParentBased = false }, nil, "00", true},
+		"nothing with a ratio of 0":              {func(c *conf.Trace) { c.Endpoint, c.SamplingRatio, c.ParentBased = receiver.Addr, 0, false }, nil, "01", false},
+		"to the environment's receiver":          {func(c *conf.Trace) { c.SamplingRatio = 1 }, map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://" + receiver.Addr}, "", true},
+		"to the environment's, of traces":        {func(c *conf.Trace) { c.SamplingRatio = 1 }, map[string]string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://" + receiver.Addr}, "", true},
+		"the configuration's receiver is first":  {always, map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}, "", true},
+		"by the environment's sampler":           {func(c *conf.Trace) { c.Endpoint, c.SamplingRatio = receiver.Addr, 0 }, map[string]string{"OTEL_TRACES_SAMPLER": "always_on"}, "", true},
+		"not by the environment's sampler":       {always, map[string]string{"OTEL_TRACES_SAMPLER": "always_off"}, "", false},
+		"nothing when OpenTelemetry is off":      {always, map[string]string{"OTEL_SDK_DISABLED": "true"}, "", false},
+		"nothing without an exporter":            {always, map[string]string{"OTEL_TRACES_EXPORTER": "none"}, "", false},
+		"with an exporter that it does not know": {always, map[string]string{"OTEL_TRACES_EXPORTER": "console"}, "", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for variable, value := range row.env {
+				t.Setenv(variable, value)
+			}
+			provider, end, lines := start(t, row.config)
+			_, span := provider.Tracer("test").Start(calledBy(t, row.caller), "operation")
+			require.True(t, span.SpanContext().IsValid(), "every request has a trace id")
+			require.Equal(t, row.traced, span.IsRecording())
+			if row.caller != "" {
+				require.Equal(t, traceID, span.SpanContext().TraceID().String())
+			}
+			before := len(receiver.All())
+			span.End()
+			end()
+			if row.traced {
+				require.Len(t, receiver.All(), before+1, "the end sends what is left")
+			} else {
+				require.Len(t, receiver.All(), before)
+			}
+			if name == "with an exporter that it does not know" {
+				require.Contains(t, lines.String(), "OTEL_TRACES_EXPORTER is ignored")
+			} else {
+				require.Empty(t, lines.String())
+			}
+		})
+	}
+}
+
+func TestWhatTheReceiverIsTold(t *testing.T) {
+	for name, row := range map[string]struct {
+		env           map[string]string
+		headers       []string
+		resource      map[string]string
+		authorization string
+	}{
+		"by the configuration": {nil, []string{"authorization=" + token}, map[string]string{"service.name": "podlink"}, token},
+		"by the environment": {
+			map[string]string{
+				"OTEL_EXPORTER_OTLP_HEADERS": "authorization=" + token, "OTEL_SERVICE_NAME": "podlink-eu",
+				"OTEL_RESOURCE_ATTRIBUTES": "k8s.pod.name=podlink-0",
+			}, nil, map[string]string{"service.name": "podlink-eu", "k8s.pod.name": "podlink-0"}, token,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for variable, value := range row.env {
+				t.Setenv(variable, value)
+			}
+			receiver := otlptest.Start(t)
+			provider, end, lines := start(t, func(c *conf.Trace) {
+				c.Endpoint, c.SamplingRatio, c.Headers = receiver.Addr, 1, row.headers
+			})
+			_, span := provider.Tracer("test").Start(t.Context(), "operation")
+			span.End()
+			end()
+			require.Subset(t, receiver.Resource(), row.resource)
+			require.Contains(t, receiver.Resource(), "service.version")
+			require.Contains(t, receiver.Resource(), "host.name")
+			require.NotContains(t, receiver.Text(), os.Args[0], "the command line is nobody's business")
+			require.Equal(t, []string{row.authorization}, receiver.Headers()[0].Get("authorization"))
+			require.Empty(t, lines.String())
+		})
+	}
+}
+
+func TestTLSToTheReceiver(t *testing.T) {
+	dir := t.TempDir()
+	ca := tlstest.New(t, dir, "ca")
+	tlstest.New(t, dir, "stranger")
+	ca.Sign(t, "server", "collector.test", time.Now().Add(time.Hour))
+	ca.Sign(t, "client", "podlink.test", time.Now().Add(time.Hour))
+	pair, err := tls.LoadX509KeyPair(ca.Path("server.crt"), ca.Path("server.key"))
+	require.NoError(t, err)
+	for name, row := range map[string]struct {
+		change func(*conf.TLS)
+		ok     bool
+	}{
+		"all in order":          {func(*conf.TLS) {}, true},
+		"an unknown authority":  {func(c *conf.TLS) { c.CaFile = ca.Path("stranger.crt") }, false},
+		"another name":          {func(c *conf.TLS) { c.ServerName = "other.test" }, false},
+		"no client certificate": {func(c *conf.TLS) { c.CertFile, c.KeyFile = "", "" }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			receiver := otlptest.Start(t, grpc.Creds(credentials.NewTLS(&tls.Config{
+				MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair},
+				ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.Pool(),
+			})))
+			provider, end, lines := start(t, func(c *conf.Trace) {
+				c.Endpoint, c.SamplingRatio, c.Headers = receiver.Addr, 1, []string{"authorization=" + token}
+				c.Tls = &conf.TLS{
+					Enabled: true, CaFile: ca.Path("ca.crt"), CertFile: ca.Path("client.crt"), KeyFile: ca.Path("client.key"),
+					ServerName: "collector.test",
+				}
+				row.change(c.Tls)
+			})
+			_, span := provider.Tracer("test").Start(t.Context(), "operation")
+			span.End()
+			end()
+			if row.ok {
+				require.Len(t, receiver.All(), 1)
+				require.Empty(t, lines.String())
+				return
+			}
+			require.Empty(t, receiver.All())
+			require.Contains(t, lines.String(), "traces: ")
+			require.NotContains(t, lines.String(), token)
+		})
+	}
+	c := conf.Default()
+	c.Trace.Endpoint, c.Trace.Tls = "127.0.0.1:1", &conf.TLS{Enabled: true, CaFile: ca.Path("absent.crt")}
+	_, _, err = NewProvider(c.Trace, logging.New(c.Log, logging.NewLevel("debug"), new(logwatch.Log)))
+	require.ErrorContains(t, err, "trace.tls.ca_file")
+}
+
+// TestAbsentReceiver: it holds nobody up, the log tells, and podlink ends in time.
+func TestAbsentReceiver(t *testing.T) {
+	provider, end, lines := start(t, func(c *conf.Trace) {
+		c.Endpoint, c.SamplingRatio, c.Headers = "127.0.0.1:1", 1, []string{"authorization=" + token}
+	})
+	begin := time.Now()
+	for range 10_000 { // More than are kept.
+		_, span := provider.Tracer("test").Start(t.Context(), "operation")
+		span.End()
+	}
+	require.Less(t, time.Since(begin), 5*time.Second)
+	begin = time.Now()
+	end()
+	require.Less(t, time.Since(begin), 2*flushLimit)
+	require.Contains(t, lines.String(), "traces: ")
+	require.NotContains(t, lines.String(), token)
+}
+
+// TestMalformedEnvironment: the SDK would write the whole header to standard error.
+func TestMalformedEnvironment(t *testing.T) {
+	t.Setenv("OTEL_EXPORTER_OTLP_HEADERS", token)
+	t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+	t.Setenv("OTEL_RESOURCE_ATTRIBUTES", "malformed")
+	stderr, err := os.CreateTemp(t.TempDir(), "stderr")
+	require.NoError(t, err)
+	defer stderr.Close()
+	before := os.Stderr
+	os.Stderr = stderr
+	defer func() { os.Stderr = before }()
+	receiver := otlptest.Start(t)
+	_, _, lines := start(t, func(c *conf.Trace) { c.Endpoint = receiver.Addr })
+	os.Stderr = before
+	for _, want := range []string{"parse headers", "OTEL_EXPORTER_OTLP_PROTOCOL is ignored", "not all of this process is described"} {
+		require.Contains(t, lines.String(), want)
+	}
+	require.NotContains(t, lines.String(), token)
+	text, err := os.ReadFile(stderr.Name())
+	require.NoError(t, err)
+	require.Empty(t, string(text))
+}
