@@ -16,7 +16,7 @@ COVER_MIN := 80
 BENCH     := $(CURDIR)/bin/bench
 
 .DEFAULT_GOAL := help
-.PHONY: help init api config generate build run test test-faults bench bench-quick bench-report bench-render bench-functions lint cover check-generated docker clean
+.PHONY: help init api config generate build run test test-faults test-alerts check-rules bench bench-quick bench-report bench-render bench-functions lint cover check-generated docker clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,18 @@ test-faults: ## prove the guarantees with real faults on real Redis processes; i
 	PODLINK_TEST_MODEL_OPERATIONS=100000 $(GO) test -count=1 -v -run '^(TestModel|TestConformance|TestTLS.*)$$' -timeout 15m ./internal/data
 	$(GO) test -count=1 -v -tags faults -timeout 25m ./test/faults
 
+check-rules: ## check the Prometheus rules, and run their tests; installs prometheus where it is missing
+	./test/install-prometheus.sh
+	promtool check rules deploy/prometheus/podlink.rules.yml deploy/prometheus/podlink.alerts.yml
+	promtool check config deploy/prometheus/prometheus.yml
+	promtool check config deploy/observability/prometheus.yml
+	promtool test rules deploy/prometheus/podlink.tests.yml
+
+test-alerts: ## let a real Prometheus watch podlink through faults; installs redis-server and prometheus where they are missing
+	./test/install-redis.sh
+	./test/install-prometheus.sh
+	$(GO) test -count=1 -v -tags alerts -timeout 5m -run '^(TestAlerts|TestShortenedRules)' ./test/observability
+
 bench: ## measure podlink side by side with what it competes with, into bin/bench/results.json
 	./test/install-redis.sh
 	@mkdir -p $(BENCH)
@@ -74,7 +86,7 @@ bench-functions: ## run the benchmarks of the hot functions once, with their all
 	$(GO) test -run '^$$' -bench . -benchtime 100x ./internal/server ./internal/service ./internal/data
 
 lint: ## run the linters
-	$(LINT) run --build-tags faults,bench ./...
+	$(LINT) run --build-tags faults,bench,alerts ./...
 	$(GO) -C tools/benchreport tool -modfile=../lint/go.mod golangci-lint run ./...
 
 cover: ## show the coverage of the last `make test`, without generated code and the conformance suite; fails below 80 %

@@ -198,6 +198,7 @@ func (u *LinkUsecase) compute(
 		case choice.Verdict == StandingUsable, choice.Verdict == NothingKnown && link.Exists():
 			return Existing, LinkChange{Previous: link.Pod, Link: link}, nil
 		case choice.Verdict != Reserved:
+			_ = u.pods.mayKeep(ctx, service, NoPod) // For the metrics: perhaps nothing else reads the pods of this service.
 			return 0, LinkChange{}, fmt.Errorf("%w: %s of %s", ErrNoAvailablePod, key.Service, key.Namespace)
 		}
 		change, err := u.links.Compute(ctx, key, choice.Pod, ttl, link.Epoch)

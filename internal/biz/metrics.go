@@ -35,7 +35,7 @@ func NewMetrics(pods *PodViews) *Metrics {
 		}, []string{"kind"}),
 		pods: pods,
 		podsByState: prometheus.NewDesc("podlink_pods",
-			"Pods of the services whose standing links ComputeLinkedPod has judged within the last minute, as last read.",
+			"Pods of the services for which ComputeLinkedPod has met a standing link, or no pod, within the last minute, as last read.",
 			[]string{"state"}, nil),
 		services: prometheus.NewDesc("podlink_pod_services", "How many services those are.", nil, nil),
 		age:      prometheus.NewDesc("podlink_pod_view_age_seconds", "How old the oldest of those readings is.", nil, nil),

@@ -59,15 +59,7 @@ func (v *PodViews) Remove(ctx context.Context, key ServiceKey, pod PodID) (*Pod,
 func (v *PodViews) mayKeep(ctx context.Context, key ServiceKey, pod PodID) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	view := v.views[key]
-	if view == nil || view.read() && time.Since(view.asOf) >= viewAge {
-		view = &podView{done: make(chan struct{})}
-		if len(v.views) >= maxViews {
-			clear(v.views)
-		}
-		v.views[key] = view
-		go v.load(ctx, key, view)
-	}
+	view := v.view(ctx, key)
 	if !view.read() {
 		v.mu.Unlock()
 		select {
@@ -77,6 +69,20 @@ func (v *PodViews) mayKeep(ctx context.Context, key ServiceKey, pod PodID) bool 
 		v.mu.Lock()
 	}
 	return view.pods[pod].usable()
+}
+
+// view returns the view of the service; one that is too old is read anew. The caller holds mu.
+func (v *PodViews) view(ctx context.Context, key ServiceKey) *podView {
+	view := v.views[key]
+	if view == nil || view.read() && time.Since(view.asOf) >= viewAge {
+		view = &podView{done: make(chan struct{})}
+		if len(v.views) >= maxViews {
+			clear(v.views)
+		}
+		v.views[key] = view
+		go v.load(ctx, key, view)
+	}
+	return view
 }
 
 func (w *podView) read() bool {

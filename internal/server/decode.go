@@ -22,6 +22,7 @@ import (
 	v1 "podlink/api/podlink/v1"
 	"podlink/internal/biz"
 	"podlink/internal/protofield"
+	"podlink/internal/service"
 )
 
 // decoding carries the first error of a request's decoding to the middleware chain. It is the request's context.
@@ -75,6 +76,12 @@ func decoder(decode func(*http.Request, protoreflect.Message) error) func(*http.
 
 func invalid(field, detail string) error {
 	return &biz.InvalidArgumentError{Field: shorten(field), Detail: detail}
+}
+
+// unknownName refuses a name that the API does not have. Its caller learns which one; to the log it is a stranger's text,
+// perhaps a uid.
+func unknownName(name, detail string) error {
+	return service.PublicError(invalid(name, detail)).WithCause(errors.New("a name that the caller chose " + detail))
 }
 
 // shorten bounds a name that a caller chose, for it comes back in the error.
@@ -155,7 +162,7 @@ func explainJSON(body []byte, message protoreflect.MessageDescriptor, typ protor
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		field := fieldNamed(message, name)
 		if field == nil {
-			return invalid(name, "is not a field of this request")
+			return unknownName(name, "is not a field of this request")
 		}
 		single, err := json.Marshal(map[string]json.RawMessage{name: fields[name]})
 		if err != nil || protojson.Unmarshal(single, typ.New().Interface()) != nil {
@@ -237,7 +244,7 @@ func decodeQuery(r *http.Request, m protoreflect.Message) error {
 	for _, name := range slices.Sorted(maps.Keys(query)) {
 		field := fieldNamed(m.Descriptor(), name)
 		if field == nil {
-			return invalid(name, "is not a parameter of this request")
+			return unknownName(name, "is not a parameter of this request")
 		}
 		if _, ok := inPath[string(field.Name())]; ok || takesBody {
 			return invalid(string(field.Name()), "must not stand in the query")

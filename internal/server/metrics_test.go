@@ -5,10 +5,13 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"github.com/go-kratos/kratos/v2/transport"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
 	"podlink/internal/service"
 )
@@ -38,4 +41,44 @@ func TestRequestsAreCountedByOutcome(t *testing.T) {
 		require.Contains(t, reply.Body.String(), "\n"+line)
 	}
 	require.NotContains(t, reply.Body.String(), "secret")
+}
+
+// TestFaultsOfPodlinkAreCountedFromTheStart: the first one is an increase then, for every operation of the API.
+func TestFaultsOfPodlinkAreCountedFromTheStart(t *testing.T) {
+	metrics, err := NewMetrics(nil)
+	require.NoError(t, err)
+	require.Equal(t, 2*17, testutil.CollectAndCount(metrics.requests))
+	require.InDelta(t, 0, testutil.ToFloat64(metrics.requests.WithLabelValues(
+		"http", "/podlink.v1.WorkloadService/BatchGetWorkloadState", "500", "INTERNAL")), 0)
+	require.Equal(t, 2*17, testutil.CollectAndCount(metrics.requests))
+}
+
+// TestExemplars: OpenMetrics names the trace of a request that is recorded, and of no other.
+func TestExemplars(t *testing.T) {
+	for name, row := range map[string]struct {
+		sampler sdktrace.Sampler
+		accept  string
+		want    bool
+	}{
+		"recorded":                       {sdktrace.AlwaysSample(), "application/openmetrics-text", true},
+		"not recorded":                   {sdktrace.NeverSample(), "application/openmetrics-text", false},
+		"recorded, in the text format":   {sdktrace.AlwaysSample(), "text/plain", false},
+		"recorded, not asked for at all": {sdktrace.AlwaysSample(), "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			metrics, err := NewMetrics(nil)
+			require.NoError(t, err)
+			ctx, span := sdktrace.NewTracerProvider(sdktrace.WithSampler(row.sampler)).Tracer("test").Start(t.Context(), "request")
+			defer span.End()
+			_, err = metrics.countRequests(func(context.Context, any) (any, error) { return "reply", nil })(
+				transport.NewServerContext(ctx, call{}), "request")
+			require.NoError(t, err)
+			request := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", http.NoBody)
+			request.Header.Set("Accept", row.accept)
+			reply := httptest.NewRecorder()
+			metrics.handler().ServeHTTP(reply, request)
+			exemplar := `# {trace_id="` + span.SpanContext().TraceID().String() + `"}`
+			require.Equal(t, row.want, strings.Contains(reply.Body.String(), exemplar))
+		})
+	}
 }

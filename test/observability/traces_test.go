@@ -34,12 +34,19 @@ func callHTTP(t *testing.T, p *podlinktest.Process, method, path, body, tracepar
 		request.Header.Set("Traceparent", traceparent)
 		request.Header.Set("Baggage", "user="+secretUID)
 	}
+	response, _ := send(t, request)
+	return response.StatusCode, response.Header
+}
+
+// send sends the request, without following a redirection, and returns the whole reply.
+func send(t *testing.T, request *http.Request) (*http.Response, string) {
+	t.Helper()
 	response, err := http.DefaultTransport.RoundTrip(request)
 	require.NoError(t, err)
 	defer response.Body.Close()
-	_, err = io.Copy(io.Discard, response.Body)
+	body, err := io.ReadAll(response.Body)
 	require.NoError(t, err)
-	return response.StatusCode, response.Header
+	return response, string(body)
 }
 
 // spanWant is a span as it should arrive, under the one before it in the list that is named.
@@ -61,7 +68,7 @@ func TestTraceOfCompute(t *testing.T) {
 	receiver := otlptest.Start(t)
 	env := append(exportTo(receiver, "0"), podlinktest.OnRedis("standalone", redistest.Start(t).Addr())...)
 	p := podlinktest.Start(t, patched, env...)
-	for service, routing := range map[string]string{"takes": "READY", "full": "DENY_NEW"} {
+	for service, routing := range map[string]string{"takes": "READY", "full": "DENY_NEW", "closed": "SHUTDOWN"} {
 		code, _ := callHTTP(t, p, http.MethodPut, "/v1/namespaces/game/services/"+service+"/pods/3", `{"state":"up","routing":"`+routing+`"}`, "")
 		require.Equal(t, http.StatusOK, code)
 	}
@@ -115,7 +122,7 @@ func TestTraceOfCompute(t *testing.T) {
 			want: []spanWant{
 				request(with("error.type", "NO_AVAILABLE_POD"), "NO_AVAILABLE_POD"),
 				decision("full", "no_available_pod", "int_value:1", "no_available_pod"), redis("HGET", "link", ""),
-				redis("statefulReservePod", "pods", "NONE"),
+				redis("statefulReservePod", "pods", "NONE"), redis("statefulGetService", "pods", "PODS"),
 			},
 		},
 		"panic": {
@@ -126,11 +133,11 @@ func TestTraceOfCompute(t *testing.T) {
 			},
 		},
 		"over gRPC": {
-			service: "full", traceID: "44444444444444444444444444444444", overGRPC: true,
+			service: "closed", traceID: "44444444444444444444444444444444", overGRPC: true,
 			want: []spanWant{
 				request(map[string]string{"rpc.system.name": "grpc", "error.type": "NO_AVAILABLE_POD"}, "NO_AVAILABLE_POD"),
-				decision("full", "no_available_pod", "int_value:1", "no_available_pod"), redis("HGET", "link", ""),
-				redis("statefulReservePod", "pods", "NONE"),
+				decision("closed", "no_available_pod", "int_value:1", "no_available_pod"), redis("HGET", "link", ""),
+				redis("statefulReservePod", "pods", "NONE"), redis("statefulGetService", "pods", "PODS"),
 			},
 		},
 	} {

@@ -1,0 +1,252 @@
+//go:build alerts
+
+package observability
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	v1 "podlink/api/podlink/v1"
+	"podlink/test/podlinktest"
+	"podlink/test/redistest"
+)
+
+const (
+	// callers and callPause make some hundred requests a second: enough for every rate, and little for the machine.
+	callers   = 4
+	callPause = 10 * time.Millisecond
+	// fireLimit bounds how long an alert may take to fire in the shorter windows: podlink looks at its store every 5 s.
+	fireLimit = 30 * time.Second
+	// endLimit bounds how long one may go on after its fault is over: the longest short window is two hours.
+	endLimit = 2*time.Hour/shorter + 30*time.Second
+)
+
+// stage is a podlink under load, on a Redis behind a proxy, and a Prometheus that watches it.
+type stage struct {
+	env        []string
+	podlink    *podlinktest.Process
+	server     *redistest.Server
+	redis      *redis.Client
+	proxy      *redistest.Proxy
+	prometheus *prometheus
+
+	podsDie atomic.Bool // pods report no more, and their last report counts for a second
+	fired   []string    // by this fault
+	ever    []string    // by any
+}
+
+// setStage starts everything. Redis keeps its data, so that it comes back with the links.
+func setStage(t *testing.T) *stage {
+	t.Helper()
+	s := &stage{server: redistest.Start(t, "--appendonly", "yes")}
+	s.proxy, s.redis = redistest.NewProxy(t, s.server.Addr()), s.server.Client(t)
+	s.env = podlinktest.OnRedis("standalone", s.proxy.Addr())
+	s.podlink = podlinktest.Start(t, binary, s.env...)
+	s.podlink.WaitReady(t)
+	// A podlink that is started anew listens where this one did, for Prometheus and the callers to find it.
+	s.env = append(s.env, "PODLINK_SERVER_GRPC_ADDR="+s.podlink.GRPC, "PODLINK_SERVER_ADMIN_ADDR="+s.podlink.Admin)
+	s.load(t)
+	s.prometheus = startPrometheus(t, s.podlink.Admin)
+	// Prometheus takes 5 s to look at its targets for the first time, which in shorter windows is eight minutes.
+	s.watch(t, prometheusLimit, "not scraped", func(now []string) bool {
+		return len(now) == 0 && s.prometheus.results(t, "up == 1") == 1
+	})
+	s.fired = nil
+	return s
+}
+
+// load calls podlink until the test ends, whatever the answers.
+func (s *stage) load(t *testing.T) {
+	t.Helper()
+	conn := s.podlink.Conn(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	t.Cleanup(func() { cancel(); all.Wait() })
+	every := func(pause time.Duration, call func()) {
+		all.Go(func() {
+			for ctx.Err() == nil {
+				call()
+				time.Sleep(pause)
+			}
+		})
+	}
+	for range callers {
+		every(callPause, func() { callOnce(ctx, conn) })
+	}
+	for pod := range int32(2) {
+		every(100*time.Millisecond, func() {
+			report := &v1.SetServiceStateRequest{Namespace: "game", Service: "room", PodId: proto.Int32(pod), State: "up", TtlSeconds: proto.Int32(600)}
+			if s.podsDie.Load() {
+				report.Routing = v1.Routing_SHUTDOWN.Enum()
+			}
+			_, _ = v1.NewStateServiceClient(conn).SetServiceState(ctx, report)
+		})
+	}
+}
+
+// callOnce finds, makes and removes links, as a gateway does.
+func callOnce(ctx context.Context, conn *grpc.ClientConn) {
+	links, uid := v1.NewLinkServiceClient(conn), fmt.Sprintf("user-%d", rand.IntN(500))
+	switch rand.IntN(5) {
+	case 0:
+		_, _ = links.SetLinkedPod(ctx, &v1.SetLinkedPodRequest{Namespace: "game", Uid: uid, Service: "room", PodId: proto.Int32(0)})
+	case 1:
+		_, _ = links.RemoveLinkedPod(ctx, &v1.RemoveLinkedPodRequest{Namespace: "game", Uid: uid, Service: "room"})
+	case 2:
+		_, _ = links.GetLinkedPod(ctx, &v1.GetLinkedPodRequest{Namespace: "game", Uid: uid, Service: "room"})
+	default:
+		_, _ = links.ComputeLinkedPod(ctx, &v1.ComputeLinkedPodRequest{Namespace: "game", Uid: uid, Service: "room"})
+	}
+}
+
+// poll notes what fires now, and returns it.
+func (s *stage) poll(t *testing.T) []string {
+	t.Helper()
+	now := s.prometheus.firing(t)
+	for _, name := range now {
+		if !slices.Contains(s.fired, name) {
+			s.fired = append(s.fired, name)
+			s.ever = append(s.ever, name)
+		}
+	}
+	return now
+}
+
+// watch polls until done says so, and fails when that takes longer than the limit.
+func (s *stage) watch(t *testing.T, limit time.Duration, what string, done func(now []string) bool) {
+	t.Helper()
+	for end := time.Now().Add(limit); ; time.Sleep(pollInterval) {
+		now := s.poll(t)
+		if done(now) {
+			return
+		}
+		require.True(t, time.Now().Before(end), "%s: %v fire now, of all that have: %v", what, now, s.fired)
+	}
+}
+
+// spent are the alerts on budgets: an outage spends them, and the longest windows remember it.
+func spent(budget string) []string {
+	return []string{"Podlink" + budget + "BudgetBurnFast", "Podlink" + budget + "BudgetBurnSlow", "Podlink" + budget + "BudgetBurnTicket"}
+}
+
+// TestAlertsFireAndEnd: a real Prometheus watches a real podlink through one fault after the other. Each fault fires its
+// alerts and no others, and they end when it is over.
+func TestAlertsFireAndEnd(t *testing.T) {
+	begin := time.Now()
+	s := setStage(t)
+	configure := func(key, value string) {
+		t.Helper()
+		require.NoError(t, s.redis.ConfigSet(t.Context(), key, value).Err())
+	}
+	const strange = "podlink:link:game:user-1"
+
+	t.Run("no fault", func(t *testing.T) {
+		until := time.Now().Add(8 * time.Second)
+		s.watch(t, fireLimit, "", func([]string) bool { return time.Now().After(until) })
+		require.Empty(t, s.fired)
+		for _, rule := range rules(t, "podlink.rules.yml") {
+			require.Positive(t, s.prometheus.results(t, rule.Record), "%s is not recorded", rule.Record)
+		}
+		for _, query := range panelQueries(t) {
+			require.GreaterOrEqual(t, s.prometheus.results(t, query), 0, query)
+		}
+	})
+
+	// What earlier faults have spent may go on in a later one.
+	var remembered []string
+	for _, fault := range []struct {
+		name       string
+		begin, end func()
+		fires      []string // all of them have to
+		may        []string // these may as well
+		spends     bool     // errors
+	}{
+		{
+			name:  "pods die",
+			begin: func() { s.podsDie.Store(true) }, end: func() { s.podsDie.Store(false) },
+			fires: []string{"PodlinkNoAvailablePod"},
+		},
+		{
+			name:  "replies are lost",
+			begin: func() { s.proxy.LoseEvery(10) }, end: func() { s.proxy.LoseEvery(0) },
+			fires: []string{"PodlinkOutcomeUnknown"}, spends: true,
+		},
+		{
+			name:  "Redis is killed",
+			begin: s.server.Kill, end: s.server.Restart,
+			fires: []string{"PodlinkStoreNotReady"}, spends: true,
+			// The calls under way at that moment have an unknown outcome; failing to connect takes its time.
+			may: append(spent("Latency"), "PodlinkOutcomeUnknown"),
+		},
+		{
+			name:  "Redis may evict",
+			begin: func() { configure("maxmemory-policy", "allkeys-lru") }, end: func() { configure("maxmemory-policy", "noeviction") },
+			fires: []string{"PodlinkStoreMayEvict", "PodlinkStoreNotReady"},
+		},
+		{
+			name:  "Redis is full",
+			begin: func() { configure("maxmemory", "1") }, end: func() { configure("maxmemory", "0") },
+			fires: []string{"PodlinkStoreFull"}, spends: true,
+		},
+		{
+			name: "foreign data",
+			begin: func() {
+				require.NoError(t, s.redis.Del(t.Context(), strange).Err())
+				require.NoError(t, s.redis.Set(t.Context(), strange, "foreign", 0).Err())
+			},
+			end:   func() { require.NoError(t, s.redis.Del(t.Context(), strange).Err()) },
+			fires: []string{"PodlinkStoreDataCorrupt"}, may: spent("Error"),
+		},
+		{
+			name:  "podlink is killed",
+			begin: s.podlink.Kill,
+			end: func() {
+				s.podlink = podlinktest.Start(t, binary, s.env...)
+				s.podlink.WaitReady(t)
+			},
+			fires: []string{"PodlinkNotScraped"}, may: []string{"PodlinkOutcomeUnknown"},
+		},
+	} {
+		t.Run(fault.name, func(t *testing.T) {
+			if fault.spends {
+				remembered = append(remembered, spent("Error")...)
+			}
+			remembered = append(remembered, fault.may...)
+			s.fired = nil
+			fault.begin()
+			wanted := slices.Clone(fault.fires)
+			if fault.spends {
+				wanted = append(wanted, spent("Error")[0])
+			}
+			s.watch(t, fireLimit, "not all of "+fmt.Sprint(wanted)+" fire", func([]string) bool {
+				return !slices.ContainsFunc(wanted, func(name string) bool { return !slices.Contains(s.fired, name) })
+			})
+			fault.end()
+			s.watch(t, fireLimit, "they go on", func(now []string) bool {
+				return !slices.ContainsFunc(now, func(name string) bool { return slices.Contains(fault.fires, name) })
+			})
+			for _, name := range s.fired {
+				require.Contains(t, append(slices.Clone(remembered), fault.fires...), name, "it fires for nothing")
+			}
+			t.Logf("%.0f s: %v", time.Since(begin).Seconds(), s.fired)
+		})
+		require.False(t, t.Failed())
+	}
+
+	t.Run("all is over", func(t *testing.T) {
+		s.watch(t, endLimit, "they go on", func(now []string) bool { return len(now) == 0 })
+		t.Logf("%.0f s", time.Since(begin).Seconds())
+		require.Subset(t, s.ever, spent("Error"), "the slow ones take more than one fault")
+	})
+}

@@ -1,0 +1,185 @@
+package observability
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/dynamicpb"
+
+	v1 "podlink/api/podlink/v1"
+	"podlink/test/podlinktest"
+	"podlink/test/redistest"
+)
+
+const (
+	secretPassword = "password-nobody-sees"
+	secretToken    = "token-nobody-sees"
+	secretState    = "state-nobody-sees"
+)
+
+// scripted is a podlink on a Redis with a password, behind a proxy, for a load that knows every way to fail.
+type scripted struct {
+	*podlinktest.Process
+	server *redistest.Server
+	redis  *redis.Client
+	proxy  *redistest.Proxy
+	conn   *grpc.ClientConn
+}
+
+// startScripted starts podlink so that it tells as much as it can.
+func startScripted(t *testing.T, env ...string) scripted {
+	t.Helper()
+	server := redistest.Start(t, "--requirepass", secretPassword)
+	proxy := redistest.NewProxy(t, server.Addr())
+	p := podlinktest.Start(t, binary, append(append([]string{
+		"PODLINK_DATA_REDIS_PASSWORD=" + secretPassword,
+		"PODLINK_LOG_LEVEL=debug", "PODLINK_LOG_REPEAT_INTERVAL=0s", "PODLINK_LOG_SLOW_REQUEST=1us",
+	}, podlinktest.OnRedis("standalone", proxy.Addr())...), env...)...)
+	t.Cleanup(http.DefaultTransport.(*http.Transport).CloseIdleConnections)
+	return scripted{p, server, server.Client(t), proxy, p.Conn(t)}
+}
+
+const (
+	linkPath    = "/v1/namespaces/game/links/" + secretUID + "/services/room"
+	servicePath = "/v1/namespaces/game/services/room"
+)
+
+// httpCalls are one call of every operation.
+var httpCalls = []struct{ method, path, body string }{
+	{http.MethodPut, servicePath + "/pods/1", `{"state":"` + secretState + `"}`},
+	{http.MethodPut, linkPath, `{"podId":1}`},
+	{http.MethodPost, linkPath + ":trySet", `{"podId":1}`},
+	{http.MethodPost, linkPath + ":setIfAbsent", `{"podId":1}`},
+	{http.MethodPost, linkPath + ":compute", `{}`},
+	{http.MethodGet, linkPath, ""},
+	{http.MethodGet, linkPath + "/persistent", ""},
+	{http.MethodPost, servicePath + "/links:batchGet", `{"uids":["` + secretUID + `","other"]}`},
+	{http.MethodGet, "/v1/namespaces/game/links/" + secretUID, ""},
+	{http.MethodDelete, linkPath + "/pods/1?keepSeconds=60", ""},
+	{http.MethodGet, linkPath, ""},
+	{http.MethodDelete, linkPath, ""},
+	{http.MethodGet, servicePath + "/pods", ""},
+	{http.MethodGet, servicePath + "/pods/1", ""},
+	{http.MethodDelete, servicePath + "/pods/1", ""},
+	{http.MethodPut, "/v1/namespaces/game/workloads/room", `{"state":"` + secretState + `"}`},
+	{http.MethodGet, "/v1/namespaces/game/workloads/room", ""},
+	{http.MethodPost, "/v1/namespaces/game/workloads:batchGet", `{"services":["room"]}`},
+}
+
+// wrongCalls are refused for what they say; their answers' codes are not this test's matter.
+var wrongCalls = []struct{ method, path, body string }{
+	{http.MethodPut, linkPath, `{"podId":1,"` + secretUID + `":1}`},
+	{http.MethodPut, linkPath, `{"podId":"` + secretUID + `"}`},
+	{http.MethodPut, linkPath, `{"podId":1,"expectedEpoch":"5"}`},
+	{http.MethodPut, linkPath, `{"podId":1,"uid":"another-` + secretUID + `"}`},
+	{http.MethodPut, linkPath, secretUID},
+	{http.MethodPut, linkPath, strings.Repeat(secretUID, 100_000)},
+	{http.MethodPut, "/v1/namespaces/game/links/" + secretUID + "%00/services/room", `{"podId":1}`},
+	{http.MethodGet, "/v1/namespaces/" + secretUID + "!/links/u/services/room", ""},
+	{http.MethodGet, linkPath + "?" + secretUID + "=1", ""},
+	{http.MethodPatch, linkPath, ""},
+	{http.MethodGet, "/" + secretUID, ""},
+	{"X" + strings.ToUpper(strings.ReplaceAll(secretUID, "-", "")), linkPath, ""},
+	{http.MethodGet, servicePath + "/pods/77", ""},
+	{http.MethodGet, "/v1/namespaces/game/workloads/absent", ""},
+}
+
+// callAll makes every call over HTTP, and every operation over gRPC; it does not matter how they end.
+func (s scripted) callAll(t *testing.T) {
+	t.Helper()
+	for _, call := range httpCalls {
+		callHTTP(t, s.Process, call.method, call.path, call.body, "")
+	}
+	for _, file := range []protoreflect.FileDescriptor{
+		v1.File_podlink_v1_link_proto, v1.File_podlink_v1_state_proto, v1.File_podlink_v1_workload_proto,
+	} {
+		for i := range file.Services().Len() {
+			service := file.Services().Get(i)
+			for j := range service.Methods().Len() {
+				method := service.Methods().Get(j)
+				name := fmt.Sprintf("/%s/%s", service.FullName(), method.Name())
+				_ = s.conn.Invoke(t.Context(), name, filled(method.Input()), dynamicpb.NewMessage(method.Output()))
+			}
+		}
+	}
+}
+
+// filled is a request that names the same things as httpCalls do.
+func filled(kind protoreflect.MessageDescriptor) *dynamicpb.Message {
+	values := map[protoreflect.Name]protoreflect.Value{
+		"namespace": protoreflect.ValueOfString("game"), "uid": protoreflect.ValueOfString(secretUID),
+		"service": protoreflect.ValueOfString("room"), "state": protoreflect.ValueOfString(secretState),
+		"pod_id": protoreflect.ValueOfInt32(1),
+	}
+	message := dynamicpb.NewMessage(kind)
+	for i := range kind.Fields().Len() {
+		field := kind.Fields().Get(i)
+		if value, ok := values[field.Name()]; ok {
+			message.Set(field, value)
+		}
+		if field.Name() == "uids" || field.Name() == "services" {
+			message.Mutable(field).List().Append(protoreflect.ValueOfString(secretUID))
+		}
+	}
+	return message
+}
+
+// run is the load: everything succeeds, everything is refused, and everything fails in each way that Redis has.
+func (s scripted) run(t *testing.T) {
+	t.Helper()
+	s.WaitReady(t)
+	s.callAll(t)
+	for _, call := range wrongCalls {
+		callHTTP(t, s.Process, call.method, call.path, call.body, "")
+	}
+	ctx := t.Context()
+	configure := func(key, value string) {
+		t.Helper()
+		require.NoError(t, s.redis.ConfigSet(ctx, key, value).Err())
+	}
+
+	s.proxy.LoseReplies(1000) // OUTCOME_UNKNOWN
+	s.callAll(t)
+	s.proxy.LoseReplies(0)
+
+	configure("maxmemory", "1") // STORE_FULL
+	s.callAll(t)
+	configure("maxmemory", "0")
+
+	configure("min-replicas-to-write", "1") // Refused, and certainly not carried out.
+	s.callAll(t)
+	configure("min-replicas-to-write", "0")
+
+	for _, key := range []string{"link:game:" + secretUID, "pods:game:room", "workload:game:room"} { // STORE_DATA_CORRUPT
+		require.NoError(t, s.redis.Del(ctx, "podlink:"+key).Err())
+		require.NoError(t, s.redis.HSet(ctx, "podlink:"+key, "room", secretUID, "1", secretState, "state", secretState).Err())
+	}
+	s.callAll(t)
+	require.NoError(t, s.redis.FlushAll(ctx).Err())
+
+	// NO_AVAILABLE_POD: for a first link, and for one to a pod that died.
+	callHTTP(t, s.Process, http.MethodPut, servicePath+"/pods/1", `{"state":"up","ttlSeconds":1}`, "")
+	callHTTP(t, s.Process, http.MethodPost, linkPath+":compute", "{}", "")
+	callHTTP(t, s.Process, http.MethodPut, linkPath+"2", `{"podId":1,"persistSeconds":1}`, "")
+	time.Sleep(2200 * time.Millisecond)
+	callHTTP(t, s.Process, http.MethodPost, linkPath+":compute", "{}", "")
+	callHTTP(t, s.Process, http.MethodGet, linkPath+"2", "", "") // It has expired, and its field is still there.
+
+	s.proxy.Cut() // DEADLINE_EXCEEDED, OUTCOME_UNKNOWN
+	callHTTP(t, s.Process, http.MethodGet, linkPath, "", "")
+	callHTTP(t, s.Process, http.MethodPut, linkPath, `{"podId":1}`, "")
+	s.proxy.Mend()
+
+	s.server.Kill() // STORE_UNAVAILABLE
+	s.callAll(t)
+	s.server.Restart()
+	s.WaitReady(t)
+	s.callAll(t)
+}
