@@ -65,7 +65,7 @@ check-rules: ## check the Prometheus rules, and run their tests; installs promet
 test-alerts: ## let a real Prometheus watch podlink through faults; installs redis-server and prometheus where they are missing
 	./test/install-redis.sh
 	./test/install-prometheus.sh
-	$(GO) test -count=1 -v -tags alerts -timeout 5m -run '^(TestAlerts|TestShortenedRules)' ./test/observability
+	$(GO) test -count=1 -v -tags alerts -timeout 5m -run '^(TestAlerts|TestShortenedRules|TestExample)' ./test/observability
 
 bench: ## measure podlink side by side with what it competes with, into bin/bench/results.json
 	./test/install-redis.sh

@@ -129,13 +129,9 @@ func (r linkRepo) Get(ctx context.Context, key biz.LinkKey) (biz.Link, error) {
 	name := r.keys.links(key.Namespace, key.UID)
 	c := r.metrics.begin(ctx, commandGet, scriptGetLink.kind)
 	reply, err := r.read(ctx, name, "hget", name, key.Service)
-	if errors.Is(err, redis.Nil) {
-		c.end(nil)
-	} else {
-		c.end(err)
-	}
 	value, _ := reply.(string)
 	link, temporary, err := persistentLink(key, value, err)
+	c.end(err)
 	if err != nil || !temporary {
 		return link, err
 	}

@@ -29,6 +29,35 @@ func TestErrorKinds(t *testing.T) {
 	}
 }
 
+// TestReadsThatFail: what podlink did not write is counted as that wherever a read meets it, and that Redis has forgotten a
+// script is no failure.
+func TestReadsThatFail(t *testing.T) {
+	server := redistest.Start(t)
+	store := openStore(t, on(server.Addr()))
+	links, key := reposOf(store).Links, biz.LinkKey{Namespace: "ns", UID: "u", Service: "game"}
+	failures := func(command, kind string) float64 {
+		return testutil.ToFloat64(store.metrics.failures.WithLabelValues(command, kind))
+	}
+	uids := []string{"absent", key.UID}
+	batch := func() error { return second(links.BatchGet(t.Context(), key.Namespace, key.Service, uids)) }
+	name, client := store.keys.links(key.Namespace, key.UID), server.Client(t)
+
+	require.NoError(t, second(links.Set(t.Context(), key, 1, 600, nil)))
+	require.NoError(t, client.ScriptFlush(t.Context()).Err())
+	require.NoError(t, batch(), "the second pipeline, for temporary links, needs a script")
+	for _, kind := range kindNames() {
+		require.Zero(t, failures(commandBatch, kind), kind)
+	}
+	require.NoError(t, client.HSet(t.Context(), name, key.Service, "foreign 0").Err())
+	require.ErrorIs(t, second(links.Get(t.Context(), key)), biz.ErrStoreDataCorrupt)
+	require.InDelta(t, 1, failures(commandGet, "corrupt"), 0)
+
+	require.NoError(t, client.Del(t.Context(), name).Err())
+	require.NoError(t, client.Set(t.Context(), name, "foreign", 0).Err())
+	require.ErrorIs(t, batch(), biz.ErrStoreDataCorrupt)
+	require.InDelta(t, 1, failures(commandBatch, "corrupt"), 0, "though the first read found nothing")
+}
+
 // TestLinkOutcomes: every way in which a call may change a link, as it is counted.
 func TestLinkOutcomes(t *testing.T) {
 	server := redistest.Start(t)

@@ -155,16 +155,27 @@ func (s *Store) pipelined(ctx context.Context, kind string, queue func(pipe redi
 		return nil
 	})
 	told := slices.ContainsFunc(cmds, func(cmd redis.Cmder) bool { return cmd.Err() != nil })
-	var failure error
-	if err != nil && !errors.Is(err, redis.Nil) {
-		failure = readError(ctx, err)
-	}
 	c.describe(semconv.DBOperationBatchSize(len(cmds)))
-	c.end(failure)
 	if told {
+		c.end(firstFailure(ctx, cmds))
 		return nil
 	}
-	return failure
+	if err != nil {
+		err = readError(ctx, err)
+	}
+	c.end(err)
+	return err
+}
+
+// firstFailure returns the first error of the reads, nil when all of them were answered. That there is nothing is an answer,
+// and so is that the script is not known yet: it is sent anew.
+func firstFailure(ctx context.Context, cmds []redis.Cmder) error {
+	for _, cmd := range cmds {
+		if err := cmd.Err(); err != nil && !errors.Is(err, redis.Nil) && !redis.HasErrorPrefix(err, "NOSCRIPT") {
+			return readError(ctx, err)
+		}
+	}
+	return nil
 }
 
 // driverLog sends what the driver has to say to the log.

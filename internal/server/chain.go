@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
+	"time"
 
 	"github.com/go-kratos/kratos/v2/log"
 	"github.com/go-kratos/kratos/v2/middleware"
@@ -24,13 +25,31 @@ func NewChain(
 ) (Chain, func()) {
 	requests := newRequestLog(c, logger)
 	return Chain{
-		traceRequests(tracer),
-		metrics.countRequests,
+		watchRequests(newRequestTracer(tracer), metrics),
 		requests.log,
 		recoverPanics,
 		mapErrors,
 		refuseUndecoded,
 	}, requests.repeats.Close
+}
+
+// watchRequests traces each request, and counts it. Both in one, for each look for the transport in a context costs as much
+// as counting does.
+func watchRequests(tracer *requestTracer, metrics *Metrics) middleware.Middleware {
+	return func(next middleware.Handler) middleware.Handler {
+		return func(ctx context.Context, request any) (any, error) {
+			t, ok := transport.FromServerContext(ctx)
+			if !ok {
+				return next(ctx, request)
+			}
+			start := time.Now()
+			ctx, span := tracer.begin(ctx, t)
+			reply, err := next(ctx, request)
+			metrics.count(t, span.SpanContext(), time.Since(start), err)
+			tracer.end(span, t, err)
+			return reply, err
+		}
+	}
 }
 
 // callOf names the transport and the operation of a request; they are empty outside one.

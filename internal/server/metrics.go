@@ -1,7 +1,6 @@
 package server
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"runtime"
@@ -9,7 +8,6 @@ import (
 	"time"
 
 	kerrors "github.com/go-kratos/kratos/v2/errors"
-	"github.com/go-kratos/kratos/v2/middleware"
 	"github.com/go-kratos/kratos/v2/transport"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -26,6 +24,7 @@ type Metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
+	known    map[called]observers // of the API, looked up once; read only
 }
 
 // Collectors are the metrics of the other layers.
@@ -35,6 +34,7 @@ type Collectors []prometheus.Collector
 func NewMetrics(others Collectors) (*Metrics, error) {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
+		known:    make(map[called]observers),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "server_requests_code_total",
 			Help: "Requests, by transport, operation, code and reason.",
@@ -61,41 +61,52 @@ func NewMetrics(others Collectors) (*Metrics, error) {
 	}
 	for _, operation := range operations() {
 		for _, kind := range []transport.Kind{transport.KindHTTP, transport.KindGRPC} {
-			// From the start: an increase from nothing would not be one, and each of these is a fault of podlink's.
-			m.requests.WithLabelValues(kind.String(), operation, codeInternal, v1.ErrorReason_INTERNAL.String())
+			what := called{kind.String(), operation}
+			m.known[what] = m.observersOf(what)
+			// From the start: an increase from nothing would not be one, and the first of these has to be seen.
+			for _, reason := range []v1.ErrorReason{v1.ErrorReason_INTERNAL, v1.ErrorReason_STORE_DATA_CORRUPT} {
+				m.requests.WithLabelValues(what.kind, what.operation, strconv.Itoa(http.StatusInternalServerError), reason.String())
+			}
 		}
 	}
 	return m, nil
 }
 
-// countRequests counts each request, and measures its time.
-func (m *Metrics) countRequests(next middleware.Handler) middleware.Handler {
-	return func(ctx context.Context, request any) (any, error) {
-		start := time.Now()
-		reply, err := next(ctx, request)
-		kind, operation := callOf(ctx)
-		code, reason := strconv.Itoa(http.StatusOK), ""
-		if public := kerrors.FromError(err); public != nil {
-			code, reason = strconv.Itoa(int(public.Code)), public.Reason
-		}
-		m.requests.WithLabelValues(kind, operation, code, reason).Inc()
-		observe(ctx, m.seconds.WithLabelValues(kind, operation), time.Since(start).Seconds())
-		return reply, err
+// called is an operation over a transport.
+type called struct{ kind, operation string }
+
+// observers are what an answered call of an operation is noted with.
+type observers struct {
+	succeeded prometheus.Counter
+	seconds   prometheus.Observer
+}
+
+func (m *Metrics) observersOf(what called) observers {
+	return observers{
+		succeeded: m.requests.WithLabelValues(what.kind, what.operation, strconv.Itoa(http.StatusOK), ""),
+		seconds:   m.seconds.WithLabelValues(what.kind, what.operation),
 	}
 }
 
-// observe notes how long a request took, with its trace if that is recorded.
-func observe(ctx context.Context, observer prometheus.Observer, seconds float64) {
-	span := trace.SpanContextFromContext(ctx)
+// count notes a request, how long it took, and its trace if that is recorded.
+func (m *Metrics) count(t transport.Transporter, span trace.SpanContext, took time.Duration, err error) {
+	what := called{t.Kind().String(), t.Operation()}
+	to, known := m.known[what]
+	if !known {
+		to = m.observersOf(what)
+	}
+	if public := kerrors.FromError(err); public != nil {
+		m.requests.WithLabelValues(what.kind, what.operation, strconv.Itoa(int(public.Code)), public.Reason).Inc()
+	} else {
+		to.succeeded.Inc()
+	}
 	if !span.IsSampled() {
-		observer.Observe(seconds)
+		to.seconds.Observe(took.Seconds())
 		return
 	}
-	observer.(prometheus.ExemplarObserver).ObserveWithExemplar(seconds, prometheus.Labels{"trace_id": span.TraceID().String()})
+	to.seconds.(prometheus.ExemplarObserver).ObserveWithExemplar(took.Seconds(),
+		prometheus.Labels{"trace_id": span.TraceID().String()})
 }
-
-// codeInternal is the code of INTERNAL.
-var codeInternal = strconv.Itoa(http.StatusInternalServerError)
 
 // operations lists those of the API, as requests name them.
 func operations() []string {

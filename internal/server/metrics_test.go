@@ -1,17 +1,17 @@
 package server
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
-	"github.com/go-kratos/kratos/v2/transport"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
 
 	"podlink/internal/service"
 )
@@ -20,9 +20,7 @@ func TestRequestsAreCountedByOutcome(t *testing.T) {
 	metrics, err := NewMetrics(nil)
 	require.NoError(t, err)
 	for _, failure := range []error{nil, nil, service.PublicError(invalid("uid", "is secret")), service.Internal(errors.New("secret"))} {
-		_, err := metrics.countRequests(func(context.Context, any) (any, error) { return "reply", failure })(
-			transport.NewServerContext(t.Context(), call{}), "request")
-		require.Equal(t, failure, err)
+		metrics.count(call{}, trace.SpanContext{}, time.Millisecond, failure)
 	}
 	reply := httptest.NewRecorder()
 	metrics.handler().ServeHTTP(reply, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", http.NoBody))
@@ -43,14 +41,16 @@ func TestRequestsAreCountedByOutcome(t *testing.T) {
 	require.NotContains(t, reply.Body.String(), "secret")
 }
 
-// TestFaultsOfPodlinkAreCountedFromTheStart: the first one is an increase then, for every operation of the API.
-func TestFaultsOfPodlinkAreCountedFromTheStart(t *testing.T) {
+// TestGraveFaultsAreCountedFromTheStart: the first one is an increase then, for every operation of the API.
+func TestGraveFaultsAreCountedFromTheStart(t *testing.T) {
 	metrics, err := NewMetrics(nil)
 	require.NoError(t, err)
-	require.Equal(t, 2*17, testutil.CollectAndCount(metrics.requests))
+	require.Equal(t, 3*2*17, testutil.CollectAndCount(metrics.requests))
 	require.InDelta(t, 0, testutil.ToFloat64(metrics.requests.WithLabelValues(
 		"http", "/podlink.v1.WorkloadService/BatchGetWorkloadState", "500", "INTERNAL")), 0)
-	require.Equal(t, 2*17, testutil.CollectAndCount(metrics.requests))
+	require.InDelta(t, 0, testutil.ToFloat64(metrics.requests.WithLabelValues(
+		"grpc", "/podlink.v1.LinkService/GetLinkedPod", "500", "STORE_DATA_CORRUPT")), 0)
+	require.Equal(t, 3*2*17, testutil.CollectAndCount(metrics.requests))
 }
 
 // TestExemplars: OpenMetrics names the trace of a request that is recorded, and of no other.
@@ -68,11 +68,9 @@ func TestExemplars(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			metrics, err := NewMetrics(nil)
 			require.NoError(t, err)
-			ctx, span := sdktrace.NewTracerProvider(sdktrace.WithSampler(row.sampler)).Tracer("test").Start(t.Context(), "request")
+			_, span := sdktrace.NewTracerProvider(sdktrace.WithSampler(row.sampler)).Tracer("test").Start(t.Context(), "request")
 			defer span.End()
-			_, err = metrics.countRequests(func(context.Context, any) (any, error) { return "reply", nil })(
-				transport.NewServerContext(ctx, call{}), "request")
-			require.NoError(t, err)
+			metrics.count(call{}, span.SpanContext(), time.Millisecond, nil)
 			request := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", http.NoBody)
 			request.Header.Set("Accept", row.accept)
 			reply := httptest.NewRecorder()

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	kerrors "github.com/go-kratos/kratos/v2/errors"
-	"github.com/go-kratos/kratos/v2/middleware"
 	"github.com/go-kratos/kratos/v2/transport"
 	khttp "github.com/go-kratos/kratos/v2/transport/http"
 	"go.opentelemetry.io/otel/codes"
@@ -23,30 +22,38 @@ func traceParent(span trace.SpanContext) string {
 	return "00-" + span.TraceID().String() + "-" + span.SpanID().String() + "-" + span.TraceFlags().String()
 }
 
-// traceRequests puts each request into a span. Kratos' own tracing would write the path, and with it the uid, and the
-// cause of an error to the span, and would gather all of it for spans that nobody records too.
-func traceRequests(provider trace.TracerProvider) middleware.Middleware {
-	tracer := provider.Tracer("podlink")
-	options := []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer)}
-	var caller propagation.TraceContext // Only the trace context is taken from a caller; its baggage is not trusted.
-	return func(next middleware.Handler) middleware.Handler {
-		return func(ctx context.Context, request any) (any, error) {
-			t, ok := transport.FromServerContext(ctx)
-			if !ok {
-				return next(ctx, request)
-			}
-			ctx, span := tracer.Start(caller.Extract(ctx, t.RequestHeader()), t.Operation(), options...)
-			reply, err := next(ctx, request)
-			if err != nil || span.IsRecording() {
-				t.ReplyHeader().Set(traceResponse, traceParent(span.SpanContext()))
-			}
-			if span.IsRecording() {
-				describe(span, t, err)
-			}
-			span.End()
-			return reply, err
-		}
+// requestTracer makes the spans of requests. Kratos' own tracing would write the path, and with it the uid, and the cause of
+// an error to the span, and would gather all of it for spans that nobody records too.
+type requestTracer struct {
+	tracer  trace.Tracer
+	options []trace.SpanStartOption
+}
+
+func newRequestTracer(provider trace.TracerProvider) *requestTracer {
+	return &requestTracer{
+		tracer: provider.Tracer("podlink"), options: []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer)},
 	}
+}
+
+// begin puts a request into a span under the caller's. Of a caller only the ids are taken, and whether it traces the
+// request: its baggage and its trace state are texts of its own, and not trusted.
+func (r *requestTracer) begin(ctx context.Context, t transport.Transporter) (context.Context, trace.Span) {
+	ctx = propagation.TraceContext{}.Extract(ctx, t.RequestHeader())
+	if caller := trace.SpanContextFromContext(ctx); caller.TraceState().Len() > 0 {
+		ctx = trace.ContextWithRemoteSpanContext(ctx, caller.WithTraceState(trace.TraceState{}))
+	}
+	return r.tracer.Start(ctx, t.Operation(), r.options...)
+}
+
+// end tells the caller about the span, and the span about the request.
+func (r *requestTracer) end(span trace.Span, t transport.Transporter, err error) {
+	if err != nil || span.IsRecording() {
+		t.ReplyHeader().Set(traceResponse, traceParent(span.SpanContext()))
+	}
+	if span.IsRecording() {
+		describe(span, t, err)
+	}
+	span.End()
 }
 
 // describe says what a request was and how it ended, in words that are podlink's own: nothing of them is a caller's.

@@ -70,10 +70,7 @@ scrape_configs:
 	for name, text := range files {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	addr := listener.Addr().String()
-	require.NoError(t, listener.Close())
+	addr := freeAddr(t)
 
 	lines, exited := new(logwatch.Log), make(chan struct{})
 	cmd := exec.Command("prometheus", "--config.file="+filepath.Join(dir, "prometheus.yml"),
@@ -108,6 +105,15 @@ scrape_configs:
 		return response.StatusCode == http.StatusOK
 	}, prometheusLimit, pollInterval, "prometheus is not ready")
 	return p
+}
+
+// freeAddr is an address of the loopback where nobody listens.
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer listener.Close()
+	return listener.Addr().String()
 }
 
 // ask returns the data that a path of Prometheus' API answers.

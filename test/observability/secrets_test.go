@@ -33,7 +33,9 @@ func TestNothingSecretIsTold(t *testing.T) {
 		require.Contains(t, texts["traces"], reason)
 	}
 	require.Contains(t, texts["log"], "slow request")
-	require.Contains(t, texts["metrics as OpenMetrics"], "# {trace_id=")
+	for _, histogram := range []string{"server_requests_seconds", "podlink_store_seconds"} {
+		require.Regexp(t, histogram+`_bucket\{.*# \{trace_id=`, texts["metrics as OpenMetrics"])
+	}
 	for where, text := range texts {
 		for _, secret := range []string{secretUID, secretState, secretPassword, secretToken, "podlink:link:", "podlink:pods:"} {
 			if i := strings.Index(strings.ToLower(text), secret); i >= 0 {

@@ -33,6 +33,7 @@ func callHTTP(t *testing.T, p *podlinktest.Process, method, path, body, tracepar
 	if traceparent != "" {
 		request.Header.Set("Traceparent", traceparent)
 		request.Header.Set("Baggage", "user="+secretUID)
+		request.Header.Set("Tracestate", "vendor="+secretUID)
 	}
 	response, _ := send(t, request)
 	return response.StatusCode, response.Header
@@ -146,7 +147,7 @@ func TestTraceOfCompute(t *testing.T) {
 			traceparent := "00-" + row.traceID + "-" + caller + "-01"
 			var answered string // traceresponse
 			if row.overGRPC {
-				ctx := metadata.AppendToOutgoingContext(t.Context(), "traceparent", traceparent, "baggage", "user="+secretUID)
+				ctx := metadata.AppendToOutgoingContext(t.Context(), "traceparent", traceparent, "baggage", "user="+secretUID, "tracestate", "vendor="+secretUID)
 				answered = computeOverGRPC(ctx, t, p, row.service)
 			} else {
 				code, header := callHTTP(t, p, http.MethodPost,

@@ -1,0 +1,154 @@
+//go:build bench
+
+package bench
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"podlink/test/otlptest"
+	"podlink/test/podlinktest"
+	"podlink/test/redistest"
+)
+
+// silence takes all metrics of requests, of the use-cases and of the store's calls out of a podlink. There is no switch for
+// that: it is only here to measure what they cost.
+var silence = []podlinktest.Patch{
+	{File: "internal/server/chain.go", Old: "\t\t\tmetrics.count(t, span.SpanContext(), time.Since(start), err)\n", New: "\t\t\t_ = start\n"},
+	{File: "internal/biz/metrics.go", Old: "\td.metrics.computes.WithLabelValues(decided).Inc()\n"},
+	{File: "internal/data/call.go", Old: "\tc.observe(end.Sub(c.start).Seconds())\n"},
+	{File: "internal/data/pipeline.go", Old: "\t\tp.batches.Observe(1)\n"},
+	{File: "internal/data/pipeline.go", Old: "\tp.batches.Observe(float64(len(batch)))\n"},
+	{File: "internal/data/metrics.go", Old: "\tm.links.WithLabelValues(command, linkOutcome(status, change)).Inc()\n"},
+}
+
+// scrapeInterval is how often metrics are asked for, more often than a Prometheus does.
+const scrapeInterval = time.Second
+
+// pairsEach is how many pairs of processes a run compares. Two processes of the same binary differ by 5 % and more, for as long
+// as they live: many short-lived ones say more than two that are measured for long.
+func pairsEach() int {
+	if quick {
+		return 1
+	}
+	return 8
+}
+
+// TestWatched compares podlinks that are watched, with metrics that are scraped and one request in a hundred traced, with
+// podlinks that are neither.
+func TestWatched(t *testing.T) {
+	const watched, silent = "watched", "silent"
+	silentBinary, err := podlinktest.Build(t.TempDir(), silence...)
+	require.NoError(t, err)
+	redis, receiver := redistest.Start(t), otlptest.Start(t)
+	pid, err := strconv.Atoi(redis.Client(t).InfoMap(t.Context(), "server").Item("Server", "process_id"))
+	require.NoError(t, err)
+	a, onRedis := &arena{redis: pid}, podlinktest.OnRedis("standalone", redis.Addr())
+	const perSecond, ofSilent, cpuEach = 0, 1, 2
+	table := &Table{
+		ID:    "service-watched",
+		Title: "What it costs to be watched",
+		Note: fmt.Sprintf("podlinks whose metrics are scraped every second and of whose requests 1 %% are traced and exported, "+
+			"beside podlinks that were built without metrics and have tracing off; %d pairs of processes in a run. The receiver of "+
+			"the traces runs on the same machine.", pairsEach()),
+		Columns: []string{"calls/s", "of the silent one's", "server's CPU per call, µs"},
+	}
+	operations := []operation{get, set}
+	for run := range runs {
+		total := make(map[string]*figures) // by row
+		for pair := range pairsEach() {
+			progress(run, "watched or not, pair %d of %d", pair+1, pairsEach())
+			sides := []*side{
+				newSide(t, watched, podlinktest.Start(t, binary, append(slices.Clone(onRedis),
+					"PODLINK_TRACE_ENDPOINT="+receiver.Addr, "PODLINK_TRACE_SAMPLING_RATIO=0.01")...)),
+				newSide(t, silent, podlinktest.Start(t, silentBinary, onRedis...)),
+			}
+			if pair == 0 && run == 0 {
+				fill(t, sides[0], users)
+			}
+			stop := scrape(sides[0].process.Admin)
+			if pair%2 == 1 { // Who comes first has another machine than who comes second.
+				slices.Reverse(sides)
+			}
+			for _, over := range transports {
+				for _, op := range operations {
+					contenders := make([]contender, len(sides))
+					for i, s := range sides {
+						contenders[i] = contender{s, over.call(s, op)}
+					}
+					for i, f := range a.inTurns(t, connections, contenders...) {
+						row := op.name + " over " + over.name + ", " + sides[i].name
+						if total[row] == nil {
+							total[row] = new(figures)
+						}
+						total[row].add(f.load)
+						total[row].cpu.server += f.cpu.server
+					}
+				}
+			}
+			stop()
+			for _, s := range sides {
+				s.process.Kill()
+			}
+		}
+		for _, over := range transports {
+			for _, op := range operations {
+				name := op.name + " over " + over.name + ", "
+				for _, side := range []string{watched, silent} {
+					table.add(name+side, perSecond, total[name+side].rate())
+					table.add(name+side, cpuEach, total[name+side].perCall(total[name+side].cpu.server))
+				}
+				table.add(name+watched, ofSilent, total[name+watched].rate()/total[name+silent].rate())
+			}
+		}
+	}
+	require.NotEmpty(t, receiver.All(), "requests were traced")
+	results.tables(table)
+	for _, over := range transports {
+		for _, op := range operations {
+			name := op.name + " over " + over.name
+			results.target(Target{
+				Measure: name + ": throughput with metrics and 1 % traces, of that without both",
+				AtLeast: true, Limit: .95, Runs: table.row(name + ", " + watched).Cells[ofSilent],
+			})
+		}
+	}
+}
+
+// scrape asks for the metrics until stop, as Prometheus does.
+func scrape(admin string) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	client := &http.Client{Transport: &http.Transport{}}
+	go func() {
+		defer close(ended)
+		for ctx.Err() == nil {
+			request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+admin+"/metrics", http.NoBody)
+			if err != nil {
+				return
+			}
+			request.Header.Set("Accept", "application/openmetrics-text")
+			if response, err := client.Do(request); err == nil {
+				_, _ = io.Copy(io.Discard, response.Body)
+				_ = response.Body.Close()
+			}
+			select {
+			case <-time.After(scrapeInterval):
+			case <-ctx.Done():
+			}
+		}
+	}()
+	return func() {
+		cancel()
+		<-ended
+		client.CloseIdleConnections()
+	}
+}
