@@ -51,7 +51,7 @@ func TestWatched(t *testing.T) {
 	redis, receiver := redistest.Start(t), otlptest.Start(t)
 	pid, err := strconv.Atoi(redis.Client(t).InfoMap(t.Context(), "server").Item("Server", "process_id"))
 	require.NoError(t, err)
-	a, onRedis := &arena{redis: pid}, podlinktest.OnRedis("standalone", redis.Addr())
+	a, onRedis := &arena{redis: pid}, append(podlinktest.OnRedis("standalone", redis.Addr()), "PODLINK_SERVER_STOP_DRAIN=0s")
 	const perSecond, ofSilent, cpuEach = 0, 1, 2
 	table := &Table{
 		ID:    "service-watched",
@@ -96,7 +96,7 @@ func TestWatched(t *testing.T) {
 			}
 			stop()
 			for _, s := range sides {
-				s.process.Kill()
+				require.Zero(t, s.process.Stop(t)) // It sends the last of its traces.
 			}
 		}
 		for _, over := range transports {
