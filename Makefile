@@ -45,35 +45,34 @@ build: ## build bin/podlink
 run: build ## run podlink with CONF (configs/config.yaml: embedded store, loopback)
 	$(BINARY) -conf $(CONF)
 
-test: ## run every test with the race detector; installs redis-server where it is missing
-	./test/install-redis.sh
+test: ## run every test with the race detector; installs redis-server and etcd where they are missing
+	./test/install.sh redis-server etcd-server
 	$(GO) test -race -covermode=atomic -coverpkg=$(COVERED) -coverprofile=coverage.out ./...
 	$(GO) -C tools/benchreport test -race ./...
 
 test-faults: ## prove the guarantees with real faults on real Redis processes; installs redis-server where it is missing
-	./test/install-redis.sh
+	./test/install.sh redis-server
 	PODLINK_TEST_MODEL_OPERATIONS=100000 $(GO) test -count=1 -v -run '^(TestModel|TestConformance|TestTLS.*)$$' -timeout 15m ./internal/data
 	$(GO) test -count=1 -v -tags faults -timeout 25m ./test/faults
 
 check-rules: ## check the Prometheus rules, and run their tests; installs prometheus where it is missing
-	./test/install-prometheus.sh
+	./test/install.sh prometheus
 	promtool check rules deploy/prometheus/podlink.rules.yml deploy/prometheus/podlink.alerts.yml
 	promtool check config deploy/prometheus/prometheus.yml
 	promtool check config deploy/observability/prometheus.yml
 	promtool test rules deploy/prometheus/podlink.tests.yml
 
 test-alerts: ## let a real Prometheus watch podlink through faults; installs redis-server and prometheus where they are missing
-	./test/install-redis.sh
-	./test/install-prometheus.sh
+	./test/install.sh redis-server prometheus
 	$(GO) test -count=1 -v -tags alerts -timeout 5m -run '^(TestAlerts|TestShortenedRules|TestExample)' ./test/observability
 
 bench: ## measure podlink side by side with what it competes with, into bin/bench/results.json
-	./test/install-redis.sh
+	./test/install.sh redis-server
 	@mkdir -p $(BENCH)
 	PODLINK_BENCH_OUT=$(BENCH)/results.json $(GO) test -count=1 -v -tags bench -timeout 80m ./test/bench
 
 bench-quick: ## a small part of make bench, in less than two minutes
-	./test/install-redis.sh
+	./test/install.sh redis-server
 	@mkdir -p $(BENCH)
 	PODLINK_BENCH_QUICK=1 PODLINK_BENCH_OUT=$(BENCH)/quick.json $(GO) test -count=1 -v -tags bench -timeout 5m ./test/bench
 

@@ -1,26 +1,55 @@
 #!/bin/sh
-# Makes sure that redis-server is there for the tests. Debian and its kin install it, as root or with sudo; elsewhere a
-# hint tells what to do.
+# install.sh PACKAGE... makes sure that what the tests start is there: redis-server, prometheus, etcd-server. Debian and its
+# kin install the packages, as root or with sudo; elsewhere a hint tells what to do.
 set -eu
 
-command -v redis-server > /dev/null && exit 0
+# commands PACKAGE: what the tests need of it.
+commands() {
+	case $1 in
+	redis-server) echo redis-server ;;
+	prometheus) echo prometheus promtool ;;
+	etcd-server) echo etcd ;;
+	*)
+		echo "install.sh knows no package $1" >&2
+		exit 2
+		;;
+	esac
+}
+
+# present PACKAGE: are its commands there?
+present() {
+	for command in $(commands "$1"); do
+		command -v "$command" > /dev/null || return 1
+	done
+}
 
 hint() {
-	echo "The tests need redis-server (7.0 or later) on the PATH: $1" >&2
+	echo "The tests need $package on the PATH: $1" >&2
 	exit 1
 }
 
-command -v apt-get > /dev/null || hint "install it with your system's package manager."
-if [ "$(id -u)" = 0 ]; then
-	sudo=
-elif command -v sudo > /dev/null && sudo -n true 2> /dev/null; then
-	sudo=sudo
-else
-	hint "run 'sudo apt-get install redis-server'."
-fi
-
-echo "installing redis-server for the tests"
-$sudo apt-get update -q
-# The tests start servers of their own: Debian's service must not start one, and stays off.
-DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -q --no-install-recommends redis-server
-command -v redis-server > /dev/null || hint "the package redis-server did not bring it."
+for package; do
+	commands "$package" > /dev/null
+	present "$package" && continue
+	command -v apt-get > /dev/null || hint "install it with your system's package manager."
+	if [ "$(id -u)" = 0 ]; then
+		sudo=
+	elif command -v sudo > /dev/null && sudo -n true 2> /dev/null; then
+		sudo=sudo
+	else
+		hint "run 'sudo apt-get install $package'."
+	fi
+	echo "installing $package for the tests"
+	$sudo apt-get update -q
+	# Without what it recommends: no exporter or the like of this machine.
+	DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -q --no-install-recommends "$package"
+	# The tests start servers of their own: Debian's service stays off.
+	service=${package%-server}
+	[ "$package" = redis-server ] && service=redis-server
+	if [ -d /run/systemd/system ]; then
+		$sudo systemctl disable --quiet --now "$service"
+	elif command -v service > /dev/null; then
+		$sudo service "$service" stop > /dev/null 2>&1 || true
+	fi
+	present "$package" || hint "the package $package did not bring it."
+done

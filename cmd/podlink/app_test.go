@@ -20,7 +20,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"podlink/internal/biz"
 	"podlink/internal/conf"
 	"podlink/internal/logging"
 	"podlink/test/logwatch"
@@ -56,9 +55,7 @@ func startApp(t testing.TB, change ...func(*conf.Bootstrap)) *testApp {
 
 // startWired is startApp for a podlink that is assembled by another function.
 func startWired(
-	t testing.TB, wire func(
-		*conf.Server, *conf.Data, *conf.Log, *conf.Trace, biz.Limits, biz.TTL, *logging.Level, log.Logger,
-	) (*kratos.App, func(), error),
+	t testing.TB, wire func(*conf.Bootstrap, *logging.Level, log.Logger) (*kratos.App, func(), error),
 	change ...func(*conf.Bootstrap),
 ) *testApp {
 	t.Helper()
@@ -78,9 +75,7 @@ func startWired(
 	level := logging.NewLevel(config.Log.Level)
 	logger := log.With(logging.New(config.Log, level, a.log), "trace_id", tracing.TraceID())
 	log.SetLogger(logger) // Kratos' servers write their addresses to the global one.
-	limits := biz.Limits{MaxBatch: int(config.Limits.MaxBatch)}
-	podTTL := biz.TTL(config.State.PodTtl.Seconds)
-	app, cleanup, err := wire(config.Server, config.Data, config.Log, config.Trace, limits, podTTL, level, logger)
+	app, cleanup, err := wire(config, level, logger)
 	require.NoError(t, err)
 	ended := make(chan error, 1)
 	go func() { ended <- app.Run() }()

@@ -17,6 +17,7 @@ import (
 	"podlink/internal/conf"
 	"podlink/internal/data"
 	"podlink/internal/logging"
+	"podlink/internal/registration"
 	"podlink/internal/server"
 	"podlink/internal/version"
 )
@@ -72,10 +73,7 @@ func run(args []string) int {
 const ballastBytes = 16 << 20
 
 func serve(config *conf.Bootstrap, level *logging.Level, logger log.Logger) error {
-	limits := biz.Limits{MaxBatch: int(config.GetLimits().GetMaxBatch())}
-	podTTL := biz.TTL(config.GetState().GetPodTtl().GetSeconds())
-	app, cleanup, err := wireApp(
-		config.GetServer(), config.GetData(), config.GetLog(), config.GetTrace(), limits, podTTL, level, logger)
+	app, cleanup, err := wireApp(config, level, logger)
 	if err != nil {
 		return err
 	}
@@ -85,21 +83,36 @@ func serve(config *conf.Bootstrap, level *logging.Level, logger log.Logger) erro
 	return app.Run()
 }
 
+func limits(c *conf.Bootstrap) biz.Limits {
+	return biz.Limits{MaxBatch: int(c.GetLimits().GetMaxBatch())}
+}
+
+func podTTL(c *conf.Bootstrap) biz.TTL { return biz.TTL(c.GetState().GetPodTtl().GetSeconds()) }
+
 // collectors are the metrics of the layers below the server.
 func collectors(domain *biz.Metrics, store *data.Store) server.Collectors {
 	return server.Collectors{domain, store}
 }
 
 func newApp(
-	c *conf.Server, logger log.Logger, store *data.Store, drain *server.Drain,
+	c *conf.Server, r *conf.Registry, logger log.Logger, store *data.Store, drain *server.Drain, keeper *registration.Keeper,
 	http *khttp.Server, grpc *kgrpc.Server, admin *server.AdminServer,
-) *kratos.App {
+) (*kratos.App, error) {
+	endpoints, err := registration.Endpoints(r)
+	if err != nil {
+		return nil, err
+	}
 	return kratos.New(
 		kratos.Name("podlink"),
 		kratos.Version(version.Version),
 		kratos.Logger(logger),
 		kratos.Server(store, http, grpc, admin),
+		kratos.Metadata(registration.Metadata(r)),
+		kratos.Endpoint(endpoints...),
+		kratos.Registrar(keeper),
+		// Who looks podlink up finds it no more, while who has found it is still served.
+		kratos.BeforeStop(keeper.Leave),
 		kratos.BeforeStop(drain.Run),
 		kratos.StopTimeout(c.GetStop().GetTimeout().AsDuration()),
-	)
+	), nil
 }

@@ -29,6 +29,7 @@ import (
 	"podlink/internal/conf"
 	"podlink/internal/data"
 	"podlink/internal/logging"
+	"podlink/internal/registration"
 	"podlink/internal/server"
 	"podlink/internal/service"
 	"podlink/test/logwatch"
@@ -125,10 +126,9 @@ func withoutReplicas(t *testing.T, redis *redistest.Server) *testApp {
 
 // panicking starts a podlink whose services have no use-cases behind them: every valid call is a panic.
 func panicking(t *testing.T, redis *redistest.Server) *testApp {
-	return startWired(t, func(
-		c *conf.Server, d *conf.Data, l *conf.Log, _ *conf.Trace, _ biz.Limits, _ biz.TTL, level *logging.Level, logger log.Logger,
-	) (*kratos.App, func(), error) {
-		store, cleanup, err := data.NewStore(d, logger)
+	return startWired(t, func(config *conf.Bootstrap, level *logging.Level, logger log.Logger) (*kratos.App, func(), error) {
+		c := config.GetServer()
+		store, cleanup, err := data.NewStore(config.GetData(), logger)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -137,13 +137,18 @@ func panicking(t *testing.T, redis *redistest.Server) *testApp {
 			return nil, nil, err
 		}
 		drain := server.NewDrain(c)
-		chain, closeChain := server.NewChain(l, sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample())), metrics, logger)
+		chain, closeChain := server.NewChain(config.GetLog(), sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample())), metrics, logger)
 		links, states, workloads := service.NewLinkService(nil), service.NewStateService(nil), service.NewWorkloadService(nil)
 		grpcServer, stop := server.NewGRPCServer(c, chain, drain, links, states, workloads)
-		return newApp(c, logger, store, drain,
+		keeper, _, err := registration.NewKeeper(config.GetRegistry(), logger)
+		if err != nil {
+			return nil, nil, err
+		}
+		app, err := newApp(c, config.GetRegistry(), logger, store, drain, keeper,
 			server.NewHTTPServer(c, chain, drain, logger, links, states, workloads),
 			grpcServer,
-			server.NewAdminServer(c, store, drain, metrics, level, logger)), func() { stop(); closeChain(); cleanup() }, nil
+			server.NewAdminServer(c, store, drain, metrics, level, logger))
+		return app, func() { stop(); closeChain(); cleanup() }, err
 	}, onRedis(redis))
 }
 

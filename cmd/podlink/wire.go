@@ -11,17 +11,18 @@ import (
 	"podlink/internal/conf"
 	"podlink/internal/data"
 	"podlink/internal/logging"
+	"podlink/internal/registration"
 	"podlink/internal/server"
 	"podlink/internal/service"
 	"podlink/internal/tracing"
 )
 
 // wireApp assembles server -> service -> biz -> data.
-func wireApp(
-	*conf.Server, *conf.Data, *conf.Log, *conf.Trace, biz.Limits, biz.TTL, *logging.Level, log.Logger,
-) (*kratos.App, func(), error) {
+func wireApp(*conf.Bootstrap, *logging.Level, log.Logger) (*kratos.App, func(), error) {
 	panic(wire.Build(
 		server.ProviderSet, service.ProviderSet, biz.ProviderSet, data.ProviderSet,
-		tracing.ProviderSet, wire.Bind(new(server.Checker), new(*data.Store)), collectors, newApp,
+		tracing.ProviderSet, registration.ProviderSet,
+		wire.FieldsOf(new(*conf.Bootstrap), "Server", "Data", "Log", "Trace", "Registry"), limits, podTTL,
+		wire.Bind(new(server.Checker), new(*data.Store)), collectors, newApp,
 	))
 }

@@ -13,6 +13,7 @@ import (
 	"podlink/internal/conf"
 	"podlink/internal/data"
 	"podlink/internal/logging"
+	"podlink/internal/registration"
 	"podlink/internal/server"
 	"podlink/internal/service"
 	"podlink/internal/tracing"
@@ -21,14 +22,25 @@ import (
 // Injectors from wire.go:
 
 // wireApp assembles server -> service -> biz -> data.
-func wireApp(confServer *conf.Server, confData *conf.Data, confLog *conf.Log, trace *conf.Trace, limits biz.Limits, ttl biz.TTL, level *logging.Level, logger log.Logger) (*kratos.App, func(), error) {
+func wireApp(bootstrap *conf.Bootstrap, level *logging.Level, logger log.Logger) (*kratos.App, func(), error) {
+	confServer := bootstrap.Server
+	registry := bootstrap.Registry
+	confData := bootstrap.Data
 	store, cleanup, err := data.NewStore(confData, logger)
 	if err != nil {
 		return nil, nil, err
 	}
 	drain := server.NewDrain(confServer)
-	tracerProvider, cleanup2, err := tracing.NewProvider(trace, logger)
+	keeper, cleanup2, err := registration.NewKeeper(registry, logger)
 	if err != nil {
+		cleanup()
+		return nil, nil, err
+	}
+	confLog := bootstrap.Log
+	trace := bootstrap.Trace
+	tracerProvider, cleanup3, err := tracing.NewProvider(trace, logger)
+	if err != nil {
+		cleanup2()
 		cleanup()
 		return nil, nil, err
 	}
@@ -38,24 +50,36 @@ func wireApp(confServer *conf.Server, confData *conf.Data, confLog *conf.Log, tr
 	serverCollectors := collectors(metrics, store)
 	serverMetrics, err := server.NewMetrics(serverCollectors)
 	if err != nil {
+		cleanup3()
 		cleanup2()
 		cleanup()
 		return nil, nil, err
 	}
-	chain, cleanup3 := server.NewChain(confLog, tracerProvider, serverMetrics, logger)
+	chain, cleanup4 := server.NewChain(confLog, tracerProvider, serverMetrics, logger)
 	linkRepo := data.NewLinkRepo(store)
-	linkUsecase := biz.NewLinkUsecase(linkRepo, podViews, limits, metrics)
+	bizLimits := limits(bootstrap)
+	linkUsecase := biz.NewLinkUsecase(linkRepo, podViews, bizLimits, metrics)
 	linkService := service.NewLinkService(linkUsecase)
+	ttl := podTTL(bootstrap)
 	stateUsecase := biz.NewStateUsecase(podViews, ttl)
 	stateService := service.NewStateService(stateUsecase)
 	workloadRepo := data.NewWorkloadRepo(store)
-	workloadUsecase := biz.NewWorkloadUsecase(workloadRepo, limits, metrics)
+	workloadUsecase := biz.NewWorkloadUsecase(workloadRepo, bizLimits, metrics)
 	workloadService := service.NewWorkloadService(workloadUsecase)
 	httpServer := server.NewHTTPServer(confServer, chain, drain, logger, linkService, stateService, workloadService)
-	grpcServer, cleanup4 := server.NewGRPCServer(confServer, chain, drain, linkService, stateService, workloadService)
+	grpcServer, cleanup5 := server.NewGRPCServer(confServer, chain, drain, linkService, stateService, workloadService)
 	adminServer := server.NewAdminServer(confServer, store, drain, serverMetrics, level, logger)
-	app := newApp(confServer, logger, store, drain, httpServer, grpcServer, adminServer)
+	app, err := newApp(confServer, registry, logger, store, drain, keeper, httpServer, grpcServer, adminServer)
+	if err != nil {
+		cleanup5()
+		cleanup4()
+		cleanup3()
+		cleanup2()
+		cleanup()
+		return nil, nil, err
+	}
 	return app, func() {
+		cleanup5()
 		cleanup4()
 		cleanup3()
 		cleanup2()

@@ -106,7 +106,7 @@ first_of() {
 
 for command in prometheus promtool; do
 	first_of "$command" > /dev/null ||
-		die "$command is not installed. Debian and its kin: run test/install-prometheus.sh"
+		die "$command is not installed. Debian and its kin: run test/install.sh prometheus"
 done
 first_of curl > /dev/null || die "curl is not installed"
 

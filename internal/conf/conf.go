@@ -22,6 +22,12 @@ const (
 	ModeCluster    = "cluster"
 )
 
+// The values of registry.type.
+const (
+	RegistryNone = "none"
+	RegistryEtcd = "etcd"
+)
+
 // Default is the configuration that a newcomer meets: loopback, and the embedded store.
 func Default() *Bootstrap {
 	return &Bootstrap{
@@ -53,6 +59,10 @@ func Default() *Bootstrap {
 			SlowRequest: durationpb.New(500 * time.Millisecond), RepeatInterval: durationpb.New(time.Second),
 		},
 		Trace: &Trace{SamplingRatio: 0.01, ParentBased: true, Tls: &TLS{}},
+		Registry: &Registry{
+			Type: RegistryNone, Addrs: []string{"127.0.0.1:2379"}, Namespace: "/microservices",
+			Ttl: durationpb.New(15 * time.Second), Tls: &TLS{},
+		},
 	}
 }
 
@@ -107,6 +117,7 @@ func (b *Bootstrap) Validate() error {
 	v.duration("log.slow_request", b.GetLog().GetSlowRequest().AsDuration(), 0, time.Minute)
 	v.duration("log.repeat_interval", b.GetLog().GetRepeatInterval().AsDuration(), 0, time.Minute)
 	v.trace(b.GetTrace())
+	v.registry(b.GetRegistry())
 	return v.err()
 }
 
@@ -184,6 +195,49 @@ func (v *violations) trace(c *Trace) {
 	if len(c.GetHeaders()) > 0 && !c.GetTls().GetEnabled() && !loopback(c.GetEndpoint()) {
 		v.add("trace.tls.enabled", "must be true with trace.headers, else they cross the network in plaintext")
 	}
+}
+
+// endpointPattern is an endpoint as Kratos clients take it, and metadataPattern "name=value".
+var (
+	endpointPattern  = regexp.MustCompile(`^(grpc|grpcs|http|https)://([^/?#]+)$`)
+	metadataPattern  = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}=[ -~]{0,256}$`)
+	namespacePattern = regexp.MustCompile(`^/[A-Za-z0-9._/-]{0,127}$`)
+)
+
+func (v *violations) registry(c *Registry) {
+	v.oneOf("registry.type", c.GetType(), RegistryNone, RegistryEtcd)
+	if c.GetType() != RegistryNone && len(c.GetAddrs()) == 0 {
+		v.add("registry.addrs", "must name at least one host:port")
+	}
+	for i, addr := range c.GetAddrs() {
+		v.address(fmt.Sprintf("registry.addrs[%d]", i), addr)
+	}
+	if c.GetUsername() != "" && c.GetPassword() == "" {
+		v.add("registry.password", "is required with a username")
+	}
+	if !namespacePattern.MatchString(c.GetNamespace()) || strings.HasSuffix(c.GetNamespace(), "/") {
+		v.add("registry.namespace", "must begin with /, not end with it, and be of A-Z a-z 0-9 . _ - /")
+	}
+	ttl := c.GetTtl().AsDuration()
+	v.duration("registry.ttl", ttl, 5*time.Second, 5*time.Minute)
+	if ttl%time.Second != 0 {
+		v.add("registry.ttl", "must be whole seconds, is %s", ttl)
+	}
+	for i, endpoint := range c.GetEndpoints() {
+		path := fmt.Sprintf("registry.endpoints[%d]", i)
+		parts := endpointPattern.FindStringSubmatch(endpoint)
+		if parts == nil {
+			v.add(path, "must be as in grpc://10.0.0.1:9000 or http://10.0.0.1:8000, is %q", endpoint)
+			continue
+		}
+		v.address(path, parts[2])
+	}
+	for i, pair := range c.GetMetadata() {
+		if !metadataPattern.MatchString(pair) {
+			v.add(fmt.Sprintf("registry.metadata[%d]", i), "must be name=value, the name of A-Z a-z 0-9 . _ -, is %q", pair)
+		}
+	}
+	v.tls("registry.tls", c.GetTls())
 }
 
 func loopback(addr string) bool {

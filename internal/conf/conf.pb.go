@@ -32,6 +32,7 @@ type Bootstrap struct {
 	Limits        *Limits                `protobuf:"bytes,4,opt,name=limits,proto3" json:"limits,omitempty"`
 	Log           *Log                   `protobuf:"bytes,5,opt,name=log,proto3" json:"log,omitempty"`
 	Trace         *Trace                 `protobuf:"bytes,6,opt,name=trace,proto3" json:"trace,omitempty"`
+	Registry      *Registry              `protobuf:"bytes,7,opt,name=registry,proto3" json:"registry,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -104,6 +105,13 @@ func (x *Bootstrap) GetLog() *Log {
 func (x *Bootstrap) GetTrace() *Trace {
 	if x != nil {
 		return x.Trace
+	}
+	return nil
+}
+
+func (x *Bootstrap) GetRegistry() *Registry {
+	if x != nil {
+		return x.Registry
 	}
 	return nil
 }
@@ -452,6 +460,114 @@ func (x *Trace) GetTls() *TLS {
 	return nil
 }
 
+type Registry struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Type          string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	Addrs         []string               `protobuf:"bytes,2,rep,name=addrs,proto3" json:"addrs,omitempty"`
+	Username      string                 `protobuf:"bytes,3,opt,name=username,proto3" json:"username,omitempty"`
+	Password      string                 `protobuf:"bytes,4,opt,name=password,proto3" json:"password,omitempty"`
+	Namespace     string                 `protobuf:"bytes,5,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Ttl           *durationpb.Duration   `protobuf:"bytes,6,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	Endpoints     []string               `protobuf:"bytes,7,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	Metadata      []string               `protobuf:"bytes,8,rep,name=metadata,proto3" json:"metadata,omitempty"`
+	Tls           *TLS                   `protobuf:"bytes,9,opt,name=tls,proto3" json:"tls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Registry) Reset() {
+	*x = Registry{}
+	mi := &file_conf_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Registry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Registry) ProtoMessage() {}
+
+func (x *Registry) ProtoReflect() protoreflect.Message {
+	mi := &file_conf_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Registry.ProtoReflect.Descriptor instead.
+func (*Registry) Descriptor() ([]byte, []int) {
+	return file_conf_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Registry) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Registry) GetAddrs() []string {
+	if x != nil {
+		return x.Addrs
+	}
+	return nil
+}
+
+func (x *Registry) GetUsername() string {
+	if x != nil {
+		return x.Username
+	}
+	return ""
+}
+
+func (x *Registry) GetPassword() string {
+	if x != nil {
+		return x.Password
+	}
+	return ""
+}
+
+func (x *Registry) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *Registry) GetTtl() *durationpb.Duration {
+	if x != nil {
+		return x.Ttl
+	}
+	return nil
+}
+
+func (x *Registry) GetEndpoints() []string {
+	if x != nil {
+		return x.Endpoints
+	}
+	return nil
+}
+
+func (x *Registry) GetMetadata() []string {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+func (x *Registry) GetTls() *TLS {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
 // TLS is how connections to one server, or to several of a kind, are secured.
 type TLS struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -466,7 +582,7 @@ type TLS struct {
 
 func (x *TLS) Reset() {
 	*x = TLS{}
-	mi := &file_conf_proto_msgTypes[7]
+	mi := &file_conf_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -478,7 +594,7 @@ func (x *TLS) String() string {
 func (*TLS) ProtoMessage() {}
 
 func (x *TLS) ProtoReflect() protoreflect.Message {
-	mi := &file_conf_proto_msgTypes[7]
+	mi := &file_conf_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -491,7 +607,7 @@ func (x *TLS) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TLS.ProtoReflect.Descriptor instead.
 func (*TLS) Descriptor() ([]byte, []int) {
-	return file_conf_proto_rawDescGZIP(), []int{7}
+	return file_conf_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *TLS) GetEnabled() bool {
@@ -539,7 +655,7 @@ type Server_HTTP struct {
 
 func (x *Server_HTTP) Reset() {
 	*x = Server_HTTP{}
-	mi := &file_conf_proto_msgTypes[8]
+	mi := &file_conf_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -551,7 +667,7 @@ func (x *Server_HTTP) String() string {
 func (*Server_HTTP) ProtoMessage() {}
 
 func (x *Server_HTTP) ProtoReflect() protoreflect.Message {
-	mi := &file_conf_proto_msgTypes[8]
+	mi := &file_conf_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -591,7 +707,7 @@ type Server_GRPC struct {
 
 func (x *Server_GRPC) Reset() {
 	*x = Server_GRPC{}
-	mi := &file_conf_proto_msgTypes[9]
+	mi := &file_conf_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -603,7 +719,7 @@ func (x *Server_GRPC) String() string {
 func (*Server_GRPC) ProtoMessage() {}
 
 func (x *Server_GRPC) ProtoReflect() protoreflect.Message {
-	mi := &file_conf_proto_msgTypes[9]
+	mi := &file_conf_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -643,7 +759,7 @@ type Server_Admin struct {
 
 func (x *Server_Admin) Reset() {
 	*x = Server_Admin{}
-	mi := &file_conf_proto_msgTypes[10]
+	mi := &file_conf_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -655,7 +771,7 @@ func (x *Server_Admin) String() string {
 func (*Server_Admin) ProtoMessage() {}
 
 func (x *Server_Admin) ProtoReflect() protoreflect.Message {
-	mi := &file_conf_proto_msgTypes[10]
+	mi := &file_conf_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -695,7 +811,7 @@ type Server_Stop struct {
 
 func (x *Server_Stop) Reset() {
 	*x = Server_Stop{}
-	mi := &file_conf_proto_msgTypes[11]
+	mi := &file_conf_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -707,7 +823,7 @@ func (x *Server_Stop) String() string {
 func (*Server_Stop) ProtoMessage() {}
 
 func (x *Server_Stop) ProtoReflect() protoreflect.Message {
-	mi := &file_conf_proto_msgTypes[11]
+	mi := &file_conf_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -765,7 +881,7 @@ type Data_Redis struct {
 
 func (x *Data_Redis) Reset() {
 	*x = Data_Redis{}
-	mi := &file_conf_proto_msgTypes[12]
+	mi := &file_conf_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -777,7 +893,7 @@ func (x *Data_Redis) String() string {
 func (*Data_Redis) ProtoMessage() {}
 
 func (x *Data_Redis) ProtoReflect() protoreflect.Message {
-	mi := &file_conf_proto_msgTypes[12]
+	mi := &file_conf_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -938,14 +1054,15 @@ var File_conf_proto protoreflect.FileDescriptor
 const file_conf_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"conf.proto\x12\fpodlink.conf\x1a\x1egoogle/protobuf/duration.proto\"\x8a\x02\n" +
+	"conf.proto\x12\fpodlink.conf\x1a\x1egoogle/protobuf/duration.proto\"\xbe\x02\n" +
 	"\tBootstrap\x12,\n" +
 	"\x06server\x18\x01 \x01(\v2\x14.podlink.conf.ServerR\x06server\x12&\n" +
 	"\x04data\x18\x02 \x01(\v2\x12.podlink.conf.DataR\x04data\x12)\n" +
 	"\x05state\x18\x03 \x01(\v2\x13.podlink.conf.StateR\x05state\x12,\n" +
 	"\x06limits\x18\x04 \x01(\v2\x14.podlink.conf.LimitsR\x06limits\x12#\n" +
 	"\x03log\x18\x05 \x01(\v2\x11.podlink.conf.LogR\x03log\x12)\n" +
-	"\x05trace\x18\x06 \x01(\v2\x13.podlink.conf.TraceR\x05trace\"\x8a\x04\n" +
+	"\x05trace\x18\x06 \x01(\v2\x13.podlink.conf.TraceR\x05trace\x122\n" +
+	"\bregistry\x18\a \x01(\v2\x16.podlink.conf.RegistryR\bregistry\"\x8a\x04\n" +
 	"\x06Server\x12-\n" +
 	"\x04http\x18\x01 \x01(\v2\x19.podlink.conf.Server.HTTPR\x04http\x12-\n" +
 	"\x04grpc\x18\x02 \x01(\v2\x19.podlink.conf.Server.GRPCR\x04grpc\x120\n" +
@@ -1002,7 +1119,17 @@ const file_conf_proto_rawDesc = "" +
 	"\x0esampling_ratio\x18\x02 \x01(\x01R\rsamplingRatio\x12!\n" +
 	"\fparent_based\x18\x03 \x01(\bR\vparentBased\x12\x18\n" +
 	"\aheaders\x18\x04 \x03(\tR\aheaders\x12#\n" +
-	"\x03tls\x18\x05 \x01(\v2\x11.podlink.conf.TLSR\x03tls\"\x91\x01\n" +
+	"\x03tls\x18\x05 \x01(\v2\x11.podlink.conf.TLSR\x03tls\"\x96\x02\n" +
+	"\bRegistry\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\tR\x04type\x12\x14\n" +
+	"\x05addrs\x18\x02 \x03(\tR\x05addrs\x12\x1a\n" +
+	"\busername\x18\x03 \x01(\tR\busername\x12\x1a\n" +
+	"\bpassword\x18\x04 \x01(\tR\bpassword\x12\x1c\n" +
+	"\tnamespace\x18\x05 \x01(\tR\tnamespace\x12+\n" +
+	"\x03ttl\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x1c\n" +
+	"\tendpoints\x18\a \x03(\tR\tendpoints\x12\x1a\n" +
+	"\bmetadata\x18\b \x03(\tR\bmetadata\x12#\n" +
+	"\x03tls\x18\t \x01(\v2\x11.podlink.conf.TLSR\x03tls\"\x91\x01\n" +
 	"\x03TLS\x12\x18\n" +
 	"\aenabled\x18\x01 \x01(\bR\aenabled\x12\x17\n" +
 	"\aca_file\x18\x02 \x01(\tR\x06caFile\x12\x1b\n" +
@@ -1023,7 +1150,7 @@ func file_conf_proto_rawDescGZIP() []byte {
 	return file_conf_proto_rawDescData
 }
 
-var file_conf_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_conf_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_conf_proto_goTypes = []any{
 	(*Bootstrap)(nil),           // 0: podlink.conf.Bootstrap
 	(*Server)(nil),              // 1: podlink.conf.Server
@@ -1032,13 +1159,14 @@ var file_conf_proto_goTypes = []any{
 	(*Limits)(nil),              // 4: podlink.conf.Limits
 	(*Log)(nil),                 // 5: podlink.conf.Log
 	(*Trace)(nil),               // 6: podlink.conf.Trace
-	(*TLS)(nil),                 // 7: podlink.conf.TLS
-	(*Server_HTTP)(nil),         // 8: podlink.conf.Server.HTTP
-	(*Server_GRPC)(nil),         // 9: podlink.conf.Server.GRPC
-	(*Server_Admin)(nil),        // 10: podlink.conf.Server.Admin
-	(*Server_Stop)(nil),         // 11: podlink.conf.Server.Stop
-	(*Data_Redis)(nil),          // 12: podlink.conf.Data.Redis
-	(*durationpb.Duration)(nil), // 13: google.protobuf.Duration
+	(*Registry)(nil),            // 7: podlink.conf.Registry
+	(*TLS)(nil),                 // 8: podlink.conf.TLS
+	(*Server_HTTP)(nil),         // 9: podlink.conf.Server.HTTP
+	(*Server_GRPC)(nil),         // 10: podlink.conf.Server.GRPC
+	(*Server_Admin)(nil),        // 11: podlink.conf.Server.Admin
+	(*Server_Stop)(nil),         // 12: podlink.conf.Server.Stop
+	(*Data_Redis)(nil),          // 13: podlink.conf.Data.Redis
+	(*durationpb.Duration)(nil), // 14: google.protobuf.Duration
 }
 var file_conf_proto_depIdxs = []int32{
 	1,  // 0: podlink.conf.Bootstrap.server:type_name -> podlink.conf.Server
@@ -1047,30 +1175,33 @@ var file_conf_proto_depIdxs = []int32{
 	4,  // 3: podlink.conf.Bootstrap.limits:type_name -> podlink.conf.Limits
 	5,  // 4: podlink.conf.Bootstrap.log:type_name -> podlink.conf.Log
 	6,  // 5: podlink.conf.Bootstrap.trace:type_name -> podlink.conf.Trace
-	8,  // 6: podlink.conf.Server.http:type_name -> podlink.conf.Server.HTTP
-	9,  // 7: podlink.conf.Server.grpc:type_name -> podlink.conf.Server.GRPC
-	10, // 8: podlink.conf.Server.admin:type_name -> podlink.conf.Server.Admin
-	11, // 9: podlink.conf.Server.stop:type_name -> podlink.conf.Server.Stop
-	12, // 10: podlink.conf.Data.redis:type_name -> podlink.conf.Data.Redis
-	13, // 11: podlink.conf.State.pod_ttl:type_name -> google.protobuf.Duration
-	13, // 12: podlink.conf.Log.slow_request:type_name -> google.protobuf.Duration
-	13, // 13: podlink.conf.Log.repeat_interval:type_name -> google.protobuf.Duration
-	7,  // 14: podlink.conf.Trace.tls:type_name -> podlink.conf.TLS
-	13, // 15: podlink.conf.Server.HTTP.timeout:type_name -> google.protobuf.Duration
-	13, // 16: podlink.conf.Server.GRPC.timeout:type_name -> google.protobuf.Duration
-	13, // 17: podlink.conf.Server.Stop.drain:type_name -> google.protobuf.Duration
-	13, // 18: podlink.conf.Server.Stop.timeout:type_name -> google.protobuf.Duration
-	13, // 19: podlink.conf.Data.Redis.pool_timeout:type_name -> google.protobuf.Duration
-	13, // 20: podlink.conf.Data.Redis.dial_timeout:type_name -> google.protobuf.Duration
-	13, // 21: podlink.conf.Data.Redis.read_timeout:type_name -> google.protobuf.Duration
-	13, // 22: podlink.conf.Data.Redis.write_timeout:type_name -> google.protobuf.Duration
-	7,  // 23: podlink.conf.Data.Redis.tls:type_name -> podlink.conf.TLS
-	13, // 24: podlink.conf.Data.Redis.wait_timeout:type_name -> google.protobuf.Duration
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	7,  // 6: podlink.conf.Bootstrap.registry:type_name -> podlink.conf.Registry
+	9,  // 7: podlink.conf.Server.http:type_name -> podlink.conf.Server.HTTP
+	10, // 8: podlink.conf.Server.grpc:type_name -> podlink.conf.Server.GRPC
+	11, // 9: podlink.conf.Server.admin:type_name -> podlink.conf.Server.Admin
+	12, // 10: podlink.conf.Server.stop:type_name -> podlink.conf.Server.Stop
+	13, // 11: podlink.conf.Data.redis:type_name -> podlink.conf.Data.Redis
+	14, // 12: podlink.conf.State.pod_ttl:type_name -> google.protobuf.Duration
+	14, // 13: podlink.conf.Log.slow_request:type_name -> google.protobuf.Duration
+	14, // 14: podlink.conf.Log.repeat_interval:type_name -> google.protobuf.Duration
+	8,  // 15: podlink.conf.Trace.tls:type_name -> podlink.conf.TLS
+	14, // 16: podlink.conf.Registry.ttl:type_name -> google.protobuf.Duration
+	8,  // 17: podlink.conf.Registry.tls:type_name -> podlink.conf.TLS
+	14, // 18: podlink.conf.Server.HTTP.timeout:type_name -> google.protobuf.Duration
+	14, // 19: podlink.conf.Server.GRPC.timeout:type_name -> google.protobuf.Duration
+	14, // 20: podlink.conf.Server.Stop.drain:type_name -> google.protobuf.Duration
+	14, // 21: podlink.conf.Server.Stop.timeout:type_name -> google.protobuf.Duration
+	14, // 22: podlink.conf.Data.Redis.pool_timeout:type_name -> google.protobuf.Duration
+	14, // 23: podlink.conf.Data.Redis.dial_timeout:type_name -> google.protobuf.Duration
+	14, // 24: podlink.conf.Data.Redis.read_timeout:type_name -> google.protobuf.Duration
+	14, // 25: podlink.conf.Data.Redis.write_timeout:type_name -> google.protobuf.Duration
+	8,  // 26: podlink.conf.Data.Redis.tls:type_name -> podlink.conf.TLS
+	14, // 27: podlink.conf.Data.Redis.wait_timeout:type_name -> google.protobuf.Duration
+	28, // [28:28] is the sub-list for method output_type
+	28, // [28:28] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_conf_proto_init() }
@@ -1084,7 +1215,7 @@ func file_conf_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_conf_proto_rawDesc), len(file_conf_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

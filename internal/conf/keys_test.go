@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -21,6 +22,12 @@ func texts(m protoreflect.Message, path string) map[string]string {
 		switch value := m.Get(field); {
 		case protofield.IsDuration(field):
 			out[key] = value.Message().Interface().(*durationpb.Duration).AsDuration().String()
+		case field.IsList():
+			parts := make([]string, value.List().Len())
+			for i := range parts {
+				parts[i] = value.List().Get(i).String()
+			}
+			out[key] = strings.Join(parts, ", ")
 		case field.Message() != nil:
 			maps.Copy(out, texts(value.Message(), key+"."))
 		default:

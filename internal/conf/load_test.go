@@ -106,6 +106,10 @@ func TestEnvironmentOverridesEveryKey(t *testing.T) {
 		"trace.endpoint": "collector:4317", "trace.sampling_ratio": "0.25", "trace.parent_based": "false", "trace.headers": "a=b, c=d",
 		"trace.tls.enabled": "true", "trace.tls.ca_file": "tca", "trace.tls.cert_file": "tcert",
 		"trace.tls.key_file": "tkey", "trace.tls.server_name": "collector",
+		"registry.type": "etcd", "registry.addrs": "e:1, e:2", "registry.username": "ru", "registry.password": "rp",
+		"registry.namespace": "/ns", "registry.ttl": "20s", "registry.endpoints": "grpc://h:1", "registry.metadata": "a=b",
+		"registry.tls.enabled": "true", "registry.tls.ca_file": "rca", "registry.tls.cert_file": "rcert",
+		"registry.tls.key_file": "rkey", "registry.tls.server_name": "etcd",
 	}
 	paths := keys(Default().ProtoReflect(), "")
 	require.Len(t, values, len(paths), "a key has no row here: %v", paths)
@@ -116,15 +120,12 @@ func TestEnvironmentOverridesEveryKey(t *testing.T) {
 	b, err := load(t, "data: {redis: {password: from-the-file}}", env)
 	require.NoError(t, err)
 	require.Equal(t, []string{"h:1", "h:2"}, b.Data.Redis.Addrs)
-	require.Equal(t, []string{"a=b", "c=d"}, b.Trace.Headers)
 	require.Equal(t, "p", b.Data.Redis.Password)
 	require.Equal(t, 7*time.Millisecond, b.Data.Redis.ReadTimeout.AsDuration())
 	require.True(t, b.Data.Redis.AllowEviction)
 	got := texts(b.ProtoReflect(), "")
 	for path, value := range values {
-		if path != "data.redis.addrs" && path != "trace.headers" {
-			require.Equal(t, value, got[path], path)
-		}
+		require.Equal(t, value, got[path], path)
 	}
 }
 
@@ -217,6 +218,17 @@ func TestContradictions(t *testing.T) {
 		"headers in plaintext":        {"trace: {endpoint: \"h:4317\", headers: [\"token=12345\"]}", "trace.tls.enabled must be true with trace.headers"},
 		"TLS to nowhere":              {"trace: {tls: {enabled: true}}", "trace.endpoint is required"},
 		"traces' key without TLS":     {"trace: {tls: {cert_file: c, key_file: k}}", "trace.tls.enabled must be true"},
+		"unknown registry":            {"registry: {type: zookeeper}", "registry.type must be one of none, etcd"},
+		"registry nowhere":            {"registry: {type: etcd, addrs: []}", "registry.addrs must name at least one host:port"},
+		"registry at a URL":           {"registry: {addrs: [\"http://h:2379\"]}", "registry.addrs[0] must be host:port"},
+		"registry's user alone":       {"registry: {username: u}", "registry.password is required"},
+		"namespace without a root":    {"registry: {namespace: apps}", "registry.namespace must begin with /"},
+		"ttl that no heartbeat keeps": {"registry: {ttl: 1s}", "registry.ttl must be from 5s"},
+		"registry's ttl of fractions": {"registry: {ttl: 5500ms}", "registry.ttl must be whole seconds"},
+		"endpoint without a scheme":   {"registry: {endpoints: [\"h:9000\"]}", "registry.endpoints[0] must be as in grpc://"},
+		"endpoint without a port":     {"registry: {endpoints: [\"grpc://h\"]}", "registry.endpoints[0] must be host:port"},
+		"metadata without a value":    {"registry: {metadata: [zone]}", "registry.metadata[0] must be name=value"},
+		"registry's key without TLS":  {"registry: {tls: {cert_file: c, key_file: k}}", "registry.tls.enabled must be true"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := load(t, row.text, nil)

@@ -1,0 +1,231 @@
+// Package registration tells a registry where podlink is, so that Kratos clients find it by discovery:///podlink.
+//
+// Two things to know. podlink neither waits for its registry nor ends without it. And Kratos' registries stop their
+// heartbeat for good when the registry was away for a while, and a registry may come back without its data; so Keeper looks
+// whether podlink is still to be found, and registers it anew.
+package registration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-kratos/kratos/contrib/registry/etcd/v2"
+	"github.com/go-kratos/kratos/v2/log"
+	"github.com/go-kratos/kratos/v2/registry"
+	"github.com/google/wire"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+
+	"podlink/internal/conf"
+)
+
+// ProviderSet is what Wire needs of this package.
+var ProviderSet = wire.NewSet(NewKeeper)
+
+const (
+	// lookInterval is the pause between two looks whether podlink is to be found.
+	lookInterval = 2 * time.Second
+	// askLimit bounds each call of the registry.
+	askLimit = 3 * time.Second
+	// redialInterval is the longest pause between two attempts to reach a registry that is away. gRPC would grow it to two
+	// minutes.
+	redialInterval = time.Second
+)
+
+// registries are both sides of a registry: Kratos has one type for them.
+type registries interface {
+	registry.Registrar
+	registry.Discovery
+}
+
+// Keeper is a registry.Registrar that keeps podlink registered, whatever becomes of the registry. Without a registry it does
+// nothing.
+type Keeper struct {
+	// open returns the registry anew, nil: there is none. Its heartbeats end with ctx. Each registration has one of its own:
+	// Kratos' are not made to be registered with twice while a heartbeat goes on.
+	open func(ctx context.Context) registries
+	log  *log.Helper
+
+	mu   sync.Mutex
+	kept *kept // nil: nothing
+}
+
+// kept is an instance that is kept registered.
+type kept struct {
+	instance *registry.ServiceInstance
+	end      context.CancelFunc
+	ended    chan struct{} // closed when nobody looks after it any more
+	current  registries    // that it is registered with; nil: none yet. To be read once ended is closed
+	forget   context.CancelFunc
+}
+
+// NewKeeper returns the keeper for the registry that c names, and a function that closes its connections. Nothing is sent
+// yet.
+func NewKeeper(c *conf.Registry, logger log.Logger) (*Keeper, func(), error) {
+	k := &Keeper{log: log.NewHelper(log.With(logger, "module", "registration"))}
+	if c.GetType() == conf.RegistryNone {
+		return k, func() {}, nil
+	}
+	secured, err := c.GetTls().Config("registry.tls")
+	if err != nil {
+		return nil, nil, err
+	}
+	client, err := clientv3.New(clientv3.Config{
+		Endpoints: c.GetAddrs(), Username: c.GetUsername(), Password: c.GetPassword(), TLS: secured,
+		DialKeepAliveTime: redialInterval * 10, DialKeepAliveTimeout: askLimit,
+		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: redialInterval / 4, Multiplier: 2, Jitter: .2, MaxDelay: redialInterval},
+			MinConnectTimeout: askLimit,
+		})},
+		Logger: zap.NewNop(), // What goes wrong is told by Keeper.
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("registry: %w", err)
+	}
+	k.open = func(ctx context.Context) registries {
+		return etcd.New(client, etcd.Context(ctx), etcd.Namespace(c.GetNamespace()), etcd.RegisterTTL(c.GetTtl().AsDuration()))
+	}
+	return k, func() {
+		if kept := k.end(); kept != nil {
+			kept.forget()
+		}
+		_ = client.Close()
+	}, nil
+}
+
+// Metadata returns what a configuration says of this podlink, for its callers.
+func Metadata(c *conf.Registry) map[string]string {
+	metadata := make(map[string]string, len(c.GetMetadata()))
+	for _, pair := range c.GetMetadata() {
+		name, value, _ := strings.Cut(pair, "=")
+		metadata[name] = value
+	}
+	return metadata
+}
+
+// Endpoints returns what a configuration says that callers shall use; none: the listeners.
+func Endpoints(c *conf.Registry) ([]*url.URL, error) {
+	endpoints := make([]*url.URL, len(c.GetEndpoints()))
+	for i, text := range c.GetEndpoints() {
+		var err error
+		if endpoints[i], err = url.Parse(text); err != nil {
+			return nil, fmt.Errorf("registry.endpoints[%d]: %w", i, err)
+		}
+	}
+	return endpoints, nil
+}
+
+// Register implements registry.Registrar. It returns at once, and keeps the instance registered from then on.
+func (k *Keeper) Register(ctx context.Context, instance *registry.ServiceInstance) error {
+	if k.open == nil {
+		return nil
+	}
+	ctx, end := context.WithCancel(context.WithoutCancel(ctx)) // It outlives the start.
+	held := &kept{instance: instance, end: end, ended: make(chan struct{}), forget: func() {}}
+	k.mu.Lock()
+	k.kept = held
+	k.mu.Unlock()
+	go func() {
+		defer close(held.ended)
+		k.keep(ctx, held)
+	}()
+	return nil
+}
+
+// Deregister implements registry.Registrar: from now on nobody finds the instance. A second call does nothing.
+func (k *Keeper) Deregister(ctx context.Context, _ *registry.ServiceInstance) error {
+	return k.Leave(ctx)
+}
+
+// Leave is Deregister for what is registered. It is no error that the registry does not answer: it forgets the instance
+// after registry.ttl.
+func (k *Keeper) Leave(ctx context.Context) error {
+	held := k.end()
+	if held == nil || held.current == nil {
+		return nil
+	}
+	defer held.forget()
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
+	if err := held.current.Deregister(ctx, held.instance); err != nil {
+		k.log.Warnf("podlink could not be deregistered, and may be found for as long as registry.ttl: %v", err)
+		return nil
+	}
+	k.log.Info("podlink is deregistered")
+	return nil
+}
+
+// end stops looking after the instance, waits until nobody does, and returns it; nil when there is none.
+func (k *Keeper) end() *kept {
+	k.mu.Lock()
+	held := k.kept
+	k.kept = nil
+	k.mu.Unlock()
+	if held != nil {
+		held.end()
+		<-held.ended
+	}
+	return held
+}
+
+// errGone: the registry answers, and does not know the instance.
+var errGone = errors.New("the registry does not know it")
+
+// keep registers the instance whenever it is not to be found, until ctx ends. Each change is told once.
+func (k *Keeper) keep(ctx context.Context, held *kept) {
+	finder := k.open(ctx)
+	registered, told := false, false
+	for {
+		err := find(ctx, finder, held.instance)
+		if errors.Is(err, errGone) {
+			err = k.renew(ctx, held)
+		}
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil && !registered:
+			k.log.Infof("podlink is registered as %s: %s", held.instance.Name, strings.Join(held.instance.Endpoints, " "))
+		case err != nil && (registered || !told):
+			k.log.Errorf("podlink is perhaps not to be found, for the registry does not answer: %v", err)
+		}
+		registered, told = err == nil, true
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(lookInterval):
+		}
+	}
+}
+
+// find returns nil when the registry knows the instance, errGone when it does not.
+func find(ctx context.Context, finder registries, instance *registry.ServiceInstance) error {
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
+	known, err := finder.GetService(ctx, instance.Name)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(known, func(other *registry.ServiceInstance) bool { return other.ID == instance.ID }) {
+		return errGone
+	}
+	return nil
+}
+
+// renew registers the instance anew, and ends what is left of an earlier registration.
+func (k *Keeper) renew(ctx context.Context, held *kept) error {
+	held.forget()
+	var beating context.Context
+	beating, held.forget = context.WithCancel(context.WithoutCancel(ctx)) // Until it is deregistered.
+	held.current = k.open(beating)
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
+	return held.current.Register(ctx, held.instance)
+}

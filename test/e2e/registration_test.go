@@ -1,0 +1,79 @@
+package e2e
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/go-kratos/kratos/contrib/registry/etcd/v2"
+	"github.com/go-kratos/kratos/v2/registry"
+	kgrpc "github.com/go-kratos/kratos/v2/transport/grpc"
+	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/protobuf/proto"
+
+	v1 "podlink/api/podlink/v1"
+	"podlink/test/etcdtest"
+)
+
+// foundLimit bounds how long podlink is not to be found after its registry is back.
+const foundLimit = 10 * time.Second
+
+// TestKratosClientsFindPodlink: by discovery:///podlink, soon after the registry lost everything too, and no more as soon as
+// podlink drains, while it still serves.
+func TestKratosClientsFindPodlink(t *testing.T) {
+	server := etcdtest.Start(t)
+	p := start(t, "PODLINK_REGISTRY_TYPE=etcd", "PODLINK_REGISTRY_ADDRS="+server.Addr, "PODLINK_REGISTRY_METADATA=zone=a",
+		"PODLINK_SERVER_STOP_DRAIN=2s")
+	client, err := clientv3.New(clientv3.Config{Endpoints: []string{server.Addr}, Logger: zap.NewNop()})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = client.Close() })
+	discovery := etcd.New(client)
+	find := func() []*registry.ServiceInstance {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		known, err := discovery.GetService(ctx, "podlink")
+		if err != nil {
+			return nil
+		}
+		return known
+	}
+	found := func() bool { return len(find()) == 1 }
+	require.Eventually(t, found, foundLimit, 20*time.Millisecond)
+	instance := find()[0]
+	require.ElementsMatch(t, []string{"http://" + p.HTTP, "grpc://" + p.GRPC}, instance.Endpoints)
+	require.Equal(t, "a", instance.Metadata["zone"])
+
+	ctx, cancel := context.WithTimeout(t.Context(), foundLimit)
+	defer cancel()
+	conn, err := kgrpc.DialInsecure(ctx, kgrpc.WithEndpoint("discovery:///podlink"), kgrpc.WithDiscovery(discovery),
+		kgrpc.WithPrintDiscoveryDebugLog(false))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	links := v1.NewLinkServiceClient(conn)
+	_, err = links.SetLinkedPod(ctx, &v1.SetLinkedPodRequest{Namespace: "game", Uid: "alice", Service: "room", PodId: proto.Int32(2)})
+	require.NoError(t, err)
+
+	server.RestartEmpty()
+	require.Eventually(t, found, foundLimit, 20*time.Millisecond, "it registers anew")
+
+	direct := v1.NewLinkServiceClient(p.Conn(t))
+	p.Terminate(t)
+	require.Eventually(t, func() bool { return len(find()) == 0 }, time.Second, 10*time.Millisecond, "it is not to be found any more")
+	_, err = direct.GetLinkedPod(t.Context(), &v1.GetLinkedPodRequest{Namespace: "game", Uid: "alice", Service: "room"})
+	require.NoError(t, err, "it still serves those who have found it")
+	require.Zero(t, p.Wait(t))
+	require.Contains(t, p.Log.String(), "podlink is deregistered")
+}
+
+// TestStartsWithoutItsRegistry: it is ready all the same.
+func TestStartsWithoutItsRegistry(t *testing.T) {
+	server := etcdtest.Start(t)
+	server.Kill()
+	p := start(t, "PODLINK_REGISTRY_TYPE=etcd", "PODLINK_REGISTRY_ADDRS="+server.Addr)
+	p.WaitReady(t)
+	require.Less(t, time.Since(p.Started), 2*time.Second)
+	p.Log.Wait(t, "podlink is perhaps not to be found")
+	require.Zero(t, p.Stop(t))
+}
