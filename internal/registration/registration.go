@@ -40,31 +40,27 @@ const (
 	redialInterval = time.Second
 )
 
-// registries are both sides of a registry: Kratos has one type for them.
-type registries interface {
-	registry.Registrar
-	registry.Discovery
-}
-
 // Keeper is a registry.Registrar that keeps podlink registered, whatever becomes of the registry. Without a registry it does
 // nothing.
 type Keeper struct {
-	// open returns the registry anew, nil: there is none. Its heartbeats end with ctx. Each registration has one of its own:
-	// Kratos' are not made to be registered with twice while a heartbeat goes on.
-	open func(ctx context.Context) registries
-	log  *log.Helper
+	config  clientv3.Config
+	options []etcd.Option
+	log     *log.Helper
 
 	mu   sync.Mutex
 	kept *kept // nil: nothing
 }
 
-// kept is an instance that is kept registered.
+// kept is an instance that is kept registered. What follows ended is to be used by the one who looks after it, and by others
+// once ended is closed.
 type kept struct {
 	instance *registry.ServiceInstance
 	end      context.CancelFunc
 	ended    chan struct{} // closed when nobody looks after it any more
-	current  registries    // that it is registered with; nil: none yet. To be read once ended is closed
-	forget   context.CancelFunc
+
+	client  *clientv3.Client // nil: none yet
+	current *etcd.Registry   // that it is registered with; nil: none yet
+	beating context.CancelFunc
 }
 
 // NewKeeper returns the keeper for the registry that c names, and a function that closes its connections. Nothing is sent
@@ -78,27 +74,52 @@ func NewKeeper(c *conf.Registry, logger log.Logger) (*Keeper, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	client, err := clientv3.New(clientv3.Config{
+	k.config = clientv3.Config{
 		Endpoints: c.GetAddrs(), Username: c.GetUsername(), Password: c.GetPassword(), TLS: secured,
-		DialKeepAliveTime: redialInterval * 10, DialKeepAliveTimeout: askLimit,
+		DialTimeout: askLimit, DialKeepAliveTime: redialInterval * 10, DialKeepAliveTimeout: askLimit,
 		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: redialInterval / 4, Multiplier: 2, Jitter: .2, MaxDelay: redialInterval},
 			MinConnectTimeout: askLimit,
 		})},
 		Logger: zap.NewNop(), // What goes wrong is told by Keeper.
-	})
-	if err != nil {
-		return nil, nil, fmt.Errorf("registry: %w", err)
 	}
-	k.open = func(ctx context.Context) registries {
-		return etcd.New(client, etcd.Context(ctx), etcd.Namespace(c.GetNamespace()), etcd.RegisterTTL(c.GetTtl().AsDuration()))
-	}
+	k.options = []etcd.Option{etcd.Namespace(c.GetNamespace()), etcd.RegisterTTL(c.GetTtl().AsDuration())}
 	return k, func() {
-		if kept := k.end(); kept != nil {
-			kept.forget()
+		if held := k.end(); held != nil {
+			held.close()
 		}
-		_ = client.Close()
 	}, nil
+}
+
+// connect makes the client, unless there is one. With a username it logs in at once, so it needs a registry that answers.
+func (k *Keeper) connect(ctx context.Context, held *kept) error {
+	if held.client != nil {
+		return nil
+	}
+	living, die := context.WithCancel(context.WithoutCancel(ctx))
+	config := k.config
+	config.Context = living
+	left := context.AfterFunc(ctx, die)
+	client, err := clientv3.New(config)
+	if err != nil {
+		die()
+		return err
+	}
+	if left() {
+		held.client = client
+		return nil
+	}
+	return errors.Join(ctx.Err(), client.Close())
+}
+
+// close ends what is left: the heartbeat, and the connections.
+func (h *kept) close() {
+	if h.beating != nil {
+		h.beating()
+	}
+	if h.client != nil {
+		_ = h.client.Close() // It is of no use any more.
+	}
 }
 
 // Metadata returns what a configuration says of this podlink, for its callers.
@@ -125,11 +146,11 @@ func Endpoints(c *conf.Registry) ([]*url.URL, error) {
 
 // Register implements registry.Registrar. It returns at once, and keeps the instance registered from then on.
 func (k *Keeper) Register(ctx context.Context, instance *registry.ServiceInstance) error {
-	if k.open == nil {
+	if len(k.config.Endpoints) == 0 {
 		return nil
 	}
 	ctx, end := context.WithCancel(context.WithoutCancel(ctx)) // It outlives the start.
-	held := &kept{instance: instance, end: end, ended: make(chan struct{}), forget: func() {}}
+	held := &kept{instance: instance, end: end, ended: make(chan struct{})}
 	k.mu.Lock()
 	k.kept = held
 	k.mu.Unlock()
@@ -149,10 +170,13 @@ func (k *Keeper) Deregister(ctx context.Context, _ *registry.ServiceInstance) er
 // after registry.ttl.
 func (k *Keeper) Leave(ctx context.Context) error {
 	held := k.end()
-	if held == nil || held.current == nil {
+	if held == nil {
 		return nil
 	}
-	defer held.forget()
+	defer held.close()
+	if held.current == nil {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
 	if err := held.current.Deregister(ctx, held.instance); err != nil {
@@ -179,19 +203,19 @@ func (k *Keeper) end() *kept {
 // errGone: the registry answers, and does not know the instance.
 var errGone = errors.New("the registry does not know it")
 
-// keep registers the instance whenever it is not to be found, until ctx ends. Each change is told once.
+// keep registers the instance whenever it is not to be found, until ctx ends. Each registration is told, and once that there is none.
 func (k *Keeper) keep(ctx context.Context, held *kept) {
-	finder := k.open(ctx)
 	registered, told := false, false
 	for {
-		err := find(ctx, finder, held.instance)
-		if errors.Is(err, errGone) {
+		err := k.find(ctx, held)
+		gone := errors.Is(err, errGone)
+		if gone {
 			err = k.renew(ctx, held)
 		}
 		switch {
 		case ctx.Err() != nil:
 			return
-		case err == nil && !registered:
+		case err == nil && (gone || !registered):
 			k.log.Infof("podlink is registered as %s: %s", held.instance.Name, strings.Join(held.instance.Endpoints, " "))
 		case err != nil && (registered || !told):
 			k.log.Errorf("podlink is perhaps not to be found, for the registry does not answer: %v", err)
@@ -206,25 +230,31 @@ func (k *Keeper) keep(ctx context.Context, held *kept) {
 }
 
 // find returns nil when the registry knows the instance, errGone when it does not.
-func find(ctx context.Context, finder registries, instance *registry.ServiceInstance) error {
+func (k *Keeper) find(ctx context.Context, held *kept) error {
+	if err := k.connect(ctx, held); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
-	known, err := finder.GetService(ctx, instance.Name)
+	known, err := etcd.New(held.client, k.options...).GetService(ctx, held.instance.Name)
 	if err != nil {
 		return err
 	}
-	if !slices.ContainsFunc(known, func(other *registry.ServiceInstance) bool { return other.ID == instance.ID }) {
+	if !slices.ContainsFunc(known, func(other *registry.ServiceInstance) bool { return other.ID == held.instance.ID }) {
 		return errGone
 	}
 	return nil
 }
 
-// renew registers the instance anew, and ends what is left of an earlier registration.
+// renew registers the instance anew, and ends the heartbeat of an earlier registration. Each registration has a Registry of
+// its own: Kratos' is not made to be registered with while a heartbeat of it goes on.
 func (k *Keeper) renew(ctx context.Context, held *kept) error {
-	held.forget()
+	if held.beating != nil {
+		held.beating()
+	}
 	var beating context.Context
-	beating, held.forget = context.WithCancel(context.WithoutCancel(ctx)) // Until it is deregistered.
-	held.current = k.open(beating)
+	beating, held.beating = context.WithCancel(context.WithoutCancel(ctx)) // Until it is deregistered.
+	held.current = etcd.New(held.client, append(slices.Clone(k.options), etcd.Context(beating))...)
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
 	return held.current.Register(ctx, held.instance)

@@ -32,10 +32,13 @@ var instance = &registry.ServiceInstance{
 }
 
 // keeping returns a keeper with a short ttl on the etcd, and its log.
-func keeping(t *testing.T, server *etcdtest.Server) (*Keeper, *logwatch.Log) {
+func keeping(t *testing.T, server *etcdtest.Server, change ...func(*conf.Registry)) (*Keeper, *logwatch.Log) {
 	t.Helper()
 	c := conf.Default()
 	c.Registry.Type, c.Registry.Addrs, c.Registry.Ttl = conf.RegistryEtcd, []string{server.Addr}, durationpb.New(5*time.Second)
+	for _, f := range change {
+		f(c.Registry)
+	}
 	require.NoError(t, c.Validate())
 	lines := new(logwatch.Log)
 	keeper, closeKeeper, err := NewKeeper(c.Registry, logging.New(c.Log, logging.NewLevel("debug"), lines))
@@ -137,6 +140,44 @@ func TestRegistryComesBack(t *testing.T) {
 			require.Empty(t, found(t, server), "no heartbeat brings it back")
 		})
 	}
+}
+
+// TestRegistryWithPasswords: the right one registers, a wrong one is told and never shown, and none makes podlink wait for a
+// registry that is away.
+func TestRegistryWithPasswords(t *testing.T) {
+	const password, wrong = "password-nobody-sees", "guess-nobody-sees"
+	server := etcdtest.Start(t)
+	admin := server.RequirePassword("root", password)
+	for name, row := range map[string]struct {
+		password string
+		ok       bool
+	}{"right": {password, true}, "wrong": {wrong, false}, "none": {"", false}} {
+		t.Run(name, func(t *testing.T) {
+			keeper, lines := keeping(t, server, func(c *conf.Registry) {
+				if row.password != "" {
+					c.Username, c.Password = "root", row.password
+				}
+			})
+			require.NoError(t, keeper.Register(t.Context(), instance))
+			if !row.ok {
+				lines.Wait(t, "podlink is perhaps not to be found")
+				require.NotContains(t, lines.String(), wrong)
+				return
+			}
+			lines.Wait(t, "podlink is registered")
+			keys, err := admin.Get(t.Context(), "/microservices/podlink/podlink-0")
+			require.NoError(t, err)
+			require.Len(t, keys.Kvs, 1)
+			require.NoError(t, keeper.Leave(t.Context()))
+		})
+	}
+	server.Kill()
+	begin := time.Now()
+	keeper, lines := keeping(t, server, func(c *conf.Registry) { c.Username, c.Password = "root", password })
+	require.NoError(t, keeper.Register(t.Context(), instance))
+	require.Less(t, time.Since(begin), time.Second)
+	lines.Wait(t, "podlink is perhaps not to be found")
+	require.NotContains(t, lines.String(), password)
 }
 
 func TestNoRegistry(t *testing.T) {

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
 
 	"podlink/test/logwatch"
 )
@@ -123,4 +125,26 @@ func (s *Server) RestartEmpty() {
 	s.Kill()
 	require.NoError(s.tb, os.RemoveAll(filepath.Join(s.dir, "data")))
 	s.start()
+}
+
+// RequirePassword makes the etcd let in nobody but the user, who may do everything, and returns a client of his.
+func (s *Server) RequirePassword(user, password string) *clientv3.Client {
+	s.tb.Helper()
+	config := clientv3.Config{Endpoints: []string{s.Addr}, Logger: zap.NewNop()}
+	anyone, err := clientv3.New(config)
+	require.NoError(s.tb, err)
+	defer anyone.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
+	defer cancel()
+	_, err = anyone.UserAdd(ctx, user, password)
+	require.NoError(s.tb, err)
+	_, err = anyone.UserGrantRole(ctx, user, "root")
+	require.NoError(s.tb, err)
+	_, err = anyone.AuthEnable(ctx)
+	require.NoError(s.tb, err)
+	config.Username, config.Password = user, password
+	client, err := clientv3.New(config)
+	require.NoError(s.tb, err)
+	s.tb.Cleanup(func() { _ = client.Close() })
+	return client
 }
