@@ -127,8 +127,10 @@ func TestReadIsRepeatedOnce(t *testing.T) {
 		calling.Wait()
 		proxy.LoseEvery(0)
 		sent := executions(t, direct) - before
-		require.GreaterOrEqual(t, sent, callers)
 		require.LessOrEqual(t, sent, 2*callers)
+		if callers == 1 {
+			require.Equal(t, 2, sent, "it is repeated")
+		} // Of a batch, what stands behind the reply that is lost may not have been executed before the connection was closed.
 	}
 }
 
