@@ -85,12 +85,17 @@ func (s *stage) load(t *testing.T) {
 		every(callPause, func() { callOnce(ctx, conn) })
 	}
 	for pod := range int32(2) {
+		dead := false
 		every(100*time.Millisecond, func() {
 			report := &v1.SetServiceStateRequest{Namespace: "game", Service: "room", PodId: proto.Int32(pod), State: "up", TtlSeconds: proto.Int32(600)}
-			if s.podsDie.Load() {
-				report.Routing = v1.Routing_SHUTDOWN.Enum()
+			dies := s.podsDie.Load()
+			if dies {
+				report.TtlSeconds = proto.Int32(1)
 			}
-			_, _ = v1.NewStateServiceClient(conn).SetServiceState(ctx, report)
+			if !dies || !dead {
+				_, _ = v1.NewStateServiceClient(conn).SetServiceState(ctx, report)
+			}
+			dead = dies
 		})
 	}
 }
