@@ -107,7 +107,7 @@ func newApp(
 		kratos.Version(version.Version),
 		kratos.Logger(logger),
 		kratos.Server(store, http, grpc, admin),
-		kratos.Metadata(registration.Metadata(r)),
+		kratos.Metadata(conf.Pairs(r.GetMetadata())),
 		kratos.Endpoint(endpoints...),
 		kratos.Registrar(keeper),
 		// Who looks podlink up finds it no more, while who has found it is still served.

@@ -66,6 +66,16 @@ func Default() *Bootstrap {
 	}
 }
 
+// Pairs returns what a list of "name=value" says, by name.
+func Pairs(list []string) map[string]string {
+	pairs := make(map[string]string, len(list))
+	for _, text := range list {
+		name, value, _ := strings.Cut(text, "=")
+		pairs[name] = value
+	}
+	return pairs
+}
+
 var prefixPattern = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
 // Validate returns every contradiction, each with its YAML path.
@@ -106,11 +116,7 @@ func (b *Bootstrap) Validate() error {
 		}
 	}
 
-	ttl := b.GetState().GetPodTtl().AsDuration()
-	v.duration("state.pod_ttl", ttl, time.Second, 365*24*time.Hour)
-	if ttl%time.Second != 0 {
-		v.add("state.pod_ttl", "must be whole seconds, is %s", ttl)
-	}
+	v.wholeSeconds("state.pod_ttl", b.GetState().GetPodTtl().AsDuration(), time.Second, 365*24*time.Hour)
 	v.between("limits.max_batch", b.GetLimits().GetMaxBatch(), 1, 100_000)
 	v.oneOf("log.level", b.GetLog().GetLevel(), "debug", "info", "warn", "error")
 	v.oneOf("log.format", b.GetLog().GetFormat(), "json", "console")
@@ -218,11 +224,7 @@ func (v *violations) registry(c *Registry) {
 	if !namespacePattern.MatchString(c.GetNamespace()) || strings.HasSuffix(c.GetNamespace(), "/") {
 		v.add("registry.namespace", "must begin with /, not end with it, and be of A-Z a-z 0-9 . _ - /")
 	}
-	ttl := c.GetTtl().AsDuration()
-	v.duration("registry.ttl", ttl, 5*time.Second, 5*time.Minute)
-	if ttl%time.Second != 0 {
-		v.add("registry.ttl", "must be whole seconds, is %s", ttl)
-	}
+	v.wholeSeconds("registry.ttl", c.GetTtl().AsDuration(), 5*time.Second, 5*time.Minute)
 	for i, endpoint := range c.GetEndpoints() {
 		path := fmt.Sprintf("registry.endpoints[%d]", i)
 		parts := endpointPattern.FindStringSubmatch(endpoint)
@@ -293,6 +295,13 @@ func (v *violations) distinct(addrs map[string]string) {
 func (v *violations) duration(path string, d, least, most time.Duration) {
 	if d < least || d > most {
 		v.add(path, "must be from %s to %s, is %s", least, most, d)
+	}
+}
+
+func (v *violations) wholeSeconds(path string, d, least, most time.Duration) {
+	v.duration(path, d, least, most)
+	if d%time.Second != 0 {
+		v.add(path, "must be whole seconds, is %s", d)
 	}
 }
 

@@ -5,11 +5,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
+
+	"podlink/internal/observe"
 )
 
 // call is one call of the store under way, for the metrics and for the trace of its request.
@@ -42,7 +43,7 @@ func (c call) describe(attributes ...attribute.KeyValue) {
 // end notes what became of the call.
 func (c call) end(err error) {
 	end := time.Now()
-	c.observe(end.Sub(c.start).Seconds())
+	observe.Seconds(c.metrics.seconds[c.command], end.Sub(c.start).Seconds(), c.trace())
 	kind := ""
 	if err == nil {
 		c.metrics.lastSuccess.Store(end.UnixNano())
@@ -60,15 +61,12 @@ func (c call) end(err error) {
 	c.span.End(trace.WithTimestamp(end))
 }
 
-// observe counts the time, and remembers the trace with it where there is one.
-func (c call) observe(seconds float64) {
-	observer := c.metrics.seconds[c.command]
-	if c.span == nil || !c.span.SpanContext().IsSampled() {
-		observer.Observe(seconds)
-		return
+// trace names the call in the trace of its request; it is not valid where there is none.
+func (c call) trace() trace.SpanContext {
+	if c.span == nil {
+		return trace.SpanContext{}
 	}
-	observer.(prometheus.ExemplarObserver).ObserveWithExemplar(seconds,
-		prometheus.Labels{"trace_id": c.span.SpanContext().TraceID().String()})
+	return c.span.SpanContext()
 }
 
 // keyKind is the kind of key that a script works on, as its header says: link, pods or workload.

@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/extra/redisprometheus/v9"
 
 	"podlink/internal/biz"
+	"podlink/internal/observe"
 )
 
 // What the store's metrics call a command that is no script.
@@ -50,11 +51,9 @@ type storeMetrics struct {
 // newStoreMetrics returns the metrics of the store, whose client and pipelines may be set later.
 func newStoreMetrics(s *Store) *storeMetrics {
 	seconds := prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name: "podlink_store_seconds",
-		Help: "How long calls of the store took, by script or command, with their wait for a round trip.",
-		Buckets: []float64{
-			.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1,
-		},
+		Name:    "podlink_store_seconds",
+		Help:    "How long calls of the store took, by script or command, with their wait for a round trip.",
+		Buckets: observe.SecondsBuckets(),
 	}, []string{"command"})
 	m := &storeMetrics{
 		seconds: make(map[string]prometheus.Observer),

@@ -146,8 +146,8 @@ func options(c *conf.Data_Redis) *redis.UniversalOptions {
 	}
 }
 
-// pipelined sends reads of keys of one kind in one pipeline. It returns nil when each of them has a result or an error of its own: the driver
-// leaves them without either when the handshake of a new connection is refused.
+// pipelined sends reads of keys of one kind in one pipeline. It returns nil when each of them has a result or an error of
+// its own: the driver leaves them without either when the handshake of a new connection is refused.
 func (s *Store) pipelined(ctx context.Context, kind string, queue func(pipe redis.Pipeliner)) error {
 	c := s.metrics.begin(ctx, commandBatch, kind)
 	cmds, err := s.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {

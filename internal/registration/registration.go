@@ -122,16 +122,6 @@ func (h *kept) close() {
 	}
 }
 
-// Metadata returns what a configuration says of this podlink, for its callers.
-func Metadata(c *conf.Registry) map[string]string {
-	metadata := make(map[string]string, len(c.GetMetadata()))
-	for _, pair := range c.GetMetadata() {
-		name, value, _ := strings.Cut(pair, "=")
-		metadata[name] = value
-	}
-	return metadata
-}
-
 // Endpoints returns what a configuration says that callers shall use; none: the listeners.
 func Endpoints(c *conf.Registry) ([]*url.URL, error) {
 	endpoints := make([]*url.URL, len(c.GetEndpoints()))

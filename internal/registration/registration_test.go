@@ -191,7 +191,7 @@ func TestNoRegistry(t *testing.T) {
 
 func TestSettings(t *testing.T) {
 	c := &conf.Registry{Endpoints: []string{"grpc://10.0.0.1:9000", "http://10.0.0.1:8000"}, Metadata: []string{"zone=a", "empty="}}
-	require.Equal(t, map[string]string{"zone": "a", "empty": ""}, Metadata(c))
+	require.Equal(t, map[string]string{"zone": "a", "empty": ""}, conf.Pairs(c.GetMetadata()))
 	endpoints, err := Endpoints(c)
 	require.NoError(t, err)
 	require.Equal(t, "grpc://10.0.0.1:9000", endpoints[0].String())

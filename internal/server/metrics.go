@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 
 	v1 "podlink/api/podlink/v1"
+	"podlink/internal/observe"
 	"podlink/internal/version"
 )
 
@@ -42,7 +43,7 @@ func NewMetrics(others Collectors) (*Metrics, error) {
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "server_requests_seconds",
 			Help:    "How long requests took, by transport and operation.",
-			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1},
+			Buckets: observe.SecondsBuckets(),
 		}, []string{"kind", "operation"}),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
@@ -100,12 +101,7 @@ func (m *Metrics) count(t transport.Transporter, span trace.SpanContext, took ti
 	} else {
 		to.succeeded.Inc()
 	}
-	if !span.IsSampled() {
-		to.seconds.Observe(took.Seconds())
-		return
-	}
-	to.seconds.(prometheus.ExemplarObserver).ObserveWithExemplar(took.Seconds(),
-		prometheus.Labels{"trace_id": span.TraceID().String()})
+	observe.Seconds(to.seconds, took.Seconds(), span)
 }
 
 // operations lists those of the API, as requests name them.

@@ -110,12 +110,7 @@ func headerOptions(c *conf.Trace) []otlptracegrpc.Option {
 	if len(c.GetHeaders()) == 0 {
 		return nil
 	}
-	headers := make(map[string]string, len(c.GetHeaders()))
-	for _, header := range c.GetHeaders() {
-		name, value, _ := strings.Cut(header, "=")
-		headers[name] = value
-	}
-	return []otlptracegrpc.Option{otlptracegrpc.WithHeaders(headers)}
+	return []otlptracegrpc.Option{otlptracegrpc.WithHeaders(conf.Pairs(c.GetHeaders()))}
 }
 
 // samplerOptions are the configuration's, unless the environment names a sampler.

@@ -48,8 +48,6 @@ func TestService(t *testing.T) {
 func newArena(t *testing.T) *arena {
 	t.Helper()
 	redis := redistest.Start(t)
-	pid, err := strconv.Atoi(redis.Client(t).InfoMap(t.Context(), "server").Item("Server", "process_id"))
-	require.NoError(t, err)
 	onRedis := podlinktest.OnRedis("standalone", redis.Addr())
 	baseline := filepath.Join(t.TempDir(), "baseline")
 	build := exec.Command("go", "build", "-tags", "bench", "-trimpath", "-o", baseline, "./baseline")
@@ -57,7 +55,7 @@ func newArena(t *testing.T) *arena {
 	output, err := build.CombinedOutput()
 	require.NoError(t, err, "%s", output)
 	a := &arena{
-		redis:   pid,
+		redis:   redisPID(t, redis),
 		podlink: newSide(t, "podlink", podlinktest.Start(t, binary, onRedis...)),
 		second:  newSide(t, "second podlink", podlinktest.Start(t, binary, onRedis...)),
 		memory:  newSide(t, "memory", podlinktest.Start(t, baseline)),
@@ -74,6 +72,14 @@ func newArena(t *testing.T) *arena {
 		fill(t, s, users)
 	}
 	return a
+}
+
+// redisPID is the id of the server's process.
+func redisPID(t *testing.T, redis *redistest.Server) int {
+	t.Helper()
+	pid, err := strconv.Atoi(redis.Client(t).InfoMap(t.Context(), "server").Item("Server", "process_id"))
+	require.NoError(t, err)
+	return pid
 }
 
 // slice is how long one load lasts, and turns how many of them each contender has in a run: many short ones, because the

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"slices"
-	"strconv"
 	"testing"
 	"time"
 
@@ -24,7 +23,7 @@ import (
 var silence = []podlinktest.Patch{
 	{File: "internal/server/chain.go", Old: "\t\t\tmetrics.count(t, span.SpanContext(), time.Since(start), err)\n", New: "\t\t\t_ = start\n"},
 	{File: "internal/biz/metrics.go", Old: "\td.metrics.computes.WithLabelValues(decided).Inc()\n"},
-	{File: "internal/data/call.go", Old: "\tc.observe(end.Sub(c.start).Seconds())\n"},
+	{File: "internal/data/call.go", Old: "\tobserve.Seconds(c.metrics.seconds[c.command], end.Sub(c.start).Seconds(), c.trace())\n", New: "\t_ = observe.Seconds\n"},
 	{File: "internal/data/pipeline.go", Old: "\t\tp.batches.Observe(1)\n"},
 	{File: "internal/data/pipeline.go", Old: "\tp.batches.Observe(float64(len(batch)))\n"},
 	{File: "internal/data/metrics.go", Old: "\tm.links.WithLabelValues(command, linkOutcome(status, change)).Inc()\n"},
@@ -49,9 +48,7 @@ func TestWatched(t *testing.T) {
 	silentBinary, err := podlinktest.Build(t.TempDir(), silence...)
 	require.NoError(t, err)
 	redis, receiver := redistest.Start(t), otlptest.Start(t)
-	pid, err := strconv.Atoi(redis.Client(t).InfoMap(t.Context(), "server").Item("Server", "process_id"))
-	require.NoError(t, err)
-	a, onRedis := &arena{redis: pid}, append(podlinktest.OnRedis("standalone", redis.Addr()), "PODLINK_SERVER_STOP_DRAIN=0s")
+	a, onRedis := &arena{redis: redisPID(t, redis)}, append(podlinktest.OnRedis("standalone", redis.Addr()), "PODLINK_SERVER_STOP_DRAIN=0s")
 	const perSecond, ofSilent, cpuEach = 0, 1, 2
 	table := &Table{
 		ID:    "service-watched",

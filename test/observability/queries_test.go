@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -92,7 +93,7 @@ func parseMetrics(t *testing.T, text string) exported {
 	e := exported{"up": {prometheusAdds}}
 	for name, family := range families {
 		for _, metric := range family.GetMetric() {
-			labels := map[string]string{"job": "podlink", "instance": "127.0.0.1:8001"}
+			labels := maps.Clone(prometheusAdds)
 			for _, label := range metric.GetLabel() {
 				labels[label.GetName()] = label.GetValue()
 			}
@@ -105,10 +106,8 @@ func parseMetrics(t *testing.T, text string) exported {
 // add notes the series that a metric is made of.
 func (e exported) add(name string, kind dto.MetricType, metric *dto.Metric, labels map[string]string) {
 	with := func(label string, value float64) map[string]string {
-		all := map[string]string{label: fmt.Sprint(value)}
-		for name, value := range labels {
-			all[name] = value
-		}
+		all := maps.Clone(labels)
+		all[label] = fmt.Sprint(value)
 		return all
 	}
 	switch kind {

@@ -3,6 +3,7 @@ package observability
 import (
 	"context"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -84,10 +85,7 @@ func TestTraceOfCompute(t *testing.T) {
 		"http.route":          "/v1/namespaces/{namespace}/links/{uid}/services/{service}:compute",
 	}
 	with := func(more ...string) map[string]string {
-		all := make(map[string]string)
-		for name, value := range overHTTP {
-			all[name] = value
-		}
+		all := maps.Clone(overHTTP)
 		for i := 0; i < len(more); i += 2 {
 			all[more[i]] = more[i+1]
 		}
