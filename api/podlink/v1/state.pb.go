@@ -711,11 +711,11 @@ const file_podlink_v1_state_proto_rawDesc = "" +
 	"\aRouting\x12\t\n" +
 	"\x05READY\x10\x00\x12\f\n" +
 	"\bDENY_NEW\x10\x01\x12\f\n" +
-	"\bSHUTDOWN\x10\x022\x87\x05\n" +
+	"\bSHUTDOWN\x10\x022\x8d\x05\n" +
 	"\fStateService\x12\x9f\x01\n" +
-	"\x0fSetServiceState\x12\".podlink.v1.SetServiceStateRequest\x1a .podlink.v1.SetServiceStateReply\"F\x82\xd3\xe4\x93\x02@:\x01*\x1a;/v1/namespaces/{namespace}/services/{service}/pods/{pod_id}\x12\x93\x01\n" +
-	"\x0fGetServiceState\x12\".podlink.v1.GetServiceStateRequest\x1a .podlink.v1.GetServiceStateReply\":\x82\xd3\xe4\x93\x024\x122/v1/namespaces/{namespace}/services/{service}/pods\x12\x96\x01\n" +
-	"\rGetServicePod\x12 .podlink.v1.GetServicePodRequest\x1a\x1e.podlink.v1.GetServicePodReply\"C\x82\xd3\xe4\x93\x02=\x12;/v1/namespaces/{namespace}/services/{service}/pods/{pod_id}\x12\xa5\x01\n" +
+	"\x0fSetServiceState\x12\".podlink.v1.SetServiceStateRequest\x1a .podlink.v1.SetServiceStateReply\"F\x82\xd3\xe4\x93\x02@:\x01*\x1a;/v1/namespaces/{namespace}/services/{service}/pods/{pod_id}\x12\x96\x01\n" +
+	"\x0fGetServiceState\x12\".podlink.v1.GetServiceStateRequest\x1a .podlink.v1.GetServiceStateReply\"=\x82\xd3\xe4\x93\x024\x122/v1/namespaces/{namespace}/services/{service}/pods\x90\x02\x01\x12\x99\x01\n" +
+	"\rGetServicePod\x12 .podlink.v1.GetServicePodRequest\x1a\x1e.podlink.v1.GetServicePodReply\"F\x82\xd3\xe4\x93\x02=\x12;/v1/namespaces/{namespace}/services/{service}/pods/{pod_id}\x90\x02\x01\x12\xa5\x01\n" +
 	"\x12RemoveServiceState\x12%.podlink.v1.RemoveServiceStateRequest\x1a#.podlink.v1.RemoveServiceStateReply\"C\x82\xd3\xe4\x93\x02=*;/v1/namespaces/{namespace}/services/{service}/pods/{pod_id}B\x1bZ\x19podlink/api/podlink/v1;v1b\x06proto3"
 
 var (

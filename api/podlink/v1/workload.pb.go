@@ -422,11 +422,11 @@ const file_podlink_v1_workload_proto_rawDesc = "" +
 	"\x06states\x18\x01 \x03(\v22.podlink.v1.BatchGetWorkloadStateReply.StatesEntryR\x06states\x1a9\n" +
 	"\vStatesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012\xe4\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012\xea\x03\n" +
 	"\x0fWorkloadService\x12\x95\x01\n" +
-	"\x10SetWorkloadState\x12#.podlink.v1.SetWorkloadStateRequest\x1a!.podlink.v1.SetWorkloadStateReply\"9\x82\xd3\xe4\x93\x023:\x01*\x1a./v1/namespaces/{namespace}/workloads/{service}\x12\x92\x01\n" +
-	"\x10GetWorkloadState\x12#.podlink.v1.GetWorkloadStateRequest\x1a!.podlink.v1.GetWorkloadStateReply\"6\x82\xd3\xe4\x93\x020\x12./v1/namespaces/{namespace}/workloads/{service}\x12\xa3\x01\n" +
-	"\x15BatchGetWorkloadState\x12(.podlink.v1.BatchGetWorkloadStateRequest\x1a&.podlink.v1.BatchGetWorkloadStateReply\"8\x82\xd3\xe4\x93\x022:\x01*\"-/v1/namespaces/{namespace}/workloads:batchGetB\x1bZ\x19podlink/api/podlink/v1;v1b\x06proto3"
+	"\x10SetWorkloadState\x12#.podlink.v1.SetWorkloadStateRequest\x1a!.podlink.v1.SetWorkloadStateReply\"9\x82\xd3\xe4\x93\x023:\x01*\x1a./v1/namespaces/{namespace}/workloads/{service}\x12\x95\x01\n" +
+	"\x10GetWorkloadState\x12#.podlink.v1.GetWorkloadStateRequest\x1a!.podlink.v1.GetWorkloadStateReply\"9\x82\xd3\xe4\x93\x020\x12./v1/namespaces/{namespace}/workloads/{service}\x90\x02\x01\x12\xa6\x01\n" +
+	"\x15BatchGetWorkloadState\x12(.podlink.v1.BatchGetWorkloadStateRequest\x1a&.podlink.v1.BatchGetWorkloadStateReply\";\x82\xd3\xe4\x93\x022:\x01*\"-/v1/namespaces/{namespace}/workloads:batchGet\x90\x02\x01B\x1bZ\x19podlink/api/podlink/v1;v1b\x06proto3"
 
 var (
 	file_podlink_v1_workload_proto_rawDescOnce sync.Once

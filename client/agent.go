@@ -1,0 +1,338 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/go-kratos/kratos/v2/log"
+	"github.com/go-kratos/kratos/v2/transport"
+	"google.golang.org/protobuf/proto"
+
+	v1 "podlink/api/podlink/v1"
+)
+
+// What AgentOptions says where it is zero.
+const (
+	DefaultPodTTL     = 15 * time.Second
+	DefaultState      = "running"
+	DefaultDrainLimit = 30 * time.Second
+	// DefaultGuardFor is how long a Guard believes what podlink has said about a user.
+	DefaultGuardFor = 5 * time.Second
+)
+
+const (
+	// reportsPerTTL is how many reports are made while one counts: two may be lost.
+	reportsPerTTL = 3
+	// jitter is by which part an interval varies, so that the pods of a service do not report all at once.
+	jitter = .1
+	// progressInterval is between two lines about a drain.
+	progressInterval = 5 * time.Second
+	// usersPerBatch is how many users one call asks about.
+	usersPerBatch = 100
+)
+
+// AgentOptions are how a pod shows itself to podlink. The zero value is right for a StatefulSet whose users are named by the
+// header of a Router without a UIDFunc.
+type AgentOptions struct {
+	// PodName is the pod's name, which ends with its ordinal, as in chat-2. Empty: the environment's POD_NAME, or else the host
+	// name, which is the pod's in a StatefulSet.
+	PodName string
+	// UID tells which user a request is about, for the Guard. Nil: the one that a Router without a UIDFunc has sent.
+	UID UIDFunc
+	// TTL is for how long a report counts: a pod that falls silent is taken for dead after that, and its users are linked to
+	// others. Three reports are made in that time. Whole seconds; 0 is DefaultPodTTL.
+	TTL time.Duration
+	// State is what the pod reports about itself, in words of its own. Nil: DefaultState.
+	State func() string
+	// Load is what the pod reports as its load: new users go to the pod with the lowest. Nil: the number of its sessions.
+	Load func() int32
+	// DrainLimit is how long a pod that stops waits for its sessions to end. What is left then is linked to other pods when
+	// somebody asks for it. 0 is DefaultDrainLimit.
+	DrainLimit time.Duration
+	// OnDrain is called once when the pod begins to stop: it may save what its sessions hold and end them (Agent.EndSession).
+	// The context ends with DrainLimit. Nil: the sessions end by themselves.
+	OnDrain func(ctx context.Context)
+	// OnLost is called when the session of that user and epoch is another pod's by now: what the pod holds for it is out of date,
+	// and must not be saved. It must not start or end sessions. Nil: nobody is told.
+	OnLost func(uid string, epoch int64)
+	// FreshFor is how long the Guard believes what podlink has said about a user. 0 is DefaultGuardFor.
+	FreshFor time.Duration
+	// Logger is for what the agent has to say. Nil: Kratos' own.
+	Logger log.Logger
+}
+
+// Agent is the podlink of one pod. As a transport.Server of a kratos.App it reports the pod at once and again and again until
+// it stops:
+//
+//	kratos.Server(grpcServer, agent),
+//	kratos.Metadata(agent.Metadata()),
+//	kratos.BeforeStop(agent.Drain), // before the other servers stop
+//
+// It neither waits for podlink nor ends without it. It is safe for concurrent use.
+type Agent struct {
+	client             *Client
+	namespace, service string
+	pod                int32
+	options            AgentOptions
+	log                *log.Helper
+	links              *links
+
+	kick    chan struct{} // asks for a report now
+	stop    chan struct{} // closed by Stop
+	stopped sync.Once
+	drained sync.Once
+
+	mu       sync.Mutex
+	routing  v1.Routing
+	lease    time.Time // until when podlink takes the pod for live; zero: never yet
+	sessions map[string]*session
+}
+
+var _ transport.Server = (*Agent)(nil)
+
+// NewAgent returns the agent of this pod of the service. It is an error when the pod's name has no ordinal.
+func (c *Client) NewAgent(namespace, service string, o AgentOptions) (*Agent, error) {
+	pod, err := ordinal(o.PodName)
+	if err != nil {
+		return nil, err
+	}
+	orDefault(&o.TTL, DefaultPodTTL)
+	orDefault(&o.DrainLimit, DefaultDrainLimit)
+	orDefault(&o.FreshFor, DefaultGuardFor)
+	if o.TTL < time.Second || o.TTL%time.Second != 0 || o.DrainLimit < 0 || o.FreshFor < 0 {
+		return nil, fmt.Errorf("podlink: an agent's TTL must be whole seconds, and no duration negative: %s, %s, %s", o.TTL, o.DrainLimit, o.FreshFor)
+	}
+	if o.UID == nil {
+		o.UID = receiveUID
+	}
+	if o.State == nil {
+		o.State = func() string { return DefaultState }
+	}
+	if o.Logger == nil {
+		o.Logger = log.GetLogger()
+	}
+	a := &Agent{
+		client: c, namespace: namespace, service: service, pod: pod, options: o,
+		log:  log.NewHelper(log.With(o.Logger, "module", "podlink")),
+		kick: make(chan struct{}, 1), stop: make(chan struct{}), sessions: map[string]*session{},
+	}
+	cache, err := newLinks(DefaultCacheSize, o.FreshFor, a.leased, a.mine)
+	if err != nil {
+		return nil, fmt.Errorf("podlink: %w", err)
+	}
+	if a.options.Load == nil {
+		a.options.Load = func() int32 { return int32(a.Sessions()) }
+	}
+	a.links = c.closing(cache)
+	return a, nil
+}
+
+// ordinal is the number that a pod's name ends with.
+func ordinal(name string) (int32, error) {
+	from := "AgentOptions.PodName"
+	if name == "" {
+		name, from = os.Getenv("POD_NAME"), "POD_NAME"
+	}
+	if name == "" {
+		var err error
+		from = "the host name"
+		if name, err = os.Hostname(); err != nil {
+			return 0, fmt.Errorf("podlink: neither POD_NAME nor a host name: %w", err)
+		}
+	}
+	number, err := strconv.ParseInt(name[strings.LastIndexByte(name, '-')+1:], 10, 32)
+	if err != nil || number < 0 || !strings.Contains(name, "-") {
+		return 0, fmt.Errorf("podlink: %s is %q, and does not end with a pod's ordinal as chat-2 does", from, name)
+	}
+	return int32(number), nil
+}
+
+// PodID is the pod's ordinal.
+func (a *Agent) PodID() int32 { return a.pod }
+
+// Metadata is what a registered instance of the pod has to have for routers to find it.
+func (a *Agent) Metadata() map[string]string {
+	return map[string]string{MetadataPodID: number(a.pod)}
+}
+
+// Start implements transport.Server: it reports the pod until Stop, or until ctx ends. It does not fail.
+func (a *Agent) Start(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-a.stop:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	away := a.retries()
+	told := false // that podlink is away
+	for {
+		err := a.report(ctx)
+		next := time.Duration((1 + jitter*(2*rand.Float64()-1)) * float64(a.options.TTL/reportsPerTTL)) //nolint:gosec // It is no secret.
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			if !told {
+				a.log.Warnf("pod %d of %s could not report to podlink, and tries on: %v", a.pod, a.service, err)
+			}
+			told, next = true, away.NextBackOff()
+		default:
+			if told {
+				a.log.Infof("pod %d of %s reports to podlink again", a.pod, a.service)
+			}
+			told, away = false, a.retries()
+			a.settle(ctx)
+		}
+		select {
+		case <-time.After(next):
+		case <-a.kick:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// retries are the pauses while podlink is away: never longer than between two reports.
+func (a *Agent) retries() *backoff.ExponentialBackOff {
+	growing := pauses()
+	growing.MaxInterval = a.options.TTL / reportsPerTTL
+	return growing
+}
+
+// report tells podlink what the pod is like now. While it succeeds the pod has a lease on its users: podlink links none of
+// them to another pod by itself before a report has aged by the TTL.
+func (a *Agent) report(ctx context.Context) error {
+	a.mu.Lock()
+	routing := a.routing
+	a.mu.Unlock()
+	load := a.options.Load()
+	begin := time.Now()
+	_, err := a.client.SetServiceState(ctx, &v1.SetServiceStateRequest{
+		Namespace: a.namespace, Service: a.service, PodId: &a.pod, State: a.options.State(), Load: &load, Routing: &routing,
+		TtlSeconds: proto.Int32(int32(a.options.TTL / time.Second)),
+	})
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	lapsed := !a.lease.IsZero() && begin.After(a.lease)
+	a.lease = begin.Add(a.options.TTL)
+	a.mu.Unlock()
+	if lapsed {
+		a.log.Warnf("pod %d of %s was silent for longer than %s: its users may have been linked to others", a.pod, a.service, a.options.TTL)
+		a.review(ctx)
+	}
+	return nil
+}
+
+// Report makes the pod's next report at once, because its state or its load has changed. It does not wait for it.
+func (a *Agent) Report() {
+	select {
+	case a.kick <- struct{}{}:
+	default: // One is asked for already.
+	}
+}
+
+// leased tells whether podlink certainly has not taken the pod for dead.
+func (a *Agent) leased() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return time.Now().Before(a.lease)
+}
+
+func (a *Agent) draining() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.routing != v1.Routing_READY
+}
+
+// setRouting reports that the pod takes calls in another way, and tries on until podlink knows or ctx ends.
+func (a *Agent) setRouting(ctx context.Context, routing v1.Routing) error {
+	a.mu.Lock()
+	a.routing = routing
+	a.mu.Unlock()
+	for between := a.retries(); ; {
+		err := a.report(ctx)
+		if err == nil || !pause(ctx, between.NextBackOff()) {
+			return err
+		}
+	}
+}
+
+// Drain empties the pod: it takes no new users (DENY_NEW), waits until its sessions have ended, for DrainLimit at most, and
+// then serves nobody any more (SHUTDOWN). It is for kratos.BeforeStop, and returns when the pod's servers may stop; a second
+// call waits for the first. It fails only if ctx ends.
+func (a *Agent) Drain(ctx context.Context) error {
+	a.drained.Do(func() { a.drain(ctx) })
+	return ctx.Err()
+}
+
+func (a *Agent) drain(ctx context.Context) {
+	begin := time.Now()
+	whole := ctx
+	ctx, cancel := context.WithTimeout(ctx, a.options.DrainLimit)
+	defer cancel()
+	a.log.Infof("pod %d of %s drains: it has %d sessions, and %s", a.pod, a.service, a.Sessions(), a.options.DrainLimit)
+	if err := a.setRouting(ctx, v1.Routing_DENY_NEW); err != nil {
+		a.log.Warnf("podlink does not know that pod %d of %s drains: %v", a.pod, a.service, err)
+	}
+	handing := make(chan struct{})
+	go func() {
+		defer close(handing)
+		if a.options.OnDrain != nil {
+			a.options.OnDrain(ctx)
+		}
+	}()
+	a.waitEmpty(ctx)
+	cancel()
+	<-handing
+	if left := a.Sessions(); left > 0 {
+		a.log.Warnf("pod %d of %s stops with %d sessions left after %s", a.pod, a.service, left, time.Since(begin).Round(time.Millisecond))
+	} else {
+		a.log.Infof("pod %d of %s is empty after %s", a.pod, a.service, time.Since(begin).Round(time.Millisecond))
+	}
+	last, cancelLast := context.WithTimeout(whole, a.client.timeout)
+	defer cancelLast()
+	if err := a.setRouting(last, v1.Routing_SHUTDOWN); err != nil {
+		a.log.Warnf("podlink does not know that pod %d of %s stops, and finds out after %s: %v", a.pod, a.service, a.options.TTL, err)
+	}
+}
+
+// waitEmpty waits until no session is left of which podlink knows.
+func (a *Agent) waitEmpty(ctx context.Context) {
+	look := time.NewTicker(firstPause)
+	defer look.Stop()
+	for told := time.Now(); !a.empty(); {
+		if time.Since(told) > progressInterval {
+			told = time.Now()
+			a.log.Infof("pod %d of %s drains: %d sessions are left", a.pod, a.service, a.Sessions())
+		}
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (a *Agent) empty() bool {
+	running, ending := a.count()
+	return running+ending == 0
+}
+
+// Stop implements transport.Server: it drains the pod, unless that has been done, and ends the reports.
+func (a *Agent) Stop(ctx context.Context) error {
+	err := a.Drain(ctx)
+	a.stopped.Do(func() { close(a.stop) })
+	return err
+}

@@ -1,0 +1,61 @@
+package client
+
+import (
+	"strconv"
+
+	kerrors "github.com/go-kratos/kratos/v2/errors"
+
+	v1 "podlink/api/podlink/v1"
+)
+
+// What podlink answers, for errors.Is. The error itself is a Kratos error: its message says more, and so may its metadata.
+var (
+	// ErrInvalidArgument: the request is malformed; metadata "field" names the field.
+	ErrInvalidArgument error = v1.ErrorInvalidArgument("the request is malformed")
+	// ErrPodNotFound: the pod has never reported.
+	ErrPodNotFound error = v1.ErrorPodNotFound("the pod has never reported")
+	// ErrWorkloadNotFound: the workload's state was never set.
+	ErrWorkloadNotFound error = v1.ErrorWorkloadNotFound("the workload's state was never set")
+	// ErrEpochMismatch: expected_epoch is not the link's epoch. Nothing has changed.
+	ErrEpochMismatch error = v1.ErrorEpochMismatch("the link has another epoch")
+	// ErrNoAvailablePod: no pod takes new links. Nothing has changed.
+	ErrNoAvailablePod error = v1.ErrorNoAvailablePod("no pod takes new links")
+	// ErrStoreUnavailable: podlink can't use its store. The call was not carried out.
+	ErrStoreUnavailable error = v1.ErrorStoreUnavailable("podlink's store is unavailable")
+	// ErrStoreFull: podlink's store is out of memory. The call was not carried out.
+	ErrStoreFull error = v1.ErrorStoreFull("podlink's store is full")
+	// ErrOutcomeUnknown: the answer to a mutation was lost: it may or may not have been carried out. Read, then decide.
+	ErrOutcomeUnknown error = v1.ErrorOutcomeUnknown("the answer was lost: the change may or may not have been made")
+	// ErrReplicationUnconfirmed: the change was carried out, but might be lost if podlink's store fails over now.
+	ErrReplicationUnconfirmed error = v1.ErrorReplicationUnconfirmed("too few replicas have confirmed the change")
+	// ErrDeadlineExceeded: a read ran out of time.
+	ErrDeadlineExceeded error = v1.ErrorDeadlineExceeded("podlink did not answer in time")
+	// ErrCanceled: the caller left before podlink answered; nothing was carried out.
+	ErrCanceled error = v1.ErrorCanceled("the caller left")
+)
+
+// What this package answers by itself.
+var (
+	// ErrUnavailable: podlink does not answer. Nothing was carried out.
+	ErrUnavailable error = kerrors.New(503, "PODLINK_UNAVAILABLE", "podlink does not answer")
+	// ErrWrongPod is a Guard's: the user is not this pod's. Metadata "pod_id" and "epoch" say whose it is; -1 and 0 that it is
+	// nobody's. Nothing was carried out.
+	ErrWrongPod error = kerrors.New(409, "WRONG_POD", "this pod does not hold the user")
+	// ErrLinkUncertain is a Guard's: podlink does not answer, and the pod can't tell by itself whether the user is still its own.
+	// Nothing was carried out.
+	ErrLinkUncertain error = kerrors.New(503, "LINK_UNCERTAIN", "podlink does not answer, so this pod can't tell whether it holds the user")
+	// ErrPodUnreachable is a Router's: the pod that holds the user could not be called in time. Metadata "pod_id" says which.
+	// Nothing was carried out.
+	ErrPodUnreachable error = kerrors.New(503, "POD_UNREACHABLE", "the pod that holds the user can't be reached")
+)
+
+// explain returns the error with a cause, and with metadata in pairs of name and value.
+func explain(err, cause error, metadata ...string) error {
+	e := kerrors.FromError(err).WithCause(cause)
+	for i := 0; i+1 < len(metadata); i += 2 {
+		e.Metadata[metadata[i]] = metadata[i+1]
+	}
+	return e
+}
+
+func number[T int32 | int64](n T) string { return strconv.FormatInt(int64(n), 10) }

@@ -1,0 +1,66 @@
+package client
+
+import (
+	"context"
+	"errors"
+
+	"github.com/go-kratos/kratos/v2/middleware"
+
+	v1 "podlink/api/podlink/v1"
+)
+
+// owned is a user that a Guard has found to be the pod's.
+type owned struct {
+	by    *Agent
+	uid   string
+	epoch int64
+}
+
+type ownedKey struct{}
+
+// Epoch returns the epoch of the link of the user whom a request that has passed a Guard is about; 0: none, or no Guard. The
+// pod passes it on with everything that it writes for the user, so that its storage can refuse a stale owner's writes.
+func Epoch(ctx context.Context) int64 {
+	of, _ := ctx.Value(ownedKey{}).(owned)
+	return of.epoch
+}
+
+// Guard is the middleware of a pod's servers that lets only requests pass whose user is linked to the pod, and those that
+// are about no user. Others are answered with ErrWrongPod, which says whose the user is, or with ErrLinkUncertain.
+//
+// What podlink has said is believed for AgentOptions.FreshFor; and, if podlink does not answer, for as long as the pod's
+// last report counts: until then podlink links no user of the pod to another one by itself.
+func (a *Agent) Guard() middleware.Middleware {
+	return func(next middleware.Handler) middleware.Handler {
+		return func(ctx context.Context, request any) (any, error) {
+			uid := a.options.UID(ctx, request)
+			if uid == "" {
+				return next(ctx, request)
+			}
+			link, err := a.links.get(ctx, uid)
+			switch {
+			case errors.Is(err, ErrWrongPod):
+				a.verify(ctx, uid)
+				return nil, err
+			case err != nil && silent(err):
+				return nil, explain(ErrLinkUncertain, err)
+			case err != nil:
+				return nil, err
+			}
+			return next(context.WithValue(ctx, ownedKey{}, owned{a, uid, link.epoch}), request)
+		}
+	}
+}
+
+// mine asks podlink for the user's link. The error is ErrWrongPod when it is not this pod's.
+func (a *Agent) mine(ctx context.Context, uid string) (*v1.Link, error) {
+	reply, err := a.client.GetLinkedPod(ctx, &v1.GetLinkedPodRequest{Namespace: a.namespace, Uid: uid, Service: a.service})
+	if err != nil {
+		return nil, err
+	}
+	link := reply.GetLink()
+	if link.GetPodId() != a.pod {
+		return nil, explain(ErrWrongPod, nil, "pod_id", number(link.GetPodId()), "epoch", number(link.GetEpoch()))
+	}
+	return link, nil
+}

@@ -1,0 +1,93 @@
+package client
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+
+	"github.com/go-kratos/kratos/v2/encoding/form"
+	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
+
+	v1 "podlink/api/podlink/v1"
+)
+
+// operation is what the API's description says of one of its calls.
+type operation struct {
+	reads bool // It changes nothing, and may be repeated at will.
+
+	// Over HTTP:
+	method, template string
+	body             bool
+}
+
+// operations are all calls of the API by their names on gRPC, as in /podlink.v1.LinkService/GetLinkedPod.
+var operations = describe(v1.File_podlink_v1_link_proto, v1.File_podlink_v1_state_proto, v1.File_podlink_v1_workload_proto)
+
+func describe(files ...protoreflect.FileDescriptor) map[string]operation {
+	found := map[string]operation{}
+	for _, file := range files {
+		for i := range file.Services().Len() {
+			service := file.Services().Get(i)
+			for j := range service.Methods().Len() {
+				method := service.Methods().Get(j)
+				found[fmt.Sprintf("/%s/%s", service.FullName(), method.Name())] = describeMethod(method)
+			}
+		}
+	}
+	return found
+}
+
+func describeMethod(method protoreflect.MethodDescriptor) operation {
+	options := method.Options().(*descriptorpb.MethodOptions)
+	rule, _ := proto.GetExtension(options, annotations.E_Http).(*annotations.HttpRule)
+	op := operation{
+		reads: options.GetIdempotencyLevel() == descriptorpb.MethodOptions_NO_SIDE_EFFECTS,
+		body:  rule.GetBody() != "",
+	}
+	switch {
+	case rule.GetGet() != "":
+		op.method, op.template = http.MethodGet, rule.GetGet()
+	case rule.GetPut() != "":
+		op.method, op.template = http.MethodPut, rule.GetPut()
+	case rule.GetPost() != "":
+		op.method, op.template = http.MethodPost, rule.GetPost()
+	case rule.GetDelete() != "":
+		op.method, op.template = http.MethodDelete, rule.GetDelete()
+	}
+	return op
+}
+
+var pathVariable = regexp.MustCompile(`\{(\w+)\}`)
+
+// path is the path of a request, and what of it goes into the query. Kratos' own encoder would not escape what it puts into
+// a path, and a uid may hold a slash.
+func (op operation) path(request proto.Message) (string, error) {
+	values, err := form.EncodeValues(request)
+	if err != nil {
+		return "", err
+	}
+	fields := request.ProtoReflect().Descriptor().Fields()
+	path := pathVariable.ReplaceAllStringFunc(op.template, func(variable string) string {
+		name := fields.ByName(protoreflect.Name(strings.Trim(variable, "{}"))).JSONName()
+		value := values.Get(name)
+		values.Del(name)
+		return escape(value)
+	})
+	if op.body || len(values) == 0 {
+		return path, nil
+	}
+	return path + "?" + values.Encode(), nil
+}
+
+// escape makes a value one segment of a path, also where it is a dot or two, which would be taken for a way up.
+func escape(value string) string {
+	if strings.Trim(value, ".") == "" {
+		return strings.ReplaceAll(value, ".", "%2E")
+	}
+	return url.PathEscape(value)
+}

@@ -1,0 +1,305 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+	"time"
+
+	kerrors "github.com/go-kratos/kratos/v2/errors"
+	"github.com/go-kratos/kratos/v2/middleware"
+	"github.com/go-kratos/kratos/v2/selector"
+	"github.com/go-kratos/kratos/v2/transport"
+	khttp "github.com/go-kratos/kratos/v2/transport/http"
+	"google.golang.org/protobuf/proto"
+
+	v1 "podlink/api/podlink/v1"
+)
+
+// What RouterOptions says where it is zero.
+const (
+	DefaultLinkLife  = time.Minute
+	DefaultFreshFor  = 10 * time.Second
+	DefaultCacheSize = 100_000
+	DefaultPatience  = time.Second
+)
+
+// The keys of an instance's metadata that tell which pod it is. Agent.Metadata has the first.
+const (
+	// MetadataPodID is the pod's ordinal, as in 2.
+	MetadataPodID = "pod_id"
+	// MetadataPodName is the pod's name, which ends with its ordinal, as in chat-2.
+	MetadataPodName = "pod_name"
+)
+
+// RouterOptions are how a Router routes. The zero value takes the uid from the context (WithUID), and fails where the pod of
+// a user can't be called.
+type RouterOptions struct {
+	// UID tells which user a request is about. Nil: the one of the context.
+	UID UIDFunc
+	// Fallback sends a call to any pod that serves when podlink can't tell the right one, or discovery has no instance of it.
+	// It is for services whose pods can answer for users of other pods; a Guard refuses such calls.
+	Fallback bool
+	// Idempotent names the operations, as in /chat.v1.Chat/Say, that may be carried out twice: when their answer was lost they
+	// are repeated once.
+	Idempotent []string
+	// Patience is how long a call that certainly was not carried out is repeated: because the pod has disowned the user, or is
+	// not to be reached. 0 is DefaultPatience.
+	Patience time.Duration
+	// LinkLife is for how long a user without a link is linked to the pod that podlink has chosen; the pod makes the link
+	// persistent when a session starts. Whole seconds; 0 is DefaultLinkLife.
+	LinkLife time.Duration
+	// FreshFor is how long a link is used without asking podlink again. A temporary link is never used beyond its life, a
+	// persistent one for up to an hour while podlink does not answer. 0 is DefaultFreshFor.
+	FreshFor time.Duration
+	// CacheSize is how many links are kept. 0 is DefaultCacheSize.
+	CacheSize int
+}
+
+// Router sends each call of a Kratos client, over gRPC or HTTP, to the pod that holds its user. It is safe for concurrent
+// use.
+//
+// The client needs both its parts, and all instances: Kratos shows a client only 25 of them unless told otherwise.
+//
+//	kgrpc.WithMiddleware(router.Middleware()), // the last one, if there are others
+//	kgrpc.WithNodeFilter(router.NodeFilter()),
+//	kgrpc.WithSubset(0),
+//
+// Streams pass no middleware: give theirs the context of Router.Route.
+type Router struct {
+	options    RouterOptions
+	namespace  string
+	service    string
+	links      *links
+	idempotent map[string]bool
+}
+
+// NewRouter returns a router to the pods of the service, whose links are in the namespace.
+func (c *Client) NewRouter(namespace, service string, o RouterOptions) (*Router, error) {
+	if o.UID == nil {
+		o.UID = sendUID
+	}
+	orDefault(&o.Patience, DefaultPatience)
+	orDefault(&o.LinkLife, DefaultLinkLife)
+	orDefault(&o.FreshFor, DefaultFreshFor)
+	if o.CacheSize == 0 {
+		o.CacheSize = DefaultCacheSize
+	}
+	if o.Patience < 0 || o.FreshFor < 0 || o.CacheSize < 0 || o.LinkLife < time.Second || o.LinkLife%time.Second != 0 {
+		return nil, fmt.Errorf("podlink: a router's durations and size must be positive, and LinkLife whole seconds: %+v", o)
+	}
+	r := &Router{options: o, namespace: namespace, service: service, idempotent: map[string]bool{}}
+	for _, operation := range o.Idempotent {
+		r.idempotent[operation] = true
+	}
+	cache, err := newLinks(o.CacheSize, o.FreshFor, func() bool { return true }, func(ctx context.Context, uid string) (*v1.Link, error) {
+		return r.compute(ctx, c, uid)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("podlink: %w", err)
+	}
+	r.links = c.closing(cache)
+	return r, nil
+}
+
+func orDefault(d *time.Duration, standard time.Duration) {
+	if *d == 0 {
+		*d = standard
+	}
+}
+
+// compute finds the user's link, or makes one. A compute whose answer was lost is repeated: it finds what that has made.
+func (r *Router) compute(ctx context.Context, c *Client, uid string) (*v1.Link, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	for between := pauses(); ; {
+		reply, err := c.ComputeLinkedPod(ctx, &v1.ComputeLinkedPodRequest{
+			Namespace: r.namespace, Uid: uid, Service: r.service, PersistSeconds: proto.Int32(int32(r.options.LinkLife / time.Second)),
+		})
+		if err == nil {
+			return reply.GetLink(), nil
+		}
+		if !errors.Is(err, ErrOutcomeUnknown) || !pause(ctx, between.NextBackOff()) {
+			return nil, err
+		}
+	}
+}
+
+// route is where a call shall go.
+type route struct {
+	by     *Router
+	*known      // nil: to any pod
+	anyPod bool // to any pod, when that one has no instance
+}
+
+type routeKey struct{}
+
+// NodeFilter leaves of a service's instances the one of the pod that the call shall go to. It goes with Middleware.
+func (r *Router) NodeFilter() selector.NodeFilter {
+	return func(ctx context.Context, nodes []selector.Node) []selector.Node {
+		to, ok := ctx.Value(routeKey{}).(route)
+		if !ok || to.by != r || to.known == nil {
+			return nodes
+		}
+		var found []selector.Node
+		for i, node := range nodes {
+			if !isPod(node.Metadata(), to.ordinal) {
+				continue
+			}
+			if found == nil {
+				found = nodes[i : i+1 : i+1]
+			} else {
+				found = append(found, node)
+			}
+		}
+		if found == nil && to.anyPod {
+			return nodes
+		}
+		return found
+	}
+}
+
+func isPod(metadata map[string]string, ordinal string) bool {
+	if id, ok := metadata[MetadataPodID]; ok {
+		return id == ordinal
+	}
+	name, ok := strings.CutSuffix(metadata[MetadataPodName], ordinal)
+	return ok && strings.HasSuffix(name, "-")
+}
+
+// Route returns a context whose calls go to the pod that holds the user, for those that pass no middleware.
+func (r *Router) Route(ctx context.Context, uid string) (context.Context, error) {
+	link, err := r.links.get(ctx, uid)
+	if err != nil && !r.options.Fallback {
+		return nil, err
+	}
+	return context.WithValue(ctx, routeKey{}, route{r, link, r.options.Fallback}), nil
+}
+
+// Middleware finds the user's pod for each call. It goes with NodeFilter.
+func (r *Router) Middleware() middleware.Middleware {
+	return func(next middleware.Handler) middleware.Handler {
+		return func(ctx context.Context, request any) (any, error) {
+			uid := r.options.UID(ctx, request)
+			if uid == "" {
+				return next(ctx, request)
+			}
+			return r.call(ctx, uid, request, next)
+		}
+	}
+}
+
+// call sends the request to the user's pod, and again while that is safe and the patience lasts.
+func (r *Router) call(ctx context.Context, uid string, request any, next middleware.Handler) (any, error) {
+	var (
+		between      = pauses()
+		begin        time.Time // of the first failure
+		repeated     bool      // although it may have been carried out
+		disownedOnce bool
+	)
+	for {
+		link, err := r.links.get(ctx, uid)
+		if err != nil && !r.options.Fallback {
+			return nil, err
+		}
+		reply, err := r.try(ctx, route{r, link, r.options.Fallback}, request, next)
+		if err == nil || link == nil {
+			return reply, err
+		}
+		if begin.IsZero() {
+			begin = time.Now()
+		}
+		failure := classify(ctx, err)
+		switch {
+		case failure == disowned && !disownedOnce:
+			disownedOnce = true
+			r.links.drop(uid, link)
+			continue // Somebody else has the user, and podlink knows.
+		case failure == disowned:
+			r.links.drop(uid, link)
+		case failure == notSent:
+			r.links.doubt(uid, link)
+		case failure == answerLost && !repeated && r.idempotent[operationOf(ctx)]:
+			repeated = true
+			r.links.doubt(uid, link)
+		default:
+			return reply, err
+		}
+		wait := between.NextBackOff()
+		if time.Since(begin)+wait > r.options.Patience || !pause(ctx, wait) {
+			if failure == answerLost {
+				return reply, err
+			}
+			return nil, explain(ErrPodUnreachable, err, MetadataPodID, link.ordinal)
+		}
+	}
+}
+
+// try sends the request once.
+func (r *Router) try(ctx context.Context, to route, request any, next middleware.Handler) (any, error) {
+	// What an earlier try has left is not this one's: the instance that was chosen, and over HTTP a body that was read.
+	if peer, ok := selector.FromPeerContext(ctx); ok {
+		peer.Node = nil
+	}
+	if t, ok := transport.FromClientContext(ctx); ok {
+		if over, ok := t.(*khttp.Transport); ok && over.Request().GetBody != nil {
+			body, err := over.Request().GetBody()
+			if err != nil {
+				return nil, err
+			}
+			over.Request().Body = body
+		}
+	}
+	return next(context.WithValue(ctx, routeKey{}, to), request)
+}
+
+func operationOf(ctx context.Context) string {
+	if t, ok := transport.FromClientContext(ctx); ok {
+		return t.Operation()
+	}
+	return ""
+}
+
+// failure is what a failed try means for another one.
+type failure int
+
+const (
+	final      failure = iota // the pod has answered
+	disowned                  // the pod does not hold the user; not carried out
+	notSent                   // the pod was not reached, or can't tell; not carried out
+	answerLost                // perhaps carried out
+)
+
+func classify(ctx context.Context, err error) failure {
+	var (
+		dial    *net.OpError
+		carried *url.Error
+	)
+	cause := kerrors.FromError(err)
+	switch {
+	case ctx.Err() != nil:
+		return final
+	case errors.Is(cause, ErrWrongPod):
+		return disowned
+	case noInstance(cause), errors.Is(cause, ErrLinkUncertain), errors.As(err, &dial) && dial.Op == "dial":
+		return notSent
+	case cause.Reason != kerrors.UnknownReason:
+		return final
+	case errors.As(err, &carried), cause.Code == 504: // net/http's, or a deadline's
+		return answerLost
+	case cause.Code != 503:
+		return final
+	}
+	if peer, ok := selector.FromPeerContext(ctx); ok && peer.Node == nil && overGRPC(ctx) {
+		return notSent // There was no connection to choose.
+	}
+	return answerLost
+}
+
+func overGRPC(ctx context.Context) bool {
+	t, ok := transport.FromClientContext(ctx)
+	return ok && t.Kind() == transport.KindGRPC
+}

@@ -1,0 +1,276 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	kerrors "github.com/go-kratos/kratos/v2/errors"
+	"google.golang.org/protobuf/proto"
+
+	v1 "podlink/api/podlink/v1"
+)
+
+// session is a user whose state the pod holds.
+type session struct {
+	turn    chan struct{} // held by the one who may change what follows
+	waiting int           // who holds it or waits for it; Agent.mu guards it, and ending and epoch for those who only look
+
+	epoch  int64 // of the link when it began; 0: none runs
+	ending bool  // it has ended, and podlink does not know yet
+	keep   time.Duration
+}
+
+// enter makes the caller the only one who changes the user's session, until it calls the function.
+func (a *Agent) enter(ctx context.Context, uid string) (*session, func(), error) {
+	a.mu.Lock()
+	s := a.sessions[uid]
+	if s == nil {
+		s = &session{turn: make(chan struct{}, 1)}
+		a.sessions[uid] = s
+	}
+	s.waiting++
+	a.mu.Unlock()
+	leave := func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if s.waiting--; s.waiting == 0 && s.epoch == 0 {
+			delete(a.sessions, uid)
+		}
+	}
+	select {
+	case s.turn <- struct{}{}:
+		return s, func() { <-s.turn; leave() }, nil
+	case <-ctx.Done():
+		leave()
+		return nil, nil, ctx.Err()
+	}
+}
+
+// set changes a session whose turn the caller has.
+func (a *Agent) set(s *session, epoch int64, ending bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s.epoch, s.ending = epoch, ending
+}
+
+// count returns how many sessions run, and how many have ended without podlink knowing.
+func (a *Agent) count() (running, ending int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, s := range a.sessions {
+		switch {
+		case s.ending:
+			ending++
+		case s.epoch != 0:
+			running++
+		}
+	}
+	return running, ending
+}
+
+// Sessions returns how many sessions run.
+func (a *Agent) Sessions() int {
+	running, _ := a.count()
+	return running
+}
+
+// StartSession makes the user's link persistent, because the pod holds the user's state from now on, and returns the link's
+// epoch, which every write of that state shall carry. Started again it changes nothing. The error is ErrWrongPod when the
+// user is not this pod's, or the pod drains: then whoever asks for the user next is sent to another pod.
+func (a *Agent) StartSession(ctx context.Context, uid string) (epoch int64, err error) {
+	s, leave, err := a.enter(ctx, uid)
+	if err != nil {
+		return 0, explain(ErrCanceled, err)
+	}
+	defer leave()
+	epoch, err = a.epoch(ctx, uid)
+	if err != nil || s.epoch == epoch && !s.ending {
+		return epoch, err
+	}
+	if s.epoch != 0 && s.epoch != epoch {
+		lost := s.epoch
+		a.set(s, 0, false) // The user was another pod's meanwhile.
+		a.tellLost(uid, lost)
+	}
+	if a.draining() {
+		a.set(s, epoch, true)
+		s.keep = 0
+		a.finish(ctx, uid, s)
+		return 0, explain(ErrWrongPod, nil, "pod_id", "-1", "epoch", "0")
+	}
+	link, begin, err := a.persist(ctx, uid, epoch)
+	if errors.Is(err, ErrEpochMismatch) {
+		a.links.cache.Invalidate(uid)
+		return 0, explain(ErrWrongPod, nil, "pod_id", kerrors.FromError(err).Metadata["pod_id"], "epoch", kerrors.FromError(err).Metadata["epoch"])
+	}
+	if err != nil {
+		return 0, err
+	}
+	a.set(s, epoch, false)
+	a.links.keep(uid, link, begin)
+	return epoch, nil
+}
+
+// epoch is the one that the Guard has found for the request, or else the link's.
+func (a *Agent) epoch(ctx context.Context, uid string) (int64, error) {
+	if of, ok := ctx.Value(ownedKey{}).(owned); ok && of.uid == uid && of.by == a {
+		return of.epoch, nil
+	}
+	link, err := a.links.get(ctx, uid)
+	if err != nil {
+		return 0, err
+	}
+	return link.epoch, nil
+}
+
+// persist makes the link persistent if it still is the one of that epoch. So it may be repeated when its answer was lost.
+func (a *Agent) persist(ctx context.Context, uid string, epoch int64) (*v1.Link, time.Time, error) {
+	for between := pauses(); ; {
+		begin := time.Now()
+		reply, err := a.client.SetLinkedPod(ctx, &v1.SetLinkedPodRequest{
+			Namespace: a.namespace, Uid: uid, Service: a.service, PodId: &a.pod, ExpectedEpoch: &epoch,
+		})
+		if err == nil {
+			return reply.GetLink(), begin, nil
+		}
+		if !errors.Is(err, ErrOutcomeUnknown) || !pause(ctx, between.NextBackOff()) {
+			return nil, begin, err
+		}
+	}
+}
+
+// EndSession ends the user's session. The link lives on for keep, so that a user who comes back soon finds the pod again; it
+// is removed at once with 0, and when the pod drains. Keep is rounded up to whole seconds. When podlink can't be told now,
+// the agent goes on telling it: there is nothing that the caller could do.
+func (a *Agent) EndSession(ctx context.Context, uid string, keep time.Duration) {
+	ctx = context.WithoutCancel(ctx) // The session has ended, whether the caller stays or not.
+	s, leave, err := a.enter(ctx, uid)
+	if err != nil {
+		return // It can't be: such a context does not end.
+	}
+	defer leave()
+	if s.epoch == 0 {
+		return
+	}
+	s.keep = keep
+	a.set(s, s.epoch, true)
+	a.finish(ctx, uid, s)
+}
+
+// finish tells podlink that a session has ended; the caller has its turn. If it fails, settle tries again.
+func (a *Agent) finish(ctx context.Context, uid string, s *session) {
+	var keep int32
+	if !a.draining() {
+		keep = int32((s.keep + time.Second - 1) / time.Second)
+	}
+	a.links.cache.Invalidate(uid)
+	_, err := a.client.RemoveLinkedPod(ctx, &v1.RemoveLinkedPodRequest{
+		Namespace: a.namespace, Uid: uid, Service: a.service, KeepSeconds: proto.Int32(keep), ExpectedEpoch: &s.epoch,
+	})
+	a.links.cache.Invalidate(uid) // A request may have asked meanwhile.
+	if err != nil && !errors.Is(err, ErrEpochMismatch) {
+		a.log.Debugf("podlink does not know yet that a session has ended: %v", err)
+		return
+	}
+	a.set(s, 0, false) // With another epoch the user is another pod's already.
+}
+
+// settle tells podlink about sessions that have ended while it did not answer.
+func (a *Agent) settle(ctx context.Context) {
+	a.mu.Lock()
+	var uids []string
+	for uid, s := range a.sessions {
+		if s.ending && s.waiting == 0 {
+			uids = append(uids, uid)
+		}
+	}
+	a.mu.Unlock()
+	for _, uid := range uids {
+		s, leave, err := a.enter(ctx, uid)
+		if err != nil {
+			return
+		}
+		if s.ending {
+			a.finish(ctx, uid, s)
+		}
+		still := s.ending
+		leave()
+		if still {
+			return // The next report comes soon.
+		}
+	}
+}
+
+// review asks podlink which sessions are still this pod's, and gives up the others.
+func (a *Agent) review(ctx context.Context) {
+	a.mu.Lock()
+	var uids []string
+	for uid, s := range a.sessions {
+		if s.epoch != 0 {
+			uids = append(uids, uid)
+		}
+	}
+	a.mu.Unlock()
+	for len(uids) > 0 {
+		some := uids[:min(len(uids), usersPerBatch)]
+		uids = uids[len(some):]
+		reply, err := a.client.BatchGetLinkedPod(ctx, &v1.BatchGetLinkedPodRequest{Namespace: a.namespace, Service: a.service, Uids: some})
+		if err != nil {
+			a.log.Warnf("pod %d of %s could not ask whose %d of its users are: %v", a.pod, a.service, len(some), err)
+			continue
+		}
+		gone := reply.GetUnlinkedUids()
+		for _, on := range reply.GetPods() {
+			if on.GetPodId() != a.pod {
+				gone = append(gone, on.GetUids()...)
+			}
+		}
+		for _, uid := range gone {
+			a.verify(ctx, uid)
+		}
+	}
+}
+
+// verify gives up the user's session if the link is not what it was when the session began.
+func (a *Agent) verify(ctx context.Context, uid string) {
+	if a.sessionEpoch(uid) == 0 {
+		return
+	}
+	s, leave, err := a.enter(ctx, uid)
+	if err != nil {
+		return
+	}
+	defer leave()
+	if s.epoch == 0 {
+		return
+	}
+	a.links.cache.Invalidate(uid)
+	link, err := a.links.look(ctx, uid)
+	switch {
+	case err == nil && link.epoch == s.epoch, err != nil && !errors.Is(err, ErrWrongPod):
+		return
+	}
+	lost, ended := s.epoch, s.ending
+	a.set(s, 0, false)
+	if !ended {
+		a.tellLost(uid, lost)
+	}
+}
+
+// sessionEpoch is the epoch of the user's session; 0: none runs.
+func (a *Agent) sessionEpoch(uid string) int64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if s := a.sessions[uid]; s != nil && !s.ending {
+		return s.epoch
+	}
+	return 0
+}
+
+func (a *Agent) tellLost(uid string, epoch int64) {
+	a.log.Warnf("pod %d of %s has lost a session: its user was linked to another pod", a.pod, a.service)
+	if a.options.OnLost != nil {
+		a.options.OnLost(uid, epoch)
+	}
+}
