@@ -9,14 +9,14 @@ CONF    ?= configs/config.yaml
 BUF       := $(GO) tool -modfile=tools/buf/go.mod buf
 WIRE      := $(GO) tool -modfile=tools/wire/go.mod wire
 LINT      := $(GO) tool -modfile=tools/lint/go.mod golangci-lint
-GENERATED := api openapi.yaml internal/conf/conf.pb.go cmd/podlink/wire_gen.go
+GENERATED := api examples/chat/api openapi.yaml internal/conf/conf.pb.go cmd/podlink/wire_gen.go
 # What counts for the coverage: all of podlink's own code, whichever package's test runs it.
-COVERED   := ./cmd/...,./internal/...
+COVERED   := ./cmd/...,./internal/...,./client/...
 COVER_MIN := 80
 BENCH     := $(CURDIR)/bin/bench
 
 .DEFAULT_GOAL := help
-.PHONY: help init api config generate build run test test-faults test-alerts check-rules bench bench-quick bench-report bench-render bench-functions lint cover check-generated docker clean
+.PHONY: help init api config generate build run demo test test-faults test-alerts check-rules bench bench-quick bench-report bench-render bench-functions lint cover check-generated docker clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,9 +28,10 @@ init: ## fetch the modules of podlink and of its tools, and build the tools
 	$(LINT) version
 	$(GO) -C tools/benchreport mod download
 
-api: ## generate Go and openapi.yaml from the protos in api/
+api: ## generate Go and openapi.yaml from the protos in api/ and examples/
 	$(BUF) lint
 	$(BUF) generate
+	$(BUF) generate --template buf.gen.chat.yaml
 	$(GO) run ./tools/openapi openapi.yaml
 
 config: ## generate Go from internal/conf/conf.proto
@@ -49,6 +50,10 @@ test: ## run every test with the race detector; installs redis-server and etcd w
 	./test/install.sh redis-server etcd-server
 	$(GO) test -race -covermode=atomic -coverpkg=$(COVERED) -coverprofile=coverage.out ./...
 	$(GO) -C tools/benchreport test -race ./...
+
+demo: build ## run examples/chat: podlink, three pods, and what happens to pods, in a minute
+	$(GO) build -o bin/chat ./examples/chat
+	bin/chat demo
 
 test-faults: ## prove the guarantees with real faults on real Redis processes; installs redis-server where it is missing
 	./test/install.sh redis-server
@@ -82,7 +87,7 @@ bench-render: ## write docs/performance.md anew from the last make bench
 	$(GO) -C tools/benchreport run . -in $(BENCH)/results.json -out $(CURDIR)/docs
 
 bench-functions: ## run the benchmarks of the hot functions once, with their allocations
-	$(GO) test -run '^$$' -bench . -benchtime 100x ./internal/server ./internal/service ./internal/data
+	$(GO) test -run '^$$' -bench . -benchtime 100x ./internal/server ./internal/service ./internal/data ./client
 
 lint: ## run the linters
 	$(LINT) run --build-tags faults,bench,alerts ./...

@@ -35,8 +35,8 @@ type Server struct {
 	exited chan struct{}
 }
 
-// Start starts an etcd and waits until it answers.
-func Start(tb testing.TB) *Server {
+// Need skips a test where there is no etcd, and fails it there with CI=true.
+func Need(tb testing.TB) {
 	tb.Helper()
 	if _, err := exec.LookPath("etcd"); err != nil {
 		if os.Getenv("CI") == "true" {
@@ -44,6 +44,12 @@ func Start(tb testing.TB) *Server {
 		}
 		tb.Skip("needs etcd on the PATH: test/install.sh etcd-server")
 	}
+}
+
+// Start starts an etcd and waits until it answers.
+func Start(tb testing.TB) *Server {
+	tb.Helper()
+	Need(tb)
 	addrs := freeAddrs(tb, 2)
 	s := &Server{Addr: addrs[0], peer: addrs[1], tb: tb, dir: tb.TempDir(), log: new(logwatch.Log)}
 	tb.Cleanup(func() {

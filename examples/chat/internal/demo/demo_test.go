@@ -1,0 +1,98 @@
+package demo
+
+import (
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	chatv1 "podlink/examples/chat/api/chat/v1"
+	"podlink/examples/chat/internal/store"
+)
+
+// TestSummaryFindsBrokenPromises: each thing that must not be makes the demo fail.
+func TestSummaryFindsBrokenPromises(t *testing.T) {
+	const limit = 3*time.Second + takeOver
+	for name, row := range map[string]struct {
+		spoil func(d *demo, r *room)
+		want  string
+	}{
+		"nothing": {func(*demo, *room) {}, ""},
+		"answered by another pod": {func(d *demo, r *room) {
+			d.talk.answered(r, &chatv1.SayReply{Number: 2, PodId: 1, Epoch: 5})
+			d.talk.holders[tenure{r.name, 5}] = 0
+			d.talk.note(tenure{r.name, 5}, 0, r)
+		}, "not at the linked pod"},
+		"a number twice":     {func(d *demo, r *room) { d.talk.answered(r, &chatv1.SayReply{Number: 1, PodId: 0, Epoch: 5}) }, "out of order"},
+		"an older epoch":     {func(d *demo, r *room) { d.talk.answered(r, &chatv1.SayReply{Number: 2, PodId: 0, Epoch: 4}) }, "out of order"},
+		"never compared":     {func(d *demo, _ *room) { d.talk.checked = 0 }, "compared"},
+		"lost":               {func(d *demo, r *room) { r.said++ }, "not in the store"},
+		"steady":             {func(d *demo, r *room) { d.talk.fail("steady", r, io.EOF) }, "steady: 1 failed"},
+		"elsewhere":          {func(d *demo, r *room) { d.talk.fail("kill", r, io.EOF) }, "1 failed elsewhere"},
+		"drain":              {func(d *demo, r *room) { d.talk.fail("drain", r, io.EOF) }, "drained pod: 1 failed"},
+		"rolling restart":    {func(d *demo, r *room) { d.talk.fail("rolling restart", r, io.EOF) }, "all pods: 1 failed"},
+		"too long":           {func(d *demo, _ *room) { d.talk.longest = limit + 1 }, "killed pod"},
+		"nobody answered":    {func(d *demo, r *room) { d.talk.awaited[r] = true }, "killed pod"},
+		"two pods, one time": {func(d *demo, r *room) { openRoom(t, d.rooms, r.name, 5, 1) }, "1 times two pods"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := &demo{Options: Options{TTL: 3 * time.Second, Out: io.Discard}, rooms: store.New(), talk: newTalk(nil, nil, 1, time.Second)}
+			r := d.talk.rooms[0]
+			openRoom(t, d.rooms, r.name, 5, 0)
+			_, err := d.rooms.AppendMessage(t.Context(), &chatv1.AppendMessageRequest{Room: r.name, Epoch: 5, Id: messageID(1)})
+			require.NoError(t, err)
+			d.talk.answered(r, &chatv1.SayReply{Number: 1, PodId: 0, Epoch: 5})
+			d.talk.note(tenure{r.name, 5}, 0, r)
+			d.talk.longest = limit
+			row.spoil(d, r)
+			var broken []string
+			for _, p := range d.promises() {
+				if !p.kept {
+					broken = append(broken, p.text)
+				}
+			}
+			if row.want == "" {
+				require.Empty(t, broken)
+				require.NoError(t, d.summary(time.Second))
+				return
+			}
+			require.Condition(t, func() bool {
+				for _, text := range broken {
+					if strings.Contains(text, row.want) {
+						return true
+					}
+				}
+				return false
+			}, "%q is not among %q", row.want, broken)
+			require.Error(t, d.summary(time.Second))
+		})
+	}
+}
+
+func openRoom(t *testing.T, s *store.Store, room string, epoch int64, pod int32) {
+	t.Helper()
+	_, err := s.OpenRoom(t.Context(), &chatv1.OpenRoomRequest{Room: room, Epoch: epoch, PodId: pod})
+	if pod == 0 {
+		require.NoError(t, err)
+	}
+}
+
+// TestMissing counts what is not in its place, and what is there twice.
+func TestMissing(t *testing.T) {
+	for name, row := range map[string]struct {
+		stored []string
+		said   int64
+		want   int
+	}{
+		"all":         {[]string{"message-1", "message-2"}, 2, 0},
+		"one more":    {[]string{"message-1", "message-2"}, 1, 0},
+		"one fewer":   {[]string{"message-1"}, 2, 1},
+		"other order": {[]string{"message-2", "message-1"}, 2, 2},
+		"twice":       {[]string{"message-1", "message-2", "message-2"}, 2, 1},
+		"none":        {nil, 3, 3},
+	} {
+		t.Run(name, func(t *testing.T) { require.Equal(t, row.want, missing(row.stored, row.said)) })
+	}
+}

@@ -1,0 +1,146 @@
+package demo
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	v1 "podlink/api/podlink/v1"
+	"podlink/examples/chat/internal/pod"
+)
+
+// refresh is between two looks at the table. Where the output is no terminal it is written under each headline only.
+const refresh = 500 * time.Millisecond
+
+// screen shows what podlink knows about the pods, and what the talkers see.
+type screen struct {
+	d     *demo
+	out   io.Writer
+	live  bool
+	begin time.Time
+	lines chan string
+
+	height int // of the table on the terminal
+	said   map[int32]int
+	at     time.Time
+}
+
+func newScreen(d *demo) *screen {
+	s := &screen{d: d, out: d.Out, begin: time.Now(), lines: make(chan string, 16), said: map[int32]int{}, at: time.Now()}
+	if file, ok := d.Out.(*os.File); ok {
+		info, err := file.Stat()
+		s.live = err == nil && info.Mode()&os.ModeCharDevice != 0
+	}
+	return s
+}
+
+// headline says what is done now.
+func (s *screen) headline(format string, args ...any) {
+	s.lines <- fmt.Sprintf("%5.1f s  %s", time.Since(s.begin).Seconds(), fmt.Sprintf(format, args...))
+}
+
+// run shows the table until ctx ends, and then a last time.
+func (s *screen) run(ctx context.Context) {
+	tick := time.NewTicker(refresh)
+	defer tick.Stop()
+	for {
+		select {
+		case line := <-s.lines:
+			s.clear()
+			fmt.Fprintln(s.out, line)
+			if s.live {
+				s.show(ctx)
+			}
+		case <-tick.C:
+			if s.live {
+				s.clear()
+				s.show(ctx)
+			} else if time.Since(s.at) > 4*refresh {
+				s.show(ctx)
+			}
+		case <-ctx.Done():
+			s.clear()
+			for len(s.lines) > 0 {
+				fmt.Fprintln(s.out, <-s.lines)
+			}
+			return
+		}
+	}
+}
+
+// clear takes the table off the terminal.
+func (s *screen) clear() {
+	if s.height > 0 {
+		fmt.Fprintf(s.out, "\x1b[%dA\x1b[J", s.height)
+		s.height = 0
+	}
+}
+
+func (s *screen) show(ctx context.Context) {
+	text := s.table(ctx)
+	fmt.Fprint(s.out, text)
+	if s.live {
+		s.height = strings.Count(text, "\n")
+	}
+}
+
+// table is what podlink says of the pods and the links, and how many messages each pod answers.
+func (s *screen) table(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, refresh)
+	defer cancel()
+	reports := map[int32]*v1.Pod{}
+	if reply, err := s.d.client.GetServiceState(ctx, &v1.GetServiceStateRequest{Namespace: pod.Namespace, Service: pod.Service}); err == nil {
+		for _, p := range reply.GetPods() {
+			reports[p.GetPodId()] = p
+		}
+	}
+	links := map[int32]int{}
+	for first := 0; first < len(s.d.talk.rooms); first += 1000 {
+		var uids []string
+		for _, r := range s.d.talk.rooms[first:min(first+1000, len(s.d.talk.rooms))] {
+			uids = append(uids, r.name)
+		}
+		reply, err := s.d.client.BatchGetLinkedPod(ctx, &v1.BatchGetLinkedPodRequest{Namespace: pod.Namespace, Service: pod.Service, Uids: uids})
+		if err != nil {
+			continue
+		}
+		for _, on := range reply.GetPods() {
+			links[on.GetPodId()] += len(on.GetUids())
+		}
+	}
+	passed := time.Since(s.at).Seconds()
+	s.at = time.Now()
+
+	var text bytes.Buffer
+	rows := tabwriter.NewWriter(&text, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(rows, "\tpod\tprocess\tlive\trouting\tload\tlinks\tmessages/s\t")
+	s.d.mu.Lock()
+	processes := s.d.pods
+	s.d.mu.Unlock()
+	s.d.talk.mu.Lock()
+	defer s.d.talk.mu.Unlock()
+	for i, p := range processes {
+		id, process, live := int32(i), "down", "no"
+		if p != nil && p.running() {
+			process = "up"
+		}
+		if reports[id].GetLive() {
+			live = "yes"
+		}
+		fmt.Fprintf(rows, "\t%s\t%s\t%s\t%s\t%d\t%d\t%.0f\t\n", podName(i), process, live, reports[id].GetRouting(), reports[id].GetLoad(),
+			links[id], float64(s.d.talk.said[id]-s.said[id])/passed)
+		s.said[id] = s.d.talk.said[id]
+	}
+	failed := 0
+	for _, n := range s.d.talk.failed {
+		failed += n
+	}
+	_ = rows.Flush() // To memory.
+	fmt.Fprintf(&text, "         %d rooms of a killed pod wait, %d messages failed otherwise\n", len(s.d.talk.awaited), failed)
+	return text.String()
+}

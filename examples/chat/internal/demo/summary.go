@@ -1,0 +1,76 @@
+package demo
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// promise is a line of the summary.
+type promise struct {
+	kept bool
+	text string
+}
+
+// summary says what was promised and what came of it. It is an error when a promise was not kept.
+func (d *demo) summary(took time.Duration) error {
+	promises := d.promises()
+	fmt.Fprintf(d.Out, "\nAfter %.0f s:\n", took.Seconds())
+	kept := true
+	for _, p := range promises {
+		mark := "kept   "
+		if !p.kept {
+			mark, kept = "BROKEN ", false
+		}
+		fmt.Fprintf(d.Out, "  %s%s\n", mark, p.text)
+	}
+	if !kept {
+		d.talk.mu.Lock()
+		defer d.talk.mu.Unlock()
+		for _, text := range d.talk.wrong[:min(len(d.talk.wrong), 10)] {
+			fmt.Fprintln(d.Out, "  ", text)
+		}
+		return errors.Join(errors.New("a promise was broken"), d.talk.last)
+	}
+	return nil
+}
+
+func (d *demo) promises() []promise {
+	refused, shared := d.rooms.Refused()
+	d.talk.mu.Lock()
+	defer d.talk.mu.Unlock()
+	t := d.talk
+	said, lost := 0, 0
+	for _, n := range t.said {
+		said += n
+	}
+	for _, r := range t.rooms {
+		lost += missing(d.rooms.Ids(r.name), r.said)
+	}
+	limit := d.TTL + takeOver
+	return []promise{
+		{len(t.wrong) == 0 && t.checked > said*9/10, fmt.Sprintf(
+			"%d messages were answered; %d were compared with podlink's link, %d were not at the linked pod or out of order", said, t.checked, len(t.wrong))},
+		{lost == 0, fmt.Sprintf("%d answered messages are not in the store, in their order and once", lost)},
+		{t.failed["steady"] == 0, fmt.Sprintf("steady: %d failed", t.failed["steady"])},
+		{t.failed["kill"] == 0 && len(t.awaited) == 0 && t.longest > 0 && t.longest <= limit, fmt.Sprintf(
+			"killed pod: its rooms were answered for by others within %.1f s (limit %s; %d tries failed until then), %d failed elsewhere",
+			t.longest.Seconds(), limit, t.orphaned, t.failed["kill"])},
+		{t.failed["drain"] == 0, fmt.Sprintf("drained pod: %d failed", t.failed["drain"])},
+		{t.failed["rolling restart"] == 0, fmt.Sprintf("rolling restart of all pods: %d failed", t.failed["rolling restart"])},
+		{shared == 0, fmt.Sprintf("%d times two pods held a room with one epoch (%d calls of pods that had lost theirs were refused)", shared, refused)},
+	}
+}
+
+// missing counts which of the first n messages a store does not have in their places, and what it has twice.
+func missing(stored []string, n int64) int {
+	count := 0
+	for i := range n {
+		if i >= int64(len(stored)) || stored[i] != messageID(i+1) {
+			count++
+		}
+	}
+	sorted := slices.Sorted(slices.Values(stored))
+	return count + len(sorted) - len(slices.Compact(slices.Clone(sorted)))
+}

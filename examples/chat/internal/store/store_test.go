@@ -1,0 +1,54 @@
+package store
+
+import (
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	chatv1 "podlink/examples/chat/api/chat/v1"
+)
+
+func open(s *Store, epoch int64, pod int32) ([]string, error) {
+	reply, err := s.OpenRoom(context.Background(), &chatv1.OpenRoomRequest{Room: "r", Epoch: epoch, PodId: pod})
+	return reply.GetIds(), err
+}
+
+func say(s *Store, epoch int64, pod int32, id string) error {
+	_, err := s.AppendMessage(context.Background(), &chatv1.AppendMessageRequest{Room: "r", Epoch: epoch, PodId: pod, Id: id})
+	return err
+}
+
+// TestStaleOwnersAreRefused: whoever has opened a room last, with the greatest epoch, is the only one who writes.
+func TestStaleOwnersAreRefused(t *testing.T) {
+	s := New()
+	require.Error(t, say(s, 1, 0, "before it was opened"))
+	_, err := open(s, 5, 0)
+	require.NoError(t, err)
+	require.NoError(t, say(s, 5, 0, "a"))
+	ids, err := open(s, 7, 1)
+	require.NoError(t, err)
+	require.Equal(t, []string{"a"}, ids, "the next owner gets all of it")
+	require.Equal(t, codes.FailedPrecondition, status.Code(say(s, 5, 0, "late")))
+	_, err = open(s, 5, 0)
+	require.Equal(t, codes.FailedPrecondition, status.Code(err))
+	require.NoError(t, say(s, 7, 1, "b"))
+	require.Equal(t, []string{"a", "b"}, s.Ids("r"))
+	refused, shared := s.Refused()
+	require.Equal(t, 3, refused)
+	require.Zero(t, shared)
+}
+
+// TestTwoPodsWithOneEpoch are counted: it is what must never be.
+func TestTwoPodsWithOneEpoch(t *testing.T) {
+	s := New()
+	_, err := open(s, 5, 0)
+	require.NoError(t, err)
+	_, err = open(s, 5, 1)
+	require.Error(t, err)
+	require.Error(t, say(s, 5, 1, "a"))
+	_, shared := s.Refused()
+	require.Equal(t, 2, shared)
+}
