@@ -9,11 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 
@@ -41,27 +41,27 @@ const answerLimit = 1 << 20
 type kubernetesBackend struct {
 	http *http.Client
 	pod  string // URL of the pod
-	dir  string // with the token, which Kubernetes replaces every hour
+	dir  fs.FS  // with the token, which Kubernetes replaces every hour
 }
 
 // newKubernetes returns a backend for the pod that this process is in. Its environment tells where the API server is, and by the
 // downward API which pod it is; without that, the host has the name of the pod.
-func newKubernetes(dir string, env func(name string) string) (*kubernetesBackend, error) {
+func newKubernetes(dir fs.FS, env func(name string) string) (*kubernetesBackend, error) {
 	host, port := env("KUBERNETES_SERVICE_HOST"), env("KUBERNETES_SERVICE_PORT")
 	if host == "" || port == "" {
 		return nil, errors.New("registry.type: kubernetes works in a pod only: there is no KUBERNETES_SERVICE_HOST and _PORT")
 	}
-	authority, err := os.ReadFile(filepath.Join(dir, "ca.crt"))
+	authority, err := fs.ReadFile(dir, "ca.crt")
 	if err != nil {
 		return nil, fmt.Errorf("registry.type: kubernetes needs a service account: %w", err)
 	}
 	secured := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: x509.NewCertPool()}
 	if !secured.RootCAs.AppendCertsFromPEM(authority) {
-		return nil, fmt.Errorf("registry.type: kubernetes needs a service account: no certificate in %s/ca.crt", dir)
+		return nil, errors.New("registry.type: kubernetes needs a service account: ca.crt has no certificate in PEM")
 	}
 	namespace, pod := env("POD_NAMESPACE"), env("POD_NAME")
 	if namespace == "" {
-		text, err := os.ReadFile(filepath.Join(dir, "namespace"))
+		text, err := fs.ReadFile(dir, "namespace")
 		if err != nil {
 			return nil, fmt.Errorf("registry.type: kubernetes needs POD_NAMESPACE: %w", err)
 		}
@@ -172,7 +172,7 @@ func (b *kubernetesBackend) leave(ctx context.Context, instance *registry.Servic
 
 // ask sends a request for the pod, with a merge patch if there is one, and reads the answer into found, unless that is nil.
 func (b *kubernetesBackend) ask(ctx context.Context, method string, patch, found *podMarks) error {
-	token, err := os.ReadFile(filepath.Join(b.dir, "token"))
+	token, err := fs.ReadFile(b.dir, "token")
 	if err != nil {
 		return err
 	}

@@ -65,7 +65,7 @@ func newBackend(c *conf.Registry) (backend, error) {
 	case conf.RegistryConsul:
 		return newConsul(c, secured)
 	case conf.RegistryKubernetes:
-		return newKubernetes(serviceAccountDir, os.Getenv)
+		return newKubernetes(os.DirFS(serviceAccountDir), os.Getenv)
 	default:
 		return nil, nil //nolint:nilnil // There is none to keep podlink in.
 	}

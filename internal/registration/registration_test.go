@@ -2,7 +2,13 @@ package registration
 
 import (
 	"context"
+	"crypto/tls"
 	"flag"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -24,6 +30,7 @@ import (
 	"podlink/test/etcdtest"
 	"podlink/test/kubetest"
 	"podlink/test/logwatch"
+	"podlink/test/tlstest"
 )
 
 func TestMain(m *testing.M) {
@@ -141,9 +148,9 @@ type onConsul struct {
 
 func (r *onConsul) find(t *testing.T) []*registry.ServiceInstance {
 	t.Helper()
-	http := newHTTPClient(nil)
-	defer http.CloseIdleConnections()
-	client, err := api.NewClient(&api.Config{Address: r.Addr, Token: r.token, HttpClient: http})
+	plain := newHTTPClient(nil)
+	defer plain.CloseIdleConnections()
+	client, err := api.NewClient(&api.Config{Address: r.Addr, Token: r.token, HttpClient: plain})
 	require.NoError(t, err)
 	_, err = client.Raw().Query("/v1/health/service/podlink", new(any), nil)
 	require.NoError(t, err)
@@ -186,7 +193,7 @@ func (r onKubernetes) open(t *testing.T, secret string) backend {
 	if secret == "" {
 		secret = kubetest.Token
 	}
-	b, err := newKubernetes(r.Mount(t, secret), r.Env)
+	b, err := newKubernetes(os.DirFS(r.Mount(t, secret)), r.Env)
 	require.NoError(t, err)
 	return b
 }
@@ -387,8 +394,42 @@ func TestVersionsAsLabels(t *testing.T) {
 
 func TestOutsideOfAPod(t *testing.T) {
 	none := func(string) string { return "" }
-	_, err := newKubernetes(t.TempDir(), none)
+	_, err := newKubernetes(os.DirFS(t.TempDir()), none)
 	require.ErrorContains(t, err, "registry.type: kubernetes works in a pod only")
-	_, err = newKubernetes(t.TempDir(), func(name string) string { return name })
+	_, err = newKubernetes(os.DirFS(t.TempDir()), func(name string) string { return name })
 	require.ErrorContains(t, err, "registry.type: kubernetes needs a service account")
+}
+
+// TestConsulBehindAProxy: over HTTPS, and with a user of the proxy's beside Consul's token.
+func TestConsulBehindAProxy(t *testing.T) {
+	agent := consultest.Start(t)
+	agent.RequireToken("token-nobody-sees")
+	authority := tlstest.New(t, t.TempDir(), "ca")
+	authority.Sign(t, "proxy", "consul.test", time.Time{})
+	certificate, err := tls.LoadX509KeyPair(authority.Path("proxy.crt"), authority.Path("proxy.key"))
+	require.NoError(t, err)
+	forward := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: agent.Addr})
+	proxy := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if user, password, _ := r.BasicAuth(); user != "podlink" || password != "password-nobody-sees" {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		forward.ServeHTTP(w, r)
+	}))
+	proxy.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}
+	proxy.StartTLS()
+	t.Cleanup(func() {
+		proxy.Close()
+		http.DefaultTransport.(*http.Transport).CloseIdleConnections()
+	})
+	for password, line := range map[string]string{"password-nobody-sees": "podlink is registered", wrong: "perhaps not to be found.* 401 "} {
+		keeper, lines := keeping(t, opened(t, conf.RegistryConsul, proxy.Listener.Addr().String(), func(c *conf.Registry) {
+			c.Token, c.Username, c.Password = "token-nobody-sees", "podlink", password
+			c.Tls = &conf.TLS{Enabled: true, CaFile: authority.Path("ca.crt"), ServerName: "consul.test"}
+		}))
+		require.NoError(t, keeper.Register(t.Context(), instance))
+		lines.Wait(t, line)
+		require.NoError(t, keeper.Leave(t.Context()))
+		require.NotRegexp(t, "nobody-sees", lines.String())
+	}
 }

@@ -255,11 +255,12 @@ func (s *Server) query(w http.ResponseWriter, r *http.Request) {
 	defer s.mu.Unlock()
 	entries := []*api.ServiceEntry{}
 	for _, known := range s.services {
-		if known.entry.Service == r.PathValue("name") && !refused && !(known.fails && r.Form.Has("passing")) {
-			status := api.HealthPassing
-			if known.fails {
-				status = api.HealthCritical
-			}
+		status := api.HealthPassing
+		if known.fails {
+			status = api.HealthCritical
+		}
+		shown := status == api.HealthPassing || !r.Form.Has("passing")
+		if known.entry.Service == r.PathValue("name") && shown && !refused {
 			entries = append(entries, &api.ServiceEntry{
 				Node: &api.Node{Node: "stand-in"}, Service: &known.entry,
 				Checks: api.HealthChecks{{CheckID: known.check, ServiceID: known.entry.ID, Status: status}},

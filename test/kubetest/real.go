@@ -40,7 +40,7 @@ func (p *real) start(s *Server) {
 			Token+",system:serviceaccount:"+namespace+":podlink,2\n"), 0o600))
 	_, port, err := net.SplitHostPort(s.addr)
 	require.NoError(s.t, err)
-	p.cmd = exec.Command(p.path, //nolint:gosec // Who runs the tests names it.
+	p.cmd = exec.Command(p.path,
 		"--etcd-servers=http://"+p.etcd.Addr, "--bind-address=127.0.0.1", "--secure-port="+port,
 		"--tls-cert-file="+s.tls.Path("server.crt"), "--tls-private-key-file="+s.tls.Path("server.key"), "--cert-dir="+p.dir,
 		"--token-auth-file="+tokens, "--authorization-mode=RBAC", "--anonymous-auth=false",
