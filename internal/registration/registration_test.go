@@ -4,12 +4,14 @@ import (
 	"context"
 	"crypto/tls"
 	"flag"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -431,5 +433,38 @@ func TestConsulBehindAProxy(t *testing.T) {
 		lines.Wait(t, line)
 		require.NoError(t, keeper.Leave(t.Context()))
 		require.NotRegexp(t, "nobody-sees", lines.String())
+	}
+}
+
+// TestRegistryHangs: a registry that takes connections and never answers is told like one that is away, and holds up nothing.
+func TestRegistryHangs(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = silent.Close() })
+	addr := silent.Addr().String()
+	kube := kubetest.Start(t)
+	inPod, err := newKubernetes(os.DirFS(kube.Mount(t, kubetest.Token)), func(name string) string {
+		if name == "KUBERNETES_SERVICE_PORT" {
+			return strings.TrimPrefix(addr, "127.0.0.1:")
+		}
+		return kube.Env(name)
+	})
+	require.NoError(t, err)
+	same := func(*conf.Registry) {}
+	for name, b := range map[string]backend{
+		"etcd":       opened(t, conf.RegistryEtcd, addr, same),
+		"consul":     opened(t, conf.RegistryConsul, addr, same),
+		"kubernetes": inPod,
+	} {
+		t.Run(name, func(t *testing.T) {
+			keeper, lines := keeping(t, b)
+			require.NoError(t, keeper.Register(t.Context(), instance))
+			begin := time.Now()
+			lines.Wait(t, "podlink is perhaps not to be found")
+			require.Less(t, time.Since(begin), askLimit+time.Second)
+			begin = time.Now()
+			require.NoError(t, keeper.Leave(t.Context()))
+			require.Less(t, time.Since(begin), time.Second)
+		})
 	}
 }
