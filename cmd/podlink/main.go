@@ -90,8 +90,8 @@ func limits(c *conf.Bootstrap) biz.Limits {
 func podTTL(c *conf.Bootstrap) biz.TTL { return biz.TTL(c.GetState().GetPodTtl().GetSeconds()) }
 
 // collectors are the metrics of the layers below the server.
-func collectors(domain *biz.Metrics, store *data.Store) server.Collectors {
-	return server.Collectors{domain, store}
+func collectors(domain *biz.Metrics, store *data.Store, keeper *registration.Keeper) server.Collectors {
+	return server.Collectors{domain, store, keeper}
 }
 
 func newApp(

@@ -14,6 +14,8 @@ import (
 	"github.com/prometheus/common/model"
 	"github.com/stretchr/testify/require"
 
+	"podlink/internal/conf"
+	"podlink/test/consultest"
 	"podlink/test/redistest"
 )
 
@@ -53,7 +55,10 @@ func metricWith(family *dto.MetricFamily, labels ...string) *dto.Metric {
 // TestMetrics: the page lists every metric with its type and labels, and no other; and the store's tell what happened.
 func TestMetrics(t *testing.T) {
 	redis := redistest.Start(t)
-	a := startApp(t, onRedis(redis))
+	agent := consultest.Start(t)
+	a := startApp(t, onRedis(redis), func(c *conf.Bootstrap) {
+		c.Registry.Type, c.Registry.Addrs = conf.RegistryConsul, []string{agent.Addr}
+	})
 	const link = "/v1/namespaces/ns/links/user-secret/services/svc"
 	shared := func() float64 {
 		return a.scrape(t)["podlink_store_batch_commands"].GetMetric()[0].GetHistogram().GetSampleSum()
@@ -76,6 +81,8 @@ func TestMetrics(t *testing.T) {
 	for _, metric := range families["podlink_store_errors_total"].GetMetric() {
 		require.Zero(t, metric.GetCounter().GetValue(), metric)
 	}
+	a.log.Wait(t, "podlink is registered")
+	require.EqualValues(t, 1, a.scrape(t)["podlink_registered"].GetMetric()[0].GetGauge().GetValue())
 	require.EqualValues(t, 1, families["podlink_store_ready"].GetMetric()[0].GetGauge().GetValue())
 	last := families["podlink_store_last_success_timestamp_seconds"].GetMetric()[0].GetGauge().GetValue()
 	require.InDelta(t, time.Now().Unix(), last, 10)

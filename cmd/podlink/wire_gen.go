@@ -47,7 +47,7 @@ func wireApp(bootstrap *conf.Bootstrap, level *logging.Level, logger log.Logger)
 	stateRepo := data.NewStateRepo(store)
 	podViews := biz.NewPodViews(stateRepo)
 	metrics := biz.NewMetrics(podViews)
-	serverCollectors := collectors(metrics, store)
+	serverCollectors := collectors(metrics, store, keeper)
 	serverMetrics, err := server.NewMetrics(serverCollectors)
 	if err != nil {
 		cleanup3()

@@ -24,8 +24,10 @@ const (
 
 // The values of registry.type.
 const (
-	RegistryNone = "none"
-	RegistryEtcd = "etcd"
+	RegistryNone       = "none"
+	RegistryEtcd       = "etcd"
+	RegistryConsul     = "consul"
+	RegistryKubernetes = "kubernetes"
 )
 
 // Default is the configuration that a newcomer meets: loopback, and the embedded store.
@@ -211,9 +213,18 @@ var (
 )
 
 func (v *violations) registry(c *Registry) {
-	v.oneOf("registry.type", c.GetType(), RegistryNone, RegistryEtcd)
-	if c.GetType() != RegistryNone && len(c.GetAddrs()) == 0 {
+	v.oneOf("registry.type", c.GetType(), RegistryNone, RegistryEtcd, RegistryConsul, RegistryKubernetes)
+	switch n := len(c.GetAddrs()); {
+	case c.GetType() == RegistryEtcd && n == 0:
 		v.add("registry.addrs", "must name at least one host:port")
+	case c.GetType() == RegistryConsul && n != 1: // An entry belongs to one agent.
+		v.add("registry.addrs", "must name one host:port with type consul, that of the agent, has %d", n)
+	}
+	if c.GetToken() != "" && (c.GetType() == RegistryEtcd || c.GetType() == RegistryKubernetes) {
+		v.add("registry.token", "is for type consul only, type is %s", c.GetType())
+	}
+	if c.GetType() == RegistryKubernetes {
+		v.inPod(c)
 	}
 	for i, addr := range c.GetAddrs() {
 		v.address(fmt.Sprintf("registry.addrs[%d]", i), addr)
@@ -240,6 +251,21 @@ func (v *violations) registry(c *Registry) {
 		}
 	}
 	v.tls("registry.tls", c.GetTls())
+}
+
+// inPod finds what can't be chosen in Kubernetes: a pod is told where the API server is and how to talk to it, and callers
+// are told the pod's address.
+func (v *violations) inPod(c *Registry) {
+	set := map[string]bool{
+		"registry.endpoints":   len(c.GetEndpoints()) > 0,
+		"registry.tls.enabled": c.GetTls().GetEnabled(),
+		"registry.username":    c.GetUsername() != "",
+	}
+	for _, path := range sortedKeys(set) {
+		if set[path] {
+			v.add(path, "must not be set with type kubernetes, where the pod's own address and service account count")
+		}
+	}
 }
 
 func loopback(addr string) bool {

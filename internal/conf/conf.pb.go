@@ -471,6 +471,7 @@ type Registry struct {
 	Endpoints     []string               `protobuf:"bytes,7,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
 	Metadata      []string               `protobuf:"bytes,8,rep,name=metadata,proto3" json:"metadata,omitempty"`
 	Tls           *TLS                   `protobuf:"bytes,9,opt,name=tls,proto3" json:"tls,omitempty"`
+	Token         string                 `protobuf:"bytes,10,opt,name=token,proto3" json:"token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -566,6 +567,13 @@ func (x *Registry) GetTls() *TLS {
 		return x.Tls
 	}
 	return nil
+}
+
+func (x *Registry) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
 }
 
 // TLS is how connections to one server, or to several of a kind, are secured.
@@ -1119,7 +1127,7 @@ const file_conf_proto_rawDesc = "" +
 	"\x0esampling_ratio\x18\x02 \x01(\x01R\rsamplingRatio\x12!\n" +
 	"\fparent_based\x18\x03 \x01(\bR\vparentBased\x12\x18\n" +
 	"\aheaders\x18\x04 \x03(\tR\aheaders\x12#\n" +
-	"\x03tls\x18\x05 \x01(\v2\x11.podlink.conf.TLSR\x03tls\"\x96\x02\n" +
+	"\x03tls\x18\x05 \x01(\v2\x11.podlink.conf.TLSR\x03tls\"\xac\x02\n" +
 	"\bRegistry\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x14\n" +
 	"\x05addrs\x18\x02 \x03(\tR\x05addrs\x12\x1a\n" +
@@ -1129,7 +1137,9 @@ const file_conf_proto_rawDesc = "" +
 	"\x03ttl\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x1c\n" +
 	"\tendpoints\x18\a \x03(\tR\tendpoints\x12\x1a\n" +
 	"\bmetadata\x18\b \x03(\tR\bmetadata\x12#\n" +
-	"\x03tls\x18\t \x01(\v2\x11.podlink.conf.TLSR\x03tls\"\x91\x01\n" +
+	"\x03tls\x18\t \x01(\v2\x11.podlink.conf.TLSR\x03tls\x12\x14\n" +
+	"\x05token\x18\n" +
+	" \x01(\tR\x05token\"\x91\x01\n" +
 	"\x03TLS\x12\x18\n" +
 	"\aenabled\x18\x01 \x01(\bR\aenabled\x12\x17\n" +
 	"\aca_file\x18\x02 \x01(\tR\x06caFile\x12\x1b\n" +

@@ -1,28 +1,27 @@
 // Package registration tells a registry where podlink is, so that Kratos clients find it by discovery:///podlink.
 //
-// Two things to know. podlink neither waits for its registry nor ends without it. And Kratos' registries stop their
-// heartbeat for good when the registry was away for a while, and a registry may come back without its data; so Keeper looks
-// whether podlink is still to be found, and registers it anew.
+// Two things to know. podlink neither waits for its registry nor ends without it. And a registry may come back without its
+// data, or somebody may remove an entry, and Kratos' own heartbeats give up or do not notice; so Keeper looks whether podlink
+// is still to be found, and registers it anew. Keeper does that for every registry; what differs is behind backend.
 package registration
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
-	"slices"
+	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/go-kratos/kratos/contrib/registry/etcd/v2"
 	"github.com/go-kratos/kratos/v2/log"
 	"github.com/go-kratos/kratos/v2/registry"
 	"github.com/google/wire"
-	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"podlink/internal/conf"
 )
@@ -33,92 +32,104 @@ var ProviderSet = wire.NewSet(NewKeeper)
 const (
 	// lookInterval is the pause between two looks whether podlink is to be found.
 	lookInterval = 2 * time.Second
-	// askLimit bounds each call of the registry.
+	// askLimit bounds each call of a backend.
 	askLimit = 3 * time.Second
-	// redialInterval is the longest pause between two attempts to reach a registry that is away. gRPC would grow it to two
-	// minutes.
-	redialInterval = time.Second
 )
 
+// errGone: the registry answers, and callers do not find the instance.
+var errGone = errors.New("the registry does not know podlink")
+
+// backend is what differs from registry to registry. Its methods are called one at a time, each returns soon after its
+// context has ended, and what goes wrong is for Keeper to tell, not for them. Making one sends nothing.
+type backend interface {
+	// find returns nil when callers find the instance, and errGone when they do not and renew is worth a try. Where a
+	// registration has to be confirmed from time to time, find does that.
+	find(ctx context.Context, instance *registry.ServiceInstance) error
+	// renew registers the instance, whatever is left of an earlier registration; a find after it tells whether that was of use.
+	renew(ctx context.Context, instance *registry.ServiceInstance) error
+	// leave removes the instance at once. Nothing brings it back; that it is not there is no error.
+	leave(ctx context.Context, instance *registry.ServiceInstance) error
+	// close ends what the others have left: connections and goroutines.
+	close()
+}
+
+// newBackend returns the backend for the registry that c names, nil for none.
+func newBackend(c *conf.Registry) (backend, error) {
+	secured, err := c.GetTls().Config("registry.tls")
+	if err != nil {
+		return nil, err
+	}
+	switch c.GetType() {
+	case conf.RegistryEtcd:
+		return newEtcd(c, secured), nil
+	case conf.RegistryConsul:
+		return newConsul(c, secured)
+	case conf.RegistryKubernetes:
+		return newKubernetes(os.DirFS(serviceAccountDir), os.Getenv)
+	default:
+		return nil, nil //nolint:nilnil // There is none to keep podlink in.
+	}
+}
+
 // Keeper is a registry.Registrar that keeps podlink registered, whatever becomes of the registry. Without a registry it does
-// nothing.
+// nothing. It is a prometheus.Collector too.
 type Keeper struct {
-	config  clientv3.Config
-	options []etcd.Option
+	backend backend // nil: no registry
 	log     *log.Helper
+	gauge   prometheus.Collector
+	found   atomic.Bool // by the last look
 
 	mu   sync.Mutex
 	kept *kept // nil: nothing
 }
 
-// kept is an instance that is kept registered. What follows ended is to be used by the one who looks after it, and by others
-// once ended is closed.
+// kept is an instance that is kept registered.
 type kept struct {
 	instance *registry.ServiceInstance
 	end      context.CancelFunc
 	ended    chan struct{} // closed when nobody looks after it any more
-
-	client  *clientv3.Client // nil: none yet
-	current *etcd.Registry   // that it is registered with; nil: none yet
-	beating context.CancelFunc
+	answered bool          // the registry has, so it may know the instance; to be read after ended only
 }
 
 // NewKeeper returns the keeper for the registry that c names, and a function that closes its connections. Nothing is sent
-// yet.
+// yet. It is an error that a file can't be read, or with type kubernetes that podlink is not in a pod.
 func NewKeeper(c *conf.Registry, logger log.Logger) (*Keeper, func(), error) {
-	k := &Keeper{log: log.NewHelper(log.With(logger, "module", "registration"))}
-	if c.GetType() == conf.RegistryNone {
-		return k, func() {}, nil
-	}
-	secured, err := c.GetTls().Config("registry.tls")
+	b, err := newBackend(c)
 	if err != nil {
 		return nil, nil, err
 	}
-	k.config = clientv3.Config{
-		Endpoints: c.GetAddrs(), Username: c.GetUsername(), Password: c.GetPassword(), TLS: secured,
-		DialTimeout: askLimit, DialKeepAliveTime: redialInterval * 10, DialKeepAliveTimeout: askLimit,
-		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: redialInterval / 4, Multiplier: 2, Jitter: .2, MaxDelay: redialInterval},
-			MinConnectTimeout: askLimit,
-		})},
-		Logger: zap.NewNop(), // What goes wrong is told by Keeper.
-	}
-	k.options = []etcd.Option{etcd.Namespace(c.GetNamespace()), etcd.RegisterTTL(c.GetTtl().AsDuration())}
-	return k, func() {
-		if held := k.end(); held != nil {
-			held.close()
+	k := newKeeper(b, logger)
+	return k, k.close, nil
+}
+
+func newKeeper(b backend, logger log.Logger) *Keeper {
+	k := &Keeper{backend: b, log: log.NewHelper(log.With(logger, "module", "registration"))}
+	k.gauge = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "podlink_registered",
+		Help: "1 when the last look found podlink in its registry, 0 when not.",
+	}, func() float64 {
+		if k.found.Load() {
+			return 1
 		}
-	}, nil
+		return 0
+	})
+	return k
 }
 
-// connect makes the client, unless there is one. With a username it logs in at once, so it needs a registry that answers.
-func (k *Keeper) connect(ctx context.Context, held *kept) error {
-	if held.client != nil {
-		return nil
+func (k *Keeper) close() {
+	k.end()
+	if k.backend != nil {
+		k.backend.close()
 	}
-	living, die := context.WithCancel(context.WithoutCancel(ctx))
-	config := k.config
-	config.Context = living
-	left := context.AfterFunc(ctx, die)
-	client, err := clientv3.New(config)
-	if err != nil {
-		die()
-		return err
-	}
-	if left() {
-		held.client = client
-		return nil
-	}
-	return errors.Join(ctx.Err(), client.Close())
 }
 
-// close ends what is left: the heartbeat, and the connections.
-func (h *kept) close() {
-	if h.beating != nil {
-		h.beating()
-	}
-	if h.client != nil {
-		_ = h.client.Close() // It is of no use any more.
+// Describe implements prometheus.Collector.
+func (k *Keeper) Describe(descriptions chan<- *prometheus.Desc) { k.gauge.Describe(descriptions) }
+
+// Collect implements prometheus.Collector. Without a registry there is no metric, for 0 would be an alert.
+func (k *Keeper) Collect(metrics chan<- prometheus.Metric) {
+	if k.backend != nil {
+		k.gauge.Collect(metrics)
 	}
 }
 
@@ -136,7 +147,7 @@ func Endpoints(c *conf.Registry) ([]*url.URL, error) {
 
 // Register implements registry.Registrar. It returns at once, and keeps the instance registered from then on.
 func (k *Keeper) Register(ctx context.Context, instance *registry.ServiceInstance) error {
-	if len(k.config.Endpoints) == 0 {
+	if k.backend == nil {
 		return nil
 	}
 	ctx, end := context.WithCancel(context.WithoutCancel(ctx)) // It outlives the start.
@@ -156,21 +167,15 @@ func (k *Keeper) Deregister(ctx context.Context, _ *registry.ServiceInstance) er
 	return k.Leave(ctx)
 }
 
-// Leave is Deregister for what is registered. It is no error that the registry does not answer: it forgets the instance
-// after registry.ttl.
+// Leave is Deregister for what is registered. It is no error that the registry does not answer.
 func (k *Keeper) Leave(ctx context.Context) error {
 	held := k.end()
-	if held == nil {
+	if held == nil || !held.answered {
 		return nil
 	}
-	defer held.close()
-	if held.current == nil {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, askLimit)
-	defer cancel()
-	if err := held.current.Deregister(ctx, held.instance); err != nil {
-		k.log.Warnf("podlink could not be deregistered, and may be found for as long as registry.ttl: %v", err)
+	k.found.Store(false)
+	if err := bounded(ctx, k.backend.leave, held); err != nil {
+		k.log.Warnf("podlink could not be deregistered, and may be found until the registry forgets it: %v", err)
 		return nil
 	}
 	k.log.Info("podlink is deregistered")
@@ -190,27 +195,26 @@ func (k *Keeper) end() *kept {
 	return held
 }
 
-// errGone: the registry answers, and does not know the instance.
-var errGone = errors.New("the registry does not know it")
-
 // keep registers the instance whenever it is not to be found, until ctx ends. Each registration is told, and once that there is none.
 func (k *Keeper) keep(ctx context.Context, held *kept) {
-	registered, told := false, false
-	for {
-		err := k.find(ctx, held)
+	for first := true; ; first = false {
+		err := bounded(ctx, k.backend.find, held)
 		gone := errors.Is(err, errGone)
 		if gone {
-			err = k.renew(ctx, held)
+			if err = bounded(ctx, k.backend.renew, held); err == nil {
+				err = bounded(ctx, k.backend.find, held)
+			}
 		}
-		switch {
-		case ctx.Err() != nil:
+		if ctx.Err() != nil {
 			return
-		case err == nil && (gone || !registered):
-			k.log.Infof("podlink is registered as %s: %s", held.instance.Name, strings.Join(held.instance.Endpoints, " "))
-		case err != nil && (registered || !told):
-			k.log.Errorf("podlink is perhaps not to be found, for the registry does not answer: %v", err)
 		}
-		registered, told = err == nil, true
+		was := k.found.Swap(err == nil)
+		switch {
+		case err == nil && (gone || !was):
+			k.log.Infof("podlink is registered as %s: %s", held.instance.Name, strings.Join(held.instance.Endpoints, " "))
+		case err != nil && (was || first):
+			k.log.Errorf("podlink is perhaps not to be found, for its registry fails: %v", err)
+		}
 		select {
 		case <-ctx.Done():
 			return
@@ -219,33 +223,22 @@ func (k *Keeper) keep(ctx context.Context, held *kept) {
 	}
 }
 
-// find returns nil when the registry knows the instance, errGone when it does not.
-func (k *Keeper) find(ctx context.Context, held *kept) error {
-	if err := k.connect(ctx, held); err != nil {
-		return err
-	}
+// bounded asks the backend, for askLimit at most.
+func bounded(
+	ctx context.Context, ask func(context.Context, *registry.ServiceInstance) error, held *kept,
+) error {
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
-	known, err := etcd.New(held.client, k.options...).GetService(ctx, held.instance.Name)
-	if err != nil {
-		return err
-	}
-	if !slices.ContainsFunc(known, func(other *registry.ServiceInstance) bool { return other.ID == held.instance.ID }) {
-		return errGone
-	}
-	return nil
+	err := ask(ctx, held.instance)
+	held.answered = held.answered || err == nil || errors.Is(err, errGone)
+	return err
 }
 
-// renew registers the instance anew, and ends the heartbeat of an earlier registration. Each registration has a Registry of
-// its own: Kratos' is not made to be registered with while a heartbeat of it goes on.
-func (k *Keeper) renew(ctx context.Context, held *kept) error {
-	if held.beating != nil {
-		held.beating()
+// newHTTPClient returns a client for a registry that is asked over HTTP. It carries a token, so it follows no redirect and
+// uses no proxy.
+func newHTTPClient(secured *tls.Config) *http.Client {
+	return &http.Client{
+		Transport:     &http.Transport{TLSClientConfig: secured, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	var beating context.Context
-	beating, held.beating = context.WithCancel(context.WithoutCancel(ctx)) // Until it is deregistered.
-	held.current = etcd.New(held.client, append(slices.Clone(k.options), etcd.Context(beating))...)
-	ctx, cancel := context.WithTimeout(ctx, askLimit)
-	defer cancel()
-	return held.current.Register(ctx, held.instance)
 }

@@ -5,35 +5,51 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-kratos/kratos/contrib/registry/consul/v2"
 	"github.com/go-kratos/kratos/contrib/registry/etcd/v2"
 	"github.com/go-kratos/kratos/v2/registry"
 	kgrpc "github.com/go-kratos/kratos/v2/transport/grpc"
+	"github.com/hashicorp/consul/api"
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 
 	v1 "podlink/api/podlink/v1"
+	"podlink/test/consultest"
 	"podlink/test/etcdtest"
 )
 
 // foundLimit bounds how long podlink is not to be found after its registry is back.
 const foundLimit = 10 * time.Second
 
-// TestKratosClientsFindPodlink: by discovery:///podlink, soon after the registry lost everything too, and no more as soon as
-// podlink drains, while it still serves.
-func TestKratosClientsFindPodlink(t *testing.T) {
+// TestKratosClientsFindPodlinkInEtcd: see findByName.
+func TestKratosClientsFindPodlinkInEtcd(t *testing.T) {
 	server := etcdtest.Start(t)
-	p := start(t, "PODLINK_REGISTRY_TYPE=etcd", "PODLINK_REGISTRY_ADDRS="+server.Addr, "PODLINK_REGISTRY_METADATA=zone=a",
-		"PODLINK_SERVER_STOP_DRAIN=2s")
 	client, err := clientv3.New(clientv3.Config{Endpoints: []string{server.Addr}, Logger: zap.NewNop()})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = client.Close() })
-	discovery := etcd.New(client)
+	findByName(t, "etcd", server.Addr, server.RestartEmpty, func() registry.Discovery { return etcd.New(client) })
+}
+
+// TestKratosClientsFindPodlinkInConsul: see findByName.
+func TestKratosClientsFindPodlinkInConsul(t *testing.T) {
+	agent := consultest.Start(t)
+	client, err := api.NewClient(&api.Config{Address: agent.Addr})
+	require.NoError(t, err)
+	findByName(t, "consul", agent.Addr, agent.RestartEmpty, func() registry.Discovery { return consul.New(client) })
+}
+
+// findByName: Kratos clients find podlink by discovery:///podlink, soon after the registry lost everything too, and no more as
+// soon as podlink drains, while it still serves.
+func findByName(t *testing.T, kind, addr string, loseAll func(), discovery func() registry.Discovery) {
+	t.Helper()
+	p := start(t, "PODLINK_REGISTRY_TYPE="+kind, "PODLINK_REGISTRY_ADDRS="+addr, "PODLINK_REGISTRY_METADATA=zone=a",
+		"PODLINK_SERVER_STOP_DRAIN=2s")
 	find := func() []*registry.ServiceInstance {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		known, err := discovery.GetService(ctx, "podlink")
+		known, err := discovery().GetService(ctx, "podlink")
 		if err != nil {
 			return nil
 		}
@@ -47,7 +63,7 @@ func TestKratosClientsFindPodlink(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(t.Context(), foundLimit)
 	defer cancel()
-	conn, err := kgrpc.DialInsecure(ctx, kgrpc.WithEndpoint("discovery:///podlink"), kgrpc.WithDiscovery(discovery),
+	conn, err := kgrpc.DialInsecure(ctx, kgrpc.WithEndpoint("discovery:///podlink"), kgrpc.WithDiscovery(discovery()),
 		kgrpc.WithPrintDiscoveryDebugLog(false))
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
@@ -55,7 +71,7 @@ func TestKratosClientsFindPodlink(t *testing.T) {
 	_, err = links.SetLinkedPod(ctx, &v1.SetLinkedPodRequest{Namespace: "game", Uid: "alice", Service: "room", PodId: proto.Int32(2)})
 	require.NoError(t, err)
 
-	server.RestartEmpty()
+	loseAll()
 	require.Eventually(t, found, foundLimit, 20*time.Millisecond, "it registers anew")
 
 	direct := v1.NewLinkServiceClient(p.Conn(t))

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	v1 "podlink/api/podlink/v1"
+	"podlink/test/consultest"
 	"podlink/test/podlinktest"
 	"podlink/test/redistest"
 )
@@ -37,6 +38,7 @@ type stage struct {
 	env        []string
 	podlink    *podlinktest.Process
 	server     *redistest.Server
+	registry   *consultest.Server
 	redis      *redis.Client
 	proxy      *redistest.Proxy
 	prometheus *prometheus
@@ -49,9 +51,10 @@ type stage struct {
 // setStage starts everything. Redis keeps its data, so that it comes back with the links.
 func setStage(t *testing.T) *stage {
 	t.Helper()
-	s := &stage{server: redistest.Start(t, "--appendonly", "yes")}
+	s := &stage{server: redistest.Start(t, "--appendonly", "yes"), registry: consultest.Start(t)}
 	s.proxy, s.redis = redistest.NewProxy(t, s.server.Addr()), s.server.Client(t)
-	s.env = podlinktest.OnRedis("standalone", s.proxy.Addr())
+	s.env = append(podlinktest.OnRedis("standalone", s.proxy.Addr()),
+		"PODLINK_REGISTRY_TYPE=consul", "PODLINK_REGISTRY_ADDRS="+s.registry.Addr)
 	s.podlink = podlinktest.Start(t, binary, s.env...)
 	s.podlink.WaitReady(t)
 	// A podlink that is started anew listens where this one did, for Prometheus and the callers to find it.
@@ -212,6 +215,11 @@ func TestAlertsFireAndEnd(t *testing.T) {
 			},
 			end:   func() { require.NoError(t, s.redis.Del(t.Context(), strange).Err()) },
 			fires: []string{"PodlinkStoreDataCorrupt"}, may: spent("Error"),
+		},
+		{
+			name:  "the registry is away",
+			begin: s.registry.Kill, end: s.registry.RestartEmpty,
+			fires: []string{"PodlinkNotRegistered"},
 		},
 		{
 			name:  "podlink is killed",

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/dynamicpb"
 
 	v1 "podlink/api/podlink/v1"
+	"podlink/test/consultest"
 	"podlink/test/podlinktest"
 	"podlink/test/redistest"
 )
@@ -38,8 +39,11 @@ func startScripted(t *testing.T, env ...string) scripted {
 	t.Helper()
 	server := redistest.Start(t, "--requirepass", secretPassword)
 	proxy := redistest.NewProxy(t, server.Addr())
+	registry := consultest.Start(t)
+	registry.RequireToken("another-token") // podlink's is refused.
 	p := podlinktest.Start(t, binary, append(append([]string{
 		"PODLINK_DATA_REDIS_PASSWORD=" + secretPassword,
+		"PODLINK_REGISTRY_TYPE=consul", "PODLINK_REGISTRY_ADDRS=" + registry.Addr, "PODLINK_REGISTRY_TOKEN=" + secretToken,
 		"PODLINK_LOG_LEVEL=debug", "PODLINK_LOG_REPEAT_INTERVAL=0s", "PODLINK_LOG_SLOW_REQUEST=1us",
 	}, podlinktest.OnRedis("standalone", proxy.Addr())...), env...)...)
 	t.Cleanup(http.DefaultTransport.(*http.Transport).CloseIdleConnections)
