@@ -26,7 +26,7 @@ func TestDemo(t *testing.T) {
 			cmd.Dir = root
 			out, err := cmd.CombinedOutput()
 			require.NoError(t, err, string(out))
-			for _, promise := range []string{"0 were not at the linked pod", "0 answered messages are not in the store",
+			for _, promise := range []string{"0 were not at the linked pod", "0 answered messages are missing in the store",
 				"killed pod: its rooms were answered for by others within", "drained pod: 0 failed", "rolling restart of all pods: 0 failed",
 				"0 times two pods held a room with one epoch"} {
 				require.Regexp(t, `(?m)^  kept +.*`+promise, string(out))

@@ -14,8 +14,12 @@ import (
 	"podlink/examples/chat/internal/pod"
 )
 
-// refresh is between two looks at the table. Where the output is no terminal it is written under each headline only.
-const refresh = 500 * time.Millisecond
+const (
+	// refresh is between two looks at the table. Where the output is no terminal it is written less often.
+	refresh = 500 * time.Millisecond
+	// askLimit bounds what a look asks podlink.
+	askLimit = 2 * time.Second
+)
 
 // screen shows what podlink knows about the pods, and what the talkers see.
 type screen struct {
@@ -68,6 +72,7 @@ func (s *screen) run(ctx context.Context) {
 			for len(s.lines) > 0 {
 				fmt.Fprintln(s.out, <-s.lines)
 			}
+			s.show(ctx)
 			return
 		}
 	}
@@ -91,7 +96,7 @@ func (s *screen) show(ctx context.Context) {
 
 // table is what podlink says of the pods and the links, and how many messages each pod answers.
 func (s *screen) table(ctx context.Context) string {
-	ctx, cancel := context.WithTimeout(ctx, refresh)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askLimit) // Also the last one is whole.
 	defer cancel()
 	reports := map[int32]*v1.Pod{}
 	if reply, err := s.d.client.GetServiceState(ctx, &v1.GetServiceStateRequest{Namespace: pod.Namespace, Service: pod.Service}); err == nil {

@@ -52,7 +52,7 @@ func (d *demo) promises() []promise {
 	return []promise{
 		{len(t.wrong) == 0 && t.checked > said*9/10, fmt.Sprintf(
 			"%d messages were answered; %d were compared with podlink's link, %d were not at the linked pod or out of order", said, t.checked, len(t.wrong))},
-		{lost == 0, fmt.Sprintf("%d answered messages are not in the store, in their order and once", lost)},
+		{lost == 0, fmt.Sprintf("%d answered messages are missing in the store, out of order or there twice", lost)},
 		{t.failed["steady"] == 0, fmt.Sprintf("steady: %d failed", t.failed["steady"])},
 		{t.failed["kill"] == 0 && len(t.awaited) == 0 && t.longest > 0 && t.longest <= limit, fmt.Sprintf(
 			"killed pod: its rooms were answered for by others within %.1f s (limit %s; %d tries failed until then), %d failed elsewhere",
