@@ -30,12 +30,12 @@ const (
 const (
 	// reportsPerTTL is how many reports are made while one counts: two may be lost.
 	reportsPerTTL = 3
-	// jitter is by which part an interval varies, so that the pods of a service do not report all at once.
+	// jitter is by which part an interval may be shorter, so that the pods of a service do not report all at once.
 	jitter = .1
 	// progressInterval is between two lines about a drain.
 	progressInterval = 5 * time.Second
-	// usersPerBatch is how many users one call asks about.
-	usersPerBatch = 100
+	// asksAtOnce is how many users podlink is asked about at a time, where it is asked about all.
+	asksAtOnce = 16
 )
 
 // AgentOptions are how a pod shows itself to podlink. The zero value is right for a StatefulSet whose users are named by the
@@ -84,6 +84,8 @@ type Agent struct {
 	log                *log.Helper
 	links              *links
 
+	turn    chan struct{} // held by the one who reports: podlink shall believe the latest report
+	lapsed  bool          // podlink may have linked sessions to other pods, and was not asked yet; who has the turn may change it
 	kick    chan struct{} // asks for a report now
 	stop    chan struct{} // closed by Stop
 	stopped sync.Once
@@ -106,7 +108,7 @@ func (c *Client) NewAgent(namespace, service string, o AgentOptions) (*Agent, er
 	orDefault(&o.TTL, DefaultPodTTL)
 	orDefault(&o.DrainLimit, DefaultDrainLimit)
 	orDefault(&o.FreshFor, DefaultGuardFor)
-	if o.TTL < time.Second || o.TTL%time.Second != 0 || o.DrainLimit < 0 || o.FreshFor < 0 {
+	if !wholeSeconds(o.TTL) || o.DrainLimit < 0 || o.FreshFor < 0 {
 		return nil, fmt.Errorf("podlink: an agent's TTL must be whole seconds, and no duration negative: %s, %s, %s", o.TTL, o.DrainLimit, o.FreshFor)
 	}
 	if o.UID == nil {
@@ -121,7 +123,7 @@ func (c *Client) NewAgent(namespace, service string, o AgentOptions) (*Agent, er
 	a := &Agent{
 		client: c, namespace: namespace, service: service, pod: pod, options: o,
 		log:  log.NewHelper(log.With(o.Logger, "module", "podlink")),
-		kick: make(chan struct{}, 1), stop: make(chan struct{}), sessions: map[string]*session{},
+		turn: make(chan struct{}, 1), kick: make(chan struct{}, 1), stop: make(chan struct{}), sessions: map[string]*session{},
 	}
 	cache, err := newLinks(DefaultCacheSize, o.FreshFor, a.leased, a.mine)
 	if err != nil {
@@ -147,8 +149,8 @@ func ordinal(name string) (int32, error) {
 			return 0, fmt.Errorf("podlink: neither POD_NAME nor a host name: %w", err)
 		}
 	}
-	number, err := strconv.ParseInt(name[strings.LastIndexByte(name, '-')+1:], 10, 32)
-	if err != nil || number < 0 || !strings.Contains(name, "-") {
+	number, err := strconv.ParseUint(name[strings.LastIndexByte(name, '-')+1:], 10, 31)
+	if err != nil || !strings.Contains(name, "-") {
 		return 0, fmt.Errorf("podlink: %s is %q, and does not end with a pod's ordinal as chat-2 does", from, name)
 	}
 	return int32(number), nil
@@ -177,7 +179,7 @@ func (a *Agent) Start(ctx context.Context) error {
 	told := false // that podlink is away
 	for {
 		err := a.report(ctx)
-		next := time.Duration((1 + jitter*(2*rand.Float64()-1)) * float64(a.options.TTL/reportsPerTTL)) //nolint:gosec // It is no secret.
+		next := time.Duration((1 - jitter*rand.Float64()) * float64(a.options.TTL/reportsPerTTL)) //nolint:gosec // It is no secret.
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -205,13 +207,19 @@ func (a *Agent) Start(ctx context.Context) error {
 // retries are the pauses while podlink is away: never longer than between two reports.
 func (a *Agent) retries() *backoff.ExponentialBackOff {
 	growing := pauses()
-	growing.MaxInterval = a.options.TTL / reportsPerTTL
+	growing.MaxInterval = time.Duration(float64(a.options.TTL/reportsPerTTL) / (1 + growing.RandomizationFactor))
 	return growing
 }
 
 // report tells podlink what the pod is like now. While it succeeds the pod has a lease on its users: podlink links none of
 // them to another pod by itself before a report has aged by the TTL.
 func (a *Agent) report(ctx context.Context) error {
+	select {
+	case a.turn <- struct{}{}:
+		defer func() { <-a.turn }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	a.mu.Lock()
 	routing := a.routing
 	a.mu.Unlock()
@@ -224,13 +232,21 @@ func (a *Agent) report(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.links.asleep.Store(0)
+	if !a.lease.IsZero() && time.Now().After(a.lease) { // Also if the report began in time: it may have come too late.
+		a.log.Warnf("pod %d of %s was silent for longer than %s: its users may have been linked to others", a.pod, a.service, a.options.TTL)
+		a.links.cache.InvalidateAll() // The new lease is not for what was known under the old one.
+		a.lapsed = true
+	}
 	a.mu.Lock()
-	lapsed := !a.lease.IsZero() && begin.After(a.lease)
 	a.lease = begin.Add(a.options.TTL)
 	a.mu.Unlock()
-	if lapsed {
-		a.log.Warnf("pod %d of %s was silent for longer than %s: its users may have been linked to others", a.pod, a.service, a.options.TTL)
-		a.review(ctx)
+	if a.lapsed {
+		if err := a.review(ctx); err != nil {
+			a.log.Warnf("pod %d of %s could not ask whose its users are, and tries on: %v", a.pod, a.service, err)
+			return nil
+		}
+		a.lapsed = false
 	}
 	return nil
 }
@@ -283,9 +299,11 @@ func (a *Agent) drain(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, a.options.DrainLimit)
 	defer cancel()
 	a.log.Infof("pod %d of %s drains: it has %d sessions, and %s", a.pod, a.service, a.Sessions(), a.options.DrainLimit)
-	if err := a.setRouting(ctx, v1.Routing_DENY_NEW); err != nil {
-		a.log.Warnf("podlink does not know that pod %d of %s drains: %v", a.pod, a.service, err)
+	first, cancelFirst := context.WithTimeout(ctx, a.client.timeout) // Later reports say it too.
+	if err := a.setRouting(first, v1.Routing_DENY_NEW); err != nil {
+		a.log.Warnf("podlink does not know yet that pod %d of %s drains: %v", a.pod, a.service, err)
 	}
+	cancelFirst()
 	handing := make(chan struct{})
 	go func() {
 		defer close(handing)

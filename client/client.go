@@ -3,8 +3,10 @@ package client
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -59,6 +61,7 @@ type Client struct {
 	v1.WorkloadServiceClient
 
 	timeout time.Duration
+	shut    func() // ends the calls
 	hangUp  func() error
 
 	mu     sync.Mutex
@@ -79,19 +82,29 @@ func New(target string, o Options) (*Client, error) {
 	if o.HTTP {
 		dial = dialHTTP
 	}
+	switch {
+	case target == "":
+		return nil, errors.New("podlink: there is no target")
+	case strings.HasPrefix(target, "discovery:") && o.Discovery == nil:
+		return nil, fmt.Errorf("podlink: %s needs Options.Discovery", target)
+	case o.Discovery != nil:
+		o.Discovery = patient{o.Discovery}
+	}
 	one, hangUp, err := dial(target, o, kmetadata.Client(), propagate)
 	if err != nil {
 		return nil, fmt.Errorf("podlink: %w", err)
 	}
-	all := conn{one, o.Timeout}
+	open, shut := context.WithCancel(context.Background())
+	all := conn{one, o.Timeout, open}
 	return &Client{
 		LinkServiceClient: v1.NewLinkServiceClient(all), StateServiceClient: v1.NewStateServiceClient(all),
 		WorkloadServiceClient: v1.NewWorkloadServiceClient(all),
-		timeout:               o.Timeout, hangUp: hangUp,
+		timeout:               o.Timeout, shut: shut, hangUp: hangUp,
 	}, nil
 }
 
-// Close ends the connections, and what the client's routers and agents have cached. Calls fail from then on.
+// Close ends the connections, the calls, and what the client's routers and agents have cached. Calls fail with ErrUnavailable
+// from then on.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -99,6 +112,7 @@ func (c *Client) Close() error {
 		cache.close()
 	}
 	c.caches = nil
+	c.shut()
 	return c.hangUp()
 }
 
@@ -148,7 +162,7 @@ func dialHTTP(target string, o Options, with ...middleware.Middleware) (grpc.Cli
 		options = append(options, khttp.WithDiscovery(o.Discovery))
 	}
 	if o.TLS != nil {
-		options = append(options, khttp.WithTLSConfig(o.TLS))
+		options = append(options, khttp.WithTLSConfig(o.TLS.Clone())) // net/http adds to it.
 	}
 	client, err := khttp.NewClient(context.Background(), options...)
 	if err != nil {

@@ -58,13 +58,18 @@ func pause(ctx context.Context, d time.Duration) bool {
 type conn struct {
 	grpc.ClientConnInterface // carries out one try
 	timeout                  time.Duration
+	open                     context.Context //nolint:containedctx // Its end is the client's, not a call's.
 }
 
 // Invoke implements grpc.ClientConnInterface.
 func (c conn) Invoke(ctx context.Context, method string, request, reply any, options ...grpc.CallOption) error {
+	if c.open.Err() != nil {
+		return explain(ErrUnavailable, errClosed)
+	}
 	caller := ctx
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
+	defer context.AfterFunc(c.open, cancel)() //nolint:contextcheck // Close ends the calls, and has no context.
 	ctx, span := otel.Tracer("podlink/client").Start(ctx, method, trace.WithSpanKind(trace.SpanKindClient))
 	defer span.End()
 	for between := pauses(); ; {
@@ -73,8 +78,19 @@ func (c conn) Invoke(ctx context.Context, method string, request, reply any, opt
 		if err == nil {
 			return nil
 		}
-		err, again := judge(caller, err, operations[method].reads, sent.Load())
-		if !again || !pause(ctx, between.NextBackOff()) {
+		if !sent.Load() {
+			if field := notText(request.(proto.Message)); field != "" {
+				err = malformed(field, "must be valid UTF-8")
+			}
+		}
+		again, err := judge(caller, err, operations[method].reads, sent.Load())
+		if again && !pause(ctx, between.NextBackOff()) {
+			again = false
+			if errors.Is(caller.Err(), context.Canceled) {
+				err = explain(ErrCanceled, caller.Err())
+			}
+		}
+		if !again {
 			reason := kerrors.Reason(err)
 			span.SetAttributes(attribute.String("error.type", reason))
 			span.SetStatus(codes.Error, reason)
@@ -85,27 +101,32 @@ func (c conn) Invoke(ctx context.Context, method string, request, reply any, opt
 
 // judge says what the error of a try means to the caller, and whether another try is safe and may help. An error without a
 // reason is not podlink's: it comes from the transport, or from something between.
-func judge(caller context.Context, err error, reads, sent bool) (meaning error, again bool) {
-	cause := kerrors.FromError(err)
+func judge(caller context.Context, err error, reads, sent bool) (again bool, meaning error) {
+	cause, why := kerrors.FromError(err), errors.Join(caller.Err(), err)
 	switch {
 	case cause.Reason == v1.ErrorReason_STORE_UNAVAILABLE.String():
-		return cause, true
+		return true, explain(cause, caller.Err())
 	case cause.Reason == v1.ErrorReason_DEADLINE_EXCEEDED.String():
-		return cause, reads
+		return reads, explain(cause, caller.Err())
 	case noInstance(cause):
-		return explain(ErrUnavailable, err), true
+		return true, explain(ErrUnavailable, why)
 	case cause.Reason != kerrors.UnknownReason:
-		return cause, false
+		return false, explain(cause, caller.Err())
 	case sent && !reads && !refused(cause):
-		return explain(ErrOutcomeUnknown, err), false
-	case context.Cause(caller) != nil && !errors.Is(caller.Err(), context.DeadlineExceeded):
-		return explain(ErrCanceled, caller.Err()), false
+		return false, explain(ErrOutcomeUnknown, why)
+	case errors.Is(caller.Err(), context.Canceled):
+		return false, explain(ErrCanceled, why)
 	case refused(cause):
-		return cause, false
-	case sent && caller.Err() != nil:
-		return explain(ErrDeadlineExceeded, caller.Err()), false
+		return false, explain(cause, caller.Err())
+	case sent && late(err):
+		return true, explain(ErrDeadlineExceeded, why)
 	}
-	return explain(ErrUnavailable, errors.Join(caller.Err(), err)), true
+	return true, explain(ErrUnavailable, why)
+}
+
+// late tells whether a try has run out of time.
+func late(err error) bool {
+	return kerrors.Code(err) == 504 || errors.Is(err, context.DeadlineExceeded)
 }
 
 // refused tells whether somebody between, who knows no reasons, has turned the call away.
@@ -122,7 +143,11 @@ type sentKey struct{}
 
 // watchSent returns a context whose call notes when it may have left this process.
 func watchSent(ctx context.Context, sent *atomic.Bool) context.Context {
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }})
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		// Go takes another connection for a mutation only when nothing went over the one before.
+		GetConn: func(string) { sent.Store(false) },
+		GotConn: func(httptrace.GotConnInfo) { sent.Store(true) },
+	})
 	return context.WithValue(ctx, sentKey{}, sent)
 }
 
@@ -133,10 +158,14 @@ func (sentWatcher) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Cont
 func (sentWatcher) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
 func (sentWatcher) HandleConn(context.Context, stats.ConnStats)                       {}
 func (sentWatcher) HandleRPC(ctx context.Context, s stats.RPCStats) {
-	if _, ok := s.(*stats.OutHeader); !ok {
+	sent, ok := ctx.Value(sentKey{}).(*atomic.Bool)
+	if !ok {
 		return
 	}
-	if sent, ok := ctx.Value(sentKey{}).(*atomic.Bool); ok {
+	switch s.(type) {
+	case *stats.Begin: // Again for a call that the server, as it says itself, has not looked at.
+		sent.Store(false)
+	case *stats.OutPayload: // A call without its message is none.
 		sent.Store(true)
 	}
 }

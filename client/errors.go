@@ -1,6 +1,7 @@
 package client
 
 import (
+	"errors"
 	"strconv"
 
 	kerrors "github.com/go-kratos/kratos/v2/errors"
@@ -28,7 +29,7 @@ var (
 	ErrOutcomeUnknown error = v1.ErrorOutcomeUnknown("the answer was lost: the change may or may not have been made")
 	// ErrReplicationUnconfirmed: the change was carried out, but might be lost if podlink's store fails over now.
 	ErrReplicationUnconfirmed error = v1.ErrorReplicationUnconfirmed("too few replicas have confirmed the change")
-	// ErrDeadlineExceeded: a read ran out of time.
+	// ErrDeadlineExceeded: podlink was reached, but a read ran out of time.
 	ErrDeadlineExceeded error = v1.ErrorDeadlineExceeded("podlink did not answer in time")
 	// ErrCanceled: the caller left before podlink answered; nothing was carried out.
 	ErrCanceled error = v1.ErrorCanceled("the caller left")
@@ -36,7 +37,7 @@ var (
 
 // What this package answers by itself.
 var (
-	// ErrUnavailable: podlink does not answer. Nothing was carried out.
+	// ErrUnavailable: podlink can't be reached, or the client is closed. Nothing was carried out.
 	ErrUnavailable error = kerrors.New(503, "PODLINK_UNAVAILABLE", "podlink does not answer")
 	// ErrWrongPod is a Guard's: the user is not this pod's. Metadata "pod_id" and "epoch" say whose it is; -1 and 0 that it is
 	// nobody's. Nothing was carried out.
@@ -48,6 +49,14 @@ var (
 	// Nothing was carried out.
 	ErrPodUnreachable error = kerrors.New(503, "POD_UNREACHABLE", "the pod that holds the user can't be reached")
 )
+
+// errClosed is why a call of a closed client is ErrUnavailable.
+var errClosed = errors.New("the client is closed")
+
+// malformed is what podlink would answer to a request that can't be sent to it.
+func malformed(field, how string) error {
+	return explain(v1.ErrorInvalidArgument("%s %s", field, how), nil, "field", field)
+}
 
 // explain returns the error with a cause, and with metadata in pairs of name and value.
 func explain(err, cause error, metadata ...string) error {

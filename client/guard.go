@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/go-kratos/kratos/v2/middleware"
 
@@ -37,10 +38,10 @@ func (a *Agent) Guard() middleware.Middleware {
 			if uid == "" {
 				return next(ctx, request)
 			}
-			link, err := a.links.get(ctx, uid)
+			link, err := a.ask(ctx, uid)
 			switch {
 			case errors.Is(err, ErrWrongPod):
-				a.verify(ctx, uid)
+				_ = a.verify(ctx, uid) // The next request tries again.
 				return nil, err
 			case err != nil && silent(err):
 				return nil, explain(ErrLinkUncertain, err)
@@ -50,6 +51,19 @@ func (a *Agent) Guard() middleware.Middleware {
 			return next(context.WithValue(ctx, ownedKey{}, owned{a, uid, link.epoch}), request)
 		}
 	}
+}
+
+// ask finds the user's link in half the time that the request has, so that its caller hears of a podlink that hangs.
+func (a *Agent) ask(ctx context.Context, uid string) (*known, error) {
+	if link, ok := a.links.fresh(uid); ok {
+		return link, nil
+	}
+	if end, ok := ctx.Deadline(); ok {
+		half, cancel := context.WithTimeout(ctx, time.Until(end)/2)
+		defer cancel()
+		return a.links.get(half, uid)
+	}
+	return a.links.get(ctx, uid)
 }
 
 // mine asks podlink for the user's link. The error is ErrWrongPod when it is not this pod's.

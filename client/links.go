@@ -37,7 +37,7 @@ type links struct {
 
 	cache  *otter.Cache[string, *known]
 	flight singleflight.Group
-	asleep atomic.Int64 // Unix time in ns, until which podlink is taken not to answer
+	asleep atomic.Int64 // 0, or when podlink, which did not answer, is asked again about links that are known: Unix time in ns
 }
 
 func newLinks(size int, freshFor time.Duration, mayUse func() bool, ask func(context.Context, string) (*v1.Link, error)) (*links, error) {
@@ -55,6 +55,12 @@ func newLinks(size int, freshFor time.Duration, mayUse func() bool, ask func(con
 
 func (l *links) close() { l.cache.StopAllGoroutines() }
 
+// fresh returns the link of the uid if podlink need not be asked about it.
+func (l *links) fresh(uid string) (*known, bool) {
+	held, ok := l.cache.GetIfPresent(uid)
+	return held, ok && time.Now().Before(held.fresh)
+}
+
 // get returns the link of the uid: from the cache while it is fresh, or while podlink does not answer; else from podlink.
 func (l *links) get(ctx context.Context, uid string) (*known, error) {
 	held, ok := l.cache.GetIfPresent(uid)
@@ -63,7 +69,11 @@ func (l *links) get(ctx context.Context, uid string) (*known, error) {
 		return held, nil
 	}
 	usable := ok && now.Before(held.end) && l.mayUse()
-	if usable && now.UnixNano() < l.asleep.Load() {
+	if until := l.asleep.Load(); usable && until != 0 {
+		// Podlink may hang for all of its timeout: nobody waits for that who knows a link. One of them asks, now and then.
+		if now.UnixNano() >= until && l.asleep.CompareAndSwap(until, now.Add(askAgain).UnixNano()) {
+			l.send(ctx, uid)
+		}
 		return held, nil
 	}
 	link, err := l.look(ctx, uid)
@@ -73,15 +83,18 @@ func (l *links) get(ctx context.Context, uid string) (*known, error) {
 	return link, err
 }
 
-// silent tells whether podlink has said nothing about the link.
+// silent tells whether podlink has said nothing about the link: it is away, full, too busy, or has another excuse.
 func silent(err error) bool {
-	return errors.Is(err, ErrUnavailable) || errors.Is(err, ErrStoreUnavailable) || errors.Is(err, ErrDeadlineExceeded) ||
-		errors.Is(err, ErrOutcomeUnknown)
+	return !errors.Is(err, ErrWrongPod) && !errors.Is(err, ErrNoAvailablePod) && !errors.Is(err, ErrInvalidArgument) &&
+		!errors.Is(err, ErrCanceled)
 }
 
-// look asks podlink, together with all who ask for the same uid now.
-func (l *links) look(ctx context.Context, uid string) (*known, error) {
-	asked := l.flight.DoChan(uid, func() (any, error) {
+// send asks podlink, together with all who ask for the same uid now.
+func (l *links) send(ctx context.Context, uid string) <-chan singleflight.Result {
+	return l.flight.DoChan(uid, func() (any, error) {
+		if held, ok := l.fresh(uid); ok {
+			return held, nil // Somebody has asked since this caller found nothing.
+		}
 		begin := time.Now()
 		link, err := l.ask(context.WithoutCancel(ctx), uid) // It is not one caller's alone, and has a timeout of its own.
 		if err != nil {
@@ -95,8 +108,12 @@ func (l *links) look(ctx context.Context, uid string) (*known, error) {
 		l.asleep.Store(0)
 		return l.keep(uid, link, begin), nil
 	})
+}
+
+// look asks podlink, and waits for the answer.
+func (l *links) look(ctx context.Context, uid string) (*known, error) {
 	select {
-	case answer := <-asked:
+	case answer := <-l.send(ctx, uid):
 		if answer.Err != nil {
 			return nil, answer.Err
 		}
@@ -109,7 +126,7 @@ func (l *links) look(ctx context.Context, uid string) (*known, error) {
 	}
 }
 
-// keep caches what podlink has answered to a call that began at that time.
+// keep caches what podlink has answered to a call that began at that time, and returns the link as it is known now.
 func (l *links) keep(uid string, link *v1.Link, begin time.Time) *known {
 	k := &known{pod: link.GetPodId(), ordinal: number(link.GetPodId()), epoch: link.GetEpoch(), end: begin.Add(keepKnown)}
 	if !link.GetPersistent() {
@@ -123,6 +140,7 @@ func (l *links) keep(uid string, link *v1.Link, begin time.Time) *known {
 	l.cache.Compute(uid, func(held *known, found bool) (*known, otter.ComputeOp) {
 		switch {
 		case found && held.epoch > k.epoch: // An answer that comes late.
+			k = held
 			return held, otter.CancelOp
 		case !time.Now().Before(k.end):
 			return nil, otter.InvalidateOp
@@ -130,6 +148,12 @@ func (l *links) keep(uid string, link *v1.Link, begin time.Time) *known {
 		return k, otter.WriteOp
 	})
 	return k
+}
+
+// forget makes whoever asks next ask podlink anew, also if somebody is asking already: that answer may be out of date.
+func (l *links) forget(uid string) {
+	l.flight.Forget(uid)
+	l.cache.Invalidate(uid)
 }
 
 // drop forgets a link that a pod has disowned, unless another one is known already. Whoever asks next asks podlink anew.

@@ -6,8 +6,8 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"unicode/utf8"
 
-	"github.com/go-kratos/kratos/v2/encoding/form"
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -67,21 +67,52 @@ var pathVariable = regexp.MustCompile(`\{(\w+)\}`)
 // path is the path of a request, and what of it goes into the query. Kratos' own encoder would not escape what it puts into
 // a path, and a uid may hold a slash.
 func (op operation) path(request proto.Message) (string, error) {
-	values, err := form.EncodeValues(request)
-	if err != nil {
-		return "", err
-	}
-	fields := request.ProtoReflect().Descriptor().Fields()
+	message, missing := request.ProtoReflect(), protoreflect.Name("")
 	path := pathVariable.ReplaceAllStringFunc(op.template, func(variable string) string {
-		name := fields.ByName(protoreflect.Name(strings.Trim(variable, "{}"))).JSONName()
-		value := values.Get(name)
-		values.Del(name)
-		return escape(value)
+		field := message.Descriptor().Fields().ByName(protoreflect.Name(strings.Trim(variable, "{}")))
+		if !message.Has(field) {
+			missing = field.Name()
+		}
+		return escape(message.Get(field).String())
 	})
-	if op.body || len(values) == 0 {
+	if missing != "" { // An empty segment would be another path, and its answer that there is no such one.
+		return "", malformed(string(missing), "is required")
+	}
+	if op.body {
 		return path, nil
 	}
-	return path + "?" + values.Encode(), nil
+	query := url.Values{}
+	message.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
+		if !strings.Contains(op.template, "{"+string(field.Name())+"}") {
+			query.Set(field.JSONName(), value.String())
+		}
+		return true
+	})
+	if len(query) == 0 {
+		return path, nil
+	}
+	return path + "?" + query.Encode(), nil
+}
+
+// notText names a field that can't be sent, because it is text and not UTF-8; empty if there is none.
+func notText(request proto.Message) (field string) {
+	request.ProtoReflect().Range(func(f protoreflect.FieldDescriptor, value protoreflect.Value) bool {
+		switch {
+		case f.Kind() != protoreflect.StringKind:
+		case !f.IsList():
+			if !utf8.ValidString(value.String()) {
+				field = string(f.Name())
+			}
+		default:
+			for i := range value.List().Len() {
+				if !utf8.ValidString(value.List().Get(i).String()) {
+					field = fmt.Sprintf("%s[%d]", f.Name(), i)
+				}
+			}
+		}
+		return field == ""
+	})
+	return field
 }
 
 // escape makes a value one segment of a path, also where it is a dot or two, which would be taken for a way up.

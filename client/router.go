@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/url"
 	"strings"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	kerrors "github.com/go-kratos/kratos/v2/errors"
 	"github.com/go-kratos/kratos/v2/middleware"
 	"github.com/go-kratos/kratos/v2/selector"
@@ -40,8 +42,8 @@ const (
 type RouterOptions struct {
 	// UID tells which user a request is about. Nil: the one of the context.
 	UID UIDFunc
-	// Fallback sends a call to any pod that serves when podlink can't tell the right one, or discovery has no instance of it.
-	// It is for services whose pods can answer for users of other pods; a Guard refuses such calls.
+	// Fallback sends a call to any pod that serves when podlink can't tell the right one, discovery has no instance of it, or it
+	// is not to be reached. It is for services whose pods can answer for users of other pods; a Guard refuses such calls.
 	Fallback bool
 	// Idempotent names the operations, as in /chat.v1.Chat/Say, that may be carried out twice: when their answer was lost they
 	// are repeated once.
@@ -88,8 +90,9 @@ func (c *Client) NewRouter(namespace, service string, o RouterOptions) (*Router,
 	if o.CacheSize == 0 {
 		o.CacheSize = DefaultCacheSize
 	}
-	if o.Patience < 0 || o.FreshFor < 0 || o.CacheSize < 0 || o.LinkLife < time.Second || o.LinkLife%time.Second != 0 {
-		return nil, fmt.Errorf("podlink: a router's durations and size must be positive, and LinkLife whole seconds: %+v", o)
+	if o.Patience < 0 || o.FreshFor < 0 || o.CacheSize < 0 || !wholeSeconds(o.LinkLife) {
+		return nil, fmt.Errorf("podlink: a router's Patience, FreshFor and CacheSize must not be negative, and LinkLife whole seconds: %s, %s, %d, %s",
+			o.Patience, o.FreshFor, o.CacheSize, o.LinkLife)
 	}
 	r := &Router{options: o, namespace: namespace, service: service, idempotent: map[string]bool{}}
 	for _, operation := range o.Idempotent {
@@ -105,13 +108,19 @@ func (c *Client) NewRouter(namespace, service string, o RouterOptions) (*Router,
 	return r, nil
 }
 
+// wholeSeconds tells whether podlink's API can say that it is for so long.
+func wholeSeconds(d time.Duration) bool {
+	return d >= time.Second && d%time.Second == 0 && d/time.Second <= math.MaxInt32
+}
+
 func orDefault(d *time.Duration, standard time.Duration) {
 	if *d == 0 {
 		*d = standard
 	}
 }
 
-// compute finds the user's link, or makes one. A compute whose answer was lost is repeated: it finds what that has made.
+// compute finds the user's link, or makes one. A compute whose answer was lost is repeated: it finds what that has made. If it
+// stays lost the error is ErrUnavailable: for the caller of a pod, nothing was carried out.
 func (r *Router) compute(ctx context.Context, c *Client, uid string) (*v1.Link, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
@@ -122,31 +131,40 @@ func (r *Router) compute(ctx context.Context, c *Client, uid string) (*v1.Link, 
 		if err == nil {
 			return reply.GetLink(), nil
 		}
-		if !errors.Is(err, ErrOutcomeUnknown) || !pause(ctx, between.NextBackOff()) {
+		if !uncertain(err) {
 			return nil, err
+		}
+		if !pause(ctx, between.NextBackOff()) {
+			return nil, explain(ErrUnavailable, err)
 		}
 	}
 }
 
-// route is where a call shall go.
-type route struct {
-	by     *Router
-	*known      // nil: to any pod
-	anyPod bool // to any pod, when that one has no instance
+// uncertain tells whether a mutation may have been carried out, or may be lost again.
+func uncertain(err error) bool {
+	return errors.Is(err, ErrOutcomeUnknown) || errors.Is(err, ErrReplicationUnconfirmed)
 }
 
-type routeKey struct{}
+// route is where a call shall go.
+type route struct {
+	*known      // nil: to any pod
+	anyPod bool // to any pod, when that one has no instance
+	avoid  bool // to any other pod
+}
+
+// routeKey is by router: a context may hold the routes of several, for the clients of several services.
+type routeKey struct{ by *Router }
 
 // NodeFilter leaves of a service's instances the one of the pod that the call shall go to. It goes with Middleware.
 func (r *Router) NodeFilter() selector.NodeFilter {
 	return func(ctx context.Context, nodes []selector.Node) []selector.Node {
-		to, ok := ctx.Value(routeKey{}).(route)
-		if !ok || to.by != r || to.known == nil {
+		to, ok := ctx.Value(routeKey{r}).(route)
+		if !ok || to.known == nil {
 			return nodes
 		}
 		var found []selector.Node
 		for i, node := range nodes {
-			if !isPod(node.Metadata(), to.ordinal) {
+			if isPod(node.Metadata(), to.ordinal) == to.avoid {
 				continue
 			}
 			if found == nil {
@@ -176,7 +194,7 @@ func (r *Router) Route(ctx context.Context, uid string) (context.Context, error)
 	if err != nil && !r.options.Fallback {
 		return nil, err
 	}
-	return context.WithValue(ctx, routeKey{}, route{r, link, r.options.Fallback}), nil
+	return context.WithValue(ctx, routeKey{r}, route{known: link, anyPod: r.options.Fallback}), nil
 }
 
 // Middleware finds the user's pod for each call. It goes with NodeFilter.
@@ -195,17 +213,21 @@ func (r *Router) Middleware() middleware.Middleware {
 // call sends the request to the user's pod, and again while that is safe and the patience lasts.
 func (r *Router) call(ctx context.Context, uid string, request any, next middleware.Handler) (any, error) {
 	var (
-		between      = pauses()
+		between      = rarely()
 		begin        time.Time // of the first failure
-		repeated     bool      // although it may have been carried out
+		lost         error     // of a try that may have been carried out
 		disownedOnce bool
+		avoid        bool // the pod is not to be reached, and another will do
 	)
 	for {
-		link, err := r.links.get(ctx, uid)
+		link, err := r.find(ctx, uid, begin)
+		if err != nil && lost != nil {
+			return nil, lost
+		}
 		if err != nil && !r.options.Fallback {
 			return nil, err
 		}
-		reply, err := r.try(ctx, route{r, link, r.options.Fallback}, request, next)
+		reply, err := r.try(ctx, route{link, r.options.Fallback, avoid}, request, next)
 		if err == nil || link == nil {
 			return reply, err
 		}
@@ -222,20 +244,39 @@ func (r *Router) call(ctx context.Context, uid string, request any, next middlew
 			r.links.drop(uid, link)
 		case failure == notSent:
 			r.links.doubt(uid, link)
-		case failure == answerLost && !repeated && r.idempotent[operationOf(ctx)]:
-			repeated = true
+			avoid = r.options.Fallback
+		case failure == answerLost && lost == nil && r.idempotent[operationOf(ctx)]:
+			lost = err
 			r.links.doubt(uid, link)
 		default:
 			return reply, err
 		}
 		wait := between.NextBackOff()
 		if time.Since(begin)+wait > r.options.Patience || !pause(ctx, wait) {
-			if failure == answerLost {
-				return reply, err
+			if lost != nil {
+				return nil, lost
 			}
 			return nil, explain(ErrPodUnreachable, err, MetadataPodID, link.ordinal)
 		}
 	}
+}
+
+// find returns the user's link. After a failure it waits for podlink no longer than the patience lasts.
+func (r *Router) find(ctx context.Context, uid string, failed time.Time) (*known, error) {
+	if !failed.IsZero() {
+		patient, cancel := context.WithDeadline(ctx, failed.Add(r.options.Patience))
+		defer cancel()
+		ctx = patient
+	}
+	return r.links.get(ctx, uid)
+}
+
+// rarely returns the pauses between tries of a call whose pod is not to be reached: each asks podlink, and many users may
+// have lost their pod at once.
+func rarely() *backoff.ExponentialBackOff {
+	growing := pauses()
+	growing.Multiplier, growing.MaxInterval = 3, time.Second
+	return growing
 }
 
 // try sends the request once.
@@ -253,7 +294,7 @@ func (r *Router) try(ctx context.Context, to route, request any, next middleware
 			over.Request().Body = body
 		}
 	}
-	return next(context.WithValue(ctx, routeKey{}, to), request)
+	return next(context.WithValue(ctx, routeKey{r}, to), request)
 }
 
 func operationOf(ctx context.Context) string {

@@ -3,9 +3,11 @@ package client
 import (
 	"context"
 	"errors"
+	"math"
 	"time"
 
 	kerrors "github.com/go-kratos/kratos/v2/errors"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
 	v1 "podlink/api/podlink/v1"
@@ -85,8 +87,12 @@ func (a *Agent) StartSession(ctx context.Context, uid string) (epoch int64, err 
 	}
 	defer leave()
 	epoch, err = a.epoch(ctx, uid)
-	if err != nil || s.epoch == epoch && !s.ending {
-		return epoch, err
+	if err != nil {
+		return 0, err
+	}
+	epoch = max(epoch, s.epoch) // The request may have passed the Guard before the user was away and came back.
+	if s.epoch == epoch && !s.ending {
+		return epoch, nil
 	}
 	if s.epoch != 0 && s.epoch != epoch {
 		lost := s.epoch
@@ -101,8 +107,13 @@ func (a *Agent) StartSession(ctx context.Context, uid string) (epoch int64, err 
 	}
 	link, begin, err := a.persist(ctx, uid, epoch)
 	if errors.Is(err, ErrEpochMismatch) {
-		a.links.cache.Invalidate(uid)
+		a.links.forget(uid)
 		return 0, explain(ErrWrongPod, nil, "pod_id", kerrors.FromError(err).Metadata["pod_id"], "epoch", kerrors.FromError(err).Metadata["epoch"])
+	}
+	if err != nil && uncertain(err) && s.epoch == 0 {
+		// The link may be persistent now, without a session: it shall not stay so.
+		s.keep = DefaultLinkLife
+		a.set(s, epoch, true)
 	}
 	if err != nil {
 		return 0, err
@@ -134,7 +145,7 @@ func (a *Agent) persist(ctx context.Context, uid string, epoch int64) (*v1.Link,
 		if err == nil {
 			return reply.GetLink(), begin, nil
 		}
-		if !errors.Is(err, ErrOutcomeUnknown) || !pause(ctx, between.NextBackOff()) {
+		if !uncertain(err) || !pause(ctx, between.NextBackOff()) {
 			return nil, begin, err
 		}
 	}
@@ -161,14 +172,14 @@ func (a *Agent) EndSession(ctx context.Context, uid string, keep time.Duration) 
 // finish tells podlink that a session has ended; the caller has its turn. If it fails, settle tries again.
 func (a *Agent) finish(ctx context.Context, uid string, s *session) {
 	var keep int32
-	if !a.draining() {
-		keep = int32((s.keep + time.Second - 1) / time.Second)
+	if s.keep > 0 && !a.draining() {
+		keep = int32(min((s.keep-1)/time.Second+1, math.MaxInt32))
 	}
-	a.links.cache.Invalidate(uid)
+	a.links.forget(uid)
 	_, err := a.client.RemoveLinkedPod(ctx, &v1.RemoveLinkedPodRequest{
 		Namespace: a.namespace, Uid: uid, Service: a.service, KeepSeconds: proto.Int32(keep), ExpectedEpoch: &s.epoch,
 	})
-	a.links.cache.Invalidate(uid) // A request may have asked meanwhile.
+	a.links.forget(uid) // A request may have asked meanwhile.
 	if err != nil && !errors.Is(err, ErrEpochMismatch) {
 		a.log.Debugf("podlink does not know yet that a session has ended: %v", err)
 		return
@@ -202,8 +213,9 @@ func (a *Agent) settle(ctx context.Context) {
 	}
 }
 
-// review asks podlink which sessions are still this pod's, and gives up the others.
-func (a *Agent) review(ctx context.Context) {
+// review asks podlink which sessions are still this pod's, and gives up the others. Each link is asked for by itself: its
+// epoch tells whether the user was another pod's in between.
+func (a *Agent) review(ctx context.Context) error {
 	a.mu.Lock()
 	var uids []string
 	for uid, s := range a.sessions {
@@ -212,50 +224,42 @@ func (a *Agent) review(ctx context.Context) {
 		}
 	}
 	a.mu.Unlock()
-	for len(uids) > 0 {
-		some := uids[:min(len(uids), usersPerBatch)]
-		uids = uids[len(some):]
-		reply, err := a.client.BatchGetLinkedPod(ctx, &v1.BatchGetLinkedPodRequest{Namespace: a.namespace, Service: a.service, Uids: some})
-		if err != nil {
-			a.log.Warnf("pod %d of %s could not ask whose %d of its users are: %v", a.pod, a.service, len(some), err)
-			continue
-		}
-		gone := reply.GetUnlinkedUids()
-		for _, on := range reply.GetPods() {
-			if on.GetPodId() != a.pod {
-				gone = append(gone, on.GetUids()...)
-			}
-		}
-		for _, uid := range gone {
-			a.verify(ctx, uid)
-		}
+	asks, ctx := errgroup.WithContext(ctx)
+	asks.SetLimit(asksAtOnce)
+	for _, uid := range uids {
+		asks.Go(func() error { return a.verify(ctx, uid) })
 	}
+	return asks.Wait()
 }
 
-// verify gives up the user's session if the link is not what it was when the session began.
-func (a *Agent) verify(ctx context.Context, uid string) {
+// verify gives up the user's session if the link is not what it was when the session began. The error says that podlink did
+// not tell.
+func (a *Agent) verify(ctx context.Context, uid string) error {
 	if a.sessionEpoch(uid) == 0 {
-		return
+		return nil
 	}
 	s, leave, err := a.enter(ctx, uid)
 	if err != nil {
-		return
+		return err
 	}
 	defer leave()
 	if s.epoch == 0 {
-		return
+		return nil
 	}
-	a.links.cache.Invalidate(uid)
+	a.links.forget(uid)
 	link, err := a.links.look(ctx, uid)
 	switch {
-	case err == nil && link.epoch == s.epoch, err != nil && !errors.Is(err, ErrWrongPod):
-		return
+	case err == nil && link.epoch == s.epoch:
+		return nil
+	case err != nil && !errors.Is(err, ErrWrongPod):
+		return err
 	}
 	lost, ended := s.epoch, s.ending
 	a.set(s, 0, false)
 	if !ended {
 		a.tellLost(uid, lost)
 	}
+	return nil
 }
 
 // sessionEpoch is the epoch of the user's session; 0: none runs.

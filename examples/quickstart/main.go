@@ -8,11 +8,10 @@ import (
 	"log"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/proto"
 
 	v1 "podlink/api/podlink/v1"
+	"podlink/client"
 )
 
 func main() {
@@ -24,23 +23,23 @@ func main() {
 }
 
 func run(addr string) error {
-	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	podlink, err := client.New(addr, client.Options{})
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer podlink.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 
 	// Pod 0 of the service "room" says that it runs, with a load of 10.
-	_, err = v1.NewStateServiceClient(conn).SetServiceState(ctx, &v1.SetServiceStateRequest{
+	_, err = podlink.SetServiceState(ctx, &v1.SetServiceStateRequest{
 		Namespace: "game", Service: "room", PodId: proto.Int32(0), State: "up", Load: proto.Int32(10),
 	})
 	if err != nil {
 		return err
 	}
 	// Where is bob? If nowhere: choose the best pod and bind him to it, atomically.
-	reply, err := v1.NewLinkServiceClient(conn).ComputeLinkedPod(ctx, &v1.ComputeLinkedPodRequest{
+	reply, err := podlink.ComputeLinkedPod(ctx, &v1.ComputeLinkedPodRequest{
 		Namespace: "game", Uid: "bob", Service: "room",
 	})
 	if err != nil {

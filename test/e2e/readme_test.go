@@ -81,17 +81,29 @@ func withoutTime(t *testing.T, text string) string {
 	return regexp.MustCompile(`"epoch": ?"\d{16}"`).ReplaceAllString(text, `"epoch":"a time in µs"`)
 }
 
-func TestReadmeShowsTheExampleAsItIs(t *testing.T) {
-	example, err := os.ReadFile(root + "/examples/quickstart/main.go")
-	require.NoError(t, err)
-	shown := 0
+// TestReadmeShowsTheExamplesAsTheyAre: what it shows of Go is part of what is compiled, and as short as it says.
+func TestReadmeShowsTheExamplesAsTheyAre(t *testing.T) {
+	var shown []string
 	for _, b := range readme(t) {
 		if b.language == "go" {
-			shown++
-			require.Contains(t, unindented(string(example)), unindented(b.text))
+			shown = append(shown, b.text)
 		}
 	}
-	require.Equal(t, 1, shown)
+	for i, row := range []struct {
+		file  string
+		lines int // at most
+	}{
+		{"examples/quickstart/main.go", 20},
+		{"client/example_test.go", 10}, // the routing
+		{"client/example_test.go", 15}, // the agent
+	} {
+		example, err := os.ReadFile(root + "/" + row.file)
+		require.NoError(t, err)
+		require.Greater(t, len(shown), i)
+		require.Contains(t, unindented(string(example)), unindented(shown[i]))
+		require.LessOrEqual(t, strings.Count(shown[i], "\n"), row.lines, shown[i])
+	}
+	require.Len(t, shown, 3)
 }
 
 func unindented(text string) string {
@@ -103,6 +115,7 @@ func unindented(text string) string {
 func TestReadmeMakeTargetsExist(t *testing.T) {
 	targets := map[string]string{
 		"run":             "bin/podlink -conf configs/config.yaml",
+		"demo":            "bin/chat demo",
 		"test":            "go test -race",
 		"lint":            "golangci-lint run",
 		"cover":           "coverage.out",

@@ -28,7 +28,7 @@ func TestSummaryFindsBrokenPromises(t *testing.T) {
 		"a number twice":     {func(d *demo, r *room) { d.talk.answered(r, &chatv1.SayReply{Number: 1, PodId: 0, Epoch: 5}) }, "out of order"},
 		"an older epoch":     {func(d *demo, r *room) { d.talk.answered(r, &chatv1.SayReply{Number: 2, PodId: 0, Epoch: 4}) }, "out of order"},
 		"never compared":     {func(d *demo, _ *room) { d.talk.checked = 0 }, "compared"},
-		"lost":               {func(d *demo, r *room) { r.said++ }, "missing in the store"},
+		"lost":               {func(_ *demo, r *room) { r.said++ }, "missing in the store"},
 		"steady":             {func(d *demo, r *room) { d.talk.fail("steady", r, io.EOF) }, "steady: 1 failed"},
 		"elsewhere":          {func(d *demo, r *room) { d.talk.fail("kill", r, io.EOF) }, "1 failed elsewhere"},
 		"drain":              {func(d *demo, r *room) { d.talk.fail("drain", r, io.EOF) }, "drained pod: 1 failed"},

@@ -46,7 +46,7 @@ func (d *demo) promises() []promise {
 		said += n
 	}
 	for _, r := range t.rooms {
-		lost += missing(d.rooms.Ids(r.name), r.said)
+		lost += missing(d.rooms.IDs(r.name), r.said)
 	}
 	limit := d.TTL + takeOver
 	return []promise{

@@ -76,8 +76,8 @@ func (s *Store) stale() error {
 	return status.Error(codes.FailedPrecondition, "another pod has opened the room since")
 }
 
-// Ids returns the ids of a room's messages, in their order.
-func (s *Store) Ids(name string) []string {
+// IDs returns the ids of a room's messages, in their order.
+func (s *Store) IDs(name string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r := s.rooms[name]; r != nil {

@@ -35,7 +35,7 @@ func TestStaleOwnersAreRefused(t *testing.T) {
 	_, err = open(s, 5, 0)
 	require.Equal(t, codes.FailedPrecondition, status.Code(err))
 	require.NoError(t, say(s, 7, 1, "b"))
-	require.Equal(t, []string{"a", "b"}, s.Ids("r"))
+	require.Equal(t, []string{"a", "b"}, s.IDs("r"))
 	refused, shared := s.Refused()
 	require.Equal(t, 3, refused)
 	require.Zero(t, shared)

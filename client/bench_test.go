@@ -1,0 +1,169 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/go-kratos/kratos/v2/selector"
+	"github.com/go-kratos/kratos/v2/transport"
+	"github.com/stretchr/testify/require"
+
+	v1 "podlink/api/podlink/v1"
+	"podlink/test/podlinktest"
+)
+
+// benchUsers is how many users the calls of a benchmark are about.
+const benchUsers = 10_000
+
+// warm makes links be known, and their podlink never be asked again.
+func warm(b *testing.B, l *links) []*v1.SetWorkloadStateRequest {
+	b.Helper()
+	l.freshFor = time.Hour
+	l.ask = func(context.Context, string) (*v1.Link, error) {
+		b.Error("podlink was asked")
+		return nil, ErrUnavailable
+	}
+	requests := make([]*v1.SetWorkloadStateRequest, benchUsers)
+	for i := range requests {
+		uid := "user:" + strconv.Itoa(i)
+		requests[i] = &v1.SetWorkloadStateRequest{Namespace: testNamespace, Service: uid, State: "text"}
+		l.keep(uid, &v1.Link{PodId: int32(i % 3), Epoch: 1, Persistent: true, TtlSeconds: -1}, time.Now())
+	}
+	return requests
+}
+
+// offline is a client of a podlink that the benchmark does not need.
+func offline(b *testing.B) *Client {
+	b.Helper()
+	c, err := New("127.0.0.1:1", Options{})
+	require.NoError(b, err)
+	b.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// callContext is what Kratos gives to the middleware of a client over gRPC.
+func callContext() context.Context {
+	ctx := transport.NewClientContext(context.Background(), &call{header{}})
+	return selector.NewPeerContext(ctx, &selector.Peer{})
+}
+
+// BenchmarkRoute is what routing adds to a call whose link is known: the middleware, and the filter over all instances.
+func BenchmarkRoute(b *testing.B) {
+	for name, uid := range map[string]UIDFunc{"field": userField, "header": nil} {
+		for _, count := range []int32{3, 10, 100} {
+			b.Run(fmt.Sprintf("%s/%d pods", name, count), func(b *testing.B) {
+				r, err := offline(b).NewRouter(testNamespace, testService, RouterOptions{UID: uid})
+				require.NoError(b, err)
+				requests := warm(b, r.links)
+				var nodes []selector.Node
+				for id := range count {
+					nodes = append(nodes, node(b, id))
+				}
+				filter := r.NodeFilter()
+				call := r.Middleware()(func(ctx context.Context, _ any) (any, error) {
+					if found := filter(ctx, nodes); len(found) != 1 {
+						b.Error("no pod")
+					}
+					return nil, nil
+				})
+				ctx := make([]context.Context, benchUsers)
+				for i := range ctx {
+					ctx[i] = WithUID(callContext(), requests[i].GetService())
+				}
+				b.ReportAllocs()
+				i := 0
+				for b.Loop() {
+					_, _ = call(ctx[i%benchUsers], requests[i%benchUsers])
+					i++
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkRouteParallel is the same from many goroutines.
+func BenchmarkRouteParallel(b *testing.B) {
+	r, err := offline(b).NewRouter(testNamespace, testService, RouterOptions{UID: userField})
+	require.NoError(b, err)
+	requests := warm(b, r.links)
+	nodes := []selector.Node{node(b, 0), node(b, 1), node(b, 2)}
+	filter := r.NodeFilter()
+	call := r.Middleware()(func(ctx context.Context, _ any) (any, error) {
+		_ = filter(ctx, nodes)
+		return nil, nil
+	})
+	ctx := callContext()
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for i := 0; pb.Next(); i++ {
+			_, _ = call(ctx, requests[i%benchUsers])
+		}
+	})
+}
+
+// BenchmarkGuard is what the Guard adds to a request about a user whom it knows.
+func BenchmarkGuard(b *testing.B) {
+	a, err := offline(b).NewAgent(testNamespace, testService, AgentOptions{PodName: "chat-0", UID: userField})
+	require.NoError(b, err)
+	requests := warm(b, a.links)
+	guarded := a.Guard()(func(context.Context, any) (any, error) { return nil, nil })
+	for name, limit := range map[string]time.Duration{"no deadline": math.MaxInt64, "deadline": time.Hour} {
+		b.Run(name, func(b *testing.B) {
+			ctx := context.Background()
+			if limit != math.MaxInt64 {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, limit)
+				defer cancel()
+			}
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				if _, err := guarded(ctx, requests[i%benchUsers]); err != nil {
+					b.Fatal(err)
+				}
+				i++
+			}
+		})
+	}
+}
+
+// BenchmarkMiss is what a router adds to the call of podlink when a link is not known.
+func BenchmarkMiss(b *testing.B) {
+	r, err := offline(b).NewRouter(testNamespace, testService, RouterOptions{UID: userField})
+	require.NoError(b, err)
+	requests := warm(b, r.links)
+	link := &v1.Link{PodId: 1, Epoch: 1, Persistent: true, TtlSeconds: -1}
+	r.links.ask = func(context.Context, string) (*v1.Link, error) { return link, nil }
+	call := r.Middleware()(func(context.Context, any) (any, error) { return nil, nil })
+	ctx := callContext()
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		request := requests[i%benchUsers]
+		r.links.forget(request.GetService())
+		_, _ = call(ctx, request)
+		i++
+	}
+}
+
+// BenchmarkMissOfPodlink is a call about a user of whom nothing is known, with a real podlink on this machine.
+func BenchmarkMissOfPodlink(b *testing.B) {
+	w := newWorldOn(b, "gRPC", podlinktest.Start(b, binary), Options{})
+	w.ready(0, 1, 2)
+	r, err := w.client.NewRouter(testNamespace, testService, RouterOptions{UID: userField})
+	require.NoError(b, err)
+	call := r.Middleware()(func(context.Context, any) (any, error) { return nil, nil })
+	ctx := callContext()
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		if _, err := call(ctx, &v1.SetWorkloadStateRequest{Service: strconv.Itoa(i)}); err != nil {
+			b.Fatal(err)
+		}
+		i++
+	}
+}

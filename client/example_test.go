@@ -1,0 +1,84 @@
+package client_test
+
+import (
+	"context"
+	"time"
+
+	"github.com/go-kratos/kratos/v2"
+	"github.com/go-kratos/kratos/v2/registry"
+	kgrpc "github.com/go-kratos/kratos/v2/transport/grpc"
+	"google.golang.org/grpc"
+
+	"podlink/client"
+)
+
+// What a service has already: its discovery, and its server's registration.
+var (
+	discovery registry.Discovery
+	registrar registry.Registrar
+)
+
+func registerChat(grpc.ServiceRegistrar) {}
+
+// dialChat gives a Kratos app a connection whose calls go to the pods that hold their users.
+func dialChat() (*grpc.ClientConn, error) {
+	podlink, err := client.New("podlink:9000", client.Options{})
+	if err != nil {
+		return nil, err
+	}
+	router, err := podlink.NewRouter("prod", "chat", client.RouterOptions{UID: client.Field("uid")})
+	if err != nil {
+		return nil, err
+	}
+	return kgrpc.DialInsecure(context.Background(), kgrpc.WithEndpoint("discovery:///chat"), kgrpc.WithDiscovery(discovery),
+		kgrpc.WithMiddleware(router.Middleware()), kgrpc.WithNodeFilter(router.NodeFilter()), kgrpc.WithSubset(0))
+}
+
+// newChat gives a pod its agent: it reports the pod, serves only the pod's users, and empties the pod before it stops.
+func newChat() (*kratos.App, error) {
+	podlink, err := client.New("podlink:9000", client.Options{})
+	if err != nil {
+		return nil, err
+	}
+	agent, err := podlink.NewAgent("prod", "chat", client.AgentOptions{UID: client.Field("uid")})
+	if err != nil {
+		return nil, err
+	}
+	server := kgrpc.NewServer(kgrpc.Address(":9000"), kgrpc.Middleware(agent.Guard()))
+	registerChat(server)
+	return kratos.New(kratos.Name("chat"), kratos.Registrar(registrar), kratos.Metadata(agent.Metadata()),
+		kratos.Server(server, agent), kratos.BeforeStop(agent.Drain)), nil
+}
+
+func Example_caller() {
+	chat, err := dialChat()
+	if err != nil {
+		return
+	}
+	defer chat.Close()
+	// pb.NewChatClient(chat).Say(ctx, &pb.SayRequest{Uid: "user:42", Text: "hello"}) goes to the pod of user:42.
+}
+
+func Example_pod() {
+	chat, err := newChat()
+	if err != nil {
+		return
+	}
+	_ = chat.Run()
+}
+
+// A handler of the pod keeps its user while the session lasts, and passes the epoch on to the pod's storage.
+func ExampleAgent_StartSession() {
+	var agent *client.Agent
+	var save func(ctx context.Context, uid string, epoch int64) error
+	_ = func(ctx context.Context, uid string) error { // The player joins.
+		epoch, err := agent.StartSession(ctx, uid)
+		if err != nil {
+			return err
+		}
+		return save(ctx, uid, epoch)
+	}
+	_ = func(ctx context.Context, uid string) { // The player leaves, and may be back within a minute.
+		agent.EndSession(ctx, uid, time.Minute)
+	}
+}

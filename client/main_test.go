@@ -1,0 +1,19 @@
+package client
+
+import (
+	"os"
+	"testing"
+
+	"podlink/test/podlinktest"
+)
+
+// binary is podlink, built by the target that users call.
+var binary string
+
+func TestMain(m *testing.M) { os.Exit(podlinktest.Main(&binary, m.Run)) }
+
+// start runs podlink until the test ends. Env overrides keys of its configuration.
+func start(t *testing.T, env ...string) *podlinktest.Process {
+	t.Helper()
+	return podlinktest.Start(t, binary, env...)
+}
