@@ -8,6 +8,8 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -81,6 +83,17 @@ func connect(t testing.TB, target string, o Options) *Client {
 // hang stops podlink as it is, until the function is called: it does not answer, and forgets nothing.
 func (w *world) hang() (resume func()) {
 	require.NoError(w.t, syscall.Kill(w.podlink.PID(), syscall.SIGSTOP))
+	require.Eventually(w.t, func() bool { // Its threads stop one by one, and until then answer.
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", w.podlink.PID()))
+		require.NoError(w.t, err)
+		for _, thread := range threads {
+			stat, err := os.ReadFile(thread)
+			if err == nil && !strings.Contains(string(stat), ") T ") {
+				return false
+			}
+		}
+		return true
+	}, soon, time.Millisecond)
 	return func() { require.NoError(w.t, syscall.Kill(w.podlink.PID(), syscall.SIGCONT)) }
 }
 

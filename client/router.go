@@ -7,7 +7,10 @@ import (
 	"math"
 	"net"
 	"net/url"
+	"reflect"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -155,37 +158,61 @@ type route struct {
 // routeKey is by router: a context may hold the routes of several, for the clients of several services.
 type routeKey struct{ by *Router }
 
-// NodeFilter leaves of a service's instances the one of the pod that the call shall go to. It goes with Middleware.
+// NodeFilter leaves of a service's instances the one of the pod that the call shall go to. It goes with Middleware; each
+// client has one of its own.
 func (r *Router) NodeFilter() selector.NodeFilter {
+	var index atomic.Pointer[podIndex]
 	return func(ctx context.Context, nodes []selector.Node) []selector.Node {
 		to, ok := ctx.Value(routeKey{r}).(route)
 		if !ok || to.known == nil {
 			return nodes
 		}
-		var found []selector.Node
-		for i, node := range nodes {
-			if isPod(node.Metadata(), to.ordinal) == to.avoid {
-				continue
-			}
-			if found == nil {
-				found = nodes[i : i+1 : i+1]
-			} else {
-				found = append(found, node)
+		known := index.Load()
+		if known == nil || !slices.Equal(known.nodes, nodes) {
+			known = indexPods(nodes)
+			if known.comparable {
+				index.Store(known)
 			}
 		}
-		if found == nil && to.anyPod {
+		found := known.pods[to.ordinal]
+		if to.avoid {
+			found = slices.DeleteFunc(slices.Clone(nodes), func(node selector.Node) bool { return ordinalOf(node) == to.ordinal })
+		}
+		if len(found) == 0 && to.anyPod {
 			return nodes
 		}
 		return found
 	}
 }
 
-func isPod(metadata map[string]string, ordinal string) bool {
-	if id, ok := metadata[MetadataPodID]; ok {
-		return id == ordinal
+// podIndex is which instances are which pod's. To compare the instances with those of the last call is much faster than to
+// look at the metadata of each.
+type podIndex struct {
+	nodes      []selector.Node
+	comparable bool
+	pods       map[string][]selector.Node
+}
+
+func indexPods(nodes []selector.Node) *podIndex {
+	index := &podIndex{nodes: slices.Clone(nodes), comparable: true, pods: map[string][]selector.Node{}}
+	for _, node := range nodes {
+		index.comparable = index.comparable && reflect.TypeOf(node).Comparable()
+		index.pods[ordinalOf(node)] = append(index.pods[ordinalOf(node)], node)
 	}
-	name, ok := strings.CutSuffix(metadata[MetadataPodName], ordinal)
-	return ok && strings.HasSuffix(name, "-")
+	return index
+}
+
+// ordinalOf is which pod an instance is; empty: it does not say.
+func ordinalOf(node selector.Node) string {
+	metadata := node.Metadata()
+	if id, ok := metadata[MetadataPodID]; ok {
+		return id
+	}
+	name := metadata[MetadataPodName]
+	if i := strings.LastIndexByte(name, '-'); i >= 0 {
+		return name[i+1:]
+	}
+	return ""
 }
 
 // Route returns a context whose calls go to the pod that holds the user, for those that pass no middleware.

@@ -117,22 +117,51 @@ func TestRouterFindsThePod(t *testing.T) {
 	})
 }
 
-func TestIsPod(t *testing.T) {
+func TestOrdinalOf(t *testing.T) {
 	for name, row := range map[string]struct {
 		metadata map[string]string
-		is       bool
+		want     string
 	}{
-		"no metadata":          {},
-		"id":                   {map[string]string{MetadataPodID: "2"}, true},
-		"another id":           {map[string]string{MetadataPodID: "12"}, false},
-		"name":                 {map[string]string{MetadataPodName: "chat-2"}, true},
-		"another name":         {map[string]string{MetadataPodName: "chat-12"}, false},
-		"a name like a number": {map[string]string{MetadataPodName: "2"}, false},
-		"a name with more":     {map[string]string{MetadataPodName: "chat-2-1"}, false},
-		"id before name":       {map[string]string{MetadataPodID: "1", MetadataPodName: "chat-2"}, false},
+		"no metadata":        {},
+		"id":                 {map[string]string{MetadataPodID: "2"}, "2"},
+		"name":               {map[string]string{MetadataPodName: "chat-2"}, "2"},
+		"two digits":         {map[string]string{MetadataPodName: "chat-12"}, "12"},
+		"a number, no name":  {map[string]string{MetadataPodName: "2"}, ""},
+		"the last of two":    {map[string]string{MetadataPodName: "chat-2-1"}, "1"},
+		"the id, not a name": {map[string]string{MetadataPodID: "1", MetadataPodName: "chat-2"}, "1"},
 	} {
-		t.Run(name, func(t *testing.T) { require.Equal(t, row.is, isPod(row.metadata, "2")) })
+		t.Run(name, func(t *testing.T) {
+			require.Equal(t, row.want, ordinalOf(selector.NewNode("grpc", "a:1", &registry.ServiceInstance{Metadata: row.metadata})))
+		})
 	}
+}
+
+// TestNodeFilterKnowsTheInstances: of every list that it is given, also of nodes that can't be compared.
+func TestNodeFilterKnowsTheInstances(t *testing.T) {
+	r, err := connect(t, "127.0.0.1:1", Options{}).NewRouter(testNamespace, testService, RouterOptions{})
+	require.NoError(t, err)
+	filter := r.NodeFilter()
+	ctx := context.WithValue(t.Context(), routeKey{r}, route{known: &known{ordinal: "2"}})
+	node := func(ordinal string) selector.Node {
+		return selector.NewNode("grpc", "a:1", &registry.ServiceInstance{Metadata: map[string]string{MetadataPodID: ordinal}})
+	}
+	one, two, twoToo := node("1"), node("2"), node("2")
+	for range 2 { // The second time it knows them.
+		require.Equal(t, []selector.Node{two}, filter(ctx, []selector.Node{one, two}))
+	}
+	require.Equal(t, []selector.Node{two, twoToo}, filter(ctx, []selector.Node{two, one, twoToo}))
+	require.Empty(t, filter(ctx, []selector.Node{one}))
+	require.Empty(t, filter(ctx, nil))
+	odd := oddNode{node("2"), []int{1}}
+	for range 2 {
+		require.Equal(t, []selector.Node{odd}, filter(ctx, []selector.Node{one, odd}))
+	}
+}
+
+// oddNode can't be compared.
+type oddNode struct {
+	selector.Node
+	_ []int
 }
 
 // TestRouterAsksOnce: concurrent misses are one call to podlink, and a warm cache makes none.
@@ -251,7 +280,7 @@ func TestRouterLosesAllPods(t *testing.T) {
 		return func(ctx context.Context, request any) (any, error) {
 			reply, err := next(ctx, request)
 			if p.done.Load() > 0 && userField(ctx, request) != "" {
-				p.stop() // After the first try.
+				p.stop()                            // After the first try.
 				require.Eventually(t, func() bool { // The client has noticed.
 					_, err := chat.batch(t.Context())
 					return err != nil && strings.Contains(err.Error(), "connection refused")
@@ -360,7 +389,7 @@ func TestAnswerLost(t *testing.T) {
 		p.cut()
 		return errBroken
 	}
-	hang := func(p *pod, ctx context.Context) error {
+	hang := func(_ *pod, ctx context.Context) error {
 		if ctx.Err() == nil && isGRPC(ctx) {
 			return context.DeadlineExceeded // The pod itself has given up. Over gRPC a caller's deadline is for all tries.
 		}
@@ -557,10 +586,9 @@ func TestNoUser(t *testing.T) {
 		w := newWorld(t, over)
 		w.pods(3)
 		for name, o := range map[string]RouterOptions{"field": {UID: userField}, "context": {}} {
-			t.Run(name, func(t *testing.T) {
-				_, chat := w.router(o, soon)
-				w.connected(chat, 3)
-			})
+			t.Log(name)
+			_, chat := w.router(o, soon)
+			w.connected(chat, 3)
 		}
 		require.Zero(t, w.calls("ComputeLinkedPod"))
 	})
@@ -635,7 +663,7 @@ func TestField(t *testing.T) {
 	}
 	for name, row := range map[string]struct {
 		field   string
-		ctx     context.Context
+		ctx     context.Context //nolint:containedctx // It is what the table is about.
 		request any
 		want    string
 	}{
