@@ -178,6 +178,9 @@ func (r *Router) NodeFilter() selector.NodeFilter {
 		if to.avoid {
 			found = slices.DeleteFunc(slices.Clone(nodes), func(node selector.Node) bool { return ordinalOf(node) == to.ordinal })
 		}
+		if len(found) > 1 {
+			found = slices.Clone(found) // A filter that follows may work in place.
+		}
 		if len(found) == 0 && to.anyPod {
 			return nodes
 		}
@@ -302,7 +305,7 @@ func (r *Router) find(ctx context.Context, uid string, failed time.Time) (*known
 // have lost their pod at once.
 func rarely() *backoff.ExponentialBackOff {
 	growing := pauses()
-	growing.Multiplier, growing.MaxInterval = 3, time.Second
+	growing.Multiplier, growing.MaxInterval = 3, 2*longestPause
 	return growing
 }
 

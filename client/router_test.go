@@ -149,7 +149,9 @@ func TestNodeFilterKnowsTheInstances(t *testing.T) {
 	for range 2 { // The second time it knows them.
 		require.Equal(t, []selector.Node{two}, filter(ctx, []selector.Node{one, two}))
 	}
-	require.Equal(t, []selector.Node{two, twoToo}, filter(ctx, []selector.Node{two, one, twoToo}))
+	both := []selector.Node{two, one, twoToo}
+	clear(filter(ctx, both))
+	require.Equal(t, []selector.Node{two, twoToo}, filter(ctx, both), "whatever another filter does to what it gets")
 	require.Empty(t, filter(ctx, []selector.Node{one}))
 	require.Empty(t, filter(ctx, nil))
 	odd := oddNode{node("2"), []int{1}}

@@ -28,7 +28,7 @@ const (
 const (
 	// registryTTL is how long a pod that has died is still found.
 	registryTTL = 5 * time.Second
-	// storeLimit bounds a call of the store: etcd's, to connect.
+	// dialLimit bounds how long etcd may take to let the pod in.
 	dialLimit = 3 * time.Second
 )
 
