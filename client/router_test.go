@@ -18,8 +18,10 @@ import (
 	"github.com/go-kratos/kratos/v2/registry"
 	"github.com/go-kratos/kratos/v2/selector"
 	"github.com/go-kratos/kratos/v2/transport"
+	kgrpc "github.com/go-kratos/kratos/v2/transport/grpc"
 	khttp "github.com/go-kratos/kratos/v2/transport/http"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/health/grpc_health_v1"
 
 	v1 "podlink/api/podlink/v1"
 )
@@ -115,6 +117,40 @@ func TestRouterFindsThePod(t *testing.T) {
 			})
 		}
 	})
+}
+
+// TestRouteOfAStream: streams pass no middleware of Kratos' client, but its filter, which finds the pod in Route's context.
+func TestRouteOfAStream(t *testing.T) {
+	w := newWorld(t, "gRPC")
+	pods := w.pods(3)
+	r, chat := w.router(RouterOptions{UID: userField}, soon)
+	w.connected(chat, 3)
+	conn, err := kgrpc.DialInsecure(t.Context(), kgrpc.WithEndpoint("discovery:///chat"), kgrpc.WithDiscovery(w.instances),
+		kgrpc.WithNodeFilter(r.NodeFilter()), kgrpc.WithSubset(0), kgrpc.WithPrintDiscoveryDebugLog(false))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	for id, p := range pods {
+		uid := fmt.Sprint("u", id)
+		w.link(uid, int32(id))
+		ctx, err := r.Route(t.Context(), uid)
+		require.NoError(t, err)
+		var reached string
+		require.Eventually(t, func() bool { // All three have to be connected to.
+			stream, err := grpc_health_v1.NewHealthClient(conn).Watch(ctx, &grpc_health_v1.HealthCheckRequest{})
+			if err != nil {
+				return false
+			}
+			if _, err = stream.Recv(); err != nil {
+				return false
+			}
+			answered, ok := selector.FromPeerContext(stream.Context())
+			if ok {
+				reached = answered.Node.Address()
+			}
+			return ok
+		}, soon, time.Millisecond)
+		require.Equal(t, p.addresses["grpc"], reached)
+	}
 }
 
 func TestOrdinalOf(t *testing.T) {
