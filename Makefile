@@ -16,7 +16,7 @@ COVER_MIN := 80
 BENCH     := $(CURDIR)/bin/bench
 
 .DEFAULT_GOAL := help
-.PHONY: help init api config generate build run demo test test-faults test-alerts check-rules bench bench-quick bench-report bench-render bench-functions lint cover check-generated docker clean
+.PHONY: help init api config generate build run demo test test-demo test-faults test-alerts check-rules bench bench-quick bench-report bench-render bench-functions lint cover check-generated docker clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,10 @@ demo: build ## run examples/chat: podlink, three pods, and what happens to pods,
 	$(GO) build -o bin/chat ./examples/chat
 	bin/chat demo
 
+test-demo: ## run a shorter demo as a test, once with etcd and once without; installs etcd where it is missing
+	./test/install.sh etcd-server
+	$(GO) test -count=1 -v -tags demo -timeout 5m -run '^TestDemo$$' ./test/e2e
+
 test-faults: ## prove the guarantees with real faults on real Redis processes; installs redis-server where it is missing
 	./test/install.sh redis-server
 	PODLINK_TEST_MODEL_OPERATIONS=100000 $(GO) test -count=1 -v -run '^(TestModel|TestConformance|TestTLS.*)$$' -timeout 15m ./internal/data
@@ -90,7 +94,7 @@ bench-functions: ## run the benchmarks of the hot functions once, with their all
 	$(GO) test -run '^$$' -bench . -benchtime 100x ./internal/server ./internal/service ./internal/data ./client
 
 lint: ## run the linters
-	$(LINT) run --build-tags faults,bench,alerts ./...
+	$(LINT) run --build-tags faults,bench,alerts,demo ./...
 	$(GO) -C tools/benchreport tool -modfile=../lint/go.mod golangci-lint run ./...
 
 cover: ## show the coverage of the last `make test`, without generated code and the conformance suite; fails below 80 %

@@ -278,6 +278,9 @@ func (r *Router) call(ctx context.Context, uid string, request any, next middlew
 		case failure == answerLost && lost == nil && r.idempotent[operationOf(ctx)]:
 			lost = err
 			r.links.doubt(uid, link)
+		case failure == answerLost:
+			r.links.doubt(uid, link) // The pod may be dead, and the next call shall not hang there too.
+			return reply, err
 		default:
 			return reply, err
 		}
@@ -351,7 +354,7 @@ func classify(ctx context.Context, err error) failure {
 	)
 	cause := kerrors.FromError(err)
 	switch {
-	case ctx.Err() != nil:
+	case errors.Is(ctx.Err(), context.Canceled), ctx.Err() != nil && cause.Reason != kerrors.UnknownReason:
 		return final
 	case errors.Is(cause, ErrWrongPod):
 		return disowned

@@ -119,6 +119,35 @@ func TestRouterFindsThePod(t *testing.T) {
 	})
 }
 
+// TestPodThatHangs: a call that got no answer in its time makes the next one ask podlink anew, for the pod may be dead.
+func TestPodThatHangs(t *testing.T) {
+	onBoth(t, func(t *testing.T, over string) {
+		w := newWorld(t, over)
+		pods := w.pods(2)
+		w.link("u", 0)
+		_, chat := w.router(RouterOptions{UID: userField, FreshFor: time.Hour}, soon)
+		w.connected(chat, 2)
+		pods[0].handle = func(ctx context.Context, _ string) error {
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		for _, moved := range []bool{false, true} {
+			if moved {
+				w.link("u", 1) // As podlink does when the pod's report has expired.
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+			reply, err := chat.set(ctx, "u", "text")
+			cancel()
+			if !moved {
+				require.Error(t, err)
+				continue
+			}
+			require.NoError(t, err)
+			require.Equal(t, "1", reply.GetNamespace())
+		}
+	})
+}
+
 // TestRouteOfAStream: streams pass no middleware of Kratos' client, but its filter, which finds the pod in Route's context.
 func TestRouteOfAStream(t *testing.T) {
 	w := newWorld(t, "gRPC")

@@ -252,9 +252,14 @@ func (d *demo) startPod(ctx context.Context, i int) error {
 	d.mu.Lock()
 	d.pods[i] = p
 	d.mu.Unlock()
-	return d.await(ctx, podName(i)+" does not serve", p, func(ctx context.Context) bool {
+	return d.found(ctx, i, began)
+}
+
+// found waits until a pod has reported since, and is to be found.
+func (d *demo) found(ctx context.Context, i int, since time.Time) error {
+	return d.await(ctx, podName(i)+" does not serve", d.pods[i], func(ctx context.Context) bool {
 		reply, err := d.client.GetServicePod(ctx, &v1.GetServicePodRequest{Namespace: pod.Namespace, Service: pod.Service, PodId: new(int32(i))})
-		if err != nil || reply.GetPod().GetHeartbeatMs() < began.UnixMilli() || reply.GetPod().GetRouting() != v1.Routing_READY {
+		if err != nil || reply.GetPod().GetHeartbeatMs() < since.UnixMilli() || reply.GetPod().GetRouting() != v1.Routing_READY {
 			return false
 		}
 		if d.etcd == "" {
@@ -328,14 +333,31 @@ func (d *demo) story(ctx context.Context) error {
 
 	d.talk.begin("kill")
 	d.pods[2].kill()
-	d.screen.headline("chat-2 was killed (kill -9): podlink takes it for dead %s after its last report. %d rooms wait", d.TTL, d.talk.kill(2))
-	for d.talk.waiting() > 0 {
-		if err := d.rest(ctx, lookPause); err != nil {
-			return fmt.Errorf("%d rooms of the killed pod are not answered for: %w", d.talk.waiting(), err)
-		}
+	d.screen.headline("chat-2 was killed (kill -9): podlink takes it for dead %s after its last report. %d rooms wait", d.TTL, d.talk.lose(2))
+	if err := d.others(ctx); err != nil {
+		return err
 	}
 	d.screen.headline("Other pods have answered for all of its rooms. chat-2 starts again")
 	if err := d.startPod(ctx, 2); err != nil {
+		return err
+	}
+	if err := d.rest(ctx, d.Every); err != nil {
+		return err
+	}
+
+	d.talk.begin("freeze")
+	if err := d.pods[0].freeze(); err != nil {
+		return err
+	}
+	d.screen.headline("chat-0 is frozen (SIGSTOP): calls to it hang for %s. %d rooms wait", sayLimit, d.talk.lose(0))
+	if err := d.others(ctx); err != nil {
+		return err
+	}
+	d.screen.headline("Other pods have answered for all of its rooms. chat-0 goes on, and believes for a moment that they are its own")
+	if err := d.pods[0].thaw(); err != nil {
+		return err
+	}
+	if err := d.found(ctx, 0, time.Now()); err != nil {
 		return err
 	}
 	if err := d.rest(ctx, d.Every); err != nil {
@@ -363,6 +385,16 @@ func (d *demo) story(ctx context.Context) error {
 		}
 	}
 	return d.rest(ctx, 2*d.Every)
+}
+
+// others waits until other pods have answered for all rooms of the pod that is gone.
+func (d *demo) others(ctx context.Context) error {
+	for d.talk.waiting() > 0 {
+		if err := d.rest(ctx, lookPause); err != nil {
+			return fmt.Errorf("%d rooms are not answered for: %w", d.talk.waiting(), err)
+		}
+	}
+	return nil
 }
 
 // rest lets the rooms talk for a while.

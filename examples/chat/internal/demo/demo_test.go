@@ -33,7 +33,8 @@ func TestSummaryFindsBrokenPromises(t *testing.T) {
 		"elsewhere":          {func(d *demo, r *room) { d.talk.fail("kill", r, io.EOF) }, "1 failed elsewhere"},
 		"drain":              {func(d *demo, r *room) { d.talk.fail("drain", r, io.EOF) }, "drained pod: 1 failed"},
 		"rolling restart":    {func(d *demo, r *room) { d.talk.fail("rolling restart", r, io.EOF) }, "all pods: 1 failed"},
-		"too long":           {func(d *demo, _ *room) { d.talk.longest = limit + 1 }, "killed pod"},
+		"never frozen":       {func(d *demo, _ *room) { delete(d.talk.longest, "freeze") }, "frozen pod"},
+		"too long":           {func(d *demo, _ *room) { d.talk.longest["kill"] = limit + 1 }, "killed pod"},
 		"nobody answered":    {func(d *demo, r *room) { d.talk.awaited[r] = true }, "killed pod"},
 		"two pods, one time": {func(d *demo, r *room) { openRoom(t, d.rooms, r.name, 5, 1) }, "1 times two pods"},
 	} {
@@ -45,7 +46,7 @@ func TestSummaryFindsBrokenPromises(t *testing.T) {
 			require.NoError(t, err)
 			d.talk.answered(r, &chatv1.SayReply{Number: 1, PodId: 0, Epoch: 5})
 			d.talk.note(tenure{r.name, 5}, 0, r)
-			d.talk.longest = limit
+			d.talk.longest["kill"], d.talk.longest["freeze"] = limit, sayLimit
 			row.spoil(d, r)
 			var broken []string
 			for _, p := range d.promises() {

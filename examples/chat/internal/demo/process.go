@@ -61,6 +61,10 @@ func (p *process) kill() {
 	<-p.done
 }
 
+// freeze stops it in the middle of whatever it does, and thaw lets it go on.
+func (p *process) freeze() error { return p.cmd.Process.Signal(syscall.SIGSTOP) }
+func (p *process) thaw() error   { return p.cmd.Process.Signal(syscall.SIGCONT) }
+
 // terminate tells it to stop, and waits until it has.
 func (p *process) terminate(ctx context.Context) error {
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {

@@ -146,6 +146,6 @@ func (s *screen) table(ctx context.Context) string {
 		failed += n
 	}
 	_ = rows.Flush() // To memory.
-	fmt.Fprintf(&text, "         %d rooms of a killed pod wait, %d messages failed otherwise\n", len(s.d.talk.awaited), failed)
+	fmt.Fprintf(&text, "         %d rooms of a pod that is gone wait, %d messages failed otherwise\n", len(s.d.talk.awaited), failed)
 	return text.String()
 }

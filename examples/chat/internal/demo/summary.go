@@ -48,18 +48,26 @@ func (d *demo) promises() []promise {
 	for _, r := range t.rooms {
 		lost += missing(d.rooms.IDs(r.name), r.said)
 	}
-	limit := d.TTL + takeOver
 	return []promise{
 		{len(t.wrong) == 0 && t.checked > said*9/10, fmt.Sprintf(
 			"%d messages were answered; %d were compared with podlink's link, %d were not at the linked pod or out of order", said, t.checked, len(t.wrong))},
 		{lost == 0, fmt.Sprintf("%d answered messages are missing in the store, out of order or there twice", lost)},
 		{t.failed["steady"] == 0, fmt.Sprintf("steady: %d failed", t.failed["steady"])},
-		{t.failed["kill"] == 0 && len(t.awaited) == 0 && t.longest > 0 && t.longest <= limit, fmt.Sprintf(
-			"killed pod: its rooms were answered for by others within %.1f s (limit %s; %d tries failed until then), %d failed elsewhere",
-			t.longest.Seconds(), limit, t.orphaned, t.failed["kill"])},
+		d.takenOver("kill", "killed pod", d.TTL+takeOver),
+		d.takenOver("freeze", "frozen pod", max(d.TTL, d.Every+sayLimit)+takeOver),
 		{t.failed["drain"] == 0, fmt.Sprintf("drained pod: %d failed", t.failed["drain"])},
 		{t.failed["rolling restart"] == 0, fmt.Sprintf("rolling restart of all pods: %d failed", t.failed["rolling restart"])},
 		{shared == 0, fmt.Sprintf("%d times two pods held a room with one epoch (%d calls of pods that had lost theirs were refused)", shared, refused)},
+	}
+}
+
+// takenOver is the promise of a phase in which a pod was gone; the caller holds the talk's lock.
+func (d *demo) takenOver(phase, pod string, limit time.Duration) promise {
+	t := d.talk
+	return promise{
+		t.failed[phase] == 0 && len(t.awaited) == 0 && t.longest[phase] > 0 && t.longest[phase] <= limit,
+		fmt.Sprintf("%s: its rooms were answered for by others within %.1f s (limit %s; %d tries failed until then), %d failed elsewhere",
+			pod, t.longest[phase].Seconds(), limit, t.orphaned[phase], t.failed[phase]),
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 
 const (
 	// sayLimit bounds a message with all that the router does for it.
-	sayLimit = 5 * time.Second
+	sayLimit = 3 * time.Second
 	// retryPause is before a message that failed is said again.
 	retryPause = 300 * time.Millisecond
 	// leaveEvery is after how many messages a room is left, to come back to the link that was kept.
@@ -36,11 +36,11 @@ type talk struct {
 	holders  map[tenure]int32 // which pod podlink says holds a room in an epoch
 	checked  int              // messages compared with podlink's link
 	wrong    []string         // what must not be
-	killed   time.Time        // when a pod was killed; zero: none
+	gone     time.Time        // when a pod was killed or frozen; zero: none
 	victim   int32
-	awaited  map[*room]bool // the rooms of the killed pod that nobody has answered for yet
-	longest  time.Duration  // how long the longest of them was without an answer
-	orphaned int
+	awaited  map[*room]bool           // the rooms of that pod that nobody has answered for yet
+	longest  map[string]time.Duration // how long the longest of them was without an answer, by phase
+	orphaned map[string]int           // tries that failed in them, by phase
 }
 
 // room is what its talker knows. Only the talker changes it.
@@ -60,7 +60,7 @@ type tenure struct {
 func newTalk(chat chatv1.ChatServiceClient, links v1.LinkServiceClient, rooms int, every time.Duration) *talk {
 	t := &talk{
 		chat: chat, links: links, every: every, phase: "start",
-		said: map[int32]int{}, failed: map[string]int{}, holders: map[tenure]int32{}, awaited: map[*room]bool{},
+		said: map[int32]int{}, failed: map[string]int{}, holders: map[tenure]int32{}, awaited: map[*room]bool{}, longest: map[string]time.Duration{}, orphaned: map[string]int{},
 	}
 	for i := range rooms {
 		t.rooms = append(t.rooms, &room{name: fmt.Sprintf("room-%04d", i), pod: -1})
@@ -118,7 +118,7 @@ func (t *talk) fail(phase string, r *room, err error) {
 	defer t.mu.Unlock()
 	t.last = err
 	if t.awaited[r] {
-		t.orphaned++ // Nobody can answer yet.
+		t.orphaned[t.phase]++ // Nobody can answer yet.
 		return
 	}
 	t.failed[phase]++
@@ -135,9 +135,9 @@ func (t *talk) answered(r *room, reply *chatv1.SayReply) {
 	}
 	r.said, r.pod, r.epoch = reply.GetNumber(), reply.GetPodId(), reply.GetEpoch()
 	t.said[r.pod]++
-	if t.awaited[r] && r.pod != t.victim { // The last answer of a killed pod may come late.
+	if t.awaited[r] && r.pod != t.victim { // Its last answer may come late.
 		delete(t.awaited, r)
-		t.longest = max(t.longest, time.Since(t.killed))
+		t.longest[t.phase] = max(t.longest[t.phase], time.Since(t.gone))
 	}
 }
 
@@ -172,11 +172,11 @@ func (t *talk) begin(phase string) {
 	t.phase = phase
 }
 
-// kill notes that a pod has been killed: its rooms may fail until others answer for them.
-func (t *talk) kill(victim int32) int {
+// lose notes that a pod has been killed or frozen: its rooms may fail until others answer for them.
+func (t *talk) lose(victim int32) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.killed, t.victim = time.Now(), victim
+	t.gone, t.victim = time.Now(), victim
 	for _, r := range t.rooms {
 		if r.pod == victim {
 			t.awaited[r] = true
@@ -185,7 +185,7 @@ func (t *talk) kill(victim int32) int {
 	return len(t.awaited)
 }
 
-// waiting returns for how many rooms of the killed pod nobody has answered yet.
+// waiting returns for how many rooms of that pod nobody has answered yet.
 func (t *talk) waiting() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
