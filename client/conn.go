@@ -53,6 +53,21 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
+// uncertain tells whether a mutation may have been carried out, or may be lost again.
+func uncertain(err error) bool {
+	return errors.Is(err, ErrOutcomeUnknown) || errors.Is(err, ErrReplicationUnconfirmed)
+}
+
+// untilCertain repeats a mutation that does no harm when it is carried out twice, until its outcome is certain or ctx ends.
+func untilCertain(ctx context.Context, mutate func() error) error {
+	for between := pauses(); ; {
+		err := mutate()
+		if !uncertain(err) || !pause(ctx, between.NextBackOff()) {
+			return err
+		}
+	}
+}
+
 // conn is what the generated clients call: it gives each call its time and its span, repeats what is safe to repeat, and
 // answers with errors of this package.
 type conn struct {

@@ -67,4 +67,9 @@ func explain(err, cause error, metadata ...string) error {
 	return e
 }
 
+// wrongPod is ErrWrongPod with whose the user is, and since which epoch.
+func wrongPod(pod, epoch string) error {
+	return explain(ErrWrongPod, nil, "pod_id", pod, "epoch", epoch)
+}
+
 func number[T int32 | int64](n T) string { return strconv.FormatInt(int64(n), 10) }

@@ -74,7 +74,7 @@ func (a *Agent) mine(ctx context.Context, uid string) (*v1.Link, error) {
 	}
 	link := reply.GetLink()
 	if link.GetPodId() != a.pod {
-		return nil, explain(ErrWrongPod, nil, "pod_id", number(link.GetPodId()), "epoch", number(link.GetEpoch()))
+		return nil, wrongPod(number(link.GetPodId()), number(link.GetEpoch()))
 	}
 	return link, nil
 }

@@ -127,25 +127,17 @@ func orDefault(d *time.Duration, standard time.Duration) {
 func (r *Router) compute(ctx context.Context, c *Client, uid string) (*v1.Link, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	for between := pauses(); ; {
-		reply, err := c.ComputeLinkedPod(ctx, &v1.ComputeLinkedPodRequest{
+	var reply *v1.ComputeLinkedPodReply
+	err := untilCertain(ctx, func() (err error) {
+		reply, err = c.ComputeLinkedPod(ctx, &v1.ComputeLinkedPodRequest{
 			Namespace: r.namespace, Uid: uid, Service: r.service, PersistSeconds: proto.Int32(int32(r.options.LinkLife / time.Second)),
 		})
-		if err == nil {
-			return reply.GetLink(), nil
-		}
-		if !uncertain(err) {
-			return nil, err
-		}
-		if !pause(ctx, between.NextBackOff()) {
-			return nil, explain(ErrUnavailable, err)
-		}
+		return err
+	})
+	if uncertain(err) {
+		return nil, explain(ErrUnavailable, err)
 	}
-}
-
-// uncertain tells whether a mutation may have been carried out, or may be lost again.
-func uncertain(err error) bool {
-	return errors.Is(err, ErrOutcomeUnknown) || errors.Is(err, ErrReplicationUnconfirmed)
+	return reply.GetLink(), err
 }
 
 // route is where a call shall go.

@@ -56,6 +56,19 @@ func (a *Agent) set(s *session, epoch int64, ending bool) {
 	s.epoch, s.ending = epoch, ending
 }
 
+// users returns whose sessions are such.
+func (a *Agent) users(which func(s *session) bool) []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var uids []string
+	for uid, s := range a.sessions {
+		if which(s) {
+			uids = append(uids, uid)
+		}
+	}
+	return uids
+}
+
 // count returns how many sessions run, and how many have ended without podlink knowing.
 func (a *Agent) count() (running, ending int) {
 	a.mu.Lock()
@@ -103,12 +116,13 @@ func (a *Agent) StartSession(ctx context.Context, uid string) (epoch int64, err 
 		a.set(s, epoch, true)
 		s.keep = 0
 		a.finish(ctx, uid, s)
-		return 0, explain(ErrWrongPod, nil, "pod_id", "-1", "epoch", "0")
+		return 0, wrongPod("-1", "0")
 	}
 	link, begin, err := a.persist(ctx, uid, epoch)
 	if errors.Is(err, ErrEpochMismatch) {
 		a.links.forget(uid)
-		return 0, explain(ErrWrongPod, nil, "pod_id", kerrors.FromError(err).Metadata["pod_id"], "epoch", kerrors.FromError(err).Metadata["epoch"])
+		stands := kerrors.FromError(err).Metadata
+		return 0, wrongPod(stands["pod_id"], stands["epoch"])
 	}
 	if err != nil && uncertain(err) && s.epoch == 0 {
 		// The link may be persistent now, without a session: it shall not stay so.
@@ -136,19 +150,16 @@ func (a *Agent) epoch(ctx context.Context, uid string) (int64, error) {
 }
 
 // persist makes the link persistent if it still is the one of that epoch. So it may be repeated when its answer was lost.
-func (a *Agent) persist(ctx context.Context, uid string, epoch int64) (*v1.Link, time.Time, error) {
-	for between := pauses(); ; {
-		begin := time.Now()
+func (a *Agent) persist(ctx context.Context, uid string, epoch int64) (link *v1.Link, begin time.Time, err error) {
+	err = untilCertain(ctx, func() error {
+		begin = time.Now()
 		reply, err := a.client.SetLinkedPod(ctx, &v1.SetLinkedPodRequest{
 			Namespace: a.namespace, Uid: uid, Service: a.service, PodId: &a.pod, ExpectedEpoch: &epoch,
 		})
-		if err == nil {
-			return reply.GetLink(), begin, nil
-		}
-		if !uncertain(err) || !pause(ctx, between.NextBackOff()) {
-			return nil, begin, err
-		}
-	}
+		link = reply.GetLink()
+		return err
+	})
+	return link, begin, err
 }
 
 // EndSession ends the user's session. The link lives on for keep, so that a user who comes back soon finds the pod again; it
@@ -189,15 +200,7 @@ func (a *Agent) finish(ctx context.Context, uid string, s *session) {
 
 // settle tells podlink about sessions that have ended while it did not answer.
 func (a *Agent) settle(ctx context.Context) {
-	a.mu.Lock()
-	var uids []string
-	for uid, s := range a.sessions {
-		if s.ending && s.waiting == 0 {
-			uids = append(uids, uid)
-		}
-	}
-	a.mu.Unlock()
-	for _, uid := range uids {
+	for _, uid := range a.users(func(s *session) bool { return s.ending && s.waiting == 0 }) {
 		s, leave, err := a.enter(ctx, uid)
 		if err != nil {
 			return
@@ -216,17 +219,9 @@ func (a *Agent) settle(ctx context.Context) {
 // review asks podlink which sessions are still this pod's, and gives up the others. Each link is asked for by itself: its
 // epoch tells whether the user was another pod's in between.
 func (a *Agent) review(ctx context.Context) error {
-	a.mu.Lock()
-	var uids []string
-	for uid, s := range a.sessions {
-		if s.epoch != 0 {
-			uids = append(uids, uid)
-		}
-	}
-	a.mu.Unlock()
 	asks, ctx := errgroup.WithContext(ctx)
 	asks.SetLimit(asksAtOnce)
-	for _, uid := range uids {
+	for _, uid := range a.users(func(s *session) bool { return s.epoch != 0 }) {
 		asks.Go(func() error { return a.verify(ctx, uid) })
 	}
 	return asks.Wait()

@@ -320,10 +320,8 @@ func (d *demo) startCaller(ctx context.Context) error {
 // story is what happens to the pods.
 func (d *demo) story(ctx context.Context) error {
 	d.screen.headline("%d rooms begin to talk, each every %s", d.Rooms, d.Every)
-	for d.talk.silent() > 0 {
-		if err := d.rest(ctx, lookPause); err != nil {
-			return fmt.Errorf("%d rooms were never answered: %w", d.talk.silent(), err)
-		}
+	if err := d.none(ctx, d.talk.silent, "were never answered"); err != nil {
+		return err
 	}
 	d.talk.begin("steady")
 	d.screen.headline("All rooms have been answered. Nothing happens for %s", d.Steady)
@@ -334,7 +332,7 @@ func (d *demo) story(ctx context.Context) error {
 	d.talk.begin("kill")
 	d.pods[2].kill()
 	d.screen.headline("chat-2 was killed (kill -9): podlink takes it for dead %s after its last report. %d rooms wait", d.TTL, d.talk.lose(2))
-	if err := d.others(ctx); err != nil {
+	if err := d.none(ctx, d.talk.waiting, "are not answered for"); err != nil {
 		return err
 	}
 	d.screen.headline("Other pods have answered for all of its rooms. chat-2 starts again")
@@ -350,7 +348,7 @@ func (d *demo) story(ctx context.Context) error {
 		return err
 	}
 	d.screen.headline("chat-0 is frozen (SIGSTOP): calls to it hang for %s. %d rooms wait", sayLimit, d.talk.lose(0))
-	if err := d.others(ctx); err != nil {
+	if err := d.none(ctx, d.talk.waiting, "are not answered for"); err != nil {
 		return err
 	}
 	d.screen.headline("Other pods have answered for all of its rooms. chat-0 goes on, and believes for a moment that they are its own")
@@ -387,11 +385,11 @@ func (d *demo) story(ctx context.Context) error {
 	return d.rest(ctx, 2*d.Every)
 }
 
-// others waits until other pods have answered for all rooms of the pod that is gone.
-func (d *demo) others(ctx context.Context) error {
-	for d.talk.waiting() > 0 {
+// none waits until no rooms are left of which that can be said.
+func (d *demo) none(ctx context.Context, rooms func() int, what string) error {
+	for rooms() > 0 {
 		if err := d.rest(ctx, lookPause); err != nil {
-			return fmt.Errorf("%d rooms are not answered for: %w", d.talk.waiting(), err)
+			return fmt.Errorf("%d rooms %s: %w", rooms(), what, err)
 		}
 	}
 	return nil
