@@ -1,6 +1,8 @@
 # podlink. `make help` lists the targets.
 
 GO      ?= go
+# One toolchain for every target and every machine. Where GOTOOLCHAIN is local, go.mod's toolchain line is ignored.
+export GOTOOLCHAIN := go1.26.10
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 BINARY  := bin/podlink
 CONF    ?= configs/config.yaml
@@ -12,11 +14,11 @@ LINT      := $(GO) tool -modfile=tools/lint/go.mod golangci-lint
 GENERATED := api examples/chat/api openapi.yaml internal/conf/conf.pb.go cmd/podlink/wire_gen.go
 # What counts for the coverage: all of podlink's own code, whichever package's test runs it.
 COVERED   := ./cmd/...,./internal/...,./client/...
-COVER_MIN := 80
+COVER_MIN := 93
 BENCH     := $(CURDIR)/bin/bench
 
 .DEFAULT_GOAL := help
-.PHONY: help init api config generate build run demo test test-demo test-faults test-alerts check-rules bench bench-quick bench-report bench-render bench-functions lint cover check-generated docker clean
+.PHONY: help init api config generate build run demo test test-demo test-faults test-alerts check-rules bench bench-quick bench-report bench-render bench-functions lint vuln cover check-generated docker clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +29,7 @@ init: ## fetch the modules of podlink and of its tools, and build the tools
 	$(WIRE) help > /dev/null
 	$(LINT) version
 	$(GO) -C tools/benchreport mod download
+	$(GO) -C tools/vuln mod download
 
 api: ## generate Go and openapi.yaml from the protos in api/ and examples/
 	$(BUF) lint
@@ -50,6 +53,7 @@ test: ## run every test with the race detector; installs redis-server and etcd w
 	./test/install.sh redis-server etcd-server
 	$(GO) test -race -covermode=atomic -coverpkg=$(COVERED) -coverprofile=coverage.out ./...
 	$(GO) -C tools/benchreport test -race ./...
+	$(GO) -C tools/vuln test -race ./...
 
 demo: build ## run examples/chat: podlink, three pods, and what happens to pods, in a minute
 	$(GO) build -o bin/chat ./examples/chat
@@ -96,8 +100,12 @@ bench-functions: ## run the benchmarks of the hot functions once, with their all
 lint: ## run the linters
 	$(LINT) run --build-tags faults,bench,alerts,demo ./...
 	$(GO) -C tools/benchreport tool -modfile=../lint/go.mod golangci-lint run ./...
+	$(GO) -C tools/vuln tool -modfile=../lint/go.mod golangci-lint run ./...
 
-cover: ## show the coverage of the last `make test`, without generated code and the conformance suite; fails below 80 %
+vuln: ## fail when a package that podlink links has a known vulnerability
+	$(GO) -C tools/vuln run . -C $(CURDIR) ./...
+
+cover: ## show the coverage of the last `make test`, without generated code and the conformance suite; fails below COVER_MIN
 	@mkdir -p bin
 	@grep -vE '\.pb\.go:|/wire_gen\.go:|/biztest/' coverage.out > bin/coverage.out || { echo "run make test first"; exit 1; }
 	@$(GO) tool cover -func=bin/coverage.out | awk -v min=$(COVER_MIN) '{print} /^total:/ {sub("%", "", $$3); total = $$3} \

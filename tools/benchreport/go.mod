@@ -2,6 +2,8 @@ module podlink/tools/benchreport
 
 go 1.26.0
 
+toolchain go1.26.10
+
 require (
 	github.com/stretchr/testify v1.12.1
 	gonum.org/v1/plot v0.17.0
