@@ -17,6 +17,7 @@ import (
 	"podlink/internal/conf"
 	"podlink/internal/data"
 	"podlink/internal/logging"
+	"podlink/internal/rdb"
 	"podlink/internal/registration"
 	"podlink/internal/server"
 	"podlink/internal/version"
@@ -90,12 +91,14 @@ func limits(c *conf.Bootstrap) biz.Limits {
 func podTTL(c *conf.Bootstrap) biz.TTL { return biz.TTL(c.GetState().GetPodTtl().GetSeconds()) }
 
 // collectors are the metrics of the layers below the server.
-func collectors(domain *biz.Metrics, store *data.Store, keeper *registration.Keeper) server.Collectors {
-	return server.Collectors{domain, store, keeper}
+func collectors(
+	domain *biz.Metrics, store *rdb.Metrics, links *data.LinkMetrics, keeper *registration.Keeper,
+) server.Collectors {
+	return server.Collectors{domain, store, links, keeper}
 }
 
 func newApp(
-	c *conf.Server, r *conf.Registry, logger log.Logger, store *data.Store, drain *server.Drain, keeper *registration.Keeper,
+	c *conf.Server, r *conf.Registry, logger log.Logger, store *rdb.Health, drain *server.Drain, keeper *registration.Keeper,
 	http *khttp.Server, grpc *kgrpc.Server, admin *server.AdminServer,
 ) (*kratos.App, error) {
 	endpoints, err := registration.Endpoints(r)

@@ -25,9 +25,9 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	v1 "podlink/api/podlink/v1"
+	"podlink/internal/app"
 	"podlink/internal/biz"
 	"podlink/internal/conf"
-	"podlink/internal/data"
 	"podlink/internal/logging"
 	"podlink/internal/registration"
 	"podlink/internal/server"
@@ -128,11 +128,11 @@ func withoutReplicas(t *testing.T, redis *redistest.Server) *testApp {
 func panicking(t *testing.T, redis *redistest.Server) *testApp {
 	return startWired(t, func(config *conf.Bootstrap, level *logging.Level, logger log.Logger) (*kratos.App, func(), error) {
 		c := config.GetServer()
-		store, cleanup, err := data.NewStore(config.GetData(), logger)
+		store, cleanup, err := app.OpenStore(config.GetData(), logger)
 		if err != nil {
 			return nil, nil, err
 		}
-		metrics, err := server.NewMetrics(server.Collectors{store})
+		metrics, err := server.NewMetrics(server.Collectors{store.Metrics})
 		if err != nil {
 			return nil, nil, err
 		}
@@ -144,10 +144,10 @@ func panicking(t *testing.T, redis *redistest.Server) *testApp {
 		if err != nil {
 			return nil, nil, err
 		}
-		app, err := newApp(c, config.GetRegistry(), logger, store, drain, keeper,
+		app, err := newApp(c, config.GetRegistry(), logger, store.Health, drain, keeper,
 			server.NewHTTPServer(c, chain, drain, logger, links, states, workloads),
 			grpcServer,
-			server.NewAdminServer(c, store, drain, metrics, level, logger))
+			server.NewAdminServer(c, store.Health, drain, metrics, level, logger))
 		return app, func() { stop(); closeChain(); cleanup() }, err
 	}, onRedis(redis))
 }

@@ -7,9 +7,11 @@ import (
 	"github.com/go-kratos/kratos/v2/log"
 	"github.com/google/wire"
 
+	"podlink/internal/app"
 	"podlink/internal/biz"
 	"podlink/internal/conf"
 	"podlink/internal/data"
+	"podlink/internal/rdb"
 	"podlink/internal/logging"
 	"podlink/internal/registration"
 	"podlink/internal/server"
@@ -23,6 +25,7 @@ func wireApp(*conf.Bootstrap, *logging.Level, log.Logger) (*kratos.App, func(), 
 		server.ProviderSet, service.ProviderSet, biz.ProviderSet, data.ProviderSet,
 		tracing.ProviderSet, registration.ProviderSet,
 		wire.FieldsOf(new(*conf.Bootstrap), "Server", "Data", "Log", "Trace", "Registry"), limits, podTTL,
-		wire.Bind(new(server.Checker), new(*data.Store)), collectors, newApp,
+		app.OpenStore, app.Keyspace, wire.FieldsOf(new(*rdb.DB), "Runner", "Health", "Metrics"),
+		wire.Bind(new(server.Checker), new(*rdb.Health)), collectors, newApp,
 	))
 }

@@ -9,6 +9,7 @@ package main
 import (
 	"github.com/go-kratos/kratos/v2"
 	"github.com/go-kratos/kratos/v2/log"
+	"podlink/internal/app"
 	"podlink/internal/biz"
 	"podlink/internal/conf"
 	"podlink/internal/data"
@@ -26,10 +27,11 @@ func wireApp(bootstrap *conf.Bootstrap, level *logging.Level, logger log.Logger)
 	confServer := bootstrap.Server
 	registry := bootstrap.Registry
 	confData := bootstrap.Data
-	store, cleanup, err := data.NewStore(confData, logger)
+	db, cleanup, err := app.OpenStore(confData, logger)
 	if err != nil {
 		return nil, nil, err
 	}
+	health := db.Health
 	drain := server.NewDrain(confServer)
 	keeper, cleanup2, err := registration.NewKeeper(registry, logger)
 	if err != nil {
@@ -44,10 +46,14 @@ func wireApp(bootstrap *conf.Bootstrap, level *logging.Level, logger log.Logger)
 		cleanup()
 		return nil, nil, err
 	}
-	stateRepo := data.NewStateRepo(store)
+	runner := db.Runner
+	keyspace := app.Keyspace(confData)
+	stateRepo := data.NewStateRepo(runner, keyspace)
 	podViews := biz.NewPodViews(stateRepo)
 	metrics := biz.NewMetrics(podViews)
-	serverCollectors := collectors(metrics, store, keeper)
+	rdbMetrics := db.Metrics
+	linkMetrics := data.NewLinkMetrics()
+	serverCollectors := collectors(metrics, rdbMetrics, linkMetrics, keeper)
 	serverMetrics, err := server.NewMetrics(serverCollectors)
 	if err != nil {
 		cleanup3()
@@ -56,20 +62,20 @@ func wireApp(bootstrap *conf.Bootstrap, level *logging.Level, logger log.Logger)
 		return nil, nil, err
 	}
 	chain, cleanup4 := server.NewChain(confLog, tracerProvider, serverMetrics, logger)
-	linkRepo := data.NewLinkRepo(store)
+	linkRepo := data.NewLinkRepo(runner, keyspace, linkMetrics)
 	bizLimits := limits(bootstrap)
 	linkUsecase := biz.NewLinkUsecase(linkRepo, podViews, bizLimits, metrics)
 	linkService := service.NewLinkService(linkUsecase)
 	ttl := podTTL(bootstrap)
 	stateUsecase := biz.NewStateUsecase(podViews, ttl)
 	stateService := service.NewStateService(stateUsecase)
-	workloadRepo := data.NewWorkloadRepo(store)
+	workloadRepo := data.NewWorkloadRepo(runner, keyspace)
 	workloadUsecase := biz.NewWorkloadUsecase(workloadRepo, bizLimits, metrics)
 	workloadService := service.NewWorkloadService(workloadUsecase)
 	httpServer := server.NewHTTPServer(confServer, chain, drain, logger, linkService, stateService, workloadService)
 	grpcServer, cleanup5 := server.NewGRPCServer(confServer, chain, drain, linkService, stateService, workloadService)
-	adminServer := server.NewAdminServer(confServer, store, drain, serverMetrics, level, logger)
-	app, err := newApp(confServer, registry, logger, store, drain, keeper, httpServer, grpcServer, adminServer)
+	adminServer := server.NewAdminServer(confServer, health, drain, serverMetrics, level, logger)
+	kratosApp, err := newApp(confServer, registry, logger, health, drain, keeper, httpServer, grpcServer, adminServer)
 	if err != nil {
 		cleanup5()
 		cleanup4()
@@ -78,7 +84,7 @@ func wireApp(bootstrap *conf.Bootstrap, level *logging.Level, logger log.Logger)
 		cleanup()
 		return nil, nil, err
 	}
-	return app, func() {
+	return kratosApp, func() {
 		cleanup5()
 		cleanup4()
 		cleanup3()

@@ -7,6 +7,7 @@ import (
 	"io"
 	"testing"
 
+	"podlink/internal/app"
 	"podlink/internal/biz"
 	"podlink/internal/conf"
 	"podlink/internal/data"
@@ -73,10 +74,16 @@ func (s disturbedStates) Reserve(ctx context.Context, key biz.ServiceKey, standi
 // disturb returns a use-case on a disturbed store in which pods 0 and 1 are ready, and 9 is shut down.
 func disturb(t *testing.T) (*biz.LinkUsecase, *disturbed) {
 	t.Helper()
-	store, closeStore, err := data.NewStore(conf.Default().Data, log.NewStdLogger(io.Discard))
+	c := conf.Default().Data
+	store, closeStore, err := app.OpenStore(c, log.NewStdLogger(io.Discard))
 	require.NoError(t, err)
 	t.Cleanup(closeStore)
-	d := &disturbed{LinkRepo: data.NewLinkRepo(store), states: data.NewStateRepo(store), insteadOf: map[string]error{}}
+	keys := app.Keyspace(c)
+	d := &disturbed{
+		LinkRepo:  data.NewLinkRepo(store.Runner, keys, data.NewLinkMetrics()),
+		states:    data.NewStateRepo(store.Runner, keys),
+		insteadOf: map[string]error{},
+	}
 	for pod, routing := range map[biz.PodID]biz.Routing{0: biz.Ready, 1: biz.Ready, 9: biz.Shutdown} {
 		_, _, err := d.states.Set(t.Context(), service, biz.Report{Pod: pod, State: "up", Routing: routing, TTL: biz.Forever})
 		require.NoError(t, err)

@@ -11,7 +11,6 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
-	"podlink/internal/conf"
 	"podlink/test/redistest"
 )
 
@@ -60,16 +59,16 @@ var userModes = map[string]struct {
 	}},
 	"another db": {[]string{forAll, forDB}, func(t *testing.T) guarded {
 		server := redistest.Start(t)
-		store := func(c *conf.Data_Redis) {
+		store := func(c *testOptions) {
 			on(server.Addr())(c)
-			c.Db = 1
+			c.DB = 1
 		}
 		return guarded{store: store, servers: []*redis.Client{server.Client(t)}}
 	}},
 	"wait_replicas": {[]string{forAll, forReplicas}, func(t *testing.T) guarded {
 		server := redistest.Start(t)
 		redistest.StartReplica(t, server.Addr())
-		store := func(c *conf.Data_Redis) {
+		store := func(c *testOptions) {
 			on(server.Addr())(c)
 			confirmedBy(1, time.Minute)(c)
 		}
@@ -77,7 +76,7 @@ var userModes = map[string]struct {
 	}},
 	"sentinel": {[]string{forAll}, func(t *testing.T) guarded {
 		set := redistest.StartSentinel(t, redistest.SentinelOptions{})
-		store := func(c *conf.Data_Redis) {
+		store := func(c *testOptions) {
 			onSentinel(set)(c)
 			c.SentinelUsername, c.SentinelPassword = "podlink", "secret"
 		}
@@ -96,7 +95,7 @@ var userModes = map[string]struct {
 		cluster := redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 2})
 		g := guarded{store: onCluster(cluster.Addrs())}
 		// The populated link is where its slot is on its way to.
-		key := keyspace("podlink").links("ns", populated.uid)
+		key := Keyspace("podlink").links("ns", populated.uid)
 		for _, server := range cluster.Nodes() {
 			g.servers = append(g.servers, server.Client(t))
 		}
@@ -123,7 +122,7 @@ func setUser(t *testing.T, servers []*redis.Client, rules []string) {
 }
 
 // open opens a store that logs in as the user.
-func (g guarded) open(t *testing.T) *Store {
+func (g guarded) open(t *testing.T) *testStore {
 	t.Helper()
 	return openStore(t, patient, g.store, asUser, prefix("podlink"))
 }

@@ -52,7 +52,7 @@ type repoCall struct {
 func (c repoCall) mutation() bool { return c.effect != reads }
 
 // key is the key that the call works on.
-func (c repoCall) key(s *Store, n names) string {
+func (c repoCall) key(s *testStore, n names) string {
 	switch c.kind {
 	case "link":
 		return s.keys.links("ns", n.uid)
@@ -155,7 +155,7 @@ func TestRepoCallsHaveEveryMethod(t *testing.T) {
 }
 
 // populate makes the populated names: links, pods that take new links, a workload.
-func populate(t *testing.T, store *Store) {
+func populate(t *testing.T, store *testStore) {
 	t.Helper()
 	ctx, r := context.Background(), reposOf(store)
 	require.NoError(t, second(r.Links.Set(ctx, populated.link(), populated.pod, biz.Forever, nil)))

@@ -6,16 +6,14 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"podlink/internal/biz"
-	"podlink/internal/conf"
 	"podlink/test/redistest"
 )
 
 // confirmedBy makes mutations wait for replicas.
-func confirmedBy(replicas int32, timeout time.Duration) settings {
-	return func(c *conf.Data_Redis) { c.WaitReplicas, c.WaitTimeout = replicas, durationpb.New(timeout) }
+func confirmedBy(replicas int, timeout time.Duration) settings {
+	return func(c *testOptions) { c.WaitReplicas, c.WaitTimeout = replicas, timeout }
 }
 
 func isUnconfirmed(err error) bool { return errors.As(err, new(*biz.UnconfirmedError)) }
@@ -119,7 +117,7 @@ func TestUnconfirmedLink(t *testing.T) {
 // TestConfirmationUnderFaults: waiting for replicas changes nothing in what a failed mutation says.
 func TestConfirmationUnderFaults(t *testing.T) {
 	waiting := confirmedBy(1, 400*time.Millisecond)
-	set := func(t *testing.T, store *Store, limit time.Duration) error {
+	set := func(t *testing.T, store *testStore, limit time.Duration) error {
 		t.Helper()
 		start := time.Now()
 		err := second(reposOf(store).Links.Set(limited(t, limit), fresh.link(), 1, biz.Forever, nil))
@@ -145,7 +143,7 @@ func TestConfirmationUnderFaults(t *testing.T) {
 	t.Run("redis is paused", func(t *testing.T) {
 		server := redistest.Start(t)
 		// Without idle connections there is only the one that the check has used; a new one would have to log in first.
-		store := openStore(t, on(server.Addr()), waiting, func(c *conf.Data_Redis) { c.MinIdleConns = 0 })
+		store := openStore(t, on(server.Addr()), waiting, func(c *testOptions) { c.MinIdleConns = 0 })
 		require.NoError(t, store.Check(t.Context()))
 		server.Pause()
 		defer server.Resume()

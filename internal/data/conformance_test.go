@@ -4,10 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/protobuf/types/known/durationpb"
-
 	"podlink/internal/biz/biztest"
-	"podlink/internal/conf"
 	"podlink/test/redistest"
 )
 
@@ -42,13 +39,17 @@ func conforms(t *testing.T, store settings, other ...settings) {
 }
 
 // patient is a store whose calls don't run out of time: the suite is about what calls do, and does hundreds at once.
-func patient(c *conf.Data_Redis) {
-	c.PoolTimeout = durationpb.New(time.Minute)
-	c.DialTimeout, c.ReadTimeout, c.WriteTimeout = c.GetPoolTimeout(), c.GetPoolTimeout(), c.GetPoolTimeout()
+func patient(c *testOptions) {
+	c.PoolTimeout = time.Minute
+	c.DialTimeout, c.ReadTimeout, c.WriteTimeout = c.PoolTimeout, c.PoolTimeout, c.PoolTimeout
 }
 
-func reposOf(store *Store) biztest.Repos {
-	return biztest.Repos{Links: NewLinkRepo(store), States: NewStateRepo(store), Workloads: NewWorkloadRepo(store)}
+func reposOf(store *testStore) biztest.Repos {
+	return biztest.Repos{
+		Links:     NewLinkRepo(store.Runner, store.keys, store.metrics),
+		States:    NewStateRepo(store.Runner, store.keys),
+		Workloads: NewWorkloadRepo(store.Runner, store.keys),
+	}
 }
 
 // always is a factory of one store: every test of the suite has a namespace of its own.

@@ -88,17 +88,17 @@ var (
 // foreign is a way to fill a key with what podlink does not write.
 type foreign struct {
 	name string
-	fill func(store *Store, key string) error
+	fill func(store *testStore, key string) error
 }
 
 // foreignKeys are the ways to fill a key of the kind: with another type, or with a hash of its own making.
 func foreignKeys(kind string) []foreign {
 	ways := []foreign{
-		{"a string", func(s *Store, key string) error { return s.client.Set(context.Background(), key, "hello", 0).Err() }},
-		{"a list", func(s *Store, key string) error { return s.client.RPush(context.Background(), key, "1").Err() }},
+		{"a string", func(s *testStore, key string) error { return s.client.Set(context.Background(), key, "hello", 0).Err() }},
+		{"a list", func(s *testStore, key string) error { return s.client.RPush(context.Background(), key, "1").Err() }},
 	}
 	hash := func(name string, fields map[string]any) {
-		ways = append(ways, foreign{name, func(s *Store, key string) error {
+		ways = append(ways, foreign{name, func(s *testStore, key string) error {
 			return s.client.HSet(context.Background(), key, fields).Err()
 		}})
 	}
@@ -121,7 +121,7 @@ func foreignKeys(kind string) []foreign {
 
 // TestForeignData: what podlink did not write is reported by every method, and left exactly as it is.
 func TestForeignData(t *testing.T) {
-	onEachStore(t, func(t *testing.T, store *Store) {
+	onEachStore(t, func(t *testing.T, store *testStore) {
 		for _, call := range repoCalls {
 			key := call.key(store, populated)
 			for _, way := range foreignKeys(call.kind) {
@@ -139,7 +139,7 @@ func TestForeignData(t *testing.T) {
 
 // TestForeignPodNames: what is no pod at all among the pods of a service.
 func TestForeignPodNames(t *testing.T) {
-	onEachStore(t, func(t *testing.T, store *Store) {
+	onEachStore(t, func(t *testing.T, store *testStore) {
 		key := store.keys.pods(game)
 		for _, name := range []string{"", "x", "-1", "01", "+1", "1 ", "2147483648", "9999999999", "Reported"} {
 			require.NoError(t, store.client.HSet(t.Context(), key, name, "0 0 0 -1 1700000000000 up").Err())
@@ -168,7 +168,7 @@ func TestForeignNeighbour(t *testing.T) {
 		"persistent link": set(biz.Forever),
 		"temporary link":  set(60), // The key has a TTL.
 	}
-	onEachStore(t, func(t *testing.T, store *Store) {
+	onEachStore(t, func(t *testing.T, store *testStore) {
 		key := store.keys.links("ns", populated.uid)
 		for before, make := range found {
 			for _, name := range []string{"text", "four numbers", "no epoch", "not UTF-8"} {

@@ -14,7 +14,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"podlink/internal/biz"
-	"podlink/internal/conf"
 	"podlink/test/redistest"
 )
 
@@ -27,13 +26,13 @@ func executions(t *testing.T, client *redis.Client) int {
 // TestLostReply: a mutation whose reply is lost was executed, exactly once, and its caller is told that nobody knows.
 func TestLostReply(t *testing.T) {
 	together(t)
-	for name, open := range map[string]func(t *testing.T) (*Store, *redis.Client, *redistest.Proxy){
-		"standalone": func(t *testing.T) (*Store, *redis.Client, *redistest.Proxy) {
+	for name, open := range map[string]func(t *testing.T) (*testStore, *redis.Client, *redistest.Proxy){
+		"standalone": func(t *testing.T) (*testStore, *redis.Client, *redistest.Proxy) {
 			server := redistest.Start(t)
 			proxy := redistest.NewProxy(t, server.Addr())
 			return openStore(t, on(proxy.Addr()), patient), server.Client(t), proxy
 		},
-		"cluster": func(t *testing.T) (*Store, *redis.Client, *redistest.Proxy) {
+		"cluster": func(t *testing.T) (*testStore, *redis.Client, *redistest.Proxy) {
 			server := redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 1}).Nodes()[0]
 			proxy := redistest.NewProxy(t, server.Addr())
 			direct := server.Client(t)
@@ -144,7 +143,7 @@ func TestDriverRepeatsOtherCommands(t *testing.T) {
 	direct := server.Client(t)
 	before := executions(t, direct)
 	proxy.LoseReplies(1)
-	cmd := store.client.EvalSha(t.Context(), scriptSetWorkload.sha, []string{store.keys.workload("ns", "game")}, "up")
+	cmd := store.client.EvalSha(t.Context(), sha(scriptSetWorkload), []string{store.keys.workload("ns", "game")}, "up")
 	require.NoError(t, cmd.Err())
 	require.Equal(t, before+2, executions(t, direct))
 }
@@ -152,7 +151,7 @@ func TestDriverRepeatsOtherCommands(t *testing.T) {
 // TestPausedRedis: a call ends with its context when Redis does not answer.
 func TestPausedRedis(t *testing.T) { onEachRedis(t, testPausedRedis) }
 
-func testPausedRedis(t *testing.T, store *Store, server *redistest.Server) {
+func testPausedRedis(t *testing.T, store *testStore, server *redistest.Server) {
 	const limit, tolerance = 300 * time.Millisecond, 100 * time.Millisecond
 	repos := reposOf(store)
 	populate(t, store)
@@ -208,7 +207,7 @@ func requireOneOf(t *testing.T, err error, classes ...error) {
 // TestKilledRedis: what never reached Redis was certainly not carried out.
 func TestKilledRedis(t *testing.T) {
 	together(t)
-	onEachRedis(t, func(t *testing.T, store *Store, server *redistest.Server) {
+	onEachRedis(t, func(t *testing.T, store *testStore, server *redistest.Server) {
 		repos := reposOf(store)
 		populate(t, store)
 		server.Kill()
@@ -231,7 +230,7 @@ func TestKilledRedis(t *testing.T) {
 // TestScriptFlush: a lost script cache goes unnoticed.
 func TestScriptFlush(t *testing.T) {
 	together(t)
-	flushed := func(t *testing.T, store *Store, nodes []*redistest.Server) {
+	flushed := func(t *testing.T, store *testStore, nodes []*redistest.Server) {
 		clients := make([]*redis.Client, len(nodes))
 		for i, node := range nodes {
 			clients[i] = node.Client(t)
@@ -259,7 +258,7 @@ func TestScriptFlush(t *testing.T) {
 // TestCanceledCall: a caller that has left sends nothing.
 func TestCanceledCall(t *testing.T) {
 	together(t)
-	onEachRedis(t, func(t *testing.T, store *Store, server *redistest.Server) {
+	onEachRedis(t, func(t *testing.T, store *testStore, server *redistest.Server) {
 		populate(t, store)
 		direct := server.Client(t)
 		before := executions(t, direct)
@@ -275,7 +274,7 @@ func TestCanceledCall(t *testing.T) {
 // TestExpiredCall: a deadline that is over before the call is sent.
 func TestExpiredCall(t *testing.T) {
 	together(t)
-	onEachRedis(t, func(t *testing.T, store *Store, _ *redistest.Server) {
+	onEachRedis(t, func(t *testing.T, store *testStore, _ *redistest.Server) {
 		populate(t, store)
 		ctx, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
 		defer cancel()
@@ -292,7 +291,7 @@ func TestExpiredCall(t *testing.T) {
 // TestBusyPool: a call that gets no connection was not carried out.
 func TestBusyPool(t *testing.T) {
 	server := redistest.Start(t)
-	store := openStore(t, on(server.Addr()), func(c *conf.Data_Redis) { c.PoolSize, c.MinIdleConns = 1, 0 })
+	store := openStore(t, on(server.Addr()), func(c *testOptions) { c.PoolSize, c.MinIdleConns = 1, 0 })
 	populate(t, store)
 	server.Pause()
 	defer server.Resume()

@@ -3,19 +3,28 @@ package data
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha1"
+	"encoding/hex"
 	"flag"
 	"io"
 	"maps"
 	"runtime"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/go-kratos/kratos/v2/log"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/common/expfmt"
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
 	"podlink/internal/conf"
+	"podlink/internal/rdb"
+	"podlink/internal/rdb/embedded"
 	"podlink/test/redistest"
 )
 
@@ -41,46 +50,106 @@ func together(t *testing.T) {
 	t.Cleanup(func() { <-room })
 }
 
-// settings changes what a test's store is configured with.
-type settings func(*conf.Data_Redis)
+// testOptions are what a test's store is configured with.
+type testOptions struct {
+	rdb.Options
+	Prefix string
+	Tls    *conf.TLS //nolint:revive // Named as the configuration's.
+
+	embedded bool
+}
+
+// defaults are podlink's, but for a prefix of the test's own.
+func defaults() testOptions {
+	const timeout = 500 * time.Millisecond
+	return testOptions{
+		Options: rdb.Options{
+			Mode: rdb.Standalone, MasterName: "mymaster", PoolSize: 64, MinIdleConns: 2, PoolTimeout: timeout, DialTimeout: timeout,
+			ReadTimeout: timeout, WriteTimeout: timeout, Coalesce: true, WaitTimeout: 200 * time.Millisecond,
+			Logger: log.NewHelper(log.NewStdLogger(io.Discard)),
+		},
+		Prefix: "test-" + rand.Text(), Tls: new(conf.TLS),
+	}
+}
+
+// settings changes the options of a test's store.
+type settings func(*testOptions)
+
+// testStore is a store as tests see it: the repositories' engine, and a client that goes past it.
+type testStore struct {
+	*rdb.DB
+	client  redis.UniversalClient // of the same servers; it repeats what fails once, as the driver does
+	keys    Keyspace
+	metrics *LinkMetrics
+}
+
+func (s *testStore) Check(ctx context.Context) error { return s.Health.Check(ctx) }
 
 // on is a store on the server, or on a proxy in front of one.
 func on(addr string) settings {
-	return func(c *conf.Data_Redis) { c.Mode, c.Addrs = conf.ModeStandalone, []string{addr} }
+	return func(c *testOptions) { c.Mode, c.Addrs = rdb.Standalone, []string{addr} }
 }
 
 func onCluster(addrs []string) settings {
-	return func(c *conf.Data_Redis) { c.Mode, c.Addrs = conf.ModeCluster, addrs }
+	return func(c *testOptions) { c.Mode, c.Addrs = rdb.Cluster, addrs }
 }
 
 func onSentinel(set *redistest.Sentinel) settings {
-	return func(c *conf.Data_Redis) {
-		c.Mode, c.Addrs, c.MasterName = conf.ModeSentinel, set.Addrs(), set.MasterName()
+	return func(c *testOptions) {
+		c.Mode, c.Addrs, c.MasterName = rdb.Sentinel, set.Addrs(), set.MasterName()
 	}
 }
 
-func embeddedStore(*conf.Data_Redis) {}
+func embeddedStore(o *testOptions) { o.embedded = true }
 
-func password(text string) settings { return func(c *conf.Data_Redis) { c.Password = text } }
+func password(text string) settings { return func(c *testOptions) { c.Password = text } }
 
-func prefix(text string) settings { return func(c *conf.Data_Redis) { c.Prefix = text } }
+func prefix(text string) settings { return func(c *testOptions) { c.Prefix = text } }
 
-// openStore returns a store with the default configuration, but for a prefix of its own and the settings.
-func openStore(t testing.TB, all ...settings) *Store {
+// openStore returns a store with the default options, changed by the settings.
+func openStore(t testing.TB, all ...settings) *testStore {
 	t.Helper()
-	c := conf.Default().GetData()
-	c.Redis.Prefix = "test-" + rand.Text()
+	o := defaults()
 	for _, change := range all {
-		change(c.GetRedis())
+		change(&o)
 	}
-	store, closeStore, err := NewStore(c, log.NewStdLogger(io.Discard))
+	if o.embedded {
+		server, err := embedded.Start()
+		require.NoError(t, err)
+		t.Cleanup(server.Close)
+		o.Options = server.Options(o.Options)
+	}
+	var err error
+	o.TLS, err = o.Tls.Config("data.redis.tls")
 	require.NoError(t, err)
-	t.Cleanup(closeStore)
+	store := &testStore{keys: Keyspace(o.Prefix), metrics: NewLinkMetrics(), client: o.client()}
+	t.Cleanup(func() { _ = store.client.Close() })
+	store.DB = rdb.Open(o.Options, SelfTest(store.keys))
+	t.Cleanup(store.Close)
 	return store
 }
 
+// client returns a client of the servers that the options name.
+func (o testOptions) client() redis.UniversalClient {
+	universal := &redis.UniversalOptions{
+		Addrs: o.Addrs, Username: o.Username, Password: o.Password, TLSConfig: o.TLS, MaxRetries: 1,
+		SentinelUsername: o.SentinelUsername, SentinelPassword: o.SentinelPassword,
+		DialTimeout: o.DialTimeout, ReadTimeout: o.ReadTimeout, WriteTimeout: o.WriteTimeout,
+		DisableIdentity: true, MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+	}
+	switch o.Mode {
+	case rdb.Sentinel:
+		universal.MasterName = o.MasterName
+		return redis.NewFailoverClient(universal.Failover())
+	case rdb.Cluster:
+		return redis.NewClusterClient(universal.Cluster())
+	default:
+		return redis.NewClient(universal.Simple())
+	}
+}
+
 // ready waits until the store can be used. A machine that is busy may not let the first self-test end in time.
-func ready(t *testing.T, store *Store) {
+func ready(t *testing.T, store *testStore) {
 	t.Helper()
 	const limit = 30 * time.Second
 	begin, err := time.Now(), store.Check(t.Context())
@@ -92,20 +161,20 @@ func ready(t *testing.T, store *Store) {
 }
 
 // everyStore are the stores that every script has to work on alike.
-var everyStore = map[string]func(t *testing.T) *Store{
-	"embedded": func(t *testing.T) *Store { return openStore(t, embeddedStore) },
-	"redis":    func(t *testing.T) *Store { return openStore(t, on(redistest.Start(t).Addr())) },
+var everyStore = map[string]func(t *testing.T) *testStore{
+	"embedded": func(t *testing.T) *testStore { return openStore(t, embeddedStore) },
+	"redis":    func(t *testing.T) *testStore { return openStore(t, on(redistest.Start(t).Addr())) },
 }
 
 // onEachStore runs a test on every store.
-func onEachStore(t *testing.T, run func(t *testing.T, store *Store)) {
+func onEachStore(t *testing.T, run func(t *testing.T, store *testStore)) {
 	for name, open := range everyStore {
 		t.Run(name, func(t *testing.T) { run(t, open(t)) })
 	}
 }
 
 // onEachRedis runs a test on a server, and on a cluster of one node: the driver takes different ways to them.
-func onEachRedis(t *testing.T, run func(t *testing.T, store *Store, server *redistest.Server)) {
+func onEachRedis(t *testing.T, run func(t *testing.T, store *testStore, server *redistest.Server)) {
 	t.Run("standalone", func(t *testing.T) {
 		server := redistest.Start(t)
 		run(t, openStore(t, on(server.Addr()), patient), server)
@@ -124,7 +193,7 @@ type content struct {
 }
 
 // dump returns all that is under the store's prefix.
-func dump(t *testing.T, store *Store) map[string]content {
+func dump(t *testing.T, store *testStore) map[string]content {
 	t.Helper()
 	ctx := context.Background()
 	keys, err := store.client.Keys(ctx, string(store.keys)+":*").Result()
@@ -137,7 +206,7 @@ func dump(t *testing.T, store *Store) map[string]content {
 }
 
 // read returns what the key is.
-func read(t *testing.T, store *Store, key string) content {
+func read(t *testing.T, store *testStore, key string) content {
 	t.Helper()
 	ctx := context.Background()
 	kind, err := store.client.Type(ctx, key).Result()
@@ -170,4 +239,27 @@ func limited(t *testing.T, limit time.Duration) context.Context {
 func setConfig(t *testing.T, client *redis.Client, key, value string) {
 	t.Helper()
 	require.NoError(t, client.ConfigSet(context.Background(), key, value).Err())
+}
+
+// sha is the name of a script in Redis.
+func sha(script *rdb.Script) string {
+	sum := sha1.Sum([]byte(script.Source())) //nolint:gosec // Redis names scripts by their SHA-1.
+	return hex.EncodeToString(sum[:])
+}
+
+// gauge returns the value of one of the store's metrics: its name, with its labels as they are exported.
+func gauge(t *testing.T, store *testStore, series string) float64 {
+	t.Helper()
+	name, _, _ := strings.Cut(series, "{")
+	text, err := testutil.CollectAndFormat(store.Metrics, expfmt.TypeTextPlain, name)
+	require.NoError(t, err)
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, series+" "); ok {
+			number, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+			require.NoError(t, err)
+			return number
+		}
+	}
+	require.Failf(t, "no such series", "%s in:\n%s", series, text)
+	return 0
 }

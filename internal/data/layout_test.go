@@ -14,7 +14,7 @@ import (
 // These tests write fields as podlink does, to get at what a clock alone would take too long to bring about.
 
 // write puts a link's field into the store.
-func (s *Store) writeLink(t *testing.T, key biz.LinkKey, pod int, epoch int64, expiry time.Time) {
+func (s *testStore) writeLink(t *testing.T, key biz.LinkKey, pod int, epoch int64, expiry time.Time) {
 	t.Helper()
 	ms := int64(0)
 	if !expiry.IsZero() {
@@ -33,7 +33,7 @@ func TestEpochOfAClockThatWasSetBack(t *testing.T) {
 		"expired":    time.Now().Add(-time.Second),
 	} {
 		t.Run(name, func(t *testing.T) {
-			onEachStore(t, func(t *testing.T, store *Store) {
+			onEachStore(t, func(t *testing.T, store *testStore) {
 				store.writeLink(t, populated.link(), 1, ahead, expiry)
 				change, err := reposOf(store).Links.Set(t.Context(), populated.link(), 2, 600, nil)
 				require.NoError(t, err)
@@ -48,7 +48,7 @@ func TestEpochOfAClockThatWasSetBack(t *testing.T) {
 
 // TestLargestEpoch: 64 bits are not rounded on their way through Lua.
 func TestLargestEpoch(t *testing.T) {
-	onEachStore(t, func(t *testing.T, store *Store) {
+	onEachStore(t, func(t *testing.T, store *testStore) {
 		store.writeLink(t, populated.link(), 1, maxEpoch, time.Time{})
 		links := reposOf(store).Links
 		for name, read := range map[string]func() (biz.Link, error){
@@ -69,7 +69,7 @@ func TestLargestEpoch(t *testing.T) {
 
 // TestTTLOfAClockThatWasSetBack: a link may have longer to live than any caller can ask for.
 func TestTTLOfAClockThatWasSetBack(t *testing.T) {
-	onEachStore(t, func(t *testing.T, store *Store) {
+	onEachStore(t, func(t *testing.T, store *testStore) {
 		longest := (1<<31 - 1) * time.Second
 		store.writeLink(t, populated.link(), 1, 1, time.Now().Add(longest+time.Hour))
 		link, err := reposOf(store).Links.Get(t.Context(), populated.link())
@@ -81,7 +81,7 @@ func TestTTLOfAClockThatWasSetBack(t *testing.T) {
 // TestSweep: expired links of a uid go with a later mutation of temporary ones, and nothing else does.
 func TestSweep(t *testing.T) {
 	const expired = 250
-	onEachStore(t, func(t *testing.T, store *Store) {
+	onEachStore(t, func(t *testing.T, store *testStore) {
 		links := reposOf(store).Links
 		key := store.keys.links("ns", populated.uid)
 		named := func(service string) biz.LinkKey {

@@ -2,21 +2,23 @@ package data
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"math"
 	"sort"
 	"strings"
 
-	"github.com/redis/go-redis/v9"
-
 	"podlink/internal/biz"
+	"podlink/internal/rdb"
 )
 
-type linkRepo struct{ *Store }
+type linkRepo struct {
+	store
+	metrics *LinkMetrics
+}
 
 // NewLinkRepo returns the links in the store.
-func NewLinkRepo(store *Store) biz.LinkRepo { return linkRepo{store} }
+func NewLinkRepo(runner *rdb.Runner, keys Keyspace, metrics *LinkMetrics) biz.LinkRepo {
+	return linkRepo{store{runner, keys}, metrics}
+}
 
 func (r linkRepo) Set(
 	ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL, expected *biz.Epoch,
@@ -59,15 +61,15 @@ func withEpoch(expected *biz.Epoch, args ...any) []any {
 }
 
 // one runs a script on one link; args follow the service.
-func (r linkRepo) one(ctx context.Context, sc *script, key biz.LinkKey, args ...any) (reply, biz.LinkChange, error) {
+func (r linkRepo) one(ctx context.Context, script *rdb.Script, key biz.LinkKey, args ...any) (rdb.Reply, biz.LinkChange, error) {
 	full := make([]any, 1, 1+len(args))
 	full[0] = key.Service
 	for _, arg := range args {
 		full = append(full, plain(arg))
 	}
-	answer, err := r.run(ctx, sc, r.keys.links(key.Namespace, key.UID), full...)
+	answer, err := r.run(ctx, script, r.keys.links(key.Namespace, key.UID), full...)
 	if err != nil {
-		return reply{}, biz.LinkChange{}, err
+		return rdb.Reply{}, biz.LinkChange{}, err
 	}
 	change, err := linkChange(answer, key)
 	return answer, change, err
@@ -86,11 +88,11 @@ func plain(arg any) any {
 }
 
 // linkChange reads "<status> <previous> <pod> <epoch> <ttl>".
-func linkChange(r reply, key biz.LinkKey) (biz.LinkChange, error) {
-	_, rest, _ := strings.Cut(r.text, " ")
+func linkChange(r rdb.Reply, key biz.LinkKey) (biz.LinkChange, error) {
+	_, rest, _ := strings.Cut(r.Text, " ")
 	previous, rest, ok := strings.Cut(rest, " ")
 	if !ok {
-		return biz.LinkChange{}, r.malformed()
+		return biz.LinkChange{}, r.Malformed()
 	}
 	var p parser
 	change := biz.LinkChange{Previous: p.pod(previous), Link: p.link(key, rest)}
@@ -105,50 +107,49 @@ func (p *parser) link(key biz.LinkKey, text string) biz.Link {
 }
 
 // change runs a mutation. One that changed nothing has nothing to be confirmed.
-func (r linkRepo) change(ctx context.Context, sc *script, key biz.LinkKey, args ...any) (biz.LinkChange, error) {
-	answer, change, err := r.one(ctx, sc, key, args...)
+func (r linkRepo) change(ctx context.Context, script *rdb.Script, key biz.LinkKey, args ...any) (biz.LinkChange, error) {
+	answer, change, err := r.one(ctx, script, key, args...)
 	if err != nil {
 		return biz.LinkChange{}, err
 	}
-	r.metrics.count(sc.name, answer.status(), change)
-	switch answer.status() {
+	r.metrics.count(script, answer, change)
+	switch answer.Status() {
 	case "LINKED", "REMOVED":
 		change.Applied = true
-		return change, answer.confirmed(&change.Link)
+		return change, unconfirmed(answer, &change.Link)
 	case "REFUSED", "EXISTING", "ABSENT":
 		return change, nil
 	case "EPOCH_MISMATCH":
 		return biz.LinkChange{}, &biz.EpochMismatchError{Current: change.Link}
 	default:
-		return biz.LinkChange{}, fmt.Errorf("%s: unknown status %q", sc.name, answer.status())
+		return biz.LinkChange{}, answer.Malformed()
 	}
 }
 
-// Get reads a persistent link without a script; how long a temporary one still lasts only the store's clock knows.
+// Get reads a persistent link without a script. How long a temporary one still lasts only the store's clock knows.
 func (r linkRepo) Get(ctx context.Context, key biz.LinkKey) (biz.Link, error) {
 	name := r.keys.links(key.Namespace, key.UID)
-	c := r.metrics.begin(ctx, commandGet, scriptGetLink.kind)
-	reply, err := r.read(ctx, name, "hget", name, key.Service)
-	value, _ := reply.(string)
-	link, temporary, err := persistentLink(key, value, err)
-	c.end(err)
+	value, found, call, err := r.runner.HGet(ctx, scriptGetLink.KeyKind, name, key.Service)
+	if err != nil {
+		return biz.Link{}, domainError(err)
+	}
+	link, temporary, err := persistentLink(key, value, found)
+	call.Decoded(err)
 	if err != nil || !temporary {
 		return link, err
 	}
 	answer, change, err := r.one(ctx, scriptGetLink, key)
-	r.metrics.countRead(scriptGetLink, answer.status())
+	r.metrics.countRead(scriptGetLink, answer)
 	return change.Link, err
 }
 
-// persistentLink reads what HGET answered for the link. For a temporary one it only says so.
-func persistentLink(key biz.LinkKey, value string, err error) (link biz.Link, temporary bool, _ error) {
-	switch {
-	case errors.Is(err, redis.Nil):
+// persistentLink decodes a field's value. It only reports that a link is temporary: reading it takes a script.
+func persistentLink(key biz.LinkKey, value string, found bool) (link biz.Link, temporary bool, _ error) {
+	if !found {
 		return biz.NoLink(key), false, nil
-	case err != nil:
-		return biz.Link{}, false, err
-	case !strings.HasSuffix(value, " 0"):
-		return biz.Link{}, true, nil // Or not a link at all: the script tells.
+	}
+	if !strings.HasSuffix(value, " 0") {
+		return biz.NoLink(key), true, nil // Or it is no link at all, which the script finds.
 	}
 	var p parser
 	pod, epoch, _ := strings.Cut(strings.TrimSuffix(value, " 0"), " ")
@@ -168,76 +169,53 @@ func (r linkRepo) GetIfPersist(ctx context.Context, key biz.LinkKey) (biz.Link, 
 
 // BatchGet reads all links in one pipeline, and those that turn out to be temporary in a second one.
 func (r linkRepo) BatchGet(ctx context.Context, namespace, service string, uids []string) ([]biz.Link, error) {
-	values := make([]*redis.StringCmd, len(uids))
-	err := r.pipelined(ctx, scriptGetLink.kind, func(pipe redis.Pipeliner) {
-		for i, uid := range uids {
-			values[i] = pipe.HGet(ctx, r.keys.links(namespace, uid), service)
-		}
-	})
+	reads := make([][]any, len(uids))
+	for i, uid := range uids {
+		reads[i] = []any{"hget", r.keys.links(namespace, uid), service}
+	}
+	results, err := r.runner.ReadAll(ctx, scriptGetLink.KeyKind, reads)
 	if err != nil {
-		return nil, err
+		return nil, domainError(err)
 	}
 	links := make([]biz.Link, len(uids))
-	var later []int
+	var temporaries []int // indexes of links
 	for i, uid := range uids {
-		key := biz.LinkKey{Namespace: namespace, UID: uid, Service: service}
-		value, err := values[i].Result()
-		if err != nil && !errors.Is(err, redis.Nil) {
-			err = readError(ctx, err)
+		if err := results[i].Err; err != nil {
+			return nil, domainError(err)
 		}
-		link, temporary, err := persistentLink(key, value, err)
+		value, found := results[i].Value.(string)
+		key := biz.LinkKey{Namespace: namespace, UID: uid, Service: service}
+		link, temporary, err := persistentLink(key, value, found)
 		if err != nil {
 			return nil, err
 		}
 		links[i] = link
 		if temporary {
-			links[i] = biz.NoLink(key)
-			later = append(later, i)
+			temporaries = append(temporaries, i)
 		}
 	}
-	return links, r.getTemporary(ctx, links, later)
+	return links, r.getTemporary(ctx, service, links, temporaries)
 }
 
-// getTemporary reads links[i] by script for every i of later.
-func (r linkRepo) getTemporary(ctx context.Context, links []biz.Link, later []int) error {
-	if len(later) == 0 {
+// getTemporary reads links[i] by script for every i of temporaries. All are of that service.
+func (r linkRepo) getTemporary(ctx context.Context, service string, links []biz.Link, temporaries []int) error {
+	if len(temporaries) == 0 {
 		return nil
 	}
-	replies := make([]*redis.Cmd, len(later))
-	send := func(command, text string) error {
-		err := r.pipelined(ctx, scriptGetLink.kind, func(pipe redis.Pipeliner) {
-			for n, i := range later {
-				key := links[i].Key
-				replies[n] = pipe.Do(ctx, command, text, 1, r.keys.links(key.Namespace, key.UID), key.Service)
-			}
-		})
-		if err != nil {
-			return fmt.Errorf("%s: %w", scriptGetLink.name, err)
-		}
-		for _, cmd := range replies {
-			if err := cmd.Err(); err != nil {
-				return fmt.Errorf("%s: %w", scriptGetLink.name, readError(ctx, err))
-			}
-		}
-		return nil
+	keys := make([]string, len(temporaries))
+	for n, i := range temporaries {
+		keys[n] = r.keys.links(links[i].Key.Namespace, links[i].Key.UID)
 	}
-	err := send("evalsha", scriptGetLink.sha)
-	if redis.HasErrorPrefix(err, "NOSCRIPT") {
-		err = send("eval", scriptGetLink.source)
-	}
+	replies, err := r.runner.RunAll(ctx, scriptGetLink, keys, service)
 	if err != nil {
-		return err
+		return domainError(err)
 	}
-	for n, i := range later {
-		answer, err := scriptGetLink.reply(replies[n].Val(), nil)
+	for n, i := range temporaries {
+		change, err := linkChange(replies[n], links[i].Key)
 		if err != nil {
 			return err
 		}
-		change, err := linkChange(answer, links[i].Key)
-		if err != nil {
-			return err
-		}
-		r.metrics.countRead(scriptGetLink, answer.status())
+		r.metrics.countRead(scriptGetLink, replies[n])
 		links[i] = change.Link
 	}
 	return nil
@@ -248,10 +226,10 @@ func (r linkRepo) List(ctx context.Context, namespace, uid string) ([]biz.Link, 
 	if err != nil {
 		return nil, err
 	}
-	if len(reply.values)%2 == 0 {
-		return nil, reply.malformed()
+	if len(reply.Values)%2 == 0 {
+		return nil, reply.Malformed()
 	}
-	fields, err := reply.fields(1, len(reply.values)-1)
+	fields, err := reply.Fields(1, len(reply.Values)-1)
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,6 @@
 package data
 
 import (
-	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -13,22 +12,6 @@ import (
 	"podlink/test/redistest"
 )
 
-// TestErrorKinds: every way in which a call of the store can fail has a kind of its own, also when it is wrapped.
-func TestErrorKinds(t *testing.T) {
-	for want, err := range map[string]error{
-		"unavailable":     biz.ErrStoreUnavailable,
-		"outcome_unknown": biz.ErrOutcomeUnknown,
-		"unconfirmed":     &biz.UnconfirmedError{Cause: errors.New("too few replicas")},
-		"full":            biz.ErrStoreFull,
-		"corrupt":         biz.ErrStoreDataCorrupt,
-		"deadline":        biz.ErrDeadlineExceeded,
-		"canceled":        biz.ErrCanceled,
-		"other":           errors.New("ERR something else"),
-	} {
-		require.Equal(t, want, errorKind(fmt.Errorf("statefulSetLink: %w", err)))
-	}
-}
-
 // TestReadsThatFail: what podlink did not write is counted as that wherever a read meets it, and that Redis has forgotten a
 // script is no failure.
 func TestReadsThatFail(t *testing.T) {
@@ -36,7 +19,7 @@ func TestReadsThatFail(t *testing.T) {
 	store := openStore(t, on(server.Addr()))
 	links, key := reposOf(store).Links, biz.LinkKey{Namespace: "ns", UID: "u", Service: "game"}
 	failures := func(command, kind string) float64 {
-		return testutil.ToFloat64(store.metrics.failures.WithLabelValues(command, kind))
+		return gauge(t, store, fmt.Sprintf(`podlink_store_errors_total{command=%q,kind=%q}`, command, kind))
 	}
 	uids := []string{"absent", key.UID}
 	batch := func() error { return second(links.BatchGet(t.Context(), key.Namespace, key.Service, uids)) }
@@ -45,17 +28,19 @@ func TestReadsThatFail(t *testing.T) {
 	require.NoError(t, second(links.Set(t.Context(), key, 1, 600, nil)))
 	require.NoError(t, client.ScriptFlush(t.Context()).Err())
 	require.NoError(t, batch(), "the second pipeline, for temporary links, needs a script")
-	for _, kind := range kindNames() {
-		require.Zero(t, failures(commandBatch, kind), kind)
+	for _, kind := range []string{
+		"unavailable", "outcome_unknown", "unconfirmed", "full", "corrupt", "deadline", "canceled", "other",
+	} {
+		require.Zero(t, failures("pipeline", kind), kind)
 	}
 	require.NoError(t, client.HSet(t.Context(), name, key.Service, "foreign 0").Err())
 	require.ErrorIs(t, second(links.Get(t.Context(), key)), biz.ErrStoreDataCorrupt)
-	require.InDelta(t, 1, failures(commandGet, "corrupt"), 0)
+	require.InDelta(t, 1, failures("HGET", "corrupt"), 0)
 
 	require.NoError(t, client.Del(t.Context(), name).Err())
 	require.NoError(t, client.Set(t.Context(), name, "foreign", 0).Err())
 	require.ErrorIs(t, batch(), biz.ErrStoreDataCorrupt)
-	require.InDelta(t, 1, failures(commandBatch, "corrupt"), 0, "though the first read found nothing")
+	require.InDelta(t, 1, failures("pipeline", "corrupt"), 0, "though the first read found nothing")
 }
 
 // TestLinkOutcomes: every way in which a call may change a link, as it is counted.
@@ -91,20 +76,10 @@ func TestLinkOutcomes(t *testing.T) {
 			return nil
 		}, "statefulSetLink", "epoch_mismatch"},
 	} {
-		counter := store.metrics.links.WithLabelValues(step.command, step.outcome)
-		all, one := testutil.CollectAndCount(store.metrics.links), testutil.ToFloat64(counter)
+		counter := store.metrics.WithLabelValues(step.command, step.outcome)
+		all, one := testutil.CollectAndCount(store.metrics), testutil.ToFloat64(counter)
 		require.NoError(t, step.call(), "%s, %s", step.command, step.outcome)
 		require.InDelta(t, one+1, testutil.ToFloat64(counter), 0, "%s, %s", step.command, step.outcome)
-		require.Equal(t, all, testutil.CollectAndCount(store.metrics.links), "it counts as nothing else")
-	}
-}
-
-// BenchmarkObserve is what the metrics add to each call of the store.
-func BenchmarkObserve(b *testing.B) {
-	b.ReportAllocs()
-	m := newStoreMetrics(new(Store))
-	for b.Loop() {
-		m.begin(b.Context(), commandGet, "link").end(nil)
-		m.batches.Observe(1)
+		require.Equal(t, all, testutil.CollectAndCount(store.metrics), "it counts as nothing else")
 	}
 }

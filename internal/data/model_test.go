@@ -54,7 +54,7 @@ func TestModel(t *testing.T) {
 // model is what the store is to hold and to answer, in a namespace of its own: plain maps, and the contract's rules in
 // plain Go. What comes from the store's clock it takes from the answers, and judges it.
 type model struct {
-	store     *Store
+	store     *testStore
 	repos     biztest.Repos
 	namespace string
 	before    time.Time // some time before the call that goes on
@@ -66,7 +66,7 @@ type model struct {
 	workloads map[biz.ServiceKey]biz.Workload
 }
 
-func newModel(store *Store, namespace string) *model {
+func newModel(store *testStore, namespace string) *model {
 	return &model{
 		store: store, repos: reposOf(store), namespace: namespace, before: time.Now(),
 		links: make(map[biz.LinkKey]standing), epochs: make(map[biz.LinkKey]biz.Epoch),

@@ -12,7 +12,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"podlink/internal/biz"
-	"podlink/internal/conf"
 	"podlink/test/redistest"
 )
 
@@ -48,7 +47,7 @@ func readEvents(t *testing.T, client *redis.Client) int {
 	t.Helper()
 	info, err := client.Info(context.Background(), "stats").Result()
 	require.NoError(t, err)
-	n, err := strconv.Atoi(infoValue(info, "total_reads_processed"))
+	n, err := strconv.Atoi(redistest.InfoField(info, "total_reads_processed"))
 	require.NoError(t, err)
 	return n
 }
@@ -58,7 +57,7 @@ func TestCallsShareRoundTrips(t *testing.T) {
 	for name, shared := range map[string]bool{"auto_pipeline": true, "no auto_pipeline": false} {
 		t.Run(name, func(t *testing.T) {
 			server := redistest.Start(t)
-			store := openStore(t, on(server.Addr()), func(c *conf.Data_Redis) { c.AutoPipeline = shared })
+			store := openStore(t, on(server.Addr()), func(c *testOptions) { c.Coalesce = shared })
 			require.NoError(t, store.Check(t.Context()))
 			links, direct := reposOf(store).Links, server.Client(t)
 			for kind, call := range map[string]func(i int) error{
@@ -116,7 +115,7 @@ func TestCallerLeavesTheQueue(t *testing.T) {
 	direct := server.Client(t)
 	before := executions(t, direct)
 	links := reposOf(store).Links
-	const stay = maxUnderWay
+	const stay = 2 // calls in flight at once, as docs/decisions/0007-own-pipeline.md says
 	errs, _ := atOnce(t, server, 800*time.Millisecond, func(i int) error {
 		if i < stay {
 			return second(links.Set(context.Background(), guest(i), 1, biz.Forever, nil))
@@ -212,14 +211,4 @@ func TestConfirmedBatch(t *testing.T) {
 		require.True(t, isUnconfirmed(err), "%d: %v", i, err)
 	}
 	require.Less(t, redistest.StatsOf(t, server.Client(t), "wait").Calls, crowd/4)
-}
-
-// TestFullQueue: the queue is bounded, and what finds no place in it was not sent.
-func TestFullQueue(t *testing.T) {
-	p := &pipeline{queue: make([]*queued, maxQueue)} // It has no round trip to give.
-	cmd := &onceCmd{Cmd: redis.NewCmd(t.Context(), "ping")}
-	o := p.do(t.Context(), cmd)
-	require.ErrorIs(t, o.err, errQueueFull)
-	require.False(t, o.maySent(cmd))
-	require.ErrorIs(t, notSentError(t.Context(), o.err), biz.ErrStoreUnavailable)
 }

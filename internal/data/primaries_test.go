@@ -14,7 +14,7 @@ import (
 // TestOnlyPrimariesAreAsked: a replica may lack what was just written, so no call goes to one.
 func TestOnlyPrimariesAreAsked(t *testing.T) {
 	together(t)
-	asked := func(t *testing.T, store *Store, primaries []*redistest.Server, replica *redistest.Server) {
+	asked := func(t *testing.T, store *testStore, primaries []*redistest.Server, replica *redistest.Server) {
 		t.Helper()
 		ready(t, store)
 		for _, call := range repoCalls {

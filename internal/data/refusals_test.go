@@ -8,7 +8,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"podlink/internal/biz"
-	"podlink/internal/conf"
 	"podlink/test/redistest"
 )
 
@@ -64,7 +63,7 @@ func TestRefusedLogin(t *testing.T) {
 	for name, with := range map[string][]settings{
 		"no password":    nil,
 		"wrong password": {password("wrong")},
-		"unknown user":   {password("secret"), func(c *conf.Data_Redis) { c.Username = "nobody" }},
+		"unknown user":   {password("secret"), func(c *testOptions) { c.Username = "nobody" }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := redistest.Start(t, "--requirepass", "secret")
@@ -96,13 +95,13 @@ func TestCheckOfReplica(t *testing.T) {
 	store := openStore(t, on(primary.Addr()))
 	require.NoError(t, store.Check(t.Context()))
 	replicate(t, primary.Client(t), redistest.Start(t))
-	require.ErrorIs(t, store.Check(t.Context()), errReplica, "it was demoted")
+	require.ErrorContains(t, store.Check(t.Context()), "is a replica", "it was demoted")
 }
 
 // TestCheckOfEvictionPolicy: a Redis that drops keys to make room would lose links silently.
 func TestCheckOfEvictionPolicy(t *testing.T) {
 	together(t)
-	allow := func(c *conf.Data_Redis) { c.AllowEviction = true }
+	allow := func(c *testOptions) { c.AllowEviction = true }
 	for _, policy := range []string{"allkeys-lru", "allkeys-random", "volatile-ttl"} {
 		t.Run(policy, func(t *testing.T) {
 			server := redistest.Start(t, "--maxmemory-policy", policy)
@@ -131,7 +130,7 @@ func TestCheckOfPermissions(t *testing.T) {
 	direct := server.Client(t)
 	used := make(map[string]bool)
 	for _, sc := range scripts {
-		for _, command := range callees(withoutComments(sc.source)) {
+		for _, command := range callees(withoutComments(sc.Source())) {
 			used[command] = true
 		}
 	}
@@ -149,7 +148,7 @@ func TestCheckOfPermissions(t *testing.T) {
 
 // TestCheckLeavesNothing: the self-test works on keys of its own, and they go with it.
 func TestCheckLeavesNothing(t *testing.T) {
-	onEachStore(t, func(t *testing.T, store *Store) {
+	onEachStore(t, func(t *testing.T, store *testStore) {
 		populate(t, store)
 		before := dump(t, store)
 		require.NoError(t, store.Check(t.Context()))
@@ -167,6 +166,6 @@ func TestCheckAfterRestart(t *testing.T) {
 	require.Error(t, store.Check(t.Context()))
 	server.Restart()
 	require.NoError(t, store.Check(t.Context()))
-	sha := scripts[0].sha
+	sha := sha(scripts[0])
 	require.Equal(t, []bool{true}, server.Client(t).ScriptExists(t.Context(), sha).Val(), "the scripts are loaded again")
 }

@@ -14,11 +14,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"podlink/internal/biz"
+	"podlink/internal/rdb"
 )
 
 // lua is a run of a script; an argument may be an epoch or a heartbeat that an earlier run answered.
 type lua struct {
-	script *script
+	script *rdb.Script
 	args   []any
 }
 
@@ -28,7 +29,7 @@ type answered int
 // scriptRun is a run of a script and what it must answer, by its header: at first, and when it is repeated. In replies
 // epochs and heartbeats are #1, #2 … in ascending order over the whole run, so that what stays and what grows shows.
 type scriptRun struct {
-	script *script
+	script *rdb.Script
 	name   string
 	before []lua
 	args   []any
@@ -193,8 +194,8 @@ var scriptRuns = []scriptRun{
 }
 
 func TestScriptRepliesAreDocumented(t *testing.T) {
-	provoked := make(map[*script]map[string]bool)
-	changed := make(map[*script]bool)
+	provoked := make(map[*rdb.Script]map[string]bool)
+	changed := make(map[*rdb.Script]bool)
 	for _, run := range scriptRuns {
 		if provoked[run.script] == nil {
 			provoked[run.script] = make(map[string]bool)
@@ -204,32 +205,32 @@ func TestScriptRepliesAreDocumented(t *testing.T) {
 		changed[run.script] = changed[run.script] || run.changes != nothing
 	}
 	for _, sc := range scripts {
-		header := parseHeader(luaText(t, sc.name))
+		header := parseHeader(luaText(t, sc.Name))
 		for _, documented := range documentedStatuses(header) {
-			require.True(t, provoked[sc][documented], "%s: no run provokes %s", sc.name, documented)
+			require.True(t, provoked[sc][documented], "%s: no run provokes %s", sc.Name, documented)
 		}
-		require.Len(t, provoked[sc], len(documentedStatuses(header)), "%s: more replies than documented", sc.name)
-		require.Equal(t, sc.writes, changed[sc], "%s: a script changes something exactly when it writes", sc.name)
+		require.Len(t, provoked[sc], len(documentedStatuses(header)), "%s: more replies than documented", sc.Name)
+		require.Equal(t, sc.Access == rdb.Write, changed[sc], "%s: a script changes something exactly when it writes", sc.Name)
 	}
 	for _, run := range scriptRuns {
-		repeat := parseHeader(luaText(t, run.script.name))["Repeat"][0]
+		repeat := parseHeader(luaText(t, run.script.Name))["Repeat"][0]
 		if run.changes[0] {
-			require.Contains(t, repeat, status(run.repeated), "%s %s: Repeat", run.script.name, run.name)
+			require.Contains(t, repeat, status(run.repeated), "%s %s: Repeat", run.script.Name, run.name)
 		} else {
-			require.Equal(t, run.reply, run.repeated, "%s %s: what changes nothing repeats itself", run.script.name, run.name)
+			require.Equal(t, run.reply, run.repeated, "%s %s: what changes nothing repeats itself", run.script.Name, run.name)
 		}
 	}
 }
 
 func TestScriptRuns(t *testing.T) {
-	onEachStore(t, func(t *testing.T, store *Store) {
+	onEachStore(t, func(t *testing.T, store *testStore) {
 		for _, run := range scriptRuns {
-			t.Run(run.script.name+"/"+run.name, func(t *testing.T) { run.test(t, store) })
+			t.Run(run.script.Name+"/"+run.name, func(t *testing.T) { run.test(t, store) })
 		}
 	})
 }
 
-func (run scriptRun) test(t *testing.T, store *Store) {
+func (run scriptRun) test(t *testing.T, store *testStore) {
 	key := store.keyOf(t, run.script)
 	var replies []string
 	execute := func(step lua) {
@@ -246,7 +247,7 @@ func (run scriptRun) test(t *testing.T, store *Store) {
 				args[i] = numbers[len(numbers)-1]
 			}
 		}
-		reply, err := store.run(t.Context(), step.script, key, args...)
+		reply, err := store.Runner.Run(t.Context(), step.script, key, args...)
 		require.NoError(t, err)
 		replies = append(replies, render(reply))
 	}
@@ -268,16 +269,16 @@ func (run scriptRun) test(t *testing.T, store *Store) {
 }
 
 // keyOf returns a new key of the kind that the script's header names.
-func (s *Store) keyOf(t *testing.T, sc *script) string {
+func (s *testStore) keyOf(t *testing.T, sc *rdb.Script) string {
 	t.Helper()
 	namespace := rand.Text()
-	switch sc.kind {
+	switch sc.KeyKind {
 	case "link":
 		return s.keys.links(namespace, "uid")
 	case "pods":
 		return s.keys.pods(biz.ServiceKey{Namespace: namespace, Service: "game"})
 	default:
-		require.Equal(t, "workload", sc.kind)
+		require.Equal(t, "workload", sc.KeyKind)
 		return s.keys.workload(namespace, "game")
 	}
 }
@@ -289,11 +290,11 @@ func status(reply string) string {
 
 // render writes a reply as its script's header does.
 func render(value any) string {
-	if r, ok := value.(reply); ok {
-		if r.text != "" {
-			return r.text
+	if r, ok := value.(rdb.Reply); ok {
+		if r.Text != "" {
+			return r.Text
 		}
-		return render(r.values)
+		return render(r.Values)
 	}
 	values, isArray := value.([]any)
 	if !isArray {

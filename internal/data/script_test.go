@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"podlink/internal/rdb"
+
 	"github.com/stretchr/testify/require"
 )
 
@@ -26,7 +28,7 @@ var (
 func TestEveryScriptIsKnown(t *testing.T) {
 	var listed []string
 	for _, sc := range scripts {
-		listed = append(listed, sc.name)
+		listed = append(listed, sc.Name)
 	}
 	require.Subset(t, listed, contractScripts)
 	require.Len(t, slices.Compact(slices.Sorted(slices.Values(listed))), len(listed), "each once")
@@ -43,10 +45,10 @@ func TestEveryScriptIsKnown(t *testing.T) {
 
 	var inTable, inSelfTest []string
 	for _, run := range scriptRuns {
-		inTable = append(inTable, run.script.name)
+		inTable = append(inTable, run.script.Name)
 	}
 	for _, step := range selfTestSteps {
-		inSelfTest = append(inSelfTest, step.script.name)
+		inSelfTest = append(inSelfTest, step.Script.Name)
 	}
 	require.Subset(t, inTable, listed)
 	require.Subset(t, inSelfTest, listed)
@@ -55,21 +57,21 @@ func TestEveryScriptIsKnown(t *testing.T) {
 	require.NoError(t, err)
 	for _, library := range libraries {
 		text := luaText(t, "lib/"+strings.TrimSuffix(library.Name(), ".lua"))
-		require.True(t, slices.ContainsFunc(scripts, func(sc *script) bool {
-			return strings.Contains(sc.source, text)
+		require.True(t, slices.ContainsFunc(scripts, func(sc *rdb.Script) bool {
+			return strings.Contains(sc.Source(), text)
 		}), "nobody needs %s", library.Name())
 	}
 }
 
 func TestHeaderSaysWhatTheBodyDoes(t *testing.T) {
 	for _, sc := range scripts {
-		t.Run(sc.name, func(t *testing.T) {
-			text := luaText(t, sc.name)
+		t.Run(sc.Name, func(t *testing.T) {
+			text := luaText(t, sc.Name)
 			header := parseHeader(text)
 			body := withoutComments(text)
 			reached := reachable(body, withoutComments(strings.Replace(withLibraries(text), text, "", 1)))
 
-			require.True(t, strings.HasPrefix(text, "-- "+sc.name+" "), "the header begins with the script's name")
+			require.True(t, strings.HasPrefix(text, "-- "+sc.Name+" "), "the header begins with the script's name")
 			require.Equal(t, documentedInputs(header), matches(`\b(?:KEYS|ARGV)\[\d+\]`, reached), "KEYS and ARGV")
 			require.Contains(t, reached, "KEYS[1]")
 			require.NotContains(t, reached, "KEYS[2]", "one mutation is one script on one key")
@@ -83,7 +85,7 @@ func TestHeaderSaysWhatTheBodyDoes(t *testing.T) {
 			}
 			access := map[bool]string{false: "read", true: "write"}[writes]
 			require.Equal(t, []string{access}, header["Access"], "it calls %s", commands)
-			require.Equal(t, writes, sc.writes)
+			require.Equal(t, writes, sc.Access == rdb.Write)
 
 			require.Equal(t, documentedStatuses(header), statuses(body), "statuses")
 			require.Len(t, header["Repeat"], 1)

@@ -2,17 +2,19 @@ package data
 
 import (
 	"context"
-	"fmt"
 	"math"
 	"sort"
 
 	"podlink/internal/biz"
+	"podlink/internal/rdb"
 )
 
-type stateRepo struct{ *Store }
+type stateRepo struct{ store }
 
 // NewStateRepo returns the reports of pods in the store.
-func NewStateRepo(store *Store) biz.StateRepo { return stateRepo{store} }
+func NewStateRepo(runner *rdb.Runner, keys Keyspace) biz.StateRepo {
+	return stateRepo{store{runner, keys}}
+}
 
 func (r stateRepo) Set(ctx context.Context, key biz.ServiceKey, report biz.Report) (biz.Pod, *biz.Pod, error) {
 	reply, err := r.run(ctx, scriptSetState, r.keys.pods(key),
@@ -20,23 +22,23 @@ func (r stateRepo) Set(ctx context.Context, key biz.ServiceKey, report biz.Repor
 	if err != nil {
 		return biz.Pod{}, nil, err
 	}
-	pod, err := reply.pod(1)
+	pod, err := podOf(reply, 1)
 	if err != nil {
 		return biz.Pod{}, nil, err
 	}
 	if pod == nil {
-		return biz.Pod{}, nil, reply.malformed()
+		return biz.Pod{}, nil, reply.Malformed()
 	}
-	previous, err := reply.pod(2)
+	previous, err := podOf(reply, 2)
 	if err != nil {
 		return biz.Pod{}, nil, err
 	}
-	return *pod, previous, reply.confirmed(nil)
+	return *pod, previous, unconfirmed(reply, nil)
 }
 
-// pod reads values[i] as "{<pod> <state> <load> <routing> <live> <heartbeat> <ttl>}", nil for "{}".
-func (r reply) pod(i int) (*biz.Pod, error) {
-	fields, err := r.nested(i, 7)
+// podOf reads reply.Values[i] as "{<pod> <state> <load> <routing> <live> <heartbeat> <ttl>}", nil for "{}".
+func podOf(reply rdb.Reply, i int) (*biz.Pod, error) {
+	fields, err := reply.Nested(i, 7)
 	if err != nil || fields == nil {
 		return nil, err
 	}
@@ -60,9 +62,9 @@ func (r stateRepo) List(ctx context.Context, key biz.ServiceKey) ([]biz.Pod, err
 	if err != nil {
 		return nil, err
 	}
-	pods := make([]biz.Pod, 0, len(reply.values)-1)
-	for i := 1; i < len(reply.values); i++ {
-		pod, err := reply.pod(i)
+	pods := make([]biz.Pod, 0, len(reply.Values)-1)
+	for i := 1; i < len(reply.Values); i++ {
+		pod, err := podOf(reply, i)
 		if err != nil {
 			return nil, err
 		}
@@ -77,7 +79,7 @@ func (r stateRepo) Get(ctx context.Context, key biz.ServiceKey, id biz.PodID) (b
 	if err != nil {
 		return biz.Pod{}, err
 	}
-	pod, err := reply.pod(1)
+	pod, err := podOf(reply, 1)
 	switch {
 	case err != nil:
 		return biz.Pod{}, err
@@ -92,11 +94,11 @@ func (r stateRepo) Remove(ctx context.Context, key biz.ServiceKey, id biz.PodID)
 	if err != nil {
 		return nil, err
 	}
-	pod, err := reply.pod(1)
+	pod, err := podOf(reply, 1)
 	if pod == nil || err != nil {
 		return nil, err
 	}
-	return pod, reply.confirmed(nil)
+	return pod, unconfirmed(reply, nil)
 }
 
 func (r stateRepo) Reserve(ctx context.Context, key biz.ServiceKey, standing biz.PodID) (biz.Choice, error) {
@@ -104,7 +106,7 @@ func (r stateRepo) Reserve(ctx context.Context, key biz.ServiceKey, standing biz
 	if err != nil {
 		return biz.Choice{}, err
 	}
-	switch reply.status() {
+	switch reply.Status() {
 	case "USABLE":
 		return biz.Choice{Verdict: biz.StandingUsable}, nil
 	case "UNKNOWN":
@@ -112,7 +114,7 @@ func (r stateRepo) Reserve(ctx context.Context, key biz.ServiceKey, standing biz
 	case "NONE":
 		return biz.Choice{Verdict: biz.NoneUsable}, nil
 	case "RESERVED":
-		fields, err := reply.fields(1, 2)
+		fields, err := reply.Fields(1, 2)
 		if err != nil {
 			return biz.Choice{}, err
 		}
@@ -122,7 +124,7 @@ func (r stateRepo) Reserve(ctx context.Context, key biz.ServiceKey, standing biz
 		}
 		return choice, p.err
 	default:
-		return biz.Choice{}, fmt.Errorf("%s: unknown status %q", reply.script, reply.status())
+		return biz.Choice{}, reply.Malformed()
 	}
 }
 

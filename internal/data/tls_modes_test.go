@@ -15,10 +15,10 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"podlink/internal/biz"
 	"podlink/internal/conf"
+	"podlink/internal/rdb"
 	"podlink/test/redistest"
 )
 
@@ -90,7 +90,7 @@ func (a authority) startCluster(t *testing.T, certificate string, nodes int) (ad
 	for _, client := range clients {
 		require.Eventually(t, func() bool {
 			info := client.ClusterInfo(context.Background()).Val()
-			return infoValue(info, "cluster_state") == "ok" && infoValue(info, "cluster_known_nodes") == strconv.Itoa(nodes)
+			return redistest.InfoField(info, "cluster_state") == "ok" && redistest.InfoField(info, "cluster_known_nodes") == strconv.Itoa(nodes)
 		}, 20*time.Second, 20*time.Millisecond)
 	}
 	return addrs
@@ -109,8 +109,8 @@ func TestTLSEverywhere(t *testing.T) {
 	ca.sign(t, "client", time.Now().Add(time.Hour))
 
 	sentinel := func(addr string) settings {
-		return func(c *conf.Data_Redis) {
-			c.Mode, c.Addrs, c.MasterName = conf.ModeSentinel, []string{addr}, "mymaster"
+		return func(c *testOptions) {
+			c.Mode, c.Addrs, c.MasterName = rdb.Sentinel, []string{addr}, "mymaster"
 		}
 	}
 	primary, _ := ca.startSecured(t, "server")
@@ -119,8 +119,8 @@ func TestTLSEverywhere(t *testing.T) {
 	cluster := onCluster(ca.startCluster(t, "server", 2))
 	modes := map[string]settings{"sentinel": watched, "cluster": cluster}
 
-	secured := func(c *conf.Data_Redis) {
-		c.DialTimeout = durationpb.New(100 * time.Millisecond) // A port that expects something else may just wait.
+	secured := func(c *testOptions) {
+		c.DialTimeout = 100 * time.Millisecond // A port that expects something else may just wait.
 		c.MinIdleConns = 0
 		c.Tls = &conf.TLS{
 			Enabled: true, CaFile: ca.Path("ca.crt"), CertFile: ca.Path("client.crt"), KeyFile: ca.Path("client.key"),
@@ -155,10 +155,10 @@ func TestTLSEverywhere(t *testing.T) {
 		})
 	}
 	for name, store := range modes {
-		refused(name+"/unknown authority", store, func(c *conf.Data_Redis) { c.Tls.CaFile = ca.Path("stranger.crt") })
-		refused(name+"/another name", store, func(c *conf.Data_Redis) { c.Tls.ServerName = "other.test" })
-		refused(name+"/no client certificate", store, func(c *conf.Data_Redis) { c.Tls.CertFile, c.Tls.KeyFile = "", "" })
-		refused(name+"/asked for plaintext", store, func(c *conf.Data_Redis) { c.Tls.Enabled = false })
+		refused(name+"/unknown authority", store, func(c *testOptions) { c.Tls.CaFile = ca.Path("stranger.crt") })
+		refused(name+"/another name", store, func(c *testOptions) { c.Tls.ServerName = "other.test" })
+		refused(name+"/no client certificate", store, func(c *testOptions) { c.Tls.CertFile, c.Tls.KeyFile = "", "" })
+		refused(name+"/asked for plaintext", store, func(c *testOptions) { c.Tls.Enabled = false })
 	}
 	refused("sentinel/expired certificate", sentinel(ca.startSentinel(t, "expired", primary)))
 	refused("sentinel/expired certificate of the primary", sentinel(ca.startSentinel(t, "server", expired)))

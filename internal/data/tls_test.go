@@ -1,14 +1,11 @@
 package data
 
 import (
-	"io"
 	"net"
-	"os"
 	"strconv"
 	"testing"
 	"time"
 
-	"github.com/go-kratos/kratos/v2/log"
 	"github.com/stretchr/testify/require"
 
 	"podlink/internal/biz"
@@ -55,7 +52,7 @@ func TestTLS(t *testing.T) {
 
 	// secured is how a client should connect; each row takes something away.
 	secured := func(change func(*conf.TLS)) settings {
-		return func(c *conf.Data_Redis) {
+		return func(c *testOptions) {
 			c.Tls = &conf.TLS{
 				Enabled: true, CaFile: ca.Path("ca.crt"), CertFile: ca.Path("client.crt"), KeyFile: ca.Path("client.key"),
 				ServerName: "redis.test",
@@ -82,7 +79,7 @@ func TestTLS(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			store := openStore(t, on(row.addr), secured(row.change))
-			links := NewLinkRepo(store)
+			links := reposOf(store).Links
 			_, err := links.Set(t.Context(), key, 1, biz.Forever, nil)
 			_, readErr := links.Get(t.Context(), key)
 			if row.ok {
@@ -94,31 +91,6 @@ func TestTLS(t *testing.T) {
 			require.ErrorIs(t, err, biz.ErrStoreUnavailable, "it was certainly not carried out")
 			require.Error(t, readErr)
 			require.Error(t, store.Check(t.Context()))
-		})
-	}
-}
-
-func TestTLSFilesThatCannotBeUsed(t *testing.T) {
-	dir := t.TempDir()
-	ca := newAuthority(t, dir, "ca")
-	newAuthority(t, dir, "other")
-	require.NoError(t, os.WriteFile(ca.Path("empty.crt"), []byte("nothing"), 0o600))
-	for name, row := range map[string]struct {
-		tls  *conf.TLS
-		want string
-	}{
-		"no authorities' file":      {&conf.TLS{CaFile: ca.Path("absent.crt")}, "data.redis.tls.ca_file: "},
-		"no certificate in it":      {&conf.TLS{CaFile: ca.Path("empty.crt")}, "data.redis.tls.ca_file: it has no certificate"},
-		"no client certificate":     {&conf.TLS{CertFile: ca.Path("absent.crt"), KeyFile: ca.Path("ca.key")}, "data.redis.tls.cert_file"},
-		"another certificate's key": {&conf.TLS{CertFile: ca.Path("ca.crt"), KeyFile: ca.Path("other.key")}, "data.redis.tls.cert_file"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			c := conf.Default().GetData()
-			c.Redis.Mode = conf.ModeStandalone
-			c.Redis.Tls = row.tls
-			c.Redis.Tls.Enabled = true
-			_, _, err := NewStore(c, log.NewStdLogger(io.Discard))
-			require.ErrorContains(t, err, row.want)
 		})
 	}
 }

@@ -5,22 +5,23 @@ import (
 	"fmt"
 	"math"
 
-	"github.com/redis/go-redis/v9"
-
 	"podlink/internal/biz"
+	"podlink/internal/rdb"
 )
 
-type workloadRepo struct{ *Store }
+type workloadRepo struct{ store }
 
 // NewWorkloadRepo returns the workload states in the store.
-func NewWorkloadRepo(store *Store) biz.WorkloadRepo { return workloadRepo{store} }
+func NewWorkloadRepo(runner *rdb.Runner, keys Keyspace) biz.WorkloadRepo {
+	return workloadRepo{store{runner, keys}}
+}
 
 func (r workloadRepo) Set(ctx context.Context, key biz.ServiceKey, state string) (biz.Workload, error) {
 	reply, err := r.run(ctx, scriptSetWorkload, r.keys.workload(key.Namespace, key.Service), state)
 	if err != nil {
 		return biz.Workload{}, err
 	}
-	fields, err := reply.fields(1, 1)
+	fields, err := reply.Fields(1, 1)
 	if err != nil {
 		return biz.Workload{}, err
 	}
@@ -29,7 +30,7 @@ func (r workloadRepo) Set(ctx context.Context, key biz.ServiceKey, state string)
 	if p.err != nil {
 		return biz.Workload{}, p.err
 	}
-	return workload, reply.confirmed(nil)
+	return workload, unconfirmed(reply, nil)
 }
 
 func (r workloadRepo) Get(ctx context.Context, key biz.ServiceKey) (biz.Workload, error) {
@@ -45,20 +46,22 @@ func (r workloadRepo) Get(ctx context.Context, key biz.ServiceKey) (biz.Workload
 
 // BatchGet reads all workloads in one pipeline.
 func (r workloadRepo) BatchGet(ctx context.Context, namespace string, services []string) ([]biz.Workload, error) {
-	values := make([]*redis.SliceCmd, len(services))
-	err := r.pipelined(ctx, scriptSetWorkload.kind, func(pipe redis.Pipeliner) {
-		for i, service := range services {
-			values[i] = pipe.HMGet(ctx, r.keys.workload(namespace, service), "state", "update_ms")
-		}
-	})
+	reads := make([][]any, len(services))
+	for i, service := range services {
+		reads[i] = []any{"hmget", r.keys.workload(namespace, service), "state", "update_ms"}
+	}
+	results, err := r.runner.ReadAll(ctx, scriptSetWorkload.KeyKind, reads)
 	if err != nil {
-		return nil, err
+		return nil, domainError(err)
 	}
 	workloads := make([]biz.Workload, 0, len(services))
 	for i, service := range services {
-		fields, err := values[i].Result()
-		if err != nil {
-			return nil, readError(ctx, err)
+		if err := results[i].Err; err != nil {
+			return nil, domainError(err)
+		}
+		fields, ok := results[i].Value.([]any)
+		if !ok || len(fields) != 2 {
+			return nil, fmt.Errorf("HMGET answered %T", results[i].Value)
 		}
 		if fields[0] == nil && fields[1] == nil {
 			continue

@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"podlink/internal/app"
 	"podlink/internal/biz"
 	"podlink/internal/conf"
 	"podlink/internal/data"
@@ -112,11 +113,15 @@ func layerWith(t *testing.T, options func(c *conf.Data_Redis)) layer {
 	redis.PoolSize, redis.MinIdleConns = connectionsEach, 0
 	redis.PoolTimeout, redis.DialTimeout, redis.ReadTimeout, redis.WriteTimeout = timeout, timeout, timeout, timeout
 	options(redis)
-	store, closeStore, err := data.NewStore(c.GetData(), log.NewStdLogger(io.Discard))
+	store, closeStore, err := app.OpenStore(c.GetData(), log.NewStdLogger(io.Discard))
 	require.NoError(t, err)
 	t.Cleanup(closeStore)
-	require.NoError(t, store.Check(t.Context()))
-	l := layer{links: data.NewLinkRepo(store), states: data.NewStateRepo(store)}
+	require.NoError(t, store.Health.Check(t.Context()))
+	keys := app.Keyspace(c.GetData())
+	l := layer{
+		links:  data.NewLinkRepo(store.Runner, keys, data.NewLinkMetrics()),
+		states: data.NewStateRepo(store.Runner, keys),
+	}
 	views, limits := biz.NewPodViews(l.states), biz.Limits{MaxBatch: int(c.GetLimits().GetMaxBatch())}
 	l.usecase = biz.NewLinkUsecase(l.links, views, limits, biz.NewMetrics(views))
 	return l

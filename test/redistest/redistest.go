@@ -265,24 +265,24 @@ func (s *Server) WaitInSync() {
 
 func (s *Server) inSync() bool {
 	info, err := s.admin.Info(context.Background(), "replication").Result()
-	if err != nil || infoField(info, "master_link_status") != "up" {
+	if err != nil || InfoField(info, "master_link_status") != "up" {
 		return false
 	}
 	// The primary feeds a new replica, and counts it, only after its first acknowledgement, up to a second later.
 	options := s.options()
-	options.Addr = net.JoinHostPort(infoField(info, "master_host"), infoField(info, "master_port"))
+	options.Addr = net.JoinHostPort(InfoField(info, "master_host"), InfoField(info, "master_port"))
 	options.Password = argument(s.args, "--masterauth")
 	primary := redis.NewClient(options)
 	defer primary.Close()
 	info, err = primary.Info(context.Background(), "replication").Result()
 	online := strings.Count(info, ",state=online,")
-	return err == nil && online > 0 && strconv.Itoa(online) == infoField(info, "connected_slaves") &&
+	return err == nil && online > 0 && strconv.Itoa(online) == InfoField(info, "connected_slaves") &&
 		!strings.Contains(info, ",offset=0,")
 }
 
-// infoField is a field of what INFO answers.
-func infoField(info, name string) string {
-	_, rest, _ := strings.Cut(info, "\n"+name+":")
+// InfoField returns a field of the reply to INFO or CLUSTER INFO, "" without it.
+func InfoField(info, name string) string {
+	_, rest, _ := strings.Cut("\n"+info, "\n"+name+":")
 	value, _, _ := strings.Cut(rest, "\r\n")
 	return value
 }

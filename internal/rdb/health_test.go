@@ -1,73 +1,64 @@
-package data
+package rdb
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/go-kratos/kratos/v2/log"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/common/expfmt"
 	"github.com/stretchr/testify/require"
 
-	"podlink/internal/conf"
 	"podlink/test/logwatch"
 	"podlink/test/redistest"
 )
 
 // gauge returns the value of one of the store's metrics without labels.
-func gauge(t *testing.T, store *Store, name string) float64 {
+func gauge(t *testing.T, db *DB, name string) float64 {
 	t.Helper()
-	text, err := testutil.CollectAndFormat(store, expfmt.TypeTextPlain, name)
+	text, err := testutil.CollectAndFormat(db.Metrics, expfmt.TypeTextPlain, name)
 	require.NoError(t, err)
 	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
 	return map[string]float64{name + " 0": 0, name + " 1": 1}[lines[len(lines)-1]]
 }
 
-// logged opens a store that writes to the log that it returns.
-func logged(t *testing.T, server *redistest.Server, change ...settings) (*Store, *logwatch.Log) {
-	t.Helper()
-	c, lines := conf.Default().Data, new(logwatch.Log)
-	c.Redis.Mode, c.Redis.Addrs = conf.ModeStandalone, []string{server.Addr()}
-	for _, f := range change {
-		f(c.Redis)
-	}
-	store, closeStore, err := NewStore(c, log.NewFilter(log.NewStdLogger(lines), log.FilterLevel(log.LevelInfo)))
-	require.NoError(t, err)
-	t.Cleanup(closeStore)
-	return store, lines
-}
+// lines is a Logger.
+type lines struct{ *logwatch.Log }
+
+func (l lines) Infof(format string, args ...any)  { fmt.Fprintf(l, format+"\n", args...) }
+func (l lines) Warnf(format string, args ...any)  { l.Infof(format, args...) }
+func (l lines) Errorf(format string, args ...any) { l.Infof(format, args...) }
 
 // TestStateChangesOfTheStore: each is told once, in the log and by the metric, and a caller who has left changes nothing.
 func TestStateChangesOfTheStore(t *testing.T) {
 	server := redistest.Start(t)
-	store, lines := logged(t, server)
+	db, lines := open(t, server)
 	told := func(ready float64, want ...string) {
 		t.Helper()
-		require.InDelta(t, ready, gauge(t, store, "podlink_store_ready"), 0)
+		require.InDelta(t, ready, gauge(t, db, "podlink_store_ready"), 0)
 		var got []string
 		for line := range strings.Lines(lines.String()) {
-			_, text, _ := strings.Cut(line, "msg=")
-			text, _, _ = strings.Cut(text, ":")
+			text, _, _ := strings.Cut(line, ":")
 			got = append(got, strings.TrimSpace(text))
 		}
 		require.Equal(t, want, got, lines.String())
 	}
 	told(0)
-	require.NoError(t, store.Check(t.Context()))
-	require.NoError(t, store.Check(t.Context()))
+	require.NoError(t, db.Health.Check(t.Context()))
+	require.NoError(t, db.Health.Check(t.Context()))
 	told(1, "the store is ready")
 	left, cancel := context.WithCancel(t.Context())
 	cancel()
-	require.Error(t, store.Check(left))
+	require.Error(t, db.Health.Check(left))
 	told(1, "the store is ready")
 	server.Kill()
-	require.Error(t, store.Check(t.Context()))
-	require.Error(t, store.Check(t.Context()))
+	require.Error(t, db.Health.Check(t.Context()))
+	require.Error(t, db.Health.Check(t.Context()))
 	told(0, "the store is ready", "the store is not ready")
 	server.Restart()
-	ready(t, store)
+	require.Eventually(t, func() bool { return db.Health.Check(context.Background()) == nil }, 30*time.Second, 10*time.Millisecond)
 	told(1, "the store is ready", "the store is not ready", "the store is ready again")
 }
 
@@ -75,26 +66,26 @@ func TestStateChangesOfTheStore(t *testing.T) {
 func TestStoreIsWatched(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
-	store, lines := logged(t, server)
+	db, lines := open(t, server)
 	ended := make(chan error, 1)
-	go func() { ended <- store.Start(context.Background()) }()
+	go func() { ended <- db.Health.Start(context.Background()) }()
 	lines.Wait(t, "the store is ready: ")
 	server.Kill()
 	lines.Wait(t, "the store is not ready: ")
 	server.Restart()
 	lines.Wait(t, "the store is ready again")
 	begin := time.Now()
-	require.NoError(t, store.Stop(t.Context()))
+	require.NoError(t, db.Health.Stop(t.Context()))
 	require.NoError(t, <-ended)
 	require.Less(t, time.Since(begin), time.Second, "it does not wait for the next check")
-	require.NoError(t, store.Stop(t.Context()), "a second stop is none")
+	require.NoError(t, db.Health.Stop(t.Context()), "a second stop is none")
 }
 
 // TestMayEvict: the metric says so whether it is allowed or not.
 func TestMayEvict(t *testing.T) {
 	server := redistest.Start(t)
-	refusing, _ := logged(t, server)
-	allowing, _ := logged(t, server, func(c *conf.Data_Redis) { c.AllowEviction = true })
+	refusing, _ := open(t, server)
+	allowing, _ := open(t, server, func(o *Options) { o.AllowEviction = true })
 	for _, row := range []struct {
 		policy  string
 		evict   float64
@@ -105,15 +96,15 @@ func TestMayEvict(t *testing.T) {
 		{policy: "noeviction", evict: 0},
 	} {
 		require.NoError(t, server.Client(t).ConfigSet(t.Context(), "maxmemory-policy", row.policy).Err())
-		err := refusing.Check(t.Context())
+		err := refusing.Health.Check(t.Context())
 		if row.refused == "" {
 			require.NoError(t, err)
 		} else {
 			require.ErrorContains(t, err, row.refused)
 		}
-		require.NoError(t, allowing.Check(t.Context()))
-		for _, store := range []*Store{refusing, allowing} {
-			require.InDelta(t, row.evict, gauge(t, store, "podlink_store_may_evict"), 0, row.policy)
+		require.NoError(t, allowing.Health.Check(t.Context()))
+		for _, db := range []*DB{refusing, allowing} {
+			require.InDelta(t, row.evict, gauge(t, db, "podlink_store_may_evict"), 0, row.policy)
 		}
 	}
 }

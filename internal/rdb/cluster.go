@@ -1,4 +1,4 @@
-package data
+package rdb
 
 import (
 	"context"
@@ -8,11 +8,11 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// stateInterval is how old the driver's view of a cluster may get. Its default of a minute is how long a failover would
-// go unnoticed.
+// stateInterval is the maximum age of the driver's view of a cluster. The driver's default of a minute is how long a
+// failover would go unnoticed.
 const stateInterval = time.Second
 
-// cluster is the driver's client for a Redis Cluster, and what that keeps to itself: the clients of the single nodes.
+// cluster is the driver's client for a Redis Cluster, plus the clients of the single nodes, which the driver hides.
 type cluster struct {
 	*redis.ClusterClient
 	nodes sync.Map // host:port -> *redis.Client
@@ -25,15 +25,15 @@ func newCluster(options *redis.ClusterOptions) *cluster {
 	c := &cluster{ClusterClient: redis.NewClusterClient(options)}
 	c.OnNewNode(func(node *redis.Client) {
 		c.nodes.Store(node.Options().Addr, node)
-		// The driver looks at the cluster anew only where a node answers that it is no longer in charge, and a dead node
-		// does not answer.
+		// The driver reloads the cluster's state only when a node answers that it lost the slot, and a dead node
+		// doesn't answer.
 		node.AddHook(dialHook{failed: c.ReloadState})
 	})
 	return c
 }
 
-// redirected returns the node to which Redis sends a command on that it has not carried out, and whether it has to be
-// told ASKING first; nil when err is not such an answer.
+// redirected returns the node that Redis redirects a command to which it has not executed, and whether ASKING must
+// precede it. It returns nil when err is no redirection.
 func (c *cluster) redirected(ctx context.Context, err error, key string) (node *redis.Client, asking bool) {
 	addr, moved := redis.IsMovedError(err)
 	if !moved {
@@ -46,7 +46,7 @@ func (c *cluster) redirected(ctx context.Context, err error, key string) (node *
 		return nil, false
 	}
 	if node = c.node(addr); node == nil {
-		// A new one. The driver meets it by a read of its own, maybe under another spelling of its address.
+		// A new node. A read makes the driver connect to it, perhaps under another spelling of its address.
 		_ = c.HGet(ctx, key, "").Err()
 		if node = c.node(addr); node == nil && moved {
 			node, _ = c.MasterForKey(ctx, key)
@@ -55,7 +55,7 @@ func (c *cluster) redirected(ctx context.Context, err error, key string) (node *
 	return node, asking
 }
 
-// node returns the client of a node that the driver has met, nil without one.
+// node returns the client of a node that the driver has connected to, nil without one.
 func (c *cluster) node(addr string) *redis.Client {
 	node, _ := c.nodes.Load(addr)
 	client, _ := node.(*redis.Client)

@@ -1,0 +1,66 @@
+// Package app assembles podlink.
+package app
+
+import (
+	"github.com/go-kratos/kratos/v2/log"
+
+	"podlink/internal/conf"
+	"podlink/internal/data"
+	"podlink/internal/rdb"
+	"podlink/internal/rdb/embedded"
+)
+
+// OpenStore returns the store that the configuration names, and a function that closes it. Nothing is sent yet: an
+// unreachable Redis is Health's to report.
+func OpenStore(c *conf.Data, logger log.Logger) (*rdb.DB, func(), error) {
+	helper := log.NewHelper(log.With(logger, "module", "data"))
+	rdb.LogDriver(helper.Debugf)
+	redis := c.GetRedis()
+	options, test := storeOptions(redis), data.SelfTest(Keyspace(c))
+	options.Logger = helper
+	if redis.GetMode() == conf.ModeEmbedded {
+		helper.Warn("the store is embedded: it lives in memory, is lost when podlink stops, and is for development only")
+		server, err := embedded.Start()
+		if err != nil {
+			return nil, nil, err
+		}
+		db := rdb.Open(server.Options(options), test)
+		return db, func() {
+			db.Close()
+			server.Close()
+		}, nil
+	}
+	var err error
+	if options.TLS, err = redis.GetTls().Config("data.redis.tls"); err != nil {
+		return nil, nil, err
+	}
+	db := rdb.Open(options, test)
+	return db, db.Close, nil
+}
+
+// Keyspace returns where podlink's keys are.
+func Keyspace(c *conf.Data) data.Keyspace { return data.Keyspace(c.GetRedis().GetPrefix()) }
+
+// storeOptions returns the engine's options, but for TLS and the logger.
+func storeOptions(c *conf.Data_Redis) rdb.Options {
+	return rdb.Options{
+		Mode:             rdb.Mode(c.GetMode()),
+		Addrs:            c.GetAddrs(),
+		MasterName:       c.GetMasterName(),
+		DB:               int(c.GetDb()),
+		Username:         c.GetUsername(),
+		Password:         c.GetPassword(),
+		SentinelUsername: c.GetSentinelUsername(),
+		SentinelPassword: c.GetSentinelPassword(),
+		PoolSize:         int(c.GetPoolSize()),
+		MinIdleConns:     int(c.GetMinIdleConns()),
+		PoolTimeout:      c.GetPoolTimeout().AsDuration(),
+		DialTimeout:      c.GetDialTimeout().AsDuration(),
+		ReadTimeout:      c.GetReadTimeout().AsDuration(),
+		WriteTimeout:     c.GetWriteTimeout().AsDuration(),
+		Coalesce:         c.GetAutoPipeline(),
+		WaitReplicas:     int(c.GetWaitReplicas()),
+		WaitTimeout:      c.GetWaitTimeout().AsDuration(),
+		AllowEviction:    c.GetAllowEviction(),
+	}
+}

@@ -1,0 +1,49 @@
+package data
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"podlink/internal/biz"
+)
+
+// parser reads values of the store and keeps the first error: a value out of form was not written by podlink.
+type parser struct{ err error }
+
+func (p *parser) number(text string, least, most int64) int64 {
+	n, err := strconv.ParseInt(text, 10, 64)
+	if p.err == nil && (err != nil || !canonical(text) || n < least || n > most) {
+		p.err = fmt.Errorf("%w: %q is not a number from %d to %d", biz.ErrStoreDataCorrupt, text, least, most)
+	}
+	return n
+}
+
+// canonical reports whether podlink writes the number like that: without a plus sign or leading zeros.
+func canonical(number string) bool {
+	digits := strings.TrimPrefix(number, "-")
+	return digits[0] != '+' && (digits[0] != '0' || number == "0")
+}
+
+// text accepts what callers can be sent: every text that podlink writes is valid UTF-8 and not empty.
+func (p *parser) text(text string) string {
+	if p.err == nil && (text == "" || !utf8.ValidString(text)) {
+		p.err = fmt.Errorf("%w: %q is not a text in UTF-8", biz.ErrStoreDataCorrupt, text)
+	}
+	return text
+}
+
+func (p *parser) pod(text string) biz.PodID {
+	return biz.PodID(p.number(text, int64(biz.NoPod), math.MaxInt32))
+}
+
+func (p *parser) ttl(text string) biz.TTL {
+	return biz.TTL(p.number(text, int64(biz.Gone), math.MaxInt32))
+}
+
+// maxEpoch is the largest epoch that scripts accept, so that there is always a greater one.
+const maxEpoch = 1<<53 - 2
+
+func (p *parser) epoch(text string) biz.Epoch { return biz.Epoch(p.number(text, 0, maxEpoch)) }

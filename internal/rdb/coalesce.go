@@ -1,0 +1,246 @@
+package rdb
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+)
+
+const (
+	// maxInFlight is how many round trips to a server are in flight at once before calls are coalesced. One would make
+	// the batches deepest; a second one keeps the server busy while the replies of the first are read.
+	maxInFlight = 2
+	// maxBatch is how many commands one round trip carries.
+	maxBatch = 512
+	// maxQueue is how many calls wait for a round trip before further ones are refused.
+	maxQueue = 16384
+)
+
+var errQueueFull = errors.New("too many calls wait for the store")
+
+// coalescer lets concurrent calls to one server share round trips. A call that finds a free one is sent at once, on its
+// caller's goroutine, as it would be without the coalescer. Calls that come while all are in flight are queued, and go
+// together in the next one. So batches are as deep as the server is busy, and no call waits for a batch to fill.
+//
+// The driver has an auto-pipeliner too; docs/decisions/0007-own-pipeline.md says why it is not used.
+type coalescer struct {
+	client      *redis.Client
+	replication replication // of all commands
+	limit       int         // max in-flight round trips before calls are queued
+	batchSizes  prometheus.Observer
+
+	mu       sync.Mutex
+	inFlight int
+	queue    []*queuedCall
+}
+
+// queuedCall is a call that waits for a round trip.
+type queuedCall struct {
+	cmd         command
+	state       atomic.Int32
+	done        chan struct{} // closed when the rest is set
+	err         error
+	unconfirmed error
+}
+
+// The states of a queued call. The first to move it out of queued decides: the batch that sends it, or the caller that
+// leaves.
+const (
+	queued int32 = iota
+	claimed
+	abandoned
+)
+
+// command is what a coalescer sends: a command of the driver that shows whether its reply arrived.
+type command interface {
+	redis.Cmder
+	Val() any
+}
+
+// outcome is how sending a command ended.
+type outcome struct {
+	err         error
+	unconfirmed error // with a nil err: why replicas have not confirmed the mutation
+	// abandoned is set when the caller left before the outcome was known: the command belongs to its batch and must not
+	// be looked at. If it was claimed, it may be sent, then or later.
+	abandoned, claimed bool
+}
+
+// mayBeSent reports whether the command may have left the process, so that Redis may execute it.
+func (o outcome) mayBeSent(cmd *onceCmd) bool {
+	if o.abandoned {
+		return o.claimed
+	}
+	return cmd.written.Load()
+}
+
+// do sends the command and returns the outcome, by the end of ctx at the latest.
+func (c *coalescer) do(ctx context.Context, cmd command) outcome {
+	c.mu.Lock()
+	if c.inFlight < c.limit {
+		c.inFlight++
+		c.mu.Unlock()
+		defer c.release() //nolint:contextcheck // The next batch belongs to other callers.
+		c.batchSizes.Observe(1)
+		return sendAlone(ctx, c.client, cmd, c.replication, false)
+	}
+	if len(c.queue) >= maxQueue {
+		c.mu.Unlock()
+		return outcome{err: errQueueFull, abandoned: true}
+	}
+	q := &queuedCall{cmd: cmd, done: make(chan struct{})}
+	c.queue = append(c.queue, q)
+	c.mu.Unlock()
+	select {
+	case <-q.done:
+		return outcome{err: q.err, unconfirmed: q.unconfirmed}
+	case <-ctx.Done():
+		wasClaimed := !q.state.CompareAndSwap(queued, abandoned)
+		return outcome{err: ctx.Err(), abandoned: true, claimed: wasClaimed}
+	}
+}
+
+// release hands a round trip to the queued calls, and frees it when there are none.
+func (c *coalescer) release() {
+	if batch := c.claim(); batch != nil {
+		go c.sendBatches(batch)
+	}
+}
+
+// sendBatches sends batches until the queue is empty. It ends by itself: the driver's timeouts bound every round trip.
+func (c *coalescer) sendBatches(batch []*queuedCall) {
+	for ; batch != nil; batch = c.claim() {
+		c.sendBatch(batch)
+	}
+}
+
+// claim returns up to maxBatch queued calls. Without any it frees the round trip and returns nil.
+func (c *coalescer) claim() []*queuedCall {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.queue) > 0 {
+		n := min(len(c.queue), maxBatch)
+		batch := make([]*queuedCall, 0, n)
+		for _, q := range c.queue[:n] {
+			if q.state.CompareAndSwap(queued, claimed) {
+				batch = append(batch, q)
+			}
+		}
+		rest := copy(c.queue, c.queue[n:])
+		clear(c.queue[rest:])
+		c.queue = c.queue[:rest]
+		if len(batch) > 0 {
+			return batch
+		}
+	}
+	c.inFlight--
+	return nil
+}
+
+// sendBatch sends the batch and gives each call its outcome. A batch belongs to no request, so only the driver's timeouts
+// bound it.
+func (c *coalescer) sendBatch(batch []*queuedCall) {
+	cmds := make([]command, len(batch))
+	for i, q := range batch {
+		cmds[i] = q.cmd
+	}
+	c.batchSizes.Observe(float64(len(batch)))
+	failure, unconfirmed := roundTrip(context.Background(), c.client, cmds, c.replication, false)
+	for _, q := range batch {
+		q.err, q.unconfirmed = errorOf(q.cmd, failure), unconfirmed
+		close(q.done)
+	}
+}
+
+// sendAlone sends one command in a round trip of its own.
+func sendAlone(ctx context.Context, node *redis.Client, cmd command, replicas replication, asking bool) outcome {
+	if replicas.replicas == 0 && !asking {
+		return outcome{err: node.Process(ctx, cmd)}
+	}
+	failure, unconfirmed := roundTrip(ctx, node, []command{cmd}, replicas, asking)
+	if err := errorOf(cmd, failure); err != nil {
+		return outcome{err: err}
+	}
+	return outcome{unconfirmed: unconfirmed}
+}
+
+// roundTrip sends the commands in one round trip, followed by WAIT when replicas must confirm them, and preceded by
+// ASKING when a cluster redirected a single one. It returns the pipeline's error, and why the replicas have not confirmed.
+func roundTrip(
+	ctx context.Context, node *redis.Client, cmds []command, replicas replication, asking bool,
+) (failure, unconfirmed error) {
+	wait := replicas.wait(ctx)
+	_, failure = node.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		if asking {
+			_ = pipe.Process(ctx, redis.NewStatusCmd(ctx, "asking"))
+		}
+		for _, cmd := range cmds {
+			_ = pipe.Process(ctx, cmd)
+		}
+		if replicas.replicas > 0 {
+			_ = pipe.Process(ctx, wait)
+		}
+		return nil
+	})
+	if replicas.replicas > 0 {
+		unconfirmed = replicas.failure(wait)
+	}
+	return failure, unconfirmed
+}
+
+// errorOf returns the error of a command in a pipeline that ended with failure, nil for one that has its reply.
+func errorOf(cmd command, failure error) error {
+	switch {
+	case cmd.Val() != nil:
+		cmd.SetErr(nil) // The driver gives a pipeline's error to all its commands, also to those that have a reply.
+		return nil
+	case cmd.Err() != nil:
+		return cmd.Err()
+	default: // The handshake was refused: the driver leaves a pipeline's commands untouched then.
+		return failure
+	}
+}
+
+// coalescers holds two coalescers per server, so that reads don't share round trips with mutations that wait for
+// replicas.
+type coalescers struct {
+	limit       int
+	replication replication // of the confirmed ones
+	batchSizes  prometheus.Observer
+	servers     sync.Map // *redis.Client -> *serverCoalescers
+}
+
+type serverCoalescers struct{ plain, confirmed *coalescer }
+
+// to returns the server's coalescer for commands that replicas must confirm, or need not.
+func (c *coalescers) to(node *redis.Client, confirmed bool) *coalescer {
+	server, ok := c.servers.Load(node)
+	if !ok {
+		server, _ = c.servers.LoadOrStore(node, &serverCoalescers{
+			plain:     &coalescer{client: node, limit: c.limit, batchSizes: c.batchSizes},
+			confirmed: &coalescer{client: node, limit: c.limit, replication: c.replication, batchSizes: c.batchSizes},
+		})
+	}
+	if confirmed && c.replication.replicas > 0 {
+		return server.(*serverCoalescers).confirmed
+	}
+	return server.(*serverCoalescers).plain
+}
+
+// load returns how many calls are queued, and how many round trips are in flight, on all servers.
+func (c *coalescers) load() (queuedCalls, inFlight int) {
+	c.servers.Range(func(_, server any) bool {
+		for _, one := range []*coalescer{server.(*serverCoalescers).plain, server.(*serverCoalescers).confirmed} {
+			one.mu.Lock()
+			queuedCalls += len(one.queue)
+			inFlight += one.inFlight
+			one.mu.Unlock()
+		}
+		return true
+	})
+	return queuedCalls, inFlight
+}
