@@ -10,18 +10,17 @@ import (
 	"podlink/internal/biz"
 	"podlink/internal/conf"
 	"podlink/internal/data"
-	"podlink/internal/logging"
 	"podlink/internal/registration"
 	"podlink/internal/server"
 	"podlink/internal/service"
-	"podlink/internal/tracing"
+	"podlink/internal/telemetry"
 )
 
 // wireApp assembles server -> service -> biz -> data.
-func wireApp(*conf.Bootstrap, *logging.Level, log.Logger) (*kratos.App, func(), error) {
+func wireApp(*conf.Bootstrap, *telemetry.LogLevel, log.Logger) (*kratos.App, func(), error) {
 	panic(wire.Build(
 		server.ProviderSet, service.ProviderSet, biz.ProviderSet, data.ProviderSet,
-		tracing.ProviderSet, registration.ProviderSet,
+		telemetry.ProviderSet, registration.ProviderSet,
 		wire.FieldsOf(new(*conf.Bootstrap), "Server", "Data", "Log", "Trace", "Registry"), limits, podTTL,
 		wire.Bind(new(server.Checker), new(*data.Store)), collectors, newApp,
 	))

@@ -12,17 +12,16 @@ import (
 	"podlink/internal/biz"
 	"podlink/internal/conf"
 	"podlink/internal/data"
-	"podlink/internal/logging"
 	"podlink/internal/registration"
 	"podlink/internal/server"
 	"podlink/internal/service"
-	"podlink/internal/tracing"
+	"podlink/internal/telemetry"
 )
 
 // Injectors from wire.go:
 
 // wireApp assembles server -> service -> biz -> data.
-func wireApp(bootstrap *conf.Bootstrap, level *logging.Level, logger log.Logger) (*kratos.App, func(), error) {
+func wireApp(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logger log.Logger) (*kratos.App, func(), error) {
 	confServer := bootstrap.Server
 	registry := bootstrap.Registry
 	confData := bootstrap.Data
@@ -38,7 +37,7 @@ func wireApp(bootstrap *conf.Bootstrap, level *logging.Level, logger log.Logger)
 	}
 	confLog := bootstrap.Log
 	trace := bootstrap.Trace
-	tracerProvider, cleanup3, err := tracing.NewProvider(trace, logger)
+	tracerProvider, cleanup3, err := telemetry.NewTracerProvider(trace, logger)
 	if err != nil {
 		cleanup2()
 		cleanup()
@@ -68,7 +67,7 @@ func wireApp(bootstrap *conf.Bootstrap, level *logging.Level, logger log.Logger)
 	workloadService := service.NewWorkloadService(workloadUsecase)
 	httpServer := server.NewHTTPServer(confServer, chain, drain, logger, linkService, stateService, workloadService)
 	grpcServer, cleanup5 := server.NewGRPCServer(confServer, chain, drain, linkService, stateService, workloadService)
-	adminServer := server.NewAdminServer(confServer, store, drain, serverMetrics, level, logger)
+	adminServer := server.NewAdminServer(confServer, store, drain, serverMetrics, logLevel, logger)
 	app, err := newApp(confServer, registry, logger, store, drain, keeper, httpServer, grpcServer, adminServer)
 	if err != nil {
 		cleanup5()

@@ -10,7 +10,7 @@ import (
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 
-	"podlink/internal/observe"
+	"podlink/internal/telemetry/histogram"
 )
 
 // call is one call of the store under way, for the metrics and for the trace of its request.
@@ -43,7 +43,7 @@ func (c call) describe(attributes ...attribute.KeyValue) {
 // end notes what became of the call.
 func (c call) end(err error) {
 	end := time.Now()
-	observe.Seconds(c.metrics.seconds[c.command], end.Sub(c.start).Seconds(), c.trace())
+	histogram.ObserveSeconds(c.metrics.seconds[c.command], end.Sub(c.start).Seconds(), c.trace())
 	kind := ""
 	if err == nil {
 		c.metrics.lastSuccess.Store(end.UnixNano())

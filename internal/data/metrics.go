@@ -10,7 +10,7 @@ import (
 	"github.com/redis/go-redis/extra/redisprometheus/v9"
 
 	"podlink/internal/biz"
-	"podlink/internal/observe"
+	"podlink/internal/telemetry/histogram"
 )
 
 // What the store's metrics call a command that is no script.
@@ -53,7 +53,7 @@ func newStoreMetrics(s *Store) *storeMetrics {
 	seconds := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name:    "podlink_store_seconds",
 		Help:    "How long calls of the store took, by script or command, with their wait for a round trip.",
-		Buckets: observe.SecondsBuckets(),
+		Buckets: histogram.SecondsBuckets(),
 	}, []string{"command"})
 	m := &storeMetrics{
 		seconds: make(map[string]prometheus.Observer),
