@@ -43,8 +43,8 @@ func wireApp(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logger log
 		cleanup()
 		return nil, nil, err
 	}
-	stateRepo := data.NewStateRepo(store)
-	podViews := biz.NewPodViews(stateRepo)
+	podRepo := data.NewPodRepo(store)
+	podViews := biz.NewPodViews(podRepo)
 	metrics := biz.NewMetrics(podViews)
 	serverCollectors := collectors(metrics, store, keeper)
 	serverMetrics, err := server.NewMetrics(serverCollectors)
@@ -60,8 +60,8 @@ func wireApp(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logger log
 	linkUsecase := biz.NewLinkUsecase(linkRepo, podViews, bizLimits, metrics)
 	linkService := service.NewLinkService(linkUsecase)
 	ttl := podTTL(bootstrap)
-	stateUsecase := biz.NewStateUsecase(podViews, ttl)
-	stateService := service.NewStateService(stateUsecase)
+	podUsecase := biz.NewPodUsecase(podViews, ttl)
+	stateService := service.NewStateService(podUsecase)
 	workloadRepo := data.NewWorkloadRepo(store)
 	workloadUsecase := biz.NewWorkloadUsecase(workloadRepo, bizLimits, metrics)
 	workloadService := service.NewWorkloadService(workloadUsecase)

@@ -48,7 +48,7 @@ func patient(c *conf.Data_Redis) {
 }
 
 func reposOf(store *Store) biztest.Repos {
-	return biztest.Repos{Links: NewLinkRepo(store), States: NewStateRepo(store), Workloads: NewWorkloadRepo(store)}
+	return biztest.Repos{Links: NewLinkRepo(store), Pods: NewPodRepo(store), Workloads: NewWorkloadRepo(store)}
 }
 
 // always is a factory of one store: every test of the suite has a namespace of its own.

@@ -95,7 +95,7 @@ func podOf(n int) int32 { return int32(n % pods) }
 // layer is podlink's data layer on a Redis.
 type layer struct {
 	links   biz.LinkRepo
-	states  biz.StateRepo
+	pods    biz.PodRepo
 	usecase *biz.LinkUsecase
 }
 
@@ -116,8 +116,8 @@ func layerWith(t *testing.T, options func(c *conf.Data_Redis)) layer {
 	require.NoError(t, err)
 	t.Cleanup(closeStore)
 	require.NoError(t, store.Check(t.Context()))
-	l := layer{links: data.NewLinkRepo(store), states: data.NewStateRepo(store)}
-	views, limits := biz.NewPodViews(l.states), biz.Limits{MaxBatch: int(c.GetLimits().GetMaxBatch())}
+	l := layer{links: data.NewLinkRepo(store), pods: data.NewPodRepo(store)}
+	views, limits := biz.NewPodViews(l.pods), biz.Limits{MaxBatch: int(c.GetLimits().GetMaxBatch())}
 	l.usecase = biz.NewLinkUsecase(l.links, views, limits, biz.NewMetrics(views))
 	return l
 }
@@ -126,7 +126,7 @@ func layerWith(t *testing.T, options func(c *conf.Data_Redis)) layer {
 func (l layer) report(t *testing.T, service string, pods int) {
 	t.Helper()
 	for pod := range pods {
-		_, _, err := l.states.Set(t.Context(), biz.ServiceKey{Namespace: namespace, Service: service},
+		_, _, err := l.pods.Set(t.Context(), biz.ServiceKey{Namespace: namespace, Service: service},
 			biz.Report{Pod: biz.PodID(pod), State: "up", TTL: biz.Forever})
 		require.NoError(t, err)
 	}
