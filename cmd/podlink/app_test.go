@@ -21,7 +21,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"podlink/internal/conf"
-	"podlink/internal/logging"
+	"podlink/internal/telemetry"
 	"podlink/test/logwatch"
 	"podlink/test/redistest"
 )
@@ -55,7 +55,7 @@ func startApp(t testing.TB, change ...func(*conf.Bootstrap)) *testApp {
 
 // startWired is startApp for a podlink that is assembled by another function.
 func startWired(
-	t testing.TB, wire func(*conf.Bootstrap, *logging.Level, log.Logger) (*kratos.App, func(), error),
+	t testing.TB, wire func(*conf.Bootstrap, *telemetry.LogLevel, log.Logger) (*kratos.App, func(), error),
 	change ...func(*conf.Bootstrap),
 ) *testApp {
 	t.Helper()
@@ -72,8 +72,8 @@ func startWired(
 	require.NoError(t, config.Validate())
 
 	a := &testApp{log: new(logwatch.Log)}
-	level := logging.NewLevel(config.Log.Level)
-	logger := log.With(logging.New(config.Log, level, a.log), "trace_id", tracing.TraceID())
+	level := telemetry.NewLogLevel(config.Log.Level)
+	logger := log.With(telemetry.NewLogger(config.Log, level, a.log), "trace_id", tracing.TraceID())
 	log.SetLogger(logger) // Kratos' servers write their addresses to the global one.
 	app, cleanup, err := wire(config, level, logger)
 	require.NoError(t, err)

@@ -16,10 +16,10 @@ import (
 	"podlink/internal/biz"
 	"podlink/internal/conf"
 	"podlink/internal/data"
-	"podlink/internal/logging"
 	"podlink/internal/rdb"
 	"podlink/internal/registration"
 	"podlink/internal/server"
+	"podlink/internal/telemetry"
 	"podlink/internal/version"
 )
 
@@ -58,8 +58,8 @@ func run(args []string) int {
 		fmt.Fprintf(os.Stderr, "podlink: %v\n", err)
 		return 2
 	}
-	level := logging.NewLevel(config.GetLog().GetLevel())
-	logger := log.With(logging.New(config.GetLog(), level, os.Stderr), "trace_id", tracing.TraceID())
+	level := telemetry.NewLogLevel(config.GetLog().GetLevel())
+	logger := log.With(telemetry.NewLogger(config.GetLog(), level, os.Stderr), "trace_id", tracing.TraceID())
 	log.SetLogger(logger)
 	if err := serve(config, level, logger); err != nil {
 		log.Errorf("podlink stops: %v", err)
@@ -73,7 +73,7 @@ func run(args []string) int {
 // nothing. That costs a tenth of a call's CPU time (docs/performance.md).
 const ballastBytes = 16 << 20
 
-func serve(config *conf.Bootstrap, level *logging.Level, logger log.Logger) error {
+func serve(config *conf.Bootstrap, level *telemetry.LogLevel, logger log.Logger) error {
 	app, cleanup, err := wireApp(config, level, logger)
 	if err != nil {
 		return err

@@ -28,10 +28,10 @@ import (
 	"podlink/internal/app"
 	"podlink/internal/biz"
 	"podlink/internal/conf"
-	"podlink/internal/logging"
 	"podlink/internal/registration"
 	"podlink/internal/server"
 	"podlink/internal/service"
+	"podlink/internal/telemetry"
 	"podlink/test/logwatch"
 	"podlink/test/redistest"
 )
@@ -126,7 +126,7 @@ func withoutReplicas(t *testing.T, redis *redistest.Server) *testApp {
 
 // panicking starts a podlink whose services have no use-cases behind them: every valid call is a panic.
 func panicking(t *testing.T, redis *redistest.Server) *testApp {
-	return startWired(t, func(config *conf.Bootstrap, level *logging.Level, logger log.Logger) (*kratos.App, func(), error) {
+	return startWired(t, func(config *conf.Bootstrap, level *telemetry.LogLevel, logger log.Logger) (*kratos.App, func(), error) {
 		c := config.GetServer()
 		store, cleanup, err := app.OpenStore(config.GetData(), logger)
 		if err != nil {
@@ -419,7 +419,7 @@ func TestChain(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			lines := new(logwatch.Log)
-			logger := logging.New(&conf.Log{Format: "json"}, logging.NewLevel("debug"), lines)
+			logger := telemetry.NewLogger(&conf.Log{Format: "json"}, telemetry.NewLogLevel("debug"), lines)
 			chain, closeChain := server.NewChain(&conf.Log{}, sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample())), metrics, logger)
 			t.Cleanup(closeChain)
 			_, err := middleware.Chain(chain...)(row.handle)(t.Context(), nil)

@@ -13,17 +13,16 @@ import (
 	"podlink/internal/biz"
 	"podlink/internal/conf"
 	"podlink/internal/data"
-	"podlink/internal/logging"
 	"podlink/internal/registration"
 	"podlink/internal/server"
 	"podlink/internal/service"
-	"podlink/internal/tracing"
+	"podlink/internal/telemetry"
 )
 
 // Injectors from wire.go:
 
 // wireApp assembles server -> service -> biz -> data.
-func wireApp(bootstrap *conf.Bootstrap, level *logging.Level, logger log.Logger) (*kratos.App, func(), error) {
+func wireApp(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logger log.Logger) (*kratos.App, func(), error) {
 	confServer := bootstrap.Server
 	registry := bootstrap.Registry
 	confData := bootstrap.Data
@@ -40,7 +39,7 @@ func wireApp(bootstrap *conf.Bootstrap, level *logging.Level, logger log.Logger)
 	}
 	confLog := bootstrap.Log
 	trace := bootstrap.Trace
-	tracerProvider, cleanup3, err := tracing.NewProvider(trace, logger)
+	tracerProvider, cleanup3, err := telemetry.NewTracerProvider(trace, logger)
 	if err != nil {
 		cleanup2()
 		cleanup()
@@ -48,8 +47,8 @@ func wireApp(bootstrap *conf.Bootstrap, level *logging.Level, logger log.Logger)
 	}
 	runner := db.Runner
 	keyspace := app.Keyspace(confData)
-	stateRepo := data.NewStateRepo(runner, keyspace)
-	podViews := biz.NewPodViews(stateRepo)
+	podRepo := data.NewPodRepo(runner, keyspace)
+	podViews := biz.NewPodViews(podRepo)
 	metrics := biz.NewMetrics(podViews)
 	rdbMetrics := db.Metrics
 	linkMetrics := data.NewLinkMetrics()
@@ -67,14 +66,14 @@ func wireApp(bootstrap *conf.Bootstrap, level *logging.Level, logger log.Logger)
 	linkUsecase := biz.NewLinkUsecase(linkRepo, podViews, bizLimits, metrics)
 	linkService := service.NewLinkService(linkUsecase)
 	ttl := podTTL(bootstrap)
-	stateUsecase := biz.NewStateUsecase(podViews, ttl)
-	stateService := service.NewStateService(stateUsecase)
+	podUsecase := biz.NewPodUsecase(podViews, ttl)
+	stateService := service.NewStateService(podUsecase)
 	workloadRepo := data.NewWorkloadRepo(runner, keyspace)
 	workloadUsecase := biz.NewWorkloadUsecase(workloadRepo, bizLimits, metrics)
 	workloadService := service.NewWorkloadService(workloadUsecase)
 	httpServer := server.NewHTTPServer(confServer, chain, drain, logger, linkService, stateService, workloadService)
 	grpcServer, cleanup5 := server.NewGRPCServer(confServer, chain, drain, linkService, stateService, workloadService)
-	adminServer := server.NewAdminServer(confServer, health, drain, serverMetrics, level, logger)
+	adminServer := server.NewAdminServer(confServer, health, drain, serverMetrics, logLevel, logger)
 	kratosApp, err := newApp(confServer, registry, logger, health, drain, keeper, httpServer, grpcServer, adminServer)
 	if err != nil {
 		cleanup5()

@@ -29,11 +29,11 @@ func keyOf(uid string) biz.LinkKey { return biz.LinkKey{Namespace: "game", UID: 
 // disturbed is the embedded store with a hand in it: it does what a test wants before or instead of a step of Compute.
 type disturbed struct {
 	biz.LinkRepo
-	states biz.StateRepo
+	pods biz.PodRepo
 
-	beforeCompute func(ctx context.Context, key biz.LinkKey)
-	afterCompute  error // instead of the reply: the step was carried out
-	insteadOf     map[string]error
+	beforeSet func(ctx context.Context, key biz.LinkKey)
+	afterSet  error // instead of the reply: the step was carried out
+	insteadOf map[string]error
 }
 
 func (d *disturbed) Get(ctx context.Context, key biz.LinkKey) (biz.Link, error) {
@@ -43,32 +43,32 @@ func (d *disturbed) Get(ctx context.Context, key biz.LinkKey) (biz.Link, error) 
 	return d.LinkRepo.Get(ctx, key)
 }
 
-func (d *disturbed) Compute(
-	ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL, unusable biz.Epoch,
+func (d *disturbed) SetIfEpoch(
+	ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL, epoch biz.Epoch,
 ) (biz.LinkChange, error) {
-	if err := d.insteadOf["Compute"]; err != nil {
+	if err := d.insteadOf["SetIfEpoch"]; err != nil {
 		return biz.LinkChange{}, err
 	}
-	if d.beforeCompute != nil {
-		d.beforeCompute(ctx, key)
+	if d.beforeSet != nil {
+		d.beforeSet(ctx, key)
 	}
-	change, err := d.LinkRepo.Compute(ctx, key, pod, ttl, unusable)
-	if d.afterCompute != nil {
-		return biz.LinkChange{}, d.afterCompute
+	change, err := d.LinkRepo.SetIfEpoch(ctx, key, pod, ttl, epoch)
+	if d.afterSet != nil {
+		return biz.LinkChange{}, d.afterSet
 	}
 	return change, err
 }
 
-type disturbedStates struct {
-	biz.StateRepo
+type disturbedPods struct {
+	biz.PodRepo
 	d *disturbed
 }
 
-func (s disturbedStates) Reserve(ctx context.Context, key biz.ServiceKey, standing biz.PodID) (biz.Choice, error) {
+func (s disturbedPods) Reserve(ctx context.Context, key biz.ServiceKey, linked biz.PodID) (biz.Reservation, error) {
 	if err := s.d.insteadOf["Reserve"]; err != nil {
-		return biz.Choice{}, err
+		return biz.Reservation{}, err
 	}
-	return s.StateRepo.Reserve(ctx, key, standing)
+	return s.PodRepo.Reserve(ctx, key, linked)
 }
 
 // disturb returns a use-case on a disturbed store in which pods 0 and 1 are ready, and 9 is shut down.
@@ -81,28 +81,28 @@ func disturb(t *testing.T) (*biz.LinkUsecase, *disturbed) {
 	keys := app.Keyspace(c)
 	d := &disturbed{
 		LinkRepo:  data.NewLinkRepo(store.Runner, keys, data.NewLinkMetrics()),
-		states:    data.NewStateRepo(store.Runner, keys),
+		pods:      data.NewPodRepo(store.Runner, keys),
 		insteadOf: map[string]error{},
 	}
 	for pod, routing := range map[biz.PodID]biz.Routing{0: biz.Ready, 1: biz.Ready, 9: biz.Shutdown} {
-		_, _, err := d.states.Set(t.Context(), service, biz.Report{Pod: pod, State: "up", Routing: routing, TTL: biz.Forever})
+		_, _, err := d.pods.Set(t.Context(), service, biz.Report{Pod: pod, State: "up", Routing: routing, TTL: biz.Forever})
 		require.NoError(t, err)
 	}
-	views := biz.NewPodViews(disturbedStates{d.states, d})
+	views := biz.NewPodViews(disturbedPods{d.pods, d})
 	return biz.NewLinkUsecase(d, views, biz.Limits{MaxBatch: 10}, biz.NewMetrics(views)), d
 }
 
 // nextPod is where a new user would go: it tells which reservations count.
 func (d *disturbed) nextPod(t *testing.T) biz.PodID {
 	t.Helper()
-	choice, err := d.states.Reserve(t.Context(), service, biz.NoPod)
+	reservation, err := d.pods.Reserve(t.Context(), service, biz.NoPod)
 	require.NoError(t, err)
-	return choice.Pod
+	return reservation.Pod
 }
 
 func TestComputeThatLosesTheRaceAnswersTheWinnerAndGivesItsPodBack(t *testing.T) {
 	links, d := disturb(t)
-	d.beforeCompute = func(ctx context.Context, key biz.LinkKey) {
+	d.beforeSet = func(ctx context.Context, key biz.LinkKey) {
 		_, err := d.Set(ctx, key, 1, biz.Forever, nil)
 		require.NoError(t, err)
 	}
@@ -117,7 +117,7 @@ func TestComputeThatLosesTheRaceAnswersTheWinnerAndGivesItsPodBack(t *testing.T)
 func TestComputeJudgesAgainWhatOthersChanged(t *testing.T) {
 	links, d := disturb(t)
 	moves := 0
-	d.beforeCompute = func(ctx context.Context, key biz.LinkKey) {
+	d.beforeSet = func(ctx context.Context, key biz.LinkKey) {
 		if moves++; moves <= 3 { // Each time to the unusable pod, each time with a new epoch.
 			require.NoError(t, second(d.Remove(ctx, key, 0, nil)))
 			require.NoError(t, second(d.Set(ctx, key, 9, biz.Forever, nil)))
@@ -134,7 +134,7 @@ func TestComputeJudgesAgainWhatOthersChanged(t *testing.T) {
 
 func TestComputeGivesUpOnALinkThatNeverRests(t *testing.T) {
 	links, d := disturb(t)
-	d.beforeCompute = func(ctx context.Context, key biz.LinkKey) {
+	d.beforeSet = func(ctx context.Context, key biz.LinkKey) {
 		require.NoError(t, second(d.Remove(ctx, key, 0, nil)))
 		require.NoError(t, second(d.Set(ctx, key, 9, biz.Forever, nil)))
 	}
@@ -145,7 +145,7 @@ func TestComputeGivesUpOnALinkThatNeverRests(t *testing.T) {
 
 func TestComputeWithALostReplyKeepsItsReservation(t *testing.T) {
 	links, d := disturb(t)
-	d.afterCompute = errLost
+	d.afterSet = errLost
 	_, _, err := links.Compute(t.Context(), keyOf("alice"), biz.Forever)
 	require.ErrorIs(t, err, biz.ErrOutcomeUnknown)
 	require.EqualValues(t, 1, d.nextPod(t), "the link may stand, so it counts")
@@ -153,7 +153,7 @@ func TestComputeWithALostReplyKeepsItsReservation(t *testing.T) {
 
 func TestComputeThatWasRefusedGivesItsReservationBack(t *testing.T) {
 	links, d := disturb(t)
-	d.insteadOf["Compute"] = fmt.Errorf("%w: OOM", biz.ErrStoreFull)
+	d.insteadOf["SetIfEpoch"] = fmt.Errorf("%w: OOM", biz.ErrStoreFull)
 	_, _, err := links.Compute(t.Context(), keyOf("alice"), biz.Forever)
 	require.ErrorIs(t, err, biz.ErrStoreFull)
 	require.EqualValues(t, 0, d.nextPod(t))
@@ -203,12 +203,12 @@ func TestComputeOfAServiceThatNeverReported(t *testing.T) {
 
 func TestReportsWithoutATTLGetTheConfiguredOne(t *testing.T) {
 	_, d := disturb(t)
-	states := biz.NewStateUsecase(biz.NewPodViews(d.states), 7)
+	pods := biz.NewPodUsecase(biz.NewPodViews(d.pods), 7)
 	id, own := biz.PodID(3), biz.TTL(60)
-	pod, _, err := states.Set(t.Context(), service, biz.NewReport{Pod: &id, State: "up"})
+	pod, _, err := pods.Set(t.Context(), service, biz.NewReport{Pod: &id, State: "up"})
 	require.NoError(t, err)
 	require.EqualValues(t, 7, pod.TTL)
-	pod, _, err = states.Set(t.Context(), service, biz.NewReport{Pod: &id, State: "up", TTL: &own})
+	pod, _, err = pods.Set(t.Context(), service, biz.NewReport{Pod: &id, State: "up", TTL: &own})
 	require.NoError(t, err)
 	require.EqualValues(t, 60, pod.TTL)
 }

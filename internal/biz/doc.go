@@ -1,4 +1,4 @@
-// Package biz holds podlink's domain: links, pod states and workload states, and the use-cases on them.
+// Package biz holds podlink's domain: links, pods and workloads, and the use-cases on them.
 //
 // The words:
 //

@@ -1,10 +1,6 @@
 package biz
 
-import (
-	"context"
-	"errors"
-	"fmt"
-)
+import "context"
 
 // PodID is the ordinal of a pod in its StatefulSet.
 type PodID int32
@@ -82,9 +78,8 @@ type LinkRepo interface {
 	TrySet(ctx context.Context, key LinkKey, pod PodID, ttl TTL) (LinkChange, error)
 	// SetIfAbsent links the key to the pod unless any link stands.
 	SetIfAbsent(ctx context.Context, key LinkKey, pod PodID, ttl TTL) (LinkChange, error)
-	// Compute links the key to the pod unless a link stands whose epoch is not unusable; unusable is the epoch of the
-	// link that the caller has found to be on a pod that can't be used, 0 when there was none.
-	Compute(ctx context.Context, key LinkKey, pod PodID, ttl TTL, unusable Epoch) (LinkChange, error)
+	// SetIfEpoch links the key to the pod if there is no link, or if the link has the epoch; no link has epoch 0.
+	SetIfEpoch(ctx context.Context, key LinkKey, pod PodID, ttl TTL, epoch Epoch) (LinkChange, error)
 	// Get must return NoLink, and no error, when there is none.
 	Get(ctx context.Context, key LinkKey) (Link, error)
 	// GetIfPersist must return NoLink when there is none or it is temporary.
@@ -139,95 +134,6 @@ func (u *LinkUsecase) SetIfAbsent(ctx context.Context, key LinkKey, pod *PodID, 
 		return LinkChange{}, err
 	}
 	return u.links.SetIfAbsent(ctx, key, *pod, ttl)
-}
-
-// Outcome says what Compute did.
-type Outcome int
-
-const (
-	// Existing means that the link stands and its pod is usable, or nothing is known about the service's pods.
-	Existing Outcome = iota + 1
-	// Created means that there was no link.
-	Created
-	// Relinked means that the link's pod was not usable.
-	Relinked
-)
-
-// maxComputeAttempts bounds how often Compute judges a link that others keep changing under it.
-const maxComputeAttempts = 8
-
-var errContended = fmt.Errorf("%w: the link changed %d times while it was computed", ErrStoreUnavailable, maxComputeAttempts)
-
-// Compute answers the standing link when its pod is usable, and links the key to the best pod otherwise.
-//
-// A link and the pods of a service are different keys of the store, and no step spans two keys. So Compute reads the
-// link, and answers it when the view of the pods says that it may stay. Otherwise it judges its pod and reserves the best
-// one in one step on the pods, and then links in one step on the link, on the condition that the link is still the one
-// that was judged. When it is not, the reservation is given back and
-// the new link is judged. Concurrent computes of one key therefore end on one pod.
-func (u *LinkUsecase) Compute(
-	ctx context.Context, key LinkKey, ttl TTL,
-) (outcome Outcome, change LinkChange, err error) {
-	if err := firstError(key.validate(), validateTTL("persist_seconds", ttl)); err != nil {
-		return 0, LinkChange{}, err
-	}
-	ctx, decision := u.metrics.decide(ctx, key)
-	defer func() { decision.end(outcome, err) }()
-	return u.compute(ctx, key, ttl, decision)
-}
-
-// compute is Compute, unobserved but for the number of attempts.
-func (u *LinkUsecase) compute(
-	ctx context.Context, key LinkKey, ttl TTL, decision *decision,
-) (Outcome, LinkChange, error) {
-	service := key.service()
-	link, err := u.links.Get(ctx, key)
-	if err != nil {
-		return 0, LinkChange{}, notCarriedOut(err)
-	}
-	if link.Exists() && u.pods.mayKeep(ctx, service, link.Pod) {
-		return Existing, LinkChange{Previous: link.Pod, Link: link}, nil
-	}
-	for decision.attempts < maxComputeAttempts {
-		decision.attempts++
-		choice, err := u.pods.Reserve(ctx, service, link.Pod)
-		if err != nil {
-			return 0, LinkChange{}, notCarriedOut(err)
-		}
-		switch {
-		case choice.Verdict == StandingUsable, choice.Verdict == NothingKnown && link.Exists():
-			return Existing, LinkChange{Previous: link.Pod, Link: link}, nil
-		case choice.Verdict != Reserved:
-			_ = u.pods.mayKeep(ctx, service, NoPod) // For the metrics: perhaps nothing else reads the pods of this service.
-			return 0, LinkChange{}, fmt.Errorf("%w: %s of %s", ErrNoAvailablePod, key.Service, key.Namespace)
-		}
-		change, err := u.links.Compute(ctx, key, choice.Pod, ttl, link.Epoch)
-		switch {
-		case errors.Is(err, ErrOutcomeUnknown), errors.As(err, new(*UnconfirmedError)):
-			return 0, LinkChange{}, err // The link stands, or may: the reservation must count.
-		case err == nil && change.Applied && change.Previous == NoPod:
-			return Created, change, nil
-		case err == nil && change.Applied:
-			return Relinked, change, nil
-		}
-		// No link was made. A reservation that can't be given back only makes its pod look busier than it is until its
-		// next report.
-		_ = u.pods.Release(ctx, service, choice)
-		if err != nil {
-			return 0, LinkChange{}, err
-		}
-		// Somebody else was faster: judge the link that stands now.
-		link = change.Link
-	}
-	return 0, LinkChange{}, errContended
-}
-
-// notCarriedOut is for a step before the one that links: whatever became of that step, the link was not touched.
-func notCarriedOut(err error) error {
-	if errors.Is(err, ErrOutcomeUnknown) || errors.Is(err, ErrDeadlineExceeded) {
-		return fmt.Errorf("%w: %v", ErrStoreUnavailable, err) //nolint:errorlint // The class changes on purpose.
-	}
-	return err
 }
 
 // Get returns the link, NoLink when there is none.

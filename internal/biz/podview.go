@@ -13,11 +13,11 @@ const (
 	maxViews = 10_000
 )
 
-// PodViews is a StateRepo that remembers, for at most a second, which pods of a service a standing link may stay on. So
+// PodViews is a PodRepo that remembers, for at most a second, which pods of a service a standing link may stay on. So
 // the many calls that find their link standing don't ask the store for its pod each time. What goes through this process
 // is seen at once; what other processes store, and a pod that falls silent, up to a second later.
 type PodViews struct {
-	StateRepo
+	PodRepo
 
 	mu    sync.Mutex
 	views map[ServiceKey]*podView
@@ -33,13 +33,13 @@ type podView struct {
 }
 
 // NewPodViews returns the repo with views of its pods.
-func NewPodViews(states StateRepo) *PodViews {
-	return &PodViews{StateRepo: states, views: make(map[ServiceKey]*podView)}
+func NewPodViews(pods PodRepo) *PodViews {
+	return &PodViews{PodRepo: pods, views: make(map[ServiceKey]*podView)}
 }
 
-// Set implements StateRepo.
+// Set implements PodRepo.
 func (v *PodViews) Set(ctx context.Context, key ServiceKey, report Report) (Pod, *Pod, error) {
-	pod, previous, err := v.StateRepo.Set(ctx, key, report)
+	pod, previous, err := v.PodRepo.Set(ctx, key, report)
 	if err != nil {
 		v.forget(key) // It may have been stored.
 	} else {
@@ -48,10 +48,10 @@ func (v *PodViews) Set(ctx context.Context, key ServiceKey, report Report) (Pod,
 	return pod, previous, err
 }
 
-// Remove implements StateRepo.
+// Remove implements PodRepo.
 func (v *PodViews) Remove(ctx context.Context, key ServiceKey, pod PodID) (*Pod, error) {
 	defer v.forget(key)
-	return v.StateRepo.Remove(ctx, key, pod)
+	return v.PodRepo.Remove(ctx, key, pod)
 }
 
 // mayKeep tells whether a link may stay on the pod. False means that the store has to be asked: the pod is not usable, not

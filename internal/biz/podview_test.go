@@ -17,7 +17,7 @@ var room = ServiceKey{Namespace: "game", Service: "room"}
 
 // listed is a repo whose pods a test sets; reading them takes a while.
 type listed struct {
-	StateRepo
+	PodRepo
 
 	mu    sync.Mutex
 	pods  map[PodID]Pod

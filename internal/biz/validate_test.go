@@ -16,7 +16,7 @@ import (
 func TestUsecasesRefuseBadValues(t *testing.T) {
 	metrics := biz.NewMetrics(biz.NewPodViews(nil))
 	links := biz.NewLinkUsecase(nil, biz.NewPodViews(nil), biz.Limits{MaxBatch: 3}, metrics)
-	states := biz.NewStateUsecase(biz.NewPodViews(nil), 30)
+	pods := biz.NewPodUsecase(biz.NewPodViews(nil), 30)
 	workloads := biz.NewWorkloadUsecase(nil, biz.Limits{MaxBatch: 3}, metrics)
 
 	good := biz.LinkKey{Namespace: "game", UID: "alice", Service: "room"}
@@ -28,7 +28,7 @@ func TestUsecasesRefuseBadValues(t *testing.T) {
 	report := func(change func(*biz.NewReport)) error {
 		r := biz.NewReport{Pod: pod(0), State: "up"}
 		change(&r)
-		_, _, err := states.Set(ctx, service, r)
+		_, _, err := pods.Set(ctx, service, r)
 		return err
 	}
 	set := func(id *biz.PodID, seconds biz.TTL, expected *biz.Epoch) error {
@@ -63,8 +63,8 @@ func TestUsecasesRefuseBadValues(t *testing.T) {
 		"set if absent with no pod":   {second(links.SetIfAbsent(ctx, good, nil, biz.Forever)), "pod_id"},
 		"set if absent, zero seconds": {second(links.SetIfAbsent(ctx, good, pod(0), 0)), "persist_seconds"},
 		"compute, zero seconds":       {third(links.Compute(ctx, good, 0)), "persist_seconds"},
-		"get a pod without id":        {second(states.Get(ctx, service, nil)), "pod_id"},
-		"remove a pod without id":     {second(states.Remove(ctx, service, nil)), "pod_id"},
+		"get a pod without id":        {second(pods.Get(ctx, service, nil)), "pod_id"},
+		"remove a pod without id":     {second(pods.Remove(ctx, service, nil)), "pod_id"},
 		"no uids":                     {second(links.BatchGet(ctx, "game", "room", nil)), "uids"},
 		"too many uids":               {second(links.BatchGet(ctx, "game", "room", []string{"a", "a", "a", "a"})), "uids"},
 		"a bad uid among uids":        {second(links.BatchGet(ctx, "game", "room", []string{"a", ""})), "uids[1]"},
@@ -95,12 +95,12 @@ func TestUsecasesRefuseBadValues(t *testing.T) {
 		"link BatchGet": func(k biz.LinkKey) error { return second(links.BatchGet(ctx, k.Namespace, k.Service, []string{k.UID})) },
 	}
 	onServices := map[string]func(key biz.ServiceKey) error{
-		"state Set": func(k biz.ServiceKey) error {
-			return third(states.Set(ctx, k, biz.NewReport{Pod: pod(0), State: "up"}))
+		"pod Set": func(k biz.ServiceKey) error {
+			return third(pods.Set(ctx, k, biz.NewReport{Pod: pod(0), State: "up"}))
 		},
-		"state List":    func(k biz.ServiceKey) error { return second(states.List(ctx, k, false)) },
-		"state Get":     func(k biz.ServiceKey) error { return second(states.Get(ctx, k, pod(0))) },
-		"state Remove":  func(k biz.ServiceKey) error { return second(states.Remove(ctx, k, pod(0))) },
+		"pod List":      func(k biz.ServiceKey) error { return second(pods.List(ctx, k, false)) },
+		"pod Get":       func(k biz.ServiceKey) error { return second(pods.Get(ctx, k, pod(0))) },
+		"pod Remove":    func(k biz.ServiceKey) error { return second(pods.Remove(ctx, k, pod(0))) },
 		"workload Set":  func(k biz.ServiceKey) error { return second(workloads.Set(ctx, k, "up")) },
 		"workload Get":  func(k biz.ServiceKey) error { return second(workloads.Get(ctx, k)) },
 		"workload many": func(k biz.ServiceKey) error { return second(workloads.BatchGet(ctx, k.Namespace, []string{k.Service})) },

@@ -77,8 +77,8 @@ var repoCalls = []repoCall{
 	{"Links.SetIfAbsent", "link", stores, func(ctx context.Context, r biztest.Repos, n names) error {
 		return second(r.Links.SetIfAbsent(ctx, n.link(), n.pod, 600))
 	}},
-	{"Links.Compute", "link", stores, func(ctx context.Context, r biztest.Repos, n names) error {
-		return second(r.Links.Compute(ctx, n.link(), n.pod, biz.Forever, 0))
+	{"Links.SetIfEpoch", "link", stores, func(ctx context.Context, r biztest.Repos, n names) error {
+		return second(r.Links.SetIfEpoch(ctx, n.link(), n.pod, biz.Forever, 0))
 	}},
 	{"Links.Remove", "link", removes, func(ctx context.Context, r biztest.Repos, n names) error {
 		return second(r.Links.Remove(ctx, n.link(), 0, nil))
@@ -104,24 +104,24 @@ var repoCalls = []repoCall{
 	{"Links.List", "link", reads, func(ctx context.Context, r biztest.Repos, n names) error {
 		return second(r.Links.List(ctx, "ns", n.uid))
 	}},
-	{"States.Set", "pods", stores, func(ctx context.Context, r biztest.Repos, n names) error {
-		_, _, err := r.States.Set(ctx, game, biz.Report{Pod: n.pod, State: "up", TTL: biz.Forever})
+	{"Pods.Set", "pods", stores, func(ctx context.Context, r biztest.Repos, n names) error {
+		_, _, err := r.Pods.Set(ctx, game, biz.Report{Pod: n.pod, State: "up", TTL: biz.Forever})
 		return err
 	}},
-	{"States.Reserve", "pods", stores, func(ctx context.Context, r biztest.Repos, _ names) error {
-		return second(r.States.Reserve(ctx, game, biz.NoPod))
+	{"Pods.Reserve", "pods", stores, func(ctx context.Context, r biztest.Repos, _ names) error {
+		return second(r.Pods.Reserve(ctx, game, biz.NoPod))
 	}},
-	{"States.Release", "pods", releases, func(ctx context.Context, r biztest.Repos, n names) error {
-		return r.States.Release(ctx, game, biz.Choice{Verdict: biz.Reserved, Pod: n.pod, HeartbeatMs: 1700000000000})
+	{"Pods.Release", "pods", releases, func(ctx context.Context, r biztest.Repos, n names) error {
+		return r.Pods.Release(ctx, game, biz.Reservation{Outcome: biz.Reserved, Pod: n.pod, HeartbeatMs: 1700000000000})
 	}},
-	{"States.Remove", "pods", removes, func(ctx context.Context, r biztest.Repos, n names) error {
-		return second(r.States.Remove(ctx, game, n.pod))
+	{"Pods.Remove", "pods", removes, func(ctx context.Context, r biztest.Repos, n names) error {
+		return second(r.Pods.Remove(ctx, game, n.pod))
 	}},
-	{"States.Get", "pods", reads, func(ctx context.Context, r biztest.Repos, n names) error {
-		return second(r.States.Get(ctx, game, n.pod))
+	{"Pods.Get", "pods", reads, func(ctx context.Context, r biztest.Repos, n names) error {
+		return second(r.Pods.Get(ctx, game, n.pod))
 	}},
-	{"States.List", "pods", reads, func(ctx context.Context, r biztest.Repos, _ names) error {
-		return second(r.States.List(ctx, game))
+	{"Pods.List", "pods", reads, func(ctx context.Context, r biztest.Repos, _ names) error {
+		return second(r.Pods.List(ctx, game))
 	}},
 	{"Workloads.Set", "workload", stores, func(ctx context.Context, r biztest.Repos, _ names) error {
 		return second(r.Workloads.Set(ctx, game, "up"))
@@ -161,7 +161,7 @@ func populate(t *testing.T, store *testStore) {
 	require.NoError(t, second(r.Links.Set(ctx, populated.link(), populated.pod, biz.Forever, nil)))
 	temporary := names{uid: "temporary"}.link()
 	require.NoError(t, second(r.Links.Set(ctx, temporary, 1, 600, nil)))
-	_, _, err := r.States.Set(ctx, game, biz.Report{Pod: populated.pod, State: "up", TTL: biz.Forever})
+	_, _, err := r.Pods.Set(ctx, game, biz.Report{Pod: populated.pod, State: "up", TTL: biz.Forever})
 	require.NoError(t, err)
 	require.NoError(t, second(r.Workloads.Set(ctx, game, "up")))
 }

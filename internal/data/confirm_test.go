@@ -25,7 +25,7 @@ func follows(t *testing.T, primary *redistest.Server) {
 }
 
 // reservation tells the calls that no replica is waited for: they count, and a count may be lost.
-func (c repoCall) reservation() bool { return c.name == "States.Reserve" || c.name == "States.Release" }
+func (c repoCall) reservation() bool { return c.name == "Pods.Reserve" || c.name == "Pods.Release" }
 
 // TestConfirmed: with a replica that follows, mutations are answered as without; with too few they are carried out all
 // the same, and say that they are not as safe as configured.

@@ -47,7 +47,7 @@ func patient(c *testOptions) {
 func reposOf(store *testStore) biztest.Repos {
 	return biztest.Repos{
 		Links:     NewLinkRepo(store.Runner, store.keys, store.metrics),
-		States:    NewStateRepo(store.Runner, store.keys),
+		Pods:      NewPodRepo(store.Runner, store.keys),
 		Workloads: NewWorkloadRepo(store.Runner, store.keys),
 	}
 }

@@ -144,9 +144,9 @@ func TestForeignPodNames(t *testing.T) {
 		for _, name := range []string{"", "x", "-1", "01", "+1", "1 ", "2147483648", "9999999999", "Reported"} {
 			require.NoError(t, store.client.HSet(t.Context(), key, name, "0 0 0 -1 1700000000000 up").Err())
 			before := read(t, store, key)
-			_, err := reposOf(store).States.List(t.Context(), game)
+			_, err := reposOf(store).Pods.List(t.Context(), game)
 			require.ErrorIs(t, err, biz.ErrStoreDataCorrupt, "List of %q", name)
-			_, err = reposOf(store).States.Reserve(t.Context(), game, biz.NoPod)
+			_, err = reposOf(store).Pods.Reserve(t.Context(), game, biz.NoPod)
 			require.ErrorIs(t, err, biz.ErrStoreDataCorrupt, "Reserve of %q", name)
 			require.Equal(t, before, read(t, store, key))
 			require.NoError(t, store.client.Del(t.Context(), key).Err())

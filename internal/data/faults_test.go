@@ -77,7 +77,7 @@ func TestLostReplyShows(t *testing.T) {
 	const lost = 20
 	for range lost {
 		proxy.LoseReplies(1)
-		require.ErrorIs(t, second(repos.States.Reserve(t.Context(), game, biz.NoPod)), biz.ErrOutcomeUnknown)
+		require.ErrorIs(t, second(repos.Pods.Reserve(t.Context(), game, biz.NoPod)), biz.ErrOutcomeUnknown)
 	}
 	report := strings.Fields(store.client.HGet(t.Context(), store.keys.pods(game), "1").Val())
 	require.Equal(t, strconv.Itoa(lost), report[1], "links given out")

@@ -34,10 +34,10 @@ func (r linkRepo) SetIfAbsent(ctx context.Context, key biz.LinkKey, pod biz.PodI
 	return r.change(ctx, scriptSetIfAbsent, key, ttl, pod)
 }
 
-func (r linkRepo) Compute(
-	ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL, unusable biz.Epoch,
+func (r linkRepo) SetIfEpoch(
+	ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL, epoch biz.Epoch,
 ) (biz.LinkChange, error) {
-	return r.change(ctx, scriptComputeLink, key, ttl, pod, int64(unusable))
+	return r.change(ctx, scriptComputeLink, key, ttl, pod, int64(epoch))
 }
 
 func (r linkRepo) Remove(

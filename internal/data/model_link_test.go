@@ -58,7 +58,7 @@ func (m *model) linkSteps() steps {
 			"Links.Set":          m.setLink,
 			"Links.TrySet":       m.trySetLink,
 			"Links.SetIfAbsent":  m.setLinkIfAbsent,
-			"Links.Compute":      m.computeLink,
+			"Links.SetIfEpoch":   m.computeLink,
 			"Links.Remove":       m.removeLink,
 			"Links.RemoveWithID": m.removeLinkWithID,
 		},
@@ -106,11 +106,11 @@ func (m *model) computeLink(t *rapid.T) {
 	key, pod, ttl := m.someLink(t), somePod.Draw(t, "pod"), someTTL.Draw(t, "ttl")
 	current := m.current(key)
 	judged := rapid.SampledFrom([]biz.Epoch{0, current.Epoch, m.epochs[key]}).Draw(t, "judged")
-	change, err := m.repos.Links.Compute(context.Background(), key, pod, ttl, judged)
+	change, err := m.repos.Links.SetIfEpoch(context.Background(), key, pod, ttl, judged)
 	if current.Exists() && judged != current.Epoch {
-		m.refuse(t, "Links.Compute", key, change, err)
+		m.refuse(t, "Links.SetIfEpoch", key, change, err)
 	} else {
-		m.link(t, "Links.Compute", key, pod, ttl, change, err)
+		m.link(t, "Links.SetIfEpoch", key, pod, ttl, change, err)
 	}
 }
 

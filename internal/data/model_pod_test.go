@@ -25,7 +25,7 @@ type report struct {
 // reserved is a choice that may be given back.
 type reserved struct {
 	service biz.ServiceKey
-	choice  biz.Choice
+	choice  biz.Reservation
 }
 
 // keptChoices is how many of the latest reservations a model may give back.
@@ -61,15 +61,15 @@ func (r *report) answer() *biz.Pod {
 func (m *model) podSteps() steps {
 	return steps{
 		calls: map[string]func(*rapid.T){
-			"States.Set":     m.setState,
-			"States.Remove":  m.removeState,
-			"States.Reserve": m.reserve,
-			"States.Release": m.release,
+			"Pods.Set":     m.setState,
+			"Pods.Remove":  m.removeState,
+			"Pods.Reserve": m.reserve,
+			"Pods.Release": m.release,
 		},
 		time: map[string]func(*rapid.T){"a report ages": m.age},
 		reads: map[string]func(*rapid.T){
-			"States.Get":      m.getState,
-			"States.List":     m.listStates,
+			"Pods.Get":        m.getState,
+			"Pods.List":       m.listStates,
 			"links given out": m.countGiven,
 		},
 	}
@@ -84,12 +84,12 @@ func (m *model) setState(t *rapid.T) {
 		},
 		Live: true,
 	}
-	got, previous, err := m.repos.States.Set(context.Background(), key, want.Report)
-	succeeds(t, "States.Set", err)
+	got, previous, err := m.repos.Pods.Set(context.Background(), key, want.Report)
+	succeeds(t, "Pods.Set", err)
 	want.HeartbeatMs = got.HeartbeatMs
-	agree(t, "States.Set: the heartbeat is now", true, nearNow(time.UnixMilli(got.HeartbeatMs)))
-	agree(t, "States.Set", want, got)
-	agree(t, "States.Set: the report before", m.find(key, want.Pod).answer(), previous)
+	agree(t, "Pods.Set: the heartbeat is now", true, nearNow(time.UnixMilli(got.HeartbeatMs)))
+	agree(t, "Pods.Set", want, got)
+	agree(t, "Pods.Set: the report before", m.find(key, want.Pod).answer(), previous)
 	if m.services[key] == nil {
 		m.services[key] = make(reports)
 	}
@@ -98,9 +98,9 @@ func (m *model) setState(t *rapid.T) {
 
 func (m *model) removeState(t *rapid.T) {
 	key, pod := m.someService(t), someReporter.Draw(t, "pod")
-	previous, err := m.repos.States.Remove(context.Background(), key, pod)
-	succeeds(t, "States.Remove", err)
-	agree(t, "States.Remove", m.find(key, pod).answer(), previous)
+	previous, err := m.repos.Pods.Remove(context.Background(), key, pod)
+	succeeds(t, "Pods.Remove", err)
+	agree(t, "Pods.Remove", m.find(key, pod).answer(), previous)
 	delete(m.services[key], pod)
 }
 
@@ -108,10 +108,10 @@ func (m *model) reserve(t *rapid.T) {
 	key := m.someService(t)
 	linked := rapid.OneOf(rapid.Just(biz.NoPod), rapid.Just(biz.NoPod), someReporter).Draw(t, "standing")
 	want := m.choose(key, linked)
-	got, err := m.repos.States.Reserve(context.Background(), key, linked)
-	succeeds(t, "States.Reserve", err)
-	agree(t, "States.Reserve", want, got)
-	if got.Verdict == biz.Reserved {
+	got, err := m.repos.Pods.Reserve(context.Background(), key, linked)
+	succeeds(t, "Pods.Reserve", err)
+	agree(t, "Pods.Reserve", want, got)
+	if got.Outcome == biz.Reserved {
 		m.find(key, got.Pod).given++
 		m.choices = append(m.choices, reserved{key, got})
 		m.choices = m.choices[max(0, len(m.choices)-keptChoices):]
@@ -119,12 +119,12 @@ func (m *model) reserve(t *rapid.T) {
 }
 
 // choose is the choice that Reserve has to make.
-func (m *model) choose(key biz.ServiceKey, linked biz.PodID) biz.Choice {
+func (m *model) choose(key biz.ServiceKey, linked biz.PodID) biz.Reservation {
 	if r := m.find(key, linked); r != nil && r.Live && r.Routing != biz.Shutdown {
-		return biz.Choice{Verdict: biz.StandingUsable}
+		return biz.Reservation{Outcome: biz.LinkedPodUsable}
 	}
 	if m.services[key] == nil {
-		return biz.Choice{Verdict: biz.NothingKnown}
+		return biz.Reservation{Outcome: biz.NeverReported}
 	}
 	var best *report
 	for _, r := range m.services[key] {
@@ -133,9 +133,9 @@ func (m *model) choose(key biz.ServiceKey, linked biz.PodID) biz.Choice {
 		}
 	}
 	if best == nil {
-		return biz.Choice{Verdict: biz.NoneUsable}
+		return biz.Reservation{Outcome: biz.NoPodAvailable}
 	}
-	return biz.Choice{Verdict: biz.Reserved, Pod: best.Report.Pod, HeartbeatMs: best.HeartbeatMs}
+	return biz.Reservation{Outcome: biz.Reserved, Pod: best.Report.Pod, HeartbeatMs: best.HeartbeatMs}
 }
 
 // better tells which of two pods takes the next link.
@@ -146,10 +146,10 @@ func (r *report) better(than *report) bool {
 
 // release gives back a reservation, be it for a second time, or one that was never made.
 func (m *model) release(t *rapid.T) {
-	invented := biz.Choice{Verdict: biz.Reserved, Pod: someReporter.Draw(t, "pod"), HeartbeatMs: 1}
+	invented := biz.Reservation{Outcome: biz.Reserved, Pod: someReporter.Draw(t, "pod"), HeartbeatMs: 1}
 	choices := append(slices.Clone(m.choices), reserved{m.someService(t), invented})
 	given := choices[rapid.IntRange(0, len(choices)-1).Draw(t, "reservation")]
-	succeeds(t, "States.Release", m.repos.States.Release(context.Background(), given.service, given.choice))
+	succeeds(t, "Pods.Release", m.repos.Pods.Release(context.Background(), given.service, given.choice))
 	r := m.find(given.service, given.choice.Pod)
 	if r != nil && r.HeartbeatMs == given.choice.HeartbeatMs && r.given > 0 {
 		r.given--
@@ -175,14 +175,14 @@ func (m *model) age(t *rapid.T) {
 
 func (m *model) getState(t *rapid.T) {
 	key, pod := m.someService(t), someReporter.Draw(t, "pod")
-	got, err := m.repos.States.Get(context.Background(), key, pod)
+	got, err := m.repos.Pods.Get(context.Background(), key, pod)
 	want := m.find(key, pod)
 	if want == nil {
-		agree(t, "States.Get of none", biz.ErrPodNotFound, err)
+		agree(t, "Pods.Get of none", biz.ErrPodNotFound, err)
 		return
 	}
-	succeeds(t, "States.Get", err)
-	agree(t, "States.Get", want.Pod, got)
+	succeeds(t, "Pods.Get", err)
+	agree(t, "Pods.Get", want.Pod, got)
 }
 
 func (m *model) listStates(t *rapid.T) {
@@ -192,9 +192,9 @@ func (m *model) listStates(t *rapid.T) {
 		want = append(want, r.Pod)
 	}
 	slices.SortFunc(want, func(a, b biz.Pod) int { return int(a.Pod) - int(b.Pod) })
-	got, err := m.repos.States.List(context.Background(), key)
-	succeeds(t, "States.List", err)
-	agree(t, "States.List", want, got)
+	got, err := m.repos.Pods.List(context.Background(), key)
+	succeeds(t, "Pods.List", err)
+	agree(t, "Pods.List", want, got)
 }
 
 // countGiven looks at a count in the store: by the answers alone, a wrong one shows late.

@@ -51,10 +51,10 @@ func TestFullRedis(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, change.Link, after)
 
-		require.NoError(t, second(repos.States.Remove(t.Context(), game, populated.pod)))
-		choice, err := repos.States.Reserve(t.Context(), game, biz.NoPod)
+		require.NoError(t, second(repos.Pods.Remove(t.Context(), game, populated.pod)))
+		choice, err := repos.Pods.Reserve(t.Context(), game, biz.NoPod)
 		require.NoError(t, err)
-		require.Equal(t, biz.NoneUsable, choice.Verdict, "the service has reported")
+		require.Equal(t, biz.NoPodAvailable, choice.Outcome, "the service has reported")
 	})
 }
 

@@ -13,7 +13,7 @@ import (
 )
 
 // ProviderSet is what Wire needs of this package.
-var ProviderSet = wire.NewSet(NewLinkRepo, NewStateRepo, NewWorkloadRepo, NewLinkMetrics)
+var ProviderSet = wire.NewSet(NewLinkRepo, NewPodRepo, NewWorkloadRepo, NewLinkMetrics)
 
 // store is what the repositories share: the engine, and the keys in it.
 type store struct {

@@ -8,7 +8,7 @@ import (
 	"github.com/redis/go-redis/extra/redisprometheus/v9"
 	"github.com/redis/go-redis/v9"
 
-	"podlink/internal/observe"
+	"podlink/internal/telemetry/histogram"
 )
 
 // Metrics are the metrics of the store, a prometheus.Collector. No label ever holds what a caller chose.
@@ -24,7 +24,7 @@ func newMetrics(scripts []*Script) *Metrics {
 	seconds := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name:    "podlink_store_seconds",
 		Help:    "How long calls of the store took, by script or command, including their wait for a round trip.",
-		Buckets: observe.SecondsBuckets(),
+		Buckets: histogram.SecondsBuckets(),
 	}, []string{"command"})
 	m := &Metrics{
 		seconds: make(map[string]prometheus.Observer),

@@ -9,7 +9,7 @@ import (
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 
-	"podlink/internal/observe"
+	"podlink/internal/telemetry/histogram"
 )
 
 // Call is a call of the store in progress, for the metrics and for the trace of its request.
@@ -49,7 +49,7 @@ func (c Call) describe(attributes ...attribute.KeyValue) {
 // end records the call's result.
 func (c Call) end(err error) {
 	end := time.Now()
-	observe.Seconds(c.metrics.seconds[c.command], end.Sub(c.start).Seconds(), c.trace())
+	histogram.ObserveSeconds(c.metrics.seconds[c.command], end.Sub(c.start).Seconds(), c.trace())
 	class := ClassOf(err)
 	if err == nil {
 		c.metrics.lastSuccess.Store(end.UnixNano())

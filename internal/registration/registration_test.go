@@ -27,7 +27,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"podlink/internal/conf"
-	"podlink/internal/logging"
+	"podlink/internal/telemetry"
 	"podlink/test/consultest"
 	"podlink/test/etcdtest"
 	"podlink/test/kubetest"
@@ -204,7 +204,7 @@ func (r onKubernetes) open(t *testing.T, secret string) backend {
 func keeping(t *testing.T, b backend) (*Keeper, *logwatch.Log) {
 	t.Helper()
 	lines := new(logwatch.Log)
-	keeper := newKeeper(b, logging.New(conf.Default().Log, logging.NewLevel("debug"), lines))
+	keeper := newKeeper(b, telemetry.NewLogger(conf.Default().Log, telemetry.NewLogLevel("debug"), lines))
 	t.Cleanup(keeper.close)
 	return keeper, lines
 }
@@ -365,7 +365,7 @@ func TestRegistryWithSecrets(t *testing.T) {
 
 func TestNoRegistry(t *testing.T) {
 	c := conf.Default()
-	keeper, closeKeeper, err := NewKeeper(c.Registry, logging.New(c.Log, logging.NewLevel("debug"), new(logwatch.Log)))
+	keeper, closeKeeper, err := NewKeeper(c.Registry, telemetry.NewLogger(c.Log, telemetry.NewLogLevel("debug"), new(logwatch.Log)))
 	require.NoError(t, err)
 	defer closeKeeper()
 	require.NoError(t, keeper.Register(t.Context(), instance))

@@ -11,7 +11,7 @@ import (
 	"github.com/go-kratos/kratos/v2/log"
 
 	"podlink/internal/conf"
-	"podlink/internal/logging"
+	"podlink/internal/telemetry"
 )
 
 // readyTimeout bounds the check behind /readyz.
@@ -29,13 +29,13 @@ type AdminServer struct {
 	addr   string
 	drain  *Drain
 	store  Checker
-	level  *logging.Level
+	level  *telemetry.LogLevel
 	log    *log.Helper
 }
 
 // NewAdminServer returns the admin listener.
 func NewAdminServer(
-	c *conf.Server, store Checker, drain *Drain, metrics *Metrics, level *logging.Level, logger log.Logger,
+	c *conf.Server, store Checker, drain *Drain, metrics *Metrics, level *telemetry.LogLevel, logger log.Logger,
 ) *AdminServer {
 	s := &AdminServer{addr: c.GetAdmin().GetAddr(), drain: drain, store: store, level: level, log: log.NewHelper(logger)}
 	routes := http.NewServeMux()

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"podlink/internal/conf"
-	"podlink/internal/logging"
+	"podlink/internal/telemetry"
 	"podlink/test/logwatch"
 )
 
@@ -60,7 +60,7 @@ func TestProfilesAreOffByDefault(t *testing.T) {
 func TestProfiles(t *testing.T) {
 	p, lines := newParts(t), new(logwatch.Log)
 	p.config.Admin.Pprof = true
-	p.logger = logging.New(&conf.Log{Format: "json"}, p.level, lines)
+	p.logger = telemetry.NewLogger(&conf.Log{Format: "json"}, p.level, lines)
 	admin, api := serveAdmin(t, p), httptest.NewServer(p.http())
 	t.Cleanup(api.Close)
 	require.Contains(t, lines.String(), "server.admin.pprof is on")

@@ -30,8 +30,8 @@ import (
 	v1 "podlink/api/podlink/v1"
 	"podlink/internal/biz"
 	"podlink/internal/conf"
-	"podlink/internal/logging"
 	"podlink/internal/service"
+	"podlink/internal/telemetry"
 )
 
 // memory is a store that answers every read with one link, and every Set with a change to it.
@@ -47,7 +47,7 @@ func (memory) Set(_ context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL
 
 // parts are what the listeners are made of.
 type parts struct {
-	level  *logging.Level
+	level  *telemetry.LogLevel
 	config *conf.Server
 	chain  Chain
 	drain  *Drain
@@ -68,7 +68,7 @@ func newParts(tb testing.TB) parts {
 		chain:  chain,
 		drain:  NewDrain(config),
 		logger: logger,
-		level:  logging.NewLevel("warn"),
+		level:  telemetry.NewLogLevel("warn"),
 		links:  service.NewLinkService(biz.NewLinkUsecase(memory{}, views, biz.Limits{MaxBatch: 1000}, biz.NewMetrics(views))),
 	}
 }

@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"slices"
 
-	"podlink/internal/logging"
+	"podlink/internal/telemetry"
 )
 
 // maxLevelBytes bounds the body of PUT /loglevel.
@@ -42,7 +42,7 @@ func (s *AdminServer) setLevel(w http.ResponseWriter, r *http.Request) {
 func (s *AdminServer) changeLevel(name string) error {
 	before := s.level.String()
 	say := func() { s.log.Warnf("the log level is %s instead of %s, until podlink restarts", name, before) }
-	if before != "error" && name != before && slices.Contains(logging.Levels, name) {
+	if before != "error" && name != before && slices.Contains(telemetry.LogLevels, name) {
 		say()
 	}
 	if err := s.level.Set(name); err != nil {

@@ -9,13 +9,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"podlink/internal/conf"
-	"podlink/internal/logging"
+	"podlink/internal/telemetry"
 	"podlink/test/logwatch"
 )
 
 func TestLogLevel(t *testing.T) {
 	p, lines := newParts(t), new(logwatch.Log)
-	p.logger = logging.New(&conf.Log{Format: "json"}, p.level, lines)
+	p.logger = telemetry.NewLogger(&conf.Log{Format: "json"}, p.level, lines)
 	admin := serveAdmin(t, p)
 	put := func(body string) (int, string) {
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodPut, admin.URL+"/loglevel", strings.NewReader(body))

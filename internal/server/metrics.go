@@ -16,7 +16,7 @@ import (
 	"google.golang.org/grpc"
 
 	v1 "podlink/api/podlink/v1"
-	"podlink/internal/observe"
+	"podlink/internal/telemetry/histogram"
 	"podlink/internal/version"
 )
 
@@ -43,7 +43,7 @@ func NewMetrics(others Collectors) (*Metrics, error) {
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "server_requests_seconds",
 			Help:    "How long requests took, by transport and operation.",
-			Buckets: observe.SecondsBuckets(),
+			Buckets: histogram.SecondsBuckets(),
 		}, []string{"kind", "operation"}),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
@@ -101,7 +101,7 @@ func (m *Metrics) count(t transport.Transporter, span trace.SpanContext, took ti
 	} else {
 		to.succeeded.Inc()
 	}
-	observe.Seconds(to.seconds, took.Seconds(), span)
+	histogram.ObserveSeconds(to.seconds, took.Seconds(), span)
 }
 
 // operations lists those of the API, as requests name them.

@@ -9,7 +9,7 @@ import (
 	"github.com/go-kratos/kratos/v2/middleware"
 
 	"podlink/internal/conf"
-	"podlink/internal/logging"
+	"podlink/internal/telemetry"
 )
 
 // requestLog writes lines on requests that failed, and on slow ones. They name the operation, never what the request
@@ -17,13 +17,13 @@ import (
 type requestLog struct {
 	logger  log.Logger
 	slow    time.Duration // what is slow; 0: nothing
-	repeats *logging.Repeats
+	repeats *telemetry.Repeats
 }
 
 func newRequestLog(c *conf.Log, logger log.Logger) *requestLog {
 	return &requestLog{
 		logger: logger, slow: c.GetSlowRequest().AsDuration(),
-		repeats: logging.NewRepeats(c.GetRepeatInterval().AsDuration()),
+		repeats: telemetry.NewRepeats(c.GetRepeatInterval().AsDuration()),
 	}
 }
 

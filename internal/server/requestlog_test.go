@@ -14,7 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"podlink/internal/conf"
-	"podlink/internal/logging"
+	"podlink/internal/telemetry"
 	"podlink/test/logwatch"
 )
 
@@ -92,7 +92,7 @@ func TestRequestLog(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				lines := new(logwatch.Log)
-				requests := newRequestLog(row.config, logging.New(&conf.Log{Format: "json"}, logging.NewLevel("debug"), lines))
+				requests := newRequestLog(row.config, telemetry.NewLogger(&conf.Log{Format: "json"}, telemetry.NewLogLevel("debug"), lines))
 				for _, answer := range row.answers {
 					_, _ = requests.log(func(context.Context, any) (any, error) {
 						time.Sleep(answer.took)

@@ -11,7 +11,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"podlink/internal/conf"
-	"podlink/internal/logging"
+	"podlink/internal/telemetry"
 	"podlink/test/logwatch"
 )
 
@@ -36,7 +36,7 @@ func TestUnroutedRequests(t *testing.T) {
 			metrics, err := NewMetrics(nil)
 			require.NoError(t, err)
 			chain, closeChain := NewChain(conf.Default().Log, sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)), metrics,
-				logging.New(&conf.Log{Format: "json"}, logging.NewLevel("debug"), lines))
+				telemetry.NewLogger(&conf.Log{Format: "json"}, telemetry.NewLogLevel("debug"), lines))
 			t.Cleanup(closeChain)
 			p.chain = chain
 

@@ -95,7 +95,7 @@ func TestLists(t *testing.T) {
 		rivals = append(rivals, rival{
 			name: fmt.Sprintf("pods of a service, %d", size),
 			call: func(ctx context.Context, _ int) error {
-				pods, err := r.states.List(ctx, game)
+				pods, err := r.pods.List(ctx, game)
 				return complete(len(pods), size, err)
 			},
 		})

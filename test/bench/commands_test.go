@@ -47,9 +47,9 @@ func (r *rig) cycles() []cycle {
 		{"Remove, SetIfAbsent", []call{remove, setIfAbsent}},
 		{"Remove, TrySet", []call{remove, trySet(1, biz.Forever)}},
 		{"TrySet, temporary, RemoveWithID", []call{trySet(1, 600), removeWithID}},
-		{"GetServicePod", []call{func(ctx context.Context) error { return second(r.states.Get(ctx, game, 1)) }}},
+		{"GetServicePod", []call{func(ctx context.Context) error { return second(r.pods.Get(ctx, game, 1)) }}},
 		{"SetServiceState", []call{func(ctx context.Context) error {
-			_, _, err := r.states.Set(ctx, game, biz.Report{Pod: 1, State: "up", TTL: biz.Forever})
+			_, _, err := r.pods.Set(ctx, game, biz.Report{Pod: 1, State: "up", TTL: biz.Forever})
 			return err
 		}}},
 	}

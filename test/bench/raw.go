@@ -96,7 +96,7 @@ func podOf(n int) int32 { return int32(n % pods) }
 // layer is podlink's data layer on a Redis.
 type layer struct {
 	links   biz.LinkRepo
-	states  biz.StateRepo
+	pods    biz.PodRepo
 	usecase *biz.LinkUsecase
 }
 
@@ -119,10 +119,10 @@ func layerWith(t *testing.T, options func(c *conf.Data_Redis)) layer {
 	require.NoError(t, store.Health.Check(t.Context()))
 	keys := app.Keyspace(c.GetData())
 	l := layer{
-		links:  data.NewLinkRepo(store.Runner, keys, data.NewLinkMetrics()),
-		states: data.NewStateRepo(store.Runner, keys),
+		links: data.NewLinkRepo(store.Runner, keys, data.NewLinkMetrics()),
+		pods:  data.NewPodRepo(store.Runner, keys),
 	}
-	views, limits := biz.NewPodViews(l.states), biz.Limits{MaxBatch: int(c.GetLimits().GetMaxBatch())}
+	views, limits := biz.NewPodViews(l.pods), biz.Limits{MaxBatch: int(c.GetLimits().GetMaxBatch())}
 	l.usecase = biz.NewLinkUsecase(l.links, views, limits, biz.NewMetrics(views))
 	return l
 }
@@ -131,7 +131,7 @@ func layerWith(t *testing.T, options func(c *conf.Data_Redis)) layer {
 func (l layer) report(t *testing.T, service string, pods int) {
 	t.Helper()
 	for pod := range pods {
-		_, _, err := l.states.Set(t.Context(), biz.ServiceKey{Namespace: namespace, Service: service},
+		_, _, err := l.pods.Set(t.Context(), biz.ServiceKey{Namespace: namespace, Service: service},
 			biz.Report{Pod: biz.PodID(pod), State: "up", TTL: biz.Forever})
 		require.NoError(t, err)
 	}

@@ -62,7 +62,7 @@ type spanWant struct {
 func TestTraceOfCompute(t *testing.T) {
 	t.Cleanup(http.DefaultTransport.(*http.Transport).CloseIdleConnections)
 	patched, err := podlinktest.Build(t.TempDir(), podlinktest.Patch{
-		File: "internal/biz/link.go",
+		File: "internal/biz/compute.go",
 		Old:  "\tif link.Exists() && u.pods.mayKeep(",
 		New:  "\tif key.Service == \"panics\" {\n\t\tpanic(key.UID)\n\t}\n\tif link.Exists() && u.pods.mayKeep(",
 	})

@@ -21,7 +21,7 @@ import (
 // Repos is a store as one podlink process sees it.
 type Repos struct {
 	Links     biz.LinkRepo
-	States    biz.StateRepo
+	Pods      biz.PodRepo
 	Workloads biz.WorkloadRepo
 }
 
@@ -41,7 +41,7 @@ func Run(t *testing.T, open func(t *testing.T) Repos, others ...func(t *testing.
 		{"Mixed", testMixed},
 		{"Links", testLinks},
 		{"Compute", testCompute},
-		{"States", testStates},
+		{"Pods", testPods},
 		{"Reserve", testReserve},
 		{"Workloads", testWorkloads},
 		{"Concurrency", testConcurrency},
@@ -96,7 +96,7 @@ func (e *env) pods() biz.ServiceKey { return biz.ServiceKey{Namespace: e.namespa
 func (e *env) links() *biz.LinkUsecase { return useLinks(e.Repos) }
 
 func useLinks(r Repos) *biz.LinkUsecase {
-	views := biz.NewPodViews(r.States)
+	views := biz.NewPodViews(r.Pods)
 	return biz.NewLinkUsecase(r.Links, views, biz.Limits{MaxBatch: 1000}, biz.NewMetrics(views))
 }
 
@@ -114,7 +114,7 @@ func (e *env) set(key biz.LinkKey, pod biz.PodID, ttl biz.TTL) biz.Link {
 // report stores a report of a pod of the tests' service.
 func (e *env) report(report biz.Report) biz.Pod {
 	e.Helper()
-	pod, _, err := e.States.Set(e.Context(), e.pods(), report)
+	pod, _, err := e.Pods.Set(e.Context(), e.pods(), report)
 	require.NoError(e, err)
 	return pod
 }

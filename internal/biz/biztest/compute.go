@@ -79,7 +79,7 @@ func aged(e *env, pod biz.PodID) {
 // gone makes a pod that has reported and was removed.
 func gone(e *env, pod biz.PodID) {
 	e.ready(pod)
-	_, err := e.States.Remove(e.Context(), e.pods(), pod)
+	_, err := e.Pods.Remove(e.Context(), e.pods(), pod)
 	require.NoError(e, err)
 }
 
@@ -145,14 +145,14 @@ func testCompute(t *testing.T, s suite) {
 	s.test(t, "the repo links only what was judged", func(e *env) {
 		judged := e.set(e.key(), 1, biz.Forever)
 		moved := e.set(e.key(), 2, biz.Forever)
-		for name, unusable := range map[string]biz.Epoch{"no link": 0, "an earlier owner": judged.Epoch} {
-			change, err := e.Links.Compute(e.Context(), e.key(), 3, biz.Forever, unusable)
+		for name, epoch := range map[string]biz.Epoch{"no link": 0, "an earlier owner": judged.Epoch} {
+			change, err := e.Links.SetIfEpoch(e.Context(), e.key(), 3, biz.Forever, epoch)
 			require.NoError(e, err, name)
 			require.False(e, change.Applied, name)
 			require.EqualValues(e, 2, change.Previous, name)
 			e.same(moved, change.Link)
 		}
-		change, err := e.Links.Compute(e.Context(), e.key(), 3, demanded, moved.Epoch)
+		change, err := e.Links.SetIfEpoch(e.Context(), e.key(), 3, demanded, moved.Epoch)
 		require.NoError(e, err)
 		require.True(e, change.Applied)
 		require.EqualValues(e, 2, change.Previous)
@@ -163,7 +163,7 @@ func testCompute(t *testing.T, s suite) {
 		judged := e.set(e.key(), 1, biz.Forever)
 		_, err := e.Links.Remove(e.Context(), e.key(), 0, nil)
 		require.NoError(e, err)
-		change, err := e.Links.Compute(e.Context(), e.key(), 3, biz.Forever, judged.Epoch)
+		change, err := e.Links.SetIfEpoch(e.Context(), e.key(), 3, biz.Forever, judged.Epoch)
 		require.NoError(e, err)
 		require.True(e, change.Applied)
 		require.Equal(e, biz.NoPod, change.Previous)

@@ -168,11 +168,11 @@ func testConcurrency(t *testing.T, s suite) {
 	s.test(t, "reservations spread as if one after the other", func(e *env) {
 		e.ready(0, 1, 2)
 		pods := race(90, func(i int) biz.PodID {
-			choice, err := e.view(i).States.Reserve(e.Context(), e.pods(), biz.NoPod)
-			if err != nil || choice.Verdict != biz.Reserved {
+			reservation, err := e.view(i).Pods.Reserve(e.Context(), e.pods(), biz.NoPod)
+			if err != nil || reservation.Outcome != biz.Reserved {
 				return biz.NoPod
 			}
-			return choice.Pod
+			return reservation.Pod
 		})
 		given := make(map[biz.PodID]int)
 		for _, pod := range pods {

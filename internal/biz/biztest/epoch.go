@@ -20,7 +20,7 @@ func testEpoch(t *testing.T, s suite) {
 				return e.Links.SetIfAbsent(e.Context(), e.key(), pod, biz.Forever)
 			},
 			func(e *env, pod biz.PodID) (biz.LinkChange, error) {
-				return e.Links.Compute(e.Context(), e.key(), pod, demanded, 0)
+				return e.Links.SetIfEpoch(e.Context(), e.key(), pod, demanded, 0)
 			},
 			func(e *env, pod biz.PodID) (biz.LinkChange, error) {
 				return e.Links.TrySet(e.Context(), e.key(), pod, biz.Forever)
@@ -31,7 +31,7 @@ func testEpoch(t *testing.T, s suite) {
 				return e.Links.Set(e.Context(), e.key(), pod, demanded, nil)
 			},
 			func(e *env, pod biz.PodID, last biz.Epoch) (biz.LinkChange, error) {
-				return e.Links.Compute(e.Context(), e.key(), pod, biz.Forever, last)
+				return e.Links.SetIfEpoch(e.Context(), e.key(), pod, biz.Forever, last)
 			},
 		}
 		removals := []func(e *env, pod biz.PodID) (biz.LinkChange, error){

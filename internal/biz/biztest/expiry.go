@@ -56,10 +56,10 @@ func testExpiry(t *testing.T, s suite) {
 			e.createdAfter(expired, biz.Forever)(e.Links.SetIfAbsent(e.Context(), e.key(), expired.Pod, biz.Forever))
 		},
 		"Compute": func(e *env, expired biz.Link) {
-			e.createdAfter(expired, demanded)(e.Links.Compute(e.Context(), e.key(), expired.Pod, demanded, 0))
+			e.createdAfter(expired, demanded)(e.Links.SetIfEpoch(e.Context(), e.key(), expired.Pod, demanded, 0))
 		},
 		"Compute that judged it": func(e *env, expired biz.Link) {
-			e.createdAfter(expired, demanded)(e.Links.Compute(e.Context(), e.key(), expired.Pod, demanded, expired.Epoch))
+			e.createdAfter(expired, demanded)(e.Links.SetIfEpoch(e.Context(), e.key(), expired.Pod, demanded, expired.Epoch))
 		},
 		"Remove":          func(e *env, _ biz.Link) { e.notThere(e.Links.Remove(e.Context(), e.key(), 0, nil)) },
 		"Remove and keep": func(e *env, _ biz.Link) { e.notThere(e.Links.Remove(e.Context(), e.key(), kept, nil)) },

@@ -45,7 +45,7 @@ func setIfAbsent(service string, ttl biz.TTL) step {
 
 func compute(service string, ttl biz.TTL) step {
 	return step{service, func(e *env, key biz.LinkKey) (biz.LinkChange, error) {
-		return e.Links.Compute(e.Context(), key, asked, ttl, 0)
+		return e.Links.SetIfEpoch(e.Context(), key, asked, ttl, 0)
 	}}
 }
 

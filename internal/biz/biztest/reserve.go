@@ -9,19 +9,19 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func (e *env) reserve(standing biz.PodID) biz.Choice {
+func (e *env) reserve(linked biz.PodID) biz.Reservation {
 	e.Helper()
-	choice, err := e.States.Reserve(e.Context(), e.pods(), standing)
+	reservation, err := e.Pods.Reserve(e.Context(), e.pods(), linked)
 	require.NoError(e, err)
-	return choice
+	return reservation
 }
 
 // reserved reserves a pod for a new link.
 func (e *env) reserved() biz.PodID {
 	e.Helper()
-	choice := e.reserve(biz.NoPod)
-	require.Equal(e, biz.Reserved, choice.Verdict)
-	return choice.Pod
+	reservation := e.reserve(biz.NoPod)
+	require.Equal(e, biz.Reserved, reservation.Outcome)
+	return reservation.Pod
 }
 
 func testReserve(t *testing.T, s suite) {
@@ -34,47 +34,47 @@ func testReserve(t *testing.T, s suite) {
 	for name, row := range map[string]struct {
 		linked, free func(e *env, pod biz.PodID) // makes pod other, which is linked, and pod asked
 		standing     biz.PodID
-		want         biz.Verdict
+		want         biz.ReserveOutcome
 	}{
-		"no link/nothing reported":                      {nothing, nothing, biz.NoPod, biz.NothingKnown},
+		"no link/nothing reported":                      {nothing, nothing, biz.NoPod, biz.NeverReported},
 		"no link/a READY pod":                           {nothing, up, biz.NoPod, biz.Reserved},
-		"no link/only DENY_NEW":                         {nothing, drains, biz.NoPod, biz.NoneUsable},
-		"no link/only SHUTDOWN":                         {nothing, down, biz.NoPod, biz.NoneUsable},
-		"no link/only dead":                             {nothing, aged, biz.NoPod, biz.NoneUsable},
-		"no link/the last pod was removed":              {nothing, gone, biz.NoPod, biz.NoneUsable},
-		"no link/both were removed":                     {gone, gone, biz.NoPod, biz.NoneUsable},
-		"a link/nothing reported":                       {nothing, nothing, other, biz.NothingKnown},
-		"a link/READY":                                  {up, up, other, biz.StandingUsable},
-		"a link/READY, for a while":                     {report(biz.Ready, 600), up, other, biz.StandingUsable},
-		"a link/DENY_NEW":                               {drains, up, other, biz.StandingUsable},
-		"a link/DENY_NEW, alone":                        {drains, nothing, other, biz.StandingUsable},
+		"no link/only DENY_NEW":                         {nothing, drains, biz.NoPod, biz.NoPodAvailable},
+		"no link/only SHUTDOWN":                         {nothing, down, biz.NoPod, biz.NoPodAvailable},
+		"no link/only dead":                             {nothing, aged, biz.NoPod, biz.NoPodAvailable},
+		"no link/the last pod was removed":              {nothing, gone, biz.NoPod, biz.NoPodAvailable},
+		"no link/both were removed":                     {gone, gone, biz.NoPod, biz.NoPodAvailable},
+		"a link/nothing reported":                       {nothing, nothing, other, biz.NeverReported},
+		"a link/READY":                                  {up, up, other, biz.LinkedPodUsable},
+		"a link/READY, for a while":                     {report(biz.Ready, 600), up, other, biz.LinkedPodUsable},
+		"a link/DENY_NEW":                               {drains, up, other, biz.LinkedPodUsable},
+		"a link/DENY_NEW, alone":                        {drains, nothing, other, biz.LinkedPodUsable},
 		"a link/SHUTDOWN":                               {down, up, other, biz.Reserved},
-		"a link/SHUTDOWN, alone":                        {down, nothing, other, biz.NoneUsable},
+		"a link/SHUTDOWN, alone":                        {down, nothing, other, biz.NoPodAvailable},
 		"a link/dead":                                   {aged, up, other, biz.Reserved},
-		"a link/dead, alone":                            {aged, nothing, other, biz.NoneUsable},
+		"a link/dead, alone":                            {aged, nothing, other, biz.NoPodAvailable},
 		"a link/its pod has never reported, others did": {nothing, up, other, biz.Reserved},
 		"a link/its pod was removed":                    {gone, up, other, biz.Reserved},
-		"a link/its pod was removed as the last one":    {gone, nothing, other, biz.NoneUsable},
+		"a link/its pod was removed as the last one":    {gone, nothing, other, biz.NoPodAvailable},
 	} {
-		s.test(t, "verdict/"+name, func(e *env) {
+		s.test(t, "outcome/"+name, func(e *env) {
 			row.linked(e, other)
 			row.free(e, asked)
-			choice := e.reserve(row.standing)
-			require.Equal(e, row.want, choice.Verdict)
+			reservation := e.reserve(row.standing)
+			require.Equal(e, row.want, reservation.Outcome)
 			if row.want != biz.Reserved {
-				require.Equal(e, biz.Choice{Verdict: row.want}, choice)
+				require.Equal(e, biz.Reservation{Outcome: row.want}, reservation)
 				return
 			}
-			pod, err := e.States.Get(e.Context(), e.pods(), asked)
+			pod, err := e.Pods.Get(e.Context(), e.pods(), asked)
 			require.NoError(e, err)
-			require.Equal(e, biz.Choice{Verdict: biz.Reserved, Pod: asked, HeartbeatMs: pod.HeartbeatMs}, choice)
+			require.Equal(e, biz.Reservation{Outcome: biz.Reserved, Pod: asked, HeartbeatMs: pod.HeartbeatMs}, reservation)
 		})
 	}
 
 	s.test(t, "a standing link's pod is given nothing", func(e *env) {
 		e.ready(0, 1)
 		for range 5 {
-			require.Equal(e, biz.StandingUsable, e.reserve(0).Verdict)
+			require.Equal(e, biz.LinkedPodUsable, e.reserve(0).Outcome)
 		}
 		require.EqualValues(e, 0, e.reserved())
 	})
@@ -124,7 +124,7 @@ func testReserve(t *testing.T, s suite) {
 		e.ready(0, 1)
 		first := e.reserve(biz.NoPod)
 		require.EqualValues(e, 0, first.Pod)
-		require.NoError(e, e.States.Release(e.Context(), e.pods(), first))
+		require.NoError(e, e.Pods.Release(e.Context(), e.pods(), first))
 		require.EqualValues(e, 0, e.reserved())
 		require.EqualValues(e, 1, e.reserved())
 	})
@@ -134,24 +134,24 @@ func testReserve(t *testing.T, s suite) {
 		tick()
 		e.ready(0)
 		require.EqualValues(e, 0, e.reserved())
-		require.NoError(e, e.States.Release(e.Context(), e.pods(), first))
+		require.NoError(e, e.Pods.Release(e.Context(), e.pods(), first))
 		require.EqualValues(e, 1, e.reserved(), "pod 0 has been given one since its report")
 	})
 	s.test(t, "Release of a pod that is gone", func(e *env) {
 		e.ready(0)
 		first := e.reserve(biz.NoPod)
-		_, err := e.States.Remove(e.Context(), e.pods(), 0)
+		_, err := e.Pods.Remove(e.Context(), e.pods(), 0)
 		require.NoError(e, err)
-		require.NoError(e, e.States.Release(e.Context(), e.pods(), first))
-		_, err = e.States.Get(e.Context(), e.pods(), 0)
+		require.NoError(e, e.Pods.Release(e.Context(), e.pods(), first))
+		_, err = e.Pods.Get(e.Context(), e.pods(), 0)
 		require.ErrorIs(e, err, biz.ErrPodNotFound)
-		require.Equal(e, biz.NoneUsable, e.reserve(biz.NoPod).Verdict)
+		require.Equal(e, biz.NoPodAvailable, e.reserve(biz.NoPod).Outcome)
 	})
 	s.test(t, "Release gives back no more than was given", func(e *env) {
 		e.ready(0, 1)
 		first := e.reserve(biz.NoPod)
 		for range 3 {
-			require.NoError(e, e.States.Release(e.Context(), e.pods(), first))
+			require.NoError(e, e.Pods.Release(e.Context(), e.pods(), first))
 		}
 		for _, want := range []biz.PodID{0, 1, 0, 1} {
 			require.Equal(e, want, e.reserved())
@@ -160,7 +160,7 @@ func testReserve(t *testing.T, s suite) {
 	s.test(t, "what was reserved is in no report", func(e *env) {
 		pod := e.report(biz.Report{Pod: 0, State: "a b", Load: 3, TTL: forever})
 		e.reserved()
-		got, err := e.States.Get(e.Context(), e.pods(), 0)
+		got, err := e.Pods.Get(e.Context(), e.pods(), 0)
 		require.NoError(e, err)
 		require.Equal(e, pod, got)
 	})

@@ -20,9 +20,8 @@ import (
 
 	v1 "podlink/api/podlink/v1"
 	"podlink/internal/conf"
-	"podlink/internal/logging"
 	"podlink/internal/server"
-	"podlink/internal/tracing"
+	"podlink/internal/telemetry"
 )
 
 func main() {
@@ -40,10 +39,10 @@ func run(path string) error {
 	if err != nil {
 		return err
 	}
-	level := logging.NewLevel(config.GetLog().GetLevel())
-	logger := log.With(logging.New(config.GetLog(), level, os.Stderr), "trace_id", ktracing.TraceID())
+	level := telemetry.NewLogLevel(config.GetLog().GetLevel())
+	logger := log.With(telemetry.NewLogger(config.GetLog(), level, os.Stderr), "trace_id", ktracing.TraceID())
 	log.SetLogger(logger)
-	provider, closeProvider, err := tracing.NewProvider(config.GetTrace(), logger)
+	provider, closeProvider, err := telemetry.NewTracerProvider(config.GetTrace(), logger)
 	if err != nil {
 		return err
 	}

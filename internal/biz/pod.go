@@ -39,31 +39,31 @@ type Pod struct {
 	HeartbeatMs int64 // when it reported, by the store's clock
 }
 
-// Verdict is the answer to Reserve.
-type Verdict int
+// ReserveOutcome is what Reserve found.
+type ReserveOutcome int
 
 const (
-	// StandingUsable means that the standing link's pod can be used; nothing was reserved.
-	StandingUsable Verdict = iota + 1
-	// NothingKnown means that no pod of the service has ever reported.
-	NothingKnown
-	// NoneUsable means that no pod takes new links.
-	NoneUsable
-	// Reserved means that Pod is the best one, and one more link is counted as given to it.
+	// LinkedPodUsable means that the link may stay on its pod; nothing was reserved.
+	LinkedPodUsable ReserveOutcome = iota + 1
+	// NeverReported means that no pod of the service has ever reported.
+	NeverReported
+	// NoPodAvailable means that no pod takes new links.
+	NoPodAvailable
+	// Reserved means that one more link is counted as given to Pod, the best one.
 	Reserved
 )
 
-// Choice is a verdict, and for Reserved what Release needs.
-type Choice struct {
-	Verdict     Verdict
+// Reservation is the answer to Reserve. Pod and HeartbeatMs are set for Reserved only; Release needs them.
+type Reservation struct {
+	Outcome     ReserveOutcome
 	Pod         PodID
 	HeartbeatMs int64 // of the report that counts the reservation
 }
 
-// StateRepo stores the reports of pods. The demands on mutations and reads are those of LinkRepo; age and liveness
+// PodRepo stores the reports of pods. The demands on mutations and reads are those of LinkRepo; age and liveness
 // must be judged by the store's clock.
-type StateRepo interface {
-	// Set stores a report and starts the pod's count of links given out anew. Previous must be the report that was
+type PodRepo interface {
+	// Set stores a report and resets the pod's count of links given out. Previous must be the report that was
 	// replaced, nil for the first.
 	Set(ctx context.Context, key ServiceKey, report Report) (pod Pod, previous *Pod, err error)
 	// List must return every pod that has reported, by pod.
@@ -72,23 +72,23 @@ type StateRepo interface {
 	Get(ctx context.Context, key ServiceKey, pod PodID) (Pod, error)
 	// Remove forgets the pod's report; the service stays one that has reported. Previous must be nil without a report.
 	Remove(ctx context.Context, key ServiceKey, pod PodID) (previous *Pod, err error)
-	// Reserve judges the pod of a standing link (NoPod: there is none) and, if that can't be used, chooses the pod with
-	// the lowest load + links given out since its last report, ties to the lowest pod, and counts a link as given to it.
+	// Reserve judges the pod of a link (NoPod: there is none) and, if that can't be used, chooses the pod with the
+	// lowest load + links given out since its last report, ties to the lowest pod, and counts a link as given to it.
 	// It must be one step: concurrent reservations spread over the pods as if they had come one after the other.
-	Reserve(ctx context.Context, key ServiceKey, standing PodID) (Choice, error)
+	Reserve(ctx context.Context, key ServiceKey, linked PodID) (Reservation, error)
 	// Release gives a reservation back, unless the pod has reported since.
-	Release(ctx context.Context, key ServiceKey, choice Choice) error
+	Release(ctx context.Context, key ServiceKey, reservation Reservation) error
 }
 
-// StateUsecase carries out the operations on pod states.
-type StateUsecase struct {
-	states *PodViews
-	ttl    TTL
+// PodUsecase carries out the operations on pods.
+type PodUsecase struct {
+	pods *PodViews
+	ttl  TTL
 }
 
-// NewStateUsecase returns the use-case on its repo; podTTL is how long a report counts that does not say so itself.
-func NewStateUsecase(states *PodViews, podTTL TTL) *StateUsecase {
-	return &StateUsecase{states: states, ttl: podTTL}
+// NewPodUsecase returns the use-case on its repo; podTTL is how long a report counts that does not say so itself.
+func NewPodUsecase(pods *PodViews, podTTL TTL) *PodUsecase {
+	return &PodUsecase{pods: pods, ttl: podTTL}
 }
 
 // NewReport is a report as a caller sends it.
@@ -101,7 +101,7 @@ type NewReport struct {
 }
 
 // Set stores a report.
-func (u *StateUsecase) Set(ctx context.Context, key ServiceKey, report NewReport) (Pod, *Pod, error) {
+func (u *PodUsecase) Set(ctx context.Context, key ServiceKey, report NewReport) (Pod, *Pod, error) {
 	ttl := u.ttl
 	if report.TTL != nil {
 		ttl = *report.TTL
@@ -117,7 +117,7 @@ func (u *StateUsecase) Set(ctx context.Context, key ServiceKey, report NewReport
 	if err != nil {
 		return Pod{}, nil, err
 	}
-	return u.states.Set(ctx, key, Report{
+	return u.pods.Set(ctx, key, Report{
 		Pod: *report.Pod, State: report.State, Load: report.Load, Routing: report.Routing, TTL: ttl,
 	})
 }
@@ -130,11 +130,11 @@ func validateRouting(r Routing) error {
 }
 
 // List returns the pods that have reported, by pod; with liveOnly those whose report still counts.
-func (u *StateUsecase) List(ctx context.Context, key ServiceKey, liveOnly bool) ([]Pod, error) {
+func (u *PodUsecase) List(ctx context.Context, key ServiceKey, liveOnly bool) ([]Pod, error) {
 	if err := key.validate(); err != nil {
 		return nil, err
 	}
-	pods, err := u.states.List(ctx, key)
+	pods, err := u.pods.List(ctx, key)
 	if err != nil || !liveOnly {
 		return pods, err
 	}
@@ -148,17 +148,17 @@ func (u *StateUsecase) List(ctx context.Context, key ServiceKey, liveOnly bool) 
 }
 
 // Get returns one pod, or ErrPodNotFound.
-func (u *StateUsecase) Get(ctx context.Context, key ServiceKey, pod *PodID) (Pod, error) {
+func (u *PodUsecase) Get(ctx context.Context, key ServiceKey, pod *PodID) (Pod, error) {
 	if err := firstError(key.validate(), validatePod(pod)); err != nil {
 		return Pod{}, err
 	}
-	return u.states.Get(ctx, key, *pod)
+	return u.pods.Get(ctx, key, *pod)
 }
 
 // Remove forgets the pod's report and returns it, nil when there was none.
-func (u *StateUsecase) Remove(ctx context.Context, key ServiceKey, pod *PodID) (*Pod, error) {
+func (u *PodUsecase) Remove(ctx context.Context, key ServiceKey, pod *PodID) (*Pod, error) {
 	if err := firstError(key.validate(), validatePod(pod)); err != nil {
 		return nil, err
 	}
-	return u.states.Remove(ctx, key, *pod)
+	return u.pods.Remove(ctx, key, *pod)
 }

@@ -1,4 +1,4 @@
-package logging
+package telemetry
 
 import (
 	"bytes"
@@ -16,7 +16,7 @@ func TestLevels(t *testing.T) {
 	for from, name := range []string{"debug", "info", "warn", "error"} {
 		for at, level := range levels {
 			var out bytes.Buffer
-			require.NoError(t, New(&conf.Log{Format: "json"}, NewLevel(name), &out).Log(level, "msg", "hello"))
+			require.NoError(t, NewLogger(&conf.Log{Format: "json"}, NewLogLevel(name), &out).Log(level, "msg", "hello"))
 			require.Equal(t, at >= from, out.Len() > 0, "a line at %s, written from %s on", level, name)
 		}
 	}
@@ -24,7 +24,7 @@ func TestLevels(t *testing.T) {
 
 func TestJSON(t *testing.T) {
 	var out bytes.Buffer
-	logger := log.With(New(&conf.Log{Format: "json"}, NewLevel("info"), &out), "trace_id", "")
+	logger := log.With(NewLogger(&conf.Log{Format: "json"}, NewLogLevel("info"), &out), "trace_id", "")
 	log.NewHelper(logger).Errorw("msg", "request failed", "code", 503, "cause", `a "quoted" one`)
 	var line map[string]any
 	require.NoError(t, json.Unmarshal(out.Bytes(), &line))
@@ -37,6 +37,6 @@ func TestJSON(t *testing.T) {
 
 func TestConsole(t *testing.T) {
 	var out bytes.Buffer
-	log.NewHelper(New(&conf.Log{Format: "console"}, NewLevel("info"), &out)).Warn("not ready")
+	log.NewHelper(NewLogger(&conf.Log{Format: "console"}, NewLogLevel("info"), &out)).Warn("not ready")
 	require.Contains(t, out.String(), `level=WARN msg="not ready"`)
 }

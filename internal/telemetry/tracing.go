@@ -1,8 +1,4 @@
-// Package tracing makes the tracer provider: what a trace of podlink is sent to, and which requests are traced.
-//
-// Two things to know. Without a receiver nothing is recorded, but every request still has a trace id, for the log. And
-// where the configuration leaves something open, OpenTelemetry's own OTEL_* variables say it.
-package tracing
+package telemetry
 
 import (
 	"context"
@@ -14,7 +10,6 @@ import (
 
 	"github.com/go-kratos/kratos/v2/log"
 	"github.com/go-logr/logr"
-	"github.com/google/wire"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
 	"go.opentelemetry.io/otel/sdk/resource"
@@ -24,12 +19,8 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"podlink/internal/conf"
-	"podlink/internal/logging"
 	"podlink/internal/version"
 )
-
-// ProviderSet is what Wire needs of this package.
-var ProviderSet = wire.NewSet(NewProvider)
 
 const (
 	// flushLimit bounds how long podlink waits at its end for the receiver to take the last spans.
@@ -38,14 +29,15 @@ const (
 	repeatInterval = 10 * time.Second
 )
 
-// NewProvider returns the provider of all spans, and a function that sends the last of them and ends it. No request ever
-// waits for the receiver: spans that it does not take in time are dropped.
-func NewProvider(c *conf.Trace, logger log.Logger) (trace.TracerProvider, func(), error) {
+// NewTracerProvider returns the provider of all spans, and a function that sends the last of them and ends it. No
+// request ever waits for the receiver: spans that it does not take in time are dropped. What the configuration leaves
+// open, OpenTelemetry's own OTEL_* variables say.
+func NewTracerProvider(c *conf.Trace, logger log.Logger) (trace.TracerProvider, func(), error) {
 	helper := log.NewHelper(log.With(logger, "module", "tracing"))
 	if !wanted(c, helper) {
 		return sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample())), func() {}, nil
 	}
-	failures := logging.NewRepeats(repeatInterval)
+	failures := NewRepeats(repeatInterval)
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
 		failures.Do("", func(count int) { helper.Warnw(log.DefaultMessageKey, "traces: "+err.Error(), "count", count) })
 	}))

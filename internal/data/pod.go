@@ -9,14 +9,14 @@ import (
 	"podlink/internal/rdb"
 )
 
-type stateRepo struct{ store }
+type podRepo struct{ store }
 
-// NewStateRepo returns the reports of pods in the store.
-func NewStateRepo(runner *rdb.Runner, keys Keyspace) biz.StateRepo {
-	return stateRepo{store{runner, keys}}
+// NewPodRepo returns the reports of pods in the store.
+func NewPodRepo(runner *rdb.Runner, keys Keyspace) biz.PodRepo {
+	return podRepo{store{runner, keys}}
 }
 
-func (r stateRepo) Set(ctx context.Context, key biz.ServiceKey, report biz.Report) (biz.Pod, *biz.Pod, error) {
+func (r podRepo) Set(ctx context.Context, key biz.ServiceKey, report biz.Report) (biz.Pod, *biz.Pod, error) {
 	reply, err := r.run(ctx, scriptSetState, r.keys.pods(key),
 		int32(report.Pod), report.State, report.Load, int32(report.Routing), int32(report.TTL))
 	if err != nil {
@@ -57,7 +57,7 @@ func podOf(reply rdb.Reply, i int) (*biz.Pod, error) {
 	return pod, p.err
 }
 
-func (r stateRepo) List(ctx context.Context, key biz.ServiceKey) ([]biz.Pod, error) {
+func (r podRepo) List(ctx context.Context, key biz.ServiceKey) ([]biz.Pod, error) {
 	reply, err := r.run(ctx, scriptGetService, r.keys.pods(key))
 	if err != nil {
 		return nil, err
@@ -74,7 +74,7 @@ func (r stateRepo) List(ctx context.Context, key biz.ServiceKey) ([]biz.Pod, err
 	return pods, nil
 }
 
-func (r stateRepo) Get(ctx context.Context, key biz.ServiceKey, id biz.PodID) (biz.Pod, error) {
+func (r podRepo) Get(ctx context.Context, key biz.ServiceKey, id biz.PodID) (biz.Pod, error) {
 	reply, err := r.run(ctx, scriptGetServicePod, r.keys.pods(key), int32(id))
 	if err != nil {
 		return biz.Pod{}, err
@@ -89,7 +89,7 @@ func (r stateRepo) Get(ctx context.Context, key biz.ServiceKey, id biz.PodID) (b
 	return *pod, nil
 }
 
-func (r stateRepo) Remove(ctx context.Context, key biz.ServiceKey, id biz.PodID) (*biz.Pod, error) {
+func (r podRepo) Remove(ctx context.Context, key biz.ServiceKey, id biz.PodID) (*biz.Pod, error) {
 	reply, err := r.run(ctx, scriptRemoveState, r.keys.pods(key), int32(id))
 	if err != nil {
 		return nil, err
@@ -101,34 +101,34 @@ func (r stateRepo) Remove(ctx context.Context, key biz.ServiceKey, id biz.PodID)
 	return pod, unconfirmed(reply, nil)
 }
 
-func (r stateRepo) Reserve(ctx context.Context, key biz.ServiceKey, standing biz.PodID) (biz.Choice, error) {
+func (r podRepo) Reserve(ctx context.Context, key biz.ServiceKey, standing biz.PodID) (biz.Reservation, error) {
 	reply, err := r.run(ctx, scriptReservePod, r.keys.pods(key), int32(standing))
 	if err != nil {
-		return biz.Choice{}, err
+		return biz.Reservation{}, err
 	}
 	switch reply.Status() {
 	case "USABLE":
-		return biz.Choice{Verdict: biz.StandingUsable}, nil
+		return biz.Reservation{Outcome: biz.LinkedPodUsable}, nil
 	case "UNKNOWN":
-		return biz.Choice{Verdict: biz.NothingKnown}, nil
+		return biz.Reservation{Outcome: biz.NeverReported}, nil
 	case "NONE":
-		return biz.Choice{Verdict: biz.NoneUsable}, nil
+		return biz.Reservation{Outcome: biz.NoPodAvailable}, nil
 	case "RESERVED":
 		fields, err := reply.Fields(1, 2)
 		if err != nil {
-			return biz.Choice{}, err
+			return biz.Reservation{}, err
 		}
 		var p parser
-		choice := biz.Choice{
-			Verdict: biz.Reserved, Pod: p.pod(fields[0]), HeartbeatMs: p.number(fields[1], 0, math.MaxInt64),
+		choice := biz.Reservation{
+			Outcome: biz.Reserved, Pod: p.pod(fields[0]), HeartbeatMs: p.number(fields[1], 0, math.MaxInt64),
 		}
 		return choice, p.err
 	default:
-		return biz.Choice{}, reply.Malformed()
+		return biz.Reservation{}, reply.Malformed()
 	}
 }
 
-func (r stateRepo) Release(ctx context.Context, key biz.ServiceKey, choice biz.Choice) error {
+func (r podRepo) Release(ctx context.Context, key biz.ServiceKey, choice biz.Reservation) error {
 	_, err := r.run(ctx, scriptReleasePod, r.keys.pods(key), int32(choice.Pod), choice.HeartbeatMs)
 	return err
 }

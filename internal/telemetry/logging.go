@@ -1,5 +1,4 @@
-// Package logging makes the logger that the whole process writes to.
-package logging
+package telemetry
 
 import (
 	"context"
@@ -12,8 +11,8 @@ import (
 	"podlink/internal/conf"
 )
 
-// New returns a Kratos logger that writes lines from the level on, as JSON or as text for a console.
-func New(c *conf.Log, level *Level, w io.Writer) log.Logger {
+// NewLogger returns a Kratos logger that writes lines from the level on, as JSON or as text for a console.
+func NewLogger(c *conf.Log, level *LogLevel, w io.Writer) log.Logger {
 	options := &slog.HandlerOptions{Level: &level.at}
 	var handler slog.Handler = slog.NewJSONHandler(w, options)
 	if c.GetFormat() == "console" {

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func testStates(t *testing.T, s suite) {
+func testPods(t *testing.T, s suite) {
 	for name, report := range map[string]biz.Report{
 		"least":     {Pod: 0, State: "x", TTL: 1},
 		"most":      {Pod: math.MaxInt32, State: "x", Load: math.MaxInt32, Routing: biz.Shutdown, TTL: math.MaxInt32},
@@ -29,16 +29,16 @@ func testStates(t *testing.T, s suite) {
 	}
 
 	s.test(t, "Set/the report before", func(e *env) {
-		first, previous, err := e.States.Set(e.Context(), e.pods(), biz.Report{Pod: 1, State: "one", Load: 5, TTL: 30})
+		first, previous, err := e.Pods.Set(e.Context(), e.pods(), biz.Report{Pod: 1, State: "one", Load: 5, TTL: 30})
 		require.NoError(e, err)
 		require.Nil(e, previous)
 		tick()
 		report := biz.Report{Pod: 1, State: "two", Routing: biz.DenyNew, TTL: biz.Forever}
-		second, previous, err := e.States.Set(e.Context(), e.pods(), report)
+		second, previous, err := e.Pods.Set(e.Context(), e.pods(), report)
 		require.NoError(e, err)
 		require.Equal(e, &first, previous)
 		require.Greater(e, second.HeartbeatMs, first.HeartbeatMs)
-		got, err := e.States.Get(e.Context(), e.pods(), 1)
+		got, err := e.Pods.Get(e.Context(), e.pods(), 1)
 		require.NoError(e, err)
 		require.Equal(e, second, got)
 	})
@@ -50,10 +50,10 @@ func testStates(t *testing.T, s suite) {
 	})
 
 	s.test(t, "Get/a pod that has never reported", func(e *env) {
-		_, err := e.States.Get(e.Context(), e.pods(), 1)
+		_, err := e.Pods.Get(e.Context(), e.pods(), 1)
 		require.ErrorIs(e, err, biz.ErrPodNotFound)
 		e.ready(0, 2, 10, 11)
-		_, err = e.States.Get(e.Context(), e.pods(), 1)
+		_, err = e.Pods.Get(e.Context(), e.pods(), 1)
 		require.ErrorIs(e, err, biz.ErrPodNotFound)
 	})
 
@@ -61,7 +61,7 @@ func testStates(t *testing.T, s suite) {
 		ids := []biz.PodID{10, 9, 2, 0, 100, 1, math.MaxInt32, 33}
 		e.ready(ids...)
 		aged(e, 7)
-		pods, err := e.States.List(e.Context(), e.pods())
+		pods, err := e.Pods.List(e.Context(), e.pods())
 		require.NoError(e, err)
 		var got, live []biz.PodID
 		for _, pod := range pods {
@@ -73,16 +73,16 @@ func testStates(t *testing.T, s suite) {
 		require.Equal(e, []biz.PodID{0, 1, 2, 7, 9, 10, 33, 100, math.MaxInt32}, got)
 		require.Equal(e, []biz.PodID{0, 1, 2, 9, 10, 33, 100, math.MaxInt32}, live)
 
-		pods, err = biz.NewStateUsecase(biz.NewPodViews(e.States), 30).List(e.Context(), e.pods(), true)
+		pods, err = biz.NewPodUsecase(biz.NewPodViews(e.Pods), 30).List(e.Context(), e.pods(), true)
 		require.NoError(e, err)
 		require.Len(e, pods, len(live), "the use-case lists the live ones alone when asked")
 	})
 	s.test(t, "List/nothing", func(e *env) {
-		pods, err := e.States.List(e.Context(), e.pods())
+		pods, err := e.Pods.List(e.Context(), e.pods())
 		require.NoError(e, err)
 		require.Empty(e, pods)
 		gone(e, 1)
-		pods, err = e.States.List(e.Context(), e.pods())
+		pods, err = e.Pods.List(e.Context(), e.pods())
 		require.NoError(e, err)
 		require.Empty(e, pods)
 	})
@@ -93,7 +93,7 @@ func testStates(t *testing.T, s suite) {
 		for {
 			var pod biz.Pod
 			var err error
-			now := during(func() { pod, err = e.States.Get(e.Context(), e.pods(), 1) })
+			now := during(func() { pod, err = e.Pods.Get(e.Context(), e.pods(), 1) })
 			require.NoError(e, err)
 			if pod.Live {
 				require.False(e, now.surelyAfter(began, lifetime), "still live after its ttl")
@@ -105,10 +105,10 @@ func testStates(t *testing.T, s suite) {
 			}
 			time.Sleep(20 * time.Millisecond)
 		}
-		before, err := e.States.Get(e.Context(), e.pods(), 1)
+		before, err := e.Pods.Get(e.Context(), e.pods(), 1)
 		require.NoError(e, err)
 		require.EqualValues(e, 2, before.TTL, "the pod is remembered as it was")
-		pod, previous, err := e.States.Set(e.Context(), e.pods(), biz.Report{Pod: 1, State: "up", TTL: 2})
+		pod, previous, err := e.Pods.Set(e.Context(), e.pods(), biz.Report{Pod: 1, State: "up", TTL: 2})
 		require.NoError(e, err)
 		require.True(e, pod.Live, "a new report counts again")
 		require.Equal(e, &before, previous, "and the one before was not live")
@@ -116,7 +116,7 @@ func testStates(t *testing.T, s suite) {
 	s.test(t, "a report with ttl -1 never ages", func(e *env) {
 		e.ready(1)
 		time.Sleep(2500 * time.Millisecond)
-		pod, err := e.States.Get(e.Context(), e.pods(), 1)
+		pod, err := e.Pods.Get(e.Context(), e.pods(), 1)
 		require.NoError(e, err)
 		require.True(e, pod.Live)
 	})
@@ -124,15 +124,15 @@ func testStates(t *testing.T, s suite) {
 	s.test(t, "Remove", func(e *env) {
 		pod := e.report(biz.Report{Pod: 1, State: "up", Load: 4, TTL: 30})
 		e.ready(10)
-		previous, err := e.States.Remove(e.Context(), e.pods(), 1)
+		previous, err := e.Pods.Remove(e.Context(), e.pods(), 1)
 		require.NoError(e, err)
 		require.Equal(e, &pod, previous)
-		_, err = e.States.Get(e.Context(), e.pods(), 1)
+		_, err = e.Pods.Get(e.Context(), e.pods(), 1)
 		require.ErrorIs(e, err, biz.ErrPodNotFound)
-		previous, err = e.States.Remove(e.Context(), e.pods(), 1)
+		previous, err = e.Pods.Remove(e.Context(), e.pods(), 1)
 		require.NoError(e, err)
 		require.Nil(e, previous)
-		_, previous, err = e.States.Set(e.Context(), e.pods(), biz.Report{Pod: 1, State: "up", TTL: 30})
+		_, previous, err = e.Pods.Set(e.Context(), e.pods(), biz.Report{Pod: 1, State: "up", TTL: 30})
 		require.NoError(e, err)
 		require.Nil(e, previous, "a removed pod reports for the first time again")
 	})
@@ -146,16 +146,16 @@ func testStates(t *testing.T, s suite) {
 			{Namespace: e.namespace + ".game", Service: service},
 		}
 		for _, key := range neighbours {
-			pods, err := e.States.List(e.Context(), key)
+			pods, err := e.Pods.List(e.Context(), key)
 			require.NoError(e, err)
 			require.Empty(e, pods)
-			choice, err := e.States.Reserve(e.Context(), key, biz.NoPod)
+			reservation, err := e.Pods.Reserve(e.Context(), key, biz.NoPod)
 			require.NoError(e, err)
-			require.Equal(e, biz.NothingKnown, choice.Verdict)
-			_, _, err = e.States.Set(e.Context(), key, biz.Report{Pod: 1, State: "other", TTL: 30})
+			require.Equal(e, biz.NeverReported, reservation.Outcome)
+			_, _, err = e.Pods.Set(e.Context(), key, biz.Report{Pod: 1, State: "other", TTL: 30})
 			require.NoError(e, err)
 		}
-		pod, err := e.States.Get(e.Context(), e.pods(), 1)
+		pod, err := e.Pods.Get(e.Context(), e.pods(), 1)
 		require.NoError(e, err)
 		require.Equal(e, "up", pod.State)
 	})
@@ -186,14 +186,14 @@ func (e *env) roundTrip(report biz.Report) {
 	e.Helper()
 	pod := e.report(report)
 	require.Equal(e, biz.Pod{Report: report, Live: true, HeartbeatMs: pod.HeartbeatMs}, pod)
-	got, err := e.States.Get(e.Context(), e.pods(), report.Pod)
+	got, err := e.Pods.Get(e.Context(), e.pods(), report.Pod)
 	require.NoError(e, err)
 	require.Equal(e, pod, e.still(got))
-	list, err := e.States.List(e.Context(), e.pods())
+	list, err := e.Pods.List(e.Context(), e.pods())
 	require.NoError(e, err)
 	require.Len(e, list, 1)
 	require.Equal(e, pod, e.still(list[0]))
-	previous, err := e.States.Remove(e.Context(), e.pods(), report.Pod)
+	previous, err := e.Pods.Remove(e.Context(), e.pods(), report.Pod)
 	require.NoError(e, err)
 	require.NotNil(e, previous)
 	require.Equal(e, pod, e.still(*previous))

@@ -11,11 +11,11 @@ import (
 type StateService struct {
 	v1.UnimplementedStateServiceServer
 
-	states *biz.StateUsecase
+	pods *biz.PodUsecase
 }
 
 // NewStateService returns the service on its use-case.
-func NewStateService(states *biz.StateUsecase) *StateService { return &StateService{states: states} }
+func NewStateService(pods *biz.PodUsecase) *StateService { return &StateService{pods: pods} }
 
 // serviceRequest is what all requests on one service have in common.
 type serviceRequest interface {
@@ -47,7 +47,7 @@ func podMessage(p *biz.Pod) *v1.Pod {
 func (s *StateService) SetServiceState(
 	ctx context.Context, r *v1.SetServiceStateRequest,
 ) (*v1.SetServiceStateReply, error) {
-	pod, previous, err := s.states.Set(ctx, serviceKey(r), biz.NewReport{
+	pod, previous, err := s.pods.Set(ctx, serviceKey(r), biz.NewReport{
 		Pod:     cast[biz.PodID](r.PodId),
 		State:   r.GetState(),
 		Load:    r.GetLoad(),
@@ -64,7 +64,7 @@ func (s *StateService) SetServiceState(
 func (s *StateService) GetServiceState(
 	ctx context.Context, r *v1.GetServiceStateRequest,
 ) (*v1.GetServiceStateReply, error) {
-	pods, err := s.states.List(ctx, serviceKey(r), r.GetLiveOnly())
+	pods, err := s.pods.List(ctx, serviceKey(r), r.GetLiveOnly())
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +77,7 @@ func (s *StateService) GetServiceState(
 
 // GetServicePod implements the API.
 func (s *StateService) GetServicePod(ctx context.Context, r *v1.GetServicePodRequest) (*v1.GetServicePodReply, error) {
-	pod, err := s.states.Get(ctx, serviceKey(r), cast[biz.PodID](r.PodId))
+	pod, err := s.pods.Get(ctx, serviceKey(r), cast[biz.PodID](r.PodId))
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +88,7 @@ func (s *StateService) GetServicePod(ctx context.Context, r *v1.GetServicePodReq
 func (s *StateService) RemoveServiceState(
 	ctx context.Context, r *v1.RemoveServiceStateRequest,
 ) (*v1.RemoveServiceStateReply, error) {
-	previous, err := s.states.Remove(ctx, serviceKey(r), cast[biz.PodID](r.PodId))
+	previous, err := s.pods.Remove(ctx, serviceKey(r), cast[biz.PodID](r.PodId))
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,10 @@
+// Package telemetry is the process' logger, its tracer provider, and the metrics and spans of the domain.
+//
+// Two things to know. Without a receiver of traces nothing is recorded, but every request still has a trace id, for the
+// log. And no metric, span or line ever holds a uid; no metric holds a namespace or a service.
+package telemetry
+
+import "github.com/google/wire"
+
+// ProviderSet is what Wire needs of this package.
+var ProviderSet = wire.NewSet(NewTracerProvider)
