@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	v1 "podlink/api/podlink/v1"
-	"podlink/test/logwatch"
+	"podlink/test/kit/logwatch"
 )
 
 // reportPod makes the agent report once.

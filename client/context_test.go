@@ -22,7 +22,7 @@ import (
 	grpcmetadata "google.golang.org/grpc/metadata"
 
 	v1 "podlink/api/podlink/v1"
-	"podlink/test/tlstest"
+	tlstest "podlink/test/kit/tls"
 )
 
 const (

@@ -25,9 +25,9 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	v1 "podlink/api/podlink/v1"
-	"podlink/test/etcdtest"
-	"podlink/test/podlinktest"
-	"podlink/test/redistest"
+	etcdtest "podlink/test/kit/etcd"
+	podlinktest "podlink/test/kit/podlink"
+	redistest "podlink/test/kit/redis"
 )
 
 // slack is how much later than its time a call may end on a busy machine.

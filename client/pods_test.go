@@ -28,7 +28,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	v1 "podlink/api/podlink/v1"
-	"podlink/test/podlinktest"
+	podlinktest "podlink/test/kit/podlink"
 )
 
 // The stateful service of these tests is chat. It speaks podlink's own WorkloadService, whose requests name the user in the

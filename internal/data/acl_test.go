@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"podlink/internal/conf"
-	"podlink/test/redistest"
+	redistest "podlink/test/kit/redis"
 )
 
 // The users that docs/operations.md recommends, by the comment before each line.

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"podlink/internal/biz"
-	"podlink/test/redistest"
+	redistest "podlink/test/kit/redis"
 )
 
 // TestNewNode: a slot moves to a node that podlink has never heard of, and nobody notices.

@@ -8,7 +8,7 @@ import (
 
 	"podlink/internal/biz/biztest"
 	"podlink/internal/conf"
-	"podlink/test/redistest"
+	redistest "podlink/test/kit/redis"
 )
 
 // TestConformance runs the suite on every kind of store.

@@ -18,7 +18,7 @@ import (
 
 	"podlink/internal/biz"
 	"podlink/internal/conf"
-	"podlink/test/redistest"
+	redistest "podlink/test/kit/redis"
 )
 
 // The store's error table is this file, and for what takes a test of its own: TestFullRedis (OOM), TestForeignData

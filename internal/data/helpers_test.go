@@ -16,7 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"podlink/internal/conf"
-	"podlink/test/redistest"
+	redistest "podlink/test/kit/redis"
 )
 
 func TestMain(m *testing.M) {

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"podlink/internal/biz"
-	"podlink/test/redistest"
+	redistest "podlink/test/kit/redis"
 )
 
 // TestErrorKinds: every way in which a call of the store can fail has a kind of its own, also when it is wrapped.

@@ -13,7 +13,7 @@ import (
 
 	"podlink/internal/biz"
 	"podlink/internal/conf"
-	"podlink/test/redistest"
+	redistest "podlink/test/kit/redis"
 )
 
 // crowd is how many callers a test lets call at once.

@@ -9,7 +9,7 @@ import (
 
 	"podlink/internal/biz"
 	"podlink/internal/conf"
-	"podlink/test/redistest"
+	redistest "podlink/test/kit/redis"
 )
 
 // TestFullRedis: a Redis without memory takes nothing new, and still answers reads and removals.

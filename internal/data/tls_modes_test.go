@@ -19,7 +19,7 @@ import (
 
 	"podlink/internal/biz"
 	"podlink/internal/conf"
-	"podlink/test/redistest"
+	redistest "podlink/test/kit/redis"
 )
 
 // unusedPort is a loopback port that nobody listens on.

@@ -13,8 +13,8 @@ import (
 
 	"podlink/internal/biz"
 	"podlink/internal/conf"
-	"podlink/test/redistest"
-	"podlink/test/tlstest"
+	redistest "podlink/test/kit/redis"
+	tlstest "podlink/test/kit/tls"
 )
 
 // authority signs certificates for a test, and starts servers that use them.

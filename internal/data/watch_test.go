@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"podlink/internal/conf"
-	"podlink/test/logwatch"
-	"podlink/test/redistest"
+	"podlink/test/kit/logwatch"
+	redistest "podlink/test/kit/redis"
 )
 
 // gauge returns the value of one of the store's metrics without labels.

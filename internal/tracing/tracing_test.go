@@ -18,9 +18,9 @@ import (
 
 	"podlink/internal/conf"
 	"podlink/internal/logging"
-	"podlink/test/logwatch"
-	"podlink/test/otlptest"
-	"podlink/test/tlstest"
+	"podlink/test/kit/logwatch"
+	otlptest "podlink/test/kit/otlp"
+	tlstest "podlink/test/kit/tls"
 )
 
 func TestMain(m *testing.M) {

@@ -9,7 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"podlink/test/etcdtest"
+	etcdtest "podlink/test/kit/etcd"
 )
 
 // TestDemo runs the chat example, shortened: it ends with an error when one of its promises was broken. It finds a real etcd

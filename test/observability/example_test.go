@@ -14,7 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"podlink/test/podlinktest"
+	podlinktest "podlink/test/kit/podlink"
 )
 
 // exampleLimit bounds how long deploy/observability/start.sh may take: it waits for five scrapes, one each 5 s.

@@ -21,7 +21,7 @@ import (
 	"github.com/prometheus/common/model"
 	"github.com/stretchr/testify/require"
 
-	"podlink/test/logwatch"
+	"podlink/test/kit/logwatch"
 )
 
 const (

@@ -1,9 +1,9 @@
-// Package consultest is a stand-in for a Consul agent, for there is no package of a real one to install. It does what Consul's
+// Package consul is a stand-in for a Consul agent, for there is no package of a real one to install. It does what Consul's
 // documentation of the HTTP API says about services with one TTL check: register, deregister, a check that fails when nobody
 // confirms it, callers' queries for healthy instances, also those that wait for a change, and tokens. What it leaves out:
 // the catalog apart from the agent, rules of an ACL (a token may do everything or nothing), and the removal of entries that
 // have failed for long.
-package consultest
+package consul
 
 import (
 	"encoding/json"

@@ -1,10 +1,10 @@
-// Package redistest starts real redis-server processes for tests: a server, a replica, a set under Sentinel, a cluster,
+// Package redis starts real redis-server processes for tests: a server, a replica, a set under Sentinel, a cluster,
 // and a proxy that injects the faults of a network.
 //
 // Two things to know. Every process, connection and goroutine ends with the test that started it. And without
 // redis-server on PATH the tests are skipped, except where the environment says CI=true: there they fail, so that no
 // pipeline is green for want of a server.
-package redistest
+package redis
 
 import (
 	"bytes"

@@ -1,5 +1,5 @@
-// Package otlptest runs an OTLP/gRPC receiver of traces for tests, as a collector is one, on a free port of the loopback.
-package otlptest
+// Package otlp runs an OTLP/gRPC receiver of traces for tests, as a collector is one, on a free port of the loopback.
+package otlp
 
 import (
 	"context"

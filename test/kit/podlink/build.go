@@ -1,4 +1,4 @@
-package podlinktest
+package podlink
 
 import (
 	"encoding/json"

@@ -1,8 +1,8 @@
-// Package podlinktest builds podlink and runs it as a process for tests, as its users do.
+// Package podlink builds podlink and runs it as a process for tests, as its users do.
 //
 // Two things to know. Every process, connection and goroutine ends with the test that started it. And a binary can be
 // built from patched sources, for tests that have to show that they find a fault.
-package podlinktest
+package podlink
 
 import (
 	"encoding/json"
@@ -20,7 +20,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"podlink/test/logwatch"
+	"podlink/test/kit/logwatch"
 )
 
 const (

@@ -1,4 +1,4 @@
-package kubetest
+package kube
 
 import (
 	"context"
@@ -12,8 +12,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"podlink/test/etcdtest"
-	"podlink/test/logwatch"
+	etcdtest "podlink/test/kit/etcd"
+	"podlink/test/kit/logwatch"
 )
 
 // real is a kube-apiserver with an etcd, and no controllers: what it needs of theirs is made here.

@@ -1,8 +1,8 @@
-// Package kubetest is a Kubernetes API server that has one pod, for tests of who labels it. Where the environment variable
+// Package kube is a Kubernetes API server that has one pod, for tests of who labels it. Where the environment variable
 // KUBE_APISERVER names the program of a real one, it is that, with an etcd and with podlink's rights and no others; without,
 // as in CI, a stand-in: there is no package of a real one to install. The stand-in does what the documentation of the API says
 // about reading and patching a pod, about labels, and about tokens.
-package kubetest
+package kube
 
 import (
 	"bytes"
@@ -23,7 +23,7 @@ import (
 	"github.com/go-kratos/kratos/v2/registry"
 	"github.com/stretchr/testify/require"
 
-	"podlink/test/tlstest"
+	tlstest "podlink/test/kit/tls"
 )
 
 const (

@@ -1,5 +1,5 @@
-// Package tlstest is an authority that signs certificates for tests.
-package tlstest
+// Package tls is an authority that signs certificates for tests.
+package tls
 
 import (
 	"crypto/ecdsa"

@@ -1,7 +1,7 @@
-// Package etcdtest starts real etcd processes for tests, on free ports of the loopback and with a folder of their own. Every
+// Package etcd starts real etcd processes for tests, on free ports of the loopback and with a folder of their own. Every
 // process ends with the test that started it. Without etcd on the PATH the tests are skipped, except where the environment
 // says CI=true: there they fail.
-package etcdtest
+package etcd
 
 import (
 	"context"
@@ -17,7 +17,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
-	"podlink/test/logwatch"
+	"podlink/test/kit/logwatch"
 )
 
 // startLimit bounds how long etcd may take until it answers.
