@@ -18,6 +18,8 @@ import (
 
 	"github.com/hashicorp/consul/api"
 	"github.com/stretchr/testify/require"
+
+	"podlink/test/kit/proc"
 )
 
 // waitDefault is how long a query waits that names an index and no time, as in Consul.
@@ -48,7 +50,7 @@ type service struct {
 // Start starts an agent that knows no service and asks for no token.
 func Start(tb testing.TB) *Server {
 	tb.Helper()
-	s := &Server{Addr: "127.0.0.1:0", tb: tb, services: make(map[string]*service), index: 1, changed: make(chan struct{})}
+	s := &Server{Addr: proc.FreeAddr(tb), tb: tb, services: make(map[string]*service), index: 1, changed: make(chan struct{})}
 	tb.Cleanup(s.Kill)
 	s.start()
 	return s
@@ -58,7 +60,6 @@ func (s *Server) start() {
 	s.tb.Helper()
 	listener, err := net.Listen("tcp", s.Addr)
 	require.NoError(s.tb, err)
-	s.Addr = listener.Addr().String()
 	serving := &http.Server{Handler: s.handler(), ReadHeaderTimeout: time.Minute}
 	s.serving = serving
 	go func() { _ = serving.Serve(listener) }() // It ends with Kill.

@@ -5,10 +5,8 @@ package etcd
 
 import (
 	"context"
-	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -17,7 +15,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
-	"podlink/test/kit/logwatch"
+	"podlink/test/kit/proc"
 )
 
 // startLimit bounds how long etcd may take until it answers.
@@ -27,69 +25,31 @@ const startLimit = 20 * time.Second
 type Server struct {
 	Addr string // host:port for clients
 
-	tb     testing.TB
-	dir    string
-	peer   string
-	log    *logwatch.Log
-	cmd    *exec.Cmd // nil while it is down
-	exited chan struct{}
-}
-
-// Need skips a test where there is no etcd, and fails it there with CI=true.
-func Need(tb testing.TB) {
-	tb.Helper()
-	if _, err := exec.LookPath("etcd"); err != nil {
-		if os.Getenv("CI") == "true" {
-			require.NoError(tb, err, "test/install.sh etcd-server installs it")
-		}
-		tb.Skip("needs etcd on the PATH: test/install.sh etcd-server")
-	}
+	tb      testing.TB
+	data    string // its folder
+	process *proc.Process
 }
 
 // Start starts an etcd and waits until it answers.
 func Start(tb testing.TB) *Server {
 	tb.Helper()
-	Need(tb)
-	addrs := freeAddrs(tb, 2)
-	s := &Server{Addr: addrs[0], peer: addrs[1], tb: tb, dir: tb.TempDir(), log: new(logwatch.Log)}
-	tb.Cleanup(func() {
-		s.Kill()
-		if tb.Failed() {
-			tb.Logf("etcd's log:\n%s", s.log)
-		}
-	})
-	s.start()
+	proc.Need(tb, "etcd", "etcd-server")
+	ports := proc.FreePorts(tb, 2)
+	s := &Server{Addr: proc.Addr(ports[0]), tb: tb, data: filepath.Join(tb.TempDir(), "data")}
+	client, peer := "http://"+s.Addr, "http://"+proc.Addr(ports[1])
+	s.process = proc.Start(tb, proc.Command{Program: "etcd", Args: []string{
+		"--name", "test", "--data-dir", s.data,
+		"--listen-client-urls", client, "--advertise-client-urls", client,
+		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "test=" + peer,
+		"--logger", "zap", "--log-level", "warn",
+	}})
+	s.answers()
 	return s
 }
 
-func freeAddrs(tb testing.TB, n int) []string {
-	tb.Helper()
-	var addrs []string
-	for range n {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(tb, err)
-		defer listener.Close() // Only now, or the next one might be the same.
-		addrs = append(addrs, listener.Addr().String())
-	}
-	return addrs
-}
-
-func (s *Server) start() {
+func (s *Server) answers() {
 	s.tb.Helper()
-	client, peer := "http://"+s.Addr, "http://"+s.peer
-	s.cmd = exec.Command("etcd", "--name", "test", "--data-dir", filepath.Join(s.dir, "data"),
-		"--listen-client-urls", client, "--advertise-client-urls", client,
-		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "test="+peer,
-		"--logger", "zap", "--log-level", "warn")
-	s.cmd.Stderr = s.log
-	require.NoError(s.tb, s.cmd.Start())
-	exited, cmd := make(chan struct{}), s.cmd
-	s.exited = exited
-	go func() {
-		_ = cmd.Wait() // Whether it serves is told by its answers.
-		close(exited)
-	}()
-	require.Eventually(s.tb, s.healthy, startLimit, 20*time.Millisecond, "etcd does not answer:\n%s", s.log)
+	require.Eventually(s.tb, s.healthy, startLimit, 20*time.Millisecond, "etcd does not answer:\n%s", s.process.Log)
 }
 
 func (s *Server) healthy() bool {
@@ -109,28 +69,21 @@ func (s *Server) healthy() bool {
 }
 
 // Kill ends the process as kill -9 does, and returns when it is gone.
-func (s *Server) Kill() {
-	if s.cmd == nil {
-		return
-	}
-	_ = s.cmd.Process.Kill() // It may have ended by itself.
-	<-s.exited
-	s.cmd = nil
-}
+func (s *Server) Kill() { s.process.Kill() }
 
 // Restart kills the process and starts it again on the same port with the data that it has kept.
 func (s *Server) Restart() {
 	s.tb.Helper()
-	s.Kill()
-	s.start()
+	require.NoError(s.tb, s.process.Restart())
+	s.answers()
 }
 
 // RestartEmpty does the same without its data.
 func (s *Server) RestartEmpty() {
 	s.tb.Helper()
 	s.Kill()
-	require.NoError(s.tb, os.RemoveAll(filepath.Join(s.dir, "data")))
-	s.start()
+	require.NoError(s.tb, os.RemoveAll(s.data))
+	s.Restart()
 }
 
 // RequirePassword makes the etcd let in nobody but the user, who may do everything, and returns a client of his.

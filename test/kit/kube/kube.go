@@ -23,6 +23,7 @@ import (
 	"github.com/go-kratos/kratos/v2/registry"
 	"github.com/stretchr/testify/require"
 
+	"podlink/test/kit/proc"
 	tlstest "podlink/test/kit/tls"
 )
 
@@ -60,12 +61,7 @@ func Start(t *testing.T) *Server {
 		s.program = newReal(t, path)
 	}
 	s.tls.Sign(t, "server", "localhost", time.Time{})
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	_, port, err := net.SplitHostPort(listener.Addr().String())
-	require.NoError(t, err)
-	require.NoError(t, listener.Close())
-	s.addr = "localhost:" + port
+	s.addr = "localhost:" + strconv.Itoa(proc.FreePorts(t, 1)[0])
 	s.http = &http.Client{Timeout: startLimit, Transport: &http.Transport{
 		TLSClientConfig:   &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: s.tls.Pool()},
 		DisableKeepAlives: true, // The server is killed now and then.

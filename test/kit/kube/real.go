@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -13,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	etcdtest "podlink/test/kit/etcd"
-	"podlink/test/kit/logwatch"
+	"podlink/test/kit/proc"
 )
 
 // real is a kube-apiserver with an etcd, and no controllers: what it needs of theirs is made here.
@@ -21,18 +20,29 @@ type real struct {
 	path    string
 	dir     string
 	etcd    *etcdtest.Server
-	log     *logwatch.Log
-	cmd     *exec.Cmd // nil while it is down
-	exited  chan struct{}
-	started bool // once
+	process *proc.Process // nil before the first start
 }
 
 func newReal(t *testing.T, path string) *real {
 	t.Helper()
-	return &real{path: path, dir: t.TempDir(), etcd: etcdtest.Start(t), log: new(logwatch.Log)}
+	return &real{path: path, dir: t.TempDir(), etcd: etcdtest.Start(t)}
 }
 
 func (p *real) start(s *Server) {
+	s.t.Helper()
+	first := p.process == nil
+	if first {
+		p.launch(s)
+	} else {
+		require.NoError(s.t, p.process.Restart())
+	}
+	require.Eventually(s.t, s.ready, startLimit, 50*time.Millisecond, "no answer:\n%s", p.process.Log)
+	if first {
+		p.prepare(s)
+	}
+}
+
+func (p *real) launch(s *Server) {
 	s.t.Helper()
 	tokens := filepath.Join(p.dir, "tokens.csv")
 	require.NoError(s.t, os.WriteFile(tokens, []byte(
@@ -40,26 +50,14 @@ func (p *real) start(s *Server) {
 			Token+",system:serviceaccount:"+namespace+":podlink,2\n"), 0o600))
 	_, port, err := net.SplitHostPort(s.addr)
 	require.NoError(s.t, err)
-	p.cmd = exec.Command(p.path,
-		"--etcd-servers=http://"+p.etcd.Addr, "--bind-address=127.0.0.1", "--secure-port="+port,
-		"--tls-cert-file="+s.tls.Path("server.crt"), "--tls-private-key-file="+s.tls.Path("server.key"), "--cert-dir="+p.dir,
-		"--token-auth-file="+tokens, "--authorization-mode=RBAC", "--anonymous-auth=false",
-		"--service-account-issuer=https://localhost", "--service-account-key-file="+s.tls.Path("server.key"),
-		"--service-account-signing-key-file="+s.tls.Path("server.key"), "--service-cluster-ip-range=10.0.0.0/24",
-		"--disable-admission-plugins=ServiceAccount", "--endpoint-reconciler-type=none")
-	p.cmd.Stderr = p.log
-	require.NoError(s.t, p.cmd.Start())
-	exited, cmd := make(chan struct{}), p.cmd
-	p.exited = exited
-	go func() {
-		_ = cmd.Wait() // Whether it serves is told by its answers.
-		close(exited)
-	}()
-	require.Eventually(s.t, func() bool { return s.ready() }, startLimit, 50*time.Millisecond, "no answer:\n%s", p.log)
-	if !p.started {
-		p.started = true
-		p.prepare(s)
-	}
+	p.process = proc.Start(s.t, proc.Command{Program: p.path, Args: []string{
+		"--etcd-servers=http://" + p.etcd.Addr, "--bind-address=127.0.0.1", "--secure-port=" + port,
+		"--tls-cert-file=" + s.tls.Path("server.crt"), "--tls-private-key-file=" + s.tls.Path("server.key"), "--cert-dir=" + p.dir,
+		"--token-auth-file=" + tokens, "--authorization-mode=RBAC", "--anonymous-auth=false",
+		"--service-account-issuer=https://localhost", "--service-account-key-file=" + s.tls.Path("server.key"),
+		"--service-account-signing-key-file=" + s.tls.Path("server.key"), "--service-cluster-ip-range=10.0.0.0/24",
+		"--disable-admission-plugins=ServiceAccount", "--endpoint-reconciler-type=none",
+	}})
 }
 
 func (s *Server) ready() bool {
@@ -95,10 +93,7 @@ func (p *real) prepare(s *Server) {
 }
 
 func (p *real) kill() {
-	if p.cmd == nil {
-		return
+	if p.process != nil {
+		p.process.Kill()
 	}
-	_ = p.cmd.Process.Kill() // It may have ended by itself.
-	<-p.exited
-	p.cmd = nil
 }

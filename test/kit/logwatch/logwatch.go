@@ -1,8 +1,9 @@
-// Package logwatch collects podlink's log for a test, and reads from it where podlink listens.
+// Package logwatch collects the log of a program for a test, and reads from podlink's where it listens.
 package logwatch
 
 import (
 	"bytes"
+	"fmt"
 	"regexp"
 	"sync"
 	"testing"
@@ -11,10 +12,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// startLimit bounds how long podlink may take until it listens.
-const startLimit = 10 * time.Second
+// waitTimeout bounds how long a line may take to come: podlink's first ones take as long as its start.
+const waitTimeout = 10 * time.Second
 
-// Log is what podlink has logged so far. It is safe for concurrent use.
+// Log is what a program has logged so far. It is safe for concurrent use.
 type Log struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -37,18 +38,32 @@ func (l *Log) String() string {
 // Wait waits for a line that matches the pattern, and returns the text of its group, without one all of the match.
 func (l *Log) Wait(tb testing.TB, pattern string) string {
 	tb.Helper()
+	found, err := l.Await(pattern)
+	require.NoError(tb, err)
+	return found
+}
+
+// Await does what Wait does, where there is no test, as in an Example.
+func (l *Log) Await(pattern string) (string, error) {
 	line := regexp.MustCompile(pattern)
-	var found []string
-	require.Eventually(tb, func() bool {
-		found = line.FindStringSubmatch(l.String())
-		return found != nil
-	}, startLimit, time.Millisecond, "no line %q in:\n%s", line, l)
-	return found[len(found)-1]
+	for begin := time.Now(); time.Since(begin) < waitTimeout; time.Sleep(time.Millisecond) {
+		if found := line.FindStringSubmatch(l.String()); found != nil {
+			return found[len(found)-1], nil
+		}
+	}
+	return "", fmt.Errorf("no line %q in:\n%s", line, l)
 }
 
 // Listening waits for the line of a server, "HTTP", "gRPC" or "admin", that tells where it listens, and returns that
 // host:port.
 func (l *Log) Listening(tb testing.TB, server string) string {
 	tb.Helper()
-	return l.Wait(tb, `\[`+server+`\] server listening on: ([0-9.:]+)`)
+	addr, err := l.AwaitListening(server)
+	require.NoError(tb, err)
+	return addr
+}
+
+// AwaitListening does what Listening does, where there is no test.
+func (l *Log) AwaitListening(server string) (addr string, err error) {
+	return l.Await(`\[` + server + `\] server listening on: ([0-9.:]+)`)
 }

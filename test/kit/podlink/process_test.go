@@ -26,7 +26,8 @@ func TestPatchedProcess(t *testing.T) {
 	require.NoError(t, err)
 	p := Start(t, binary)
 	p.WaitReady(t)
-	status, _ := p.ask(t, "/patched")
+	status, _, err := p.ask("/patched")
+	require.NoError(t, err)
 	require.Equal(t, http.StatusOK, status)
 	require.Positive(t, p.Metric(t, "go_goroutines"))
 

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"podlink/test/kit/proc"
 )
 
 const (
@@ -68,9 +70,9 @@ func (c *Cluster) startNodes() []string {
 	c.tb.Helper()
 	nodes := c.size.Primaries * (1 + c.size.Replicas)
 	buses := make([]string, nodes)
-	for i := range nodes {
-		// By default the bus is on port + 10000, which may be none.
-		buses[i] = strconv.Itoa(freePort(c.tb))
+	// By default the bus is on port + 10000, which may be none, or taken.
+	for i, bus := range proc.FreePorts(c.tb, nodes) {
+		buses[i] = strconv.Itoa(bus)
 		args := append([]string{"--cluster-enabled", "yes", "--cluster-port", buses[i]}, c.size.Args...)
 		announce := func(port string) []string {
 			return []string{"--cluster-announce-ip", loopback, "--cluster-announce-port", port}

@@ -7,22 +7,20 @@
 package redis
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"net"
-	"os"
-	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"podlink/test/kit/proc"
 )
 
 const (
@@ -32,33 +30,20 @@ const (
 	waitLimit = time.Minute
 	// poll is how often such a wait looks.
 	poll = 20 * time.Millisecond
-	// startAttempts is for the port that somebody else took between the look for a free one and the start.
-	startAttempts = 3
 
 	loopback = "127.0.0.1"
-
-	missing = "install redis-server (Debian: apt-get install redis-server), or run make test, which does"
 )
 
 // Server is a redis-server process on a loopback port.
 type Server struct {
 	tb       testing.TB
-	path     string
-	dir      string
 	args     []string
 	password string // that Client logs in with; empty for none
 	port     int
 	admin    *redis.Client // what this package asks the server with
 
-	mu      sync.Mutex
-	process *process // nil while the server is down
-}
-
-// process is one run of the server.
-type process struct {
-	cmd    *exec.Cmd
-	output bytes.Buffer
-	exited chan struct{}
+	mu      sync.Mutex // One who starts or ends the process at a time.
+	process *proc.Process
 }
 
 // Start starts a server on a free port, in a directory of its own and without persistence, and waits until it answers.
@@ -94,66 +79,18 @@ func replicaOf(tb testing.TB, primary string) []string {
 // launch runs redis-server with those arguments, and waits until it answers.
 func launch(tb testing.TB, dir string, args []string) *Server {
 	tb.Helper()
-	s := &Server{tb: tb, path: find(tb), dir: dir, args: args, password: argument(args, "--requirepass")}
-	tb.Cleanup(s.Kill) // Before the directory is removed: cleanups run last to first.
-	for attempt := 1; ; attempt++ {
-		s.port = freePort(tb)
-		err := s.start(loaded)
-		switch {
-		case err == nil:
-			s.admin = s.Client(tb)
-			return s
-		case attempt == startAttempts:
-			tb.Fatalf("redis-server does not start: %v", err)
-		}
+	proc.Need(tb, "redis-server", "redis-server")
+	s := &Server{tb: tb, args: args, password: argument(args, "--requirepass"), port: proc.FreePorts(tb, 1)[0]}
+	s.process = proc.Start(tb, proc.Command{
+		Program: "redis-server",
+		// A configuration file has to come first; the other arguments have no order.
+		Args: slices.Concat(args, []string{"--port", strconv.Itoa(s.port), "--bind", loopback, "--dir", dir}),
+	})
+	if err := s.answers(loaded); err != nil {
+		tb.Fatalf("redis-server does not start: %v", err)
 	}
-}
-
-// find returns the path of redis-server, or ends the test.
-func find(tb testing.TB) string {
-	tb.Helper()
-	path, err := exec.LookPath("redis-server")
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			tb.Fatal("no redis-server on PATH: " + missing)
-		}
-		tb.Skip(missing)
-	}
-	return path
-}
-
-// freePort returns a port that nobody listens on.
-func freePort(tb testing.TB) int {
-	tb.Helper()
-	listener, err := net.Listen("tcp", loopback+":0")
-	if err != nil {
-		tb.Fatalf("no free port: %v", err)
-	}
-	defer listener.Close()
-	return listener.Addr().(*net.TCPAddr).Port
-}
-
-// start runs the process and waits until what it replies to PING means that it is up.
-func (s *Server) start(up func(reply error) bool) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	// A configuration file has to come first; the other arguments have no order.
-	args := slices.Concat(s.args, []string{"--port", strconv.Itoa(s.port), "--bind", loopback, "--dir", s.dir})
-	p := &process{cmd: exec.Command(s.path, args...), exited: make(chan struct{})}
-	p.cmd.Stdout, p.cmd.Stderr = &p.output, &p.output
-	if err := p.cmd.Start(); err != nil {
-		return err
-	}
-	go func() {
-		_ = p.cmd.Wait() // Its status says nothing: Kill is how a server ends here.
-		close(p.exited)
-	}()
-	s.process = p
-	if err := s.answers(p, up); err != nil {
-		s.kill()
-		return err
-	}
-	return nil
+	s.admin = s.Client(tb)
+	return s
 }
 
 // loaded tells whether a server that replies so to PING is up and has its data. A refusal is a reply as well: the
@@ -167,7 +104,7 @@ func answering(reply error) bool {
 }
 
 // answers waits until the server is up. One that answers, and goes on loading, gets as long as waits get.
-func (s *Server) answers(p *process, up func(reply error) bool) error {
+func (s *Server) answers(up func(reply error) bool) error {
 	client := redis.NewClient(s.options())
 	defer client.Close()
 	begin := time.Now()
@@ -177,8 +114,8 @@ func (s *Server) answers(p *process, up func(reply error) bool) error {
 			return nil
 		}
 		select {
-		case <-p.exited:
-			return exitError(p.output.String())
+		case <-s.process.Exited():
+			return errors.New("it ended: " + s.process.Log.String())
 		case <-time.After(10 * time.Millisecond):
 		}
 		limit := startLimit
@@ -191,31 +128,21 @@ func (s *Server) answers(p *process, up func(reply error) bool) error {
 	}
 }
 
-// exitError is the output of a server that ended at once.
-type exitError string
-
-// Error implements error.
-func (e exitError) Error() string { return "it ended: " + string(e) }
-
 // Addr is the server's host:port.
 func (s *Server) Addr() string { return net.JoinHostPort(loopback, strconv.Itoa(s.port)) }
 
 // Pause stops the process as a stalled machine would: connections stay open and nothing answers.
-func (s *Server) Pause() { s.signal(syscall.SIGSTOP) }
+func (s *Server) Pause() { s.signal((*proc.Process).Freeze) }
 
 // Resume ends Pause.
-func (s *Server) Resume() { s.signal(syscall.SIGCONT) }
+func (s *Server) Resume() { s.signal((*proc.Process).Resume) }
 
-func (s *Server) signal(signal syscall.Signal) {
+func (s *Server) signal(send func(*proc.Process) error) {
 	s.tb.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.process == nil {
-		s.tb.Errorf("no %s: redis-server is down", signal)
-		return
-	}
-	if err := s.process.cmd.Process.Signal(signal); err != nil {
-		s.tb.Errorf("%s: %v", signal, err)
+	if err := send(s.process); err != nil {
+		s.tb.Error(err)
 	}
 }
 
@@ -223,17 +150,7 @@ func (s *Server) signal(signal syscall.Signal) {
 func (s *Server) Kill() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.kill()
-}
-
-func (s *Server) kill() {
-	if s.process == nil {
-		return
-	}
-	_ = s.process.cmd.Process.Signal(syscall.SIGCONT) // It may have ended by itself.
-	_ = s.process.cmd.Process.Signal(syscall.SIGKILL)
-	<-s.process.exited
-	s.process = nil
+	s.process.Kill()
 }
 
 // Restart kills the server and starts it again on the same port and in the same directory. It returns when the server
@@ -251,8 +168,13 @@ func (s *Server) RestartLoading() {
 
 func (s *Server) restart(up func(reply error) bool) {
 	s.tb.Helper()
-	s.Kill()
-	if err := s.start(up); err != nil {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := s.process.Restart()
+	if err == nil {
+		err = s.answers(up)
+	}
+	if err != nil {
 		s.tb.Fatalf("redis-server does not start again: %v", err)
 	}
 }

@@ -146,7 +146,7 @@ func TestWithoutRedisServer(t *testing.T) {
 			<-done
 			require.Equal(t, row.skips, tb.skipped != "")
 			require.Equal(t, !row.skips, tb.failed != "")
-			require.Contains(t, tb.skipped+tb.failed, "apt-get install redis-server")
+			require.Contains(t, tb.skipped+tb.failed, "test/install.sh redis-server")
 		})
 	}
 }
