@@ -18,7 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	v1 "podlink/api/podlink/v1"
-	"podlink/test/logwatch"
+	"podlink/test/kit/logwatch"
+	"podlink/test/kit/proc"
 )
 
 // reportPod makes the agent report once.
@@ -91,7 +92,7 @@ func (w *world) begin(a *Agent, uid string) int64 {
 }
 
 func TestPodsOrdinal(t *testing.T) {
-	c := connect(t, freeAddress(t), Options{})
+	c := connect(t, proc.FreeAddr(t), Options{})
 	for name, row := range map[string]struct {
 		option, env string
 		want        int32
@@ -136,7 +137,7 @@ func TestPodsOrdinal(t *testing.T) {
 }
 
 func TestAgentOptions(t *testing.T) {
-	c := connect(t, freeAddress(t), Options{})
+	c := connect(t, proc.FreeAddr(t), Options{})
 	for name, row := range map[string]struct {
 		o       AgentOptions
 		refused bool
@@ -205,7 +206,7 @@ func TestReportAtOnce(t *testing.T) {
 // one that it is back.
 func TestAgentWithoutPodlink(t *testing.T) {
 	t.Parallel()
-	address := freeAddress(t)
+	address := proc.FreeAddr(t)
 	c := connect(t, address, Options{Timeout: 300 * time.Millisecond})
 	const ttl = 15 * time.Second
 	var lines logwatch.Log

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	v1 "podlink/api/podlink/v1"
-	"podlink/test/podlinktest"
+	podlinktest "podlink/test/kit/podlink"
 )
 
 // benchUsers is how many users the calls of a benchmark are about.

@@ -22,7 +22,8 @@ import (
 	grpcmetadata "google.golang.org/grpc/metadata"
 
 	v1 "podlink/api/podlink/v1"
-	"podlink/test/tlstest"
+	"podlink/test/kit/proc"
+	tlstest "podlink/test/kit/tls"
 )
 
 const (
@@ -150,7 +151,7 @@ func TestTriesHaveTheSameHeaders(t *testing.T) {
 func TestFailedCallMarksItsSpan(t *testing.T) {
 	recorder, _ := traced(t)
 	overBoth(t, func(t *testing.T, http bool) {
-		_, err := setLink(t.Context(), dialed(t, nobody(t), Options{HTTP: http, Timeout: 100 * time.Millisecond}))
+		_, err := setLink(t.Context(), dialed(t, proc.FreeAddr(t), Options{HTTP: http, Timeout: 100 * time.Millisecond}))
 		requireError(t, wantError{is: ErrUnavailable}, err)
 		ended := recorder.Ended()
 		span := ended[len(ended)-1]

@@ -3,17 +3,12 @@ package client
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"net"
 	nethttp "net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -25,9 +20,10 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	v1 "podlink/api/podlink/v1"
-	"podlink/test/etcdtest"
-	"podlink/test/podlinktest"
-	"podlink/test/redistest"
+	etcdtest "podlink/test/kit/etcd"
+	podlinktest "podlink/test/kit/podlink"
+	"podlink/test/kit/proc"
+	redistest "podlink/test/kit/redis"
 )
 
 // slack is how much later than its time a call may end on a busy machine.
@@ -37,25 +33,10 @@ const slack = 2 * time.Second
 // at the latest.
 func freeze(t *testing.T, p *podlinktest.Process) (thaw func()) {
 	t.Helper()
-	require.NoError(t, syscall.Kill(p.PID(), syscall.SIGSTOP))
-	thaw = func() { _ = syscall.Kill(p.PID(), syscall.SIGCONT) }
+	require.NoError(t, p.Freeze())
+	thaw = func() { _ = p.Resume() } // It may have been killed.
 	t.Cleanup(thaw)
-	require.Eventually(t, func() bool { return stopped(t, p.PID()) }, 10*time.Second, time.Millisecond) // The signal itself waits for nobody.
 	return thaw
-}
-
-// stopped tells whether all threads of the process have stopped.
-func stopped(t *testing.T, pid int) bool {
-	t.Helper()
-	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
-	require.NoError(t, err)
-	for _, thread := range threads {
-		text, err := os.ReadFile(thread)
-		if err == nil && !strings.Contains(string(text), ") T ") { // A thread that has just ended has no file.
-			return false
-		}
-	}
-	return len(threads) > 0
 }
 
 // requests is how many calls of the operation, such as SetLinkedPod, podlink has answered so; with no reason: well.
@@ -76,19 +57,10 @@ func requests(t *testing.T, p *podlinktest.Process, operation, reason string) (n
 	return n
 }
 
-// nobody is an address where nobody listens.
-func nobody(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer listener.Close()
-	return listener.Addr().String()
-}
-
 // TestPodlinkIsNotThere: nothing was carried out, and the call says so within its time.
 func TestPodlinkIsNotThere(t *testing.T) {
 	for name, gone := range map[string]func(t *testing.T, http bool, o Options) *Client{
-		"never was": func(t *testing.T, _ bool, o Options) *Client { return dialed(t, nobody(t), o) },
+		"never was": func(t *testing.T, _ bool, o Options) *Client { return dialed(t, proc.FreeAddr(t), o) },
 		"killed": func(t *testing.T, http bool, o Options) *Client {
 			p := start(t)
 			c := dialed(t, addr(p, http), o)
@@ -279,7 +251,7 @@ func TestCallerLeavesBetweenTries(t *testing.T) {
 func TestMutationWaitsForPodlink(t *testing.T) {
 	overBoth(t, func(t *testing.T, http bool) {
 		t.Parallel()
-		target, listener := nobody(t), "GRPC"
+		target, listener := proc.FreeAddr(t), "GRPC"
 		if http {
 			listener = "HTTP"
 		}

@@ -4,7 +4,7 @@ import (
 	"os"
 	"testing"
 
-	"podlink/test/podlinktest"
+	podlinktest "podlink/test/kit/podlink"
 )
 
 // binary is podlink, built by the target that users call.

@@ -5,16 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -28,7 +24,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	v1 "podlink/api/podlink/v1"
-	"podlink/test/podlinktest"
+	podlinktest "podlink/test/kit/podlink"
+	"podlink/test/kit/proc"
 )
 
 // The stateful service of these tests is chat. It speaks podlink's own WorkloadService, whose requests name the user in the
@@ -82,19 +79,8 @@ func connect(t testing.TB, target string, o Options) *Client {
 
 // hang stops podlink as it is, until the function is called: it does not answer, and forgets nothing.
 func (w *world) hang() (resume func()) {
-	require.NoError(w.t, syscall.Kill(w.podlink.PID(), syscall.SIGSTOP))
-	require.Eventually(w.t, func() bool { // Its threads stop one by one, and until then answer.
-		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", w.podlink.PID()))
-		require.NoError(w.t, err)
-		for _, thread := range threads {
-			stat, err := os.ReadFile(thread)
-			if err == nil && !strings.Contains(string(stat), ") T ") {
-				return false
-			}
-		}
-		return true
-	}, soon, time.Millisecond)
-	return func() { require.NoError(w.t, syscall.Kill(w.podlink.PID(), syscall.SIGCONT)) }
+	require.NoError(w.t, w.podlink.Freeze())
+	return func() { require.NoError(w.t, w.podlink.Resume()) }
 }
 
 // calls returns how many calls of that name podlink has answered.
@@ -223,7 +209,6 @@ func (p *pod) start() {
 	running.Go(func() { _ = over.Start(context.Background()) })
 	running.Go(func() { _ = web.Start(context.Background()) })
 	p.stop = sync.OnceFunc(func() {
-		_, _ = over.Endpoint() // They have begun to listen, or never will.
 		over.Server.Stop()
 		_ = web.Close()
 		p.cut()
@@ -234,27 +219,12 @@ func (p *pod) start() {
 func (p *pod) listen(scheme string) net.Listener {
 	address, ok := p.addresses[scheme]
 	if !ok {
-		address = freeAddress(p.t)
+		address = proc.FreeAddr(p.t)
 		p.addresses[scheme] = address
 	}
 	l, err := net.Listen("tcp", address)
 	require.NoError(p.t, err)
 	return watched{l, p}
-}
-
-// freeAddress returns an address that nobody listens on. Its port is none that the system gives to connections, so that it
-// stays free.
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	for range 100 {
-		address := fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000))
-		if l, err := net.Listen("tcp", address); err == nil {
-			require.NoError(t, l.Close())
-			return address
-		}
-	}
-	require.Fail(t, "no free address")
-	return ""
 }
 
 // watched knows the pod's connections.

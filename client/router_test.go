@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 
 	v1 "podlink/api/podlink/v1"
+	"podlink/test/kit/proc"
 )
 
 func isGRPC(ctx context.Context) bool {
@@ -798,7 +799,7 @@ func TestTwoRouters(t *testing.T) {
 
 // TestRouteWithoutPodlink: Route fails as a call does.
 func TestRouteWithoutPodlink(t *testing.T) {
-	c := connect(t, freeAddress(t), Options{Timeout: 100 * time.Millisecond})
+	c := connect(t, proc.FreeAddr(t), Options{Timeout: 100 * time.Millisecond})
 	strict, err := c.NewRouter(testNamespace, testService, RouterOptions{})
 	require.NoError(t, err)
 	_, err = strict.Route(t.Context(), "u")
@@ -819,7 +820,7 @@ func node(t testing.TB, id int32) selector.Node {
 }
 
 func TestRouterOptions(t *testing.T) {
-	c := connect(t, freeAddress(t), Options{})
+	c := connect(t, proc.FreeAddr(t), Options{})
 	for name, row := range map[string]struct {
 		o       RouterOptions
 		refused bool

@@ -30,7 +30,7 @@ import (
 
 	v1 "podlink/api/podlink/v1"
 	"podlink/internal/conf"
-	"podlink/test/redistest"
+	redistest "podlink/test/kit/redis"
 )
 
 // via is the transport of a call.

@@ -22,8 +22,8 @@ import (
 
 	"podlink/internal/conf"
 	"podlink/internal/telemetry"
-	"podlink/test/logwatch"
-	"podlink/test/redistest"
+	"podlink/test/kit/logwatch"
+	redistest "podlink/test/kit/redis"
 )
 
 func TestMain(m *testing.M) {

@@ -14,7 +14,7 @@ import (
 
 	v1 "podlink/api/podlink/v1"
 	"podlink/internal/conf"
-	"podlink/test/redistest"
+	redistest "podlink/test/kit/redis"
 )
 
 // patient gives requests more time than the default: a machine for CI is slow, and these tests are not about time.

@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	v1 "podlink/api/podlink/v1"
-	"podlink/test/redistest"
+	redistest "podlink/test/kit/redis"
 )
 
 // good is a request of every RPC that is carried out.

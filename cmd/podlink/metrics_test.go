@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"podlink/internal/conf"
-	"podlink/test/consultest"
-	"podlink/test/redistest"
+	consultest "podlink/test/kit/consul"
+	redistest "podlink/test/kit/redis"
 )
 
 // scrape returns podlink's own metrics, by name.

@@ -32,8 +32,8 @@ import (
 	"podlink/internal/server"
 	"podlink/internal/service"
 	"podlink/internal/telemetry"
-	"podlink/test/logwatch"
-	"podlink/test/redistest"
+	"podlink/test/kit/logwatch"
+	redistest "podlink/test/kit/redis"
 )
 
 // public is what the contract promises for every reason.

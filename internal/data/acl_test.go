@@ -11,7 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
-	"podlink/test/redistest"
+	redistest "podlink/test/kit/redis"
 )
 
 // The users that docs/operations.md recommends, by the comment before each line.

@@ -10,7 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"podlink/internal/biz"
-	"podlink/test/redistest"
+	"podlink/test/kit/proc"
+	redistest "podlink/test/kit/redis"
 )
 
 // TestNewNode: a slot moves to a node that podlink has never heard of, and nobody notices.
@@ -44,10 +45,7 @@ func TestNewNode(t *testing.T) {
 // joinCluster starts a node that owns no slot, and lets the cluster know it.
 func joinCluster(t *testing.T, c *redistest.Cluster) *redistest.Server {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	bus := listener.Addr().(*net.TCPAddr).Port
-	require.NoError(t, listener.Close())
+	bus := proc.FreePorts(t, 1)[0]
 	added := redistest.Start(t, "--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(bus))
 	host, port, err := net.SplitHostPort(added.Addr())
 	require.NoError(t, err)

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"podlink/internal/biz/biztest"
-	"podlink/test/redistest"
+	redistest "podlink/test/kit/redis"
 )
 
 // TestConformance runs the suite on every kind of store.

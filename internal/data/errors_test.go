@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"podlink/internal/biz"
-	"podlink/test/redistest"
+	redistest "podlink/test/kit/redis"
 )
 
 // The store's error table is this file, and for what takes a test of its own: TestFullRedis (OOM), TestForeignData

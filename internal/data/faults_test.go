@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"podlink/internal/biz"
-	"podlink/test/redistest"
+	redistest "podlink/test/kit/redis"
 )
 
 // executions counts how many scripts the server has run.

@@ -25,7 +25,7 @@ import (
 	"podlink/internal/conf"
 	"podlink/internal/rdb"
 	"podlink/internal/rdb/embedded"
-	"podlink/test/redistest"
+	redistest "podlink/test/kit/redis"
 )
 
 func TestMain(m *testing.M) {

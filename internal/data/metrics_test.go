@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"podlink/internal/biz"
-	"podlink/test/redistest"
+	redistest "podlink/test/kit/redis"
 )
 
 // TestReadsThatFail: what podlink did not write is counted as that wherever a read meets it, and that Redis has forgotten a

@@ -14,7 +14,7 @@ import (
 
 	"podlink/internal/biz"
 	"podlink/internal/biz/biztest"
-	"podlink/test/redistest"
+	redistest "podlink/test/kit/redis"
 )
 
 // operationsVariable names the environment variable that says how many operations TestModel does at least on each

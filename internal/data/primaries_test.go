@@ -8,7 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"podlink/test/redistest"
+	redistest "podlink/test/kit/redis"
 )
 
 // TestOnlyPrimariesAreAsked: a replica may lack what was just written, so no call goes to one.

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"podlink/internal/biz"
-	"podlink/test/redistest"
+	redistest "podlink/test/kit/redis"
 )
 
 // TestFullRedis: a Redis without memory takes nothing new, and still answers reads and removals.

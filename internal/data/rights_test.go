@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"podlink/internal/biz"
-	"podlink/test/redistest"
+	redistest "podlink/test/kit/redis"
 )
 
 // scriptCommands are the Redis commands that scripts use, as rules of the ACL.

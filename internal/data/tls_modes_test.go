@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"testing"
@@ -19,35 +18,22 @@ import (
 	"podlink/internal/biz"
 	"podlink/internal/conf"
 	"podlink/internal/rdb"
-	"podlink/test/redistest"
+	"podlink/test/kit/proc"
+	redistest "podlink/test/kit/redis"
 )
-
-// unusedPort is a loopback port that nobody listens on.
-func unusedPort(t *testing.T) int {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer listener.Close()
-	return listener.Addr().(*net.TCPAddr).Port
-}
 
 // startSecured runs a redis-server that has no port for plaintext, for clients and other servers alike, with the named
 // certificate. Args come first, for one may be a file. It returns the server's host:port, and a client.
 func (a authority) startSecured(t *testing.T, certificate string, args ...string) (addr string, client *redis.Client) {
 	t.Helper()
-	port := strconv.Itoa(unusedPort(t))
-	args = append(args, "--bind", "127.0.0.1", "--port", "0", "--tls-port", port, "--dir", t.TempDir(), "--save", "",
+	port := proc.FreePorts(t, 1)[0]
+	args = append(args, "--bind", "127.0.0.1", "--port", "0", "--tls-port", strconv.Itoa(port), "--dir", t.TempDir(), "--save", "",
 		"--tls-replication", "yes", "--tls-ca-cert-file", a.Path(a.Name+".crt"),
 		"--tls-cert-file", a.Path(certificate+".crt"), "--tls-key-file", a.Path(certificate+".key"))
-	process := exec.Command("redis-server", args...)
-	require.NoError(t, process.Start())
-	t.Cleanup(func() {
-		_ = process.Process.Kill()
-		_ = process.Wait() // It says that the process was killed.
-	})
+	proc.Start(t, proc.Command{Program: "redis-server", Args: args})
 	pair, err := tls.LoadX509KeyPair(a.Path("client.crt"), a.Path("client.key"))
 	require.NoError(t, err)
-	addr = net.JoinHostPort("127.0.0.1", port)
+	addr = proc.Addr(port)
 	client = redis.NewClient(&redis.Options{
 		Addr: addr, DisableIdentity: true,
 		TLSConfig: &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{pair}}, // It may have expired.
@@ -75,7 +61,7 @@ func (a authority) startCluster(t *testing.T, certificate string, nodes int) (ad
 	const slots = 16384
 	clients, bus := make([]*redis.Client, nodes), 0
 	for i := range nodes {
-		bus = unusedPort(t)
+		bus = proc.FreePorts(t, 1)[0]
 		args := []string{"--cluster-enabled", "yes", "--tls-cluster", "yes", "--cluster-port", strconv.Itoa(bus)}
 		addr, client := a.startSecured(t, certificate, args...)
 		require.NoError(t, client.ClusterAddSlotsRange(t.Context(), i*slots/nodes, (i+1)*slots/nodes-1).Err())

@@ -1,7 +1,6 @@
 package data
 
 import (
-	"net"
 	"strconv"
 	"testing"
 	"time"
@@ -10,8 +9,9 @@ import (
 
 	"podlink/internal/biz"
 	"podlink/internal/conf"
-	"podlink/test/redistest"
-	"podlink/test/tlstest"
+	"podlink/test/kit/proc"
+	redistest "podlink/test/kit/redis"
+	tlstest "podlink/test/kit/tls"
 )
 
 // authority signs certificates for a test, and starts servers that use them.
@@ -31,13 +31,10 @@ func (a authority) sign(t *testing.T, name string, notAfter time.Time) {
 // startTLS starts a Redis that also listens for TLS, with the named certificate, and asks clients for one.
 func (a authority) startTLS(t *testing.T, name string) (addr string, plain *redistest.Server) {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	port := listener.Addr().(*net.TCPAddr).Port
-	require.NoError(t, listener.Close())
+	port := proc.FreePorts(t, 1)[0]
 	plain = redistest.Start(t, "--tls-port", strconv.Itoa(port), "--tls-ca-cert-file", a.Path(a.Name+".crt"),
 		"--tls-cert-file", a.Path(name+".crt"), "--tls-key-file", a.Path(name+".key"))
-	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), plain
+	return proc.Addr(port), plain
 }
 
 func TestTLS(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
-	"podlink/test/redistest"
+	redistest "podlink/test/kit/redis"
 )
 
 // TestRun: a script is executed once, also when Redis has forgotten it, and its reply is what the script returned.

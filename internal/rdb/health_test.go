@@ -11,8 +11,8 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/stretchr/testify/require"
 
-	"podlink/test/logwatch"
-	"podlink/test/redistest"
+	"podlink/test/kit/logwatch"
+	redistest "podlink/test/kit/redis"
 )
 
 // gauge returns the value of one of the store's metrics without labels.

@@ -7,8 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"podlink/test/logwatch"
-	"podlink/test/redistest"
+	"podlink/test/kit/logwatch"
+	redistest "podlink/test/kit/redis"
 )
 
 func TestMain(m *testing.M) {

@@ -28,11 +28,11 @@ import (
 
 	"podlink/internal/conf"
 	"podlink/internal/telemetry"
-	"podlink/test/consultest"
-	"podlink/test/etcdtest"
-	"podlink/test/kubetest"
-	"podlink/test/logwatch"
-	"podlink/test/tlstest"
+	consultest "podlink/test/kit/consul"
+	etcdtest "podlink/test/kit/etcd"
+	kubetest "podlink/test/kit/kube"
+	"podlink/test/kit/logwatch"
+	tlstest "podlink/test/kit/tls"
 )
 
 func TestMain(m *testing.M) {

@@ -12,7 +12,7 @@ import (
 
 	"podlink/internal/conf"
 	"podlink/internal/telemetry"
-	"podlink/test/logwatch"
+	"podlink/test/kit/logwatch"
 )
 
 // always is a store that can be used.

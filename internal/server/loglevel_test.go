@@ -10,7 +10,7 @@ import (
 
 	"podlink/internal/conf"
 	"podlink/internal/telemetry"
-	"podlink/test/logwatch"
+	"podlink/test/kit/logwatch"
 )
 
 func TestLogLevel(t *testing.T) {

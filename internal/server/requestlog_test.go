@@ -15,7 +15,7 @@ import (
 
 	"podlink/internal/conf"
 	"podlink/internal/telemetry"
-	"podlink/test/logwatch"
+	"podlink/test/kit/logwatch"
 )
 
 // answer is what a request gets, and how long that takes.

@@ -12,7 +12,7 @@ import (
 
 	"podlink/internal/conf"
 	"podlink/internal/telemetry"
-	"podlink/test/logwatch"
+	"podlink/test/kit/logwatch"
 )
 
 // TestUnroutedRequests: what reaches no operation is traced, counted and logged like everything else, without a word of

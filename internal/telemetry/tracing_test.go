@@ -17,9 +17,9 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"podlink/internal/conf"
-	"podlink/test/logwatch"
-	"podlink/test/otlptest"
-	"podlink/test/tlstest"
+	"podlink/test/kit/logwatch"
+	otlptest "podlink/test/kit/otlp"
+	tlstest "podlink/test/kit/tls"
 )
 
 func TestMain(m *testing.M) {

@@ -7,7 +7,7 @@ import (
 	"os"
 	"testing"
 
-	"podlink/test/podlinktest"
+	podlinktest "podlink/test/kit/podlink"
 )
 
 // binary is podlink as it is.

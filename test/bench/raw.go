@@ -23,7 +23,7 @@ import (
 	"podlink/internal/biz"
 	"podlink/internal/conf"
 	"podlink/internal/data"
-	"podlink/test/redistest"
+	redistest "podlink/test/kit/redis"
 )
 
 const (

@@ -13,9 +13,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"podlink/test/otlptest"
-	"podlink/test/podlinktest"
-	"podlink/test/redistest"
+	otlptest "podlink/test/kit/otlp"
+	podlinktest "podlink/test/kit/podlink"
+	redistest "podlink/test/kit/redis"
 )
 
 // silence takes all metrics of requests, of the use-cases and of the store's calls out of a podlink. There is no switch for

@@ -9,13 +9,13 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"podlink/test/etcdtest"
+	"podlink/test/kit/proc"
 )
 
 // TestDemo runs the chat example, shortened: it ends with an error when one of its promises was broken. It finds a real etcd
 // on the PATH, or is told to do without. Its promises are about seconds, so it needs the machine for itself (make test-demo).
 func TestDemo(t *testing.T) {
-	etcdtest.Need(t)
+	proc.Need(t, "etcd", "etcd-server")
 	chat := filepath.Join(t.TempDir(), "chat")
 	build := exec.Command("go", "build", "-o", chat, "./examples/chat")
 	build.Dir = root

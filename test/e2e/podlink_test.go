@@ -5,8 +5,8 @@ import (
 	"os"
 	"testing"
 
-	"podlink/test/podlinktest"
-	"podlink/test/redistest"
+	podlinktest "podlink/test/kit/podlink"
+	redistest "podlink/test/kit/redis"
 )
 
 // root is the top of the repository, as seen from this package.

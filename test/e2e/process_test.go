@@ -20,8 +20,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	v1 "podlink/api/podlink/v1"
-	"podlink/test/podlinktest"
-	"podlink/test/redistest"
+	podlinktest "podlink/test/kit/podlink"
+	redistest "podlink/test/kit/redis"
 )
 
 func TestReadyWithinASecondAndSmall(t *testing.T) {

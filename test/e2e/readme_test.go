@@ -10,7 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"podlink/test/redistest"
+	redistest "podlink/test/kit/redis"
 )
 
 // block is a fenced block of the README, and the one that follows at once: a command's answer.

@@ -16,8 +16,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	v1 "podlink/api/podlink/v1"
-	"podlink/test/consultest"
-	"podlink/test/etcdtest"
+	consultest "podlink/test/kit/consul"
+	etcdtest "podlink/test/kit/etcd"
 )
 
 // foundLimit bounds how long podlink is not to be found after its registry is back.

@@ -18,8 +18,8 @@ import (
 	"google.golang.org/grpc"
 
 	v1 "podlink/api/podlink/v1"
-	"podlink/test/podlinktest"
-	"podlink/test/redistest"
+	podlinktest "podlink/test/kit/podlink"
+	redistest "podlink/test/kit/redis"
 )
 
 const (

@@ -11,8 +11,8 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
-	"podlink/test/podlinktest"
-	"podlink/test/redistest"
+	podlinktest "podlink/test/kit/podlink"
+	redistest "podlink/test/kit/redis"
 )
 
 // modes are the values of data.redis.mode that mean a real Redis.

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 
-	"podlink/test/podlinktest"
+	podlinktest "podlink/test/kit/podlink"
 )
 
 const (

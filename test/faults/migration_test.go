@@ -13,8 +13,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"podlink/test/podlinktest"
-	"podlink/test/redistest"
+	podlinktest "podlink/test/kit/podlink"
+	redistest "podlink/test/kit/redis"
 )
 
 // movingTags are hash tags, of slots that belong to different nodes at first.

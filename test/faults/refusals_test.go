@@ -11,8 +11,8 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
-	"podlink/test/podlinktest"
-	"podlink/test/redistest"
+	podlinktest "podlink/test/kit/podlink"
+	redistest "podlink/test/kit/redis"
 )
 
 // order is a command to a server.

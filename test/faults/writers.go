@@ -10,7 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"podlink/test/podlinktest"
+	podlinktest "podlink/test/kit/podlink"
 )
 
 const (

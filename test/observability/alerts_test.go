@@ -18,9 +18,11 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	v1 "podlink/api/podlink/v1"
-	"podlink/test/consultest"
-	"podlink/test/podlinktest"
-	"podlink/test/redistest"
+	consultest "podlink/test/kit/consul"
+	podlinktest "podlink/test/kit/podlink"
+	"podlink/test/kit/proc"
+	prometheustest "podlink/test/kit/prometheus"
+	redistest "podlink/test/kit/redis"
 )
 
 const (
@@ -41,7 +43,7 @@ type stage struct {
 	registry   *consultest.Server
 	redis      *redis.Client
 	proxy      *redistest.Proxy
-	prometheus *prometheus
+	prometheus *prometheustest.Server
 
 	podsDie atomic.Bool // pods report no more, and their last report counts for a second
 	fired   []string    // by this fault
@@ -53,17 +55,17 @@ func setStage(t *testing.T) *stage {
 	t.Helper()
 	s := &stage{server: redistest.Start(t, "--appendonly", "yes"), registry: consultest.Start(t)}
 	s.proxy, s.redis = redistest.NewProxy(t, s.server.Addr()), s.server.Client(t)
+	// A podlink that is started again listens where this one did, for Prometheus and the callers to find it.
 	s.env = append(podlinktest.OnRedis("standalone", s.proxy.Addr()),
-		"PODLINK_REGISTRY_TYPE=consul", "PODLINK_REGISTRY_ADDRS="+s.registry.Addr)
+		"PODLINK_REGISTRY_TYPE=consul", "PODLINK_REGISTRY_ADDRS="+s.registry.Addr,
+		"PODLINK_SERVER_GRPC_ADDR="+proc.FreeAddr(t), "PODLINK_SERVER_ADMIN_ADDR="+proc.FreeAddr(t))
 	s.podlink = podlinktest.Start(t, binary, s.env...)
 	s.podlink.WaitReady(t)
-	// A podlink that is started anew listens where this one did, for Prometheus and the callers to find it.
-	s.env = append(s.env, "PODLINK_SERVER_GRPC_ADDR="+s.podlink.GRPC, "PODLINK_SERVER_ADMIN_ADDR="+s.podlink.Admin)
 	s.load(t)
 	s.prometheus = startPrometheus(t, s.podlink.Admin)
 	// Prometheus takes 5 s to look at its targets for the first time, which in shorter windows is eight minutes.
-	s.watch(t, prometheusLimit, "not scraped", func(now []string) bool {
-		return len(now) == 0 && s.prometheus.results(t, "up == 1") == 1
+	s.watch(t, prometheustest.StartLimit, "not scraped", func(now []string) bool {
+		return len(now) == 0 && s.prometheus.Results(t, "up == 1") == 1
 	})
 	s.fired = nil
 	return s
@@ -121,7 +123,7 @@ func callOnce(ctx context.Context, conn *grpc.ClientConn) {
 // poll notes what fires now, and returns it.
 func (s *stage) poll(t *testing.T) []string {
 	t.Helper()
-	now := s.prometheus.firing(t)
+	now := s.prometheus.Firing(t)
 	for _, name := range now {
 		if !slices.Contains(s.fired, name) {
 			s.fired = append(s.fired, name)
@@ -164,10 +166,10 @@ func TestAlertsFireAndEnd(t *testing.T) {
 		s.watch(t, fireLimit, "", func([]string) bool { return time.Now().After(until) })
 		require.Empty(t, s.fired)
 		for _, rule := range rules(t, "podlink.rules.yml") {
-			require.Positive(t, s.prometheus.results(t, rule.Record), "%s is not recorded", rule.Record)
+			require.Positive(t, s.prometheus.Results(t, rule.Record), "%s is not recorded", rule.Record)
 		}
 		for _, query := range panelQueries(t) {
-			require.GreaterOrEqual(t, s.prometheus.results(t, query), 0, query)
+			require.GreaterOrEqual(t, s.prometheus.Results(t, query), 0, query)
 		}
 	})
 

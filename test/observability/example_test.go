@@ -14,7 +14,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"podlink/test/podlinktest"
+	podlinktest "podlink/test/kit/podlink"
+	"podlink/test/kit/proc"
 )
 
 // exampleLimit bounds how long deploy/observability/start.sh may take: it waits for five scrapes, one each 5 s.
@@ -41,7 +42,7 @@ func runExample(t *testing.T, prometheusAddr string, args ...string) (output str
 // TestExample: the example that the README names prints what a podlink does, and leaves nothing behind.
 func TestExample(t *testing.T) {
 	t.Cleanup(http.DefaultTransport.(*http.Transport).CloseIdleConnections)
-	p, addr := podlinktest.Start(t, binary), freeAddr(t)
+	p, addr := podlinktest.Start(t, binary), proc.FreeAddr(t)
 	p.WaitReady(t)
 	calling, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
@@ -75,13 +76,13 @@ func TestExampleSaysWhatIsWrong(t *testing.T) {
 		code int
 		want string
 	}{
-		"no podlink":       {[]string{"--once", "--admin", freeAddr(t)}, 1, "podlink does not answer"},
+		"no podlink":       {[]string{"--once", "--admin", proc.FreeAddr(t)}, 1, "podlink does not answer"},
 		"no address":       {[]string{"--admin", "nonsense"}, 2, "not HOST:PORT: nonsense"},
 		"unknown argument": {[]string{"--twice"}, 2, "unknown argument: --twice"},
 		"help":             {[]string{"--help"}, 0, "usage: start.sh"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			output, code := runExample(t, freeAddr(t), row.args...)
+			output, code := runExample(t, proc.FreeAddr(t), row.args...)
 			require.Equal(t, row.code, code, output)
 			require.Contains(t, output, row.want)
 		})

@@ -14,9 +14,9 @@ import (
 	"google.golang.org/protobuf/types/dynamicpb"
 
 	v1 "podlink/api/podlink/v1"
-	"podlink/test/consultest"
-	"podlink/test/podlinktest"
-	"podlink/test/redistest"
+	consultest "podlink/test/kit/consul"
+	podlinktest "podlink/test/kit/podlink"
+	redistest "podlink/test/kit/redis"
 )
 
 const (

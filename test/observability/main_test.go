@@ -6,7 +6,7 @@ import (
 	"os"
 	"testing"
 
-	"podlink/test/podlinktest"
+	podlinktest "podlink/test/kit/podlink"
 )
 
 var binary string

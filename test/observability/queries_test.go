@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
 
-	"podlink/test/podlinktest"
+	podlinktest "podlink/test/kit/podlink"
 )
 
 // deployed is a file of deploy/ or docs/, as seen from the top of the repository.

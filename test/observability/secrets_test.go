@@ -7,7 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"podlink/test/otlptest"
+	otlptest "podlink/test/kit/otlp"
 )
 
 // TestNothingSecretIsTold: after every operation has succeeded and failed in every way, neither the log at its most

@@ -13,9 +13,9 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	v1 "podlink/api/podlink/v1"
-	"podlink/test/otlptest"
-	"podlink/test/podlinktest"
-	"podlink/test/redistest"
+	otlptest "podlink/test/kit/otlp"
+	podlinktest "podlink/test/kit/podlink"
+	redistest "podlink/test/kit/redis"
 )
 
 const secretUID = "uid-nobody-sees"

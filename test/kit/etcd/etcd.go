@@ -1,0 +1,109 @@
+// Package etcd starts real etcd processes for tests, on free ports of the loopback and with a folder of their own. Every
+// process ends with the test that started it. Without etcd on the PATH the tests are skipped, except where the environment
+// says CI=true: there they fail.
+package etcd
+
+import (
+	"context"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+
+	"podlink/test/kit/proc"
+)
+
+// startLimit bounds how long etcd may take until it answers.
+const startLimit = 20 * time.Second
+
+// Server is an etcd process.
+type Server struct {
+	Addr string // host:port for clients
+
+	tb      testing.TB
+	data    string // its folder
+	process *proc.Process
+}
+
+// Start starts an etcd and waits until it answers.
+func Start(tb testing.TB) *Server {
+	tb.Helper()
+	proc.Need(tb, "etcd", "etcd-server")
+	ports := proc.FreePorts(tb, 2)
+	s := &Server{Addr: proc.Addr(ports[0]), tb: tb, data: filepath.Join(tb.TempDir(), "data")}
+	client, peer := "http://"+s.Addr, "http://"+proc.Addr(ports[1])
+	s.process = proc.Start(tb, proc.Command{Program: "etcd", Args: []string{
+		"--name", "test", "--data-dir", s.data,
+		"--listen-client-urls", client, "--advertise-client-urls", client,
+		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "test=" + peer,
+		"--logger", "zap", "--log-level", "warn",
+	}})
+	s.answers()
+	return s
+}
+
+func (s *Server) answers() {
+	s.tb.Helper()
+	require.Eventually(s.tb, s.healthy, startLimit, 20*time.Millisecond, "etcd does not answer:\n%s", s.process.Log)
+}
+
+func (s *Server) healthy() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.Addr+"/health", http.NoBody)
+	if err != nil {
+		return false
+	}
+	request.Close = true
+	response, err := http.DefaultTransport.RoundTrip(request)
+	if err != nil {
+		return false
+	}
+	defer response.Body.Close()
+	return response.StatusCode == http.StatusOK
+}
+
+// Kill ends the process as kill -9 does, and returns when it is gone.
+func (s *Server) Kill() { s.process.Kill() }
+
+// Restart kills the process and starts it again on the same port with the data that it has kept.
+func (s *Server) Restart() {
+	s.tb.Helper()
+	require.NoError(s.tb, s.process.Restart())
+	s.answers()
+}
+
+// RestartEmpty does the same without its data.
+func (s *Server) RestartEmpty() {
+	s.tb.Helper()
+	s.Kill()
+	require.NoError(s.tb, os.RemoveAll(s.data))
+	s.Restart()
+}
+
+// RequirePassword makes the etcd let in nobody but the user, who may do everything, and returns a client of his.
+func (s *Server) RequirePassword(user, password string) *clientv3.Client {
+	s.tb.Helper()
+	config := clientv3.Config{Endpoints: []string{s.Addr}, Logger: zap.NewNop()}
+	anyone, err := clientv3.New(config)
+	require.NoError(s.tb, err)
+	defer anyone.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
+	defer cancel()
+	_, err = anyone.UserAdd(ctx, user, password)
+	require.NoError(s.tb, err)
+	_, err = anyone.UserGrantRole(ctx, user, "root")
+	require.NoError(s.tb, err)
+	_, err = anyone.AuthEnable(ctx)
+	require.NoError(s.tb, err)
+	config.Username, config.Password = user, password
+	client, err := clientv3.New(config)
+	require.NoError(s.tb, err)
+	s.tb.Cleanup(func() { _ = client.Close() })
+	return client
+}

@@ -1,0 +1,75 @@
+package proc
+
+import (
+	"math/rand/v2"
+	"net"
+	"strconv"
+	"sync"
+	"testing"
+)
+
+const (
+	loopback = "127.0.0.1"
+	// The ports are below those that the system gives to outgoing connections (from 32768 on Linux, 49152 elsewhere): a
+	// port that is free stays free until its server listens, and while that server is down.
+	firstPort, lastPort = 20000, 32000
+	// block is how many ports a test binary has for itself.
+	block = 250
+)
+
+// ports are those of this test binary. Binaries run side by side, so each claims a block by listening on its first port; the
+// system ends the claim with the binary.
+var ports struct {
+	mu    sync.Mutex
+	claim net.Listener
+	first int
+	next  int // counted from first
+}
+
+// FreePorts returns ports of the loopback that nobody listens on. They differ from each other, and from the last hundred that
+// it has returned.
+func FreePorts(tb testing.TB, n int) []int {
+	tb.Helper()
+	ports.mu.Lock()
+	defer ports.mu.Unlock()
+	if ports.claim == nil {
+		ports.claim, ports.first = claimBlock()
+	}
+	if ports.claim == nil {
+		tb.Fatalf("no block of %d ports is free from %d to %d", block, firstPort, lastPort)
+	}
+	var found []int
+	for tried := 1; len(found) < n; tried++ {
+		if tried == block {
+			tb.Fatalf("fewer than %d of the ports from %d are free", n, ports.first)
+		}
+		ports.next = ports.next%(block-1) + 1
+		port := ports.first + ports.next
+		if listener, err := net.Listen("tcp", Addr(port)); err == nil {
+			_ = listener.Close()
+			found = append(found, port)
+		}
+	}
+	return found
+}
+
+// claimBlock returns nil when each block has been claimed.
+func claimBlock() (claim net.Listener, first int) {
+	const blocks = (lastPort - firstPort) / block
+	for _, i := range rand.Perm(blocks) {
+		first = firstPort + i*block
+		if claim, err := net.Listen("tcp", Addr(first)); err == nil {
+			return claim, first
+		}
+	}
+	return nil, 0
+}
+
+// FreeAddr returns a host:port of the loopback that nobody listens on.
+func FreeAddr(tb testing.TB) string {
+	tb.Helper()
+	return Addr(FreePorts(tb, 1)[0])
+}
+
+// Addr returns the host:port of a port of the loopback.
+func Addr(port int) string { return net.JoinHostPort(loopback, strconv.Itoa(port)) }

@@ -1,0 +1,198 @@
+// Package proc runs programs for tests: it finds free ports for them, supervises their processes, and skips a test whose
+// program is not installed.
+//
+// Two things to know. A process ends with the test that started it, frozen or not. And its log is shown when that test has
+// failed, so a test need not print it.
+package proc
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"podlink/test/kit/logwatch"
+)
+
+const (
+	// shownLog is how much of its log a failed test shows of each process: a server under load fills many screens.
+	shownLog = 16 << 10
+	// freezeTimeout bounds how long the threads of a process may take to stop.
+	freezeTimeout = 10 * time.Second
+	// outputTimeout bounds how long the output of a process is read after its end: a child may hold it open.
+	outputTimeout = 5 * time.Second
+)
+
+// Command is a program to run.
+type Command struct {
+	Program string // a path, or a command on the PATH
+	Args    []string
+	Env     []string // added to the environment of the test
+	Dir     string   // that it runs in; empty: the test's own
+}
+
+// Process is a program that runs, or has run. It is safe for concurrent use.
+type Process struct {
+	// Log has what it has written to its standard output and error, before and after each Restart.
+	Log *logwatch.Log
+
+	command Command
+	mu      sync.Mutex
+	run     *run // the latest
+}
+
+// run is one run of a program.
+type run struct {
+	cmd    *exec.Cmd
+	exited chan struct{} // closed when it has ended and its output has been read
+}
+
+// Need skips a test that needs a command which is not on the PATH. With CI=true it fails the test instead, so that no
+// pipeline is green for want of a server. debianPackage has the command, and is one that test/install.sh knows.
+func Need(tb testing.TB, command, debianPackage string) {
+	tb.Helper()
+	if _, err := exec.LookPath(command); err == nil {
+		return
+	}
+	missing := "no " + command + " on the PATH: test/install.sh " + debianPackage + " installs it"
+	if os.Getenv("CI") == "true" {
+		tb.Fatal(missing)
+	}
+	tb.Skip(missing)
+}
+
+// Start runs a command until the test ends, or until it is killed.
+func Start(tb testing.TB, c Command) *Process {
+	tb.Helper()
+	p, err := Launch(c)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		p.Kill()
+		if tb.Failed() {
+			text := p.Log.String()
+			tb.Logf("the end of %s's log:\n%s", filepath.Base(c.Program), text[max(0, len(text)-shownLog):])
+		}
+	})
+	return p
+}
+
+// Launch runs a command where there is no test to end it, as in an Example: the caller kills it.
+func Launch(c Command) (*Process, error) {
+	p := &Process{Log: new(logwatch.Log), command: c}
+	if err := p.Restart(); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// Restart kills the process if it still runs, and runs the command again.
+func (p *Process) Restart() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.run.kill()
+	cmd := exec.Command(p.command.Program, p.command.Args...)
+	cmd.Dir, cmd.Env = p.command.Dir, append(os.Environ(), p.command.Env...)
+	cmd.Stdout, cmd.Stderr = p.Log, p.Log
+	cmd.WaitDelay = outputTimeout
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	r := &run{cmd: cmd, exited: make(chan struct{})}
+	p.run = r
+	go func() {
+		_ = cmd.Wait() // Its exit code is in the ProcessState.
+		close(r.exited)
+	}()
+	return nil
+}
+
+// kill does nothing to a run that has ended, or has not begun.
+func (r *run) kill() {
+	if r == nil {
+		return
+	}
+	_ = r.cmd.Process.Kill() // It may have ended by itself.
+	<-r.exited
+}
+
+func (p *Process) latest() *run {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.run
+}
+
+// PID returns the id of the process.
+func (p *Process) PID() int { return p.latest().cmd.Process.Pid }
+
+// Exited returns a channel that is closed when the process has ended and its log is complete.
+func (p *Process) Exited() <-chan struct{} { return p.latest().exited }
+
+// Kill ends the process as kill -9 does, frozen or not, and returns when it is gone. A process that has ended stays so.
+func (p *Process) Kill() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.run.kill()
+}
+
+// Terminate sends SIGTERM. It does not wait for what the process makes of it.
+func (p *Process) Terminate() error { return p.signal(p.latest(), syscall.SIGTERM) }
+
+// Wait returns the exit code of the process, -1 if a signal ended it. It fails when the process still runs after the timeout.
+func (p *Process) Wait(timeout time.Duration) (code int, err error) {
+	r := p.latest()
+	select {
+	case <-r.exited:
+		return r.cmd.ProcessState.ExitCode(), nil
+	case <-time.After(timeout):
+		return 0, fmt.Errorf("%s still runs after %s", p.command.Program, timeout)
+	}
+}
+
+// Freeze stops the process as a stalled machine would: its connections stay open, and nothing answers. It returns when all
+// threads have stopped, which they do one by one.
+func (p *Process) Freeze() error {
+	r := p.latest()
+	if err := p.signal(r, syscall.SIGSTOP); err != nil {
+		return err
+	}
+	for begin := time.Now(); !stopped(r.cmd.Process.Pid); time.Sleep(time.Millisecond) {
+		if time.Since(begin) > freezeTimeout {
+			return fmt.Errorf("%s is not frozen after %s", p.command.Program, freezeTimeout)
+		}
+	}
+	return nil
+}
+
+// Resume ends Freeze.
+func (p *Process) Resume() error { return p.signal(p.latest(), syscall.SIGCONT) }
+
+func (p *Process) signal(r *run, signal syscall.Signal) error {
+	if err := r.cmd.Process.Signal(signal); err != nil {
+		return fmt.Errorf("%s to %s: %w", signal, p.command.Program, err)
+	}
+	return nil
+}
+
+// stopped reports whether all threads of a process have stopped. A process that has ended has none; neither is one to be seen
+// where there is no /proc.
+func stopped(pid int) bool {
+	dir := fmt.Sprintf("/proc/%d/task", pid)
+	threads, err := os.ReadDir(dir)
+	if err != nil {
+		return true
+	}
+	for _, thread := range threads {
+		stat, err := os.ReadFile(filepath.Join(dir, thread.Name(), "stat"))
+		if err == nil && !bytes.Contains(stat, []byte(") T ")) { // A thread that has just ended has no file.
+			return false
+		}
+	}
+	return true
+}

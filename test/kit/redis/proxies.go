@@ -1,0 +1,49 @@
+package redis
+
+import (
+	"net"
+	"testing"
+)
+
+// proxies are those before the servers of a set, by server.
+type proxies map[*Server]*Proxy
+
+// start starts a server, and before it a proxy, when there is to be one: then the server gets the arguments that make
+// it announce the proxy's port.
+func (p *proxies) start(tb testing.TB, proxied bool, args []string, announce func(port string) []string) *Server {
+	tb.Helper()
+	if !proxied {
+		return Start(tb, args...)
+	}
+	proxy := NewProxy(tb, "")
+	_, port, err := net.SplitHostPort(proxy.Addr())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	server := Start(tb, append(announce(port), args...)...)
+	proxy.Aim(server.Addr())
+	if *p == nil {
+		*p = make(proxies)
+	}
+	(*p)[server] = proxy
+	return server
+}
+
+// addr is the host:port by which others know the server.
+func (p *proxies) addr(server *Server) string {
+	if proxy := (*p)[server]; proxy != nil {
+		return proxy.Addr()
+	}
+	return server.Addr()
+}
+
+// of returns the servers' proxies in their order.
+func (p *proxies) of(servers []*Server) []*Proxy {
+	var all []*Proxy
+	for _, server := range servers {
+		if proxy := (*p)[server]; proxy != nil {
+			all = append(all, proxy)
+		}
+	}
+	return all
+}

@@ -1,0 +1,89 @@
+// Package tls is an authority that signs certificates for tests.
+package tls
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Authority signs certificates; all of them are PEM files in one folder.
+type Authority struct {
+	Dir  string
+	Name string // of its own certificate: Name.crt
+
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+// New returns a new authority in the folder.
+func New(t *testing.T, dir, name string) *Authority {
+	t.Helper()
+	a := &Authority{Dir: dir, Name: name}
+	template := &x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	a.cert, a.key = a.issue(t, name, template, nil)
+	return a
+}
+
+// Sign issues a certificate for the host, for clients and servers, that ends at that time: name.crt and name.key.
+func (a *Authority) Sign(t *testing.T, name, host string, notAfter time.Time) {
+	t.Helper()
+	a.issue(t, name, &x509.Certificate{
+		DNSNames: []string{host}, NotAfter: notAfter,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}, a)
+}
+
+// Path is where a file of the folder is.
+func (a *Authority) Path(file string) string { return filepath.Join(a.Dir, file) }
+
+// Pool holds the authority alone.
+func (a *Authority) Pool() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(a.cert)
+	return pool
+}
+
+// issue writes name.crt and name.key; without a parent the certificate signs itself.
+func (a *Authority) issue(
+	t *testing.T, name string, template *x509.Certificate, parent *Authority,
+) (*x509.Certificate, *ecdsa.PrivateKey) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template.SerialNumber = big.NewInt(time.Now().UnixNano())
+	template.Subject = pkix.Name{CommonName: name}
+	if template.NotAfter.IsZero() {
+		template.NotAfter = time.Now().Add(time.Hour)
+	}
+	template.NotBefore = template.NotAfter.Add(-24 * time.Hour)
+	signer, signerKey := template, key
+	if parent != nil {
+		signer, signerKey = parent.cert, parent.key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, signer, &key.PublicKey, signerKey)
+	require.NoError(t, err)
+	keyDER, err := x509.MarshalECPrivateKey(key)
+	require.NoError(t, err)
+	a.write(t, name+".crt", "CERTIFICATE", der)
+	a.write(t, name+".key", "EC PRIVATE KEY", keyDER)
+	cert, err := x509.ParseCertificate(der)
+	require.NoError(t, err)
+	return cert, key
+}
+
+func (a *Authority) write(t *testing.T, file, kind string, der []byte) {
+	t.Helper()
+	text := pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+	require.NoError(t, os.WriteFile(a.Path(file), text, 0o600))
+}
