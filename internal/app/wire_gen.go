@@ -4,7 +4,7 @@
 //go:build !wireinject
 // +build !wireinject
 
-package main
+package app
 
 import (
 	"github.com/go-kratos/kratos/v2"
@@ -21,8 +21,9 @@ import (
 
 // Injectors from wire.go:
 
-// wireApp assembles server -> service -> biz -> data.
-func wireApp(bootstrap *conf.Bootstrap, level *logging.Level, logger log.Logger) (*kratos.App, func(), error) {
+// New assembles podlink: server -> service -> biz -> data. The app listens from Run until Stop or a signal. Call the
+// returned function after Run, or instead of it: it releases the store's connections and sends the last spans.
+func New(bootstrap *conf.Bootstrap, level *logging.Level, logger log.Logger) (*kratos.App, func(), error) {
 	confServer := bootstrap.Server
 	registry := bootstrap.Registry
 	confData := bootstrap.Data
@@ -36,6 +37,20 @@ func wireApp(bootstrap *conf.Bootstrap, level *logging.Level, logger log.Logger)
 		cleanup()
 		return nil, nil, err
 	}
+	linkRepo := data.NewLinkRepo(store)
+	stateRepo := data.NewStateRepo(store)
+	podViews := biz.NewPodViews(stateRepo)
+	bizLimits := limits(bootstrap)
+	metrics := biz.NewMetrics(podViews)
+	linkUsecase := biz.NewLinkUsecase(linkRepo, podViews, bizLimits, metrics)
+	linkService := service.NewLinkService(linkUsecase)
+	ttl := podTTL(bootstrap)
+	stateUsecase := biz.NewStateUsecase(podViews, ttl)
+	stateService := service.NewStateService(stateUsecase)
+	workloadRepo := data.NewWorkloadRepo(store)
+	workloadUsecase := biz.NewWorkloadUsecase(workloadRepo, bizLimits, metrics)
+	workloadService := service.NewWorkloadService(workloadUsecase)
+	api := server.NewAPI(linkService, stateService, workloadService)
 	confLog := bootstrap.Log
 	trace := bootstrap.Trace
 	tracerProvider, cleanup3, err := tracing.NewProvider(trace, logger)
@@ -44,9 +59,6 @@ func wireApp(bootstrap *conf.Bootstrap, level *logging.Level, logger log.Logger)
 		cleanup()
 		return nil, nil, err
 	}
-	stateRepo := data.NewStateRepo(store)
-	podViews := biz.NewPodViews(stateRepo)
-	metrics := biz.NewMetrics(podViews)
 	serverCollectors := collectors(metrics, store, keeper)
 	serverMetrics, err := server.NewMetrics(serverCollectors)
 	if err != nil {
@@ -56,18 +68,8 @@ func wireApp(bootstrap *conf.Bootstrap, level *logging.Level, logger log.Logger)
 		return nil, nil, err
 	}
 	chain, cleanup4 := server.NewChain(confLog, tracerProvider, serverMetrics, logger)
-	linkRepo := data.NewLinkRepo(store)
-	bizLimits := limits(bootstrap)
-	linkUsecase := biz.NewLinkUsecase(linkRepo, podViews, bizLimits, metrics)
-	linkService := service.NewLinkService(linkUsecase)
-	ttl := podTTL(bootstrap)
-	stateUsecase := biz.NewStateUsecase(podViews, ttl)
-	stateService := service.NewStateService(stateUsecase)
-	workloadRepo := data.NewWorkloadRepo(store)
-	workloadUsecase := biz.NewWorkloadUsecase(workloadRepo, bizLimits, metrics)
-	workloadService := service.NewWorkloadService(workloadUsecase)
-	httpServer := server.NewHTTPServer(confServer, chain, drain, logger, linkService, stateService, workloadService)
-	grpcServer, cleanup5 := server.NewGRPCServer(confServer, chain, drain, linkService, stateService, workloadService)
+	httpServer := server.NewHTTPServer(confServer, api, chain, drain, logger)
+	grpcServer, cleanup5 := server.NewGRPCServer(confServer, api, chain, drain)
 	adminServer := server.NewAdminServer(confServer, store, drain, serverMetrics, level, logger)
 	app, err := newApp(confServer, registry, logger, store, drain, keeper, httpServer, grpcServer, adminServer)
 	if err != nil {

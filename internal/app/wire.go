@@ -1,6 +1,6 @@
 //go:build wireinject
 
-package main
+package app
 
 import (
 	"github.com/go-kratos/kratos/v2"
@@ -17,8 +17,9 @@ import (
 	"podlink/internal/tracing"
 )
 
-// wireApp assembles server -> service -> biz -> data.
-func wireApp(*conf.Bootstrap, *logging.Level, log.Logger) (*kratos.App, func(), error) {
+// New assembles podlink: server -> service -> biz -> data. The app listens from Run until Stop or a signal. Call the
+// returned function after Run, or instead of it: it releases the store's connections and sends the last spans.
+func New(*conf.Bootstrap, *logging.Level, log.Logger) (*kratos.App, func(), error) {
 	panic(wire.Build(
 		server.ProviderSet, service.ProviderSet, biz.ProviderSet, data.ProviderSet,
 		tracing.ProviderSet, registration.ProviderSet,
