@@ -11,7 +11,7 @@ CONF    ?= configs/config.yaml
 BUF       := $(GO) tool -modfile=tools/buf/go.mod buf
 WIRE      := $(GO) tool -modfile=tools/wire/go.mod wire
 LINT      := $(GO) tool -modfile=tools/lint/go.mod golangci-lint
-GENERATED := api examples/chat/api openapi.yaml internal/conf/conf.pb.go cmd/podlink/wire_gen.go
+GENERATED := api examples/chat/api openapi.yaml internal/conf/conf.pb.go internal/app/wire_gen.go
 # What counts for the coverage: all of podlink's own code, whichever package's test runs it.
 COVERED   := ./cmd/...,./internal/...,./client/...
 COVER_MIN := 93
@@ -41,7 +41,7 @@ config: ## generate Go from internal/conf/conf.proto
 	$(BUF) generate --template buf.gen.conf.yaml
 
 generate: api config ## generate everything
-	$(WIRE) ./cmd/podlink
+	$(WIRE) ./internal/app
 
 build: ## build bin/podlink
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X podlink/internal/version.Version=$(VERSION)' -o $(BINARY) ./cmd/podlink

@@ -26,18 +26,12 @@ type operation struct {
 }
 
 // operations are all calls of the API by their names on gRPC, as in /podlink.v1.LinkService/GetLinkedPod.
-var operations = describe(v1.File_podlink_v1_link_proto, v1.File_podlink_v1_state_proto, v1.File_podlink_v1_workload_proto)
+var operations = describe(v1.Methods())
 
-func describe(files ...protoreflect.FileDescriptor) map[string]operation {
+func describe(methods []protoreflect.MethodDescriptor) map[string]operation {
 	found := map[string]operation{}
-	for _, file := range files {
-		for i := range file.Services().Len() {
-			service := file.Services().Get(i)
-			for j := range service.Methods().Len() {
-				method := service.Methods().Get(j)
-				found[fmt.Sprintf("/%s/%s", service.FullName(), method.Name())] = describeMethod(method)
-			}
-		}
+	for _, method := range methods {
+		found[v1.Operation(method)] = describeMethod(method)
 	}
 	return found
 }

@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
@@ -51,17 +50,18 @@ var hostile = map[string]string{
 // TestEveryOperationIsKnown: each call of the API, how it goes over HTTP, and whether it may be repeated at will.
 func TestEveryOperationIsKnown(t *testing.T) {
 	count := 0
-	for _, service := range []grpc.ServiceDesc{v1.LinkService_ServiceDesc, v1.StateService_ServiceDesc, v1.WorkloadService_ServiceDesc} {
-		for _, method := range service.Methods {
+	for _, service := range v1.Services() {
+		for i := range service.Methods().Len() {
 			count++
-			t.Run(method.MethodName, func(t *testing.T) {
-				op, ok := operations["/"+service.ServiceName+"/"+method.MethodName]
+			name := string(service.Methods().Get(i).Name())
+			t.Run(name, func(t *testing.T) {
+				op, ok := operations["/"+string(service.FullName())+"/"+name]
 				require.True(t, ok)
-				require.Equal(t, reads[method.MethodName], op.reads, "a read")
+				require.Equal(t, reads[name], op.reads, "a read")
 				require.True(t, strings.HasPrefix(op.template, "/v1/namespaces/{namespace}/"), op.template)
 				require.Contains(t, []string{http.MethodGet, http.MethodPut, http.MethodPost, http.MethodDelete}, op.method)
 				require.Equal(t, op.method == http.MethodPut || op.method == http.MethodPost, op.body, "a body")
-				requirePlainFields(t, service.ServiceName+"."+method.MethodName, op)
+				requirePlainFields(t, string(service.FullName())+"."+name, op)
 			})
 		}
 	}

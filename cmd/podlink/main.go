@@ -7,18 +7,11 @@ import (
 	"os"
 	"runtime"
 
-	"github.com/go-kratos/kratos/v2"
 	"github.com/go-kratos/kratos/v2/log"
 	"github.com/go-kratos/kratos/v2/middleware/tracing"
-	kgrpc "github.com/go-kratos/kratos/v2/transport/grpc"
-	khttp "github.com/go-kratos/kratos/v2/transport/http"
 
-	"podlink/internal/biz"
+	"podlink/internal/app"
 	"podlink/internal/conf"
-	"podlink/internal/data"
-	"podlink/internal/rdb"
-	"podlink/internal/registration"
-	"podlink/internal/server"
 	"podlink/internal/telemetry"
 	"podlink/internal/version"
 )
@@ -74,48 +67,12 @@ func run(args []string) int {
 const ballastBytes = 16 << 20
 
 func serve(config *conf.Bootstrap, level *telemetry.LogLevel, logger log.Logger) error {
-	app, cleanup, err := wireApp(config, level, logger)
+	podlink, cleanup, err := app.New(config, level, logger)
 	if err != nil {
 		return err
 	}
 	defer cleanup()
 	ballast := make([]byte, ballastBytes)
 	defer runtime.KeepAlive(ballast)
-	return app.Run()
-}
-
-func limits(c *conf.Bootstrap) biz.Limits {
-	return biz.Limits{MaxBatch: int(c.GetLimits().GetMaxBatch())}
-}
-
-func podTTL(c *conf.Bootstrap) biz.TTL { return biz.TTL(c.GetState().GetPodTtl().GetSeconds()) }
-
-// collectors are the metrics of the layers below the server.
-func collectors(
-	domain *biz.Metrics, store *rdb.Metrics, links *data.LinkMetrics, keeper *registration.Keeper,
-) server.Collectors {
-	return server.Collectors{domain, store, links, keeper}
-}
-
-func newApp(
-	c *conf.Server, r *conf.Registry, logger log.Logger, store *rdb.Health, drain *server.Drain, keeper *registration.Keeper,
-	http *khttp.Server, grpc *kgrpc.Server, admin *server.AdminServer,
-) (*kratos.App, error) {
-	endpoints, err := registration.Endpoints(r)
-	if err != nil {
-		return nil, err
-	}
-	return kratos.New(
-		kratos.Name("podlink"),
-		kratos.Version(version.Version),
-		kratos.Logger(logger),
-		kratos.Server(store, http, grpc, admin),
-		kratos.Metadata(conf.Pairs(r.GetMetadata())),
-		kratos.Endpoint(endpoints...),
-		kratos.Registrar(keeper),
-		// Who looks podlink up finds it no more, while who has found it is still served.
-		kratos.BeforeStop(keeper.Leave),
-		kratos.BeforeStop(drain.Run),
-		kratos.StopTimeout(c.GetStop().GetTimeout().AsDuration()),
-	), nil
+	return podlink.Run()
 }

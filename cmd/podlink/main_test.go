@@ -9,7 +9,10 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // TestRun covers the exit codes; what is printed, and by which flag, the e2e tests check on the binary.
 func TestRun(t *testing.T) {

@@ -1,4 +1,3 @@
-// Package app assembles podlink.
 package app
 
 import (

@@ -73,8 +73,12 @@ func newParts(tb testing.TB) parts {
 	}
 }
 
+func (p parts) api() API {
+	return NewAPI(p.links, service.NewStateService(nil), service.NewWorkloadService(nil))
+}
+
 func (p parts) http() http.Handler {
-	return NewHTTPServer(p.config, p.chain, p.drain, p.logger, p.links, service.NewStateService(nil), service.NewWorkloadService(nil))
+	return NewHTTPServer(p.config, p.api(), p.chain, p.drain, p.logger)
 }
 
 // plainHTTP is what Kratos gives with its own codecs and the same chain.
@@ -137,7 +141,7 @@ func BenchmarkHTTPSetLinkedPod(b *testing.B) {
 func BenchmarkGRPCGetLinkedPod(b *testing.B) {
 	b.ReportAllocs()
 	p := newParts(b)
-	srv, stop := NewGRPCServer(p.config, p.chain, p.drain, p.links, service.NewStateService(nil), service.NewWorkloadService(nil))
+	srv, stop := NewGRPCServer(p.config, p.api(), p.chain, p.drain)
 	listener := bufconn.Listen(1 << 16)
 	go func() { _ = srv.Serve(listener) }()
 	b.Cleanup(stop)

@@ -20,9 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
-	v1 "podlink/api/podlink/v1"
 	"podlink/internal/conf"
-	"podlink/internal/service"
 )
 
 // streamWorkers are the goroutines that calls run on; further ones at once get one of their own. A call needs a deep stack:
@@ -30,10 +28,7 @@ import (
 const streamWorkers = 128
 
 // NewGRPCServer returns the gRPC listener of the API. The function ends its workers, also of one that was never started.
-func NewGRPCServer(
-	c *conf.Server, chain Chain, drain *Drain,
-	links *service.LinkService, states *service.StateService, workloads *service.WorkloadService,
-) (*kgrpc.Server, func()) {
+func NewGRPCServer(c *conf.Server, api API, chain Chain, drain *Drain) (*kgrpc.Server, func()) {
 	srv := kgrpc.NewServer(
 		kgrpc.Address(c.GetGrpc().GetAddr()),
 		kgrpc.Timeout(c.GetGrpc().GetTimeout().AsDuration()),
@@ -55,10 +50,9 @@ func NewGRPCServer(
 	srv.Use("/podlink.v1.*", chain...)
 	// Unlike Kratos' own health service, this one tells as soon as podlink drains.
 	grpc_health_v1.RegisterHealthServer(srv, drainingHealth{health.NewServer(), drain})
-	api := lenient{srv}
-	v1.RegisterLinkServiceServer(api, links)
-	v1.RegisterStateServiceServer(api, states)
-	v1.RegisterWorkloadServiceServer(api, workloads)
+	for _, one := range api {
+		one.overGRPC(lenient{srv})
+	}
 	return srv, srv.Server.Stop
 }
 

@@ -29,8 +29,7 @@ const (
 
 // NewHTTPServer returns the HTTP listener of the API.
 func NewHTTPServer(
-	c *conf.Server, chain Chain, drain *Drain, logger log.Logger,
-	links *service.LinkService, states *service.StateService, workloads *service.WorkloadService,
+	c *conf.Server, api API, chain Chain, drain *Drain, logger log.Logger,
 ) *khttp.Server {
 	allowed, refuse := mux.NewRouter(), refuseThrough(chain)
 	srv := khttp.NewServer(
@@ -49,9 +48,9 @@ func NewHTTPServer(
 		khttp.MethodNotAllowedHandler(methodNotAllowed(allowed, refuse)),
 	)
 	bound(srv.Server, logger)
-	v1.RegisterLinkServiceHTTPServer(srv, links)
-	v1.RegisterStateServiceHTTPServer(srv, states)
-	v1.RegisterWorkloadServiceHTTPServer(srv, workloads)
+	for _, one := range api {
+		one.overHTTP(srv)
+	}
 	// Walking can't fail: the function never does.
 	_ = srv.WalkRoute(func(route khttp.RouteInfo) error {
 		allowed.Path(route.Path).Methods(route.Method)

@@ -13,7 +13,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.opentelemetry.io/otel/trace"
-	"google.golang.org/grpc"
 
 	v1 "podlink/api/podlink/v1"
 	"podlink/internal/telemetry/histogram"
@@ -107,12 +106,8 @@ func (m *Metrics) count(t transport.Transporter, span trace.SpanContext, took ti
 // operations lists those of the API, as requests name them.
 func operations() []string {
 	var names []string
-	for _, service := range []grpc.ServiceDesc{
-		v1.LinkService_ServiceDesc, v1.StateService_ServiceDesc, v1.WorkloadService_ServiceDesc,
-	} {
-		for _, method := range service.Methods {
-			names = append(names, "/"+service.ServiceName+"/"+method.MethodName)
-		}
+	for _, method := range v1.Methods() {
+		names = append(names, v1.Operation(method))
 	}
 	return names
 }

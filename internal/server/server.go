@@ -12,7 +12,7 @@ import (
 )
 
 // ProviderSet is what Wire needs of this package.
-var ProviderSet = wire.NewSet(NewHTTPServer, NewGRPCServer, NewAdminServer, NewMetrics, NewDrain, NewChain)
+var ProviderSet = wire.NewSet(NewHTTPServer, NewGRPCServer, NewAdminServer, NewMetrics, NewDrain, NewChain, NewAPI)
 
 // maxBodyBytes bounds a request's body, and a gRPC message.
 const maxBodyBytes = 1 << 20

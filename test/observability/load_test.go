@@ -1,7 +1,6 @@
 package observability
 
 import (
-	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -101,17 +100,8 @@ func (s scripted) callAll(t *testing.T) {
 	for _, call := range httpCalls {
 		callHTTP(t, s.Process, call.method, call.path, call.body, "")
 	}
-	for _, file := range []protoreflect.FileDescriptor{
-		v1.File_podlink_v1_link_proto, v1.File_podlink_v1_state_proto, v1.File_podlink_v1_workload_proto,
-	} {
-		for i := range file.Services().Len() {
-			service := file.Services().Get(i)
-			for j := range service.Methods().Len() {
-				method := service.Methods().Get(j)
-				name := fmt.Sprintf("/%s/%s", service.FullName(), method.Name())
-				_ = s.conn.Invoke(t.Context(), name, filled(method.Input()), dynamicpb.NewMessage(method.Output()))
-			}
-		}
+	for _, method := range v1.Methods() {
+		_ = s.conn.Invoke(t.Context(), v1.Operation(method), filled(method.Input()), dynamicpb.NewMessage(method.Output()))
 	}
 }
 

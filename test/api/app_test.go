@@ -1,4 +1,5 @@
-package main
+// Package api tests the API of a whole podlink in the process of the test, over HTTP and gRPC: what app.New assembles.
+package api
 
 import (
 	"bytes"
@@ -20,6 +21,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"podlink/internal/app"
 	"podlink/internal/conf"
 	"podlink/internal/telemetry"
 	"podlink/test/kit/logwatch"
@@ -50,12 +52,12 @@ func onRedis(redis *redistest.Server) func(*conf.Bootstrap) {
 // startApp starts podlink with the defaults as changed by the functions, and stops it when the test ends.
 func startApp(t testing.TB, change ...func(*conf.Bootstrap)) *testApp {
 	t.Helper()
-	return startWired(t, wireApp, change...)
+	return startWired(t, app.New, change...)
 }
 
 // startWired is startApp for a podlink that is assembled by another function.
 func startWired(
-	t testing.TB, wire func(*conf.Bootstrap, *telemetry.LogLevel, log.Logger) (*kratos.App, func(), error),
+	t testing.TB, assemble func(*conf.Bootstrap, *telemetry.LogLevel, log.Logger) (*kratos.App, func(), error),
 	change ...func(*conf.Bootstrap),
 ) *testApp {
 	t.Helper()
@@ -75,10 +77,10 @@ func startWired(
 	level := telemetry.NewLogLevel(config.Log.Level)
 	logger := log.With(telemetry.NewLogger(config.Log, level, a.log), "trace_id", tracing.TraceID())
 	log.SetLogger(logger) // Kratos' servers write their addresses to the global one.
-	app, cleanup, err := wire(config, level, logger)
+	podlink, cleanup, err := assemble(config, level, logger)
 	require.NoError(t, err)
 	ended := make(chan error, 1)
-	go func() { ended <- app.Run() }()
+	go func() { ended <- podlink.Run() }()
 
 	a.log.Wait(t, `the store is (ready|not ready)`) // Else the self-test would be among what a test does and sees.
 	a.http = "http://" + a.log.Listening(t, "HTTP")
@@ -87,7 +89,7 @@ func startWired(
 	require.NoError(t, err)
 	a.stop = sync.OnceValue(func() error {
 		defer cleanup()
-		if err := app.Stop(); err != nil {
+		if err := podlink.Stop(); err != nil {
 			return err
 		}
 		select {

@@ -1,4 +1,4 @@
-package main
+package api
 
 import (
 	"context"
@@ -28,7 +28,6 @@ import (
 	"podlink/internal/app"
 	"podlink/internal/biz"
 	"podlink/internal/conf"
-	"podlink/internal/registration"
 	"podlink/internal/server"
 	"podlink/internal/service"
 	"podlink/internal/telemetry"
@@ -138,17 +137,13 @@ func panicking(t *testing.T, redis *redistest.Server) *testApp {
 		}
 		drain := server.NewDrain(c)
 		chain, closeChain := server.NewChain(config.GetLog(), sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample())), metrics, logger)
-		links, states, workloads := service.NewLinkService(nil), service.NewStateService(nil), service.NewWorkloadService(nil)
-		grpcServer, stop := server.NewGRPCServer(c, chain, drain, links, states, workloads)
-		keeper, _, err := registration.NewKeeper(config.GetRegistry(), logger)
-		if err != nil {
-			return nil, nil, err
-		}
-		app, err := newApp(c, config.GetRegistry(), logger, store.Health, drain, keeper,
-			server.NewHTTPServer(c, chain, drain, logger, links, states, workloads),
-			grpcServer,
-			server.NewAdminServer(c, store.Health, drain, metrics, level, logger))
-		return app, func() { stop(); closeChain(); cleanup() }, err
+		api := server.NewAPI(service.NewLinkService(nil), service.NewStateService(nil), service.NewWorkloadService(nil))
+		grpcServer, stop := server.NewGRPCServer(c, api, chain, drain)
+		podlink := kratos.New(
+			kratos.Logger(logger), kratos.StopTimeout(c.GetStop().GetTimeout().AsDuration()), kratos.BeforeStop(drain.Run),
+			kratos.Server(store.Health, server.NewHTTPServer(c, api, chain, drain, logger), grpcServer,
+				server.NewAdminServer(c, store.Health, drain, metrics, level, logger)))
+		return podlink, func() { stop(); closeChain(); cleanup() }, nil
 	}, onRedis(redis))
 }
 

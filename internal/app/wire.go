@@ -1,13 +1,12 @@
 //go:build wireinject
 
-package main
+package app
 
 import (
 	"github.com/go-kratos/kratos/v2"
 	"github.com/go-kratos/kratos/v2/log"
 	"github.com/google/wire"
 
-	"podlink/internal/app"
 	"podlink/internal/biz"
 	"podlink/internal/conf"
 	"podlink/internal/data"
@@ -18,13 +17,14 @@ import (
 	"podlink/internal/telemetry"
 )
 
-// wireApp assembles server -> service -> biz -> data.
-func wireApp(*conf.Bootstrap, *telemetry.LogLevel, log.Logger) (*kratos.App, func(), error) {
+// New assembles podlink: server -> service -> biz -> data. The app listens from Run until Stop or a signal. Call the
+// returned function after Run, or instead of it: it releases the store's connections and sends the last spans.
+func New(*conf.Bootstrap, *telemetry.LogLevel, log.Logger) (*kratos.App, func(), error) {
 	panic(wire.Build(
 		server.ProviderSet, service.ProviderSet, biz.ProviderSet, data.ProviderSet,
 		telemetry.ProviderSet, registration.ProviderSet,
 		wire.FieldsOf(new(*conf.Bootstrap), "Server", "Data", "Log", "Trace", "Registry"), limits, podTTL,
-		app.OpenStore, app.Keyspace, wire.FieldsOf(new(*rdb.DB), "Runner", "Health", "Metrics"),
+		OpenStore, Keyspace, wire.FieldsOf(new(*rdb.DB), "Runner", "Health", "Metrics"),
 		wire.Bind(new(server.Checker), new(*rdb.Health)), collectors, newApp,
 	))
 }

@@ -4,12 +4,11 @@
 //go:build !wireinject
 // +build !wireinject
 
-package main
+package app
 
 import (
 	"github.com/go-kratos/kratos/v2"
 	"github.com/go-kratos/kratos/v2/log"
-	"podlink/internal/app"
 	"podlink/internal/biz"
 	"podlink/internal/conf"
 	"podlink/internal/data"
@@ -21,12 +20,13 @@ import (
 
 // Injectors from wire.go:
 
-// wireApp assembles server -> service -> biz -> data.
-func wireApp(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logger log.Logger) (*kratos.App, func(), error) {
+// New assembles podlink: server -> service -> biz -> data. The app listens from Run until Stop or a signal. Call the
+// returned function after Run, or instead of it: it releases the store's connections and sends the last spans.
+func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logger log.Logger) (*kratos.App, func(), error) {
 	confServer := bootstrap.Server
 	registry := bootstrap.Registry
 	confData := bootstrap.Data
-	db, cleanup, err := app.OpenStore(confData, logger)
+	db, cleanup, err := OpenStore(confData, logger)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -37,6 +37,23 @@ func wireApp(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logger log
 		cleanup()
 		return nil, nil, err
 	}
+	runner := db.Runner
+	keyspace := Keyspace(confData)
+	linkMetrics := data.NewLinkMetrics()
+	linkRepo := data.NewLinkRepo(runner, keyspace, linkMetrics)
+	podRepo := data.NewPodRepo(runner, keyspace)
+	podViews := biz.NewPodViews(podRepo)
+	bizLimits := limits(bootstrap)
+	metrics := biz.NewMetrics(podViews)
+	linkUsecase := biz.NewLinkUsecase(linkRepo, podViews, bizLimits, metrics)
+	linkService := service.NewLinkService(linkUsecase)
+	ttl := podTTL(bootstrap)
+	podUsecase := biz.NewPodUsecase(podViews, ttl)
+	stateService := service.NewStateService(podUsecase)
+	workloadRepo := data.NewWorkloadRepo(runner, keyspace)
+	workloadUsecase := biz.NewWorkloadUsecase(workloadRepo, bizLimits, metrics)
+	workloadService := service.NewWorkloadService(workloadUsecase)
+	api := server.NewAPI(linkService, stateService, workloadService)
 	confLog := bootstrap.Log
 	trace := bootstrap.Trace
 	tracerProvider, cleanup3, err := telemetry.NewTracerProvider(trace, logger)
@@ -45,13 +62,7 @@ func wireApp(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logger log
 		cleanup()
 		return nil, nil, err
 	}
-	runner := db.Runner
-	keyspace := app.Keyspace(confData)
-	podRepo := data.NewPodRepo(runner, keyspace)
-	podViews := biz.NewPodViews(podRepo)
-	metrics := biz.NewMetrics(podViews)
 	rdbMetrics := db.Metrics
-	linkMetrics := data.NewLinkMetrics()
 	serverCollectors := collectors(metrics, rdbMetrics, linkMetrics, keeper)
 	serverMetrics, err := server.NewMetrics(serverCollectors)
 	if err != nil {
@@ -61,20 +72,10 @@ func wireApp(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logger log
 		return nil, nil, err
 	}
 	chain, cleanup4 := server.NewChain(confLog, tracerProvider, serverMetrics, logger)
-	linkRepo := data.NewLinkRepo(runner, keyspace, linkMetrics)
-	bizLimits := limits(bootstrap)
-	linkUsecase := biz.NewLinkUsecase(linkRepo, podViews, bizLimits, metrics)
-	linkService := service.NewLinkService(linkUsecase)
-	ttl := podTTL(bootstrap)
-	podUsecase := biz.NewPodUsecase(podViews, ttl)
-	stateService := service.NewStateService(podUsecase)
-	workloadRepo := data.NewWorkloadRepo(runner, keyspace)
-	workloadUsecase := biz.NewWorkloadUsecase(workloadRepo, bizLimits, metrics)
-	workloadService := service.NewWorkloadService(workloadUsecase)
-	httpServer := server.NewHTTPServer(confServer, chain, drain, logger, linkService, stateService, workloadService)
-	grpcServer, cleanup5 := server.NewGRPCServer(confServer, chain, drain, linkService, stateService, workloadService)
+	httpServer := server.NewHTTPServer(confServer, api, chain, drain, logger)
+	grpcServer, cleanup5 := server.NewGRPCServer(confServer, api, chain, drain)
 	adminServer := server.NewAdminServer(confServer, health, drain, serverMetrics, logLevel, logger)
-	kratosApp, err := newApp(confServer, registry, logger, health, drain, keeper, httpServer, grpcServer, adminServer)
+	app, err := newApp(confServer, registry, logger, health, drain, keeper, httpServer, grpcServer, adminServer)
 	if err != nil {
 		cleanup5()
 		cleanup4()
@@ -83,7 +84,7 @@ func wireApp(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logger log
 		cleanup()
 		return nil, nil, err
 	}
-	return kratosApp, func() {
+	return app, func() {
 		cleanup5()
 		cleanup4()
 		cleanup3()

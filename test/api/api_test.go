@@ -1,4 +1,4 @@
-package main
+package api
 
 import (
 	"bytes"
@@ -46,15 +46,8 @@ var transports = []via{overHTTP, overGRPC}
 // rpcs are all methods of the API by name.
 var rpcs = func() map[string]protoreflect.MethodDescriptor {
 	found := make(map[string]protoreflect.MethodDescriptor)
-	for _, file := range []protoreflect.FileDescriptor{
-		v1.File_podlink_v1_link_proto, v1.File_podlink_v1_state_proto, v1.File_podlink_v1_workload_proto,
-	} {
-		for i := range file.Services().Len() {
-			methods := file.Services().Get(i).Methods()
-			for j := range methods.Len() {
-				found[string(methods.Get(j).Name())] = methods.Get(j)
-			}
-		}
+	for _, method := range v1.Methods() {
+		found[string(method.Name())] = method
 	}
 	return found
 }()

@@ -1,0 +1,42 @@
+// Package app assembles podlink from its layers. The binary and the tests of the API call New with a configuration and a
+// logger; benchmarks and tests of single layers call OpenStore.
+//
+// Two things to know before changing anything here. Wire writes wire_gen.go from wire.go (make generate); what Wire can't
+// find by type is in providers.go. And newApp's BeforeStop options run in their order, before the listeners close.
+package app
+
+import (
+	"github.com/go-kratos/kratos/v2"
+	"github.com/go-kratos/kratos/v2/log"
+	kgrpc "github.com/go-kratos/kratos/v2/transport/grpc"
+	khttp "github.com/go-kratos/kratos/v2/transport/http"
+
+	"podlink/internal/conf"
+	"podlink/internal/rdb"
+	"podlink/internal/registration"
+	"podlink/internal/server"
+	"podlink/internal/version"
+)
+
+func newApp(
+	c *conf.Server, r *conf.Registry, logger log.Logger, store *rdb.Health, drain *server.Drain, keeper *registration.Keeper,
+	http *khttp.Server, grpc *kgrpc.Server, admin *server.AdminServer,
+) (*kratos.App, error) {
+	endpoints, err := registration.Endpoints(r)
+	if err != nil {
+		return nil, err
+	}
+	return kratos.New(
+		kratos.Name("podlink"),
+		kratos.Version(version.Version),
+		kratos.Logger(logger),
+		kratos.Server(store, http, grpc, admin),
+		kratos.Metadata(conf.Pairs(r.GetMetadata())),
+		kratos.Endpoint(endpoints...),
+		kratos.Registrar(keeper),
+		// Deregister first: connected callers are served until the drain ends.
+		kratos.BeforeStop(keeper.Leave),
+		kratos.BeforeStop(drain.Run),
+		kratos.StopTimeout(c.GetStop().GetTimeout().AsDuration()),
+	), nil
+}

@@ -1,0 +1,23 @@
+package app
+
+import (
+	"podlink/internal/biz"
+	"podlink/internal/conf"
+	"podlink/internal/data"
+	"podlink/internal/rdb"
+	"podlink/internal/registration"
+	"podlink/internal/server"
+)
+
+func limits(c *conf.Bootstrap) biz.Limits {
+	return biz.Limits{MaxBatch: int(c.GetLimits().GetMaxBatch())}
+}
+
+func podTTL(c *conf.Bootstrap) biz.TTL { return biz.TTL(c.GetState().GetPodTtl().GetSeconds()) }
+
+// collectors are the metrics of the layers below the server.
+func collectors(
+	domain *biz.Metrics, store *rdb.Metrics, links *data.LinkMetrics, keeper *registration.Keeper,
+) server.Collectors {
+	return server.Collectors{domain, store, links, keeper}
+}

@@ -1,0 +1,44 @@
+package server
+
+import (
+	"slices"
+	"testing"
+
+	khttp "github.com/go-kratos/kratos/v2/transport/http"
+	"github.com/stretchr/testify/require"
+
+	v1 "podlink/api/podlink/v1"
+)
+
+// TestAPIHasEveryService: a service of the proto package podlink.v1 is served.
+func TestAPIHasEveryService(t *testing.T) {
+	var served, described []string
+	for _, one := range NewAPI(nil, nil, nil) {
+		served = append(served, one.name)
+	}
+	for _, service := range v1.Services() {
+		described = append(described, string(service.FullName()))
+	}
+	slices.Sort(served)
+	require.Equal(t, described, served, "add the missing one to NewAPI")
+	require.Len(t, described, 3)
+}
+
+// TestEveryServiceIsRegistered: on gRPC by its name, on HTTP with a route for each of its unary methods.
+func TestEveryServiceIsRegistered(t *testing.T) {
+	p := newParts(t)
+	overGRPC, stop := NewGRPCServer(p.config, p.api(), p.chain, p.drain)
+	t.Cleanup(stop)
+	routes, unary := 0, 0
+	require.NoError(t, NewHTTPServer(p.config, p.api(), p.chain, p.drain, p.logger).WalkRoute(func(khttp.RouteInfo) error {
+		routes++
+		return nil
+	}))
+	for _, method := range v1.Methods() {
+		require.Contains(t, overGRPC.GetServiceInfo(), string(method.Parent().FullName()))
+		if !method.IsStreamingServer() {
+			unary++
+		}
+	}
+	require.Equal(t, unary, routes)
+}
