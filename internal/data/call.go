@@ -2,7 +2,6 @@ package data
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -67,10 +66,4 @@ func (c call) trace() trace.SpanContext {
 		return trace.SpanContext{}
 	}
 	return c.span.SpanContext()
-}
-
-// keyKind is the kind of key that a script works on, as its header says: link, pods or workload.
-func keyKind(header map[string][]string) string {
-	parts := strings.Split(header["KEYS[1]"][0], ":")
-	return parts[1]
 }

@@ -2,13 +2,8 @@ package data
 
 import (
 	"context"
-	"crypto/sha1" //nolint:gosec // Redis names scripts by their SHA-1.
-	"embed"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"path"
-	"strings"
 	"sync/atomic"
 
 	"github.com/redis/go-redis/v9"
@@ -16,121 +11,6 @@ import (
 
 	"podlink/internal/biz"
 )
-
-//go:embed lua
-var luaFiles embed.FS
-
-// script is one Lua script. What it takes and answers stands in its header.
-type script struct {
-	name   string
-	kind   string // of its key
-	source string
-	sha    string
-	writes bool
-	// confirmed is false for what replicas need not confirm: reads, and the counts by which pods are chosen.
-	confirmed bool
-}
-
-// unconfirmed returns the same script, for which no replica is waited for.
-func (sc script) unconfirmed() *script {
-	sc.confirmed = false
-	return &sc
-}
-
-// The scripts; each works on one key.
-var (
-	scriptSetLink       = mustScript("statefulSetLink")
-	scriptTrySetLink    = mustScript("statefulTrySetLink")
-	scriptSetIfAbsent   = mustScript("statefulSetLinkIfAbsent")
-	scriptComputeLink   = mustScript("statefulComputeLinkIfAbsent")
-	scriptGetLink       = mustScript("statefulGetLink")
-	scriptGetPersist    = mustScript("statefulGetLinkIfPersist")
-	scriptRemoveLink    = mustScript("statefulRemoveLink")
-	scriptRemoveWithID  = mustScript("statefulRemoveLinkWithId")
-	scriptGetServices   = mustScript("statefulGetLinkService")
-	scriptSetState      = mustScript("statefulSetState")
-	scriptGetService    = mustScript("statefulGetService")
-	scriptGetServicePod = mustScript("statefulGetServicePod")
-	scriptRemoveState   = mustScript("statefulRemoveState")
-	scriptReservePod    = mustScript("statefulReservePod")
-	scriptReleasePod    = mustScript("statefulReleasePod")
-	scriptSetWorkload   = mustScript("statefulSetWorkload")
-)
-
-// scripts lists every script.
-var scripts = []*script{
-	scriptSetLink, scriptTrySetLink, scriptSetIfAbsent, scriptComputeLink, scriptGetLink, scriptGetPersist,
-	scriptRemoveLink, scriptRemoveWithID, scriptGetServices, scriptSetState, scriptGetService, scriptGetServicePod,
-	scriptRemoveState, scriptReservePod, scriptReleasePod, scriptSetWorkload,
-}
-
-func scriptNames() []string {
-	names := make([]string, len(scripts))
-	for i, sc := range scripts {
-		names[i] = sc.name
-	}
-	return names
-}
-
-// mustScript reads an embedded script. The files are part of the binary: a fault in one is a fault of the build, found by
-// the first test.
-func mustScript(name string) *script {
-	text := mustRead("lua/" + name + ".lua")
-	header, source := parseHeader(text), withLibraries(text)
-	sum := sha1.Sum([]byte(source)) //nolint:gosec // Redis names scripts by their SHA-1.
-	writes := header["Access"][0] == "write"
-	return &script{
-		name: name, kind: keyKind(header), source: source, sha: hex.EncodeToString(sum[:]), writes: writes,
-		confirmed: writes && header["Confirm"] == nil,
-	}
-}
-
-// withLibraries puts the libraries that a header needs before the text, and those that are to follow behind it, each with
-// its own and each once.
-func withLibraries(text string) string {
-	return assemble(text, make(map[string]bool))
-}
-
-func assemble(text string, seen map[string]bool) string {
-	header := parseHeader(text)
-	var parts strings.Builder
-	add := func(libraries []string) {
-		for _, library := range libraries {
-			if !seen[library] {
-				seen[library] = true
-				parts.WriteString(assemble(mustRead(path.Join("lua/lib", library+".lua")), seen))
-			}
-		}
-	}
-	add(header["Needs"])
-	parts.WriteString(text)
-	add(header["Then"])
-	return parts.String()
-}
-
-func mustRead(file string) string {
-	text, err := luaFiles.ReadFile(file)
-	if err != nil {
-		panic(err) //nolint:forbidigo // The binary lacks a part of itself.
-	}
-	return string(text)
-}
-
-// parseHeader returns what the lines "-- Label: text" before the body say, by label and in order.
-func parseHeader(source string) map[string][]string {
-	header := make(map[string][]string)
-	for line := range strings.Lines(source) {
-		text, comment := strings.CutPrefix(strings.TrimSpace(line), "--")
-		if !comment {
-			break
-		}
-		if label, value, ok := strings.Cut(text, ": "); ok {
-			label = strings.TrimSpace(label)
-			header[label] = append(header[label], strings.TrimSpace(value))
-		}
-	}
-	return header
-}
 
 // onceCmd is a command that is sent at most once. go-redis repeats any command whose reply was lost; a link script that
 // runs twice can undo what somebody else did in between.

@@ -204,7 +204,7 @@ func TestScriptRepliesAreDocumented(t *testing.T) {
 		changed[run.script] = changed[run.script] || run.changes != nothing
 	}
 	for _, sc := range scripts {
-		header := parseHeader(luaText(t, sc.name))
+		header := parseHeader(headerText(sc))
 		for _, documented := range documentedStatuses(header) {
 			require.True(t, provoked[sc][documented], "%s: no run provokes %s", sc.name, documented)
 		}
@@ -212,7 +212,7 @@ func TestScriptRepliesAreDocumented(t *testing.T) {
 		require.Equal(t, sc.writes, changed[sc], "%s: a script changes something exactly when it writes", sc.name)
 	}
 	for _, run := range scriptRuns {
-		repeat := parseHeader(luaText(t, run.script.name))["Repeat"][0]
+		repeat := parseHeader(headerText(run.script))["Repeat"][0]
 		if run.changes[0] {
 			require.Contains(t, repeat, status(run.repeated), "%s %s: Repeat", run.script.name, run.name)
 		} else {
