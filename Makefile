@@ -11,14 +11,15 @@ CONF    ?= configs/config.yaml
 BUF       := $(GO) tool -modfile=tools/buf/go.mod buf
 WIRE      := $(GO) tool -modfile=tools/wire/go.mod wire
 LINT      := $(GO) tool -modfile=tools/lint/go.mod golangci-lint
-GENERATED := api examples/chat/api openapi.yaml internal/conf/conf.pb.go internal/app/wire_gen.go
+GENERATED := api examples/chat/api openapi.yaml internal/conf/conf.pb.go internal/app/wire_gen.go \
+             internal/data/lua/assembled
 # What counts for the coverage: all of podlink's own code, whichever package's test runs it.
 COVERED   := ./cmd/...,./internal/...,./client/...
 COVER_MIN := 93
 BENCH     := $(CURDIR)/bin/bench
 
 .DEFAULT_GOAL := help
-.PHONY: help init api config generate build run demo test test-demo test-faults test-alerts check-rules bench bench-quick bench-report bench-render bench-functions lint vuln cover check-generated docker clean
+.PHONY: help init api config scripts generate build run demo test test-demo test-faults test-alerts check-rules bench bench-quick bench-report bench-render bench-functions bench-scripts lint vuln cover check-generated docker clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,7 +41,10 @@ api: ## generate Go and openapi.yaml from the protos in api/ and examples/
 config: ## generate Go from internal/conf/conf.proto
 	$(BUF) generate --template buf.gen.conf.yaml
 
-generate: api config ## generate everything
+scripts: ## assemble the Lua scripts from internal/data/lua and its lib/
+	$(GO) run ./tools/luabundle internal/data/lua
+
+generate: api config scripts ## generate everything
 	$(WIRE) ./internal/app
 
 build: ## build bin/podlink
@@ -96,6 +100,10 @@ bench-render: ## write docs/performance.md anew from the last make bench
 
 bench-functions: ## run the benchmarks of the hot functions once, with their allocations
 	$(GO) test -run '^$$' -bench . -benchtime 100x ./internal/server ./internal/service ./internal/data ./client
+
+bench-scripts: ## count the instructions that Redis spends on each script; installs redis-server and valgrind where they are missing
+	./test/install.sh redis-server valgrind
+	$(GO) test -count=1 -tags bench -timeout 20m -run '^TestScriptCost$$' -v ./internal/data
 
 lint: ## run the linters
 	$(LINT) run --build-tags faults,bench,alerts,demo ./...

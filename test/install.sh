@@ -1,5 +1,5 @@
 #!/bin/sh
-# install.sh PACKAGE... makes sure that what the tests start is there: redis-server, prometheus, etcd-server. Debian and its
+# install.sh PACKAGE... makes sure that what the tests start is there: redis-server, prometheus, etcd-server, valgrind. Debian and its
 # kin install the packages, as root or with sudo; elsewhere a hint tells what to do.
 set -eu
 
@@ -9,6 +9,7 @@ commands() {
 	redis-server) echo redis-server ;;
 	prometheus) echo prometheus promtool ;;
 	etcd-server) echo etcd ;;
+	valgrind) echo valgrind ;;
 	*)
 		echo "install.sh knows no package $1" >&2
 		exit 2
@@ -46,7 +47,9 @@ for package; do
 	# The tests start servers of their own: Debian's service stays off.
 	service=${package%-server}
 	[ "$package" = redis-server ] && service=redis-server
-	if [ -d /run/systemd/system ]; then
+	if [ "$package" = valgrind ]; then
+		: # It has no service.
+	elif [ -d /run/systemd/system ]; then
 		$sudo systemctl disable --quiet --now "$service"
 	elif command -v service > /dev/null; then
 		$sudo service "$service" stop > /dev/null 2>&1 || true

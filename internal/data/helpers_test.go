@@ -30,6 +30,7 @@ import (
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	rdb.LogDriver(func(string, ...any) {}) // What the driver says of the faults that tests make.
 	// The tests that wait for an expiry do nothing else meanwhile: let them wait together, on however few cores.
 	if err := flag.Set("test.parallel", "128"); err != nil {
 		panic(err)

@@ -1,15 +1,20 @@
 package data
 
 import (
+	"fmt"
 	"maps"
+	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"podlink/internal/rdb"
 
 	"github.com/stretchr/testify/require"
+
+	redistest "podlink/test/kit/redis"
 )
 
 // contractScripts are the scripts that the contract names; none of them may be missing.
@@ -33,15 +38,8 @@ func TestEveryScriptIsKnown(t *testing.T) {
 	require.Subset(t, listed, contractScripts)
 	require.Len(t, slices.Compact(slices.Sorted(slices.Values(listed))), len(listed), "each once")
 
-	files, err := luaFiles.ReadDir("lua")
-	require.NoError(t, err)
-	var found []string
-	for _, file := range files {
-		if name, isScript := strings.CutSuffix(file.Name(), ".lua"); isScript {
-			found = append(found, name)
-		}
-	}
-	require.ElementsMatch(t, listed, found, "every file is a script, and the other way round")
+	require.ElementsMatch(t, listed, luaFiles(t, "lua"), "every file is a script, and the other way round")
+	require.ElementsMatch(t, listed, luaFiles(t, "lua/assembled"), "every script is assembled, and nothing else: make generate")
 
 	var inTable, inSelfTest []string
 	for _, run := range scriptRuns {
@@ -53,23 +51,35 @@ func TestEveryScriptIsKnown(t *testing.T) {
 	require.Subset(t, inTable, listed)
 	require.Subset(t, inSelfTest, listed)
 
-	libraries, err := luaFiles.ReadDir("lua/lib")
-	require.NoError(t, err)
-	for _, library := range libraries {
-		text := luaText(t, "lib/"+strings.TrimSuffix(library.Name(), ".lua"))
+	for _, library := range luaFiles(t, "lua/lib") {
 		require.True(t, slices.ContainsFunc(scripts, func(sc *rdb.Script) bool {
-			return strings.Contains(sc.Source(), text)
-		}), "nobody needs %s", library.Name())
+			_, needed := partsOf(sc)["lib/"+library+".lua"]
+			return needed
+		}), "nobody needs %s", library)
 	}
+}
+
+// luaFiles are the names of the Lua files of a folder.
+func luaFiles(t *testing.T, folder string) []string {
+	t.Helper()
+	files, err := os.ReadDir(folder)
+	require.NoError(t, err)
+	var found []string
+	for _, file := range files {
+		if name, ok := strings.CutSuffix(file.Name(), ".lua"); ok {
+			found = append(found, name)
+		}
+	}
+	return found
 }
 
 func TestHeaderSaysWhatTheBodyDoes(t *testing.T) {
 	for _, sc := range scripts {
 		t.Run(sc.Name, func(t *testing.T) {
-			text := luaText(t, sc.Name)
+			text, own := headerText(sc), partsOf(sc)[sc.Name+".lua"]
 			header := parseHeader(text)
-			body := withoutComments(text)
-			reached := reachable(body, withoutComments(strings.Replace(withLibraries(text), text, "", 1)))
+			body, library := withoutComments(own), withoutComments(strings.Replace(sc.Source(), own, "", 1))
+			reached := reachable(body, library)
 
 			require.True(t, strings.HasPrefix(text, "-- "+sc.Name+" "), "the header begins with the script's name")
 			require.Equal(t, documentedInputs(header), matches(`\b(?:KEYS|ARGV)\[\d+\]`, reached), "KEYS and ARGV")
@@ -85,7 +95,7 @@ func TestHeaderSaysWhatTheBodyDoes(t *testing.T) {
 			}
 			access := map[bool]string{false: "read", true: "write"}[writes]
 			require.Equal(t, []string{access}, header["Access"], "it calls %s", commands)
-			require.Equal(t, writes, sc.Access == rdb.Write)
+			require.Equal(t, writes, sc.Access != rdb.Read)
 
 			require.Equal(t, documentedStatuses(header), statuses(body), "statuses")
 			require.Len(t, header["Repeat"], 1)
@@ -93,12 +103,109 @@ func TestHeaderSaysWhatTheBodyDoes(t *testing.T) {
 	}
 }
 
-// luaText returns a Lua file.
-func luaText(t *testing.T, name string) string {
-	t.Helper()
-	text, err := luaFiles.ReadFile("lua/" + name + ".lua")
-	require.NoError(t, err)
-	return string(text)
+// TestHeaderAgreesWithTheList: a reader of the Lua is told what Go goes by.
+func TestHeaderAgreesWithTheList(t *testing.T) {
+	for _, sc := range scripts {
+		require.Empty(t, disagreements(sc), sc.Name)
+	}
+	for name, wrong := range map[string]struct {
+		script *rdb.Script
+		change func(sc *rdb.Script)
+		want   string
+	}{
+		"a write that is called a read": {scriptSetLink, func(sc *rdb.Script) { sc.Access = rdb.Read }, "Access"},
+		"a read that is called a write": {scriptGetLink, func(sc *rdb.Script) { sc.Access = rdb.Write }, "Access"},
+		"another kind of key":           {scriptSetState, func(sc *rdb.Script) { sc.KeyKind = keyLink }, "KEYS[1]"},
+		"a write that nobody confirms":  {scriptSetLink, func(sc *rdb.Script) { sc.Access = rdb.WriteUnconfirmed }, "Confirm"},
+		"a count that is confirmed":     {scriptReservePod, func(sc *rdb.Script) { sc.Access = rdb.Write }, "Confirm"},
+	} {
+		changed := *wrong.script
+		wrong.change(&changed)
+		require.Contains(t, strings.Join(disagreements(&changed), "\n"), wrong.want, name)
+	}
+}
+
+// disagreements are the labels of the header that differ from what scripts.go says.
+func disagreements(sc *rdb.Script) []string {
+	header := parseHeader(headerText(sc))
+	access := map[bool]string{false: "read", true: "write"}[sc.Access != rdb.Read]
+	confirmed := header["Access"][0] == "write" && header["Confirm"] == nil
+	var found []string
+	for _, row := range []struct{ label, header, list string }{
+		{"Access", strings.Join(header["Access"], ", "), access},
+		{"KEYS[1]", strings.Split(header["KEYS[1]"][0], ":")[1], sc.KeyKind},
+		{"Confirm", fmt.Sprint(confirmed), fmt.Sprint(sc.Access == rdb.Write)},
+	} {
+		if row.header != row.list {
+			found = append(found, fmt.Sprintf("%s: %s in the header, %s in the list", row.label, row.header, row.list))
+		}
+	}
+	return found
+}
+
+// TestErrorsNameTheLineOfTheFile: what is embedded is the file as it is, so the line in an error of Redis is the line to open.
+func TestErrorsNameTheLineOfTheFile(t *testing.T) {
+	for _, sc := range scripts {
+		file, err := os.ReadFile("lua/assembled/" + sc.Name + ".lua")
+		require.NoError(t, err)
+		require.Equal(t, string(file), sc.Source(), sc.Name)
+	}
+	client := redistest.Start(t).Client(t)
+	for name, row := range map[string]struct {
+		script *rdb.Script
+		args   []any
+		line   string
+	}{
+		"at the end of a long script": {scriptSetLink, []any{"a", "no number", 1}, "latest = string.sub(now, 1, -4) + left * 1000"},
+		"in the script itself":        {scriptSetWorkload, nil, "call('HSET', KEYS[1], 'state', ARGV[1], 'update_ms', update)"},
+		"in a function":               {scriptSetState, []any{1}, "now_ms() - heartbeat <= ttl * 1000"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := client.Eval(t.Context(), row.script.Source(), []string{"key"}, row.args...).Err()
+			require.Error(t, err)
+			found := regexp.MustCompile(`@user_script:(\d+)\.`).FindStringSubmatch(err.Error())
+			require.NotNil(t, found, "%v", err)
+			number, err := strconv.Atoi(found[1])
+			require.NoError(t, err)
+			require.Contains(t, strings.Split(row.script.Source(), "\n")[number-1], row.line)
+		})
+	}
+}
+
+// partPattern finds the line that introduces a part of an assembled script, and names its source file.
+var partPattern = regexp.MustCompile(`(?m)^-- === (\S+) ===$`)
+
+// partsOf returns the parts of the script as it is embedded, by their source files.
+func partsOf(sc *rdb.Script) map[string]string {
+	parts := make(map[string]string)
+	begins := partPattern.FindAllStringSubmatchIndex(sc.Source(), -1)
+	for i, begin := range begins {
+		end := len(sc.Source())
+		if i+1 < len(begins) {
+			end = begins[i+1][0]
+		}
+		parts[sc.Source()[begin[2]:begin[3]]] = sc.Source()[begin[1]:end]
+	}
+	return parts
+}
+
+// headerText returns the header of the script as it is embedded: the comment behind the line that says who wrote the file.
+func headerText(sc *rdb.Script) string {
+	_, rest, _ := strings.Cut(sc.Source(), "\n\n")
+	header, _, _ := strings.Cut(rest, "\n\n")
+	return header
+}
+
+// parseHeader returns what the lines "-- Label: text" of a header say, by label and in order.
+func parseHeader(text string) map[string][]string {
+	header := make(map[string][]string)
+	for line := range strings.Lines(text) {
+		if label, value, ok := strings.Cut(strings.TrimPrefix(line, "--"), ": "); ok {
+			label = strings.TrimSpace(label)
+			header[label] = append(header[label], strings.TrimSpace(value))
+		}
+	}
+	return header
 }
 
 var commentPattern = regexp.MustCompile(`(?m)--.*$`)

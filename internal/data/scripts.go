@@ -2,95 +2,55 @@ package data
 
 import (
 	"embed"
-	"path"
-	"strings"
 
 	"podlink/internal/rdb"
 )
 
-//go:embed lua
-var luaFiles embed.FS
+// assembled has the scripts as `make generate` has put them together. They are embedded as they are, so a line number in an
+// error of Redis is one of the file.
+//
+//go:embed lua/assembled/*.lua
+var assembled embed.FS
 
-// The scripts; each works on one key.
-var (
-	scriptSetLink       = mustScript("statefulSetLink")
-	scriptTrySetLink    = mustScript("statefulTrySetLink")
-	scriptSetIfAbsent   = mustScript("statefulSetLinkIfAbsent")
-	scriptComputeLink   = mustScript("statefulComputeLinkIfAbsent")
-	scriptGetLink       = mustScript("statefulGetLink")
-	scriptGetPersist    = mustScript("statefulGetLinkIfPersist")
-	scriptRemoveLink    = mustScript("statefulRemoveLink")
-	scriptRemoveWithID  = mustScript("statefulRemoveLinkWithId")
-	scriptGetServices   = mustScript("statefulGetLinkService")
-	scriptSetState      = mustScript("statefulSetState")
-	scriptGetService    = mustScript("statefulGetService")
-	scriptGetServicePod = mustScript("statefulGetServicePod")
-	scriptRemoveState   = mustScript("statefulRemoveState")
-	scriptReservePod    = mustScript("statefulReservePod")
-	scriptReleasePod    = mustScript("statefulReleasePod")
-	scriptSetWorkload   = mustScript("statefulSetWorkload")
+// The kinds of key. Metrics and spans name them, keys.go writes them.
+const (
+	keyLink     = "link"
+	keyPods     = "pods"
+	keyWorkload = "workload"
 )
 
-// scripts lists every script.
-var scripts = []*rdb.Script{
-	scriptSetLink, scriptTrySetLink, scriptSetIfAbsent, scriptComputeLink, scriptGetLink, scriptGetPersist,
-	scriptRemoveLink, scriptRemoveWithID, scriptGetServices, scriptSetState, scriptGetService, scriptGetServicePod,
-	scriptRemoveState, scriptReservePod, scriptReleasePod, scriptSetWorkload,
-}
+// scripts lists every script: what register was called with, in that order.
+var scripts []*rdb.Script
 
-// mustScript reads an embedded script. The files are part of the binary: a fault in one is a fault of the build, found by
-// the first test.
-func mustScript(name string) *rdb.Script {
-	text := mustRead("lua/" + name + ".lua")
-	header := parseHeader(text)
-	access := rdb.Access(header["Access"][0] == "write")
-	confirmed := access == rdb.Write && header["Confirm"] == nil
-	return rdb.NewScript(name, strings.Split(header["KEYS[1]"][0], ":")[1], access, confirmed, withLibraries(text))
-}
+// The scripts; each works on one key. A line here is all that Go has to know of one: kind and access are said nowhere else,
+// and a test compares them with the header and the body.
+var (
+	scriptSetLink       = register("statefulSetLink", keyLink, rdb.Write)
+	scriptTrySetLink    = register("statefulTrySetLink", keyLink, rdb.Write)
+	scriptSetIfAbsent   = register("statefulSetLinkIfAbsent", keyLink, rdb.Write)
+	scriptComputeLink   = register("statefulComputeLinkIfAbsent", keyLink, rdb.Write)
+	scriptGetLink       = register("statefulGetLink", keyLink, rdb.Read)
+	scriptGetPersist    = register("statefulGetLinkIfPersist", keyLink, rdb.Read)
+	scriptRemoveLink    = register("statefulRemoveLink", keyLink, rdb.Write)
+	scriptRemoveWithID  = register("statefulRemoveLinkWithId", keyLink, rdb.Write)
+	scriptGetServices   = register("statefulGetLinkService", keyLink, rdb.Read)
+	scriptSetState      = register("statefulSetState", keyPods, rdb.Write)
+	scriptGetService    = register("statefulGetService", keyPods, rdb.Read)
+	scriptGetServicePod = register("statefulGetServicePod", keyPods, rdb.Read)
+	scriptRemoveState   = register("statefulRemoveState", keyPods, rdb.Write)
+	scriptReservePod    = register("statefulReservePod", keyPods, rdb.WriteUnconfirmed)
+	scriptReleasePod    = register("statefulReleasePod", keyPods, rdb.WriteUnconfirmed)
+	scriptSetWorkload   = register("statefulSetWorkload", keyWorkload, rdb.Write)
+)
 
-// withLibraries puts the libraries that a header needs before the text, and those that are to follow behind it, each with
-// its own and each once.
-func withLibraries(text string) string {
-	return assemble(text, make(map[string]bool))
-}
-
-func assemble(text string, seen map[string]bool) string {
-	header := parseHeader(text)
-	var parts strings.Builder
-	add := func(libraries []string) {
-		for _, library := range libraries {
-			if !seen[library] {
-				seen[library] = true
-				parts.WriteString(assemble(mustRead(path.Join("lua/lib", library+".lua")), seen))
-			}
-		}
-	}
-	add(header["Needs"])
-	parts.WriteString(text)
-	add(header["Then"])
-	return parts.String()
-}
-
-func mustRead(file string) string {
-	text, err := luaFiles.ReadFile(file)
+// register adds a script to scripts. Its file is part of the binary: a missing one is a fault of the build, found by the
+// first test.
+func register(name, keyKind string, access rdb.Access) *rdb.Script {
+	source, err := assembled.ReadFile("lua/assembled/" + name + ".lua")
 	if err != nil {
 		panic(err) //nolint:forbidigo // The binary lacks a part of itself.
 	}
-	return string(text)
-}
-
-// parseHeader returns what the lines "-- Label: text" before the body say, by label and in order.
-func parseHeader(source string) map[string][]string {
-	header := make(map[string][]string)
-	for line := range strings.Lines(source) {
-		text, comment := strings.CutPrefix(strings.TrimSpace(line), "--")
-		if !comment {
-			break
-		}
-		if label, value, ok := strings.Cut(text, ": "); ok {
-			label = strings.TrimSpace(label)
-			header[label] = append(header[label], strings.TrimSpace(value))
-		}
-	}
-	return header
+	script := rdb.NewScript(name, keyKind, access, string(source))
+	scripts = append(scripts, script)
+	return script
 }

@@ -136,12 +136,12 @@ func (r *Runner) sendOnce(ctx context.Context, script *Script, key string, args 
 	if err != nil {
 		return cmd, outcome{err: err}
 	}
-	o := r.coalescers.to(node, script.Confirmed).do(ctx, cmd)
+	o := r.coalescers.to(node, script.Access == Write).do(ctx, cmd)
 	if r.client.cluster == nil {
 		return cmd, o
 	}
 	replicas := r.replication
-	if !script.Confirmed {
+	if script.Access != Write {
 		replicas.replicas = 0
 	}
 	for redirects := 0; o.err != nil && !o.abandoned && redirects < maxRedirects; redirects++ {

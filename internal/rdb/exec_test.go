@@ -102,7 +102,7 @@ func (redisError) RedisError()     {}
 
 // TestReplies: a reply is read as its script's header says, or is malformed.
 func TestReplies(t *testing.T) {
-	script := NewScript("script", "counter", Read, false, "")
+	script := NewScript("script", "counter", Read, "")
 	_, err := newReply(script, int64(1), nil)
 	require.ErrorContains(t, err, "contradicts its header")
 	text, err := newReply(script, "LINKED 1 2", nil)

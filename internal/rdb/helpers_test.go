@@ -12,14 +12,15 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	LogDriver(func(string, ...any) {}) // What the driver says of the faults that tests make.
 	// After many failed dials the driver keeps dialling by itself; it checks once a second whether its client is closed.
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
 }
 
 // The scripts that the tests run: one of each access.
 var (
-	increment = NewScript("increment", "counter", Write, true, "return {'DONE', tostring(redis.call('INCR', KEYS[1]))}")
-	show      = NewScript("show", "counter", Read, false, "return {'SHOWN', redis.call('GET', KEYS[1]) or '0'}")
+	increment = NewScript("increment", "counter", Write, "return {'DONE', tostring(redis.call('INCR', KEYS[1]))}")
+	show      = NewScript("show", "counter", Read, "return {'SHOWN', redis.call('GET', KEYS[1]) or '0'}")
 )
 
 var counterTest = SelfTest{

@@ -3,6 +3,8 @@
 package faults
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -86,21 +88,40 @@ func TestVariantLimits(t *testing.T) {
 
 // TestVariantScripts: a script that breaks a rule of its own is found without any fault.
 func TestVariantScripts(t *testing.T) {
-	for name, patch := range map[string]podlinktest.Patch{
-		"a move that leaves the epoch": {
-			File: "internal/data/lua/lib/bind.lua",
-			Old:  "    pod, epoch = owner, now\n",
-			New:  "    pod, epoch = owner, epoch or now\n",
-		},
-		"a link that is set although one stands": {
-			File: "internal/data/lua/statefulSetLinkIfAbsent.lua",
+	for name, patches := range map[string][]podlinktest.Patch{
+		"a move that leaves the epoch": inEveryScript(t,
+			"    pod, epoch = owner, now\n",
+			"    pod, epoch = owner, epoch or now\n",
+		),
+		"a link that is set although one stands": {{
+			File: "internal/data/lua/assembled/statefulSetLinkIfAbsent.lua",
 			Old:  "if pod then status = 'EXISTING' end",
 			New:  "",
-		},
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, found := linearizability(t, variant(t, patch), undisturbed)
+			_, found := linearizability(t, variant(t, patches...), undisturbed)
 			require.NotNil(t, found)
 		})
 	}
+}
+
+// inEveryScript patches each assembled script that has the text, as a change of the part in lua/lib would.
+func inEveryScript(t *testing.T, from, to string) []podlinktest.Patch {
+	t.Helper()
+	root, err := podlinktest.Root()
+	require.NoError(t, err)
+	const folder = "internal/data/lua/assembled"
+	files, err := os.ReadDir(filepath.Join(root, folder))
+	require.NoError(t, err)
+	var patches []podlinktest.Patch
+	for _, file := range files {
+		text, err := os.ReadFile(filepath.Join(root, folder, file.Name()))
+		require.NoError(t, err)
+		if strings.Contains(string(text), from) {
+			patches = append(patches, podlinktest.Patch{File: folder + "/" + file.Name(), Old: from, New: to})
+		}
+	}
+	require.NotEmpty(t, patches, "no script has %q", from)
+	return patches
 }

@@ -19,7 +19,7 @@ func TestPatchedProcess(t *testing.T) {
 			New:  "GET /patched",
 		},
 		Patch{
-			File: "internal/data/lua/statefulSetLinkIfAbsent.lua",
+			File: "internal/data/lua/assembled/statefulSetLinkIfAbsent.lua",
 			Old:  "if pod then status = 'EXISTING' end\n",
 			New:  "",
 		})
