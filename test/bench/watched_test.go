@@ -23,10 +23,10 @@ import (
 var silence = []podlinktest.Patch{
 	{File: "internal/server/chain.go", Old: "\t\t\tmetrics.count(t, span.SpanContext(), time.Since(start), err)\n", New: "\t\t\t_ = start\n"},
 	{File: "internal/biz/metrics.go", Old: "\td.metrics.computes.WithLabelValues(decided).Inc()\n"},
-	{File: "internal/data/call.go", Old: "\thistogram.ObserveSeconds(c.metrics.seconds[c.command], end.Sub(c.start).Seconds(), c.trace())\n", New: "\t_ = histogram.ObserveSeconds\n"},
-	{File: "internal/data/pipeline.go", Old: "\t\tp.batches.Observe(1)\n"},
-	{File: "internal/data/pipeline.go", Old: "\tp.batches.Observe(float64(len(batch)))\n"},
-	{File: "internal/data/metrics.go", Old: "\tm.links.WithLabelValues(command, linkOutcome(status, change)).Inc()\n"},
+	{File: "internal/rdb/observe.go", Old: "\thistogram.ObserveSeconds(c.metrics.seconds[c.command], end.Sub(c.start).Seconds(), c.trace())\n", New: "\t_ = histogram.ObserveSeconds\n"},
+	{File: "internal/rdb/coalesce.go", Old: "\t\tc.batchSizes.Observe(1)\n"},
+	{File: "internal/rdb/coalesce.go", Old: "\tc.batchSizes.Observe(float64(len(batch)))\n"},
+	{File: "internal/data/metrics.go", Old: "\tm.WithLabelValues(script.Name, linkOutcome(reply.Status(), change)).Inc()\n"},
 }
 
 // scrapeInterval is how often metrics are asked for, more often than a Prometheus does.

@@ -171,11 +171,11 @@ func TestMigration(t *testing.T) {
 func TestMigrationKnownBad(t *testing.T) {
 	t.Run("known-bad/two keys per link", func(t *testing.T) {
 		twoKeys := variant(t, podlinktest.Patch{
-			File: "internal/data/script.go",
+			File: "internal/rdb/exec.go",
 			Old:  "\t\"sync/atomic\"\n",
 			New:  "\t\"strings\"\n\t\"sync/atomic\"\n",
 		}, podlinktest.Patch{
-			File: "internal/data/script.go",
+			File: "internal/rdb/exec.go",
 			Old:  "full := append([]any{command, text, 1, key}, args...)",
 			New: `shadow := "shadow:" + key
 	if !strings.Contains(key, "{") {

@@ -17,14 +17,14 @@ import (
 
 // retries makes the driver repeat a mutation whose reply was lost.
 var retries = podlinktest.Patch{
-	File: "internal/data/script.go",
+	File: "internal/rdb/exec.go",
 	Old:  "func (c *onceCmd) NoRetry() bool { return true }",
 	New:  "func (c *onceCmd) NoRetry() bool { return false }",
 }
 
 // retriesOfOurs makes podlink itself repeat it. The driver does not, where it is asked for a single node of a cluster.
 var retriesOfOurs = podlinktest.Patch{
-	File: "internal/data/pipeline.go",
+	File: "internal/rdb/coalesce.go",
 	Old:  "\t\treturn outcome{err: node.Process(ctx, cmd)}\n",
 	New: `		err := node.Process(ctx, cmd)
 		for n := 0; n < 3 && err != nil && replyError(err) == nil; n++ {
@@ -56,14 +56,14 @@ func TestVariantRetries(t *testing.T) {
 func TestVariantLimits(t *testing.T) {
 	overlong := variant(t,
 		podlinktest.Patch{
-			File: "internal/data/redis.go",
+			File: "internal/rdb/options.go",
 			Old:  "ContextTimeoutEnabled: true",
 			New:  "ContextTimeoutEnabled: false",
 		},
 		podlinktest.Patch{
-			File: "internal/data/redis.go",
-			Old:  "c.GetReadTimeout().AsDuration()",
-			New:  "3 * c.GetReadTimeout().AsDuration()",
+			File: "internal/rdb/options.go",
+			Old:  "ReadTimeout:  o.ReadTimeout,",
+			New:  "ReadTimeout:  3 * o.ReadTimeout,",
 		},
 		podlinktest.Patch{
 			File: "internal/data/link.go",
