@@ -112,7 +112,7 @@ func TestProcessThatDiesAtOnce(t *testing.T) {
 	require.ErrorIs(t, p.Freeze(), os.ErrProcessDone)
 	require.ErrorIs(t, p.Resume(), os.ErrProcessDone)
 	p.Kill()
-	code, err := p.Wait(0)
+	code, err := p.Wait(soon)
 	require.NoError(t, err)
 	require.Equal(t, 1, code, "it was not killed")
 
@@ -137,7 +137,7 @@ func TestProcessThatIgnoresSIGTERM(t *testing.T) {
 	_, err := p.Wait(100 * time.Millisecond)
 	require.EqualError(t, err, "sh still runs after 100ms")
 	p.Kill()
-	code, err := p.Wait(0)
+	code, err := p.Wait(soon)
 	require.NoError(t, err)
 	require.Equal(t, -1, code)
 	require.ErrorIs(t, syscall.Kill(p.PID(), 0), syscall.ESRCH, "nothing is left of it")
