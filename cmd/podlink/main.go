@@ -90,7 +90,7 @@ func limits(c *conf.Bootstrap) biz.Limits {
 func podTTL(c *conf.Bootstrap) biz.TTL { return biz.TTL(c.GetState().GetPodTtl().GetSeconds()) }
 
 // collectors are the metrics of the layers below the server.
-func collectors(domain *biz.Metrics, store *data.Store, keeper *registration.Keeper) server.Collectors {
+func collectors(domain *telemetry.Domain, store *data.Store, keeper *registration.Keeper) server.Collectors {
 	return server.Collectors{domain, store, keeper}
 }
 

@@ -22,6 +22,7 @@ import (
 	"podlink/internal/biz"
 	"podlink/internal/conf"
 	"podlink/internal/data"
+	"podlink/internal/telemetry"
 	"podlink/test/redistest"
 )
 
@@ -117,8 +118,9 @@ func layerWith(t *testing.T, options func(c *conf.Data_Redis)) layer {
 	t.Cleanup(closeStore)
 	require.NoError(t, store.Check(t.Context()))
 	l := layer{links: data.NewLinkRepo(store), pods: data.NewPodRepo(store)}
-	views, limits := biz.NewPodViews(l.pods), biz.Limits{MaxBatch: int(c.GetLimits().GetMaxBatch())}
-	l.usecase = biz.NewLinkUsecase(l.links, views, limits, biz.NewMetrics(views))
+	domain := telemetry.NewDomain()
+	views, limits := biz.NewPodViews(l.pods, domain), biz.Limits{MaxBatch: int(c.GetLimits().GetMaxBatch())}
+	l.usecase = biz.NewLinkUsecase(l.links, views, limits, domain)
 	return l
 }
 
