@@ -7,6 +7,7 @@ import (
 	"podlink/internal/rdb"
 	"podlink/internal/registration"
 	"podlink/internal/server"
+	"podlink/internal/telemetry"
 )
 
 func limits(c *conf.Bootstrap) biz.Limits {
@@ -17,7 +18,7 @@ func podTTL(c *conf.Bootstrap) biz.TTL { return biz.TTL(c.GetState().GetPodTtl()
 
 // collectors are the metrics of the layers below the server.
 func collectors(
-	domain *biz.Metrics, store *rdb.Metrics, links *data.LinkMetrics, keeper *registration.Keeper,
+	domain *telemetry.Domain, store *rdb.Metrics, links *data.LinkMetrics, keeper *registration.Keeper,
 ) server.Collectors {
 	return server.Collectors{domain, store, links, keeper}
 }

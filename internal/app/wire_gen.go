@@ -42,16 +42,16 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logger log.Log
 	linkMetrics := data.NewLinkMetrics()
 	linkRepo := data.NewLinkRepo(runner, keyspace, linkMetrics)
 	podRepo := data.NewPodRepo(runner, keyspace)
-	podViews := biz.NewPodViews(podRepo)
+	domain := telemetry.NewDomain()
+	podViews := biz.NewPodViews(podRepo, domain)
 	bizLimits := limits(bootstrap)
-	metrics := biz.NewMetrics(podViews)
-	linkUsecase := biz.NewLinkUsecase(linkRepo, podViews, bizLimits, metrics)
+	linkUsecase := biz.NewLinkUsecase(linkRepo, podViews, bizLimits, domain)
 	linkService := service.NewLinkService(linkUsecase)
 	ttl := podTTL(bootstrap)
 	podUsecase := biz.NewPodUsecase(podViews, ttl)
 	stateService := service.NewStateService(podUsecase)
 	workloadRepo := data.NewWorkloadRepo(runner, keyspace)
-	workloadUsecase := biz.NewWorkloadUsecase(workloadRepo, bizLimits, metrics)
+	workloadUsecase := biz.NewWorkloadUsecase(workloadRepo, bizLimits, domain)
 	workloadService := service.NewWorkloadService(workloadUsecase)
 	api := server.NewAPI(linkService, stateService, workloadService)
 	confLog := bootstrap.Log
@@ -62,8 +62,8 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logger log.Log
 		cleanup()
 		return nil, nil, err
 	}
-	rdbMetrics := db.Metrics
-	serverCollectors := collectors(metrics, rdbMetrics, linkMetrics, keeper)
+	metrics := db.Metrics
+	serverCollectors := collectors(domain, metrics, linkMetrics, keeper)
 	serverMetrics, err := server.NewMetrics(serverCollectors)
 	if err != nil {
 		cleanup3()

@@ -29,11 +29,24 @@ func keyOf(uid string) biz.LinkKey { return biz.LinkKey{Namespace: "game", UID: 
 // disturbed is the embedded store with a hand in it: it does what a test wants before or instead of a step of Compute.
 type disturbed struct {
 	biz.LinkRepo
+	biz.NopObserver
 	pods biz.PodRepo
 
 	beforeSet func(ctx context.Context, key biz.LinkKey)
 	afterSet  error // instead of the reply: the step was carried out
 	insteadOf map[string]error
+
+	ended []biz.ComputeResult
+}
+
+func (d *disturbed) ComputeEnded(_ context.Context, result biz.ComputeResult) {
+	d.ended = append(d.ended, result)
+}
+
+// requireEnded demands that the observer was told of one compute.
+func (d *disturbed) requireEnded(t *testing.T, outcome biz.Outcome, attempts int, err error) {
+	t.Helper()
+	require.Equal(t, []biz.ComputeResult{{Outcome: outcome, Attempts: attempts, Err: err}}, d.ended)
 }
 
 func (d *disturbed) Get(ctx context.Context, key biz.LinkKey) (biz.Link, error) {
@@ -88,8 +101,8 @@ func disturb(t *testing.T) (*biz.LinkUsecase, *disturbed) {
 		_, _, err := d.pods.Set(t.Context(), service, biz.Report{Pod: pod, State: "up", Routing: routing, TTL: biz.Forever})
 		require.NoError(t, err)
 	}
-	views := biz.NewPodViews(disturbedPods{d.pods, d})
-	return biz.NewLinkUsecase(d, views, biz.Limits{MaxBatch: 10}, biz.NewMetrics(views)), d
+	views := biz.NewPodViews(disturbedPods{d.pods, d}, biz.NopObserver{})
+	return biz.NewLinkUsecase(d, views, biz.Limits{MaxBatch: 10}, d), d
 }
 
 // nextPod is where a new user would go: it tells which reservations count.
@@ -111,6 +124,7 @@ func TestComputeThatLosesTheRaceAnswersTheWinnerAndGivesItsPodBack(t *testing.T)
 	require.Equal(t, biz.Existing, outcome)
 	require.EqualValues(t, 1, change.Link.Pod)
 	require.False(t, change.Applied)
+	d.requireEnded(t, biz.Existing, 2, nil)
 	require.EqualValues(t, 0, d.nextPod(t), "the reservation on pod 0 was given back")
 }
 
@@ -129,6 +143,7 @@ func TestComputeJudgesAgainWhatOthersChanged(t *testing.T) {
 	require.EqualValues(t, 9, change.Previous)
 	require.EqualValues(t, 0, change.Link.Pod)
 	require.Equal(t, 4, moves)
+	d.requireEnded(t, biz.Relinked, 4, nil)
 	require.EqualValues(t, 1, d.nextPod(t), "one reservation counts, three were given back")
 }
 
@@ -140,6 +155,7 @@ func TestComputeGivesUpOnALinkThatNeverRests(t *testing.T) {
 	}
 	_, _, err := links.Compute(t.Context(), keyOf("alice"), biz.Forever)
 	require.ErrorIs(t, err, biz.ErrStoreUnavailable)
+	d.requireEnded(t, 0, 8, biz.ErrContended)
 	require.EqualValues(t, 0, d.nextPod(t), "every reservation was given back")
 }
 
@@ -201,9 +217,16 @@ func TestComputeOfAServiceThatNeverReported(t *testing.T) {
 	require.Equal(t, set.Link, change.Link)
 }
 
+func TestComputeThatPanicsEnds(t *testing.T) {
+	links, d := disturb(t)
+	d.beforeSet = func(context.Context, biz.LinkKey) { panic("a test") }
+	require.Panics(t, func() { _, _, _ = links.Compute(t.Context(), keyOf("alice"), biz.Forever) })
+	d.requireEnded(t, 0, 1, nil)
+}
+
 func TestReportsWithoutATTLGetTheConfiguredOne(t *testing.T) {
 	_, d := disturb(t)
-	pods := biz.NewPodUsecase(biz.NewPodViews(d.pods), 7)
+	pods := biz.NewPodUsecase(biz.NewPodViews(d.pods, biz.NopObserver{}), 7)
 	id, own := biz.PodID(3), biz.TTL(60)
 	pod, _, err := pods.Set(t.Context(), service, biz.NewReport{Pod: &id, State: "up"})
 	require.NoError(t, err)

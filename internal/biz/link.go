@@ -98,13 +98,13 @@ type LinkRepo interface {
 type LinkUsecase struct {
 	links    LinkRepo
 	pods     *PodViews
-	metrics  *Metrics
+	observer Observer
 	maxBatch int
 }
 
 // NewLinkUsecase returns the use-case on its repos.
-func NewLinkUsecase(links LinkRepo, pods *PodViews, limits Limits, metrics *Metrics) *LinkUsecase {
-	return &LinkUsecase{links: links, pods: pods, metrics: metrics, maxBatch: limits.MaxBatch}
+func NewLinkUsecase(links LinkRepo, pods *PodViews, limits Limits, observer Observer) *LinkUsecase {
+	return &LinkUsecase{links: links, pods: pods, observer: observer, maxBatch: limits.MaxBatch}
 }
 
 // Limits bounds what a caller may ask for at once.
@@ -163,7 +163,7 @@ func (u *LinkUsecase) BatchGet(ctx context.Context, namespace, service string, u
 		return nil, err
 	}
 	uids = distinct(uids)
-	u.metrics.batches.WithLabelValues(batchOfLinks).Observe(float64(len(uids)))
+	u.observer.LinkBatchStarted(len(uids))
 	return u.links.BatchGet(ctx, namespace, service, uids)
 }
 

@@ -64,7 +64,7 @@ type Reservation struct {
 // must be judged by the store's clock.
 type PodRepo interface {
 	// Set stores a report and resets the pod's count of links given out. Previous must be the report that was
-	// replaced, nil for the first.
+	// replaced, nil for the first. Both must be set with *UnconfirmedError too.
 	Set(ctx context.Context, key ServiceKey, report Report) (pod Pod, previous *Pod, err error)
 	// List must return every pod that has reported, by pod.
 	List(ctx context.Context, key ServiceKey) ([]Pod, error)

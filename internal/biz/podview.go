@@ -2,6 +2,7 @@ package biz
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 )
@@ -18,6 +19,7 @@ const (
 // is seen at once; what other processes store, and a pod that falls silent, up to a second later.
 type PodViews struct {
 	PodRepo
+	observer Observer
 
 	mu    sync.Mutex
 	views map[ServiceKey]*podView
@@ -26,15 +28,14 @@ type PodViews struct {
 // podView is one service as it was read; those who ask meanwhile wait for the same reading. Guarded by PodViews.mu, but
 // for done.
 type podView struct {
-	done   chan struct{} // closed when the rest is set
-	asOf   time.Time     // zero: it could not be read
-	pods   map[PodID]podStatus
-	counts [statuses]int // of pods
+	done chan struct{}  // closed when the rest is set
+	asOf time.Time      // zero: it could not be read
+	pods map[PodID]bool // whether a link may stay there
 }
 
 // NewPodViews returns the repo with views of its pods.
-func NewPodViews(pods PodRepo) *PodViews {
-	return &PodViews{PodRepo: pods, views: make(map[ServiceKey]*podView)}
+func NewPodViews(pods PodRepo, observer Observer) *PodViews {
+	return &PodViews{PodRepo: pods, observer: observer, views: make(map[ServiceKey]*podView)}
 }
 
 // Set implements PodRepo.
@@ -45,14 +46,24 @@ func (v *PodViews) Set(ctx context.Context, key ServiceKey, report Report) (Pod,
 	} else {
 		v.note(key, pod)
 	}
+	if carriedOut(err) {
+		v.observer.PodReported(key, pod)
+	}
 	return pod, previous, err
 }
 
 // Remove implements PodRepo.
 func (v *PodViews) Remove(ctx context.Context, key ServiceKey, pod PodID) (*Pod, error) {
-	defer v.forget(key)
-	return v.PodRepo.Remove(ctx, key, pod)
+	previous, err := v.PodRepo.Remove(ctx, key, pod)
+	v.forget(key)
+	if carriedOut(err) {
+		v.observer.PodRemoved(key, pod)
+	}
+	return previous, err
 }
+
+// carriedOut says that a mutation certainly was, be it confirmed by replicas or not.
+func carriedOut(err error) bool { return err == nil || errors.As(err, new(*UnconfirmedError)) }
 
 // mayKeep tells whether a link may stay on the pod. False means that the store has to be asked: the pod is not usable, not
 // known, or the service could not be read.
@@ -68,7 +79,7 @@ func (v *PodViews) mayKeep(ctx context.Context, key ServiceKey, pod PodID) bool 
 		}
 		v.mu.Lock()
 	}
-	return view.pods[pod].usable()
+	return view.pods[pod]
 }
 
 // view returns the view of the service; one that is too old is read anew. The caller holds mu.
@@ -100,15 +111,23 @@ func (v *PodViews) load(ctx context.Context, key ServiceKey, view *podView) {
 	defer cancel()
 	asOf := time.Now() // Its age counts from before the reading.
 	pods, err := v.List(ctx, key)
+	v.fill(view, pods, asOf, err)
+	if err == nil {
+		v.observer.PodsRead(key, pods, asOf)
+	}
+}
+
+// fill ends the reading of the view.
+func (v *PodViews) fill(view *podView, pods []Pod, asOf time.Time, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	defer close(view.done)
 	if err != nil {
 		return // The next caller reads anew.
 	}
-	view.asOf, view.pods = asOf, make(map[PodID]podStatus, len(pods))
+	view.asOf, view.pods = asOf, make(map[PodID]bool, len(pods))
 	for _, pod := range pods {
-		view.put(pod)
+		view.pods[pod.Pod] = pod.usable()
 	}
 }
 
@@ -117,7 +136,7 @@ func (v *PodViews) note(key ServiceKey, pod Pod) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if view := v.views[key]; view != nil && view.pods != nil {
-		view.put(pod)
+		view.pods[pod.Pod] = pod.usable()
 		return
 	}
 	delete(v.views, key) // What is being read may be from before this report.
@@ -129,42 +148,5 @@ func (v *PodViews) forget(key ServiceKey) {
 	delete(v.views, key)
 }
 
-// put sets what is known of the pod.
-func (w *podView) put(pod Pod) {
-	if before, known := w.pods[pod.Pod]; known {
-		w.counts[before]--
-	}
-	w.pods[pod.Pod] = pod.status()
-	w.counts[pod.status()]++
-}
-
-// podStatus is what a pod takes.
-type podStatus uint8
-
-const (
-	podUnknown  podStatus = iota
-	podLive               // takes new links
-	podDraining           // keeps its links
-	podShutdown           // takes nothing
-	podDead               // is silent for longer than its ttl
-	statuses
-)
-
-// podStatusNames are the statuses as the metrics call them.
-var podStatusNames = [statuses]string{podLive: "live", podDraining: "draining", podShutdown: "shutdown", podDead: "dead"}
-
-func (p Pod) status() podStatus {
-	switch {
-	case !p.Live:
-		return podDead
-	case p.Routing == Shutdown:
-		return podShutdown
-	case p.Routing == DenyNew:
-		return podDraining
-	default:
-		return podLive
-	}
-}
-
-// usable tells whether a standing link may stay on the pod.
-func (s podStatus) usable() bool { return s == podLive || s == podDraining }
+// usable says that a link may stay on the pod.
+func (p Pod) usable() bool { return p.Live && p.Routing != Shutdown }

@@ -86,7 +86,7 @@ func viewed(t *testing.T, test func(t *testing.T, views *PodViews, repo *listed)
 		repo := &listed{pods: map[PodID]Pod{
 			0: podOf(0, Ready, true), 1: podOf(1, DenyNew, true), 2: podOf(2, Shutdown, true), 3: podOf(3, Ready, false),
 		}}
-		test(t, NewPodViews(repo), repo)
+		test(t, NewPodViews(repo, NopObserver{}), repo)
 		time.Sleep(2 * viewAge) // A reading that goes on ends.
 	})
 }

@@ -14,10 +14,10 @@ import (
 // TestUsecasesRefuseBadValues calls every use-case with one bad value at a time. The repos are nil: what is refused never
 // reaches the store.
 func TestUsecasesRefuseBadValues(t *testing.T) {
-	metrics := biz.NewMetrics(biz.NewPodViews(nil))
-	links := biz.NewLinkUsecase(nil, biz.NewPodViews(nil), biz.Limits{MaxBatch: 3}, metrics)
-	pods := biz.NewPodUsecase(biz.NewPodViews(nil), 30)
-	workloads := biz.NewWorkloadUsecase(nil, biz.Limits{MaxBatch: 3}, metrics)
+	views := biz.NewPodViews(nil, biz.NopObserver{})
+	links := biz.NewLinkUsecase(nil, views, biz.Limits{MaxBatch: 3}, biz.NopObserver{})
+	pods := biz.NewPodUsecase(views, 30)
+	workloads := biz.NewWorkloadUsecase(nil, biz.Limits{MaxBatch: 3}, biz.NopObserver{})
 
 	good := biz.LinkKey{Namespace: "game", UID: "alice", Service: "room"}
 	service := biz.ServiceKey{Namespace: "game", Service: "room"}

@@ -22,13 +22,13 @@ type WorkloadRepo interface {
 // WorkloadUsecase carries out the operations on workload states.
 type WorkloadUsecase struct {
 	workloads WorkloadRepo
-	metrics   *Metrics
+	observer  Observer
 	maxBatch  int
 }
 
 // NewWorkloadUsecase returns the use-case on its repo.
-func NewWorkloadUsecase(workloads WorkloadRepo, limits Limits, metrics *Metrics) *WorkloadUsecase {
-	return &WorkloadUsecase{workloads: workloads, metrics: metrics, maxBatch: limits.MaxBatch}
+func NewWorkloadUsecase(workloads WorkloadRepo, limits Limits, observer Observer) *WorkloadUsecase {
+	return &WorkloadUsecase{workloads: workloads, observer: observer, maxBatch: limits.MaxBatch}
 }
 
 // Set stores the state.
@@ -57,6 +57,6 @@ func (u *WorkloadUsecase) BatchGet(ctx context.Context, namespace string, servic
 		return nil, err
 	}
 	services = distinct(services)
-	u.metrics.batches.WithLabelValues(batchOfWorkloads).Observe(float64(len(services)))
+	u.observer.WorkloadBatchStarted(len(services))
 	return u.workloads.BatchGet(ctx, namespace, services)
 }

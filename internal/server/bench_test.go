@@ -59,7 +59,8 @@ func newParts(tb testing.TB) parts {
 	tb.Helper()
 	metrics, err := NewMetrics(nil)
 	require.NoError(tb, err)
-	views := biz.NewPodViews(nil)
+	domain := telemetry.NewDomain()
+	views := biz.NewPodViews(nil, domain)
 	config, logger := conf.Default().Server, log.NewStdLogger(io.Discard)
 	chain, closeChain := NewChain(conf.Default().Log, sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample())), metrics, logger)
 	tb.Cleanup(closeChain)
@@ -69,7 +70,7 @@ func newParts(tb testing.TB) parts {
 		drain:  NewDrain(config),
 		logger: logger,
 		level:  telemetry.NewLogLevel("warn"),
-		links:  service.NewLinkService(biz.NewLinkUsecase(memory{}, views, biz.Limits{MaxBatch: 1000}, biz.NewMetrics(views))),
+		links:  service.NewLinkService(biz.NewLinkUsecase(memory{}, views, biz.Limits{MaxBatch: 1000}, domain)),
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	v1 "podlink/api/podlink/v1"
 	"podlink/internal/biz"
 	"podlink/internal/service"
+	"podlink/internal/telemetry"
 )
 
 // memory is a store that answers every read with one link.
@@ -19,11 +20,33 @@ func (memory) Get(_ context.Context, key biz.LinkKey) (biz.Link, error) {
 
 func BenchmarkGetLinkedPod(b *testing.B) {
 	b.ReportAllocs()
-	views := biz.NewPodViews(nil)
-	links := service.NewLinkService(biz.NewLinkUsecase(memory{}, views, biz.Limits{MaxBatch: 1000}, biz.NewMetrics(views)))
+	domain := telemetry.NewDomain()
+	views := biz.NewPodViews(nil, domain)
+	links := service.NewLinkService(biz.NewLinkUsecase(memory{}, views, biz.Limits{MaxBatch: 1000}, domain))
 	request := &v1.GetLinkedPodRequest{Namespace: "game", Uid: "user-000042", Service: "room"}
 	for b.Loop() {
 		if _, err := links.GetLinkedPod(b.Context(), request); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// reported is a store whose pod 7 reports to every reading.
+type reported struct{ biz.PodRepo }
+
+func (reported) List(context.Context, biz.ServiceKey) ([]biz.Pod, error) {
+	return []biz.Pod{{Report: biz.Report{Pod: 7, State: "up", TTL: biz.Forever}, Live: true}}, nil
+}
+
+// BenchmarkComputeLinkedPod computes a link that stands.
+func BenchmarkComputeLinkedPod(b *testing.B) {
+	b.ReportAllocs()
+	domain := telemetry.NewDomain()
+	views := biz.NewPodViews(reported{}, domain)
+	links := service.NewLinkService(biz.NewLinkUsecase(memory{}, views, biz.Limits{MaxBatch: 1000}, domain))
+	request := &v1.ComputeLinkedPodRequest{Namespace: "game", Uid: "user-000042", Service: "room"}
+	for b.Loop() {
+		if _, err := links.ComputeLinkedPod(b.Context(), request); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -4,7 +4,11 @@
 // log. And no metric, span or line ever holds a uid; no metric holds a namespace or a service.
 package telemetry
 
-import "github.com/google/wire"
+import (
+	"github.com/google/wire"
+
+	"podlink/internal/biz"
+)
 
 // ProviderSet is what Wire needs of this package.
-var ProviderSet = wire.NewSet(NewTracerProvider)
+var ProviderSet = wire.NewSet(NewTracerProvider, NewDomain, wire.Bind(new(biz.Observer), new(*Domain)))

@@ -52,6 +52,23 @@ func metricWith(family *dto.MetricFamily, labels ...string) *dto.Metric {
 	return nil
 }
 
+// TestPodsAreCountedWhenTheyReport: also when nobody computes a link to them.
+func TestPodsAreCountedWhenTheyReport(t *testing.T) {
+	a := startApp(t)
+	report := func(ttl string) {
+		code, body := a.do(t, http.MethodPut, "/v1/namespaces/ns/services/svc/pods/0", `{"state":"up","ttlSeconds":`+ttl+`}`)
+		require.Equal(t, http.StatusOK, code, body)
+	}
+	pods := func(state string) float64 {
+		return metricWith(a.scrape(t)["podlink_pods"], "state", state).GetGauge().GetValue()
+	}
+	report("600")
+	require.EqualValues(t, 1, pods("live"))
+	require.EqualValues(t, 0, pods("dead"))
+	report("1")
+	require.Eventually(t, func() bool { return pods("dead") == 1 && pods("live") == 0 }, 20*time.Second, 50*time.Millisecond)
+}
+
 // TestMetrics: the page lists every metric with its type and labels, and no other; and the store's tell what happened.
 func TestMetrics(t *testing.T) {
 	redis := redistest.Start(t)

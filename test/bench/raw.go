@@ -23,6 +23,7 @@ import (
 	"podlink/internal/biz"
 	"podlink/internal/conf"
 	"podlink/internal/data"
+	"podlink/internal/telemetry"
 	redistest "podlink/test/kit/redis"
 )
 
@@ -122,8 +123,9 @@ func layerWith(t *testing.T, options func(c *conf.Data_Redis)) layer {
 		links: data.NewLinkRepo(store.Runner, keys, data.NewLinkMetrics()),
 		pods:  data.NewPodRepo(store.Runner, keys),
 	}
-	views, limits := biz.NewPodViews(l.pods), biz.Limits{MaxBatch: int(c.GetLimits().GetMaxBatch())}
-	l.usecase = biz.NewLinkUsecase(l.links, views, limits, biz.NewMetrics(views))
+	domain := telemetry.NewDomain()
+	views, limits := biz.NewPodViews(l.pods, domain), biz.Limits{MaxBatch: int(c.GetLimits().GetMaxBatch())}
+	l.usecase = biz.NewLinkUsecase(l.links, views, limits, domain)
 	return l
 }
 

@@ -22,7 +22,7 @@ import (
 // that: it is only here to measure what they cost.
 var silence = []podlinktest.Patch{
 	{File: "internal/server/chain.go", Old: "\t\t\tmetrics.count(t, span.SpanContext(), time.Since(start), err)\n", New: "\t\t\t_ = start\n"},
-	{File: "internal/biz/metrics.go", Old: "\td.metrics.computes.WithLabelValues(decided).Inc()\n"},
+	{File: "internal/telemetry/domain.go", Old: "\td.computes.WithLabelValues(outcome).Inc()\n"},
 	{File: "internal/rdb/observe.go", Old: "\thistogram.ObserveSeconds(c.metrics.seconds[c.command], end.Sub(c.start).Seconds(), c.trace())\n", New: "\t_ = histogram.ObserveSeconds\n"},
 	{File: "internal/rdb/coalesce.go", Old: "\t\tc.batchSizes.Observe(1)\n"},
 	{File: "internal/rdb/coalesce.go", Old: "\tc.batchSizes.Observe(float64(len(batch)))\n"},

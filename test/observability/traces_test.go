@@ -121,7 +121,7 @@ func TestTraceOfCompute(t *testing.T) {
 			want: []spanWant{
 				request(with("error.type", "NO_AVAILABLE_POD"), "NO_AVAILABLE_POD"),
 				decision("full", "no_available_pod", "int_value:1", "no_available_pod"), redis("HGET", "link", ""),
-				redis("statefulReservePod", "pods", "NONE"), redis("statefulGetService", "pods", "PODS"),
+				redis("statefulReservePod", "pods", "NONE"),
 			},
 		},
 		"panic": {
@@ -136,7 +136,7 @@ func TestTraceOfCompute(t *testing.T) {
 			want: []spanWant{
 				request(map[string]string{"rpc.system.name": "grpc", "error.type": "NO_AVAILABLE_POD"}, "NO_AVAILABLE_POD"),
 				decision("closed", "no_available_pod", "int_value:1", "no_available_pod"), redis("HGET", "link", ""),
-				redis("statefulReservePod", "pods", "NONE"), redis("statefulGetService", "pods", "PODS"),
+				redis("statefulReservePod", "pods", "NONE"),
 			},
 		},
 	} {

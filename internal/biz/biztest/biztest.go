@@ -96,8 +96,8 @@ func (e *env) pods() biz.ServiceKey { return biz.ServiceKey{Namespace: e.namespa
 func (e *env) links() *biz.LinkUsecase { return useLinks(e.Repos) }
 
 func useLinks(r Repos) *biz.LinkUsecase {
-	views := biz.NewPodViews(r.Pods)
-	return biz.NewLinkUsecase(r.Links, views, biz.Limits{MaxBatch: 1000}, biz.NewMetrics(views))
+	views := biz.NewPodViews(r.Pods, biz.NopObserver{})
+	return biz.NewLinkUsecase(r.Links, views, biz.Limits{MaxBatch: 1000}, biz.NopObserver{})
 }
 
 // set links the key and returns the link.

@@ -73,7 +73,7 @@ func testPods(t *testing.T, s suite) {
 		require.Equal(e, []biz.PodID{0, 1, 2, 7, 9, 10, 33, 100, math.MaxInt32}, got)
 		require.Equal(e, []biz.PodID{0, 1, 2, 9, 10, 33, 100, math.MaxInt32}, live)
 
-		pods, err = biz.NewPodUsecase(biz.NewPodViews(e.Pods), 30).List(e.Context(), e.pods(), true)
+		pods, err = biz.NewPodUsecase(biz.NewPodViews(e.Pods, biz.NopObserver{}), 30).List(e.Context(), e.pods(), true)
 		require.NoError(e, err)
 		require.Len(e, pods, len(live), "the use-case lists the live ones alone when asked")
 	})

@@ -1,0 +1,83 @@
+package biz
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// seenPods is an Observer that keeps what it is told of pods.
+type seenPods struct {
+	NopObserver
+	reported []PodID
+	removed  []PodID
+	readings int
+	pods     int
+	asOf     time.Time
+}
+
+func (s *seenPods) PodReported(_ ServiceKey, pod Pod) { s.reported = append(s.reported, pod.Pod) }
+
+func (s *seenPods) PodRemoved(_ ServiceKey, pod PodID) { s.removed = append(s.removed, pod) }
+
+func (s *seenPods) PodsRead(_ ServiceKey, pods []Pod, asOf time.Time) {
+	s.readings++
+	s.pods, s.asOf = len(pods), asOf
+}
+
+// TestPodsAreObserved: every report and every removal that was carried out is told of, confirmed by replicas or not, and
+// every reading that succeeded.
+func TestPodsAreObserved(t *testing.T) {
+	viewed(t, func(t *testing.T, views *PodViews, repo *listed) {
+		seen := new(seenPods)
+		views.observer = seen
+		change := func(err error, id PodID) {
+			repo.fail(err)
+			_, _, got := views.Set(t.Context(), room, Report{Pod: id, State: "up", TTL: Forever})
+			require.ErrorIs(t, got, err)
+			_, got = views.Remove(t.Context(), room, id)
+			require.ErrorIs(t, got, err)
+		}
+		change(nil, 10)
+		change(&UnconfirmedError{Cause: context.DeadlineExceeded}, 11)
+		change(ErrOutcomeUnknown, 12)
+		change(ErrStoreUnavailable, 13)
+		require.Equal(t, []PodID{10, 11}, seen.reported)
+		require.Equal(t, []PodID{10, 11}, seen.removed)
+
+		views.mayKeep(t.Context(), room, 0)
+		synctest.Wait()
+		require.Zero(t, seen.readings, "what could not be read is not told of as no pod")
+		repo.fail(nil)
+		start := time.Now()
+		views.mayKeep(t.Context(), room, 0)
+		views.mayKeep(t.Context(), room, 0)
+		synctest.Wait()
+		require.Equal(t, 1, seen.readings)
+		require.Equal(t, 4, seen.pods)
+		require.Equal(t, start, seen.asOf, "from before the reading")
+	})
+}
+
+// TestComputeReadsNoPodsForTheObserver: a service that turns away all its users costs one step of the store each time.
+func TestComputeReadsNoPodsForTheObserver(t *testing.T) {
+	viewed(t, func(t *testing.T, views *PodViews, repo *listed) {
+		links := NewLinkUsecase(noLinks{}, views, Limits{}, NopObserver{})
+		_, _, err := links.Compute(t.Context(), LinkKey{"game", "alice", "room"}, Forever)
+		require.ErrorIs(t, err, ErrNoAvailablePod)
+		synctest.Wait()
+		require.Zero(t, repo.reads.Load())
+	})
+}
+
+// noLinks is a repo without links.
+type noLinks struct{ LinkRepo }
+
+func (noLinks) Get(_ context.Context, key LinkKey) (Link, error) { return NoLink(key), nil }
+
+func (*listed) Reserve(context.Context, ServiceKey, PodID) (Reservation, error) {
+	return Reservation{Outcome: NoPodAvailable}, nil
+}

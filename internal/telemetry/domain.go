@@ -1,0 +1,152 @@
+package telemetry
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
+	"podlink/internal/biz"
+)
+
+// Domain is the use-cases' observer: a prometheus.Collector of their metrics, and the span of Compute. No label ever
+// holds what a caller chose.
+type Domain struct {
+	computes         *prometheus.CounterVec
+	batches          *prometheus.HistogramVec
+	links, workloads prometheus.Observer // of batches
+	roster           *podRoster
+
+	pods, services, age *prometheus.Desc
+}
+
+// NewDomain returns the observer.
+func NewDomain() *Domain {
+	d := &Domain{
+		computes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "podlink_computes_total",
+			Help: "What ComputeLinkedPod has decided, by outcome.",
+		}, []string{"outcome"}),
+		batches: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "podlink_batch_entries",
+			Help:    "How many distinct entries batches asked for, by kind.",
+			Buckets: []float64{1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 10_000},
+		}, []string{"kind"}),
+		roster: newPodRoster(),
+		pods: prometheus.NewDesc("podlink_pods",
+			"Pods that reported to this podlink, or that it read for ComputeLinkedPod, by state.", []string{"state"}, nil),
+		services: prometheus.NewDesc("podlink_pod_services", "How many services those are of.", nil, nil),
+		age:      prometheus.NewDesc("podlink_pod_view_age_seconds", "How old the oldest of those reports and readings is.", nil, nil),
+	}
+	for _, outcome := range computeOutcomes { // From the start: rate() misses the first increment of a new series.
+		d.computes.WithLabelValues(outcome)
+	}
+	d.links, d.workloads = d.batches.WithLabelValues("links"), d.batches.WithLabelValues("workloads")
+	return d
+}
+
+// Describe implements prometheus.Collector.
+func (d *Domain) Describe(descriptions chan<- *prometheus.Desc) {
+	d.computes.Describe(descriptions)
+	d.batches.Describe(descriptions)
+	for _, desc := range []*prometheus.Desc{d.pods, d.services, d.age} {
+		descriptions <- desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (d *Domain) Collect(metrics chan<- prometheus.Metric) {
+	d.computes.Collect(metrics)
+	d.batches.Collect(metrics)
+	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
+		metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
+	}
+	pods, services, age := d.roster.count()
+	for state, name := range podStates {
+		gauge(d.pods, float64(pods[state]), name)
+	}
+	gauge(d.services, float64(services))
+	gauge(d.age, age.Seconds())
+}
+
+// The values of the label outcome of podlink_computes_total, and of the span's attribute of that name.
+const (
+	outcomeExisting  = "existing"
+	outcomeCreated   = "created"
+	outcomeRelinked  = "relinked"
+	outcomeNoPod     = "no_available_pod"
+	outcomeContended = "contended"
+	outcomeFailed    = "failed"
+)
+
+var computeOutcomes = []string{
+	outcomeExisting, outcomeCreated, outcomeRelinked, outcomeNoPod, outcomeContended, outcomeFailed,
+}
+
+// computeOutcome names how a compute has ended. A panic has neither an outcome nor an error.
+func computeOutcome(result biz.ComputeResult) string {
+	switch {
+	case result.Outcome == biz.Existing:
+		return outcomeExisting
+	case result.Outcome == biz.Created:
+		return outcomeCreated
+	case result.Outcome == biz.Relinked:
+		return outcomeRelinked
+	case errors.Is(result.Err, biz.ErrNoAvailablePod):
+		return outcomeNoPod
+	case errors.Is(result.Err, biz.ErrContended):
+		return outcomeContended
+	default:
+		return outcomeFailed
+	}
+}
+
+// ComputeStarted implements biz.Observer: it starts a span if the request is traced.
+func (*Domain) ComputeStarted(ctx context.Context, service biz.ServiceKey) context.Context {
+	parent := trace.SpanFromContext(ctx)
+	if !parent.IsRecording() {
+		return ctx
+	}
+	ctx, _ = parent.TracerProvider().Tracer("podlink/biz").Start(ctx, "LinkUsecase.Compute", trace.WithAttributes(
+		attribute.String("podlink.namespace", service.Namespace), attribute.String("podlink.service", service.Service)))
+	return ctx
+}
+
+// ComputeEnded implements biz.Observer. A span that records is the one of ComputeStarted, which starts one under any that
+// does.
+func (d *Domain) ComputeEnded(ctx context.Context, result biz.ComputeResult) {
+	outcome := computeOutcome(result)
+	d.computes.WithLabelValues(outcome).Inc()
+	span := trace.SpanFromContext(ctx)
+	if !span.IsRecording() {
+		return
+	}
+	span.SetAttributes(attribute.String("podlink.outcome", outcome), attribute.Int("podlink.attempts", result.Attempts))
+	if result.Outcome == 0 {
+		span.SetStatus(codes.Error, outcome)
+	}
+	span.End()
+}
+
+// LinkBatchStarted implements biz.Observer.
+func (d *Domain) LinkBatchStarted(uids int) { d.links.Observe(float64(uids)) }
+
+// WorkloadBatchStarted implements biz.Observer.
+func (d *Domain) WorkloadBatchStarted(services int) { d.workloads.Observe(float64(services)) }
+
+// PodReported implements biz.Observer.
+func (d *Domain) PodReported(service biz.ServiceKey, pod biz.Pod) {
+	d.roster.report(service, pod, time.Now())
+}
+
+// PodRemoved implements biz.Observer.
+func (d *Domain) PodRemoved(service biz.ServiceKey, pod biz.PodID) { d.roster.remove(service, pod) }
+
+// PodsRead implements biz.Observer.
+func (d *Domain) PodsRead(service biz.ServiceKey, pods []biz.Pod, asOf time.Time) {
+	d.roster.read(service, pods, asOf)
+}
