@@ -24,7 +24,7 @@ import (
 const costCalls = 300
 
 // TestScriptCost counts the instructions that Redis spends on a call of each script, case by case. Unlike times they
-// hardly differ from run to run, so they tell what a change of a script costs. `make bench-scripts` runs it.
+// hardly differ from run to run, so they show the cost of a change. `make bench-scripts` runs it.
 func TestScriptCost(t *testing.T) {
 	counted := startCounted(t)
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
