@@ -121,7 +121,6 @@ func (s *Store) onPrimaries(ctx context.Context, do func(context.Context, *redis
 // selfTestStep runs one script and expects a status.
 type selfTestStep struct {
 	script *script
-	kind   string // of the key
 	args   []any
 	want   string
 }
@@ -129,25 +128,25 @@ type selfTestStep struct {
 // selfTestSteps run every script, and every Redis command in them: a command that the ACL denies would stop a script
 // half-way, which only shows when it runs.
 var selfTestSteps = []selfTestStep{
-	{scriptSetIfAbsent, "link", []any{"a", -1, 1}, "LINKED"},
-	{scriptTrySetLink, "link", []any{"a", -1, 2}, "REFUSED"},
-	{scriptGetPersist, "link", []any{"a"}, "FOUND"},
-	{scriptSetLink, "link", []any{"a", 60, 2}, "LINKED"},
-	{scriptTrySetLink, "link", []any{"b", 60, 2}, "LINKED"},
-	{scriptGetLink, "link", []any{"a"}, "FOUND"},
-	{scriptGetServices, "link", nil, "LINKS"},
-	{scriptComputeLink, "link", []any{"a", -1, 3, 0}, "EXISTING"},
-	{scriptRemoveWithID, "link", []any{"a", 0, 9}, "ABSENT"},
-	{scriptRemoveLink, "link", []any{"a", 60}, "REMOVED"},
-	{scriptRemoveLink, "link", []any{"a", 0}, "REMOVED"},
-	{scriptRemoveWithID, "link", []any{"b", 0, 2}, "REMOVED"},
-	{scriptSetState, "pods", []any{1, "self-test", 0, 0, 60}, "STORED"},
-	{scriptReservePod, "pods", []any{-1}, "RESERVED"},
-	{scriptReleasePod, "pods", []any{1, 0}, "STALE"},
-	{scriptGetService, "pods", nil, "PODS"},
-	{scriptGetServicePod, "pods", []any{1}, "FOUND"},
-	{scriptRemoveState, "pods", []any{1}, "REMOVED"},
-	{scriptSetWorkload, "workload", []any{"self-test"}, "STORED"},
+	{scriptSetIfAbsent, []any{"a", -1, 1}, "LINKED"},
+	{scriptTrySetLink, []any{"a", -1, 2}, "REFUSED"},
+	{scriptGetPersist, []any{"a"}, "FOUND"},
+	{scriptSetLink, []any{"a", 60, 2}, "LINKED"},
+	{scriptTrySetLink, []any{"b", 60, 2}, "LINKED"},
+	{scriptGetLink, []any{"a"}, "FOUND"},
+	{scriptGetServices, nil, "LINKS"},
+	{scriptComputeLink, []any{"a", -1, 3, 0}, "EXISTING"},
+	{scriptRemoveWithID, []any{"a", 0, 9}, "ABSENT"},
+	{scriptRemoveLink, []any{"a", 60}, "REMOVED"},
+	{scriptRemoveLink, []any{"a", 0}, "REMOVED"},
+	{scriptRemoveWithID, []any{"b", 0, 2}, "REMOVED"},
+	{scriptSetState, []any{1, "self-test", 0, 0, 60}, "STORED"},
+	{scriptReservePod, []any{-1}, "RESERVED"},
+	{scriptReleasePod, []any{1, 0}, "STALE"},
+	{scriptGetService, nil, "PODS"},
+	{scriptGetServicePod, []any{1}, "FOUND"},
+	{scriptRemoveState, []any{1}, "REMOVED"},
+	{scriptSetWorkload, []any{"self-test"}, "STORED"},
 }
 
 // cleanupLimit is what the self-test keeps of its time to remove its keys.
@@ -166,14 +165,14 @@ func (s *Store) testScripts(ctx context.Context) (err error) {
 		// Also when the time is up or the caller has left: nothing of the self-test shall stay behind.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(whole), cleanupLimit)
 		defer cancel()
-		for _, kind := range []string{"link", "pods", "workload"} {
+		for _, kind := range []string{keyLink, keyPods, keyWorkload} {
 			if failure := s.client.Del(ctx, s.keys.selfTest(kind, id)).Err(); failure != nil && err == nil {
 				err = fmt.Errorf("the keys of the self-test can't be removed: %w", failure)
 			}
 		}
 	}()
 	for _, step := range selfTestSteps {
-		reply, err := s.execute(ctx, step.script.unconfirmed(), s.keys.selfTest(step.kind, id), step.args...)
+		reply, err := s.execute(ctx, step.script.unconfirmed(), s.keys.selfTest(step.script.kind, id), step.args...)
 		if err != nil {
 			return fmt.Errorf("self-test: %w", err)
 		}
