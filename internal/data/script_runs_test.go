@@ -240,14 +240,7 @@ func (run scriptRun) test(t *testing.T, store *testStore) {
 			return
 		}
 		time.Sleep(2 * time.Millisecond) // Clocks that count in ms must move on.
-		args := slices.Clone(step.args)
-		for i, arg := range args {
-			if n, ok := arg.(answered); ok {
-				numbers := clockPattern.FindAllString(replies[n], -1)
-				args[i] = numbers[len(numbers)-1]
-			}
-		}
-		reply, err := store.Runner.Run(t.Context(), step.script, key, args...)
+		reply, err := store.Runner.Run(t.Context(), step.script, key, filled(step.args, replies)...)
 		require.NoError(t, err)
 		replies = append(replies, render(reply))
 	}
@@ -266,6 +259,18 @@ func (run scriptRun) test(t *testing.T, store *testStore) {
 		}
 	}
 	require.NoError(t, store.client.Del(context.Background(), key).Err())
+}
+
+// filled returns the arguments with what the replies so far have answered.
+func filled(args []any, replies []string) []any {
+	args = slices.Clone(args)
+	for i, arg := range args {
+		if n, ok := arg.(answered); ok {
+			numbers := clockPattern.FindAllString(replies[n], -1)
+			args[i] = numbers[len(numbers)-1]
+		}
+	}
+	return args
 }
 
 // keyOf returns a new key of the kind that the script's header names.

@@ -6,8 +6,8 @@ import (
 	"podlink/internal/rdb"
 )
 
-// assembled has the scripts as `make generate` has put them together. They are embedded as they are, so a line number in an
-// error of Redis is one of the file.
+// assembled are the scripts as `make generate` writes them. They are embedded as they are, so a line number in an error of
+// Redis is one of the file.
 //
 //go:embed lua/assembled/*.lua
 var assembled embed.FS
