@@ -61,8 +61,7 @@ type Client struct {
 	v1.WorkloadServiceClient
 
 	timeout time.Duration
-	shut    func() // ends the calls
-	hangUp  func() error
+	hangUp  func() error // ends the calls and the connections
 
 	mu     sync.Mutex
 	caches []*links // closed with it
@@ -78,10 +77,6 @@ func New(target string, o Options) (*Client, error) {
 	if o.Timeout < 0 {
 		return nil, fmt.Errorf("podlink: the timeout must be positive, is %s", o.Timeout)
 	}
-	dial := dialGRPC
-	if o.HTTP {
-		dial = dialHTTP
-	}
 	switch {
 	case target == "":
 		return nil, errors.New("podlink: there is no target")
@@ -90,16 +85,14 @@ func New(target string, o Options) (*Client, error) {
 	case o.Discovery != nil:
 		o.Discovery = patient{o.Discovery}
 	}
-	one, hangUp, err := dial(target, o, kmetadata.Client(), propagate)
+	all, hangUp, err := dial(target, o)
 	if err != nil {
 		return nil, fmt.Errorf("podlink: %w", err)
 	}
-	open, shut := context.WithCancel(context.Background())
-	all := conn{one, o.Timeout, open}
 	return &Client{
 		LinkServiceClient: v1.NewLinkServiceClient(all), StateServiceClient: v1.NewStateServiceClient(all),
 		WorkloadServiceClient: v1.NewWorkloadServiceClient(all),
-		timeout:               o.Timeout, shut: shut, hangUp: hangUp,
+		timeout:               o.Timeout, hangUp: hangUp,
 	}, nil
 }
 
@@ -112,7 +105,6 @@ func (c *Client) Close() error {
 		cache.close()
 	}
 	c.caches = nil
-	c.shut()
 	return c.hangUp()
 }
 
@@ -124,10 +116,27 @@ func (c *Client) closing(cache *links) *links {
 	return cache
 }
 
+// dial returns what the generated clients call, and what ends its calls and closes its connections.
+func dial(target string, o Options) (conn, func() error, error) {
+	over := dialGRPC
+	if o.HTTP {
+		over = dialHTTP
+	}
+	one, hangUp, err := over(target, o, kmetadata.Client(), propagate)
+	if err != nil {
+		return conn{}, nil, err
+	}
+	open, shut := context.WithCancel(context.Background())
+	return conn{one, o.Timeout, open}, func() error {
+		shut()
+		return hangUp()
+	}, nil
+}
+
 func dialGRPC(target string, o Options, with ...middleware.Middleware) (grpc.ClientConnInterface, func() error, error) {
 	options := []kgrpc.ClientOption{
-		kgrpc.WithEndpoint(target), kgrpc.WithMiddleware(with...), kgrpc.WithTimeout(o.Timeout / tries),
-		kgrpc.WithPrintDiscoveryDebugLog(false),
+		kgrpc.WithEndpoint(target), kgrpc.WithMiddleware(with...), kgrpc.WithStreamInterceptor(openThrough(with...)),
+		kgrpc.WithTimeout(o.Timeout / tries), kgrpc.WithPrintDiscoveryDebugLog(false),
 		kgrpc.WithOptions(
 			grpc.WithStatsHandler(sentWatcher{}),
 			grpc.WithDisableRetry(), // What may be repeated is decided in conn.

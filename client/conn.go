@@ -69,7 +69,7 @@ func untilCertain(ctx context.Context, mutate func() error) error {
 }
 
 // conn is what the generated clients call: it gives each call its time and its span, repeats what is safe to repeat, and
-// answers with errors of this package.
+// answers with errors of this package. NewStream does so for streams, which have no time and are not repeated.
 type conn struct {
 	grpc.ClientConnInterface // carries out one try
 	timeout                  time.Duration
@@ -106,12 +106,17 @@ func (c conn) Invoke(ctx context.Context, method string, request, reply any, opt
 			}
 		}
 		if !again {
-			reason := kerrors.Reason(err)
-			span.SetAttributes(attribute.String("error.type", reason))
-			span.SetStatus(codes.Error, reason)
+			markFailed(span, err)
 			return err
 		}
 	}
+}
+
+// markFailed says in the span with which reason a call has failed.
+func markFailed(span trace.Span, err error) {
+	reason := kerrors.Reason(err)
+	span.SetAttributes(attribute.String("error.type", reason))
+	span.SetStatus(codes.Error, reason)
 }
 
 // judge says what the error of a try means to the caller, and whether another try is safe and may help. An error without a
@@ -212,9 +217,4 @@ func (c httpConn) Invoke(ctx context.Context, method string, request, reply any,
 		body = request
 	}
 	return c.client.Invoke(ctx, op.method, path, body, reply, khttp.Operation(method), khttp.PathTemplate(op.template))
-}
-
-// NewStream implements grpc.ClientConnInterface. The API has no streams.
-func (c httpConn) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
-	return nil, errors.ErrUnsupported
 }

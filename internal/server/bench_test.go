@@ -13,7 +13,6 @@ import (
 	"testing"
 
 	"github.com/go-kratos/kratos/v2/log"
-	"github.com/go-kratos/kratos/v2/middleware"
 	"github.com/go-kratos/kratos/v2/transport"
 	khttp "github.com/go-kratos/kratos/v2/transport/http"
 	"github.com/gorilla/mux"
@@ -49,7 +48,7 @@ func (memory) Set(_ context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL
 type parts struct {
 	level  *telemetry.LogLevel
 	config *conf.Server
-	chain  Chain
+	chain  *Chain
 	drain  *Drain
 	logger log.Logger
 	links  *service.LinkService
@@ -84,7 +83,7 @@ func (p parts) http() http.Handler {
 
 // plainHTTP is what Kratos gives with its own codecs and the same chain.
 func (p parts) plainHTTP() http.Handler {
-	srv := khttp.NewServer(khttp.Middleware(p.chain...))
+	srv := khttp.NewServer(khttp.Middleware(p.chain.Unary))
 	v1.RegisterLinkServiceHTTPServer(srv, p.links)
 	return srv
 }
@@ -207,7 +206,7 @@ func BenchmarkChain(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				_, _ = middleware.Chain(p.chain...)(func(context.Context, any) (any, error) { return reply, err })(ctx, request)
+				_, _ = p.chain.Unary(func(context.Context, any) (any, error) { return reply, err })(ctx, request)
 			}
 		})
 	}

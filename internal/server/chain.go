@@ -15,86 +15,79 @@ import (
 	"podlink/internal/service"
 )
 
-// Chain is the middleware of both transports, outermost first.
-type Chain []middleware.Middleware
+// Chain is the middleware of both transports, for unary calls and for streams. serve has its steps, once for all of them;
+// Unary and Stream fit it to a transport.
+type Chain struct {
+	tracer  *requestTracer
+	metrics *Metrics
+	log     *requestLog
+}
 
-// NewChain returns the chain. Recovery stands inside tracing, metrics and logging, so that a panic shows in all three;
-// errors are mapped inside them, so that all three see the reason. The function writes what the log still holds back.
+// NewChain returns the chain. The function writes what the log still holds back.
 func NewChain(
 	c *conf.Log, tracer trace.TracerProvider, metrics *Metrics, logger log.Logger,
-) (Chain, func()) {
+) (*Chain, func()) {
 	requests := newRequestLog(c, logger)
-	return Chain{
-		watchRequests(newRequestTracer(tracer), metrics),
-		requests.log,
-		recoverPanics,
-		mapErrors,
-		refuseUndecoded,
-	}, requests.repeats.Close
+	return &Chain{newRequestTracer(tracer), metrics, requests}, requests.repeats.Close
 }
 
-// watchRequests traces each request, and counts it. Both in one, for each look for the transport in a context costs as much
-// as counting does.
-func watchRequests(tracer *requestTracer, metrics *Metrics) middleware.Middleware {
-	return func(next middleware.Handler) middleware.Handler {
-		return func(ctx context.Context, request any) (any, error) {
-			t, ok := transport.FromServerContext(ctx)
-			if !ok {
-				return next(ctx, request)
-			}
-			start := time.Now()
-			ctx, span := tracer.begin(ctx, t)
-			reply, err := next(ctx, request)
-			metrics.count(t, span.SpanContext(), time.Since(start), err)
-			tracer.end(span, t, err)
-			return reply, err
-		}
-	}
+// callType is what distinguishes the two kinds of call for the chain: a stream may last for days, so its duration is no
+// measure of podlink's speed.
+type callType int
+
+const (
+	unaryCall callType = iota
+	streamCall
+)
+
+// serve passes a call through the chain. The span is the outermost step, so that everything inside has the trace id.
+// Recovery and the mapping of errors are the innermost, so that a panic is traced, counted and logged like any failure,
+// with its reason.
+func (c *Chain) serve(ctx context.Context, t transport.Transporter, of callType, handle func(context.Context) error) error {
+	start := time.Now()
+	ctx, span := c.tracer.begin(ctx, t)
+	err := recoverAndMap(ctx, handle)
+	took := time.Since(start)
+	c.log.note(ctx, t, of, took, err)
+	c.metrics.count(t, of, span.SpanContext(), took, err)
+	c.tracer.end(span, t, err)
+	return err
 }
 
-// callOf names the transport and the operation of a request; they are empty outside one.
-func callOf(ctx context.Context) (kind, operation string) {
-	if t, ok := transport.FromServerContext(ctx); ok {
-		return t.Kind().String(), t.Operation()
-	}
-	return "", ""
-}
-
-// recoverPanics turns a panic into INTERNAL, with the stack as its cause. Kratos' own recovery would write the request,
-// and with it the uid, to the log.
-func recoverPanics(next middleware.Handler) middleware.Handler {
-	return func(ctx context.Context, request any) (reply any, err error) {
-		defer func() {
-			if cause := recover(); cause != nil {
-				reply, err = nil, panicError(cause)
-			}
-		}()
-		return next(ctx, request)
-	}
-}
-
-func panicError(cause any) error {
-	return service.Internal(fmt.Errorf("panic: %v\n%s", cause, debug.Stack()))
-}
-
-// mapErrors turns the domain's errors into the API's.
-func mapErrors(next middleware.Handler) middleware.Handler {
+// Unary is the chain as Kratos' middleware. A request that could not be decoded is refused inside the chain; what a
+// decoded request may hold is the use-cases' to judge.
+func (c *Chain) Unary(next middleware.Handler) middleware.Handler {
 	return func(ctx context.Context, request any) (any, error) {
-		reply, err := next(ctx, request)
+		t, _ := transport.FromServerContext(ctx) // Kratos' servers put it into every context.
+		var reply any
+		err := c.serve(ctx, t, unaryCall, func(ctx context.Context) (err error) {
+			if err := decodingFrom(ctx).err; err != nil {
+				return err
+			}
+			reply, err = next(ctx, request)
+			return err
+		})
 		if err != nil {
-			return nil, service.PublicError(err)
+			return nil, err
 		}
 		return reply, nil
 	}
 }
 
-// refuseUndecoded refuses a request that could not be decoded. What a decoded request may hold is the use-cases' to
-// judge.
-func refuseUndecoded(next middleware.Handler) middleware.Handler {
-	return func(ctx context.Context, request any) (any, error) {
-		if err := decodingFrom(ctx).err; err != nil {
-			return nil, err
+// recoverAndMap carries out a call, and turns its error into the API's and a panic into INTERNAL, with the stack as its
+// cause. Kratos' own recovery would write the request, and with it the uid, to the log.
+func recoverAndMap(ctx context.Context, handle func(context.Context) error) (err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			err = panicError(cause)
 		}
-		return next(ctx, request)
+	}()
+	if err := handle(ctx); err != nil {
+		return service.PublicError(err)
 	}
+	return nil
+}
+
+func panicError(cause any) error {
+	return service.Internal(fmt.Errorf("panic: %v\n%s", cause, debug.Stack()))
 }

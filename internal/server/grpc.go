@@ -28,14 +28,14 @@ import (
 const streamWorkers = 128
 
 // NewGRPCServer returns the gRPC listener of the API. The function ends its workers, also of one that was never started.
-func NewGRPCServer(c *conf.Server, api API, chain Chain, drain *Drain) (*kgrpc.Server, func()) {
+func NewGRPCServer(c *conf.Server, api API, chain *Chain, drain *Drain) (*kgrpc.Server, func()) {
 	srv := kgrpc.NewServer(
 		kgrpc.Address(c.GetGrpc().GetAddr()),
 		kgrpc.Timeout(c.GetGrpc().GetTimeout().AsDuration()),
 		kgrpc.DisableReflection(),
 		kgrpc.CustomHealth(),
 		kgrpc.UnaryInterceptor(denyUnary),
-		kgrpc.StreamInterceptor(denyStream, endWhenDraining(drain)),
+		kgrpc.StreamInterceptor(denyStream, chain.Stream(drain)),
 		kgrpc.Options(
 			grpc.ForceServerCodecV2(codec{encoding.GetCodecV2(grpcproto.Name)}),
 			grpc.NumStreamWorkers(streamWorkers),
@@ -46,8 +46,9 @@ func NewGRPCServer(c *conf.Server, api API, chain Chain, drain *Drain) (*kgrpc.S
 			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		),
 	)
-	// The chain is the API's: what else answers here, the health service, has gRPC errors of its own.
-	srv.Use("/podlink.v1.*", chain...)
+	// All streams pass the chain, but of the unary calls only the API's. A health check is a probe like /readyz: it is
+	// answered from memory, and so many of them would hide the share of the API's requests that fail.
+	srv.Use("/podlink.v1.*", chain.Unary)
 	// Unlike Kratos' own health service, this one tells as soon as podlink drains.
 	grpc_health_v1.RegisterHealthServer(srv, drainingHealth{health.NewServer(), drain})
 	for _, one := range api {
@@ -147,22 +148,6 @@ func denyStream(impl any, stream grpc.ServerStream, info *grpc.StreamServerInfo,
 	return next(impl, stream)
 }
 
-// endWhenDraining ends streams, that is health watches, when podlink drains: one that stays open would hold up the stop.
-func endWhenDraining(drain *Drain) grpc.StreamServerInterceptor {
-	return func(impl any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-		ctx, cancel := context.WithCancel(stream.Context())
-		defer cancel()
-		go func() {
-			select {
-			case <-drain.Started():
-				cancel()
-			case <-ctx.Done():
-			}
-		}()
-		return next(impl, endingStream{stream, ctx})
-	}
-}
-
 // drainingHealth is gRPC's health service, which says NOT_SERVING once podlink drains.
 type drainingHealth struct {
 	*health.Server
@@ -178,11 +163,3 @@ func (h drainingHealth) Check(
 	}
 	return h.Server.Check(ctx, request)
 }
-
-type endingStream struct {
-	grpc.ServerStream
-	ctx context.Context //nolint:containedctx // It is the stream's own.
-}
-
-// Context implements grpc.ServerStream.
-func (s endingStream) Context() context.Context { return s.ctx }

@@ -29,13 +29,13 @@ const (
 
 // NewHTTPServer returns the HTTP listener of the API.
 func NewHTTPServer(
-	c *conf.Server, api API, chain Chain, drain *Drain, logger log.Logger,
+	c *conf.Server, api API, chain *Chain, drain *Drain, logger log.Logger,
 ) *khttp.Server {
 	allowed, refuse := mux.NewRouter(), refuseThrough(chain)
 	srv := khttp.NewServer(
 		khttp.Address(c.GetHttp().GetAddr()),
 		khttp.Timeout(c.GetHttp().GetTimeout().AsDuration()),
-		khttp.Middleware(chain...),
+		khttp.Middleware(chain.Unary),
 		khttp.Filter(guard(drain, refuse)),
 		khttp.StrictSlash(false),
 		khttp.RequestDecoder(decoder(decodeBody)),

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc/health/grpc_health_v1"
 
 	v1 "podlink/api/podlink/v1"
 	"podlink/internal/telemetry/histogram"
@@ -24,6 +25,7 @@ type Metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
+	streams  *prometheus.HistogramVec
 	known    map[called]observers // of the API, looked up once; read only
 }
 
@@ -44,6 +46,11 @@ func NewMetrics(others Collectors) (*Metrics, error) {
 			Help:    "How long requests took, by transport and operation.",
 			Buckets: histogram.SecondsBuckets(),
 		}, []string{"kind", "operation"}),
+		streams: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "server_streams_seconds",
+			Help:    "How long streams lasted, by transport and operation.",
+			Buckets: streamBuckets(),
+		}, []string{"kind", "operation"}),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "podlink_build_info",
@@ -52,25 +59,25 @@ func NewMetrics(others Collectors) (*Metrics, error) {
 	})
 	build.Set(1)
 	for _, collector := range append(Collectors{
-		m.requests, m.seconds, build,
+		m.requests, m.seconds, m.streams, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	}, others...) {
 		if err := m.registry.Register(collector); err != nil {
 			return nil, fmt.Errorf("metrics: %w", err)
 		}
 	}
-	for _, operation := range operations() {
-		for _, kind := range []transport.Kind{transport.KindHTTP, transport.KindGRPC} {
-			what := called{kind.String(), operation}
-			m.known[what] = m.observersOf(what)
-			// From the start: an increase from nothing would not be one, and the first of these has to be seen.
-			for _, reason := range []v1.ErrorReason{v1.ErrorReason_INTERNAL, v1.ErrorReason_STORE_DATA_CORRUPT} {
-				m.requests.WithLabelValues(what.kind, what.operation, strconv.Itoa(http.StatusInternalServerError), reason.String())
-			}
+	for what, of := range calls() {
+		m.known[what] = m.observersOf(what, of)
+		// From the start: rate() misses the first increment of a new series, and the first of these has to be seen.
+		for _, reason := range []v1.ErrorReason{v1.ErrorReason_INTERNAL, v1.ErrorReason_STORE_DATA_CORRUPT} {
+			m.requests.WithLabelValues(what.kind, what.operation, strconv.Itoa(http.StatusInternalServerError), reason.String())
 		}
 	}
 	return m, nil
 }
+
+// streamBuckets are from a tenth of a second to a day.
+func streamBuckets() []float64 { return []float64{.1, 1, 10, 60, 600, 3600, 6 * 3600, 24 * 3600} }
 
 // called is an operation over a transport.
 type called struct{ kind, operation string }
@@ -81,19 +88,23 @@ type observers struct {
 	seconds   prometheus.Observer
 }
 
-func (m *Metrics) observersOf(what called) observers {
+func (m *Metrics) observersOf(what called, of callType) observers {
+	seconds := m.seconds
+	if of == streamCall {
+		seconds = m.streams
+	}
 	return observers{
 		succeeded: m.requests.WithLabelValues(what.kind, what.operation, strconv.Itoa(http.StatusOK), ""),
-		seconds:   m.seconds.WithLabelValues(what.kind, what.operation),
+		seconds:   seconds.WithLabelValues(what.kind, what.operation),
 	}
 }
 
-// count notes a request, how long it took, and its trace if that is recorded.
-func (m *Metrics) count(t transport.Transporter, span trace.SpanContext, took time.Duration, err error) {
+// count notes a call that has ended, how long it took, and its trace if that is recorded.
+func (m *Metrics) count(t transport.Transporter, of callType, span trace.SpanContext, took time.Duration, err error) {
 	what := called{t.Kind().String(), t.Operation()}
 	to, known := m.known[what]
 	if !known {
-		to = m.observersOf(what)
+		to = m.observersOf(what, of)
 	}
 	if public := kerrors.FromError(err); public != nil {
 		m.requests.WithLabelValues(what.kind, what.operation, strconv.Itoa(int(public.Code)), public.Reason).Inc()
@@ -103,13 +114,18 @@ func (m *Metrics) count(t transport.Transporter, span trace.SpanContext, took ti
 	histogram.ObserveSeconds(to.seconds, took.Seconds(), span)
 }
 
-// operations lists those of the API, as requests name them.
-func operations() []string {
-	var names []string
+// calls returns all calls that pass the chain: the API's, its streams over gRPC only, and the health watch.
+func calls() map[called]callType {
+	all := map[called]callType{{transport.KindGRPC.String(), grpc_health_v1.Health_Watch_FullMethodName}: streamCall}
 	for _, method := range v1.Methods() {
-		names = append(names, v1.Operation(method))
+		if method.IsStreamingClient() || method.IsStreamingServer() {
+			all[called{transport.KindGRPC.String(), v1.Operation(method)}] = streamCall
+			continue
+		}
+		all[called{transport.KindGRPC.String(), v1.Operation(method)}] = unaryCall
+		all[called{transport.KindHTTP.String(), v1.Operation(method)}] = unaryCall
 	}
-	return names
+	return all
 }
 
 // handler answers with the metrics, in the OpenMetrics format with traces as exemplars where the scraper asks for it.

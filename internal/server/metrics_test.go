@@ -20,7 +20,7 @@ func TestRequestsAreCountedByOutcome(t *testing.T) {
 	metrics, err := NewMetrics(nil)
 	require.NoError(t, err)
 	for _, failure := range []error{nil, nil, service.PublicError(invalid("uid", "is secret")), service.Internal(errors.New("secret"))} {
-		metrics.count(call{}, trace.SpanContext{}, time.Millisecond, failure)
+		metrics.count(call{}, unaryCall, trace.SpanContext{}, time.Millisecond, failure)
 	}
 	reply := httptest.NewRecorder()
 	metrics.handler().ServeHTTP(reply, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", http.NoBody))
@@ -45,12 +45,12 @@ func TestRequestsAreCountedByOutcome(t *testing.T) {
 func TestGraveFaultsAreCountedFromTheStart(t *testing.T) {
 	metrics, err := NewMetrics(nil)
 	require.NoError(t, err)
-	require.Equal(t, 3*2*17, testutil.CollectAndCount(metrics.requests))
+	require.Equal(t, 3*(2*17+1), testutil.CollectAndCount(metrics.requests))
 	require.InDelta(t, 0, testutil.ToFloat64(metrics.requests.WithLabelValues(
 		"http", "/podlink.v1.WorkloadService/BatchGetWorkloadState", "500", "INTERNAL")), 0)
 	require.InDelta(t, 0, testutil.ToFloat64(metrics.requests.WithLabelValues(
 		"grpc", "/podlink.v1.LinkService/GetLinkedPod", "500", "STORE_DATA_CORRUPT")), 0)
-	require.Equal(t, 3*2*17, testutil.CollectAndCount(metrics.requests))
+	require.Equal(t, 3*(2*17+1), testutil.CollectAndCount(metrics.requests))
 }
 
 // TestExemplars: OpenMetrics names the trace of a request that is recorded, and of no other.
@@ -70,7 +70,7 @@ func TestExemplars(t *testing.T) {
 			require.NoError(t, err)
 			_, span := sdktrace.NewTracerProvider(sdktrace.WithSampler(row.sampler)).Tracer("test").Start(t.Context(), "request")
 			defer span.End()
-			metrics.count(call{}, span.SpanContext(), time.Millisecond, nil)
+			metrics.count(call{}, unaryCall, span.SpanContext(), time.Millisecond, nil)
 			request := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", http.NoBody)
 			request.Header.Set("Accept", row.accept)
 			reply := httptest.NewRecorder()

@@ -6,7 +6,7 @@ import (
 
 	kerrors "github.com/go-kratos/kratos/v2/errors"
 	"github.com/go-kratos/kratos/v2/log"
-	"github.com/go-kratos/kratos/v2/middleware"
+	"github.com/go-kratos/kratos/v2/transport"
 
 	"podlink/internal/conf"
 	"podlink/internal/telemetry"
@@ -27,27 +27,21 @@ func newRequestLog(c *conf.Log, logger log.Logger) *requestLog {
 	}
 }
 
-// log is the middleware.
-func (l *requestLog) log(next middleware.Handler) middleware.Handler {
-	return func(ctx context.Context, request any) (any, error) {
-		start := time.Now()
-		reply, err := next(ctx, request)
-		took := time.Since(start)
-		switch {
-		case err != nil:
-			l.failed(ctx, kerrors.FromError(err), took)
-		case l.slow > 0 && took >= l.slow:
-			kind, operation := callOf(ctx)
-			l.repeated(ctx, log.LevelWarn, kind+operation, log.DefaultMessageKey, "slow request",
-				"transport", kind, "operation", operation, "took", took.String())
-		}
-		return reply, err
+// note writes the line that a call deserves, if any. A stream is never slow: it lasts as long as its caller likes.
+func (l *requestLog) note(ctx context.Context, t transport.Transporter, of callType, took time.Duration, err error) {
+	switch {
+	case err != nil:
+		l.failed(ctx, t, kerrors.FromError(err), took)
+	case of == unaryCall && l.slow > 0 && took >= l.slow:
+		kind, operation := t.Kind().String(), t.Operation()
+		l.repeated(ctx, log.LevelWarn, kind+operation, log.DefaultMessageKey, "slow request",
+			"transport", kind, "operation", operation, "took", took.String())
 	}
 }
 
 // failed writes a line for a request that failed: as an error when podlink or its store is at fault, else for debugging.
-func (l *requestLog) failed(ctx context.Context, public *kerrors.Error, took time.Duration) {
-	kind, operation := callOf(ctx)
+func (l *requestLog) failed(ctx context.Context, t transport.Transporter, public *kerrors.Error, took time.Duration) {
+	kind, operation := t.Kind().String(), t.Operation()
 	line := []any{
 		log.DefaultMessageKey, "request failed",
 		"transport", kind,

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"strings"
@@ -94,16 +93,22 @@ func TestRequestLog(t *testing.T) {
 				lines := new(logwatch.Log)
 				requests := newRequestLog(row.config, telemetry.NewLogger(&conf.Log{Format: "json"}, telemetry.NewLogLevel("debug"), lines))
 				for _, answer := range row.answers {
-					_, _ = requests.log(func(context.Context, any) (any, error) {
-						time.Sleep(answer.took)
-						return nil, answer.err
-					})(t.Context(), nil)
+					time.Sleep(answer.took)
+					requests.note(t.Context(), call{}, unaryCall, answer.took, answer.err)
 				}
 				time.Sleep(10 * time.Second)
 				require.Equal(t, row.want, summaries(t, lines.String()))
 			})
 		})
 	}
+}
+
+// TestStreamIsNeverSlow: it lasts as long as its caller likes.
+func TestStreamIsNeverSlow(t *testing.T) {
+	lines := new(logwatch.Log)
+	requests := newRequestLog(conf.Default().Log, logging.New(&conf.Log{Format: "json"}, logging.NewLevel("debug"), lines))
+	requests.note(t.Context(), call{}, streamCall, time.Hour, nil)
+	require.Empty(t, lines.String())
 }
 
 // summaries are the lines without what differs from run to run.

@@ -1,9 +1,9 @@
-// Package server is podlink's outside: the HTTP and the gRPC listener with one middleware chain for both, and the admin
-// listener.
+// Package server is podlink's outside: the HTTP and the gRPC listener with one middleware chain for both, unary calls and
+// streams alike, and the admin listener.
 //
 // Two things to know before changing anything here. Kratos decodes an HTTP request before its middleware runs, and gRPC
 // decodes a message before its interceptors run; so a decoder that fails notes the error in the context (decode.go), and
-// the last middleware of the chain returns it: every failure is traced, counted, logged and mapped alike. And Kratos'
+// the chain refuses the request: every failure is traced, counted, logged and mapped alike. And Kratos'
 // router falls back to http.DefaultServeMux, past all middleware, unless both fallback handlers are set (http.go).
 package server
 

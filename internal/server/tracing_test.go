@@ -7,7 +7,6 @@ import (
 	"net/http/httptest"
 	"testing"
 
-	"github.com/go-kratos/kratos/v2/middleware"
 	"github.com/go-kratos/kratos/v2/transport"
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/codes"
@@ -63,7 +62,7 @@ func TestSpans(t *testing.T) {
 			header.Set("Baggage", "secret=1")
 			answer := http.Header{}
 			ctx := transport.NewServerContext(t.Context(), call{header: header, reply: answer})
-			_, err := middleware.Chain(p.chain...)(func(ctx context.Context, _ any) (any, error) {
+			_, err := p.chain.Unary(func(ctx context.Context, _ any) (any, error) {
 				require.Equal(t, traceID, trace.SpanContextFromContext(ctx).TraceID().String())
 				return nil, row.err
 			})(ctx, &v1.GetLinkedPodRequest{Uid: "secret"})

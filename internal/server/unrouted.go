@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"slices"
 
-	"github.com/go-kratos/kratos/v2/middleware"
 	"github.com/go-kratos/kratos/v2/transport"
 )
 
@@ -15,12 +14,10 @@ type refuser func(w http.ResponseWriter, r *http.Request, err error)
 
 // refuseThrough returns what refuses the requests that never reach an operation. Kratos' middleware does not run for
 // them; here it does, so that they are traced, counted and logged like all others.
-func refuseThrough(chain Chain) refuser {
-	through := middleware.Chain(chain...)
+func refuseThrough(chain *Chain) refuser {
 	return func(w http.ResponseWriter, r *http.Request, err error) {
-		_, err = through(func(context.Context, any) (any, error) { return nil, err })(
-			transport.NewServerContext(r.Context(), unrouted{r, w.Header()}), nil)
-		encodeError(w, r, err)
+		refuse := func(context.Context) error { return err }
+		encodeError(w, r, chain.serve(r.Context(), unrouted{r, w.Header()}, unaryCall, refuse))
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	kerrors "github.com/go-kratos/kratos/v2/errors"
 	"github.com/go-kratos/kratos/v2/log"
 	"github.com/go-kratos/kratos/v2/middleware"
+	"github.com/go-kratos/kratos/v2/transport"
 	"github.com/stretchr/testify/require"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"google.golang.org/grpc/codes"
@@ -377,6 +378,23 @@ func TestCallersThatLeave(t *testing.T) {
 	}
 }
 
+// overNothing is the transport of a call that came over none.
+type overNothing struct{ transport.Transporter }
+
+func (overNothing) Kind() transport.Kind            { return transport.KindGRPC }
+func (overNothing) Operation() string               { return v1.OperationLinkServiceGetLinkedPod }
+func (overNothing) RequestHeader() transport.Header { return carrier{} }
+func (overNothing) ReplyHeader() transport.Header   { return carrier{} }
+
+// carrier has no headers, and keeps none.
+type carrier struct{}
+
+func (carrier) Get(string) string      { return "" }
+func (carrier) Set(string, string)     {}
+func (carrier) Add(string, string)     {}
+func (carrier) Keys() []string         { return nil }
+func (carrier) Values(string) []string { return nil }
+
 // TestChain is for what no Redis can be made to do: whatever stands behind the chain, its error leaves as the API's.
 func TestChain(t *testing.T) {
 	metrics, err := server.NewMetrics(nil)
@@ -417,7 +435,7 @@ func TestChain(t *testing.T) {
 			logger := telemetry.NewLogger(&conf.Log{Format: "json"}, telemetry.NewLogLevel("debug"), lines)
 			chain, closeChain := server.NewChain(&conf.Log{}, sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample())), metrics, logger)
 			t.Cleanup(closeChain)
-			_, err := middleware.Chain(chain...)(row.handle)(t.Context(), nil)
+			_, err := chain.Unary(row.handle)(transport.NewServerContext(t.Context(), overNothing{}), nil)
 			got := kerrors.FromError(err)
 			require.Equal(t, row.reason.String(), got.Reason)
 			require.EqualValues(t, public[row.reason].http, got.Code)

@@ -1,3 +1,4 @@
+// Package v1 is the API podlink.v1: generated messages, gRPC and HTTP bindings and errors, and the list of its services.
 package v1
 
 import (

@@ -55,10 +55,10 @@ func run(path string) error {
 	chain, closeChain := server.NewChain(config.GetLog(), provider, metrics, logger)
 	defer closeChain()
 	http := khttp.NewServer(khttp.Address(settings.GetHttp().GetAddr()),
-		khttp.Timeout(settings.GetHttp().GetTimeout().AsDuration()), khttp.Middleware(chain...))
+		khttp.Timeout(settings.GetHttp().GetTimeout().AsDuration()), khttp.Middleware(chain.Unary))
 	v1.RegisterLinkServiceHTTPServer(http, api)
 	grpc := kgrpc.NewServer(kgrpc.Address(settings.GetGrpc().GetAddr()),
-		kgrpc.Timeout(settings.GetGrpc().GetTimeout().AsDuration()), kgrpc.Middleware(chain...))
+		kgrpc.Timeout(settings.GetGrpc().GetTimeout().AsDuration()), kgrpc.Middleware(chain.Unary))
 	v1.RegisterLinkServiceServer(grpc, api)
 	admin := server.NewAdminServer(settings, ready{}, server.NewDrain(settings), metrics, level, logger)
 	return kratos.New(kratos.Logger(logger), kratos.Server(http, grpc, admin)).Run()

@@ -1,0 +1,91 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/go-kratos/kratos/v2/middleware"
+	"github.com/go-kratos/kratos/v2/transport"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+)
+
+// NewStream implements grpc.ClientConnInterface. A stream lasts until its caller's context ends, podlink ends it, or the
+// client is closed; it is never repeated. As in gRPC, the caller must read it to its end, or end its context.
+func (c conn) NewStream(
+	ctx context.Context, desc *grpc.StreamDesc, method string, options ...grpc.CallOption,
+) (grpc.ClientStream, error) {
+	if c.open.Err() != nil {
+		return nil, explain(ErrUnavailable, errClosed)
+	}
+	caller := ctx
+	ctx, cancel := context.WithCancel(ctx)
+	keep := context.AfterFunc(c.open, cancel) //nolint:contextcheck // Close ends the streams, and has no context.
+	ctx, span := otel.Tracer("podlink/client").Start(ctx, method, trace.WithSpanKind(trace.SpanKindClient))
+	finish := func(err error) {
+		if err != nil && caller.Err() == nil {
+			markFailed(span, meaningOf(caller, err, true))
+		}
+		span.End()
+		keep()
+		cancel()
+	}
+	made, err := c.ClientConnInterface.NewStream(ctx, desc, method, append(slices.Clip(options), grpc.OnFinish(finish))...)
+	if err != nil {
+		finish(err) // gRPC does, but not everything that fails comes from it. A second time does nothing.
+		return nil, meaningOf(caller, err, false)
+	}
+	return stream{made, caller}, nil
+}
+
+// stream is a stream whose errors are this package's.
+type stream struct {
+	grpc.ClientStream
+
+	caller context.Context //nolint:containedctx // It says why the stream has ended.
+}
+
+// SendMsg implements grpc.ClientStream.
+func (s stream) SendMsg(m any) error { return meaningOf(s.caller, s.ClientStream.SendMsg(m), true) }
+
+// RecvMsg implements grpc.ClientStream.
+func (s stream) RecvMsg(m any) error { return meaningOf(s.caller, s.ClientStream.RecvMsg(m), true) }
+
+// meaningOf is what the error of a stream means to its caller. io.EOF is none: it is the end.
+func meaningOf(caller context.Context, err error, opened bool) error {
+	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	_, meaning := judge(caller, err, true, opened)
+	return meaning
+}
+
+// openThrough passes a stream through middleware when it opens, as a unary call. Kratos' own middleware for streams runs
+// for each message, when the headers have long been sent.
+func openThrough(with ...middleware.Middleware) grpc.StreamClientInterceptor {
+	return func(
+		ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, options ...grpc.CallOption,
+	) (grpc.ClientStream, error) {
+		var made grpc.ClientStream
+		_, err := middleware.Chain(with...)(func(ctx context.Context, _ any) (any, error) {
+			t, _ := transport.FromClientContext(ctx) // Kratos puts it into every context.
+			for _, key := range t.RequestHeader().Keys() {
+				ctx = metadata.AppendToOutgoingContext(ctx, key, t.RequestHeader().Get(key))
+			}
+			var err error
+			made, err = open(ctx, desc, cc, method, options...)
+			return nil, err
+		})(ctx, nil)
+		return made, err
+	}
+}
+
+// NewStream implements grpc.ClientConnInterface: HTTP with JSON has no streams.
+func (httpConn) NewStream(_ context.Context, _ *grpc.StreamDesc, method string, _ ...grpc.CallOption) (grpc.ClientStream, error) {
+	return nil, fmt.Errorf("podlink: %s is a stream, which is served over gRPC only: %w", method, errors.ErrUnsupported)
+}

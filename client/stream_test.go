@@ -1,0 +1,156 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	kmetadata "github.com/go-kratos/kratos/v2/metadata"
+	kgrpc "github.com/go-kratos/kratos/v2/transport/grpc"
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/codes"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	grpcmetadata "google.golang.org/grpc/metadata"
+)
+
+// dialedConn returns what the generated clients call, and what closes it, which the end of the test does too.
+func dialedConn(t *testing.T, target string, o Options) (conn, func()) {
+	t.Helper()
+	made, hangUp, err := dial(target, o)
+	require.NoError(t, err)
+	closeConn := sync.OnceFunc(func() { require.NoError(t, hangUp()) })
+	t.Cleanup(closeConn)
+	return made, closeConn
+}
+
+// watchHealth opens a health watch, and waits until podlink says that it serves.
+func watchHealth(ctx context.Context, t *testing.T, c conn) grpc_health_v1.Health_WatchClient {
+	t.Helper()
+	watch, err := grpc_health_v1.NewHealthClient(c).Watch(ctx, new(grpc_health_v1.HealthCheckRequest))
+	require.NoError(t, err)
+	first, err := watch.Recv()
+	require.NoError(t, err)
+	require.Equal(t, grpc_health_v1.HealthCheckResponse_SERVING, first.GetStatus())
+	return watch
+}
+
+// watchSpan waits for the span of the stream to end.
+func watchSpan(t *testing.T, recorder *tracetest.SpanRecorder) sdktrace.ReadOnlySpan {
+	t.Helper()
+	require.Eventually(t, func() bool { return len(recorder.Ended()) > 0 }, 10*time.Second, time.Millisecond)
+	require.Len(t, recorder.Ended(), 1)
+	span := recorder.Ended()[0]
+	require.Equal(t, "/grpc.health.v1.Health/Watch", span.Name())
+	require.Equal(t, trace.SpanKindClient, span.SpanKind())
+	return span
+}
+
+// TestStreamEnds: whoever ends a stream, its caller is told so in this package's errors, its span ends, and nothing of it
+// stays behind. A stream outlasts the time of calls.
+func TestStreamEnds(t *testing.T) {
+	for name, row := range map[string]struct {
+		end    func(t *testing.T, cancel, closeConn, stop func())
+		want   error
+		failed string // what the span says
+	}{
+		"the caller leaves":    {func(_ *testing.T, cancel, _, _ func()) { cancel() }, ErrCanceled, ""},
+		"the client is closed": {func(_ *testing.T, _, closeConn, _ func()) { closeConn() }, ErrUnavailable, "PODLINK_UNAVAILABLE"},
+		"podlink drains":       {func(_ *testing.T, _, _, stop func()) { stop() }, ErrCanceled, "CANCELED"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := start(t)
+			recorder, _ := traced(t)
+			before := goleak.IgnoreCurrent()
+			const timeout = 100 * time.Millisecond
+			c, closeConn := dialedConn(t, p.GRPC, Options{Timeout: timeout})
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			watch := watchHealth(ctx, t, c)
+			time.Sleep(3 * timeout)
+			require.Empty(t, recorder.Ended())
+			row.end(t, cancel, closeConn, func() { require.Equal(t, 0, p.Stop(t)) })
+			_, err := watch.Recv()
+			requireError(t, wantError{is: row.want}, err)
+			span := watchSpan(t, recorder)
+			require.Equal(t, row.failed, span.Status().Description)
+			require.Equal(t, row.failed != "", span.Status().Code == codes.Error)
+			closeConn()
+			goleak.VerifyNone(t, before)
+		})
+	}
+}
+
+// TestStreamOpens only where podlink is, over gRPC, and by a client that is open.
+func TestStreamOpens(t *testing.T) {
+	p := start(t)
+	for name, row := range map[string]struct {
+		target string
+		http   bool
+		closed bool
+		want   error
+		says   string
+	}{
+		"over HTTP":         {p.HTTP, true, false, errors.ErrUnsupported, "/grpc.health.v1.Health/Watch is a stream, which is served over gRPC only"},
+		"of a closed one":   {p.GRPC, false, true, ErrUnavailable, "the client is closed"},
+		"where nobody is":   {nobody(t), false, false, ErrUnavailable, "connection refused"},
+		"of a closed, HTTP": {p.HTTP, true, true, ErrUnavailable, "the client is closed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, closeConn := dialedConn(t, row.target, Options{HTTP: row.http, Timeout: time.Second})
+			if row.closed {
+				closeConn()
+			}
+			_, err := grpc_health_v1.NewHealthClient(c).Watch(t.Context(), new(grpc_health_v1.HealthCheckRequest))
+			require.ErrorIs(t, err, row.want)
+			require.ErrorContains(t, err, row.says)
+		})
+	}
+}
+
+// TestWhatGoesWithAStream is what goes with a call: the trace and the global metadata, each once.
+func TestWhatGoesWithAStream(t *testing.T) {
+	recorder, provider := traced(t)
+	arrived := make(chan grpcmetadata.MD, 10)
+	server := kgrpc.NewServer(kgrpc.Address("127.0.0.1:0"),
+		kgrpc.StreamInterceptor(func(impl any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+			headers, _ := grpcmetadata.FromIncomingContext(stream.Context())
+			if headers.Get("traceparent") != nil { // gRPC watches the health of each of its connections too.
+				arrived <- headers
+			}
+			return next(impl, stream)
+		}))
+	endpoint, err := server.Endpoint()
+	require.NoError(t, err)
+	ended := make(chan error, 1)
+	go func() { ended <- server.Start(context.Background()) }()
+	t.Cleanup(func() {
+		require.NoError(t, server.Stop(context.Background()))
+		require.NoError(t, <-ended)
+	})
+	c, closeConn := dialedConn(t, endpoint.Host, Options{Timeout: time.Second})
+
+	ctx, caller := provider.Tracer("test").Start(t.Context(), "caller")
+	ctx = kmetadata.NewServerContext(ctx, kmetadata.New(map[string][]string{
+		"x-md-global-tenant": {"acme"}, "x-md-local-secret": {private}, "authorization": {private},
+	}))
+	ctx, cancel := context.WithCancel(ctx)
+	watchHealth(ctx, t, c)
+	seen := <-arrived
+	cancel()
+	span := watchSpan(t, recorder)
+	require.Equal(t, caller.SpanContext().TraceID(), span.SpanContext().TraceID())
+	require.Equal(t, []string{"00-" + span.SpanContext().TraceID().String() + "-" + span.SpanContext().SpanID().String() + "-01"}, seen.Get("traceparent"))
+	require.Equal(t, []string{"acme"}, seen.Get("x-md-global-tenant"))
+	for name, values := range seen {
+		require.NotContains(t, strings.Join(values, " "), private, name)
+	}
+	closeConn() // So that the server can stop: gRPC's own watch is open.
+}

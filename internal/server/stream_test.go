@@ -1,0 +1,342 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	otelcodes "go.opentelemetry.io/otel/codes"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/emptypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"podlink/internal/biz"
+	"podlink/internal/conf"
+	"podlink/internal/logging"
+	"podlink/test/logwatch"
+)
+
+// watchedServer is a gRPC listener, and all that its chain tells of its calls.
+type watchedServer struct {
+	drain   *Drain
+	conn    *grpc.ClientConn
+	metrics *Metrics
+	spans   *tracetest.SpanRecorder
+	lines   *logwatch.Log
+}
+
+// serveWatched starts a listener with the services, beside its own, until the test ends.
+func serveWatched(t *testing.T, services ...*grpc.ServiceDesc) *watchedServer {
+	t.Helper()
+	p := newParts(t)
+	w := &watchedServer{drain: p.drain, spans: tracetest.NewSpanRecorder(), lines: new(logwatch.Log)}
+	var err error
+	w.metrics, err = NewMetrics(nil)
+	require.NoError(t, err)
+	chain, closeChain := NewChain(conf.Default().Log, sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(w.spans)), w.metrics,
+		logging.New(&conf.Log{Format: "json"}, logging.NewLevel("debug"), w.lines))
+	p.config.Grpc.Addr = "127.0.0.1:0"
+	srv, stop := NewGRPCServer(p.config, p.api(), chain, p.drain)
+	for _, service := range services {
+		lenient{srv}.RegisterService(service, nil)
+	}
+	endpoint, err := srv.Endpoint()
+	require.NoError(t, err)
+	ended := make(chan error, 1)
+	go func() { ended <- srv.Start(context.Background()) }()
+	w.conn, err = grpc.NewClient(endpoint.Host, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		require.NoError(t, w.conn.Close())
+		require.NoError(t, srv.Stop(context.Background()))
+		require.NoError(t, <-ended)
+		stop()
+		closeChain()
+	})
+	return w
+}
+
+// ended waits until a call has passed the chain, of which its span is the last step, and returns the span.
+func (w *watchedServer) ended(t *testing.T) sdktrace.ReadOnlySpan {
+	t.Helper()
+	require.Eventually(t, func() bool { return len(w.spans.Ended()) > 0 }, 10*time.Second, time.Millisecond)
+	require.Len(t, w.spans.Ended(), 1)
+	return w.spans.Ended()[0]
+}
+
+// counted returns the series of server_requests_* and server_streams_* with the label and a value other than 0.
+func (w *watchedServer) counted(t *testing.T, label string) []string {
+	t.Helper()
+	page := httptest.NewRecorder()
+	w.metrics.handler().ServeHTTP(page, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", http.NoBody))
+	var found []string
+	for line := range strings.Lines(page.Body.String()) {
+		line = strings.TrimSpace(line)
+		of := strings.HasPrefix(line, "server_requests_code_total{") || strings.HasPrefix(line, "server_requests_seconds_count{") ||
+			strings.HasPrefix(line, "server_streams_seconds_count{")
+		if of && strings.Contains(line, label) && !strings.HasSuffix(line, " 0") {
+			found = append(found, line)
+		}
+	}
+	return found
+}
+
+// failures returns level and cause of each line on a failed request.
+func (w *watchedServer) failures(t *testing.T) (levels, causes []string) {
+	t.Helper()
+	for text := range strings.Lines(w.lines.String()) {
+		var line struct{ Level, Msg, Operation, Reason, Cause string }
+		require.NoError(t, json.Unmarshal([]byte(text), &line))
+		require.Equal(t, "request failed", line.Msg)
+		levels, causes = append(levels, line.Level+" "+line.Operation+" "+line.Reason), append(causes, line.Cause)
+	}
+	return levels, causes
+}
+
+const (
+	testService = "podlink.v1.TestService"
+	askMethod   = "/" + testService + "/Ask"
+	watchMethod = "/" + testService + "/Watch"
+)
+
+// described is a service of one unary method and one stream, which both do the same. The stream sends a message first.
+func described(handle func(ctx context.Context) error) *grpc.ServiceDesc {
+	return &grpc.ServiceDesc{
+		ServiceName: testService,
+		Methods: []grpc.MethodDesc{{
+			MethodName: "Ask",
+			Handler: func(_ any, ctx context.Context, receive func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) {
+				request := new(emptypb.Empty)
+				if err := receive(request); err != nil {
+					return nil, err
+				}
+				return intercept(ctx, request, &grpc.UnaryServerInfo{FullMethod: askMethod}, func(ctx context.Context, _ any) (any, error) {
+					return new(emptypb.Empty), handle(ctx)
+				})
+			},
+		}},
+		Streams: []grpc.StreamDesc{{
+			StreamName:    "Watch",
+			ServerStreams: true,
+			Handler: func(_ any, stream grpc.ServerStream) error {
+				if err := stream.RecvMsg(new(emptypb.Empty)); err != nil {
+					return err
+				}
+				if err := stream.SendMsg(new(emptypb.Empty)); err != nil {
+					return err
+				}
+				return handle(stream.Context())
+			},
+		}},
+	}
+}
+
+// open opens a stream with a request.
+func (w *watchedServer) open(ctx context.Context, t *testing.T, method string, request proto.Message) grpc.ClientStream {
+	t.Helper()
+	stream, err := w.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, method)
+	require.NoError(t, err)
+	require.NoError(t, stream.SendMsg(request))
+	require.NoError(t, stream.CloseSend())
+	return stream
+}
+
+// ask makes the unary call, or reads the stream to its end; the trailer is the stream's.
+func (w *watchedServer) ask(ctx context.Context, t *testing.T, method string) (metadata.MD, error) {
+	t.Helper()
+	if method == askMethod {
+		return nil, w.conn.Invoke(ctx, method, new(emptypb.Empty), new(emptypb.Empty))
+	}
+	stream := w.open(ctx, t, method, new(emptypb.Empty))
+	for {
+		err := stream.RecvMsg(new(emptypb.Empty))
+		if errors.Is(err, io.EOF) {
+			return stream.Trailer(), nil
+		}
+		if err != nil {
+			return stream.Trailer(), err
+		}
+	}
+}
+
+// TestChainServesUnaryCallsAndStreams: a call of either kind is counted, traced and logged once, with the same reason in
+// all three, and its cause reaches nobody but the log.
+func TestChainServesUnaryCallsAndStreams(t *testing.T) {
+	domain := func(context.Context) error { return fmt.Errorf("%w: secret", biz.ErrStoreDataCorrupt) }
+	fault := func(context.Context) error { return &biz.InvalidArgumentError{Field: "uid", Detail: "is required"} }
+	foreign := func(context.Context) error { return status.Error(codes.NotFound, "secret") }
+	panics := func(context.Context) error { panic("secret") }
+	leaves := func(ctx context.Context) error {
+		<-ctx.Done()
+		return fmt.Errorf("%w: %w", biz.ErrCanceled, ctx.Err())
+	}
+	ends := func(ctx context.Context) error {
+		<-ctx.Done()
+		return status.FromContextError(ctx.Err()).Err()
+	}
+	endsInPanic := func(ctx context.Context) error {
+		<-ctx.Done()
+		panic("secret")
+	}
+	calm := func(ctx context.Context) error {
+		<-ctx.Done()
+		return nil
+	}
+	for name, row := range map[string]struct {
+		method string
+		handle func(context.Context) error
+		during string // what happens while the call is being served
+		code   codes.Code
+		http   int
+		reason string
+		status otelcodes.Code // the span's
+		level  string         // the line's; empty: none
+		cause  string         // a part of the line's
+	}{
+		"unary, success":                       {askMethod, func(context.Context) error { return nil }, "", codes.OK, 200, "", otelcodes.Unset, "", ""},
+		"unary, the caller's error":            {askMethod, fault, "", codes.InvalidArgument, 400, "INVALID_ARGUMENT", otelcodes.Unset, "DEBUG", "uid"},
+		"unary, domain error":                  {askMethod, domain, "", codes.Internal, 500, "STORE_DATA_CORRUPT", otelcodes.Error, "ERROR", "secret"},
+		"unary, another server's error":        {askMethod, foreign, "", codes.Internal, 500, "INTERNAL", otelcodes.Error, "ERROR", "secret"},
+		"unary, panic":                         {askMethod, panics, "", codes.Internal, 500, "INTERNAL", otelcodes.Error, "ERROR", "panic: secret"},
+		"unary, cancel":                        {askMethod, leaves, "cancel", codes.Canceled, 499, "CANCELED", otelcodes.Unset, "DEBUG", "context canceled"},
+		"unary, panic after a cancel":          {askMethod, endsInPanic, "cancel", codes.Canceled, 500, "INTERNAL", otelcodes.Error, "ERROR", "panic: secret"},
+		"unary, drain":                         {askMethod, func(context.Context) error { return nil }, "drain", codes.OK, 200, "", otelcodes.Unset, "", ""},
+		"stream, success":                      {watchMethod, func(context.Context) error { return nil }, "", codes.OK, 200, "", otelcodes.Unset, "", ""},
+		"stream, the caller's error":           {watchMethod, fault, "", codes.InvalidArgument, 400, "INVALID_ARGUMENT", otelcodes.Unset, "DEBUG", "uid"},
+		"stream, domain error":                 {watchMethod, domain, "", codes.Internal, 500, "STORE_DATA_CORRUPT", otelcodes.Error, "ERROR", "secret"},
+		"stream, another server's error":       {watchMethod, foreign, "", codes.Internal, 500, "INTERNAL", otelcodes.Error, "ERROR", "secret"},
+		"stream, panic":                        {watchMethod, panics, "", codes.Internal, 500, "INTERNAL", otelcodes.Error, "ERROR", "panic: secret"},
+		"stream, cancel":                       {watchMethod, ends, "cancel", codes.Canceled, 499, "CANCELED", otelcodes.Unset, "DEBUG", "context canceled"},
+		"stream, cancel that the domain names": {watchMethod, leaves, "cancel", codes.Canceled, 499, "CANCELED", otelcodes.Unset, "DEBUG", "context canceled"},
+		"stream, cancel without an error":      {watchMethod, calm, "cancel", codes.Canceled, 200, "", otelcodes.Unset, "", ""},
+		"stream, panic after a cancel":         {watchMethod, endsInPanic, "cancel", codes.Canceled, 500, "INTERNAL", otelcodes.Error, "ERROR", "panic: secret"},
+		"stream, deadline of the caller":       {watchMethod, ends, "deadline", codes.DeadlineExceeded, 499, "CANCELED", otelcodes.Unset, "DEBUG", "the caller left"},
+		"stream, drain":                        {watchMethod, ends, "drain", codes.Canceled, 499, "CANCELED", otelcodes.Unset, "DEBUG", "podlink drains"},
+		"stream, drain without an error":       {watchMethod, calm, "drain", codes.OK, 200, "", otelcodes.Unset, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			serving := make(chan struct{})
+			w := serveWatched(t, described(func(ctx context.Context) error {
+				close(serving)
+				return row.handle(ctx)
+			}))
+			limit := time.Minute
+			if row.during == "deadline" {
+				limit = 200 * time.Millisecond
+			}
+			ctx, cancel := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), "traceparent", traceparent), limit)
+			defer cancel()
+			go func() {
+				<-serving
+				switch row.during {
+				case "cancel":
+					cancel()
+				case "drain":
+					_ = w.drain.Run(ctx)
+				}
+			}()
+			trailer, err := w.ask(ctx, t, row.method)
+			require.Equal(t, row.code, status.Code(err))
+			require.NotContains(t, fmt.Sprint(err), "secret")
+
+			span := w.ended(t)
+			require.Equal(t, row.method, span.Name())
+			require.Equal(t, traceID, span.SpanContext().TraceID().String())
+			require.Equal(t, row.status, span.Status().Code)
+			require.Equal(t, row.reason, attributes(span)["error.type"])
+			require.NotContains(t, fmt.Sprint(span), "secret")
+
+			labels := `kind="grpc",operation="` + row.method + `"`
+			seconds := "server_requests_seconds_count"
+			if row.method == watchMethod {
+				seconds = "server_streams_seconds_count"
+			}
+			require.Equal(t, []string{
+				fmt.Sprintf(`server_requests_code_total{code="%d",%s,reason="%s"} 1`, row.http, labels, row.reason),
+				seconds + "{" + labels + "} 1",
+			}, w.counted(t, testService))
+
+			levels, causes := w.failures(t)
+			if row.level == "" {
+				require.Empty(t, levels)
+			} else {
+				require.Equal(t, []string{row.level + " " + row.method + " " + row.reason}, levels)
+				require.Contains(t, causes[0], row.cause)
+			}
+			if row.method == watchMethod && row.during == "" { // Of a call that fails, as in TestSpans, or is traced, as here.
+				require.Equal(t, []string{"00-" + traceID + "-" + span.SpanContext().SpanID().String() + "-01"}, trailer.Get(traceResponse))
+			}
+		})
+	}
+}
+
+// TestHealthWatch: it is a stream like any other, while checks are neither counted nor traced.
+func TestHealthWatch(t *testing.T) {
+	w := serveWatched(t)
+	client := grpc_health_v1.NewHealthClient(w.conn)
+	checked, err := client.Check(t.Context(), new(grpc_health_v1.HealthCheckRequest))
+	require.NoError(t, err)
+	require.Equal(t, grpc_health_v1.HealthCheckResponse_SERVING, checked.GetStatus())
+	_, err = client.Check(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: "x"})
+	require.Equal(t, codes.NotFound, status.Code(err), "as gRPC's health protocol says")
+	require.Empty(t, w.spans.Ended())
+	require.Empty(t, w.counted(t, "grpc.health"))
+
+	watch, err := client.Watch(t.Context(), new(grpc_health_v1.HealthCheckRequest))
+	require.NoError(t, err)
+	first, err := watch.Recv()
+	require.NoError(t, err)
+	require.Equal(t, grpc_health_v1.HealthCheckResponse_SERVING, first.GetStatus())
+	require.NoError(t, w.drain.Run(t.Context()))
+	_, err = watch.Recv()
+	require.Equal(t, codes.Canceled, status.Code(err))
+	require.Contains(t, err.Error(), "podlink is stopping")
+	require.Equal(t, grpc_health_v1.Health_Watch_FullMethodName, w.ended(t).Name())
+	const labels = `kind="grpc",operation="/grpc.health.v1.Health/Watch"`
+	require.Equal(t, []string{
+		`server_requests_code_total{code="499",` + labels + `,reason="CANCELED"} 1`,
+		`server_streams_seconds_count{` + labels + `} 1`,
+	}, w.counted(t, "grpc.health"))
+	levels, _ := w.failures(t)
+	require.Equal(t, []string{"DEBUG /grpc.health.v1.Health/Watch CANCELED"}, levels)
+}
+
+// TestStreamRefusesWhatItCannotDecode as unary calls do: the caller is told which field is wrong.
+func TestStreamRefusesWhatItCannotDecode(t *testing.T) {
+	w := serveWatched(t)
+	// The field of both messages has the number 1, but there it may hold any bytes.
+	stream := w.open(t.Context(), t, grpc_health_v1.Health_Watch_FullMethodName, wrapperspb.Bytes([]byte("\xff")))
+	err := stream.RecvMsg(new(grpc_health_v1.HealthCheckResponse))
+	require.Equal(t, codes.InvalidArgument, status.Code(err))
+	require.Contains(t, err.Error(), "service must be valid UTF-8")
+	require.Equal(t, "INVALID_ARGUMENT", attributes(w.ended(t))["error.type"])
+}
+
+// TestStreamsOfAStrangerAreDenied outside the chain, as unary calls are.
+func TestStreamsOfAStrangerAreDenied(t *testing.T) {
+	w := serveWatched(t)
+	stream := w.open(t.Context(), t, "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", new(emptypb.Empty))
+	require.Equal(t, codes.Unimplemented, status.Code(stream.RecvMsg(new(emptypb.Empty))))
+	require.Empty(t, w.spans.Ended())
+}
+
+// TestCauseOfEnd: an error is an end of the stream only when the stream has ended, and not when it merely looks like one.
+func TestCauseOfEnd(t *testing.T) {
+	require.Equal(t, context.Canceled, causeOfEnd(t.Context(), context.Canceled))
+}
