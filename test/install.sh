@@ -1,6 +1,6 @@
 #!/bin/sh
-# install.sh PACKAGE... makes sure that what the tests start is there: redis-server, prometheus, etcd-server, valgrind. Debian and its
-# kin install the packages, as root or with sudo; elsewhere a hint tells what to do.
+# install.sh PACKAGE... makes sure that what the tests start is there: redis-server, prometheus, etcd-server, valgrind.
+# Debian and its kin install the packages, as root or with sudo; elsewhere a hint tells what to do.
 set -eu
 
 # commands PACKAGE: what the tests need of it.
