@@ -106,7 +106,7 @@ func TestRequestLog(t *testing.T) {
 // TestStreamIsNeverSlow: it lasts as long as its caller likes.
 func TestStreamIsNeverSlow(t *testing.T) {
 	lines := new(logwatch.Log)
-	requests := newRequestLog(conf.Default().Log, logging.New(&conf.Log{Format: "json"}, logging.NewLevel("debug"), lines))
+	requests := newRequestLog(conf.Default().Log, telemetry.NewLogger(&conf.Log{Format: "json"}, telemetry.NewLogLevel("debug"), lines))
 	requests.note(t.Context(), call{}, streamCall, time.Hour, nil)
 	require.Empty(t, lines.String())
 }

@@ -28,8 +28,8 @@ import (
 
 	"podlink/internal/biz"
 	"podlink/internal/conf"
-	"podlink/internal/logging"
-	"podlink/test/logwatch"
+	"podlink/internal/telemetry"
+	"podlink/test/kit/logwatch"
 )
 
 // watchedServer is a gRPC listener, and all that its chain tells of its calls.
@@ -50,7 +50,7 @@ func serveWatched(t *testing.T, services ...*grpc.ServiceDesc) *watchedServer {
 	w.metrics, err = NewMetrics(nil)
 	require.NoError(t, err)
 	chain, closeChain := NewChain(conf.Default().Log, sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(w.spans)), w.metrics,
-		logging.New(&conf.Log{Format: "json"}, logging.NewLevel("debug"), w.lines))
+		telemetry.NewLogger(&conf.Log{Format: "json"}, telemetry.NewLogLevel("debug"), w.lines))
 	p.config.Grpc.Addr = "127.0.0.1:0"
 	srv, stop := NewGRPCServer(p.config, p.api(), chain, p.drain)
 	for _, service := range services {
