@@ -87,18 +87,25 @@ func (c conn) Invoke(ctx context.Context, method string, request, reply any, opt
 	defer context.AfterFunc(c.open, cancel)() //nolint:contextcheck // Close ends the calls, and has no context.
 	ctx, span := otel.Tracer("podlink/client").Start(ctx, method, trace.WithSpanKind(trace.SpanKindClient))
 	defer span.End()
+	var before error // of the try before
+	var beforeSent bool
 	for between := pauses(); ; {
-		var sent atomic.Bool
-		err := c.ClientConnInterface.Invoke(watchSent(ctx, &sent), method, request, reply, options...)
+		var watched atomic.Bool
+		err := c.ClientConnInterface.Invoke(watchSent(ctx, &watched), method, request, reply, options...)
 		if err == nil {
 			return nil
 		}
-		if !sent.Load() {
+		sent := watched.Load()
+		if !sent && before != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			err, sent = before, beforeSent // A try without the time to be sent has learned nothing about podlink.
+		}
+		before, beforeSent = err, sent
+		if !sent {
 			if field := notText(request.(proto.Message)); field != "" {
 				err = malformed(field, "must be valid UTF-8")
 			}
 		}
-		again, err := judge(caller, err, operations[method].reads, sent.Load())
+		again, err := judge(caller, err, operations[method].reads, sent)
 		if again && !pause(ctx, between.NextBackOff()) {
 			again = false
 			if errors.Is(caller.Err(), context.Canceled) {

@@ -138,7 +138,7 @@ func TestTriesHaveTheSameHeaders(t *testing.T) {
 	overBoth(t, func(t *testing.T, http bool) {
 		s := served(t, http, nil, func(context.Context) error { return ErrStoreUnavailable })
 		ctx := kmetadata.NewServerContext(t.Context(), kmetadata.New(map[string][]string{"x-md-global-tenant": {"acme"}}))
-		_, err := readLink(ctx, dialed(t, s.addr, Options{HTTP: http, Timeout: 500 * time.Millisecond}))
+		_, err := readLink(ctx, dialed(t, s.addr, Options{HTTP: http, Timeout: 2 * time.Second}))
 		require.ErrorIs(t, err, ErrStoreUnavailable)
 		require.NotEmpty(t, s.arrived)
 		for len(s.arrived) > 0 {

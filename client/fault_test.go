@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
 	v1 "podlink/api/podlink/v1"
@@ -157,6 +158,37 @@ func TestReadOutlivesAFreeze(t *testing.T) {
 		require.Greater(t, time.Since(begin), timeout/tries)
 		require.EqualValues(t, 3, got.(*v1.GetLinkedPodReply).GetLink().GetPodId())
 	})
+}
+
+// cutTry is a transport whose first try is answered that the store is unavailable; no later one finds the time to be sent.
+type cutTry struct {
+	grpc.ClientConnInterface
+	tries int
+}
+
+func (c *cutTry) Invoke(ctx context.Context, _ string, _, _ any, _ ...grpc.CallOption) error {
+	if c.tries++; c.tries == 1 {
+		ctx.Value(sentKey{}).(*atomic.Bool).Store(true)
+		return ErrStoreUnavailable
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// TestLastTryIsCut: a call is what its last try has met that had the time to be sent.
+func TestLastTryIsCut(t *testing.T) {
+	for _, method := range []string{v1.LinkService_GetLinkedPod_FullMethodName, v1.LinkService_SetLinkedPod_FullMethodName} {
+		var cut cutTry
+		err := conn{&cut, time.Second, t.Context()}.Invoke(t.Context(), method, &v1.GetLinkedPodRequest{}, nil)
+		requireError(t, wantError{is: ErrStoreUnavailable}, err)
+		require.Equal(t, 2, cut.tries)
+
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		err = conn{new(cutTry), time.Hour, t.Context()}.Invoke(ctx, method, &v1.GetLinkedPodRequest{}, nil)
+		requireError(t, wantError{is: ErrStoreUnavailable}, err)
+		require.ErrorIs(t, err, context.DeadlineExceeded, "the caller's time was over")
+	}
 }
 
 // TestWhoIsSentAgain: after a try without an answer, a read is, and a mutation is not.

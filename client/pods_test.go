@@ -40,6 +40,10 @@ const (
 // soon bounds what should take some milliseconds, on a machine that is busy.
 const soon = 20 * time.Second
 
+// hangTimeout is the timeout of clients whose podlink hangs or dies: short, for the test waits for it; and long enough for the
+// calls before and after that to be answered on a busy machine.
+const hangTimeout = time.Second
+
 var userField = Field("service")
 
 // onBoth runs a test over gRPC and over HTTP.

@@ -276,7 +276,7 @@ func TestRouterAsksAgain(t *testing.T) {
 
 // TestTemporaryLinksOfADeadPodlink: a router uses a temporary link as long as it surely lives, and not longer.
 func TestTemporaryLinksOfADeadPodlink(t *testing.T) {
-	w := newWorldOn(t, "gRPC", start(t), Options{Timeout: 300 * time.Millisecond})
+	w := newWorldOn(t, "gRPC", start(t), Options{Timeout: hangTimeout})
 	w.pods(1)
 	w.ready(0)
 	_, chat := w.router(RouterOptions{UID: userField, LinkLife: 2 * time.Second, FreshFor: time.Hour}, soon)
@@ -639,7 +639,7 @@ func TestRouterWithoutPodlink(t *testing.T) {
 // TestFallbackWithoutPodlink: with Fallback a user of whom nothing is known is anybody's.
 func TestFallbackWithoutPodlink(t *testing.T) {
 	onBoth(t, func(t *testing.T, over string) {
-		w := newWorldOn(t, over, start(t), Options{Timeout: 200 * time.Millisecond})
+		w := newWorldOn(t, over, start(t), Options{Timeout: hangTimeout})
 		w.pods(2)
 		_, chat := w.router(RouterOptions{UID: userField, Fallback: true}, soon)
 		w.podlink.Kill()

@@ -118,7 +118,7 @@ func TestProcessThatDiesAtOnce(t *testing.T) {
 
 	require.NoError(t, p.Restart())
 	<-p.Exited()
-	require.Equal(t, "died\ndied\n", p.Log.String())
+	require.Equal(t, strings.Repeat("died\n", 2), p.Log.String())
 }
 
 func TestProcessThatStops(t *testing.T) {
