@@ -16,9 +16,12 @@ GENERATED := api examples/chat/api openapi.yaml internal/conf/conf.pb.go cmd/pod
 COVERED   := ./cmd/...,./internal/...,./client/...
 COVER_MIN := 93
 BENCH     := $(CURDIR)/bin/bench
+# What bench-compare compares with, and the least ratio that passes.
+BASE      ?= HEAD
+MIN       ?= 0.97
 
 .DEFAULT_GOAL := help
-.PHONY: help init api config generate build run demo test test-demo test-faults test-alerts check-rules bench bench-quick bench-report bench-render bench-functions lint vuln cover check-generated docker clean
+.PHONY: help init api config generate build run demo test test-demo test-faults test-alerts check-rules bench bench-quick bench-report bench-render bench-functions bench-compare lint vuln cover check-generated docker clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,6 +99,10 @@ bench-render: ## write docs/performance.md anew from the last make bench
 
 bench-functions: ## run the benchmarks of the hot functions once, with their allocations
 	$(GO) test -run '^$$' -bench . -benchtime 100x ./internal/server ./internal/service ./internal/data ./client
+
+bench-compare: ## fail when the working tree is slower than MIN (0.97) of the revision BASE, in 5 to 15 minutes
+	./test/install.sh redis-server
+	$(GO) run ./tools/benchcompare -base $(BASE) -min $(MIN)
 
 lint: ## run the linters
 	$(LINT) run --build-tags faults,bench,alerts,demo ./...
