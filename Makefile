@@ -17,9 +17,12 @@ GENERATED := api examples/chat/api openapi.yaml internal/conf/conf.pb.go interna
 COVERED   := ./cmd/...,./internal/...,./client/...
 COVER_MIN := 93
 BENCH     := $(CURDIR)/bin/bench
+# What bench-compare compares with, and the least ratio that passes.
+BASE      ?= HEAD
+MIN       ?= 0.97
 
 .DEFAULT_GOAL := help
-.PHONY: help init api config scripts generate build run demo test test-demo test-faults test-alerts check-rules bench bench-quick bench-report bench-render bench-functions bench-scripts lint vuln cover check-generated docker clean
+.PHONY: help init api config scripts generate build run demo test test-demo test-faults test-alerts check-rules bench bench-quick bench-report bench-render bench-functions bench-compare bench-scripts lint vuln cover check-generated docker clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -104,6 +107,10 @@ bench-functions: ## run the benchmarks of the hot functions once, with their all
 bench-scripts: ## count the instructions that Redis spends on each script; installs redis-server and valgrind where they are missing
 	./test/install.sh redis-server valgrind
 	$(GO) test -count=1 -tags bench -timeout 20m -run '^TestScriptCost$$' -v ./internal/data
+
+bench-compare: ## fail when the working tree is slower than MIN (0.97) of the revision BASE, in 5 to 15 minutes
+	./test/install.sh redis-server
+	$(GO) run ./tools/benchcompare -base $(BASE) -min $(MIN)
 
 lint: ## run the linters
 	$(LINT) run --build-tags faults,bench,alerts,demo ./...

@@ -1,0 +1,184 @@
+// Command benchcompare compares the speed of the working tree (head) with that of an earlier revision (base), and fails
+// when head is slower: `make bench-compare BASE=REV`.
+//
+// Usage: go run ./tools/benchcompare -base REV [-min 0.97]
+//
+// Two things to know before changing it. Base knows nothing of this tool, so what is measured is what every revision has:
+// the API over gRPC and HTTP, by one load generator that is head's, and the data layer by each revision's own test/bench. And
+// a process differs from the next one of the same binary by more than what is to be found, so a measurement is many rounds
+// with fresh processes, and a ratio is taken within a round.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// The paths of a call.
+const (
+	overGRPC  = "gRPC"
+	overHTTP  = "HTTP"
+	dataLayer = "data layer"
+)
+
+// fewestRounds are needed for a median that one odd round does not move.
+const fewestRounds = 5
+
+// options are those of a comparison.
+type options struct {
+	base  string // a revision
+	limit float64
+	plan
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.base, "base", "", "the `revision` to compare the working tree with")
+	flag.Float64Var(&o.limit, "min", 0.97, "the least `ratio` of head to base that passes")
+	flag.IntVar(&o.rounds, "rounds", 20, "how many `times` both are started and measured, at least")
+	flag.DurationVar(&o.time, "time", 12*time.Minute, "for how `long` a path that is not decided gets more rounds")
+	flag.DurationVar(&o.slice, "slice", 25*time.Millisecond, "how `long` a turn lasts")
+	flag.IntVar(&o.turns, "turns", 8, "how many `turns` each process has in a round, per measure")
+	flag.Parse()
+	if o.base == "" || flag.NArg() > 0 || o.rounds < fewestRounds {
+		fmt.Fprintf(os.Stderr, "benchcompare needs -base, and at least %d rounds\n", fewestRounds)
+		flag.Usage()
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, o, os.Stdout, os.Stderr)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "FAIL:", err)
+		os.Exit(1)
+	}
+}
+
+// run compares the tree of the working directory with base. It leaves nothing behind.
+func run(ctx context.Context, o options, out, log io.Writer) (err error) {
+	root, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	temp, err := os.MkdirTemp("", "podlink-benchcompare-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(temp)) }()
+	begin := time.Now()
+	progress := func(text string) { fmt.Fprintf(log, "[%s] %s\n", time.Since(begin).Round(time.Second), text) }
+
+	tree, baseOut, headOut := filepath.Join(temp, "tree"), filepath.Join(temp, "base"), filepath.Join(temp, "head")
+	for _, dir := range []string{tree, baseOut, headOut} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	if err := export(ctx, root, o.base, tree); err != nil {
+		return err
+	}
+	progress("building " + o.base)
+	base, err := build(ctx, root, tree, baseOut)
+	if err != nil {
+		return err
+	}
+	progress("building the working tree")
+	head, err := build(ctx, root, root, headOut)
+	if err != nil {
+		return err
+	}
+	return o.compare(ctx, base, head, out, progress)
+}
+
+// compare measures two revisions that are built.
+func (o options) compare(ctx context.Context, base, head revision, out io.Writer, progress func(string)) error {
+	c := comparison{plan: o.plan, limit: o.limit, parts: []part{requestPath(base, head), dataLayers(base, head)}}
+	if err := c.run(ctx, progress); err != nil {
+		return err
+	}
+	return report(out, c.rows(), o.limit)
+}
+
+// requestPath is podlink as its callers see it. Both podlinks use one Redis, each with a prefix of its own.
+func requestPath(base, head revision) part {
+	var p part
+	for _, path := range []string{overGRPC, overHTTP} {
+		for _, op := range operations {
+			for _, callers := range []int{1, crowd} {
+				p.measures = append(p.measures, measure{path, op.name, callers})
+			}
+		}
+	}
+	p.start = func(ctx context.Context, swapped bool) (subject, subject, error) {
+		redis, addr, err := startRedis(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		one, other, err := startBoth(swapped, func(isHead bool) (subject, error) {
+			if isHead {
+				return startServer(ctx, head, addr, "head")
+			}
+			return startServer(ctx, base, addr, "base")
+		})
+		if err != nil {
+			redis.stop()
+			return nil, nil, err
+		}
+		return one, withRedis{other, redis}, nil
+	}
+	return p
+}
+
+// withRedis is a subject that ends the Redis of both.
+type withRedis struct {
+	subject
+	redis *process
+}
+
+func (w withRedis) stop() {
+	w.subject.stop()
+	w.redis.stop()
+}
+
+// dataLayers is the code between podlink's rules and Redis, called in the process that it is in.
+func dataLayers(base, head revision) part {
+	p := part{start: func(ctx context.Context, swapped bool) (subject, subject, error) {
+		return startBoth(swapped, func(isHead bool) (subject, error) {
+			if isHead {
+				return startWorker(ctx, head)
+			}
+			return startWorker(ctx, base)
+		})
+	}}
+	for _, operation := range []string{"Get", "Set", "Compute, standing", "SetIfAbsent", "Compute, new"} {
+		for _, callers := range []int{1, 256} {
+			p.measures = append(p.measures, measure{dataLayer, operation, callers})
+		}
+	}
+	return p
+}
+
+// startBoth starts base, then head, or the other way round.
+func startBoth(swapped bool, start func(isHead bool) (subject, error)) (base, head subject, err error) {
+	first, err := start(swapped)
+	if err != nil {
+		return nil, nil, err
+	}
+	second, err := start(!swapped)
+	if err != nil {
+		first.stop()
+		return nil, nil, err
+	}
+	if swapped {
+		return second, first, nil
+	}
+	return first, second, nil
+}

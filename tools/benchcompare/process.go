@@ -1,0 +1,139 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"time"
+)
+
+// startTimeout bounds how long a process may take until it is ready.
+const startTimeout = 20 * time.Second
+
+// process is a server that was started.
+type process struct {
+	cmd    *exec.Cmd
+	output bytes.Buffer
+	exited chan struct{}
+}
+
+// start starts a command, and waits until it is ready.
+func start(cmd *exec.Cmd, ready func() bool) (*process, error) {
+	p := &process{cmd: cmd, exited: make(chan struct{})}
+	cmd.Stdout, cmd.Stderr = &p.output, &p.output
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() {
+		_ = cmd.Wait() // Its status says nothing: stop kills it.
+		close(p.exited)
+	}()
+	for begin := time.Now(); !ready(); {
+		select {
+		case <-p.exited:
+			return nil, fmt.Errorf("%s has ended:\n%s", cmd.Path, &p.output)
+		case <-time.After(10 * time.Millisecond):
+		}
+		if time.Since(begin) > startTimeout {
+			p.stop()
+			return nil, fmt.Errorf("%s is not ready after %s:\n%s", cmd.Path, startTimeout, &p.output)
+		}
+	}
+	return p, nil
+}
+
+func (p *process) stop() {
+	_ = p.cmd.Process.Kill() // It may have ended by itself.
+	<-p.exited
+}
+
+// startRedis starts a redis-server without persistence on a free port.
+func startRedis(ctx context.Context) (p *process, addr string, err error) {
+	addrs, err := freeAddrs(ctx, 1)
+	if err != nil {
+		return nil, "", err
+	}
+	host, port, err := net.SplitHostPort(addrs[0])
+	if err != nil {
+		return nil, "", err
+	}
+	cmd := exec.CommandContext(ctx, "redis-server", "--bind", host, "--port", port, "--save", "", "--appendonly", "no")
+	cmd.Dir = os.TempDir()
+	p, err = start(cmd, func() bool {
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", addrs[0])
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err == nil
+	})
+	return p, addrs[0], err
+}
+
+// startPodlink starts a tree's podlink with its shipped configuration on a Redis, and waits until it is ready.
+func startPodlink(ctx context.Context, r revision, redis, prefix string) (p *process, grpcAddr, httpAddr string, err error) {
+	addrs, err := freeAddrs(ctx, 3)
+	if err != nil {
+		return nil, "", "", err
+	}
+	cmd := exec.CommandContext(ctx, r.podlink, "-conf", "configs/config.yaml")
+	cmd.Dir = r.dir
+	cmd.Env = append(os.Environ(), "PODLINK_SERVER_GRPC_ADDR="+addrs[0], "PODLINK_SERVER_HTTP_ADDR="+addrs[1],
+		"PODLINK_SERVER_ADMIN_ADDR="+addrs[2], "PODLINK_DATA_REDIS_MODE=standalone", "PODLINK_DATA_REDIS_ADDRS="+redis,
+		"PODLINK_DATA_REDIS_PREFIX="+prefix)
+	p, err = start(cmd, func() bool {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addrs[2]+"/readyz", nil)
+		if err != nil {
+			return false
+		}
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			return false
+		}
+		_ = response.Body.Close()
+		return response.StatusCode == http.StatusOK
+	})
+	return p, addrs[0], addrs[1], err
+}
+
+// freeAddrs are loopback addresses that nobody listens on.
+func freeAddrs(ctx context.Context, count int) ([]string, error) {
+	var addrs []string
+	for range count {
+		listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer listener.Close() // At the end, so that they differ.
+		addrs = append(addrs, listener.Addr().String())
+	}
+	return addrs, nil
+}
+
+// cpuTime is what the process has used so far. It adds up the threads, in nanoseconds: /proc/PID/stat has hundredths of a
+// second, which is too coarse for a slice.
+func cpuTime(pid int) (time.Duration, error) {
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	if err != nil || len(files) == 0 {
+		return 0, fmt.Errorf("the CPU time of process %d is not in /proc: %w", pid, err)
+	}
+	var total time.Duration
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue // A thread that has just ended.
+		}
+		used, _, _ := bytes.Cut(text, []byte(" "))
+		n, err := strconv.ParseInt(string(used), 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("%s: %w", file, err)
+		}
+		total += time.Duration(n)
+	}
+	return total, nil
+}
