@@ -109,7 +109,8 @@ func (c *Client) NewAgent(namespace, service string, o AgentOptions) (*Agent, er
 	orDefault(&o.DrainLimit, DefaultDrainLimit)
 	orDefault(&o.FreshFor, DefaultGuardFor)
 	if !wholeSeconds(o.TTL) || o.DrainLimit < 0 || o.FreshFor < 0 {
-		return nil, fmt.Errorf("podlink: an agent's TTL must be whole seconds, and no duration negative: %s, %s, %s", o.TTL, o.DrainLimit, o.FreshFor)
+		return nil, fmt.Errorf("podlink: an agent's TTL must be whole seconds, and no duration negative: %s, %s, %s",
+			o.TTL, o.DrainLimit, o.FreshFor)
 	}
 	if o.UID == nil {
 		o.UID = receiveUID

@@ -94,8 +94,8 @@ func (c *Client) NewRouter(namespace, service string, o RouterOptions) (*Router,
 		o.CacheSize = DefaultCacheSize
 	}
 	if o.Patience < 0 || o.FreshFor < 0 || o.CacheSize < 0 || !wholeSeconds(o.LinkLife) {
-		return nil, fmt.Errorf("podlink: a router's Patience, FreshFor and CacheSize must not be negative, and LinkLife whole seconds: %s, %s, %d, %s",
-			o.Patience, o.FreshFor, o.CacheSize, o.LinkLife)
+		return nil, fmt.Errorf("podlink: a router's Patience, FreshFor and CacheSize must not be negative, and LinkLife whole seconds: "+
+			"%s, %s, %d, %s", o.Patience, o.FreshFor, o.CacheSize, o.LinkLife)
 	}
 	r := &Router{options: o, namespace: namespace, service: service, idempotent: map[string]bool{}}
 	for _, operation := range o.Idempotent {

@@ -21,7 +21,10 @@ import (
 // returned function after Run, or instead of it: it releases the store's connections and sends the last spans.
 func New(*conf.Bootstrap, *telemetry.LogLevel, log.Logger) (*kratos.App, func(), error) {
 	panic(wire.Build(
-		server.ProviderSet, service.ProviderSet, biz.ProviderSet, data.ProviderSet,
+		server.ProviderSet, service.ProviderSet,
+		// The layers below know nothing of Wire.
+		biz.NewPodViews, biz.NewLinkUsecase, biz.NewPodUsecase, biz.NewWorkloadUsecase,
+		data.NewLinkRepo, data.NewPodRepo, data.NewWorkloadRepo, data.NewLinkMetrics,
 		telemetry.ProviderSet, registration.ProviderSet,
 		wire.FieldsOf(new(*conf.Bootstrap), "Server", "Data", "Log", "Trace", "Registry"), limits, podTTL,
 		OpenStore, Keyspace, wire.FieldsOf(new(*rdb.DB), "Runner", "Health", "Metrics"),

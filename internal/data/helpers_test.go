@@ -244,7 +244,7 @@ func setConfig(t *testing.T, client *redis.Client, key, value string) {
 
 // sha is the name of a script in Redis.
 func sha(script *rdb.Script) string {
-	sum := sha1.Sum([]byte(script.Source())) //nolint:gosec // Redis names scripts by their SHA-1.
+	sum := sha1.Sum([]byte(script.Source())) // Redis names scripts by their SHA-1.
 	return hex.EncodeToString(sum[:])
 }
 

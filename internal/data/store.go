@@ -7,13 +7,8 @@ package data
 import (
 	"context"
 
-	"github.com/google/wire"
-
 	"podlink/internal/rdb"
 )
-
-// ProviderSet is what Wire needs of this package.
-var ProviderSet = wire.NewSet(NewLinkRepo, NewPodRepo, NewWorkloadRepo, NewLinkMetrics)
 
 // store is what the repositories share: the engine, and the keys in it.
 type store struct {
