@@ -19,7 +19,7 @@ import (
 )
 
 func newApp(
-	c *conf.Server, r *conf.Registry, logger log.Logger, store *rdb.Health, drain *server.Drain, keeper *registration.Keeper,
+	c *conf.Server, r *conf.Registry, logger log.Logger, store *rdb.Health, drain *server.Drain, registrar *registration.Registrar,
 	http *khttp.Server, grpc *kgrpc.Server, admin *server.AdminServer,
 ) (*kratos.App, error) {
 	endpoints, err := registration.Endpoints(r)
@@ -33,9 +33,9 @@ func newApp(
 		kratos.Server(store, http, grpc, admin),
 		kratos.Metadata(conf.Pairs(r.GetMetadata())),
 		kratos.Endpoint(endpoints...),
-		kratos.Registrar(keeper),
+		kratos.Registrar(registrar),
 		// Deregister first: connected callers are served until the drain ends.
-		kratos.BeforeStop(keeper.Leave),
+		kratos.BeforeStop(registrar.Stop),
 		kratos.BeforeStop(drain.Run),
 		kratos.StopTimeout(c.GetStop().GetTimeout().AsDuration()),
 	), nil

@@ -18,7 +18,7 @@ func podTTL(c *conf.Bootstrap) biz.TTL { return biz.TTL(c.GetState().GetPodTtl()
 
 // collectors are the metrics of the layers below the server.
 func collectors(
-	domain *telemetry.Domain, store *rdb.Metrics, links *data.LinkMetrics, keeper *registration.Keeper,
+	domain *telemetry.Domain, store *rdb.Metrics, links *data.LinkMetrics, registrar *registration.Registrar,
 ) server.Collectors {
-	return server.Collectors{domain, store, links, keeper}
+	return server.Collectors{domain, store, links, registrar}
 }

@@ -32,7 +32,7 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logger log.Log
 	}
 	health := db.Health
 	drain := server.NewDrain(confServer)
-	keeper, cleanup2, err := registration.NewKeeper(registry, logger)
+	registrar, cleanup2, err := registration.NewRegistrar(registry, logger)
 	if err != nil {
 		cleanup()
 		return nil, nil, err
@@ -63,7 +63,7 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logger log.Log
 		return nil, nil, err
 	}
 	metrics := db.Metrics
-	serverCollectors := collectors(domain, metrics, linkMetrics, keeper)
+	serverCollectors := collectors(domain, metrics, linkMetrics, registrar)
 	serverMetrics, err := server.NewMetrics(serverCollectors)
 	if err != nil {
 		cleanup3()
@@ -75,7 +75,7 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logger log.Log
 	httpServer := server.NewHTTPServer(confServer, api, chain, drain, logger)
 	grpcServer, cleanup5 := server.NewGRPCServer(confServer, api, chain, drain)
 	adminServer := server.NewAdminServer(confServer, health, drain, serverMetrics, logLevel, logger)
-	app, err := newApp(confServer, registry, logger, health, drain, keeper, httpServer, grpcServer, adminServer)
+	app, err := newApp(confServer, registry, logger, health, drain, registrar, httpServer, grpcServer, adminServer)
 	if err != nil {
 		cleanup5()
 		cleanup4()
