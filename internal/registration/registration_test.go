@@ -269,7 +269,10 @@ func TestConsulBehindAProxy(t *testing.T) {
 		proxy.Close()
 		http.DefaultTransport.(*http.Transport).CloseIdleConnections()
 	})
-	for password, line := range map[string]string{"password-nobody-sees": "podlink is registered", wrongSecret: "registry unavailable.* 401 "} {
+	for password, line := range map[string]string{
+		"password-nobody-sees": "podlink is registered",
+		wrongSecret:            "registry unavailable.* 401 ",
+	} {
 		registrar, lines := startRegistrar(t, openBackend(t, conf.RegistryConsul, proxy.Listener.Addr().String(), func(c *conf.Registry) {
 			c.Token, c.Username, c.Password = "token-nobody-sees", "podlink", password
 			c.Tls = &conf.TLS{Enabled: true, CaFile: authority.Path("ca.crt"), ServerName: "consul.test"}
