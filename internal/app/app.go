@@ -1,8 +1,8 @@
-// Package app assembles podlink from its layers. The binary and the tests of the API call New with a configuration and a
-// logger; benchmarks and tests of single layers call OpenStore.
+// Package app wires podlink's layers together. The binary and the API tests call New; benchmarks and tests of single layers call
+// OpenStore.
 //
-// Two things to know before changing anything here. Wire writes wire_gen.go from wire.go (make generate); what Wire can't
-// find by type is in providers.go. And newApp's BeforeStop options run in their order, before the listeners close.
+// Two things to know before changing anything here. Wire generates wire_gen.go from wire.go (make generate); providers.go has the
+// values that Wire can't find by type. And newApp's BeforeStop functions run in order, before the listeners close.
 package app
 
 import (

@@ -20,8 +20,8 @@ import (
 
 // Injectors from wire.go:
 
-// New assembles podlink: server -> service -> biz -> data. The app listens from Run until Stop or a signal. Call the
-// returned function after Run, or instead of it: it releases the store's connections and sends the last spans.
+// New assembles podlink: server -> service -> biz -> data. The app listens from Run until Stop or a signal. Call the returned
+// function after Run, or instead of it: it closes the store's connections and flushes spans and log lines.
 func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logger log.Logger) (*kratos.App, func(), error) {
 	confServer := bootstrap.Server
 	registry := bootstrap.Registry
