@@ -20,16 +20,16 @@ func main() {
 	os.Exit(run(os.Args[1:]))
 }
 
-// run returns the exit code: 0 after a signal to stop, 2 for a wrong flag or configuration, 1 for what failed later.
+// run returns the exit code: 0 after a stop signal, 2 for an invalid flag or configuration, 1 for any later failure.
 func run(args []string) int {
 	flags := flag.NewFlagSet("podlink", flag.ContinueOnError)
-	path := flags.String("conf", "", "configuration: a YAML file or a folder of them; without it the defaults apply")
+	path := flags.String("conf", "", "configuration: a YAML `file` or a folder of them (default: built-in defaults)")
 	showVersion := flags.Bool("version", false, "print the version and exit")
 	flags.Usage = func() {
 		fmt.Fprintf(flags.Output(), "podlink remembers which pod of a stateful service holds which user.\n\n"+
 			"Usage: podlink [-conf PATH] [-version]\n\n")
 		flags.PrintDefaults()
-		fmt.Fprintf(flags.Output(), "\nThe environment overrides every key: data.redis.password is %sDATA_REDIS_PASSWORD.\n",
+		fmt.Fprintf(flags.Output(), "\nEnvironment variables override every key: %sDATA_REDIS_PASSWORD is data.redis.password.\n",
 			conf.EnvPrefix)
 	}
 	if err := flags.Parse(args); err != nil {
@@ -39,7 +39,7 @@ func run(args []string) int {
 		return 2
 	}
 	if flags.NArg() > 0 {
-		fmt.Fprintf(os.Stderr, "podlink: unexpected argument %q; the configuration is given with -conf\n", flags.Arg(0))
+		fmt.Fprintf(os.Stderr, "podlink: unexpected argument %q; use -conf for the configuration\n", flags.Arg(0))
 		return 2
 	}
 	if *showVersion {
@@ -55,15 +55,15 @@ func run(args []string) int {
 	logger := log.With(telemetry.NewLogger(config.GetLog(), level, os.Stderr), "trace_id", tracing.TraceID())
 	log.SetLogger(logger)
 	if err := serve(config, level, logger); err != nil {
-		log.Errorf("podlink stops: %v", err)
+		log.Errorf("podlink failed: %v", err)
 		return 1
 	}
 	return 0
 }
 
-// ballastBytes are allocated and never touched, so they take no memory. But the garbage collector counts them, and so it
-// runs when the heap has grown by as much: without them it would at every few megabytes, because podlink keeps next to
-// nothing. That costs a tenth of a call's CPU time (docs/performance.md).
+// ballastBytes is the size of a heap ballast: allocated but never touched, so it takes no physical memory. podlink's live heap is
+// tiny, and without ballast the garbage collector runs every few megabytes, which costs a tenth of a call's CPU time
+// (docs/performance.md).
 const ballastBytes = 16 << 20
 
 func serve(config *conf.Bootstrap, level *telemetry.LogLevel, logger log.Logger) error {

@@ -14,7 +14,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// TestRun covers the exit codes; what is printed, and by which flag, the e2e tests check on the binary.
+// TestRun checks exit codes. The e2e tests check the output of the binary.
 func TestRun(t *testing.T) {
 	bad := filepath.Join(t.TempDir(), "config.yaml")
 	require.NoError(t, os.WriteFile(bad, []byte("servers: {}"), 0o600))
@@ -22,12 +22,12 @@ func TestRun(t *testing.T) {
 		args []string
 		code int
 	}{
-		"version":       {[]string{"-version"}, 0},
-		"help":          {[]string{"-h"}, 0},
-		"unknown flag":  {[]string{"-verbose"}, 2},
-		"argument":      {[]string{"serve"}, 2},
-		"bad config":    {[]string{"-conf", bad}, 2},
-		"absent config": {[]string{"-conf", bad + ".absent"}, 2},
+		"version":        {[]string{"-version"}, 0},
+		"help":           {[]string{"-h"}, 0},
+		"unknown flag":   {[]string{"-verbose"}, 2},
+		"argument":       {[]string{"serve"}, 2},
+		"bad config":     {[]string{"-conf", bad}, 2},
+		"missing config": {[]string{"-conf", bad + ".missing"}, 2},
 	} {
 		t.Run(name, func(t *testing.T) { require.Equal(t, row.code, run(row.args)) })
 	}
@@ -43,7 +43,7 @@ server:
   stop: {drain: 0s}
 log: {level: error}
 `), 0o600))
-	// Somebody listens for the signal already, so that it never ends the test; podlink gets it as soon as it listens too.
+	// Catch the signal, so that it does not kill the test before podlink handles it.
 	caught := make(chan os.Signal, 1)
 	signal.Notify(caught, syscall.SIGTERM)
 	defer signal.Stop(caught)
@@ -58,11 +58,11 @@ log: {level: error}
 		default:
 			return false
 		}
-	}, 10*time.Second, 50*time.Millisecond, "podlink does not stop")
+	}, 10*time.Second, 50*time.Millisecond, "podlink did not stop")
 }
 
-func TestRunFailsWhereItCannotListen(t *testing.T) {
-	t.Setenv("PODLINK_SERVER_HTTP_ADDR", "192.0.2.1:80") // No address of this machine: RFC 5737.
+func TestRunFailsWhenItCannotListen(t *testing.T) {
+	t.Setenv("PODLINK_SERVER_HTTP_ADDR", "192.0.2.1:80") // Not an address of this machine: RFC 5737.
 	t.Setenv("PODLINK_SERVER_GRPC_ADDR", "127.0.0.1:0")
 	t.Setenv("PODLINK_SERVER_ADMIN_ADDR", "127.0.0.1:0")
 	require.Equal(t, 1, run(nil))

@@ -1,8 +1,8 @@
-// Package app assembles podlink from its layers. The binary and the tests of the API call New with a configuration and a
-// logger; benchmarks and tests of single layers call OpenStore.
+// Package app wires podlink's layers together. The binary and the API tests call New; benchmarks and tests of single layers call
+// OpenStore.
 //
-// Two things to know before changing anything here. Wire writes wire_gen.go from wire.go (make generate); what Wire can't
-// find by type is in providers.go. And newApp's BeforeStop options run in their order, before the listeners close.
+// Two things to know before changing anything here. Wire generates wire_gen.go from wire.go (make generate); providers.go has the
+// values that Wire can't find by type. And newApp's BeforeStop functions run in order, before the listeners close.
 package app
 
 import (
@@ -19,7 +19,7 @@ import (
 )
 
 func newApp(
-	c *conf.Server, r *conf.Registry, logger log.Logger, store *rdb.Health, drain *server.Drain, keeper *registration.Keeper,
+	c *conf.Server, r *conf.Registry, logger log.Logger, store *rdb.Health, drain *server.Drain, registrar *registration.Registrar,
 	http *khttp.Server, grpc *kgrpc.Server, admin *server.AdminServer,
 ) (*kratos.App, error) {
 	endpoints, err := registration.Endpoints(r)
@@ -33,9 +33,9 @@ func newApp(
 		kratos.Server(store, http, grpc, admin),
 		kratos.Metadata(conf.Pairs(r.GetMetadata())),
 		kratos.Endpoint(endpoints...),
-		kratos.Registrar(keeper),
+		kratos.Registrar(registrar),
 		// Deregister first: connected callers are served until the drain ends.
-		kratos.BeforeStop(keeper.Leave),
+		kratos.BeforeStop(registrar.Stop),
 		kratos.BeforeStop(drain.Run),
 		kratos.StopTimeout(c.GetStop().GetTimeout().AsDuration()),
 	), nil

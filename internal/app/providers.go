@@ -16,9 +16,9 @@ func limits(c *conf.Bootstrap) biz.Limits {
 
 func podTTL(c *conf.Bootstrap) biz.TTL { return biz.TTL(c.GetState().GetPodTtl().GetSeconds()) }
 
-// collectors are the metrics of the layers below the server.
+// collectors returns the metrics of the other layers.
 func collectors(
-	domain *telemetry.Domain, store *rdb.Metrics, links *data.LinkMetrics, keeper *registration.Keeper,
+	domain *telemetry.Domain, store *rdb.Metrics, links *data.LinkMetrics, registrar *registration.Registrar,
 ) server.Collectors {
-	return server.Collectors{domain, store, links, keeper}
+	return server.Collectors{domain, store, links, registrar}
 }

@@ -9,8 +9,7 @@ import (
 	"podlink/internal/rdb/embedded"
 )
 
-// OpenStore returns the store that the configuration names, and a function that closes it. Nothing is sent yet: an
-// unreachable Redis is Health's to report.
+// OpenStore returns the configured store, and a function that closes it. It sends nothing: Health reports an unreachable Redis.
 func OpenStore(c *conf.Data, logger log.Logger) (*rdb.DB, func(), error) {
 	helper := log.NewHelper(log.With(logger, "module", "data"))
 	rdb.LogDriver(helper.Debugf)
@@ -18,7 +17,7 @@ func OpenStore(c *conf.Data, logger log.Logger) (*rdb.DB, func(), error) {
 	options, test := storeOptions(redis), data.SelfTest(Keyspace(c))
 	options.Logger = helper
 	if redis.GetMode() == conf.ModeEmbedded {
-		helper.Warn("the store is embedded: it lives in memory, is lost when podlink stops, and is for development only")
+		helper.Warn("the store is embedded: data is in memory only and lost when podlink stops; for development only")
 		server, err := embedded.Start()
 		if err != nil {
 			return nil, nil, err
@@ -37,10 +36,10 @@ func OpenStore(c *conf.Data, logger log.Logger) (*rdb.DB, func(), error) {
 	return db, db.Close, nil
 }
 
-// Keyspace returns where podlink's keys are.
+// Keyspace returns the configured prefix of podlink's keys.
 func Keyspace(c *conf.Data) data.Keyspace { return data.Keyspace(c.GetRedis().GetPrefix()) }
 
-// storeOptions returns the engine's options, but for TLS and the logger.
+// storeOptions returns the options of internal/rdb, without TLS and the logger.
 func storeOptions(c *conf.Data_Redis) rdb.Options {
 	return rdb.Options{
 		Mode:             rdb.Mode(c.GetMode()),

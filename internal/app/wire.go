@@ -17,8 +17,8 @@ import (
 	"podlink/internal/telemetry"
 )
 
-// New assembles podlink: server -> service -> biz -> data. The app listens from Run until Stop or a signal. Call the
-// returned function after Run, or instead of it: it releases the store's connections and sends the last spans.
+// New assembles podlink: server -> service -> biz -> data. The app listens from Run until Stop or a signal. Call the returned
+// function after Run, or instead of it: it closes the store's connections and flushes spans and log lines.
 func New(*conf.Bootstrap, *telemetry.LogLevel, log.Logger) (*kratos.App, func(), error) {
 	panic(wire.Build(
 		server.ProviderSet, service.ProviderSet,

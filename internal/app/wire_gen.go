@@ -20,8 +20,8 @@ import (
 
 // Injectors from wire.go:
 
-// New assembles podlink: server -> service -> biz -> data. The app listens from Run until Stop or a signal. Call the
-// returned function after Run, or instead of it: it releases the store's connections and sends the last spans.
+// New assembles podlink: server -> service -> biz -> data. The app listens from Run until Stop or a signal. Call the returned
+// function after Run, or instead of it: it closes the store's connections and flushes spans and log lines.
 func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logger log.Logger) (*kratos.App, func(), error) {
 	confServer := bootstrap.Server
 	registry := bootstrap.Registry
@@ -32,7 +32,7 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logger log.Log
 	}
 	health := db.Health
 	drain := server.NewDrain(confServer)
-	keeper, cleanup2, err := registration.NewKeeper(registry, logger)
+	registrar, cleanup2, err := registration.NewRegistrar(registry, logger)
 	if err != nil {
 		cleanup()
 		return nil, nil, err
@@ -63,7 +63,7 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logger log.Log
 		return nil, nil, err
 	}
 	metrics := db.Metrics
-	serverCollectors := collectors(domain, metrics, linkMetrics, keeper)
+	serverCollectors := collectors(domain, metrics, linkMetrics, registrar)
 	serverMetrics, err := server.NewMetrics(serverCollectors)
 	if err != nil {
 		cleanup3()
@@ -75,7 +75,7 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logger log.Log
 	httpServer := server.NewHTTPServer(confServer, api, chain, drain, logger)
 	grpcServer, cleanup5 := server.NewGRPCServer(confServer, api, chain, drain)
 	adminServer := server.NewAdminServer(confServer, health, drain, serverMetrics, logLevel, logger)
-	app, err := newApp(confServer, registry, logger, health, drain, keeper, httpServer, grpcServer, adminServer)
+	app, err := newApp(confServer, registry, logger, health, drain, registrar, httpServer, grpcServer, adminServer)
 	if err != nil {
 		cleanup5()
 		cleanup4()

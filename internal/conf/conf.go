@@ -1,5 +1,5 @@
-// Package conf is podlink's configuration: the keys (conf.proto), their defaults, where they come from, and what they
-// must satisfy. configs/config.yaml explains every key.
+// Package conf is podlink's configuration: keys (conf.proto), defaults, loading and validation. configs/config.yaml documents
+// every key.
 package conf
 
 import (
@@ -30,7 +30,7 @@ const (
 	RegistryKubernetes = "kubernetes"
 )
 
-// Default is the configuration that a newcomer meets: loopback, and the embedded store.
+// Default returns the default configuration: loopback listeners and the embedded store.
 func Default() *Bootstrap {
 	return &Bootstrap{
 		Server: &Server{
@@ -68,7 +68,7 @@ func Default() *Bootstrap {
 	}
 }
 
-// Pairs returns what a list of "name=value" says, by name.
+// Pairs returns a list of "name=value" as a map.
 func Pairs(list []string) map[string]string {
 	pairs := make(map[string]string, len(list))
 	for _, text := range list {
@@ -80,7 +80,7 @@ func Pairs(list []string) map[string]string {
 
 var prefixPattern = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
-// Validate returns every contradiction, each with its YAML path.
+// Validate returns an error that names every invalid or contradictory value by its YAML path.
 func (b *Bootstrap) Validate() error {
 	var v violations
 	server, redis := b.GetServer(), b.GetData().GetRedis()
@@ -103,17 +103,17 @@ func (b *Bootstrap) Validate() error {
 	v.duration("server.stop.timeout", server.GetStop().GetTimeout().AsDuration(), time.Second, 5*time.Minute)
 
 	v.redis(redis)
-	waits := map[string]time.Duration{
+	timeouts := map[string]time.Duration{
 		"data.redis.pool_timeout":  redis.GetPoolTimeout().AsDuration(),
 		"data.redis.dial_timeout":  redis.GetDialTimeout().AsDuration(),
 		"data.redis.read_timeout":  redis.GetReadTimeout().AsDuration(),
 		"data.redis.write_timeout": redis.GetWriteTimeout().AsDuration(),
 	}
-	for _, path := range sortedKeys(waits) {
-		v.duration(path, waits[path], time.Millisecond, time.Minute)
+	for _, path := range sortedKeys(timeouts) {
+		v.duration(path, timeouts[path], time.Millisecond, time.Minute)
 		for _, request := range sortedKeys(requests) {
-			if waits[path] >= requests[request] {
-				v.add(path, "must be below %s (%s), else a call ends before podlink knows why", request, requests[request])
+			if timeouts[path] >= requests[request] {
+				v.add(path, "must be below %s (%s), or calls time out before podlink knows why", request, requests[request])
 			}
 		}
 	}
@@ -163,7 +163,7 @@ func (v *violations) redis(c *Data_Redis) {
 	}
 	v.duration("data.redis.wait_timeout", c.GetWaitTimeout().AsDuration(), time.Millisecond, time.Minute)
 	if c.GetWaitReplicas() > 0 && c.GetWaitTimeout().AsDuration() >= c.GetReadTimeout().AsDuration() {
-		v.add("data.redis.wait_timeout", "must be below data.redis.read_timeout (%s), else the reply of Redis comes too late",
+		v.add("data.redis.wait_timeout", "must be below data.redis.read_timeout (%s), or Redis replies too late",
 			c.GetReadTimeout().AsDuration())
 	}
 	if c.GetTls().GetEnabled() && c.GetMode() == ModeEmbedded {
@@ -179,17 +179,17 @@ func (v *violations) redis(c *Data_Redis) {
 	v.between("data.redis.min_idle_conns", c.GetMinIdleConns(), 0, c.GetPoolSize())
 }
 
-// headerPattern is "name=value" with what gRPC takes as a name of its metadata, and as a value.
+// headerPattern matches "name=value" where name and value are valid gRPC metadata.
 var headerPattern = regexp.MustCompile(`^[a-z0-9._-]{1,64}=[ -~]*$`)
 
 func (v *violations) trace(c *Trace) {
-	if ratio := c.GetSamplingRatio(); !(ratio >= 0 && ratio <= 1) { // Not a number is neither.
+	if ratio := c.GetSamplingRatio(); !(ratio >= 0 && ratio <= 1) { // Also rejects NaN.
 		v.add("trace.sampling_ratio", "must be from 0 to 1, is %v", ratio)
 	}
 	for i, header := range c.GetHeaders() {
 		if !headerPattern.MatchString(header) || strings.HasPrefix(header, "grpc-") {
-			// Its value may be a token: no error shows it.
-			v.add(fmt.Sprintf("trace.headers[%d]", i), "must be name=value, the name of a-z 0-9 . _ - and not beginning with grpc-")
+			// The value may be a token: errors do not contain it.
+			v.add(fmt.Sprintf("trace.headers[%d]", i), "must be name=value, with a name of a-z 0-9 . _ - that does not begin with grpc-")
 		}
 	}
 	v.tls("trace.tls", c.GetTls())
@@ -201,11 +201,11 @@ func (v *violations) trace(c *Trace) {
 	}
 	v.address("trace.endpoint", c.GetEndpoint())
 	if len(c.GetHeaders()) > 0 && !c.GetTls().GetEnabled() && !loopback(c.GetEndpoint()) {
-		v.add("trace.tls.enabled", "must be true with trace.headers, else they cross the network in plaintext")
+		v.add("trace.tls.enabled", "must be true with trace.headers, or they cross the network in plaintext")
 	}
 }
 
-// endpointPattern is an endpoint as Kratos clients take it, and metadataPattern "name=value".
+// endpointPattern matches endpoints that Kratos clients support.
 var (
 	endpointPattern  = regexp.MustCompile(`^(grpc|grpcs|http|https)://([^/?#]+)$`)
 	metadataPattern  = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}=[ -~]{0,256}$`)
@@ -217,7 +217,7 @@ func (v *violations) registry(c *Registry) {
 	switch n := len(c.GetAddrs()); {
 	case c.GetType() == RegistryEtcd && n == 0:
 		v.add("registry.addrs", "must name at least one host:port")
-	case c.GetType() == RegistryConsul && n != 1: // An entry belongs to one agent.
+	case c.GetType() == RegistryConsul && n != 1: // A registration belongs to one agent.
 		v.add("registry.addrs", "must name one host:port with type consul, that of the agent, has %d", n)
 	}
 	if c.GetToken() != "" && (c.GetType() == RegistryEtcd || c.GetType() == RegistryKubernetes) {
@@ -233,28 +233,28 @@ func (v *violations) registry(c *Registry) {
 		v.add("registry.password", "is required with a username")
 	}
 	if !namespacePattern.MatchString(c.GetNamespace()) || strings.HasSuffix(c.GetNamespace(), "/") {
-		v.add("registry.namespace", "must begin with /, not end with it, and be of A-Z a-z 0-9 . _ - /")
+		v.add("registry.namespace", "must begin with /, must not end with it, and may contain A-Z a-z 0-9 . _ - /")
 	}
 	v.wholeSeconds("registry.ttl", c.GetTtl().AsDuration(), 5*time.Second, 5*time.Minute)
 	for i, endpoint := range c.GetEndpoints() {
 		path := fmt.Sprintf("registry.endpoints[%d]", i)
 		parts := endpointPattern.FindStringSubmatch(endpoint)
 		if parts == nil {
-			v.add(path, "must be as in grpc://10.0.0.1:9000 or http://10.0.0.1:8000, is %q", endpoint)
+			v.add(path, "must look like grpc://10.0.0.1:9000 or http://10.0.0.1:8000, is %q", endpoint)
 			continue
 		}
 		v.address(path, parts[2])
 	}
 	for i, pair := range c.GetMetadata() {
 		if !metadataPattern.MatchString(pair) {
-			v.add(fmt.Sprintf("registry.metadata[%d]", i), "must be name=value, the name of A-Z a-z 0-9 . _ -, is %q", pair)
+			v.add(fmt.Sprintf("registry.metadata[%d]", i), "must be name=value, with a name of A-Z a-z 0-9 . _ -, is %q", pair)
 		}
 	}
 	v.tls("registry.tls", c.GetTls())
 }
 
-// inPod finds what can't be chosen in Kubernetes: a pod is told where the API server is and how to talk to it, and callers
-// are told the pod's address.
+// inPod rejects keys without a meaning in Kubernetes, which gives a pod the API server's address and credentials, and gives
+// callers the pod's address.
 func (v *violations) inPod(c *Registry) {
 	set := map[string]bool{
 		"registry.endpoints":   len(c.GetEndpoints()) > 0,
@@ -263,7 +263,7 @@ func (v *violations) inPod(c *Registry) {
 	}
 	for _, path := range sortedKeys(set) {
 		if set[path] {
-			v.add(path, "must not be set with type kubernetes, where the pod's own address and service account count")
+			v.add(path, "must not be set with type kubernetes, which uses the pod's own address and service account")
 		}
 	}
 }
@@ -278,11 +278,11 @@ func (v *violations) tls(path string, c *TLS) {
 	if (c.GetCertFile() == "") != (c.GetKeyFile() == "") {
 		v.add(path, "must have both cert_file and key_file, or neither")
 	} else if !c.GetEnabled() && c.GetCaFile()+c.GetCertFile()+c.GetServerName() != "" {
-		v.add(path+".enabled", "must be true where another key of %s is set, else the connection is in plaintext", path)
+		v.add(path+".enabled", "must be true when another key of %s is set, or the connection is in plaintext", path)
 	}
 }
 
-// violations collects what is wrong.
+// violations are the errors of Validate.
 type violations []string
 
 func (v *violations) add(path, format string, args ...any) {

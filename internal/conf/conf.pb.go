@@ -22,7 +22,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Bootstrap is podlink's whole configuration. configs/config.yaml explains every key; defaults and checks are in
+// Bootstrap is the complete configuration. configs/config.yaml documents every key; defaults and validation are in
 // conf.go.
 type Bootstrap struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -576,7 +576,7 @@ func (x *Registry) GetToken() string {
 	return ""
 }
 
-// TLS is how connections to one server, or to several of a kind, are secured.
+// TLS configures client-side TLS towards Redis, the trace receiver or the registry.
 type TLS struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Enabled       bool                   `protobuf:"varint,1,opt,name=enabled,proto3" json:"enabled,omitempty"`

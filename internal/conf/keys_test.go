@@ -12,7 +12,7 @@ import (
 	"podlink/internal/protofield"
 )
 
-// texts returns every key of a configuration by its YAML path, with its value as text.
+// texts returns the value of every key as text, by YAML path.
 func texts(m protoreflect.Message, path string) map[string]string {
 	out := make(map[string]string)
 	fields := m.Descriptor().Fields()

@@ -13,12 +13,12 @@ import (
 	"podlink/internal/protofield"
 )
 
-// EnvPrefix begins every environment variable that overrides a key: data.redis.password is PODLINK_DATA_REDIS_PASSWORD.
+// EnvPrefix is the prefix of environment variables that override keys: PODLINK_DATA_REDIS_PASSWORD is data.redis.password.
 const EnvPrefix = "PODLINK_"
 
-// Load returns the defaults, overridden by the YAML (or JSON) file or folder at path, if that is not empty, overridden
-// by the environment. An unknown key, a value of the wrong type or a contradiction is an error that names the YAML path;
-// no error holds a value that could be a secret.
+// Load returns the defaults, overridden first by the YAML or JSON file or folder at path, unless that is empty, and then by the
+// environment. An unknown key, a value of the wrong type or a contradiction is an error that names the YAML path. No error
+// contains a value that can be a secret.
 func Load(path string, lookupEnv func(string) (string, bool)) (*Bootstrap, error) {
 	b := Default()
 	if path != "" {
@@ -35,7 +35,7 @@ func Load(path string, lookupEnv func(string) (string, bool)) (*Bootstrap, error
 	return b, nil
 }
 
-// loadFiles applies the file, or the files of the folder in the order of their names.
+// loadFiles applies a file, or the files of a folder in the order of their names.
 func loadFiles(b *Bootstrap, path string) error {
 	files, err := file.NewSource(path).Load()
 	if err != nil {
@@ -61,7 +61,7 @@ func loadFiles(b *Bootstrap, path string) error {
 	return nil
 }
 
-// apply sets the fields of m that values names; path is the YAML path of m.
+// apply sets the fields of m from values. path is the YAML path of m.
 func apply(m protoreflect.Message, path string, values map[string]any) error {
 	for _, name := range sortedKeys(values) {
 		key := strings.TrimPrefix(path+"."+name, ".")
@@ -92,18 +92,18 @@ func applyValue(m protoreflect.Message, field protoreflect.FieldDescriptor, key 
 	}
 	switch {
 	case section:
-		return fmt.Errorf("%s must be a section with keys of its own", key)
+		return fmt.Errorf("%s must be a section with keys", key)
 	case field.IsList():
 		return fmt.Errorf("%s must be a list", key)
 	case value == nil:
 		return fmt.Errorf("%s has no value", key)
 	}
-	// A number where text is meant, such as a password of digits, is written with quotes.
+	// Text that looks like a number, such as a password of digits, needs quotes.
 	text, isText := value.(string)
 	if wantsText := field.Kind() == protoreflect.StringKind || protofield.IsDuration(field); wantsText && !isText {
 		return fmt.Errorf("%s must be text; put it in quotes", key)
 	} else if !wantsText && isText {
-		return fmt.Errorf("%s must be a %s; take the quotes away", key, field.Kind())
+		return fmt.Errorf("%s must be of type %s; remove the quotes", key, field.Kind())
 	}
 	if !isText {
 		text = fmt.Sprint(value)
@@ -127,8 +127,8 @@ func applyList(m protoreflect.Message, field protoreflect.FieldDescriptor, key s
 	return nil
 }
 
-// applyEnv sets every field of m that the environment names. Variables that name no key are ignored: Kubernetes sets
-// some that begin alike for a service called podlink.
+// applyEnv sets every field of m that has an environment variable. Other variables with the prefix are ignored: Kubernetes sets
+// some for a service named podlink.
 func applyEnv(m protoreflect.Message, prefix string, lookup func(string) (string, bool)) error {
 	fields := m.Descriptor().Fields()
 	for i := range fields.Len() {

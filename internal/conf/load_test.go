@@ -11,7 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// load loads a file with this text, in this environment.
+// load loads a configuration file with that text, in that environment.
 func load(t *testing.T, text string, env map[string]string) (*Bootstrap, error) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "config.yaml")
@@ -29,18 +29,18 @@ func environment(env map[string]string) func(string) (string, bool) {
 func TestShippedConfigIsTheDefault(t *testing.T) {
 	shipped, err := Load("../../configs/config.yaml", environment(nil))
 	require.NoError(t, err)
-	require.True(t, proto.Equal(Default(), shipped), "configs/config.yaml says otherwise than the defaults:\n%v\n%v", shipped, Default())
+	require.True(t, proto.Equal(Default(), shipped), "configs/config.yaml differs from the defaults:\n%v\n%v", shipped, Default())
 
 	folder, err := Load("../../configs", environment(nil))
 	require.NoError(t, err)
-	require.True(t, proto.Equal(shipped, folder), "-conf takes a folder as well")
+	require.True(t, proto.Equal(shipped, folder), "-conf accepts a folder too")
 
 	none, err := Load("", environment(nil))
 	require.NoError(t, err)
 	require.True(t, proto.Equal(shipped, none), "without -conf the defaults apply")
 }
 
-func TestShippedConfigNamesAndExplainsEveryKey(t *testing.T) {
+func TestShippedConfigDocumentsEveryKey(t *testing.T) {
 	text, err := os.ReadFile("../../configs/config.yaml")
 	require.NoError(t, err)
 	for _, path := range keys(Default().ProtoReflect(), "") {
@@ -97,7 +97,8 @@ func TestEnvironmentOverridesEveryKey(t *testing.T) {
 		"data.redis.username": "u", "data.redis.password": "p", "data.redis.db": "3", "data.redis.prefix": "x",
 		"data.redis.pool_size": "7", "data.redis.min_idle_conns": "6", "data.redis.pool_timeout": "5ms",
 		"data.redis.dial_timeout": "6ms", "data.redis.read_timeout": "7ms", "data.redis.write_timeout": "8ms",
-		"data.redis.allow_eviction": "true", "data.redis.auto_pipeline": "false", "data.redis.wait_replicas": "2", "data.redis.wait_timeout": "4ms",
+		"data.redis.allow_eviction": "true", "data.redis.auto_pipeline": "false",
+		"data.redis.wait_replicas": "2", "data.redis.wait_timeout": "4ms",
 		"data.redis.sentinel_username": "su", "data.redis.sentinel_password": "sp",
 		"data.redis.tls.enabled": "true", "data.redis.tls.ca_file": "ca", "data.redis.tls.cert_file": "cert",
 		"data.redis.tls.key_file": "key", "data.redis.tls.server_name": "redis",
@@ -141,13 +142,13 @@ func TestWrongFiles(t *testing.T) {
 		"value for a list":           {"data: {redis: {addrs: h:1}}", "data.redis.addrs must be a list"},
 		"number in a list":           {"data: {redis: {addrs: [6379]}}", "data.redis.addrs[0] must be text"},
 		"no value":                   {"data: {redis: {password: }}", "data.redis.password has no value"},
-		"text for a number":          {`limits: {max_batch: "5"}`, "limits.max_batch must be a int32; take the quotes away"},
+		"text for a number":          {`limits: {max_batch: "5"}`, "limits.max_batch must be of type int32; remove the quotes"},
 		"fraction for an integer":    {"limits: {max_batch: 1.5}", "limits.max_batch must be an integer"},
 		"too large for 32 bits":      {"limits: {max_batch: 3000000000}", "limits.max_batch must be an integer of 32 bits"},
 		"number for text":            {"data: {redis: {password: 12345}}", "data.redis.password must be text; put it in quotes"},
 		"number for a duration":      {"state: {pod_ttl: 30}", "state.pod_ttl must be text; put it in quotes"},
 		"nonsense for a duration":    {"state: {pod_ttl: 30 sec}", "state.pod_ttl must be a duration such as 500ms"},
-		"text for a switch":          {`data: {redis: {allow_eviction: "yes"}}`, "data.redis.allow_eviction must be a bool"},
+		"text for a switch":          {`data: {redis: {allow_eviction: "yes"}}`, "data.redis.allow_eviction must be of type bool"},
 		"key twice":                  {"log: {level: info}\nlog: {level: warn}", "already defined"},
 		"no YAML":                    {"a: b: c", "yaml"},
 		"list at the top":            {"- a", "yaml"},
@@ -156,7 +157,7 @@ func TestWrongFiles(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			_, err := load(t, row.text, nil)
 			require.ErrorContains(t, err, row.want)
-			require.NotContains(t, err.Error(), "12345", "an error shows a password")
+			require.NotContains(t, err.Error(), "12345", "an error contains a password")
 		})
 	}
 }
@@ -170,69 +171,96 @@ func TestWrongEnvironment(t *testing.T) {
 
 func TestContradictions(t *testing.T) {
 	for name, row := range map[string]struct{ text, want string }{
-		"address without port":        {"server: {http: {addr: localhost}}", "server.http.addr must be host:port"},
-		"address with a wrong port":   {"server: {grpc: {addr: \"h:70000\"}}", "server.grpc.addr must be host:port"},
-		"address with an empty port":  {"server: {admin: {addr: \"h:\"}}", "server.admin.addr must be host:port"},
-		"address is a URL":            {"server: {admin: {addr: \"http://h:1\"}}", "server.admin.addr must be host:port"},
-		"one address twice":           {"server: {grpc: {addr: 127.0.0.1:8000}}", "server.http.addr must differ from server.grpc.addr"},
-		"no time for requests":        {"server: {http: {timeout: 0s}}", "server.http.timeout must be from 1ms to 1m0s, is 0s"},
-		"store slower than requests":  {"data: {redis: {read_timeout: 1s}}", "data.redis.read_timeout must be below server.grpc.timeout (1s)"},
-		"negative drain":              {"server: {stop: {drain: -1s}}", "server.stop.drain must be from 0s"},
-		"no time to stop":             {"server: {stop: {timeout: 0s}}", "server.stop.timeout must be from 1s"},
-		"unknown mode":                {"data: {redis: {mode: redis}}", "data.redis.mode must be one of embedded, standalone, sentinel, cluster"},
-		"standalone, two addresses":   {"data: {redis: {mode: standalone, addrs: [\"h:1\", \"h:2\"]}}", "data.redis.addrs must name one host:port"},
-		"no address":                  {"data: {redis: {mode: cluster, addrs: []}}", "data.redis.addrs must name at least one host:port"},
-		"wrong address":               {"data: {redis: {mode: cluster, addrs: [h]}}", "data.redis.addrs[0] must be host:port"},
-		"sentinel without master":     {"data: {redis: {mode: sentinel, master_name: \"\"}}", "data.redis.master_name is required"},
-		"cluster with a database":     {"data: {redis: {mode: cluster, db: 1}}", "data.redis.db must be 0 with mode cluster"},
-		"negative database":           {"data: {redis: {db: -1}}", "data.redis.db must be from 0"},
-		"username without password":   {"data: {redis: {username: u}}", "data.redis.password is required with a username"},
-		"sentinel's user alone":       {"data: {redis: {mode: sentinel, sentinel_username: u}}", "data.redis.sentinel_password is required"},
-		"sentinel's password":         {"data: {redis: {mode: cluster, sentinel_password: p}}", "data.redis.sentinel_password is for mode sentinel only, mode is cluster"},
+		"address without port":       {"server: {http: {addr: localhost}}", "server.http.addr must be host:port"},
+		"address with a wrong port":  {"server: {grpc: {addr: \"h:70000\"}}", "server.grpc.addr must be host:port"},
+		"address with an empty port": {"server: {admin: {addr: \"h:\"}}", "server.admin.addr must be host:port"},
+		"address is a URL":           {"server: {admin: {addr: \"http://h:1\"}}", "server.admin.addr must be host:port"},
+		"one address twice":          {"server: {grpc: {addr: 127.0.0.1:8000}}", "server.http.addr must differ from server.grpc.addr"},
+		"request timeout of zero":    {"server: {http: {timeout: 0s}}", "server.http.timeout must be from 1ms to 1m0s, is 0s"},
+		"store slower than requests": {"data: {redis: {read_timeout: 1s}}", "data.redis.read_timeout must be below server.grpc.timeout (1s)"},
+		"negative drain":             {"server: {stop: {drain: -1s}}", "server.stop.drain must be from 0s"},
+		"stop timeout of zero":       {"server: {stop: {timeout: 0s}}", "server.stop.timeout must be from 1s"},
+		"unknown mode":               {"data: {redis: {mode: redis}}", "data.redis.mode must be one of embedded, standalone, sentinel, cluster"},
+		"standalone, two addresses": {
+			"data: {redis: {mode: standalone, addrs: [\"h:1\", \"h:2\"]}}",
+			"data.redis.addrs must name one host:port",
+		},
+		"no address":                {"data: {redis: {mode: cluster, addrs: []}}", "data.redis.addrs must name at least one host:port"},
+		"wrong address":             {"data: {redis: {mode: cluster, addrs: [h]}}", "data.redis.addrs[0] must be host:port"},
+		"sentinel without master":   {"data: {redis: {mode: sentinel, master_name: \"\"}}", "data.redis.master_name is required"},
+		"cluster with a database":   {"data: {redis: {mode: cluster, db: 1}}", "data.redis.db must be 0 with mode cluster"},
+		"negative database":         {"data: {redis: {db: -1}}", "data.redis.db must be from 0"},
+		"username without password": {"data: {redis: {username: u}}", "data.redis.password is required with a username"},
+		"sentinel's user alone":     {"data: {redis: {mode: sentinel, sentinel_username: u}}", "data.redis.sentinel_password is required"},
+		"sentinel's password": {
+			"data: {redis: {mode: cluster, sentinel_password: p}}",
+			"data.redis.sentinel_password is for mode sentinel only, mode is cluster",
+		},
 		"negative number of replicas": {"data: {redis: {wait_replicas: -1}}", "data.redis.wait_replicas must be from 0 to 10"},
 		"replicas without a Redis":    {"data: {redis: {wait_replicas: 1}}", "data.redis.wait_replicas must be 0 with mode embedded"},
-		"no time to wait":             {"data: {redis: {wait_timeout: 0s}}", "data.redis.wait_timeout must be from 1ms"},
-		"waiting beyond the reply": {
+		"wait_timeout of zero":        {"data: {redis: {wait_timeout: 0s}}", "data.redis.wait_timeout must be from 1ms"},
+		"wait_timeout above read_timeout": {
 			"data: {redis: {mode: standalone, wait_replicas: 1, wait_timeout: 500ms}}",
 			"data.redis.wait_timeout must be below data.redis.read_timeout (500ms)",
 		},
-		"prefix with a separator":     {"data: {redis: {prefix: \"a:b\"}}", "data.redis.prefix must be"},
-		"empty prefix":                {"data: {redis: {prefix: \"\"}}", "data.redis.prefix must be"},
-		"empty pool":                  {"data: {redis: {pool_size: 0}}", "data.redis.pool_size must be from 1"},
-		"more idle than there may be": {"data: {redis: {pool_size: 1}}", "data.redis.min_idle_conns must be from 0 to 1, is 2"},
-		"TLS to the embedded store":   {"data: {redis: {tls: {enabled: true}}}", "data.redis.tls.enabled must be false with mode embedded"},
-		"certificate without key":     {"data: {redis: {mode: standalone, tls: {enabled: true, cert_file: c}}}", "data.redis.tls must have both cert_file and key_file"},
-		"authority without TLS":       {"data: {redis: {mode: standalone, tls: {ca_file: c}}}", "data.redis.tls.enabled must be true"},
-		"ttl below a second":          {"state: {pod_ttl: 100ms}", "state.pod_ttl must be from 1s"},
-		"ttl of broken seconds":       {"state: {pod_ttl: 1500ms}", "state.pod_ttl must be whole seconds, is 1.5s"},
-		"no batch":                    {"limits: {max_batch: 0}", "limits.max_batch must be from 1"},
-		"unknown level":               {"log: {level: loud}", "log.level must be one of debug, info, warn, error"},
-		"unknown format":              {"log: {format: xml}", "log.format must be one of json, console"},
-		"slow below nothing":          {"log: {slow_request: -1s}", "log.slow_request must be from 0s to 1m0s"},
-		"repeats of an hour":          {"log: {repeat_interval: 1h}", "log.repeat_interval must be from 0s to 1m0s"},
-		"more than every trace":       {"trace: {sampling_ratio: 1.5}", "trace.sampling_ratio must be from 0 to 1, is 1.5"},
-		"no ratio":                    {"trace: {sampling_ratio: .nan}", "trace.sampling_ratio must be from 0 to 1, is NaN"},
-		"endpoint is a URL":           {"trace: {endpoint: \"http://h:4317\"}", "trace.endpoint must be host:port"},
-		"header without a value":      {"trace: {endpoint: \"localhost:4317\", headers: [token]}", "trace.headers[0] must be name=value"},
-		"header that gRPC refuses":    {"trace: {endpoint: \"localhost:4317\", headers: [\"Token=x\"]}", "trace.headers[0] must be name=value"},
-		"headers in plaintext":        {"trace: {endpoint: \"h:4317\", headers: [\"token=12345\"]}", "trace.tls.enabled must be true with trace.headers"},
-		"TLS to nowhere":              {"trace: {tls: {enabled: true}}", "trace.endpoint is required"},
-		"traces' key without TLS":     {"trace: {tls: {cert_file: c, key_file: k}}", "trace.tls.enabled must be true"},
-		"unknown registry":            {"registry: {type: zookeeper}", "registry.type must be one of none, etcd, consul, kubernetes"},
-		"registry nowhere":            {"registry: {type: etcd, addrs: []}", "registry.addrs must name at least one host:port"},
-		"registry at a URL":           {"registry: {addrs: [\"http://h:2379\"]}", "registry.addrs[0] must be host:port"},
-		"agent nowhere":               {"registry: {type: consul, addrs: []}", "registry.addrs must name one host:port with type consul"},
-		"two agents":                  {"registry: {type: consul, addrs: [\"h:1\", \"h:2\"]}", "registry.addrs must name one host:port with type consul, that of the agent, has 2"},
-		"Consul's token for etcd":     {"registry: {type: etcd, token: \"12345\"}", "registry.token is for type consul only, type is etcd"},
-		"token for Kubernetes":        {"registry: {type: kubernetes, token: \"12345\"}", "registry.token is for type consul only, type is kubernetes"},
-		"endpoints in Kubernetes":     {"registry: {type: kubernetes, endpoints: [\"grpc://h:9000\"]}", "registry.endpoints must not be set with type kubernetes"},
-		"TLS files for Kubernetes":    {"registry: {type: kubernetes, tls: {enabled: true}}", "registry.tls.enabled must not be set with type kubernetes"},
-		"user for Kubernetes":         {"registry: {type: kubernetes, username: u, password: \"12345\"}", "registry.username must not be set with type kubernetes"},
+		"prefix with a separator":   {"data: {redis: {prefix: \"a:b\"}}", "data.redis.prefix must be"},
+		"empty prefix":              {"data: {redis: {prefix: \"\"}}", "data.redis.prefix must be"},
+		"empty pool":                {"data: {redis: {pool_size: 0}}", "data.redis.pool_size must be from 1"},
+		"more idle than the pool":   {"data: {redis: {pool_size: 1}}", "data.redis.min_idle_conns must be from 0 to 1, is 2"},
+		"TLS to the embedded store": {"data: {redis: {tls: {enabled: true}}}", "data.redis.tls.enabled must be false with mode embedded"},
+		"certificate without key": {
+			"data: {redis: {mode: standalone, tls: {enabled: true, cert_file: c}}}",
+			"data.redis.tls must have both cert_file and key_file",
+		},
+		"CA without TLS":           {"data: {redis: {mode: standalone, tls: {ca_file: c}}}", "data.redis.tls.enabled must be true"},
+		"ttl below a second":       {"state: {pod_ttl: 100ms}", "state.pod_ttl must be from 1s"},
+		"ttl of half seconds":      {"state: {pod_ttl: 1500ms}", "state.pod_ttl must be whole seconds, is 1.5s"},
+		"no batch":                 {"limits: {max_batch: 0}", "limits.max_batch must be from 1"},
+		"unknown level":            {"log: {level: loud}", "log.level must be one of debug, info, warn, error"},
+		"unknown format":           {"log: {format: xml}", "log.format must be one of json, console"},
+		"negative threshold":       {"log: {slow_request: -1s}", "log.slow_request must be from 0s to 1m0s"},
+		"interval of an hour":      {"log: {repeat_interval: 1h}", "log.repeat_interval must be from 0s to 1m0s"},
+		"more than every trace":    {"trace: {sampling_ratio: 1.5}", "trace.sampling_ratio must be from 0 to 1, is 1.5"},
+		"ratio is NaN":             {"trace: {sampling_ratio: .nan}", "trace.sampling_ratio must be from 0 to 1, is NaN"},
+		"endpoint is a URL":        {"trace: {endpoint: \"http://h:4317\"}", "trace.endpoint must be host:port"},
+		"header without a value":   {"trace: {endpoint: \"localhost:4317\", headers: [token]}", "trace.headers[0] must be name=value"},
+		"header that gRPC refuses": {"trace: {endpoint: \"localhost:4317\", headers: [\"Token=x\"]}", "trace.headers[0] must be name=value"},
+		"headers in plaintext": {
+			"trace: {endpoint: \"h:4317\", headers: [\"token=12345\"]}",
+			"trace.tls.enabled must be true with trace.headers",
+		},
+		"TLS without an endpoint":  {"trace: {tls: {enabled: true}}", "trace.endpoint is required"},
+		"traces' key without TLS":  {"trace: {tls: {cert_file: c, key_file: k}}", "trace.tls.enabled must be true"},
+		"unknown registry":         {"registry: {type: zookeeper}", "registry.type must be one of none, etcd, consul, kubernetes"},
+		"registry without address": {"registry: {type: etcd, addrs: []}", "registry.addrs must name at least one host:port"},
+		"registry at a URL":        {"registry: {addrs: [\"http://h:2379\"]}", "registry.addrs[0] must be host:port"},
+		"agent without address":    {"registry: {type: consul, addrs: []}", "registry.addrs must name one host:port with type consul"},
+		"two agents": {
+			"registry: {type: consul, addrs: [\"h:1\", \"h:2\"]}",
+			"registry.addrs must name one host:port with type consul, that of the agent, has 2",
+		},
+		"Consul's token for etcd": {"registry: {type: etcd, token: \"12345\"}", "registry.token is for type consul only, type is etcd"},
+		"token for Kubernetes": {
+			"registry: {type: kubernetes, token: \"12345\"}",
+			"registry.token is for type consul only, type is kubernetes",
+		},
+		"endpoints in Kubernetes": {
+			"registry: {type: kubernetes, endpoints: [\"grpc://h:9000\"]}",
+			"registry.endpoints must not be set with type kubernetes",
+		},
+		"TLS files for Kubernetes": {
+			"registry: {type: kubernetes, tls: {enabled: true}}",
+			"registry.tls.enabled must not be set with type kubernetes",
+		},
+		"user for Kubernetes": {
+			"registry: {type: kubernetes, username: u, password: \"12345\"}",
+			"registry.username must not be set with type kubernetes",
+		},
 		"registry's user alone":       {"registry: {username: u}", "registry.password is required"},
 		"namespace without a root":    {"registry: {namespace: apps}", "registry.namespace must begin with /"},
-		"ttl that no heartbeat keeps": {"registry: {ttl: 1s}", "registry.ttl must be from 5s"},
+		"ttl too short":               {"registry: {ttl: 1s}", "registry.ttl must be from 5s"},
 		"registry's ttl of fractions": {"registry: {ttl: 5500ms}", "registry.ttl must be whole seconds"},
-		"endpoint without a scheme":   {"registry: {endpoints: [\"h:9000\"]}", "registry.endpoints[0] must be as in grpc://"},
+		"endpoint without a scheme":   {"registry: {endpoints: [\"h:9000\"]}", "registry.endpoints[0] must look like grpc://"},
 		"endpoint without a port":     {"registry: {endpoints: [\"grpc://h\"]}", "registry.endpoints[0] must be host:port"},
 		"metadata without a value":    {"registry: {metadata: [zone]}", "registry.metadata[0] must be name=value"},
 		"registry's key without TLS":  {"registry: {tls: {cert_file: c, key_file: k}}", "registry.tls.enabled must be true"},
@@ -240,10 +268,10 @@ func TestContradictions(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			_, err := load(t, row.text, nil)
 			require.ErrorContains(t, err, row.want)
-			require.NotContains(t, err.Error(), "12345", "an error shows a token")
+			require.NotContains(t, err.Error(), "12345", "an error contains a token")
 		})
 	}
 	_, err := load(t, "limits: {max_batch: 0}\nlog: {level: loud}", nil)
 	require.ErrorContains(t, err, "limits.max_batch")
-	require.ErrorContains(t, err, "log.level", "every contradiction is named at once")
+	require.ErrorContains(t, err, "log.level", "all contradictions in one error")
 }

@@ -7,21 +7,21 @@ import (
 	"os"
 )
 
-// Config returns what connections are secured with, nil for plaintext. The files are read now, once. Path is the section's
-// YAML path, for the errors.
+// Config returns the TLS configuration, nil for plaintext. It reads the files once, now. path is the section's YAML path, for
+// errors.
 func (x *TLS) Config(path string) (*tls.Config, error) {
 	if !x.GetEnabled() {
 		return nil, nil //nolint:nilnil // Clients take nil for plaintext.
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: x.GetServerName()}
 	if file := x.GetCaFile(); file != "" {
-		text, err := os.ReadFile(file) //nolint:gosec // The operator names it.
+		text, err := os.ReadFile(file) //nolint:gosec // The path is from the configuration.
 		if err != nil {
 			return nil, fmt.Errorf("%s.ca_file: %w", path, err)
 		}
 		config.RootCAs = x509.NewCertPool()
 		if !config.RootCAs.AppendCertsFromPEM(text) {
-			return nil, fmt.Errorf("%s.ca_file: it has no certificate in PEM", path)
+			return nil, fmt.Errorf("%s.ca_file: no PEM certificate in the file", path)
 		}
 	}
 	if x.GetCertFile() != "" {

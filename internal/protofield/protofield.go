@@ -1,4 +1,4 @@
-// Package protofield sets fields of protobuf messages from text, as it comes from a URL or from the environment.
+// Package protofield sets fields of protobuf messages from text, such as a URL parameter or an environment variable.
 package protofield
 
 import (
@@ -15,13 +15,13 @@ import (
 
 const durationName protoreflect.FullName = "google.protobuf.Duration"
 
-// IsDuration tells whether the field is a google.protobuf.Duration.
+// IsDuration reports whether the field is a google.protobuf.Duration.
 func IsDuration(field protoreflect.FieldDescriptor) bool {
 	return field.Message() != nil && field.Message().FullName() == durationName
 }
 
-// Set parses text and sets the field of m: a string, a bool, an integer, a fraction, a duration such as
-// 500ms, or a list of strings, separated by commas; no text is an empty list. The error completes "<field> …".
+// Set parses text and sets the field of m: a string, bool, integer, double, duration such as 500ms, or comma-separated list of
+// strings (empty text: an empty list). Errors are phrased to follow the field's name: "must be …".
 func Set(m protoreflect.Message, field protoreflect.FieldDescriptor, text string) error {
 	if field.IsList() && field.Kind() == protoreflect.StringKind {
 		list := m.NewField(field).List()
@@ -83,8 +83,7 @@ func parse(field protoreflect.FieldDescriptor, text string) (protoreflect.Value,
 	}
 }
 
-// integer parses a number that is written as JSON writes it: without a plus, and without zeros before it. Else one thing
-// would have many names.
+// integer parses an integer in its canonical form: no plus sign, no leading zeros. So a pod has exactly one URL.
 func integer(text string, bits int) (int64, error) {
 	n, err := strconv.ParseInt(text, 10, bits)
 	if err != nil || strconv.FormatInt(n, 10) != text {

@@ -47,7 +47,7 @@ func TestSet(t *testing.T) {
 			err := protofield.Set(m, m.Descriptor().Fields().ByName(row.field), row.text)
 			if row.err != "" {
 				require.EqualError(t, err, row.err)
-				require.True(t, proto.Equal(row.message, m.New().Interface()), "a refused text has changed the message")
+				require.True(t, proto.Equal(row.message, m.New().Interface()), "a rejected text changed the message")
 				return
 			}
 			require.NoError(t, err)

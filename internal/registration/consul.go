@@ -15,13 +15,11 @@ import (
 	"podlink/internal/conf"
 )
 
-// criticalLimit is how long Consul keeps the entry of a podlink that has died, which callers do not find any more; it takes no
-// less.
-const criticalLimit = "1m"
+// deregisterAfter is how long Consul keeps a dead podlink's entry, which callers no longer find; a minute is Consul's minimum.
+const deregisterAfter = "1m"
 
-// consulBackend registers with one Consul agent, under a check that fails when nobody confirms it for the ttl. Kratos writes
-// the entry, so that Kratos clients can read it. Its heartbeat is off: that logs by itself, and waits for an agent that does
-// not answer without a limit. Each look confirms the check instead.
+// consulBackend registers with one Consul agent, under a TTL check. Kratos writes the entry, so that Kratos clients can read it,
+// but its heartbeat is off: it logs by itself, and waits without a timeout for an agent that hangs. check renews the TTL instead.
 type consulBackend struct {
 	http     *http.Client
 	client   *api.Client
@@ -46,45 +44,45 @@ func newConsul(c *conf.Registry, secured *tls.Config) (*consulBackend, error) {
 	return b, nil
 }
 
-// checkID is the name that Kratos' own heartbeat would use.
+// checkID is the ID of the TTL check: the one that Kratos' own heartbeat would use.
 func checkID(instance *registry.ServiceInstance) string { return "service:" + instance.ID }
 
-// find asks as callers do, for an entry may be in the agent and not in the catalog.
-func (b *consulBackend) find(ctx context.Context, instance *registry.ServiceInstance) error {
+// check renews the TTL, then looks the instance up as callers do: an entry can be in the agent and missing in the catalog.
+func (b *consulBackend) check(ctx context.Context, instance *registry.ServiceInstance) error {
 	options := new(api.QueryOptions).WithContext(ctx)
 	err := b.client.Agent().UpdateTTLOpts(checkID(instance), "", api.HealthPassing, options)
 	var refused api.StatusError
 	switch {
 	case errors.As(err, &refused) && (refused.Code == http.StatusNotFound || refused.Code == http.StatusInternalServerError):
-		return errGone // 500 is how older agents say that they know no such check; if it is worse, renew will tell.
+		return errNotRegistered // Older agents answer 500 for an unknown check. After any other 500, register fails too.
 	case err != nil:
 		return err
 	}
-	known, _, err := b.client.Health().Service(instance.Name, "", true, options)
+	entries, _, err := b.client.Health().Service(instance.Name, "", true, options)
 	if err != nil {
 		return err
 	}
-	if !slices.ContainsFunc(known, func(entry *api.ServiceEntry) bool { return entry.Service.ID == instance.ID }) {
-		return errGone
+	if !slices.ContainsFunc(entries, func(entry *api.ServiceEntry) bool { return entry.Service.ID == instance.ID }) {
+		return errNotRegistered
 	}
 	return nil
 }
 
-// renew removes the entry first: an agent that has it does not send the same one to the catalog again.
-func (b *consulBackend) renew(ctx context.Context, instance *registry.ServiceInstance) error {
-	_ = b.leave(ctx, instance) // If that can't be done, the next can't either, and tells.
+// register deregisters first: an agent does not send the catalog an entry that it already has.
+func (b *consulBackend) register(ctx context.Context, instance *registry.ServiceInstance) error {
+	_ = b.deregister(ctx, instance) // If this fails, so does the next call, which returns the error.
 	if err := b.registry.Register(ctx, instance); err != nil {
 		return err
 	}
 	return b.client.Agent().CheckRegisterOpts(&api.AgentCheckRegistration{
-		ID: checkID(instance), Name: "podlink confirms that it lives", ServiceID: instance.ID,
+		ID: checkID(instance), Name: "podlink heartbeat", ServiceID: instance.ID,
 		AgentServiceCheck: api.AgentServiceCheck{
-			TTL: b.ttl, Status: api.HealthPassing, DeregisterCriticalServiceAfter: criticalLimit,
+			TTL: b.ttl, Status: api.HealthPassing, DeregisterCriticalServiceAfter: deregisterAfter,
 		},
 	}, new(api.QueryOptions).WithContext(ctx))
 }
 
-func (b *consulBackend) leave(ctx context.Context, instance *registry.ServiceInstance) error {
+func (b *consulBackend) deregister(ctx context.Context, instance *registry.ServiceInstance) error {
 	return b.registry.Deregister(ctx, instance)
 }
 

@@ -17,91 +17,91 @@ import (
 	"podlink/internal/conf"
 )
 
-// redialInterval is the longest pause between two attempts to reach an etcd that is away. gRPC would grow it to two minutes.
+// redialInterval is the longest backoff between two attempts to connect to etcd. gRPC's default is two minutes.
 const redialInterval = time.Second
 
-// etcdBackend registers under a key with a lease, which Kratos' heartbeat keeps alive until etcd is away for a while.
+// etcdBackend registers under a key with a lease. Kratos' heartbeat keeps the lease alive, and gives up in a long outage.
 type etcdBackend struct {
 	config  clientv3.Config
 	options []etcd.Option
 
-	client  *clientv3.Client // nil: none yet
-	current *etcd.Registry   // that the instance is registered with; nil: none yet
-	beating context.CancelFunc
+	client        *clientv3.Client // nil: not connected yet
+	registry      *etcd.Registry   // of the current registration; nil: none yet
+	stopHeartbeat context.CancelFunc
 }
 
 func newEtcd(c *conf.Registry, secured *tls.Config) *etcdBackend {
 	return &etcdBackend{
 		config: clientv3.Config{
 			Endpoints: c.GetAddrs(), Username: c.GetUsername(), Password: c.GetPassword(), TLS: secured,
-			DialTimeout: askLimit, DialKeepAliveTime: redialInterval * 10, DialKeepAliveTimeout: askLimit,
+			DialTimeout: callTimeout, DialKeepAliveTime: redialInterval * 10, DialKeepAliveTimeout: callTimeout,
 			DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
 				Backoff:           backoff.Config{BaseDelay: redialInterval / 4, Multiplier: 2, Jitter: .2, MaxDelay: redialInterval},
-				MinConnectTimeout: askLimit,
+				MinConnectTimeout: callTimeout,
 			})},
-			Logger: zap.NewNop(), // What goes wrong is told by Keeper.
+			Logger: zap.NewNop(), // Registrar logs failures.
 		},
-		options: []etcd.Option{etcd.Namespace(c.GetNamespace()), etcd.RegisterTTL(c.GetTtl().AsDuration())},
-		beating: func() {},
+		options:       []etcd.Option{etcd.Namespace(c.GetNamespace()), etcd.RegisterTTL(c.GetTtl().AsDuration())},
+		stopHeartbeat: func() {},
 	}
 }
 
-// connect makes the client, unless there is one. With a username it logs in at once, so it needs an etcd that answers.
+// connect creates the client unless there is one. It can't be created earlier: with a username, clientv3.New logs in at once.
+// The client outlives ctx, unless ctx ends while it is being created.
 func (b *etcdBackend) connect(ctx context.Context) error {
 	if b.client != nil {
 		return nil
 	}
-	living, die := context.WithCancel(context.WithoutCancel(ctx))
+	clientCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	config := b.config
-	config.Context = living
-	left := context.AfterFunc(ctx, die)
+	config.Context = clientCtx
+	detach := context.AfterFunc(ctx, cancel)
 	client, err := clientv3.New(config)
 	if err != nil {
-		die()
+		cancel()
 		return err
 	}
-	if left() {
+	if detach() {
 		b.client = client
 		return nil
 	}
 	return errors.Join(ctx.Err(), client.Close())
 }
 
-func (b *etcdBackend) find(ctx context.Context, instance *registry.ServiceInstance) error {
+func (b *etcdBackend) check(ctx context.Context, instance *registry.ServiceInstance) error {
 	if err := b.connect(ctx); err != nil {
 		return err
 	}
-	known, err := etcd.New(b.client, b.options...).GetService(ctx, instance.Name)
+	entries, err := etcd.New(b.client, b.options...).GetService(ctx, instance.Name)
 	if err != nil {
 		return err
 	}
-	if !slices.ContainsFunc(known, func(other *registry.ServiceInstance) bool { return other.ID == instance.ID }) {
-		return errGone
+	if !slices.ContainsFunc(entries, func(entry *registry.ServiceInstance) bool { return entry.ID == instance.ID }) {
+		return errNotRegistered
 	}
 	return nil
 }
 
-// renew gives each registration a Registry of its own: Kratos' is not made to be registered with while a heartbeat of it
-// goes on.
-func (b *etcdBackend) renew(ctx context.Context, instance *registry.ServiceInstance) error {
-	b.beating()
-	var beating context.Context
-	beating, b.beating = context.WithCancel(context.WithoutCancel(ctx)) // Until it is deregistered.
-	b.current = etcd.New(b.client, append(slices.Clone(b.options), etcd.Context(beating))...)
-	return b.current.Register(ctx, instance)
+// register creates a new etcd.Registry each time: one whose heartbeat still runs can't be reused.
+func (b *etcdBackend) register(ctx context.Context, instance *registry.ServiceInstance) error {
+	b.stopHeartbeat()
+	var heartbeat context.Context
+	heartbeat, b.stopHeartbeat = context.WithCancel(context.WithoutCancel(ctx)) // Until deregister.
+	b.registry = etcd.New(b.client, append(slices.Clone(b.options), etcd.Context(heartbeat))...)
+	return b.registry.Register(ctx, instance)
 }
 
-func (b *etcdBackend) leave(ctx context.Context, instance *registry.ServiceInstance) error {
-	defer b.beating()
-	if b.current == nil { // An earlier podlink with this id has registered it.
-		b.current = etcd.New(b.client, b.options...)
+func (b *etcdBackend) deregister(ctx context.Context, instance *registry.ServiceInstance) error {
+	defer b.stopHeartbeat()
+	if b.registry == nil { // The entry is from an earlier process with the same id.
+		b.registry = etcd.New(b.client, b.options...)
 	}
-	return b.current.Deregister(ctx, instance)
+	return b.registry.Deregister(ctx, instance)
 }
 
 func (b *etcdBackend) close() {
-	b.beating()
+	b.stopHeartbeat()
 	if b.client != nil {
-		_ = b.client.Close() // It is of no use any more.
+		_ = b.client.Close() // Nothing is sent after this.
 	}
 }

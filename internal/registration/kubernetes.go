@@ -20,36 +20,35 @@ import (
 	"github.com/go-kratos/kratos/v2/registry"
 )
 
-// serviceAccountDir is where Kubernetes gives each pod what it needs to ask the API server.
+// serviceAccountDir is where Kubernetes mounts the credentials for its API server into each pod.
 const serviceAccountDir = "/var/run/secrets/kubernetes.io/serviceaccount"
 
-// Where Kratos' discovery in Kubernetes looks: labels and annotations of a pod.
+// The labels and annotations of a pod that Kratos' Kubernetes discovery reads.
 const (
 	labelID             = "kratos-service-id"
 	labelName           = "kratos-service-app"
 	labelVersion        = "kratos-service-version"
 	annotationMetadata  = "kratos-service-metadata"
-	annotationProtocols = "kratos-service-protocols" // by container port
+	annotationProtocols = "kratos-service-protocols" // JSON object: container port -> protocol
 )
 
-// answerLimit bounds how much of an answer is read, in bytes.
-const answerLimit = 1 << 20
+// maxResponseBytes bounds a response of the API server.
+const maxResponseBytes = 1 << 20
 
-// kubernetesBackend registers podlink by labelling its own pod, as Kratos' registry for Kubernetes does. That one needs
-// client-go with every kind of object there is: it would add 25 MB to the binary and 15 MB to the memory, for these two
-// requests.
+// kubernetesBackend registers podlink by labelling its own pod, as Kratos' Kubernetes registry does. It does not use that one
+// because it depends on client-go, which adds 25 MB to the binary and 15 MB of memory, for two requests.
 type kubernetesBackend struct {
 	http *http.Client
 	pod  string // URL of the pod
-	dir  fs.FS  // with the token, which Kubernetes replaces every hour
+	dir  fs.FS  // the service account's; read for each request, because Kubernetes replaces the token every hour
 }
 
-// newKubernetes returns a backend for the pod that this process is in. Its environment tells where the API server is, and by the
-// downward API which pod it is; without that, the host has the name of the pod.
+// newKubernetes returns a backend for the pod that this process runs in. The API server's address is in the environment. The
+// pod's name and namespace are too if the downward API sets them; the fallbacks are the host name and the service account.
 func newKubernetes(dir fs.FS, env func(name string) string) (*kubernetesBackend, error) {
 	host, port := env("KUBERNETES_SERVICE_HOST"), env("KUBERNETES_SERVICE_PORT")
 	if host == "" || port == "" {
-		return nil, errors.New("registry.type: kubernetes works in a pod only: there is no KUBERNETES_SERVICE_HOST and _PORT")
+		return nil, errors.New("registry.type: kubernetes works in a pod only: KUBERNETES_SERVICE_HOST or KUBERNETES_SERVICE_PORT is not set")
 	}
 	authority, err := fs.ReadFile(dir, "ca.crt")
 	if err != nil {
@@ -79,16 +78,16 @@ func newKubernetes(dir fs.FS, env func(name string) string) (*kubernetesBackend,
 	}, nil
 }
 
-// podMarks are the parts of a pod that are about registration; nil: it is not there, or shall not be.
-type podMarks struct {
+// podPatch is the registration's part of a pod object, both as read and as a merge patch. In a patch, null removes a key.
+type podPatch struct {
 	Metadata struct {
 		Labels      map[string]*string `json:"labels"`
 		Annotations map[string]*string `json:"annotations"`
 	} `json:"metadata"`
 }
 
-// marksOf returns the marks of a pod in which the instance is registered.
-func marksOf(instance *registry.ServiceInstance) (*podMarks, error) {
+// patchFor returns the labels and annotations that register the instance.
+func patchFor(instance *registry.ServiceInstance) (*podPatch, error) {
 	protocols := make(map[string]string)
 	for _, endpoint := range instance.Endpoints {
 		parsed, err := url.Parse(endpoint)
@@ -106,72 +105,72 @@ func marksOf(instance *registry.ServiceInstance) (*podMarks, error) {
 		return nil, err
 	}
 	text := func(value string) *string { return &value }
-	marks := new(podMarks)
-	marks.Metadata.Labels = map[string]*string{
+	patch := new(podPatch)
+	patch.Metadata.Labels = map[string]*string{
 		labelID: text(instance.ID), labelName: text(instance.Name), labelVersion: text(labelValue(instance.Version)),
 	}
-	marks.Metadata.Annotations = map[string]*string{
+	patch.Metadata.Annotations = map[string]*string{
 		annotationMetadata: text(string(metadataText)), annotationProtocols: text(string(protocolsText)),
 	}
-	return marks, nil
+	return patch, nil
 }
 
-var noLabelCharacters = regexp.MustCompile(`[^A-Za-z0-9._-]`)
+var invalidInLabel = regexp.MustCompile(`[^A-Za-z0-9._-]`)
 
-// labelValue is the text as Kubernetes takes it for a label: a version may have a +.
+// labelValue makes a text valid as a label's value: a version may contain a plus sign.
 func labelValue(text string) string {
-	text = noLabelCharacters.ReplaceAllString(text, "_")
+	text = invalidInLabel.ReplaceAllString(text, "_")
 	return strings.Trim(text[:min(len(text), 63)], "._-")
 }
 
-func (b *kubernetesBackend) find(ctx context.Context, instance *registry.ServiceInstance) error {
-	want, err := marksOf(instance)
+func (b *kubernetesBackend) check(ctx context.Context, instance *registry.ServiceInstance) error {
+	want, err := patchFor(instance)
 	if err != nil {
 		return err
 	}
-	found := new(podMarks)
-	if err := b.ask(ctx, http.MethodGet, nil, found); err != nil {
+	pod := new(podPatch)
+	if err := b.do(ctx, http.MethodGet, nil, pod); err != nil {
 		return err
 	}
-	if !holds(found.Metadata.Labels, want.Metadata.Labels) || !holds(found.Metadata.Annotations, want.Metadata.Annotations) {
-		return errGone
+	if !containsAll(pod.Metadata.Labels, want.Metadata.Labels) || !containsAll(pod.Metadata.Annotations, want.Metadata.Annotations) {
+		return errNotRegistered
 	}
 	return nil
 }
 
-// holds says whether all of want is in found.
-func holds(found, want map[string]*string) bool {
+// containsAll reports whether got has every entry of want.
+func containsAll(got, want map[string]*string) bool {
 	for name, value := range want {
-		if got := found[name]; got == nil || *got != *value {
+		if found := got[name]; found == nil || *found != *value {
 			return false
 		}
 	}
 	return true
 }
 
-func (b *kubernetesBackend) renew(ctx context.Context, instance *registry.ServiceInstance) error {
-	marks, err := marksOf(instance)
+func (b *kubernetesBackend) register(ctx context.Context, instance *registry.ServiceInstance) error {
+	patch, err := patchFor(instance)
 	if err != nil {
 		return err
 	}
-	return b.ask(ctx, http.MethodPatch, marks, nil)
+	return b.do(ctx, http.MethodPatch, patch, nil)
 }
 
-func (b *kubernetesBackend) leave(ctx context.Context, instance *registry.ServiceInstance) error {
-	marks, err := marksOf(instance)
+func (b *kubernetesBackend) deregister(ctx context.Context, instance *registry.ServiceInstance) error {
+	patch, err := patchFor(instance)
 	if err != nil {
 		return err
 	}
-	for _, set := range []map[string]*string{marks.Metadata.Labels, marks.Metadata.Annotations} {
-		for name := range set {
-			set[name] = nil
+	for _, entries := range []map[string]*string{patch.Metadata.Labels, patch.Metadata.Annotations} {
+		for name := range entries {
+			entries[name] = nil
 		}
 	}
-	return b.ask(ctx, http.MethodPatch, marks, nil)
+	return b.do(ctx, http.MethodPatch, patch, nil)
 }
 
-// ask sends a request for the pod, with a merge patch if there is one, and reads the answer into found, unless that is nil.
-func (b *kubernetesBackend) ask(ctx context.Context, method string, patch, found *podMarks) error {
+// do sends a request for the pod, with the merge patch unless it is nil, and decodes the response into pod unless that is nil.
+func (b *kubernetesBackend) do(ctx context.Context, method string, patch, pod *podPatch) error {
 	token, err := fs.ReadFile(b.dir, "token")
 	if err != nil {
 		return err
@@ -189,14 +188,14 @@ func (b *kubernetesBackend) ask(ctx context.Context, method string, patch, found
 		return err
 	}
 	request.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
-	request.Header.Set("Accept", "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1") // Without the rest of the pod.
+	request.Header.Set("Accept", "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1") // Metadata only.
 	request.Header.Set("Content-Type", "application/merge-patch+json")
 	response, err := b.http.Do(request)
 	if err != nil {
 		return err
 	}
 	defer response.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(response.Body, answerLimit))
+	text, err := io.ReadAll(io.LimitReader(response.Body, maxResponseBytes))
 	if err != nil {
 		return err
 	}
@@ -204,13 +203,13 @@ func (b *kubernetesBackend) ask(ctx context.Context, method string, patch, found
 		var status struct {
 			Message string `json:"message"`
 		}
-		_ = json.Unmarshal(answer, &status) // A proxy may say it otherwise; then the code has to do.
-		return fmt.Errorf("kubernetes answers %s: %s", response.Status, status.Message)
+		_ = json.Unmarshal(text, &status) // A proxy's error may not be JSON; then the code must do.
+		return fmt.Errorf("kubernetes API: %s: %s", response.Status, status.Message)
 	}
-	if found == nil {
+	if pod == nil {
 		return nil
 	}
-	return json.Unmarshal(answer, found)
+	return json.Unmarshal(text, pod)
 }
 
 func (b *kubernetesBackend) close() { b.http.CloseIdleConnections() }

@@ -1,8 +1,8 @@
-// Package registration tells a registry where podlink is, so that Kratos clients find it by discovery:///podlink.
+// Package registration keeps podlink registered in a service registry, where Kratos clients find it as discovery:///podlink.
 //
-// Two things to know. podlink neither waits for its registry nor ends without it. And a registry may come back without its
-// data, or somebody may remove an entry, and Kratos' own heartbeats give up or do not notice; so Keeper looks whether podlink
-// is still to be found, and registers it anew. Keeper does that for every registry; what differs is behind backend.
+// Two things to know. podlink starts and serves without its registry. And a registration can disappear at any time: a registry
+// restarts without its data, an operator deletes the entry, and Kratos' own heartbeats give up or do not notice. So Registrar
+// checks its registration in a loop and registers again when it is gone. What differs between registries is behind backend.
 package registration
 
 import (
@@ -26,34 +26,34 @@ import (
 	"podlink/internal/conf"
 )
 
-// ProviderSet is what Wire needs of this package.
-var ProviderSet = wire.NewSet(NewKeeper)
+// ProviderSet is this package's Wire providers.
+var ProviderSet = wire.NewSet(NewRegistrar)
 
 const (
-	// lookInterval is the pause between two looks whether podlink is to be found.
-	lookInterval = 2 * time.Second
-	// askLimit bounds each call of a backend.
-	askLimit = 3 * time.Second
+	// checkInterval is the pause between two checks of the registration.
+	checkInterval = 2 * time.Second
+	// callTimeout bounds each call of a backend.
+	callTimeout = 3 * time.Second
 )
 
-// errGone: the registry answers, and callers do not find the instance.
-var errGone = errors.New("the registry does not know podlink")
+// errNotRegistered is the answer of a registry in which callers do not find the instance.
+var errNotRegistered = errors.New("podlink is not in the registry")
 
-// backend is what differs from registry to registry. Its methods are called one at a time, each returns soon after its
-// context has ended, and what goes wrong is for Keeper to tell, not for them. Making one sends nothing.
+// backend talks to one type of registry. Its methods are called one at a time, return soon after their context has ended, and
+// leave logging to Registrar. Constructing a backend sends nothing.
 type backend interface {
-	// find returns nil when callers find the instance, and errGone when they do not and renew is worth a try. Where a
-	// registration has to be confirmed from time to time, find does that.
-	find(ctx context.Context, instance *registry.ServiceInstance) error
-	// renew registers the instance, whatever is left of an earlier registration; a find after it tells whether that was of use.
-	renew(ctx context.Context, instance *registry.ServiceInstance) error
-	// leave removes the instance at once. Nothing brings it back; that it is not there is no error.
-	leave(ctx context.Context, instance *registry.ServiceInstance) error
-	// close ends what the others have left: connections and goroutines.
+	// check returns nil when callers find the instance, and errNotRegistered when they do not and register may help. In a
+	// registry that expects regular renewals, it also renews the registration.
+	check(ctx context.Context, instance *registry.ServiceInstance) error
+	// register registers the instance, over whatever an earlier registration left. The caller checks whether it worked.
+	register(ctx context.Context, instance *registry.ServiceInstance) error
+	// deregister removes the instance and stops its heartbeat. Removing an absent instance is not an error.
+	deregister(ctx context.Context, instance *registry.ServiceInstance) error
+	// close releases connections and goroutines.
 	close()
 }
 
-// newBackend returns the backend for the registry that c names, nil for none.
+// newBackend returns the backend for the configured registry, nil for none.
 func newBackend(c *conf.Registry) (backend, error) {
 	secured, err := c.GetTls().Config("registry.tls")
 	if err != nil {
@@ -67,73 +67,73 @@ func newBackend(c *conf.Registry) (backend, error) {
 	case conf.RegistryKubernetes:
 		return newKubernetes(os.DirFS(serviceAccountDir), os.Getenv)
 	default:
-		return nil, nil //nolint:nilnil // There is none to keep podlink in.
+		return nil, nil //nolint:nilnil // No registry is configured.
 	}
 }
 
-// Keeper is a registry.Registrar that keeps podlink registered, whatever becomes of the registry. Without a registry it does
-// nothing. It is a prometheus.Collector too.
-type Keeper struct {
+// Registrar is a registry.Registrar that keeps an instance registered until it is stopped, and a prometheus.Collector. It does
+// nothing when no registry is configured.
+type Registrar struct {
 	backend backend // nil: no registry
 	log     *log.Helper
 	gauge   prometheus.Collector
-	found   atomic.Bool // by the last look
+	found   atomic.Bool // result of the last check
 
-	mu   sync.Mutex
-	kept *kept // nil: nothing
+	mu      sync.Mutex
+	current *registration // nil: none
 }
 
-// kept is an instance that is kept registered.
-type kept struct {
+// registration is an instance with the loop that keeps it registered.
+type registration struct {
 	instance *registry.ServiceInstance
-	end      context.CancelFunc
-	ended    chan struct{} // closed when nobody looks after it any more
-	answered bool          // the registry has, so it may know the instance; to be read after ended only
+	cancel   context.CancelFunc
+	done     chan struct{} // closed when the loop has returned
+	answered bool          // the registry has answered, so it may hold the instance; read it after done only
 }
 
-// NewKeeper returns the keeper for the registry that c names, and a function that closes its connections. Nothing is sent
-// yet. It is an error that a file can't be read, or with type kubernetes that podlink is not in a pod.
-func NewKeeper(c *conf.Registry, logger log.Logger) (*Keeper, func(), error) {
+// NewRegistrar returns the registrar for the configured registry, and a function that stops it and closes its connections
+// without deregistering. It sends nothing yet. It fails when a TLS file can't be read or, with type kubernetes, outside a pod.
+func NewRegistrar(c *conf.Registry, logger log.Logger) (*Registrar, func(), error) {
 	b, err := newBackend(c)
 	if err != nil {
 		return nil, nil, err
 	}
-	k := newKeeper(b, logger)
-	return k, k.close, nil
+	r := newRegistrar(b, logger)
+	return r, r.close, nil
 }
 
-func newKeeper(b backend, logger log.Logger) *Keeper {
-	k := &Keeper{backend: b, log: log.NewHelper(log.With(logger, "module", "registration"))}
-	k.gauge = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+func newRegistrar(b backend, logger log.Logger) *Registrar {
+	r := &Registrar{backend: b, log: log.NewHelper(log.With(logger, "module", "registration"))}
+	r.gauge = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "podlink_registered",
-		Help: "1 when the last look found podlink in its registry, 0 when not.",
+		Help: "1 when the last check found podlink in its registry, else 0.",
 	}, func() float64 {
-		if k.found.Load() {
+		if r.found.Load() {
 			return 1
 		}
 		return 0
 	})
-	return k
+	return r
 }
 
-func (k *Keeper) close() {
-	k.end()
-	if k.backend != nil {
-		k.backend.close()
+func (r *Registrar) close() {
+	r.stopLoop()
+	if r.backend != nil {
+		r.backend.close()
 	}
 }
 
 // Describe implements prometheus.Collector.
-func (k *Keeper) Describe(descriptions chan<- *prometheus.Desc) { k.gauge.Describe(descriptions) }
+func (r *Registrar) Describe(descriptions chan<- *prometheus.Desc) { r.gauge.Describe(descriptions) }
 
-// Collect implements prometheus.Collector. Without a registry there is no metric, for 0 would be an alert.
-func (k *Keeper) Collect(metrics chan<- prometheus.Metric) {
-	if k.backend != nil {
-		k.gauge.Collect(metrics)
+// Collect implements prometheus.Collector. Without a registry there is no metric: an alert fires at 0.
+func (r *Registrar) Collect(metrics chan<- prometheus.Metric) {
+	if r.backend != nil {
+		r.gauge.Collect(metrics)
 	}
 }
 
-// Endpoints returns what a configuration says that callers shall use; none: the listeners.
+// Endpoints parses registry.endpoints. With an empty list, Kratos registers the listeners' addresses.
 func Endpoints(c *conf.Registry) ([]*url.URL, error) {
 	endpoints := make([]*url.URL, len(c.GetEndpoints()))
 	for i, text := range c.GetEndpoints() {
@@ -145,96 +145,98 @@ func Endpoints(c *conf.Registry) ([]*url.URL, error) {
 	return endpoints, nil
 }
 
-// Register implements registry.Registrar. It returns at once, and keeps the instance registered from then on.
-func (k *Keeper) Register(ctx context.Context, instance *registry.ServiceInstance) error {
-	if k.backend == nil {
+// Register implements registry.Registrar. It starts the loop that keeps the instance registered, and returns at once.
+func (r *Registrar) Register(ctx context.Context, instance *registry.ServiceInstance) error {
+	if r.backend == nil {
 		return nil
 	}
-	ctx, end := context.WithCancel(context.WithoutCancel(ctx)) // It outlives the start.
-	held := &kept{instance: instance, end: end, ended: make(chan struct{})}
-	k.mu.Lock()
-	k.kept = held
-	k.mu.Unlock()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // The loop outlives the start.
+	reg := &registration{instance: instance, cancel: cancel, done: make(chan struct{})}
+	r.mu.Lock()
+	r.current = reg
+	r.mu.Unlock()
 	go func() {
-		defer close(held.ended)
-		k.keep(ctx, held)
+		defer close(reg.done)
+		r.loop(ctx, reg)
 	}()
 	return nil
 }
 
-// Deregister implements registry.Registrar: from now on nobody finds the instance. A second call does nothing.
-func (k *Keeper) Deregister(ctx context.Context, _ *registry.ServiceInstance) error {
-	return k.Leave(ctx)
+// Deregister implements registry.Registrar. It calls Stop.
+func (r *Registrar) Deregister(ctx context.Context, _ *registry.ServiceInstance) error {
+	return r.Stop(ctx)
 }
 
-// Leave is Deregister for what is registered. It is no error that the registry does not answer.
-func (k *Keeper) Leave(ctx context.Context) error {
-	held := k.end()
-	if held == nil || !held.answered {
+// Stop ends the loop and removes the instance from the registry, if there is one. A failure is logged, not returned: podlink
+// stops all the same. A second call does nothing.
+func (r *Registrar) Stop(ctx context.Context) error {
+	reg := r.stopLoop()
+	if reg == nil || !reg.answered {
 		return nil
 	}
-	k.found.Store(false)
-	if err := bounded(ctx, k.backend.leave, held); err != nil {
-		k.log.Warnf("podlink could not be deregistered, and may be found until the registry forgets it: %v", err)
+	r.found.Store(false)
+	if err := call(ctx, r.backend.deregister, reg); err != nil {
+		r.log.Warnf("podlink could not be deregistered; callers may find it until its registry entry expires: %v", err)
 		return nil
 	}
-	k.log.Info("podlink is deregistered")
+	r.log.Info("podlink is deregistered")
 	return nil
 }
 
-// end stops looking after the instance, waits until nobody does, and returns it; nil when there is none.
-func (k *Keeper) end() *kept {
-	k.mu.Lock()
-	held := k.kept
-	k.kept = nil
-	k.mu.Unlock()
-	if held != nil {
-		held.end()
-		<-held.ended
+// stopLoop ends the loop, waits for it, and returns its registration; nil when there is none.
+func (r *Registrar) stopLoop() *registration {
+	r.mu.Lock()
+	reg := r.current
+	r.current = nil
+	r.mu.Unlock()
+	if reg != nil {
+		reg.cancel()
+		<-reg.done
 	}
-	return held
+	return reg
 }
 
-// keep registers the instance whenever it is not to be found, until ctx ends. Each registration is told, and once that there is none.
-func (k *Keeper) keep(ctx context.Context, held *kept) {
+// loop checks the registration until ctx ends, and registers the instance when it is missing. It logs each registration, and
+// the first of consecutive failures.
+func (r *Registrar) loop(ctx context.Context, reg *registration) {
 	for first := true; ; first = false {
-		err := bounded(ctx, k.backend.find, held)
-		gone := errors.Is(err, errGone)
-		if gone {
-			if err = bounded(ctx, k.backend.renew, held); err == nil {
-				err = bounded(ctx, k.backend.find, held)
+		err := call(ctx, r.backend.check, reg)
+		missing := errors.Is(err, errNotRegistered)
+		if missing {
+			if err = call(ctx, r.backend.register, reg); err == nil {
+				err = call(ctx, r.backend.check, reg)
 			}
 		}
 		if ctx.Err() != nil {
 			return
 		}
-		was := k.found.Swap(err == nil)
+		was := r.found.Swap(err == nil)
 		switch {
-		case err == nil && (gone || !was):
-			k.log.Infof("podlink is registered as %s: %s", held.instance.Name, strings.Join(held.instance.Endpoints, " "))
+		case err == nil && (missing || !was):
+			r.log.Infof("podlink is registered as %s: %s", reg.instance.Name, strings.Join(reg.instance.Endpoints, " "))
 		case err != nil && (was || first):
-			k.log.Errorf("podlink is perhaps not to be found, for its registry fails: %v", err)
+			r.log.Errorf("registry unavailable: podlink may be undiscoverable: %v", err)
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(lookInterval):
+		case <-time.After(checkInterval):
 		}
 	}
 }
 
-// bounded asks the backend, for askLimit at most.
-func bounded(
-	ctx context.Context, ask func(context.Context, *registry.ServiceInstance) error, held *kept,
+// call calls a method of the backend with callTimeout.
+func call(
+	ctx context.Context, method func(context.Context, *registry.ServiceInstance) error, reg *registration,
 ) error {
-	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	err := ask(ctx, held.instance)
-	held.answered = held.answered || err == nil || errors.Is(err, errGone)
+	err := method(ctx, reg.instance)
+	reg.answered = reg.answered || err == nil || errors.Is(err, errNotRegistered)
 	return err
 }
 
-// newHTTPClient returns a client for a registry that is asked over HTTP. It carries a token, so it follows no redirect and
+// newHTTPClient returns a client for a registry with an HTTP API. Its requests carry a token, so it follows no redirects and
 // uses no proxy.
 func newHTTPClient(secured *tls.Config) *http.Client {
 	return &http.Client{

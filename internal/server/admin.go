@@ -14,16 +14,16 @@ import (
 	"podlink/internal/telemetry"
 )
 
-// readyTimeout bounds the check behind /readyz.
+// readyTimeout bounds the store check of /readyz.
 const readyTimeout = time.Second
 
-// Checker tells whether the store can be used; its error is for operators.
+// Checker reports whether the store is usable. Its error is for operators and may contain addresses.
 type Checker interface {
 	Check(ctx context.Context) error
 }
 
-// AdminServer is the listener for the platform and for operators: /healthz, /readyz, /metrics, /loglevel, and
-// /debug/pprof/ where it is asked for. It is a Kratos transport.Server.
+// AdminServer is the listener for the platform and operators: /healthz, /readyz, /metrics, /loglevel and, if enabled,
+// /debug/pprof/. It is a Kratos transport.Server.
 type AdminServer struct {
 	server *http.Server
 	addr   string
@@ -42,19 +42,19 @@ func NewAdminServer(
 	routes.HandleFunc("GET /healthz", s.health)
 	routes.HandleFunc("GET /readyz", s.ready)
 	routes.Handle("GET /metrics", metrics.handler())
-	routes.HandleFunc("GET /loglevel", s.showLevel)
+	routes.HandleFunc("GET /loglevel", s.getLevel)
 	routes.HandleFunc("PUT /loglevel", s.setLevel)
 	if c.GetAdmin().GetPprof() {
-		s.log.Warn("server.admin.pprof is on: whoever reaches the admin listener can read profiles, and with them parts of " +
-			"podlink's memory; each costs time while it is taken, and podlink keeps count of locks and waits")
-		profile(routes)
+		s.log.Warn("server.admin.pprof is on: anyone who can reach the admin listener can read profiles, which expose parts of " +
+			"podlink's memory; taking one costs CPU time, and locks and waits are sampled all the time")
+		addProfiles(routes)
 	}
-	s.server = &http.Server{Handler: routes} //nolint:gosec // bound sets every limit.
-	bound(s.server, logger)
+	s.server = &http.Server{Handler: routes} //nolint:gosec // setLimits sets its timeouts.
+	setLimits(s.server, logger)
 	return s
 }
 
-// Start serves until Stop.
+// Start implements transport.Server. It serves until Stop.
 func (s *AdminServer) Start(ctx context.Context) error {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", s.addr)
 	if err != nil {
@@ -67,7 +67,7 @@ func (s *AdminServer) Start(ctx context.Context) error {
 	return nil
 }
 
-// Stop lets the requests in progress end, and cuts off those that are not done in time.
+// Stop implements transport.Server. It waits for requests in flight until ctx ends, then closes their connections.
 func (s *AdminServer) Stop(ctx context.Context) error {
 	if s.server.Shutdown(ctx) != nil {
 		return s.server.Close()
@@ -75,31 +75,31 @@ func (s *AdminServer) Stop(ctx context.Context) error {
 	return nil
 }
 
-// probe is the body of /healthz and /readyz.
-type probe struct {
+// probeReply is the body of /healthz and /readyz.
+type probeReply struct {
 	Status string `json:"status"`
 	Reason string `json:"reason,omitempty"`
 }
 
-func (p probe) write(w http.ResponseWriter, code int) {
+func (p probeReply) write(w http.ResponseWriter, code int) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(p) // The prober is gone when this fails.
+	_ = json.NewEncoder(w).Encode(p) // On failure the connection is gone.
 }
 
-// health says that the process runs; whether its store does is no reason to restart it.
+// health handles /healthz. It does not check the store: restarting podlink would not repair it.
 func (s *AdminServer) health(w http.ResponseWriter, _ *http.Request) {
-	probe{Status: "ok"}.write(w, http.StatusOK)
+	probeReply{Status: "ok"}.write(w, http.StatusOK)
 }
 
-// ready says whether requests should be sent here.
+// ready handles /readyz: whether to send requests to this process.
 func (s *AdminServer) ready(w http.ResponseWriter, r *http.Request) {
 	reason := s.reasonNotReady(r.Context())
 	if reason != "" {
-		probe{Status: "not ready", Reason: reason}.write(w, http.StatusServiceUnavailable)
+		probeReply{Status: "not ready", Reason: reason}.write(w, http.StatusServiceUnavailable)
 		return
 	}
-	probe{Status: "ready"}.write(w, http.StatusOK)
+	probeReply{Status: "ready"}.write(w, http.StatusOK)
 }
 
 func (s *AdminServer) reasonNotReady(ctx context.Context) string {

@@ -15,13 +15,13 @@ import (
 	"podlink/test/kit/logwatch"
 )
 
-// always is a store that can be used.
-type always struct{}
+// healthyStore is a store that is always usable.
+type healthyStore struct{}
 
 // Check implements Checker.
-func (always) Check(context.Context) error { return nil }
+func (healthyStore) Check(context.Context) error { return nil }
 
-// get returns the status and the body of a path of the server.
+// get returns status and body of a GET.
 func get(t *testing.T, server *httptest.Server, path string) (int, []byte) {
 	t.Helper()
 	response, err := server.Client().Get(server.URL + path)
@@ -32,13 +32,13 @@ func get(t *testing.T, server *httptest.Server, path string) (int, []byte) {
 	return response.StatusCode, body
 }
 
-// serveAdmin serves the admin listener's handler, with a write timeout that is shorter than a profile takes.
+// serveAdmin serves the admin listener's handler, with a write timeout shorter than the duration of a profile.
 func serveAdmin(t *testing.T, p parts) *httptest.Server {
 	t.Helper()
 	metrics, err := NewMetrics(nil)
 	require.NoError(t, err)
 	server := httptest.NewUnstartedServer(nil)
-	server.Config = NewAdminServer(p.config, always{}, p.drain, metrics, p.level, p.logger).server
+	server.Config = NewAdminServer(p.config, healthyStore{}, p.drain, metrics, p.level, p.logger).server
 	server.Config.WriteTimeout = 500 * time.Millisecond
 	server.Start()
 	t.Cleanup(server.Close)
@@ -69,11 +69,11 @@ func TestProfiles(t *testing.T) {
 		require.Equal(t, http.StatusOK, code, name)
 		require.NotEmpty(t, body, name)
 		if name != "" && name != "trace?seconds=1" && name != "symbol" {
-			require.Equal(t, "\x1f\x8b", string(body[:2]), "%s is not in gzip, as profiles are", name)
+			require.Equal(t, "\x1f\x8b", string(body[:2]), "%s is not gzipped, as profiles are", name)
 		}
 		code, _ = get(t, api, "/debug/pprof/"+name)
 		require.Equal(t, http.StatusNotFound, code, "%s on the API's listener", name)
 	}
 	code, _ := get(t, admin, "/debug/pprof/cmdline")
-	require.Equal(t, http.StatusNotFound, code, "arguments are nobody's business")
+	require.Equal(t, http.StatusNotFound, code, "the command line is not exposed")
 }

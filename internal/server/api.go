@@ -8,18 +8,18 @@ import (
 	"podlink/internal/service"
 )
 
-// API is the list of the services that podlink serves. Metrics, the client and the tests need no implementation, so they
-// take the names from v1.Services; TestAPIHasEveryService compares the two.
+// API is the list of services that podlink serves. Metrics, the client and tests need only the names and take them from
+// v1.Services; TestAPIHasEveryService compares the two.
 type API []apiService
 
-// apiService is a service of the API, and what registers it on either listener.
+// apiService is a service of the API with a function per listener to register it.
 type apiService struct {
 	name     string
 	overHTTP func(*khttp.Server)
 	overGRPC func(grpc.ServiceRegistrar)
 }
 
-// NewAPI returns the API, with the implementation of each service.
+// NewAPI returns the API with its implementations.
 func NewAPI(links *service.LinkService, states *service.StateService, workloads *service.WorkloadService) API {
 	return API{
 		{

@@ -10,21 +10,21 @@ import (
 	v1 "podlink/api/podlink/v1"
 )
 
-// TestAPIHasEveryService: a service of the proto package podlink.v1 is served.
+// TestAPIHasEveryService: every service of the proto package podlink.v1 is served.
 func TestAPIHasEveryService(t *testing.T) {
 	var served, described []string
-	for _, one := range NewAPI(nil, nil, nil) {
-		served = append(served, one.name)
+	for _, svc := range NewAPI(nil, nil, nil) {
+		served = append(served, svc.name)
 	}
 	for _, service := range v1.Services() {
 		described = append(described, string(service.FullName()))
 	}
 	slices.Sort(served)
-	require.Equal(t, described, served, "add the missing one to NewAPI")
+	require.Equal(t, described, served, "add the missing service to NewAPI")
 	require.Len(t, described, 3)
 }
 
-// TestEveryServiceIsRegistered: on gRPC by its name, on HTTP with a route for each of its unary methods.
+// TestEveryServiceIsRegistered: by name on gRPC, and with a route for each unary method on HTTP.
 func TestEveryServiceIsRegistered(t *testing.T) {
 	p := newParts(t)
 	overGRPC, stop := NewGRPCServer(p.config, p.api(), p.chain, p.drain)

@@ -33,7 +33,7 @@ import (
 	"podlink/internal/telemetry"
 )
 
-// memory is a store that answers every read with one link, and every Set with a change to it.
+// memory is a store that answers every Get with the same link, and every Set with a change of it.
 type memory struct{ biz.LinkRepo }
 
 func (memory) Get(_ context.Context, key biz.LinkKey) (biz.Link, error) {
@@ -44,7 +44,7 @@ func (memory) Set(_ context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL
 	return biz.LinkChange{Applied: true, Previous: 3, Link: biz.Link{Key: key, Pod: pod, TTL: ttl, Epoch: 1_763_871_882_483_671}}, nil
 }
 
-// parts are what the listeners are made of.
+// parts are the dependencies of the listeners.
 type parts struct {
 	level  *telemetry.LogLevel
 	config *conf.Server
@@ -61,7 +61,8 @@ func newParts(tb testing.TB) parts {
 	domain := telemetry.NewDomain()
 	views := biz.NewPodViews(nil, domain)
 	config, logger := conf.Default().Server, log.NewStdLogger(io.Discard)
-	chain, closeChain := NewChain(conf.Default().Log, sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample())), metrics, logger)
+	tracer := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample()))
+	chain, closeChain := NewChain(conf.Default().Log, tracer, metrics, logger)
 	tb.Cleanup(closeChain)
 	return parts{
 		config: config,
@@ -81,14 +82,14 @@ func (p parts) http() http.Handler {
 	return NewHTTPServer(p.config, p.api(), p.chain, p.drain, p.logger)
 }
 
-// plainHTTP is what Kratos gives with its own codecs and the same chain.
+// plainHTTP is a Kratos server with the same chain and Kratos' own codecs, to compare with.
 func (p parts) plainHTTP() http.Handler {
 	srv := khttp.NewServer(khttp.Middleware(p.chain.Unary))
 	v1.RegisterLinkServiceHTTPServer(srv, p.links)
 	return srv
 }
 
-// sink is a reply that nobody reads.
+// sink is an http.ResponseWriter that discards the body.
 type sink struct {
 	header http.Header
 	code   int
@@ -103,20 +104,20 @@ const (
 	setBody  = `{"podId": 7, "persistSeconds": 60}`
 )
 
-// benchmarkHTTP serves one request over and over, without a connection.
+// benchmarkHTTP serves the same request repeatedly, without a connection.
 func benchmarkHTTP(b *testing.B, handler http.Handler, method, path, body string) {
 	b.Helper()
 	b.ReportAllocs()
 	request := httptest.NewRequestWithContext(b.Context(), method, path, nil)
 	request.Header.Set("Traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
-	request.Body = http.NoBody // As a listener has it; a nil one is a client's.
+	request.Body = http.NoBody // Servers never see a nil body.
 	if body != "" {
 		request.Header.Set("Content-Type", "application/json")
 		request.ContentLength = int64(len(body))
 	}
 	reply := &sink{header: make(http.Header)}
 	for b.Loop() {
-		r := *request // What a filter replaces must not pile up.
+		r := *request // Filters wrap the body; the wrappers must not accumulate.
 		if body != "" {
 			r.Body = io.NopCloser(strings.NewReader(body))
 		}
@@ -137,7 +138,7 @@ func BenchmarkHTTPSetLinkedPod(b *testing.B) {
 	b.Run("plain", func(b *testing.B) { benchmarkHTTP(b, p.plainHTTP(), http.MethodPut, linkPath, setBody) })
 }
 
-// BenchmarkGRPCGetLinkedPod is a whole call, with the client's side of it, over a connection in memory.
+// BenchmarkGRPCGetLinkedPod is a whole call, client included, over an in-memory connection.
 func BenchmarkGRPCGetLinkedPod(b *testing.B) {
 	b.ReportAllocs()
 	p := newParts(b)
@@ -158,7 +159,7 @@ func BenchmarkGRPCGetLinkedPod(b *testing.B) {
 	}
 }
 
-// BenchmarkGRPCHandler is podlink's part of such a call: the decoding and the use-case, without transport and chain.
+// BenchmarkGRPCHandler is decoding and the use-case of such a call, without transport and chain.
 func BenchmarkGRPCHandler(b *testing.B) {
 	b.ReportAllocs()
 	p := newParts(b)
@@ -168,7 +169,7 @@ func BenchmarkGRPCHandler(b *testing.B) {
 	var handle grpc.MethodHandler
 	for _, method := range v1.LinkService_ServiceDesc.Methods {
 		if method.MethodName == "GetLinkedPod" {
-			handle = lenientHandler(method.Handler)
+			handle = deferDecodeErrors(method.Handler)
 		}
 	}
 	decoder := codec{encoding.GetCodecV2(grpcproto.Name)}
@@ -180,7 +181,7 @@ func BenchmarkGRPCHandler(b *testing.B) {
 	}
 }
 
-// call is a transport as Kratos' own, whose fields are not for others to set.
+// call is a gRPC transport.Transporter: the fields of Kratos' own are not exported.
 type call struct {
 	transport.Transporter
 	header, reply http.Header
@@ -195,7 +196,7 @@ type header struct{ http.Header }
 
 func (h header) Keys() []string { return nil }
 
-// BenchmarkChain has the chain made anew for each request, as Kratos does.
+// BenchmarkChain builds the chain for each request, as Kratos does.
 func BenchmarkChain(b *testing.B) {
 	p := newParts(b)
 	request, reply := &v1.GetLinkedPodRequest{}, &v1.GetLinkedPodReply{}

@@ -15,15 +15,15 @@ import (
 	"podlink/internal/service"
 )
 
-// Chain is the middleware of both transports, for unary calls and for streams. serve has its steps, once for all of them;
-// Unary and Stream fit it to a transport.
+// Chain is the middleware of both transports, for unary calls and streams. serve has the steps; Unary and Stream adapt it to
+// Kratos and to gRPC.
 type Chain struct {
 	tracer  *requestTracer
 	metrics *Metrics
 	log     *requestLog
 }
 
-// NewChain returns the chain. The function writes what the log still holds back.
+// NewChain returns the chain, and a function that flushes its log.
 func NewChain(
 	c *conf.Log, tracer trace.TracerProvider, metrics *Metrics, logger log.Logger,
 ) (*Chain, func()) {
@@ -31,8 +31,7 @@ func NewChain(
 	return &Chain{newRequestTracer(tracer), metrics, requests}, requests.repeats.Close
 }
 
-// callType is what distinguishes the two kinds of call for the chain: a stream may last for days, so its duration is no
-// measure of podlink's speed.
+// callType distinguishes unary calls from streams: a stream can last for days, so its duration is not a latency.
 type callType int
 
 const (
@@ -40,25 +39,24 @@ const (
 	streamCall
 )
 
-// serve passes a call through the chain. The span is the outermost step, so that everything inside has the trace id.
-// Recovery and the mapping of errors are the innermost, so that a panic is traced, counted and logged like any failure,
-// with its reason.
-func (c *Chain) serve(ctx context.Context, t transport.Transporter, of callType, handle func(context.Context) error) error {
+// serve runs a call inside the chain. The span is outermost, so that every step has the trace id. Recovery and error mapping
+// are innermost, so that a panic is traced, counted and logged like any other failure, with its reason.
+func (c *Chain) serve(ctx context.Context, t transport.Transporter, typ callType, handle func(context.Context) error) error {
 	start := time.Now()
 	ctx, span := c.tracer.begin(ctx, t)
 	err := recoverAndMap(ctx, handle)
 	took := time.Since(start)
-	c.log.note(ctx, t, of, took, err)
-	c.metrics.count(t, of, span.SpanContext(), took, err)
+	c.log.record(ctx, t, typ, took, err)
+	c.metrics.count(t, typ, span.SpanContext(), took, err)
 	c.tracer.end(span, t, err)
 	return err
 }
 
-// Unary is the chain as Kratos' middleware. A request that could not be decoded is refused inside the chain; what a
-// decoded request may hold is the use-cases' to judge.
+// Unary is the chain as Kratos middleware. It rejects requests that could not be decoded; validating decoded requests is
+// up to the use-cases.
 func (c *Chain) Unary(next middleware.Handler) middleware.Handler {
 	return func(ctx context.Context, request any) (any, error) {
-		t, _ := transport.FromServerContext(ctx) // Kratos' servers put it into every context.
+		t, _ := transport.FromServerContext(ctx) // Kratos' servers always set it.
 		var reply any
 		err := c.serve(ctx, t, unaryCall, func(ctx context.Context) (err error) {
 			if err := decodingFrom(ctx).err; err != nil {
@@ -74,8 +72,8 @@ func (c *Chain) Unary(next middleware.Handler) middleware.Handler {
 	}
 }
 
-// recoverAndMap carries out a call, and turns its error into the API's and a panic into INTERNAL, with the stack as its
-// cause. Kratos' own recovery would write the request, and with it the uid, to the log.
+// recoverAndMap calls handle, maps its error to the API's, and turns a panic into INTERNAL with the stack as its cause.
+// Kratos' recovery middleware is no alternative: it logs the request, which contains the uid.
 func recoverAndMap(ctx context.Context, handle func(context.Context) error) (err error) {
 	defer func() {
 		if cause := recover(); cause != nil {

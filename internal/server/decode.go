@@ -25,9 +25,9 @@ import (
 	"podlink/internal/service"
 )
 
-// decoding carries the first error of a request's decoding to the middleware chain. It is the request's context.
+// decoding is the context of a request being decoded. It carries the first decoding error to the middleware chain.
 type decoding struct {
-	context.Context //nolint:containedctx // It is one, with a value more.
+	context.Context //nolint:containedctx // It is a context with one more value.
 
 	err  error
 	body []byte // of an HTTP request
@@ -35,7 +35,7 @@ type decoding struct {
 
 type decodingKey struct{}
 
-// withDecoding returns the context of a request that is about to be decoded.
+// withDecoding returns ctx with a new decoding, and that decoding.
 func withDecoding(ctx context.Context) (context.Context, *decoding) {
 	d := &decoding{Context: ctx}
 	return d, d
@@ -49,7 +49,7 @@ func (d *decoding) Value(key any) any {
 	return d.Context.Value(key)
 }
 
-// decodingFrom returns the decoding that ctx stems from; an empty one outside podlink's listeners.
+// decodingFrom returns the decoding in ctx; an empty one outside podlink's listeners.
 func decodingFrom(ctx context.Context) *decoding {
 	if d, ok := ctx.Value(decodingKey{}).(*decoding); ok {
 		return d
@@ -63,8 +63,8 @@ func (d *decoding) fail(err error) {
 	}
 }
 
-// decoder makes a Kratos decoder of decode: it notes the error instead of returning it.
-func decoder(decode func(*http.Request, protoreflect.Message) error) func(*http.Request, any) error {
+// deferError returns decode as a Kratos decoder that records the error in the request's context instead of returning it.
+func deferError(decode func(*http.Request, protoreflect.Message) error) func(*http.Request, any) error {
 	return func(r *http.Request, target any) error {
 		d := decodingFrom(r.Context())
 		if d.err == nil {
@@ -78,13 +78,13 @@ func invalid(field, detail string) error {
 	return &biz.InvalidArgumentError{Field: shorten(field), Detail: detail}
 }
 
-// unknownName refuses a name that the API does not have. Its caller learns which one; to the log it is a stranger's text,
-// perhaps a uid.
+// unknownName returns the error for a name that the API does not have. The name goes to the caller only, not to the log: it
+// is arbitrary text, perhaps a uid.
 func unknownName(name, detail string) error {
-	return service.PublicError(invalid(name, detail)).WithCause(errors.New("a name that the caller chose " + detail))
+	return service.PublicError(invalid(name, detail)).WithCause(errors.New("the given name " + detail))
 }
 
-// shorten bounds a name that a caller chose, for it comes back in the error.
+// shorten bounds the length of a caller's text that is returned in an error.
 func shorten(name string) string {
 	const limit = 64
 	name = strings.ToValidUTF8(name, "?")
@@ -94,7 +94,7 @@ func shorten(name string) string {
 	return name
 }
 
-// fieldNamed finds a field by either of its spellings, podId or pod_id; nil when there is none.
+// fieldNamed returns the field with that JSON name (podId) or proto name (pod_id); nil when there is none.
 func fieldNamed(message protoreflect.MessageDescriptor, name string) protoreflect.FieldDescriptor {
 	if field := message.Fields().ByJSONName(name); field != nil {
 		return field
@@ -102,7 +102,7 @@ func fieldNamed(message protoreflect.MessageDescriptor, name string) protoreflec
 	return message.Fields().ByTextName(name)
 }
 
-// decodeBody reads the JSON body into m. No body is an empty one.
+// decodeBody decodes the JSON body into m. A missing body counts as an empty object.
 func decodeBody(r *http.Request, m protoreflect.Message) error {
 	if r.ContentLength == 0 {
 		return nil
@@ -118,7 +118,7 @@ func decodeBody(r *http.Request, m protoreflect.Message) error {
 		return err
 	}
 	if err := protojson.Unmarshal(body, m.Interface()); err != nil {
-		return explainJSON(body, m.Descriptor(), m.Type())
+		return jsonError(body, m.Descriptor(), m.Type())
 	}
 	decodingFrom(r.Context()).body = body
 	return nil
@@ -141,20 +141,21 @@ func checkMediaType(header http.Header) error {
 		return v1.ErrorUnsupportedMediaType("Content-Type must be application/json, in UTF-8")
 	}
 	if encoding := header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
-		return v1.ErrorUnsupportedMediaType("Content-Encoding must be absent: compressed bodies are not taken")
+		return v1.ErrorUnsupportedMediaType("Content-Encoding must be absent: compressed bodies are not supported")
 	}
 	return nil
 }
 
-// isJSON tells whether a media type is JSON in UTF-8, in whichever way it is written.
+// isJSON reports whether a media type, in any valid spelling, is JSON in UTF-8.
 func isJSON(media string) bool {
 	media, params, err := mime.ParseMediaType(media)
 	charset := params["charset"]
 	return err == nil && media == "application/json" && (charset == "" || strings.EqualFold(charset, "utf-8"))
 }
 
-// explainJSON finds what protojson did not like in body: the syntax, or the first field that does not decode by itself.
-func explainJSON(body []byte, message protoreflect.MessageDescriptor, typ protoreflect.MessageType) error {
+// jsonError returns why protojson rejected body: the syntax, or the first field that does not decode by itself. protojson's
+// own messages are unstable by design and quote the body.
+func jsonError(body []byte, message protoreflect.MessageDescriptor, typ protoreflect.MessageType) error {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(body, &fields); err != nil || fields == nil {
 		return invalid("body", "must be a JSON object")
@@ -170,12 +171,12 @@ func explainJSON(body []byte, message protoreflect.MessageDescriptor, typ protor
 		}
 	}
 	if name := repeatedName(body, message); name != "" {
-		return invalid(name, "stands twice in the body")
+		return invalid(name, "appears twice in the body")
 	}
 	return invalid("body", "must be a JSON object in valid UTF-8")
 }
 
-// repeatedName returns the field that the object names twice, if any, in either of its spellings.
+// repeatedName returns the field that appears twice in the object, in either spelling; "" when there is none.
 func repeatedName(body []byte, message protoreflect.MessageDescriptor) string {
 	seen := make(map[protoreflect.Name]bool)
 	decoder := json.NewDecoder(bytes.NewReader(body))
@@ -204,7 +205,7 @@ func repeatedName(body []byte, message protoreflect.MessageDescriptor) string {
 	return ""
 }
 
-// expected describes the JSON that a field takes.
+// expected describes the JSON value of a field.
 func expected(field protoreflect.FieldDescriptor) string {
 	kind := map[protoreflect.Kind]string{
 		protoreflect.StringKind: "a string in valid UTF-8",
@@ -226,8 +227,8 @@ func expected(field protoreflect.FieldDescriptor) string {
 	return kind
 }
 
-// decodeQuery reads the query into m. A request with a body has its fields there, and takes no query that could
-// contradict it; a request without takes no body.
+// decodeQuery decodes the query into m. POST and PUT take a body and no query, other methods a query and no body: so no two
+// places can contradict each other.
 func decodeQuery(r *http.Request, m protoreflect.Message) error {
 	takesBody := r.Method == http.MethodPost || r.Method == http.MethodPut
 	if !takesBody && r.ContentLength != 0 {
@@ -247,10 +248,10 @@ func decodeQuery(r *http.Request, m protoreflect.Message) error {
 			return unknownName(name, "is not a parameter of this request")
 		}
 		if _, ok := inPath[string(field.Name())]; ok || takesBody {
-			return invalid(string(field.Name()), "must not stand in the query")
+			return invalid(string(field.Name()), "must not be in the query")
 		}
 		if len(query[name]) > 1 || m.Has(field) {
-			return invalid(string(field.Name()), "stands twice in the query")
+			return invalid(string(field.Name()), "appears twice in the query")
 		}
 		if err := protofield.Set(m, field, query[name][0]); err != nil {
 			return invalid(string(field.Name()), err.Error())
@@ -259,7 +260,7 @@ func decodeQuery(r *http.Request, m protoreflect.Message) error {
 	return nil
 }
 
-// decodePath reads the variables of the path into m; what the body says of them must agree.
+// decodePath decodes the path's variables into m. A field that is also in the body must have the same value there.
 func decodePath(r *http.Request, m protoreflect.Message) error {
 	body, vars, fields := decodingFrom(r.Context()).body, mux.Vars(r), m.Descriptor().Fields()
 	for i := range fields.Len() {
@@ -287,7 +288,7 @@ func decodePath(r *http.Request, m protoreflect.Message) error {
 	return nil
 }
 
-// emptyInBody tells whether the body gives the field as an empty text, which the message does not show.
+// emptyInBody reports whether the body sets the field to an empty string, which the decoded message can't tell from absence.
 func emptyInBody(body []byte, field protoreflect.FieldDescriptor) bool {
 	if !bytes.Contains(body, []byte(`""`)) {
 		return false

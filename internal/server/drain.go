@@ -8,33 +8,33 @@ import (
 	"podlink/internal/conf"
 )
 
-// Drain is the pause between the signal to stop and the closing of the listeners. In it podlink is not ready, still
-// serves, and asks its callers to go elsewhere, so that none of them finds a closed door.
+// Drain is the grace period between the stop signal and the closing of the listeners. During it podlink is not ready but
+// still serves, and asks callers to reconnect elsewhere, so that no call meets a closed listener.
 type Drain struct {
-	pause   time.Duration
+	period  time.Duration
 	once    sync.Once
 	started chan struct{}
 }
 
-// NewDrain returns a Drain that pauses for server.stop.drain.
+// NewDrain returns a Drain that lasts server.stop.drain.
 func NewDrain(c *conf.Server) *Drain {
-	return &Drain{pause: c.GetStop().GetDrain().AsDuration(), started: make(chan struct{})}
+	return &Drain{period: c.GetStop().GetDrain().AsDuration(), started: make(chan struct{})}
 }
 
-// Run starts draining and returns when the pause is over; Kratos calls it before it stops the servers.
+// Run starts the drain and waits until it ends. Kratos calls it before it stops the servers.
 func (d *Drain) Run(ctx context.Context) error {
 	d.once.Do(func() { close(d.started) })
 	select {
 	case <-ctx.Done():
-	case <-time.After(d.pause):
+	case <-time.After(d.period):
 	}
 	return nil
 }
 
-// Started is closed once draining has begun.
+// Started returns a channel that is closed when the drain starts.
 func (d *Drain) Started() <-chan struct{} { return d.started }
 
-// Draining tells whether draining has begun.
+// Draining reports whether the drain has started.
 func (d *Drain) Draining() bool {
 	select {
 	case <-d.started:

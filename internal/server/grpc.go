@@ -23,11 +23,12 @@ import (
 	"podlink/internal/conf"
 )
 
-// streamWorkers are the goroutines that calls run on; further ones at once get one of their own. A call needs a deep stack:
-// a new goroutine would grow it step by step, which costs a tenth of the call's CPU time.
+// streamWorkers is the number of goroutines that are reused for calls; more concurrent calls get new ones. A call needs a deep
+// stack, and a new goroutine grows it step by step, which costs a tenth of the call's CPU time.
 const streamWorkers = 128
 
-// NewGRPCServer returns the gRPC listener of the API. The function ends its workers, also of one that was never started.
+// NewGRPCServer returns the gRPC listener of the API, and a function that ends its workers. Call it even if the server was
+// never started.
 func NewGRPCServer(c *conf.Server, api API, chain *Chain, drain *Drain) (*kgrpc.Server, func()) {
 	srv := kgrpc.NewServer(
 		kgrpc.Address(c.GetGrpc().GetAddr()),
@@ -46,62 +47,63 @@ func NewGRPCServer(c *conf.Server, api API, chain *Chain, drain *Drain) (*kgrpc.
 			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		),
 	)
-	// All streams pass the chain, but of the unary calls only the API's. A health check is a probe like /readyz: it is
-	// answered from memory, and so many of them would hide the share of the API's requests that fail.
+	// All streams pass the chain, but only the API's unary calls: health checks are as frequent as probes of /readyz, and would
+	// dilute the API's error rate.
 	srv.Use("/podlink.v1.*", chain.Unary)
-	// Unlike Kratos' own health service, this one tells as soon as podlink drains.
+	// Kratos' own health service reports SERVING until the drain is over.
 	grpc_health_v1.RegisterHealthServer(srv, drainingHealth{health.NewServer(), drain})
-	for _, one := range api {
-		one.overGRPC(lenient{srv})
+	for _, svc := range api {
+		svc.overGRPC(deferringRegistrar{srv})
 	}
 	return srv, srv.Server.Stop
 }
 
-// codec is the only one, also for a content subtype such as grpc+json, for which Kratos registers a codec that drops
-// unknown fields. It notes that a message of the API can't be decoded instead of failing: when a codec fails, gRPC has
-// already answered with Internal, as if podlink were at fault.
+// codec is protobuf for every content subtype: for grpc+json Kratos registers a codec that drops unknown fields. For a
+// deferredMessage it records a decoding error instead of returning it: gRPC answers a codec's error with Internal, past the
+// interceptors, as if podlink were at fault.
 type codec struct{ encoding.CodecV2 }
 
-// noting is a message to decode, and where to note that it can't be.
-type noting struct {
+// deferredMessage is a message to decode, with the decoding that gets the error.
+type deferredMessage struct {
 	*decoding
 	message proto.Message
 }
 
 // Unmarshal implements encoding.CodecV2.
 func (c codec) Unmarshal(data mem.BufferSlice, target any) error {
-	n, ok := target.(noting)
+	deferred, ok := target.(deferredMessage)
 	if !ok {
 		return c.CodecV2.Unmarshal(data, target)
 	}
-	if c.CodecV2.Unmarshal(data, n.message) != nil {
-		n.fail(explainWire(data.Materialize(), n.message.ProtoReflect().Descriptor().Fields()))
+	if c.CodecV2.Unmarshal(data, deferred.message) != nil {
+		deferred.fail(protoError(data.Materialize(), deferred.message.ProtoReflect().Descriptor().Fields()))
 	}
 	return nil
 }
 
-// lenient registers services so that a message that can't be decoded reaches the middleware chain.
-type lenient struct{ grpc.ServiceRegistrar }
+// deferringRegistrar registers services whose decoding errors are deferred to the middleware chain.
+type deferringRegistrar struct{ grpc.ServiceRegistrar }
 
 // RegisterService implements grpc.ServiceRegistrar.
-func (l lenient) RegisterService(desc *grpc.ServiceDesc, impl any) {
+func (r deferringRegistrar) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	wrapped := *desc
 	wrapped.Methods = make([]grpc.MethodDesc, len(desc.Methods))
 	for i, method := range desc.Methods {
-		wrapped.Methods[i] = grpc.MethodDesc{MethodName: method.MethodName, Handler: lenientHandler(method.Handler)}
+		wrapped.Methods[i] = grpc.MethodDesc{MethodName: method.MethodName, Handler: deferDecodeErrors(method.Handler)}
 	}
-	l.ServiceRegistrar.RegisterService(&wrapped, impl)
+	r.ServiceRegistrar.RegisterService(&wrapped, impl)
 }
 
-func lenientHandler(handle grpc.MethodHandler) grpc.MethodHandler {
+// deferDecodeErrors wraps a handler so that decoding errors are recorded in its context, where the chain finds them.
+func deferDecodeErrors(handle grpc.MethodHandler) grpc.MethodHandler {
 	return func(impl any, ctx context.Context, receive func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) {
 		ctx, d := withDecoding(ctx)
-		return handle(impl, ctx, func(target any) error { return receive(noting{d, target.(proto.Message)}) }, intercept)
+		return handle(impl, ctx, func(target any) error { return receive(deferredMessage{d, target.(proto.Message)}) }, intercept)
 	}
 }
 
-// explainWire finds what the protobuf decoder did not like in raw: the first text that is not UTF-8, or the syntax.
-func explainWire(raw []byte, fields protoreflect.FieldDescriptors) error {
+// protoError returns why the protobuf decoder rejected raw: the first string that is not UTF-8, or the syntax.
+func protoError(raw []byte, fields protoreflect.FieldDescriptors) error {
 	for len(raw) > 0 {
 		number, kind, tagLen := protowire.ConsumeTag(raw)
 		if tagLen < 0 {
@@ -122,7 +124,7 @@ func explainWire(raw []byte, fields protoreflect.FieldDescriptors) error {
 	return invalid("body", "must be a protobuf message of this request's type")
 }
 
-// denied are services that Kratos registers without a switch; they tell strangers about the process.
+// denied are services that Kratos always registers. They expose internals of the process to callers.
 var denied = []string{"/grpc.channelz.", "/kratos.api."}
 
 func deny(method string) error {
@@ -148,7 +150,7 @@ func denyStream(impl any, stream grpc.ServerStream, info *grpc.StreamServerInfo,
 	return next(impl, stream)
 }
 
-// drainingHealth is gRPC's health service, which says NOT_SERVING once podlink drains.
+// drainingHealth is gRPC's health service, except that checks answer NOT_SERVING during the drain.
 type drainingHealth struct {
 	*health.Server
 	drain *Drain

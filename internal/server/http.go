@@ -20,7 +20,7 @@ import (
 	"podlink/internal/service"
 )
 
-// The limits of a connection: a peer that sends or takes its bytes slower than this is cut off.
+// The timeouts of a connection. Slower peers are disconnected.
 const (
 	readTimeout  = 5 * time.Second
 	writeTimeout = 10 * time.Second
@@ -31,27 +31,27 @@ const (
 func NewHTTPServer(
 	c *conf.Server, api API, chain *Chain, drain *Drain, logger log.Logger,
 ) *khttp.Server {
-	allowed, refuse := mux.NewRouter(), refuseThrough(chain)
+	allowed, reject := mux.NewRouter(), rejectVia(chain)
 	srv := khttp.NewServer(
 		khttp.Address(c.GetHttp().GetAddr()),
 		khttp.Timeout(c.GetHttp().GetTimeout().AsDuration()),
 		khttp.Middleware(chain.Unary),
-		khttp.Filter(guard(drain, refuse)),
+		khttp.Filter(guard(drain, reject)),
 		khttp.StrictSlash(false),
-		khttp.RequestDecoder(decoder(decodeBody)),
-		khttp.RequestQueryDecoder(decoder(decodeQuery)),
-		khttp.RequestVarsDecoder(decoder(decodePath)),
+		khttp.RequestDecoder(deferError(decodeBody)),
+		khttp.RequestQueryDecoder(deferError(decodeQuery)),
+		khttp.RequestVarsDecoder(deferError(decodePath)),
 		khttp.ResponseEncoder(encodeReply),
 		khttp.ErrorEncoder(encodeError),
 		// Without these two, Kratos serves http.DefaultServeMux here, past all middleware (CVE-2026-6993).
-		khttp.NotFoundHandler(notFound(refuse)),
-		khttp.MethodNotAllowedHandler(methodNotAllowed(allowed, refuse)),
+		khttp.NotFoundHandler(notFound(reject)),
+		khttp.MethodNotAllowedHandler(methodNotAllowed(allowed, reject)),
 	)
-	bound(srv.Server, logger)
-	for _, one := range api {
-		one.overHTTP(srv)
+	setLimits(srv.Server, logger)
+	for _, svc := range api {
+		svc.overHTTP(srv)
 	}
-	// Walking can't fail: the function never does.
+	// The walk fails only if the function does.
 	_ = srv.WalkRoute(func(route khttp.RouteInfo) error {
 		allowed.Path(route.Path).Methods(route.Method)
 		return nil
@@ -59,8 +59,8 @@ func NewHTTPServer(
 	return srv
 }
 
-// bound limits what a connection may cost.
-func bound(srv *http.Server, logger log.Logger) {
+// setLimits bounds what a connection can cost, and sends net/http's own log to ours.
+func setLimits(srv *http.Server, logger log.Logger) {
 	srv.ReadHeaderTimeout = readTimeout
 	srv.ReadTimeout = readTimeout
 	srv.WriteTimeout = writeTimeout
@@ -69,14 +69,14 @@ func bound(srv *http.Server, logger log.Logger) {
 	srv.ErrorLog = stdlog.New(log.NewWriter(logger, log.WithWriterLevel(log.LevelDebug)), "", 0)
 }
 
-// guard stands around the router: it bounds the body, prepares the path and the decoding, and survives what happens
-// outside the middleware chain.
-func guard(drain *Drain, refuse refuser) khttp.FilterFunc {
+// guard wraps the router: it bounds the body, normalizes the path, prepares the decoding, and recovers panics outside the
+// middleware chain.
+func guard(drain *Drain, reject rejectFunc) khttp.FilterFunc {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			defer func() {
 				if cause := recover(); cause != nil {
-					refuse(w, r, panicError(cause))
+					reject(w, r, panicError(cause))
 				}
 			}()
 			if drain.Draining() {
@@ -84,7 +84,7 @@ func guard(drain *Drain, refuse refuser) khttp.FilterFunc {
 			}
 			clean, ok := cleanPath(r.URL)
 			if !ok {
-				notFound(refuse).ServeHTTP(w, r)
+				notFound(reject).ServeHTTP(w, r)
 				return
 			}
 			ctx, _ := withDecoding(r.Context())
@@ -102,9 +102,9 @@ func guard(drain *Drain, refuse refuser) khttp.FilterFunc {
 	}
 }
 
-// cleanPath returns the path with each segment percent-encoded in one way, so that the router, which would decode it
-// first, matches "a%2Fb" as one segment; decodePath decodes what was matched. It refuses empty and dot segments: the
-// router would answer them with a redirect, on which a body is lost.
+// cleanPath returns the path with every segment percent-encoded in the same way. The router would decode it before matching;
+// encoded, "a%2Fb" matches as one segment, and decodePath decodes it. Paths with empty or dot segments are rejected: the
+// router would redirect them, and a redirect loses the body.
 func cleanPath(u *url.URL) (string, bool) {
 	escaped := u.EscapedPath()
 	if !path.IsAbs(escaped) || path.Clean(escaped) != escaped {
@@ -127,30 +127,30 @@ func cleanPath(u *url.URL) (string, bool) {
 	return strings.Join(segments, "/"), true
 }
 
-func notFound(refuse refuser) http.Handler {
+func notFound(reject rejectFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		refuse(w, r, v1.ErrorNotFound("there is no such path; openapi.yaml lists them"))
+		reject(w, r, v1.ErrorNotFound("no such path; openapi.yaml lists all paths"))
 	})
 }
 
-// methodNotAllowed names the methods that the path has; routes knows them.
-func methodNotAllowed(routes *mux.Router, refuse refuser) http.Handler {
+// methodNotAllowed answers with the methods that routes has for the path.
+func methodNotAllowed(routes *mux.Router, reject rejectFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var methods []string
 		for _, method := range []string{http.MethodDelete, http.MethodGet, http.MethodPost, http.MethodPut} {
-			probe := *r
-			probe.Method = method
-			if routes.Match(&probe, &mux.RouteMatch{}) {
+			request := *r
+			request.Method = method
+			if routes.Match(&request, &mux.RouteMatch{}) {
 				methods = append(methods, method)
 			}
 		}
 		list := strings.Join(methods, ", ")
 		w.Header().Set("Allow", list)
-		refuse(w, r, v1.ErrorMethodNotAllowed("this path has: %s", list))
+		reject(w, r, v1.ErrorMethodNotAllowed("this path allows: %s", list))
 	})
 }
 
-// encodeReply writes every reply as JSON, whatever the caller would accept, with the fields that have no value too.
+// encodeReply writes a reply as JSON, including fields without a value, whatever the Accept header says.
 func encodeReply(w http.ResponseWriter, _ *http.Request, reply any) error {
 	text, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(reply.(proto.Message))
 	if err != nil {
@@ -161,7 +161,7 @@ func encodeReply(w http.ResponseWriter, _ *http.Request, reply any) error {
 	return err
 }
 
-// errorBody is every error's JSON.
+// errorBody is the JSON body of an error.
 type errorBody struct {
 	Code     int32             `json:"code"`
 	Reason   string            `json:"reason"`
@@ -177,5 +177,5 @@ func encodeError(w http.ResponseWriter, _ *http.Request, err error) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(int(public.Code))
-	_ = json.NewEncoder(w).Encode(body) // The caller is gone when this fails.
+	_ = json.NewEncoder(w).Encode(body) // On failure the connection is gone.
 }

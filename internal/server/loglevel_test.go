@@ -34,24 +34,25 @@ func TestLogLevel(t *testing.T) {
 		require.JSONEq(t, `{"level":"`+level+`"}`, string(body))
 	}
 	shows("warn")
+	const malformed = `the body must be an object such as {"level":"debug"}`
 	for _, step := range []struct {
 		body string
 		code int
 		says string
 		then string // the level
-		line string // in the log; "": none
+		line string // in the log; empty: none
 	}{
-		{`{"level":"debug"}`, http.StatusOK, `{"level":"debug"}`, "debug", "the log level is debug instead of warn"},
+		{`{"level":"debug"}`, http.StatusOK, `{"level":"debug"}`, "debug", "log level changed from warn to debug"},
 		{`{"level":"debug"}`, http.StatusOK, `{"level":"debug"}`, "debug", ""},
-		{`{"level":"error"}`, http.StatusOK, `{"level":"error"}`, "error", "the log level is error instead of debug"},
-		{`{"level":"info"}`, http.StatusOK, `{"level":"info"}`, "info", "the log level is info instead of error"},
+		{`{"level":"error"}`, http.StatusOK, `{"level":"error"}`, "error", "log level changed from debug to error"},
+		{`{"level":"info"}`, http.StatusOK, `{"level":"info"}`, "info", "log level changed from error to info"},
 		{`{"level":"loud"}`, http.StatusBadRequest, "level must be one of debug, info, warn, error", "info", ""},
 		{`{"level":"INFO"}`, http.StatusBadRequest, "level must be one of debug, info, warn, error", "info", ""},
 		{`{}`, http.StatusBadRequest, "level must be one of debug, info, warn, error", "info", ""},
-		{``, http.StatusBadRequest, `the body must be as in {"level":"debug"}`, "info", ""},
-		{`{"level":1}`, http.StatusBadRequest, `the body must be as in {"level":"debug"}`, "info", ""},
-		{`{"level":"warn","for":"1h"}`, http.StatusBadRequest, `the body must be as in {"level":"debug"}`, "info", ""},
-		{`{"level":"` + strings.Repeat("x", 2000) + `"}`, http.StatusBadRequest, `the body must be as in {"level":"debug"}`, "info", ""},
+		{``, http.StatusBadRequest, malformed, "info", ""},
+		{`{"level":1}`, http.StatusBadRequest, malformed, "info", ""},
+		{`{"level":"warn","for":"1h"}`, http.StatusBadRequest, malformed, "info", ""},
+		{`{"level":"` + strings.Repeat("x", 2000) + `"}`, http.StatusBadRequest, malformed, "info", ""},
 	} {
 		before := len(lines.String())
 		code, says := put(step.body)

@@ -20,23 +20,24 @@ import (
 	"podlink/internal/version"
 )
 
-// Metrics counts requests and shows the process. No label ever holds what a caller chose: no uid, namespace or service.
+// Metrics is podlink's Prometheus registry and the metrics of requests. No label has a value that callers choose: no uid,
+// namespace or service.
 type Metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 	streams  *prometheus.HistogramVec
-	known    map[called]observers // of the API, looked up once; read only
+	calls    map[callKey]callMetrics // of the API, looked up once; read only
 }
 
 // Collectors are the metrics of the other layers.
 type Collectors []prometheus.Collector
 
-// NewMetrics returns the metrics of this process, with those of the other layers.
+// NewMetrics returns the metrics of requests and of this process, together with those of the other layers.
 func NewMetrics(others Collectors) (*Metrics, error) {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
-		known:    make(map[called]observers),
+		calls:    make(map[callKey]callMetrics),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "server_requests_code_total",
 			Help: "Requests, by transport, operation, code and reason.",
@@ -54,7 +55,7 @@ func NewMetrics(others Collectors) (*Metrics, error) {
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "podlink_build_info",
-		Help:        "Always 1; the labels tell which build this is.",
+		Help:        "Always 1; the labels identify the build.",
 		ConstLabels: prometheus.Labels{"version": version.Version, "go": runtime.Version()},
 	})
 	build.Set(1)
@@ -66,69 +67,69 @@ func NewMetrics(others Collectors) (*Metrics, error) {
 			return nil, fmt.Errorf("metrics: %w", err)
 		}
 	}
-	for what, of := range calls() {
-		m.known[what] = m.observersOf(what, of)
-		// From the start: rate() misses the first increment of a new series, and the first of these has to be seen.
+	for key, typ := range apiCalls() {
+		m.calls[key] = m.metricsOf(key, typ)
+		// Pre-create the series: rate() misses the first increment of a new one, and for these it matters.
 		for _, reason := range []v1.ErrorReason{v1.ErrorReason_INTERNAL, v1.ErrorReason_STORE_DATA_CORRUPT} {
-			m.requests.WithLabelValues(what.kind, what.operation, strconv.Itoa(http.StatusInternalServerError), reason.String())
+			m.requests.WithLabelValues(key.kind, key.operation, strconv.Itoa(http.StatusInternalServerError), reason.String())
 		}
 	}
 	return m, nil
 }
 
-// streamBuckets are from a tenth of a second to a day.
+// streamBuckets returns the buckets of stream durations: 0.1 s to a day.
 func streamBuckets() []float64 { return []float64{.1, 1, 10, 60, 600, 3600, 6 * 3600, 24 * 3600} }
 
-// called is an operation over a transport.
-type called struct{ kind, operation string }
+// callKey is an operation on a transport.
+type callKey struct{ kind, operation string }
 
-// observers are what an answered call of an operation is noted with.
-type observers struct {
+// callMetrics are the metrics of successful calls of an operation.
+type callMetrics struct {
 	succeeded prometheus.Counter
 	seconds   prometheus.Observer
 }
 
-func (m *Metrics) observersOf(what called, of callType) observers {
+func (m *Metrics) metricsOf(key callKey, typ callType) callMetrics {
 	seconds := m.seconds
-	if of == streamCall {
+	if typ == streamCall {
 		seconds = m.streams
 	}
-	return observers{
-		succeeded: m.requests.WithLabelValues(what.kind, what.operation, strconv.Itoa(http.StatusOK), ""),
-		seconds:   seconds.WithLabelValues(what.kind, what.operation),
+	return callMetrics{
+		succeeded: m.requests.WithLabelValues(key.kind, key.operation, strconv.Itoa(http.StatusOK), ""),
+		seconds:   seconds.WithLabelValues(key.kind, key.operation),
 	}
 }
 
-// count notes a call that has ended, how long it took, and its trace if that is recorded.
-func (m *Metrics) count(t transport.Transporter, of callType, span trace.SpanContext, took time.Duration, err error) {
-	what := called{t.Kind().String(), t.Operation()}
-	to, known := m.known[what]
-	if !known {
-		to = m.observersOf(what, of)
+// count records the outcome and duration of a call that has ended, with its trace as the exemplar if it is sampled.
+func (m *Metrics) count(t transport.Transporter, typ callType, span trace.SpanContext, took time.Duration, err error) {
+	key := callKey{t.Kind().String(), t.Operation()}
+	of, ok := m.calls[key]
+	if !ok {
+		of = m.metricsOf(key, typ)
 	}
 	if public := kerrors.FromError(err); public != nil {
-		m.requests.WithLabelValues(what.kind, what.operation, strconv.Itoa(int(public.Code)), public.Reason).Inc()
+		m.requests.WithLabelValues(key.kind, key.operation, strconv.Itoa(int(public.Code)), public.Reason).Inc()
 	} else {
-		to.succeeded.Inc()
+		of.succeeded.Inc()
 	}
-	histogram.ObserveSeconds(to.seconds, took.Seconds(), span)
+	histogram.ObserveSeconds(of.seconds, took.Seconds(), span)
 }
 
-// calls returns all calls that pass the chain: the API's, its streams over gRPC only, and the health watch.
-func calls() map[called]callType {
-	all := map[called]callType{{transport.KindGRPC.String(), grpc_health_v1.Health_Watch_FullMethodName}: streamCall}
+// apiCalls returns all operations that pass the chain: the API's, its streams over gRPC only, and the health watch.
+func apiCalls() map[callKey]callType {
+	all := map[callKey]callType{{transport.KindGRPC.String(), grpc_health_v1.Health_Watch_FullMethodName}: streamCall}
 	for _, method := range v1.Methods() {
 		if method.IsStreamingClient() || method.IsStreamingServer() {
-			all[called{transport.KindGRPC.String(), v1.Operation(method)}] = streamCall
+			all[callKey{transport.KindGRPC.String(), v1.Operation(method)}] = streamCall
 			continue
 		}
-		all[called{transport.KindGRPC.String(), v1.Operation(method)}] = unaryCall
-		all[called{transport.KindHTTP.String(), v1.Operation(method)}] = unaryCall
+		all[callKey{transport.KindGRPC.String(), v1.Operation(method)}] = unaryCall
+		all[callKey{transport.KindHTTP.String(), v1.Operation(method)}] = unaryCall
 	}
 	return all
 }
 
-// handler answers with the metrics, in the OpenMetrics format with traces as exemplars where the scraper asks for it.
+// handler serves the metrics, in the OpenMetrics format with trace exemplars to scrapers that accept it.
 func (m *Metrics) handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{EnableOpenMetrics: true})
 }

@@ -41,8 +41,8 @@ func TestRequestsAreCountedByOutcome(t *testing.T) {
 	require.NotContains(t, reply.Body.String(), "secret")
 }
 
-// TestGraveFaultsAreCountedFromTheStart: the first one is an increase then, for every operation of the API.
-func TestGraveFaultsAreCountedFromTheStart(t *testing.T) {
+// TestSeriesOfGraveErrorsArePreCreated: for every operation, so that rate() sees the first error.
+func TestSeriesOfGraveErrorsArePreCreated(t *testing.T) {
 	metrics, err := NewMetrics(nil)
 	require.NoError(t, err)
 	require.Equal(t, 3*(2*17+1), testutil.CollectAndCount(metrics.requests))
@@ -53,17 +53,17 @@ func TestGraveFaultsAreCountedFromTheStart(t *testing.T) {
 	require.Equal(t, 3*(2*17+1), testutil.CollectAndCount(metrics.requests))
 }
 
-// TestExemplars: OpenMetrics names the trace of a request that is recorded, and of no other.
+// TestExemplars: only a recorded request has its trace as an exemplar, in OpenMetrics only.
 func TestExemplars(t *testing.T) {
 	for name, row := range map[string]struct {
 		sampler sdktrace.Sampler
 		accept  string
 		want    bool
 	}{
-		"recorded":                       {sdktrace.AlwaysSample(), "application/openmetrics-text", true},
-		"not recorded":                   {sdktrace.NeverSample(), "application/openmetrics-text", false},
-		"recorded, in the text format":   {sdktrace.AlwaysSample(), "text/plain", false},
-		"recorded, not asked for at all": {sdktrace.AlwaysSample(), "", false},
+		"recorded":                     {sdktrace.AlwaysSample(), "application/openmetrics-text", true},
+		"not recorded":                 {sdktrace.NeverSample(), "application/openmetrics-text", false},
+		"recorded, in the text format": {sdktrace.AlwaysSample(), "text/plain", false},
+		"recorded, without Accept":     {sdktrace.AlwaysSample(), "", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			metrics, err := NewMetrics(nil)

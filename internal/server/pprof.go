@@ -2,23 +2,23 @@ package server
 
 import (
 	"net/http"
-	"net/http/pprof" // What it registers on http.DefaultServeMux is served by no listener: http.go.
+	"net/http/pprof" // No listener serves http.DefaultServeMux, where this import registers: http.go.
 	"runtime"
 	"time"
 )
 
 const (
-	// mutexSample is of how many waits for a lock one is recorded.
-	mutexSample = 100
-	// blockSample is the time of waiting, for a lock, a channel or a select, of which one sample is recorded on average.
-	blockSample = time.Millisecond
+	// mutexFraction is the mutex profile's sampling rate: one in this many lock contentions.
+	mutexFraction = 100
+	// blockRate is the block profile's sampling rate: on average one sample per this much time blocked.
+	blockRate = time.Millisecond
 )
 
-// profile adds Go's profiles to routes, without the command line. The profiles that take their time prolong the
-// listener's write timeout by it themselves.
-func profile(routes *http.ServeMux) {
-	runtime.SetMutexProfileFraction(mutexSample)
-	runtime.SetBlockProfileRate(int(blockSample.Nanoseconds()))
+// addProfiles adds Go's profiles to routes, without the command line. Handlers of profiles that take a duration extend the
+// write timeout by it themselves.
+func addProfiles(routes *http.ServeMux) {
+	runtime.SetMutexProfileFraction(mutexFraction)
+	runtime.SetBlockProfileRate(int(blockRate.Nanoseconds()))
 	routes.HandleFunc("GET /debug/pprof/", pprof.Index)
 	routes.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	routes.HandleFunc("GET /debug/pprof/trace", pprof.Trace)

@@ -12,11 +12,10 @@ import (
 	"podlink/internal/telemetry"
 )
 
-// requestLog writes lines on requests that failed, and on slow ones. They name the operation, never what the request
-// holds.
+// requestLog logs failed and slow requests. Lines name the operation, never the contents of the request.
 type requestLog struct {
 	logger  log.Logger
-	slow    time.Duration // what is slow; 0: nothing
+	slow    time.Duration // threshold; 0: never
 	repeats *telemetry.Repeats
 }
 
@@ -27,19 +26,19 @@ func newRequestLog(c *conf.Log, logger log.Logger) *requestLog {
 	}
 }
 
-// note writes the line that a call deserves, if any. A stream is never slow: it lasts as long as its caller likes.
-func (l *requestLog) note(ctx context.Context, t transport.Transporter, of callType, took time.Duration, err error) {
+// record logs a call if it failed or was slow. A stream is never slow: it lasts as long as its caller likes.
+func (l *requestLog) record(ctx context.Context, t transport.Transporter, typ callType, took time.Duration, err error) {
 	switch {
 	case err != nil:
 		l.failed(ctx, t, kerrors.FromError(err), took)
-	case of == unaryCall && l.slow > 0 && took >= l.slow:
+	case typ == unaryCall && l.slow > 0 && took >= l.slow:
 		kind, operation := t.Kind().String(), t.Operation()
-		l.repeated(ctx, log.LevelWarn, kind+operation, log.DefaultMessageKey, "slow request",
+		l.collapse(ctx, log.LevelWarn, kind+operation, log.DefaultMessageKey, "slow request",
 			"transport", kind, "operation", operation, "took", took.String())
 	}
 }
 
-// failed writes a line for a request that failed: as an error when podlink or its store is at fault, else for debugging.
+// failed logs a failed request: as an error when podlink or its store is at fault, else at the level debug.
 func (l *requestLog) failed(ctx context.Context, t transport.Transporter, public *kerrors.Error, took time.Duration) {
 	kind, operation := t.Kind().String(), t.Operation()
 	line := []any{
@@ -55,11 +54,11 @@ func (l *requestLog) failed(ctx context.Context, t transport.Transporter, public
 		_ = log.WithContext(ctx, l.logger).Log(log.LevelDebug, line...)
 		return
 	}
-	l.repeated(ctx, log.LevelError, kind+operation+" "+public.Reason, line...)
+	l.collapse(ctx, log.LevelError, kind+operation+" "+public.Reason, line...)
 }
 
-// repeated writes a line unless one of its kind was written just now; then a later one says how many there were.
-func (l *requestLog) repeated(ctx context.Context, level log.Level, kind string, line ...any) {
+// collapse logs a line, or counts it if one of the same kind was logged within the repeat interval.
+func (l *requestLog) collapse(ctx context.Context, level log.Level, kind string, line ...any) {
 	l.repeats.Do(kind, func(count int) {
 		if count > 1 {
 			line = append(line, "count", count)
@@ -68,7 +67,7 @@ func (l *requestLog) repeated(ctx context.Context, level log.Level, kind string,
 	})
 }
 
-// causeText is what stands behind an error: its cause, or the text that the caller got.
+// causeText returns an error's cause; without one, its public text.
 func causeText(err *kerrors.Error) string {
 	if cause := err.Unwrap(); cause != nil {
 		return cause.Error()

@@ -17,7 +17,7 @@ import (
 	"podlink/test/kit/logwatch"
 )
 
-// answer is what a request gets, and how long that takes.
+// answer is the outcome of a request, and its duration.
 type answer struct {
 	err  error
 	took time.Duration
@@ -29,7 +29,7 @@ var (
 	errNotValid  = kerrors.New(400, "INVALID_ARGUMENT", "uid is required")
 )
 
-// TestRequestLog: which lines requests leave, one after the other.
+// TestRequestLog checks which lines a sequence of requests logs.
 func TestRequestLog(t *testing.T) {
 	const ms = time.Millisecond
 	for name, row := range map[string]struct {
@@ -43,13 +43,13 @@ func TestRequestLog(t *testing.T) {
 		"slow": {
 			conf.Default().Log, []answer{{nil, 500 * ms}}, []string{"WARN slow request"},
 		},
-		"slow, but nobody asks": {
+		"slow, with the threshold off": {
 			&conf.Log{}, []answer{{nil, 10_000 * ms}}, nil,
 		},
-		"a lower limit": {
+		"a lower threshold": {
 			&conf.Log{SlowRequest: durationpb.New(ms)}, []answer{{nil, 2 * ms}}, []string{"WARN slow request"},
 		},
-		"slow again and again": {
+		"slow repeatedly": {
 			&conf.Log{SlowRequest: durationpb.New(300 * ms), RepeatInterval: durationpb.New(time.Second)},
 			[]answer{{nil, 300 * ms}, {nil, 300 * ms}, {nil, 300 * ms}, {nil, 300 * ms}},
 			[]string{"WARN slow request", "WARN slow request 3"},
@@ -62,7 +62,7 @@ func TestRequestLog(t *testing.T) {
 			conf.Default().Log, []answer{{errStoreDown, 900 * ms}},
 			[]string{"ERROR request failed STORE_UNAVAILABLE connection refused"},
 		},
-		"the same failure again and again": {
+		"the same failure repeatedly": {
 			conf.Default().Log, []answer{{errStoreDown, ms}, {errStoreDown, ms}, {errStoreDown, ms}},
 			[]string{
 				"ERROR request failed STORE_UNAVAILABLE connection refused",
@@ -73,14 +73,14 @@ func TestRequestLog(t *testing.T) {
 			conf.Default().Log, []answer{{errStoreDown, ms}, {errStoreFull, ms}},
 			[]string{"ERROR request failed STORE_UNAVAILABLE connection refused", "ERROR request failed STORE_FULL OOM"},
 		},
-		"a line each": {
+		"repeats are not collapsed": {
 			&conf.Log{}, []answer{{errStoreDown, ms}, {errStoreDown, ms}},
 			[]string{
 				"ERROR request failed STORE_UNAVAILABLE connection refused",
 				"ERROR request failed STORE_UNAVAILABLE connection refused",
 			},
 		},
-		"what callers got wrong": {
+		"the caller's error": {
 			conf.Default().Log, []answer{{errNotValid, ms}, {errNotValid, ms}},
 			[]string{
 				"DEBUG request failed INVALID_ARGUMENT uid is required",
@@ -94,7 +94,7 @@ func TestRequestLog(t *testing.T) {
 				requests := newRequestLog(row.config, telemetry.NewLogger(&conf.Log{Format: "json"}, telemetry.NewLogLevel("debug"), lines))
 				for _, answer := range row.answers {
 					time.Sleep(answer.took)
-					requests.note(t.Context(), call{}, unaryCall, answer.took, answer.err)
+					requests.record(t.Context(), call{}, unaryCall, answer.took, answer.err)
 				}
 				time.Sleep(10 * time.Second)
 				require.Equal(t, row.want, summaries(t, lines.String()))
@@ -103,15 +103,15 @@ func TestRequestLog(t *testing.T) {
 	}
 }
 
-// TestStreamIsNeverSlow: it lasts as long as its caller likes.
+// TestStreamIsNeverSlow: a stream lasts as long as its caller likes.
 func TestStreamIsNeverSlow(t *testing.T) {
 	lines := new(logwatch.Log)
 	requests := newRequestLog(conf.Default().Log, telemetry.NewLogger(&conf.Log{Format: "json"}, telemetry.NewLogLevel("debug"), lines))
-	requests.note(t.Context(), call{}, streamCall, time.Hour, nil)
+	requests.record(t.Context(), call{}, streamCall, time.Hour, nil)
 	require.Empty(t, lines.String())
 }
 
-// summaries are the lines without what differs from run to run.
+// summaries returns the lines without the parts that differ between runs.
 func summaries(t *testing.T, text string) []string {
 	t.Helper()
 	var all []string

@@ -1,20 +1,20 @@
-// Package server is podlink's outside: the HTTP and the gRPC listener with one middleware chain for both, unary calls and
-// streams alike, and the admin listener.
+// Package server has podlink's listeners: HTTP and gRPC, which share one middleware chain for unary calls and streams, and the
+// admin listener.
 //
-// Two things to know before changing anything here. Kratos decodes an HTTP request before its middleware runs, and gRPC
-// decodes a message before its interceptors run; so a decoder that fails notes the error in the context (decode.go), and
-// the chain refuses the request: every failure is traced, counted, logged and mapped alike. And Kratos'
-// router falls back to http.DefaultServeMux, past all middleware, unless both fallback handlers are set (http.go).
+// Two things to know before changing anything here. Kratos decodes HTTP requests before its middleware runs, and gRPC decodes
+// messages before its interceptors run. So decoders record an error in the context (decode.go) and the chain rejects the
+// request: every failure is traced, counted, logged and mapped in the same way. And Kratos' router falls back to
+// http.DefaultServeMux, past all middleware, unless both fallback handlers are set (http.go).
 package server
 
 import (
 	"github.com/google/wire"
 )
 
-// ProviderSet is what Wire needs of this package.
+// ProviderSet is this package's Wire providers.
 var ProviderSet = wire.NewSet(NewHTTPServer, NewGRPCServer, NewAdminServer, NewMetrics, NewDrain, NewChain, NewAPI)
 
-// maxBodyBytes bounds a request's body, and a gRPC message.
+// maxBodyBytes bounds the body of an HTTP request, and a gRPC message.
 const maxBodyBytes = 1 << 20
 
 // maxHeaderBytes bounds a request's headers.

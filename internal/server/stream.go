@@ -14,28 +14,27 @@ import (
 	"podlink/internal/biz"
 )
 
-// errDraining is why the context of a stream has ended while its caller is still there.
-var errDraining = errors.New("podlink drains")
+// errDraining is the context's cause in a stream that podlink ends, rather than its caller.
+var errDraining = errors.New("podlink is draining")
 
-// Stream is the chain as gRPC's interceptor, and ends streams when podlink drains: one that stays open would hold up the
-// stop. Kratos' StreamMiddleware will not do: it runs for each message instead of each stream, and never sees how a stream
-// ends.
+// Stream is the chain as a gRPC interceptor. It also ends streams when podlink drains: an open one would delay the stop.
+// Kratos' StreamMiddleware is no alternative: it runs per message, not per stream, and never sees how a stream ends.
 func (c *Chain) Stream(drain *Drain) grpc.StreamServerInterceptor {
 	return func(impl any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-		ctx, end := context.WithCancelCause(stream.Context())
-		defer end(nil)
+		ctx, cancel := context.WithCancelCause(stream.Context())
+		defer cancel(nil)
 		go func() {
 			select {
 			case <-drain.Started():
-				end(errDraining)
+				cancel(errDraining)
 			case <-ctx.Done():
 			}
 		}()
-		t, _ := transport.FromServerContext(ctx) // Kratos puts it into every context.
+		t, _ := transport.FromServerContext(ctx) // Kratos always sets it.
 		err := c.serve(ctx, t, streamCall, func(ctx context.Context) error {
-			return causeOfEnd(ctx, next(impl, serverStream{stream, ctx}))
+			return streamError(ctx, next(impl, serverStream{stream, ctx}))
 		})
-		// Kratos sends the reply's header only now, which is too late after a first message.
+		// Kratos sets the reply's header only now; after the first message that is too late.
 		if id := t.ReplyHeader().Get(traceResponse); id != "" {
 			stream.SetTrailer(metadata.Pairs(traceResponse, id))
 		}
@@ -43,33 +42,33 @@ func (c *Chain) Stream(drain *Drain) grpc.StreamServerInterceptor {
 	}
 }
 
-// causeOfEnd returns why a stream has failed: once its context has ended, whatever fails then fails for that. Neither a
-// caller that leaves nor a drain is a failure of podlink's.
-func causeOfEnd(ctx context.Context, err error) error {
+// streamError returns the error of a stream. After its context has ended every error counts as CANCELED: neither a caller
+// that leaves nor a drain is a failure of podlink.
+func streamError(ctx context.Context, err error) error {
 	switch {
 	case err == nil || ctx.Err() == nil:
 		return err
 	case errors.Is(context.Cause(ctx), errDraining):
-		return v1.ErrorCanceled("podlink is stopping; open the stream again, at another podlink").WithCause(errDraining)
+		return v1.ErrorCanceled("podlink is stopping; reopen the stream on another podlink").WithCause(errDraining)
 	default:
 		return fmt.Errorf("%w: %w", biz.ErrCanceled, err)
 	}
 }
 
-// serverStream is a stream inside the chain.
+// serverStream is a stream with the chain's context and deferred decoding errors.
 type serverStream struct {
 	grpc.ServerStream
 
-	ctx context.Context //nolint:containedctx // It is the stream's own.
+	ctx context.Context //nolint:containedctx // A grpc.ServerStream has its context.
 }
 
 // Context implements grpc.ServerStream.
 func (s serverStream) Context() context.Context { return s.ctx }
 
-// RecvMsg implements grpc.ServerStream. A message that can't be decoded is the caller's fault; gRPC would call it INTERNAL.
+// RecvMsg implements grpc.ServerStream. For a message that can't be decoded, gRPC alone would answer INTERNAL.
 func (s serverStream) RecvMsg(target any) error {
 	var d decoding
-	if err := s.ServerStream.RecvMsg(noting{&d, target.(proto.Message)}); err != nil {
+	if err := s.ServerStream.RecvMsg(deferredMessage{&d, target.(proto.Message)}); err != nil {
 		return err
 	}
 	return d.err

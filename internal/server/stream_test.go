@@ -32,8 +32,8 @@ import (
 	"podlink/test/kit/logwatch"
 )
 
-// watchedServer is a gRPC listener, and all that its chain tells of its calls.
-type watchedServer struct {
+// observedServer is a gRPC listener with the metrics, spans and log lines of its calls.
+type observedServer struct {
 	drain   *Drain
 	conn    *grpc.ClientConn
 	metrics *Metrics
@@ -41,11 +41,11 @@ type watchedServer struct {
 	lines   *logwatch.Log
 }
 
-// serveWatched starts a listener with the services, beside its own, until the test ends.
-func serveWatched(t *testing.T, services ...*grpc.ServiceDesc) *watchedServer {
+// serveObserved starts a listener with additional services until the test ends.
+func serveObserved(t *testing.T, services ...*grpc.ServiceDesc) *observedServer {
 	t.Helper()
 	p := newParts(t)
-	w := &watchedServer{drain: p.drain, spans: tracetest.NewSpanRecorder(), lines: new(logwatch.Log)}
+	w := &observedServer{drain: p.drain, spans: tracetest.NewSpanRecorder(), lines: new(logwatch.Log)}
 	var err error
 	w.metrics, err = NewMetrics(nil)
 	require.NoError(t, err)
@@ -54,7 +54,7 @@ func serveWatched(t *testing.T, services ...*grpc.ServiceDesc) *watchedServer {
 	p.config.Grpc.Addr = "127.0.0.1:0"
 	srv, stop := NewGRPCServer(p.config, p.api(), chain, p.drain)
 	for _, service := range services {
-		lenient{srv}.RegisterService(service, nil)
+		deferringRegistrar{srv}.RegisterService(service, nil)
 	}
 	endpoint, err := srv.Endpoint()
 	require.NoError(t, err)
@@ -72,16 +72,16 @@ func serveWatched(t *testing.T, services ...*grpc.ServiceDesc) *watchedServer {
 	return w
 }
 
-// ended waits until a call has passed the chain, of which its span is the last step, and returns the span.
-func (w *watchedServer) ended(t *testing.T) sdktrace.ReadOnlySpan {
+// ended waits for the span of the only call and returns it. Ending the span is the last step of the chain.
+func (w *observedServer) ended(t *testing.T) sdktrace.ReadOnlySpan {
 	t.Helper()
 	require.Eventually(t, func() bool { return len(w.spans.Ended()) > 0 }, 10*time.Second, time.Millisecond)
 	require.Len(t, w.spans.Ended(), 1)
 	return w.spans.Ended()[0]
 }
 
-// counted returns the series of server_requests_* and server_streams_* with the label and a value other than 0.
-func (w *watchedServer) counted(t *testing.T, label string) []string {
+// counted returns the series of server_requests_* and server_streams_* that have the label and are not 0.
+func (w *observedServer) counted(t *testing.T, label string) []string {
 	t.Helper()
 	page := httptest.NewRecorder()
 	w.metrics.handler().ServeHTTP(page, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", http.NoBody))
@@ -97,8 +97,8 @@ func (w *watchedServer) counted(t *testing.T, label string) []string {
 	return found
 }
 
-// failures returns level and cause of each line on a failed request.
-func (w *watchedServer) failures(t *testing.T) (levels, causes []string) {
+// failures returns a summary and the cause of each logged failure.
+func (w *observedServer) failures(t *testing.T) (levels, causes []string) {
 	t.Helper()
 	for text := range strings.Lines(w.lines.String()) {
 		var line struct{ Level, Msg, Operation, Reason, Cause string }
@@ -115,8 +115,8 @@ const (
 	watchMethod = "/" + testService + "/Watch"
 )
 
-// described is a service of one unary method and one stream, which both do the same. The stream sends a message first.
-func described(handle func(ctx context.Context) error) *grpc.ServiceDesc {
+// testServiceDesc is a service with a unary method and a stream, which both call handle. The stream sends a message first.
+func testServiceDesc(handle func(ctx context.Context) error) *grpc.ServiceDesc {
 	return &grpc.ServiceDesc{
 		ServiceName: testService,
 		Methods: []grpc.MethodDesc{{
@@ -147,8 +147,8 @@ func described(handle func(ctx context.Context) error) *grpc.ServiceDesc {
 	}
 }
 
-// open opens a stream with a request.
-func (w *watchedServer) open(ctx context.Context, t *testing.T, method string, request proto.Message) grpc.ClientStream {
+// open opens a stream and sends the request.
+func (w *observedServer) open(ctx context.Context, t *testing.T, method string, request proto.Message) grpc.ClientStream {
 	t.Helper()
 	stream, err := w.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, method)
 	require.NoError(t, err)
@@ -157,8 +157,8 @@ func (w *watchedServer) open(ctx context.Context, t *testing.T, method string, r
 	return stream
 }
 
-// ask makes the unary call, or reads the stream to its end; the trailer is the stream's.
-func (w *watchedServer) ask(ctx context.Context, t *testing.T, method string) (metadata.MD, error) {
+// ask makes the unary call, or reads the stream to its end and returns its trailer.
+func (w *observedServer) ask(ctx context.Context, t *testing.T, method string) (metadata.MD, error) {
 	t.Helper()
 	if method == askMethod {
 		return nil, w.conn.Invoke(ctx, method, new(emptypb.Empty), new(emptypb.Empty))
@@ -175,8 +175,8 @@ func (w *watchedServer) ask(ctx context.Context, t *testing.T, method string) (m
 	}
 }
 
-// TestChainServesUnaryCallsAndStreams: a call of either kind is counted, traced and logged once, with the same reason in
-// all three, and its cause reaches nobody but the log.
+// TestChainServesUnaryCallsAndStreams: every call is counted, traced and logged once, with the same reason in all three, and
+// its cause appears only in the log.
 func TestChainServesUnaryCallsAndStreams(t *testing.T) {
 	domain := func(context.Context) error { return fmt.Errorf("%w: secret", biz.ErrStoreDataCorrupt) }
 	fault := func(context.Context) error { return &biz.InvalidArgumentError{Field: "uid", Detail: "is required"} }
@@ -198,41 +198,54 @@ func TestChainServesUnaryCallsAndStreams(t *testing.T) {
 		<-ctx.Done()
 		return nil
 	}
-	for name, row := range map[string]struct {
-		method string
-		handle func(context.Context) error
-		during string // what happens while the call is being served
+	succeeds := func(context.Context) error { return nil }
+	type outcome struct {
 		code   codes.Code
 		http   int
 		reason string
-		status otelcodes.Code // the span's
-		level  string         // the line's; empty: none
-		cause  string         // a part of the line's
+		status otelcodes.Code // of the span
+		level  string         // of the log line; empty: no line
+	}
+	success := outcome{codes.OK, 200, "", otelcodes.Unset, ""}
+	rejected := outcome{codes.InvalidArgument, 400, "INVALID_ARGUMENT", otelcodes.Unset, "DEBUG"}
+	corrupt := outcome{codes.Internal, 500, "STORE_DATA_CORRUPT", otelcodes.Error, "ERROR"}
+	internal := outcome{codes.Internal, 500, "INTERNAL", otelcodes.Error, "ERROR"}
+	canceled := outcome{codes.Canceled, 499, "CANCELED", otelcodes.Unset, "DEBUG"}
+	timedOut := outcome{codes.DeadlineExceeded, 499, "CANCELED", otelcodes.Unset, "DEBUG"}
+	// The caller sees its own cancellation; podlink records how the handler ended.
+	succeededAfterCancel := outcome{codes.Canceled, 200, "", otelcodes.Unset, ""}
+	failedAfterCancel := outcome{codes.Canceled, 500, "INTERNAL", otelcodes.Error, "ERROR"}
+	for name, row := range map[string]struct {
+		method string
+		handle func(context.Context) error
+		during string // what happens while the call is served; empty: nothing
+		outcome
+		cause string // part of the line's cause
 	}{
-		"unary, success":                       {askMethod, func(context.Context) error { return nil }, "", codes.OK, 200, "", otelcodes.Unset, "", ""},
-		"unary, the caller's error":            {askMethod, fault, "", codes.InvalidArgument, 400, "INVALID_ARGUMENT", otelcodes.Unset, "DEBUG", "uid"},
-		"unary, domain error":                  {askMethod, domain, "", codes.Internal, 500, "STORE_DATA_CORRUPT", otelcodes.Error, "ERROR", "secret"},
-		"unary, another server's error":        {askMethod, foreign, "", codes.Internal, 500, "INTERNAL", otelcodes.Error, "ERROR", "secret"},
-		"unary, panic":                         {askMethod, panics, "", codes.Internal, 500, "INTERNAL", otelcodes.Error, "ERROR", "panic: secret"},
-		"unary, cancel":                        {askMethod, leaves, "cancel", codes.Canceled, 499, "CANCELED", otelcodes.Unset, "DEBUG", "context canceled"},
-		"unary, panic after a cancel":          {askMethod, endsInPanic, "cancel", codes.Canceled, 500, "INTERNAL", otelcodes.Error, "ERROR", "panic: secret"},
-		"unary, drain":                         {askMethod, func(context.Context) error { return nil }, "drain", codes.OK, 200, "", otelcodes.Unset, "", ""},
-		"stream, success":                      {watchMethod, func(context.Context) error { return nil }, "", codes.OK, 200, "", otelcodes.Unset, "", ""},
-		"stream, the caller's error":           {watchMethod, fault, "", codes.InvalidArgument, 400, "INVALID_ARGUMENT", otelcodes.Unset, "DEBUG", "uid"},
-		"stream, domain error":                 {watchMethod, domain, "", codes.Internal, 500, "STORE_DATA_CORRUPT", otelcodes.Error, "ERROR", "secret"},
-		"stream, another server's error":       {watchMethod, foreign, "", codes.Internal, 500, "INTERNAL", otelcodes.Error, "ERROR", "secret"},
-		"stream, panic":                        {watchMethod, panics, "", codes.Internal, 500, "INTERNAL", otelcodes.Error, "ERROR", "panic: secret"},
-		"stream, cancel":                       {watchMethod, ends, "cancel", codes.Canceled, 499, "CANCELED", otelcodes.Unset, "DEBUG", "context canceled"},
-		"stream, cancel that the domain names": {watchMethod, leaves, "cancel", codes.Canceled, 499, "CANCELED", otelcodes.Unset, "DEBUG", "context canceled"},
-		"stream, cancel without an error":      {watchMethod, calm, "cancel", codes.Canceled, 200, "", otelcodes.Unset, "", ""},
-		"stream, panic after a cancel":         {watchMethod, endsInPanic, "cancel", codes.Canceled, 500, "INTERNAL", otelcodes.Error, "ERROR", "panic: secret"},
-		"stream, deadline of the caller":       {watchMethod, ends, "deadline", codes.DeadlineExceeded, 499, "CANCELED", otelcodes.Unset, "DEBUG", "the caller left"},
-		"stream, drain":                        {watchMethod, ends, "drain", codes.Canceled, 499, "CANCELED", otelcodes.Unset, "DEBUG", "podlink drains"},
-		"stream, drain without an error":       {watchMethod, calm, "drain", codes.OK, 200, "", otelcodes.Unset, "", ""},
+		"unary, success":                       {askMethod, succeeds, "", success, ""},
+		"unary, the caller's error":            {askMethod, fault, "", rejected, "uid"},
+		"unary, domain error":                  {askMethod, domain, "", corrupt, "secret"},
+		"unary, another server's error":        {askMethod, foreign, "", internal, "secret"},
+		"unary, panic":                         {askMethod, panics, "", internal, "panic: secret"},
+		"unary, cancel":                        {askMethod, leaves, "cancel", canceled, "context canceled"},
+		"unary, panic after a cancel":          {askMethod, endsInPanic, "cancel", failedAfterCancel, "panic: secret"},
+		"unary, drain":                         {askMethod, succeeds, "drain", success, ""},
+		"stream, success":                      {watchMethod, succeeds, "", success, ""},
+		"stream, the caller's error":           {watchMethod, fault, "", rejected, "uid"},
+		"stream, domain error":                 {watchMethod, domain, "", corrupt, "secret"},
+		"stream, another server's error":       {watchMethod, foreign, "", internal, "secret"},
+		"stream, panic":                        {watchMethod, panics, "", internal, "panic: secret"},
+		"stream, cancel":                       {watchMethod, ends, "cancel", canceled, "context canceled"},
+		"stream, cancel that the domain names": {watchMethod, leaves, "cancel", canceled, "context canceled"},
+		"stream, cancel without an error":      {watchMethod, calm, "cancel", succeededAfterCancel, ""},
+		"stream, panic after a cancel":         {watchMethod, endsInPanic, "cancel", failedAfterCancel, "panic: secret"},
+		"stream, deadline of the caller":       {watchMethod, ends, "deadline", timedOut, "the caller left"},
+		"stream, drain":                        {watchMethod, ends, "drain", canceled, "podlink is draining"},
+		"stream, drain without an error":       {watchMethod, calm, "drain", success, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			serving := make(chan struct{})
-			w := serveWatched(t, described(func(ctx context.Context) error {
+			w := serveObserved(t, testServiceDesc(func(ctx context.Context) error {
 				close(serving)
 				return row.handle(ctx)
 			}))
@@ -279,22 +292,22 @@ func TestChainServesUnaryCallsAndStreams(t *testing.T) {
 				require.Equal(t, []string{row.level + " " + row.method + " " + row.reason}, levels)
 				require.Contains(t, causes[0], row.cause)
 			}
-			if row.method == watchMethod && row.during == "" { // Of a call that fails, as in TestSpans, or is traced, as here.
+			if row.method == watchMethod && row.during == "" { // Sampled: by the traceparent above.
 				require.Equal(t, []string{"00-" + traceID + "-" + span.SpanContext().SpanID().String() + "-01"}, trailer.Get(traceResponse))
 			}
 		})
 	}
 }
 
-// TestHealthWatch: it is a stream like any other, while checks are neither counted nor traced.
+// TestHealthWatch: a watch is a stream like any other, while checks are neither counted nor traced.
 func TestHealthWatch(t *testing.T) {
-	w := serveWatched(t)
+	w := serveObserved(t)
 	client := grpc_health_v1.NewHealthClient(w.conn)
 	checked, err := client.Check(t.Context(), new(grpc_health_v1.HealthCheckRequest))
 	require.NoError(t, err)
 	require.Equal(t, grpc_health_v1.HealthCheckResponse_SERVING, checked.GetStatus())
 	_, err = client.Check(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: "x"})
-	require.Equal(t, codes.NotFound, status.Code(err), "as gRPC's health protocol says")
+	require.Equal(t, codes.NotFound, status.Code(err), "as in gRPC's health protocol")
 	require.Empty(t, w.spans.Ended())
 	require.Empty(t, w.counted(t, "grpc.health"))
 
@@ -317,10 +330,10 @@ func TestHealthWatch(t *testing.T) {
 	require.Equal(t, []string{"DEBUG /grpc.health.v1.Health/Watch CANCELED"}, levels)
 }
 
-// TestStreamRefusesWhatItCannotDecode as unary calls do: the caller is told which field is wrong.
-func TestStreamRefusesWhatItCannotDecode(t *testing.T) {
-	w := serveWatched(t)
-	// The field of both messages has the number 1, but there it may hold any bytes.
+// TestStreamRejectsUndecodableMessages: the error names the field, as for unary calls.
+func TestStreamRejectsUndecodableMessages(t *testing.T) {
+	w := serveObserved(t)
+	// Both messages have a field with the number 1: a string there, arbitrary bytes here.
 	stream := w.open(t.Context(), t, grpc_health_v1.Health_Watch_FullMethodName, wrapperspb.Bytes([]byte("\xff")))
 	err := stream.RecvMsg(new(grpc_health_v1.HealthCheckResponse))
 	require.Equal(t, codes.InvalidArgument, status.Code(err))
@@ -328,15 +341,15 @@ func TestStreamRefusesWhatItCannotDecode(t *testing.T) {
 	require.Equal(t, "INVALID_ARGUMENT", attributes(w.ended(t))["error.type"])
 }
 
-// TestStreamsOfAStrangerAreDenied outside the chain, as unary calls are.
-func TestStreamsOfAStrangerAreDenied(t *testing.T) {
-	w := serveWatched(t)
+// TestUnknownStreamsAreDenied: outside the chain, as unary calls are.
+func TestUnknownStreamsAreDenied(t *testing.T) {
+	w := serveObserved(t)
 	stream := w.open(t.Context(), t, "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", new(emptypb.Empty))
 	require.Equal(t, codes.Unimplemented, status.Code(stream.RecvMsg(new(emptypb.Empty))))
 	require.Empty(t, w.spans.Ended())
 }
 
-// TestCauseOfEnd: an error is an end of the stream only when the stream has ended, and not when it merely looks like one.
-func TestCauseOfEnd(t *testing.T) {
-	require.Equal(t, context.Canceled, causeOfEnd(t.Context(), context.Canceled))
+// TestStreamErrorBeforeTheEnd: an error that looks like a cancellation is kept while the context has not ended.
+func TestStreamErrorBeforeTheEnd(t *testing.T) {
+	require.Equal(t, context.Canceled, streamError(t.Context(), context.Canceled))
 }

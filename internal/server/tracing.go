@@ -14,16 +14,16 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// traceResponse is the header that tells a caller in which trace its request is, and as which span: of one that failed, and
-// of one that is recorded. It is written as traceparent is (W3C Trace Context, level 2).
+// traceResponse is the header with the trace and span id of a request that failed or is recorded, in the format of
+// traceparent (W3C Trace Context, level 2).
 const traceResponse = "traceresponse"
 
 func traceParent(span trace.SpanContext) string {
 	return "00-" + span.TraceID().String() + "-" + span.SpanID().String() + "-" + span.TraceFlags().String()
 }
 
-// requestTracer makes the spans of requests. Kratos' own tracing would write the path, and with it the uid, and the cause of
-// an error to the span, and would gather all of it for spans that nobody records too.
+// requestTracer creates the spans of requests. Kratos' tracing middleware is no alternative: it puts the path, which contains
+// the uid, and error causes into spans, and collects them even for spans that are not recorded.
 type requestTracer struct {
 	tracer  trace.Tracer
 	options []trace.SpanStartOption
@@ -35,8 +35,8 @@ func newRequestTracer(provider trace.TracerProvider) *requestTracer {
 	}
 }
 
-// begin puts a request into a span under the caller's. Of a caller only the ids are taken, and whether it traces the
-// request: its baggage and its trace state are texts of its own, and not trusted.
+// begin starts a request's span as a child of the caller's. It takes the caller's ids and sampling flag only: baggage and
+// trace state are arbitrary text, and not trusted.
 func (r *requestTracer) begin(ctx context.Context, t transport.Transporter) (context.Context, trace.Span) {
 	ctx = propagation.TraceContext{}.Extract(ctx, t.RequestHeader())
 	if caller := trace.SpanContextFromContext(ctx); caller.TraceState().Len() > 0 {
@@ -45,7 +45,7 @@ func (r *requestTracer) begin(ctx context.Context, t transport.Transporter) (con
 	return r.tracer.Start(ctx, t.Operation(), r.options...)
 }
 
-// end tells the caller about the span, and the span about the request.
+// end ends a request's span. It sets traceresponse for requests that failed or are recorded.
 func (r *requestTracer) end(span trace.Span, t transport.Transporter, err error) {
 	if err != nil || span.IsRecording() {
 		t.ReplyHeader().Set(traceResponse, traceParent(span.SpanContext()))
@@ -56,7 +56,7 @@ func (r *requestTracer) end(span trace.Span, t transport.Transporter, err error)
 	span.End()
 }
 
-// describe says what a request was and how it ended, in words that are podlink's own: nothing of them is a caller's.
+// describe adds the request and its outcome to its span. No attribute has a text that callers choose.
 func describe(span trace.Span, t transport.Transporter, err error) {
 	span.SetAttributes(semconv.RPCMethod(strings.TrimPrefix(t.Operation(), "/")))
 	if h, ok := t.(khttp.Transporter); ok {
@@ -75,7 +75,7 @@ func describe(span trace.Span, t transport.Transporter, err error) {
 	}
 }
 
-// methodOf is a request's method, "_OTHER" for one that is none: that is a caller's text.
+// methodOf returns the HTTP method, "_OTHER" for an unknown one: that is a caller's text.
 func methodOf(r *http.Request) string {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,

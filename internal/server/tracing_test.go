@@ -24,7 +24,7 @@ const (
 	traceparent = "00-" + traceID + "-00f067aa0ba902b7-01"
 )
 
-// record returns parts whose spans are recorded.
+// record returns parts with a recorder of their spans.
 func record(t *testing.T) (parts, *tracetest.SpanRecorder) {
 	t.Helper()
 	p, spans := newParts(t), tracetest.NewSpanRecorder()

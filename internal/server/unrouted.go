@@ -9,22 +9,22 @@ import (
 	"github.com/go-kratos/kratos/v2/transport"
 )
 
-// refuser answers a request with an error.
-type refuser func(w http.ResponseWriter, r *http.Request, err error)
+// rejectFunc answers a request with an error.
+type rejectFunc func(w http.ResponseWriter, r *http.Request, err error)
 
-// refuseThrough returns what refuses the requests that never reach an operation. Kratos' middleware does not run for
-// them; here it does, so that they are traced, counted and logged like all others.
-func refuseThrough(chain *Chain) refuser {
+// rejectVia returns a rejectFunc that passes requests through the chain. It is for requests that match no operation, for which
+// Kratos runs no middleware: they are traced, counted and logged like all others.
+func rejectVia(chain *Chain) rejectFunc {
 	return func(w http.ResponseWriter, r *http.Request, err error) {
-		refuse := func(context.Context) error { return err }
-		encodeError(w, r, chain.serve(r.Context(), unrouted{r, w.Header()}, unaryCall, refuse))
+		fail := func(context.Context) error { return err }
+		encodeError(w, r, chain.serve(r.Context(), unrouted{r, w.Header()}, unaryCall, fail))
 	}
 }
 
-// unroutedOperation is the operation of requests that have none.
+// unroutedOperation is the operation of requests that match none.
 const unroutedOperation = "unknown"
 
-// unrouted is the transport of a request that has no operation.
+// unrouted is the transport of a request that matches no operation.
 type unrouted struct {
 	request *http.Request
 	reply   http.Header
@@ -51,7 +51,7 @@ func (u unrouted) Request() *http.Request { return u.request }
 // PathTemplate implements khttp.Transporter: no route matched.
 func (unrouted) PathTemplate() string { return "" }
 
-// headers are a transport.Header.
+// headers adapts an http.Header to transport.Header.
 type headers struct{ http.Header }
 
 // Keys implements transport.Header.

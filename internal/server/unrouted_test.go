@@ -15,8 +15,8 @@ import (
 	"podlink/test/kit/logwatch"
 )
 
-// TestUnroutedRequests: what reaches no operation is traced, counted and logged like everything else, without a word of
-// the caller's.
+// TestUnroutedRequests: requests that match no operation are traced, counted and logged like all others, without any text of
+// the caller.
 func TestUnroutedRequests(t *testing.T) {
 	const link = "/v1/namespaces/ns/links/secret/services/svc"
 	for name, row := range map[string]struct {
@@ -25,11 +25,11 @@ func TestUnroutedRequests(t *testing.T) {
 		reason       string
 		traced       string // the method in the span
 	}{
-		"unknown path":         {http.MethodGet, "/secret", http.StatusNotFound, "NOT_FOUND", "GET"},
-		"path with dots":       {http.MethodGet, "/v1/../secret", http.StatusNotFound, "NOT_FOUND", "GET"},
-		"wrong method":         {http.MethodPatch, link, http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED", "PATCH"},
-		"method that is none":  {"SECRET", link, http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED", "_OTHER"},
-		"profile on the API's": {http.MethodGet, "/debug/pprof/", http.StatusNotFound, "NOT_FOUND", "GET"},
+		"unknown path":   {http.MethodGet, "/secret", http.StatusNotFound, "NOT_FOUND", "GET"},
+		"path with dots": {http.MethodGet, "/v1/../secret", http.StatusNotFound, "NOT_FOUND", "GET"},
+		"wrong method":   {http.MethodPatch, link, http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED", "PATCH"},
+		"invalid method": {"SECRET", link, http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED", "_OTHER"},
+		"profile":        {http.MethodGet, "/debug/pprof/", http.StatusNotFound, "NOT_FOUND", "GET"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, spans, lines := newParts(t), tracetest.NewSpanRecorder(), new(logwatch.Log)

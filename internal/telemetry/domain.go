@@ -13,12 +13,12 @@ import (
 	"podlink/internal/biz"
 )
 
-// Domain is the use-cases' observer: a prometheus.Collector of their metrics, and the span of Compute. No label ever
-// holds what a caller chose.
+// Domain is the biz.Observer: it collects the metrics of the use-cases for Prometheus, and traces Compute. No label has a value
+// that callers choose.
 type Domain struct {
 	computes         *prometheus.CounterVec
 	batches          *prometheus.HistogramVec
-	links, workloads prometheus.Observer // of batches
+	links, workloads prometheus.Observer // the two series of batches
 	roster           *podRoster
 
 	pods, services, age *prometheus.Desc
@@ -29,11 +29,11 @@ func NewDomain() *Domain {
 	d := &Domain{
 		computes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "podlink_computes_total",
-			Help: "What ComputeLinkedPod has decided, by outcome.",
+			Help: "Calls of ComputeLinkedPod, by outcome.",
 		}, []string{"outcome"}),
 		batches: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "podlink_batch_entries",
-			Help:    "How many distinct entries batches asked for, by kind.",
+			Help:    "Distinct entries per batch request, by kind.",
 			Buckets: []float64{1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 10_000},
 		}, []string{"kind"}),
 		roster: newPodRoster(),
@@ -42,7 +42,7 @@ func NewDomain() *Domain {
 		services: prometheus.NewDesc("podlink_pod_services", "How many services those are of.", nil, nil),
 		age:      prometheus.NewDesc("podlink_pod_view_age_seconds", "How old the oldest of those reports and readings is.", nil, nil),
 	}
-	for _, outcome := range computeOutcomes { // From the start: rate() misses the first increment of a new series.
+	for _, outcome := range computeOutcomes { // Pre-create the series: rate() misses the first increment of a new one.
 		d.computes.WithLabelValues(outcome)
 	}
 	d.links, d.workloads = d.batches.WithLabelValues("links"), d.batches.WithLabelValues("workloads")
@@ -73,7 +73,7 @@ func (d *Domain) Collect(metrics chan<- prometheus.Metric) {
 	gauge(d.age, age.Seconds())
 }
 
-// The values of the label outcome of podlink_computes_total, and of the span's attribute of that name.
+// The values of the label outcome of podlink_computes_total, and of the span attribute podlink.outcome.
 const (
 	outcomeExisting  = "existing"
 	outcomeCreated   = "created"
@@ -87,7 +87,7 @@ var computeOutcomes = []string{
 	outcomeExisting, outcomeCreated, outcomeRelinked, outcomeNoPod, outcomeContended, outcomeFailed,
 }
 
-// computeOutcome names how a compute has ended. A panic has neither an outcome nor an error.
+// computeOutcome returns the outcome of a compute as a label. After a panic the result has neither outcome nor error.
 func computeOutcome(result biz.ComputeResult) string {
 	switch {
 	case result.Outcome == biz.Existing:
@@ -105,7 +105,7 @@ func computeOutcome(result biz.ComputeResult) string {
 	}
 }
 
-// ComputeStarted implements biz.Observer: it starts a span if the request is traced.
+// ComputeStarted implements biz.Observer. It starts a span if the request is recorded.
 func (*Domain) ComputeStarted(ctx context.Context, service biz.ServiceKey) context.Context {
 	parent := trace.SpanFromContext(ctx)
 	if !parent.IsRecording() {
@@ -116,8 +116,7 @@ func (*Domain) ComputeStarted(ctx context.Context, service biz.ServiceKey) conte
 	return ctx
 }
 
-// ComputeEnded implements biz.Observer. A span that records is the one of ComputeStarted, which starts one under any that
-// does.
+// ComputeEnded implements biz.Observer. If the span in ctx is recording, it is ComputeStarted's, which ComputeEnded ends.
 func (d *Domain) ComputeEnded(ctx context.Context, result biz.ComputeResult) {
 	outcome := computeOutcome(result)
 	d.computes.WithLabelValues(outcome).Inc()

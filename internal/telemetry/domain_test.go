@@ -11,7 +11,7 @@ import (
 	"podlink/internal/biz"
 )
 
-// TestComputeOutcomes: everything that Compute may decide is counted as one thing, and is there from the start.
+// TestComputeOutcomes: every result of Compute counts as exactly one outcome, and every outcome has a pre-created series.
 func TestComputeOutcomes(t *testing.T) {
 	domain := NewDomain()
 	require.Equal(t, len(computeOutcomes), testutil.CollectAndCount(domain.computes))

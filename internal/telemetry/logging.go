@@ -11,7 +11,7 @@ import (
 	"podlink/internal/conf"
 )
 
-// NewLogger returns a Kratos logger that writes lines from the level on, as JSON or as text for a console.
+// NewLogger returns a Kratos logger that writes lines at level or above, as JSON or as text for a console.
 func NewLogger(c *conf.Log, level *LogLevel, w io.Writer) log.Logger {
 	options := &slog.HandlerOptions{Level: &level.at}
 	var handler slog.Handler = slog.NewJSONHandler(w, options)
@@ -21,10 +21,10 @@ func NewLogger(c *conf.Log, level *LogLevel, w io.Writer) log.Logger {
 	return adapter{slog.New(handler)}
 }
 
-// adapter passes Kratos' log calls on to slog.
+// adapter is a Kratos log.Logger that writes to slog.
 type adapter struct{ out *slog.Logger }
 
-// Log implements log.Logger. Kratos puts the message under its own key among the others.
+// Log implements log.Logger. Kratos passes the message as one of the key-value pairs.
 func (a adapter) Log(level log.Level, keyvals ...any) error {
 	at := slogLevel(level)
 	if !a.out.Enabled(context.Background(), at) {
@@ -37,7 +37,7 @@ func (a adapter) Log(level log.Level, keyvals ...any) error {
 		switch {
 		case key == log.DefaultMessageKey:
 			message = fmt.Sprint(keyvals[i+1])
-		case keyvals[i+1] != "": // Such as the trace id outside a request.
+		case keyvals[i+1] != "": // Empty, such as the trace id outside a request.
 			rest = append(rest, key, keyvals[i+1])
 		}
 	}

@@ -17,7 +17,7 @@ func TestLevels(t *testing.T) {
 		for at, level := range levels {
 			var out bytes.Buffer
 			require.NoError(t, NewLogger(&conf.Log{Format: "json"}, NewLogLevel(name), &out).Log(level, "msg", "hello"))
-			require.Equal(t, at >= from, out.Len() > 0, "a line at %s, written from %s on", level, name)
+			require.Equal(t, at >= from, out.Len() > 0, "a line at %s, logger at %s", level, name)
 		}
 	}
 }
@@ -32,7 +32,7 @@ func TestJSON(t *testing.T) {
 	delete(line, "time")
 	require.Equal(t, map[string]any{
 		"level": "ERROR", "msg": "request failed", "code": 503.0, "cause": `a "quoted" one`,
-	}, line, "what has no value, such as the trace id outside a request, is left out")
+	}, line, "empty values, such as the trace id outside a request, are omitted")
 }
 
 func TestConsole(t *testing.T) {

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Repeats holds back lines that say the same again and again: of each kind one is written at once, and then one in
-// an interval, which tells how many there were. So a store that is down shows at once, and does not fill the disk.
+// Repeats collapses repeated log lines. Of each kind, the first line is written at once; later ones are collapsed into one line
+// per interval, with their count. So an outage is visible at once and does not fill the disk.
 type Repeats struct {
 	interval time.Duration
 
@@ -15,59 +15,58 @@ type Repeats struct {
 	closed bool
 }
 
-// repeat is what has come of a kind since its last line.
+// repeat is the pending line of a kind.
 type repeat struct {
-	count int
-	write func(count int) // the last of them
+	count int             // of lines since the last one written
+	write func(count int) // of the latest one
 	timer *time.Timer
 }
 
-// NewRepeats returns a Repeats of that interval; with none, 0, it holds nothing back.
+// NewRepeats returns a Repeats with that interval. With 0 nothing is collapsed.
 func NewRepeats(interval time.Duration) *Repeats {
 	return &Repeats{interval: interval, kinds: make(map[string]*repeat), closed: interval <= 0}
 }
 
-// Do calls write(1) at once when the last line of the kind is an interval old. Otherwise it calls it at the end of
-// that interval, for the last of its kind only, with the number of them. There must be few kinds: each is remembered while it
-// goes on.
+// Do calls write(1) at once if no line of the kind was written in the last interval. Otherwise, at the end of the interval, the
+// latest write is called with the number of calls. Kinds must be few: each is kept in memory while it repeats.
 func (r *Repeats) Do(kind string, write func(count int)) {
-	if r.hold(kind, write) {
+	if r.collapse(kind, write) {
 		return
 	}
 	write(1)
 }
 
-// hold returns false for the first of a kind.
-func (r *Repeats) hold(kind string, write func(count int)) bool {
+// collapse defers the line, and returns false for the first of its kind, which is to be written at once.
+func (r *Repeats) collapse(kind string, write func(count int)) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
 		return false
 	}
-	held, repeated := r.kinds[kind]
-	if repeated {
-		held.count++
-		held.write = write
+	pending, ok := r.kinds[kind]
+	if ok {
+		pending.count++
+		pending.write = write
 		return true
 	}
 	r.kinds[kind] = &repeat{timer: time.AfterFunc(r.interval, func() { r.next(kind) })}
 	return false
 }
 
-// next ends an interval, and begins another one if there was something to hold back.
+// next ends an interval: it writes the pending line and starts another interval, or forgets the kind if nothing is pending.
 func (r *Repeats) next(kind string) {
 	r.mu.Lock()
-	held, ok := r.kinds[kind]
-	if !ok { // Close was faster.
+	pending, ok := r.kinds[kind]
+	if !ok { // Closed.
 		r.mu.Unlock()
 		return
 	}
-	count, write := held.count, held.write
+	count, write := pending.count, pending.write
 	if count == 0 {
 		delete(r.kinds, kind)
 	} else {
-		held.count, held.write = 0, nil
-		held.timer.Reset(r.interval)
+		pending.count, pending.write = 0, nil
+		pending.timer.Reset(r.interval)
 	}
 	r.mu.Unlock()
 	if count > 0 {
@@ -75,16 +74,16 @@ func (r *Repeats) next(kind string) {
 	}
 }
 
-// Close writes what is held back. From then on nothing is held back any more.
+// Close writes all pending lines. Later lines are not collapsed.
 func (r *Repeats) Close() {
 	r.mu.Lock()
 	kinds := r.kinds
 	r.kinds, r.closed = nil, true
 	r.mu.Unlock()
-	for _, held := range kinds {
-		held.timer.Stop()
-		if held.count > 0 {
-			held.write(held.count)
+	for _, pending := range kinds {
+		pending.timer.Stop()
+		if pending.count > 0 {
+			pending.write(pending.count)
 		}
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// lines are what was written, and when.
+// lines records lines with the time of writing.
 type lines struct {
 	mu  sync.Mutex
 	all []line
@@ -21,8 +21,8 @@ type line struct {
 	count int
 }
 
-// TestRepeats: the first line comes at once, then one in an interval with the last of those that were held back, and after a
-// quiet one it begins anew. Kinds have nothing to do with each other, and nothing that was counted is lost.
+// TestRepeats: the first line is written at once, then the latest one per interval; after a quiet interval it starts over. Kinds
+// are independent, and the counts add up.
 func TestRepeats(t *testing.T) {
 	type failure struct {
 		at         time.Duration
@@ -54,11 +54,11 @@ func TestRepeats(t *testing.T) {
 			[]failure{{0, "a", "1"}, {100 * ms, "b", "2"}, {200 * ms, "a", "3"}}, 5 * time.Second,
 			[]line{{0, "1", 1}, {100 * ms, "2", 1}, {1000 * ms, "3", 1}},
 		},
-		"held back at the end": {
+		"pending at Close": {
 			[]failure{{0, "a", "1"}, {100 * ms, "a", "2"}}, 500 * ms,
 			[]line{{0, "1", 1}, {500 * ms, "2", 1}},
 		},
-		"after the end": {
+		"after Close": {
 			[]failure{{600 * ms, "a", "1"}, {700 * ms, "a", "2"}}, 500 * ms,
 			[]line{{600 * ms, "1", 1}, {700 * ms, "2", 1}},
 		},
@@ -78,7 +78,7 @@ func TestRepeats(t *testing.T) {
 				time.Sleep(10 * time.Second)
 				synctest.Wait()
 				require.Equal(t, row.want, got.all)
-				require.Empty(t, r.kinds, "what has ended is forgotten")
+				require.Empty(t, r.kinds, "kinds that stopped repeating are forgotten")
 			})
 		})
 	}
@@ -111,8 +111,8 @@ func TestRepeatsOfManyCallers(t *testing.T) {
 	})
 }
 
-// TestNoRepeats: without an interval nothing is held back.
-func TestNoRepeats(t *testing.T) {
+// TestRepeatsWithoutInterval: nothing is collapsed.
+func TestRepeatsWithoutInterval(t *testing.T) {
 	r, written := NewRepeats(0), 0
 	for range 3 {
 		r.Do("a", func(count int) { written += count })

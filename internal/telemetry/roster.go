@@ -8,18 +8,18 @@ import (
 )
 
 const (
-	// rosterTime is how long a pod is counted after it was last heard of, and after its report has ceased to count.
-	rosterTime = time.Minute
-	// maxServices and maxPods bound the memory of the roster.
+	// rosterTTL is how long a pod stays in the roster after it was last seen, and after its report has expired.
+	rosterTTL = time.Minute
+	// maxServices and maxPods bound the roster's memory.
 	maxServices = 10_000
 	maxPods     = 100_000
 )
 
-// podRoster is what this process last heard of pods, by their reports and by the readings for Compute. The gauges of pods
-// are made of it, so that a scrape never asks the store.
+// podRoster is the last known state of pods in this process, from their reports and from the readings for Compute. The gauges of
+// pods are computed from it, so that a scrape does not query the store.
 //
-// Its clock is this process', not the store's: whether a pod is live is decided by when it was heard of and by its ttl. It
-// serves the metrics alone, and never decides about a link.
+// It uses this process' clock, not the store's: a pod is live until its ttl has passed since it was seen. It is for metrics only,
+// and decides nothing about links.
 type podRoster struct {
 	mu       sync.Mutex
 	services map[biz.ServiceKey]*serviceRoster
@@ -28,34 +28,34 @@ type podRoster struct {
 
 // serviceRoster is the roster of one service.
 type serviceRoster struct {
-	heard time.Time // of the service last
-	pods  map[biz.PodID]podRecord
+	seen time.Time // when the service was last seen
+	pods map[biz.PodID]podRecord
 }
 
-// podRecord is what was last heard of a pod.
+// podRecord is the last known state of a pod.
 type podRecord struct {
 	routing     biz.Routing
 	heartbeatMs int64
-	heard       time.Time
-	diesAt      time.Time // zero: never
+	seen        time.Time
+	expiresAt   time.Time // zero: never
 }
 
 func newPodRoster() *podRoster { return &podRoster{services: make(map[biz.ServiceKey]*serviceRoster)} }
 
-// recordOf returns the record of a pod that was heard of now. How old the report is already only the store knows: one that
-// was read counts for a whole ttl, at most one too many.
+// recordOf returns the record of a pod seen now. Only the store knows the age of the report, so a pod that was read counts as
+// live for a whole ttl from now: up to one ttl too long.
 func recordOf(pod biz.Pod, now time.Time) podRecord {
-	record := podRecord{routing: pod.Routing, heartbeatMs: pod.HeartbeatMs, heard: now}
+	record := podRecord{routing: pod.Routing, heartbeatMs: pod.HeartbeatMs, seen: now}
 	switch {
 	case !pod.Live:
-		record.diesAt = now
+		record.expiresAt = now
 	case pod.TTL != biz.Forever:
-		record.diesAt = now.Add(time.Duration(pod.TTL) * time.Second)
+		record.expiresAt = now.Add(time.Duration(pod.TTL) * time.Second)
 	}
 	return record
 }
 
-// report notes a pod's report.
+// report records a pod's report.
 func (r *podRoster) report(key biz.ServiceKey, pod biz.Pod, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -67,12 +67,11 @@ func (r *podRoster) report(key biz.ServiceKey, pod biz.Pod, now time.Time) {
 	if _, known := service.pods[pod.Pod]; !known {
 		r.pods++
 	}
-	service.heard, service.pods[pod.Pod] = now, recordOf(pod, now)
+	service.seen, service.pods[pod.Pod] = now, recordOf(pod, now)
 	r.evict()
 }
 
-// read replaces what is known of the service by all of its pods, as they were at asOf or later. What was reported since
-// then stays.
+// read replaces the service's pods by those read from the store as of asOf. Reports since then are kept.
 func (r *podRoster) read(key biz.ServiceKey, pods []biz.Pod, asOf time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -80,18 +79,18 @@ func (r *podRoster) read(key biz.ServiceKey, pods []biz.Pod, asOf time.Time) {
 	if before == nil {
 		before = new(serviceRoster)
 	}
-	service := &serviceRoster{heard: asOf, pods: make(map[biz.PodID]podRecord, len(pods))}
+	service := &serviceRoster{seen: asOf, pods: make(map[biz.PodID]podRecord, len(pods))}
 	for _, pod := range pods {
 		record := recordOf(pod, asOf)
 		known := before.pods[pod.Pod]
-		if known.heartbeatMs == record.heartbeatMs && known.diesAt.After(asOf) && known.diesAt.Before(record.diesAt) {
-			record.diesAt = known.diesAt // The same report, whose age was known better.
+		if known.heartbeatMs == record.heartbeatMs && known.expiresAt.After(asOf) && known.expiresAt.Before(record.expiresAt) {
+			record.expiresAt = known.expiresAt // The same report: the earlier expiry is more accurate.
 		}
 		service.pods[pod.Pod] = record
 	}
 	for id, known := range before.pods {
-		if known.heard.After(asOf) {
-			service.heard, service.pods[id] = before.heard, known
+		if known.seen.After(asOf) {
+			service.seen, service.pods[id] = before.seen, known
 		}
 	}
 	r.services[key] = service
@@ -99,7 +98,7 @@ func (r *podRoster) read(key biz.ServiceKey, pods []biz.Pod, asOf time.Time) {
 	r.evict()
 }
 
-// remove forgets a pod, and a service with its last one.
+// remove removes a pod, and a service with its last pod.
 func (r *podRoster) remove(key biz.ServiceKey, pod biz.PodID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -116,7 +115,7 @@ func (r *podRoster) remove(key biz.ServiceKey, pod biz.PodID) {
 	}
 }
 
-// evict forgets services, whichever, until the rest is within the bounds.
+// evict removes arbitrary services until the roster is within its bounds.
 func (r *podRoster) evict() {
 	for key, service := range r.services {
 		if len(r.services) <= maxServices && r.pods <= maxPods {
@@ -134,14 +133,14 @@ const (
 	podLive     podState = iota // takes new links
 	podDraining                 // keeps its links
 	podShutdown                 // takes none
-	podDead                     // is silent for longer than its ttl
+	podDead                     // has not reported for longer than its ttl
 )
 
 var podStates = [...]string{podLive: "live", podDraining: "draining", podShutdown: "shutdown", podDead: "dead"}
 
 func (p podRecord) state(now time.Time) podState {
 	switch {
-	case !p.diesAt.IsZero() && !now.Before(p.diesAt):
+	case !p.expiresAt.IsZero() && !now.Before(p.expiresAt):
 		return podDead
 	case p.routing == biz.Shutdown:
 		return podShutdown
@@ -152,34 +151,33 @@ func (p podRecord) state(now time.Time) podState {
 	}
 }
 
-// over says that the pod is not counted any more. One that never dies is, when nothing was heard of it for rosterTime:
-// nobody would tell this process that it is gone.
-func (p podRecord) over(now time.Time) bool {
-	return now.Sub(p.heard) > rosterTime && now.Sub(p.diesAt) > rosterTime
+// stale reports whether to drop the pod. A pod without a ttl is dropped too when it was not seen for rosterTTL: its removal may
+// have gone to another podlink.
+func (p podRecord) stale(now time.Time) bool {
+	return now.Sub(p.seen) > rosterTTL && now.Sub(p.expiresAt) > rosterTTL
 }
 
-// count counts the pods, by state, and their services, and returns the age of what was heard longest ago. What is over it
-// forgets.
+// count returns the number of pods by state and of services, and the age of the oldest entry. It drops stale entries.
 func (r *podRoster) count() (pods [len(podStates)]int, services int, age time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
 	for key, service := range r.services {
 		for id, pod := range service.pods {
-			if pod.over(now) {
+			if pod.stale(now) {
 				delete(service.pods, id)
 				r.pods--
 				continue
 			}
 			pods[pod.state(now)]++
-			age = max(age, now.Sub(pod.heard))
+			age = max(age, now.Sub(pod.seen))
 		}
-		if len(service.pods) == 0 && now.Sub(service.heard) > rosterTime {
+		if len(service.pods) == 0 && now.Sub(service.seen) > rosterTTL {
 			delete(r.services, key)
 			continue
 		}
 		services++
-		age = max(age, now.Sub(service.heard))
+		age = max(age, now.Sub(service.seen))
 	}
 	return pods, services, age
 }

@@ -21,21 +21,21 @@ var (
 	chat = biz.ServiceKey{Namespace: "game", Service: "chat"}
 )
 
-// readTime is how long the store takes to answer a reading.
+// readTime is the latency of a reading.
 const readTime = 100 * time.Millisecond
 
 func podOf(id biz.PodID, routing biz.Routing, ttl biz.TTL, live bool) biz.Pod {
 	return biz.Pod{Report: biz.Report{Pod: id, State: "up", Routing: routing, TTL: ttl}, Live: live}
 }
 
-// readBy is a reading for Compute.
+// readBy simulates a reading for Compute.
 func readBy(domain *Domain, key biz.ServiceKey, pods ...biz.Pod) {
 	asOf := time.Now()
 	time.Sleep(readTime)
 	domain.PodsRead(key, pods, asOf)
 }
 
-// requirePods compares the gauges of pods.
+// requirePods checks the gauges of pods.
 func requirePods(t *testing.T, domain *Domain, live, draining, shutdown, dead, services int, age time.Duration) {
 	t.Helper()
 	want := fmt.Sprintf(`
@@ -56,7 +56,7 @@ func requirePods(t *testing.T, domain *Domain, live, draining, shutdown, dead, s
 		"podlink_pods", "podlink_pod_services", "podlink_pod_view_age_seconds"))
 }
 
-// TestPodsAsSeen: the metrics follow the readings and the reports, and leave out what nobody asks for any more.
+// TestPodsAsSeen: the gauges follow readings and reports, and drop services that were not seen for rosterTTL.
 func TestPodsAsSeen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		domain := NewDomain()
@@ -83,26 +83,26 @@ func TestPodsAsSeen(t *testing.T) {
 		seen(4, 4, 2, 0, 2, 2*time.Second+2*readTime)
 		domain.PodRemoved(chat, 0)
 		seen(3, 4, 2, 0, 2, 2*time.Second+2*readTime)
-		time.Sleep(rosterTime)
+		time.Sleep(rosterTTL)
 		seen(0, 0, 0, 0, 0, 0)
 	})
 }
 
-// silentStore takes reports, and answers no question: a gauge must not ask one.
-type silentStore struct{ biz.PodRepo }
+// writeOnlyStore accepts reports and panics on reads: a gauge must not read the store.
+type writeOnlyStore struct{ biz.PodRepo }
 
-func (silentStore) Set(_ context.Context, _ biz.ServiceKey, report biz.Report) (biz.Pod, *biz.Pod, error) {
+func (writeOnlyStore) Set(_ context.Context, _ biz.ServiceKey, report biz.Report) (biz.Pod, *biz.Pod, error) {
 	return biz.Pod{Report: report, Live: true}, nil, nil
 }
 
-// TestPodsAreCountedWhenTheyReport: also those of a service that nobody computes for. One that falls silent dies after its
-// ttl, and leaves a minute later.
+// TestPodsAreCountedWhenTheyReport: also pods of a service without computes. A pod that stops reporting is dead after its ttl,
+// and dropped a minute later.
 func TestPodsAreCountedWhenTheyReport(t *testing.T) {
 	for name, ttl := range map[string]biz.TTL{"shorter than a minute": 30, "longer than a minute": 300} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				domain := NewDomain()
-				pods := biz.NewPodUsecase(biz.NewPodViews(silentStore{}, domain), ttl)
+				pods := biz.NewPodUsecase(biz.NewPodViews(writeOnlyStore{}, domain), ttl)
 				report := func(id biz.PodID, routing biz.Routing) {
 					_, _, err := pods.Set(t.Context(), room, biz.NewReport{Pod: &id, State: "up", Routing: routing})
 					require.NoError(t, err)
@@ -118,8 +118,8 @@ func TestPodsAreCountedWhenTheyReport(t *testing.T) {
 				report(0, biz.DenyNew)
 				report(1, biz.Shutdown)
 				requirePods(t, domain, 0, 1, 1, 0, 1, 0)
-				time.Sleep(lifetime + rosterTime)
-				requirePods(t, domain, 0, 0, 0, 2, 1, lifetime+rosterTime)
+				time.Sleep(lifetime + rosterTTL)
+				requirePods(t, domain, 0, 0, 0, 2, 1, lifetime+rosterTTL)
 				time.Sleep(time.Millisecond)
 				requirePods(t, domain, 0, 0, 0, 0, 0, 0)
 				require.Zero(t, domain.roster.pods)
@@ -129,8 +129,7 @@ func TestPodsAreCountedWhenTheyReport(t *testing.T) {
 	}
 }
 
-// TestReadingsAndReports: what the store said counts, but for what a pod has said since; and a reading does not make a
-// report younger.
+// TestReadingsAndReports: a reading replaces older reports but not newer ones, and does not prolong a report it repeats.
 func TestReadingsAndReports(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		domain := NewDomain()
@@ -146,7 +145,7 @@ func TestReadingsAndReports(t *testing.T) {
 		time.Sleep(10*time.Second - readTime)
 		requirePods(t, domain, 0, 0, 0, 1, 1, 10*time.Second)
 
-		readBy(domain, room, at(up, 2)) // It reports to another podlink.
+		readBy(domain, room, at(up, 2)) // The pod has reported to another podlink.
 		requirePods(t, domain, 1, 0, 0, 0, 1, readTime)
 		time.Sleep(30*time.Second - readTime)
 		requirePods(t, domain, 0, 0, 0, 1, 1, 30*time.Second)
@@ -168,7 +167,7 @@ func TestReadingsAndReports(t *testing.T) {
 	})
 }
 
-// TestRosterIsBounded: by services and by pods, however many report.
+// TestRosterIsBounded: in services and in pods.
 func TestRosterIsBounded(t *testing.T) {
 	domain := NewDomain()
 	within := func() {

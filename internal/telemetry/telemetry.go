@@ -1,7 +1,7 @@
-// Package telemetry is the process' logger, its tracer provider, and the metrics and spans of the domain.
+// Package telemetry has the process' logger, its tracer provider, and the metrics and spans of the domain.
 //
-// Two things to know. Without a receiver of traces nothing is recorded, but every request still has a trace id, for the
-// log. And no metric, span or line ever holds a uid; no metric holds a namespace or a service.
+// Two things to know. Without a trace receiver nothing is recorded, but every request still has a trace id, for the log. And no
+// metric, span or log line contains a uid; no metric contains a namespace or service.
 package telemetry
 
 import (
@@ -10,5 +10,5 @@ import (
 	"podlink/internal/biz"
 )
 
-// ProviderSet is what Wire needs of this package.
+// ProviderSet is this package's Wire providers.
 var ProviderSet = wire.NewSet(NewTracerProvider, NewDomain, wire.Bind(new(biz.Observer), new(*Domain)))

@@ -23,18 +23,18 @@ import (
 )
 
 const (
-	// flushLimit bounds how long podlink waits at its end for the receiver to take the last spans.
-	flushLimit = 3 * time.Second
-	// repeatInterval is how often at most the log says that spans are lost.
+	// flushTimeout bounds the export of the last spans when podlink stops.
+	flushTimeout = 3 * time.Second
+	// repeatInterval is the shortest time between two log lines about export errors.
 	repeatInterval = 10 * time.Second
 )
 
-// NewTracerProvider returns the provider of all spans, and a function that sends the last of them and ends it. No
-// request ever waits for the receiver: spans that it does not take in time are dropped. What the configuration leaves
-// open, OpenTelemetry's own OTEL_* variables say.
+// NewTracerProvider returns the tracer provider, and a function that flushes and stops it. Requests never wait for the receiver:
+// spans that it does not accept in time are dropped. OpenTelemetry's OTEL_* variables apply to what the configuration does not
+// set.
 func NewTracerProvider(c *conf.Trace, logger log.Logger) (trace.TracerProvider, func(), error) {
 	helper := log.NewHelper(log.With(logger, "module", "tracing"))
-	if !wanted(c, helper) {
+	if !exportEnabled(c, helper) {
 		return sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample())), func() {}, nil
 	}
 	failures := NewRepeats(repeatInterval)
@@ -53,36 +53,36 @@ func NewTracerProvider(c *conf.Trace, logger log.Logger) (trace.TracerProvider, 
 	provider := sdktrace.NewTracerProvider(append(samplerOptions(c),
 		sdktrace.WithBatcher(exporter), sdktrace.WithResource(describeProcess(helper)))...)
 	return provider, func() {
-		ctx, cancel := context.WithTimeout(context.Background(), flushLimit)
+		ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
 		defer cancel()
 		if err := provider.Shutdown(ctx); err != nil {
 			helper.Warnf("traces: the last spans are lost: %v", err)
-			_ = exporter.Shutdown(ctx) // The provider leaves its export under way, and the connection.
+			_ = exporter.Shutdown(ctx) // The provider does not cancel its export in flight, nor close the connection.
 		}
 		failures.Close()
 	}, nil
 }
 
-// wanted tells whether there is a receiver.
-func wanted(c *conf.Trace, helper *log.Helper) bool {
+// exportEnabled reports whether a receiver is configured. It warns about OTEL_* values that podlink does not support.
+func exportEnabled(c *conf.Trace, helper *log.Helper) bool {
 	exporter := os.Getenv("OTEL_TRACES_EXPORTER")
 	if strings.EqualFold(os.Getenv("OTEL_SDK_DISABLED"), "true") || exporter == "none" {
 		return false
 	}
 	if exporter != "" && exporter != "otlp" {
-		helper.Warnf("traces: OTEL_TRACES_EXPORTER is ignored: podlink knows otlp and none, it says %q", exporter)
+		helper.Warnf("traces: OTEL_TRACES_EXPORTER is ignored: podlink supports otlp and none, not %q", exporter)
 	}
-	named := c.GetEndpoint() != "" || exporter == "otlp" ||
+	configured := c.GetEndpoint() != "" || exporter == "otlp" ||
 		os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT") != "" || os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") != ""
 	for _, name := range []string{"OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"} {
-		if protocol := os.Getenv(name); named && protocol != "" && protocol != "grpc" {
-			helper.Warnf("traces: %s is ignored: podlink speaks grpc only, it says %q", name, protocol)
+		if protocol := os.Getenv(name); configured && protocol != "" && protocol != "grpc" {
+			helper.Warnf("traces: %s is ignored: podlink supports grpc only, not %q", name, protocol)
 		}
 	}
-	return named
+	return configured
 }
 
-// exporterOptions are what the configuration says; the exporter takes the rest from the environment.
+// exporterOptions returns the options that the configuration sets; the exporter takes the rest from the environment.
 func exporterOptions(c *conf.Trace) ([]otlptracegrpc.Option, error) {
 	if c.GetEndpoint() == "" {
 		return headerOptions(c), nil
@@ -105,7 +105,7 @@ func headerOptions(c *conf.Trace) []otlptracegrpc.Option {
 	return []otlptracegrpc.Option{otlptracegrpc.WithHeaders(conf.Pairs(c.GetHeaders()))}
 }
 
-// samplerOptions are the configuration's, unless the environment names a sampler.
+// samplerOptions returns the configured sampler, unless the environment sets one.
 func samplerOptions(c *conf.Trace) []sdktrace.TracerProviderOption {
 	if os.Getenv("OTEL_TRACES_SAMPLER") != "" {
 		return nil // The SDK reads it.
@@ -117,7 +117,7 @@ func samplerOptions(c *conf.Trace) []sdktrace.TracerProviderOption {
 	return []sdktrace.TracerProviderOption{sdktrace.WithSampler(sampler)}
 }
 
-// describeProcess says which podlink it is. The command line is none of the receiver's business.
+// describeProcess returns the resource of all spans. It leaves out the command line, which resource.WithProcess would add.
 func describeProcess(helper *log.Helper) *resource.Resource {
 	described, err := resource.New(context.Background(),
 		resource.WithSchemaURL(semconv.SchemaURL),
@@ -127,12 +127,12 @@ func describeProcess(helper *log.Helper) *resource.Resource {
 		resource.WithFromEnv(), // Last, so that it overrides.
 	)
 	if err != nil && !errors.Is(err, resource.ErrSchemaURLConflict) {
-		helper.Warnf("traces: not all of this process is described: %v", err)
+		helper.Warnf("traces: incomplete description of this process: %v", err)
 	}
 	return described
 }
 
-// sdkLog sends the errors of the SDK to the log, without what was wrong in full: that may be a header with a token.
+// sdkLog writes the SDK's errors to the log, without their key-value pairs: those can contain a header with a token.
 type sdkLog struct{ log *log.Helper }
 
 // Init implements logr.LogSink.

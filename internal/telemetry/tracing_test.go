@@ -23,7 +23,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	for _, variable := range os.Environ() { // The tests set their own.
+	for _, variable := range os.Environ() { // The tests set what they need.
 		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "OTEL_") {
 			_ = os.Unsetenv(name)
 		}
@@ -36,7 +36,7 @@ const (
 	token   = "t0ken-nobody-sees"
 )
 
-// calledBy returns the context of a request whose caller has sent a traceparent with these flags; none with "".
+// calledBy returns the context of a request with a traceparent with these flags; empty: without one.
 func calledBy(t *testing.T, flags string) context.Context {
 	t.Helper()
 	if flags == "" {
@@ -46,7 +46,7 @@ func calledBy(t *testing.T, flags string) context.Context {
 	return propagation.TraceContext{}.Extract(t.Context(), header)
 }
 
-// start returns a provider that is ended by the function, or by the test's end, and its log.
+// start returns a provider, a function that stops it before the end of the test, and its log.
 func start(t *testing.T, change func(*conf.Trace)) (trace.TracerProvider, func(), *logwatch.Log) {
 	t.Helper()
 	c := conf.Default()
@@ -61,27 +61,30 @@ func start(t *testing.T, change func(*conf.Trace)) (trace.TracerProvider, func()
 
 func TestWhatIsTraced(t *testing.T) {
 	receiver := otlptest.Start(t)
+	url := "http://" + receiver.Addr
+	everything := func(c *conf.Trace) { c.SamplingRatio = 1 } // Without a receiver.
 	always := func(c *conf.Trace) { c.Endpoint, c.SamplingRatio = receiver.Addr, 1 }
+	never := func(c *conf.Trace) { c.Endpoint, c.SamplingRatio = receiver.Addr, 0 }
 	for name, row := range map[string]struct {
 		config func(*conf.Trace)
 		env    map[string]string
-		caller string // the flags of its traceparent
+		caller string // flags of the traceparent; empty: none
 		traced bool
 	}{
-		"nothing by default":                     {func(*conf.Trace) {}, nil, "01", false},
-		"with a receiver":                        {always, nil, "", true},
-		"what the caller traces":                 {func(c *conf.Trace) { c.Endpoint, c.SamplingRatio = receiver.Addr, 0 }, nil, "01", true},
-		"not what the caller does not trace":     {always, nil, "00", false},
-		"whatever the caller does":               {func(c *conf.Trace) { always(c); c.ParentBased = false }, nil, "00", true},
-		"nothing with a ratio of 0":              {func(c *conf.Trace) { c.Endpoint, c.SamplingRatio, c.ParentBased = receiver.Addr, 0, false }, nil, "01", false},
-		"to the environment's receiver":          {func(c *conf.Trace) { c.SamplingRatio = 1 }, map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://" + receiver.Addr}, "", true},
-		"to the environment's, of traces":        {func(c *conf.Trace) { c.SamplingRatio = 1 }, map[string]string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://" + receiver.Addr}, "", true},
-		"the configuration's receiver is first":  {always, map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}, "", true},
-		"by the environment's sampler":           {func(c *conf.Trace) { c.Endpoint, c.SamplingRatio = receiver.Addr, 0 }, map[string]string{"OTEL_TRACES_SAMPLER": "always_on"}, "", true},
-		"not by the environment's sampler":       {always, map[string]string{"OTEL_TRACES_SAMPLER": "always_off"}, "", false},
-		"nothing when OpenTelemetry is off":      {always, map[string]string{"OTEL_SDK_DISABLED": "true"}, "", false},
-		"nothing without an exporter":            {always, map[string]string{"OTEL_TRACES_EXPORTER": "none"}, "", false},
-		"with an exporter that it does not know": {always, map[string]string{"OTEL_TRACES_EXPORTER": "console"}, "", true},
+		"nothing by default":                    {func(*conf.Trace) {}, nil, "01", false},
+		"with a receiver":                       {always, nil, "", true},
+		"what the caller traces":                {never, nil, "01", true},
+		"not what the caller does not trace":    {always, nil, "00", false},
+		"whatever the caller does":              {func(c *conf.Trace) { always(c); c.ParentBased = false }, nil, "00", true},
+		"nothing with a ratio of 0":             {func(c *conf.Trace) { never(c); c.ParentBased = false }, nil, "01", false},
+		"to the environment's receiver":         {everything, map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": url}, "", true},
+		"to the environment's, of traces":       {everything, map[string]string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": url}, "", true},
+		"the configuration's receiver is first": {always, map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}, "", true},
+		"by the environment's sampler":          {never, map[string]string{"OTEL_TRACES_SAMPLER": "always_on"}, "", true},
+		"not by the environment's sampler":      {always, map[string]string{"OTEL_TRACES_SAMPLER": "always_off"}, "", false},
+		"nothing when OpenTelemetry is off":     {always, map[string]string{"OTEL_SDK_DISABLED": "true"}, "", false},
+		"nothing without an exporter":           {always, map[string]string{"OTEL_TRACES_EXPORTER": "none"}, "", false},
+		"with an unsupported exporter":          {always, map[string]string{"OTEL_TRACES_EXPORTER": "console"}, "", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for variable, value := range row.env {
@@ -98,11 +101,11 @@ func TestWhatIsTraced(t *testing.T) {
 			span.End()
 			end()
 			if row.traced {
-				require.Len(t, receiver.All(), before+1, "the end sends what is left")
+				require.Len(t, receiver.All(), before+1, "stopping flushes")
 			} else {
 				require.Len(t, receiver.All(), before)
 			}
-			if name == "with an exporter that it does not know" {
+			if name == "with an unsupported exporter" {
 				require.Contains(t, lines.String(), "OTEL_TRACES_EXPORTER is ignored")
 			} else {
 				require.Empty(t, lines.String())
@@ -111,7 +114,7 @@ func TestWhatIsTraced(t *testing.T) {
 	}
 }
 
-func TestWhatTheReceiverIsTold(t *testing.T) {
+func TestExportedResourceAndHeaders(t *testing.T) {
 	for name, row := range map[string]struct {
 		env           map[string]string
 		headers       []string
@@ -140,7 +143,7 @@ func TestWhatTheReceiverIsTold(t *testing.T) {
 			require.Subset(t, receiver.Resource(), row.resource)
 			require.Contains(t, receiver.Resource(), "service.version")
 			require.Contains(t, receiver.Resource(), "host.name")
-			require.NotContains(t, receiver.Text(), os.Args[0], "the command line is nobody's business")
+			require.NotContains(t, receiver.Text(), os.Args[0], "the command line is not exported")
 			require.Equal(t, []string{row.authorization}, receiver.Headers()[0].Get("authorization"))
 			require.Empty(t, lines.String())
 		})
@@ -196,20 +199,20 @@ func TestTLSToTheReceiver(t *testing.T) {
 	require.ErrorContains(t, err, "trace.tls.ca_file")
 }
 
-// TestAbsentReceiver: it holds nobody up, the log tells, and podlink ends in time.
-func TestAbsentReceiver(t *testing.T) {
+// TestUnreachableReceiver: it delays neither requests nor the stop, and is logged.
+func TestUnreachableReceiver(t *testing.T) {
 	provider, end, lines := start(t, func(c *conf.Trace) {
 		c.Endpoint, c.SamplingRatio, c.Headers = "127.0.0.1:1", 1, []string{"authorization=" + token}
 	})
 	begin := time.Now()
-	for range 10_000 { // More than are kept.
+	for range 10_000 { // More than the queue holds.
 		_, span := provider.Tracer("test").Start(t.Context(), "operation")
 		span.End()
 	}
 	require.Less(t, time.Since(begin), 5*time.Second)
 	begin = time.Now()
 	end()
-	require.Less(t, time.Since(begin), 2*flushLimit)
+	require.Less(t, time.Since(begin), 2*flushTimeout)
 	require.Contains(t, lines.String(), "traces: ")
 	require.NotContains(t, lines.String(), token)
 }
@@ -228,7 +231,7 @@ func TestMalformedEnvironment(t *testing.T) {
 	receiver := otlptest.Start(t)
 	_, _, lines := start(t, func(c *conf.Trace) { c.Endpoint = receiver.Addr })
 	os.Stderr = before
-	for _, want := range []string{"parse headers", "OTEL_EXPORTER_OTLP_PROTOCOL is ignored", "not all of this process is described"} {
+	for _, want := range []string{"parse headers", "OTEL_EXPORTER_OTLP_PROTOCOL is ignored", "incomplete description of this process"} {
 		require.Contains(t, lines.String(), want)
 	}
 	require.NotContains(t, lines.String(), token)

@@ -90,6 +90,6 @@ func TestStartsWithoutItsRegistry(t *testing.T) {
 	p := start(t, "PODLINK_REGISTRY_TYPE=etcd", "PODLINK_REGISTRY_ADDRS="+server.Addr)
 	p.WaitReady(t)
 	require.Less(t, time.Since(p.Started), 2*time.Second)
-	p.Log.Wait(t, "podlink is perhaps not to be found")
+	p.Log.Wait(t, "registry unavailable: podlink may be undiscoverable")
 	require.Zero(t, p.Stop(t))
 }

@@ -33,7 +33,7 @@ func TestNothingSecretIsTold(t *testing.T) {
 		require.Contains(t, texts["traces"], reason)
 	}
 	require.Contains(t, texts["log"], "slow request")
-	require.Contains(t, texts["log"], "podlink is perhaps not to be found")
+	require.Contains(t, texts["log"], "registry unavailable: podlink may be undiscoverable")
 	for _, histogram := range []string{"server_requests_seconds", "podlink_store_seconds"} {
 		require.Regexp(t, histogram+`_bucket\{.*# \{trace_id=`, texts["metrics as OpenMetrics"])
 	}

@@ -1,6 +1,6 @@
-// Package histogram observes latencies, with the trace of the call as an exemplar.
+// Package histogram observes latencies with traces as exemplars.
 //
-// It is a leaf: the store's client uses it, which must not depend on the domain or on the configuration.
+// It imports no other package of podlink, because internal/rdb uses it, which must not depend on the domain or the configuration.
 package histogram
 
 import (
@@ -8,12 +8,12 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// SecondsBuckets returns the buckets of every latency histogram: 0.1 ms to 1 s.
+// SecondsBuckets returns the buckets of all latency histograms: 0.1 ms to 1 s.
 func SecondsBuckets() []float64 {
 	return []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1}
 }
 
-// ObserveSeconds observes a latency. The trace becomes its exemplar if it is sampled, for only then it is exported.
+// ObserveSeconds observes a latency. A sampled trace becomes its exemplar; others are not exported.
 func ObserveSeconds(observer prometheus.Observer, seconds float64, span trace.SpanContext) {
 	if !span.IsSampled() {
 		observer.Observe(seconds)
