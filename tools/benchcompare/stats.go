@@ -159,6 +159,9 @@ func report(out io.Writer, all []row, limit float64) error {
 		if !r.passes(limit) {
 			verdict = "FAIL"
 			failed = append(failed, fmt.Sprintf("  %s: %.3f", r.name, r.ratio()))
+			if _, high := r.interval(likely); r.path && high >= limit {
+				failed[len(failed)-1] += fmt.Sprintf(", but may be as high as %.3f: the machine was too busy to say more", high)
+			}
 		}
 		base, head := "", ""
 		if !r.path {
