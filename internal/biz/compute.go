@@ -43,7 +43,7 @@ func (u *LinkUsecase) Compute(
 
 	link, err := u.links.Get(ctx, key)
 	if err != nil {
-		return 0, LinkChange{}, notCarriedOut(err)
+		return 0, LinkChange{}, notExecuted(err)
 	}
 	if link.Exists() && u.pods.mayKeep(ctx, key.service(), link.Pod) {
 		return Existing, LinkChange{Previous: link.Pod, Link: link}, nil
@@ -67,7 +67,7 @@ func (u *LinkUsecase) reserveAndLink(
 	service := key.service()
 	reservation, err := u.pods.Reserve(ctx, service, link.Pod)
 	if err != nil {
-		return 0, LinkChange{}, notCarriedOut(err)
+		return 0, LinkChange{}, notExecuted(err)
 	}
 	switch {
 	case reservation.Outcome == LinkedPodUsable, reservation.Outcome == NeverReported && link.Exists():
@@ -93,8 +93,8 @@ func (u *LinkUsecase) reserveAndLink(
 	return 0, change, nil
 }
 
-// notCarriedOut is for a step before the one that links: whatever became of that step, the link was not touched.
-func notCarriedOut(err error) error {
+// notExecuted is for a step before the one that links: whatever became of that step, the link was not touched.
+func notExecuted(err error) error {
 	if errors.Is(err, ErrOutcomeUnknown) || errors.Is(err, ErrDeadlineExceeded) {
 		return fmt.Errorf("%w: %v", ErrStoreUnavailable, err) //nolint:errorlint // The class changes on purpose.
 	}

@@ -24,10 +24,12 @@ var (
 	errLost = fmt.Errorf("%w: connection reset", biz.ErrOutcomeUnknown)
 )
 
-func keyOf(uid string) biz.LinkKey { return biz.LinkKey{Namespace: "game", UID: uid, Service: "room"} }
+func linkKey(uid string) biz.LinkKey {
+	return biz.LinkKey{Namespace: "game", UID: uid, Service: "room"}
+}
 
-// disturbed is the embedded store with a hand in it: it does what a test wants before or instead of a step of Compute.
-type disturbed struct {
+// interceptedStore is the embedded store with a hand in it: it does what a test wants before or instead of a step of Compute.
+type interceptedStore struct {
 	biz.LinkRepo
 	biz.NopObserver
 	pods biz.PodRepo
@@ -39,24 +41,24 @@ type disturbed struct {
 	ended []biz.ComputeResult
 }
 
-func (d *disturbed) ComputeEnded(_ context.Context, result biz.ComputeResult) {
+func (d *interceptedStore) ComputeEnded(_ context.Context, result biz.ComputeResult) {
 	d.ended = append(d.ended, result)
 }
 
 // requireEnded demands that the observer was told of one compute.
-func (d *disturbed) requireEnded(t *testing.T, outcome biz.Outcome, attempts int, err error) {
+func (d *interceptedStore) requireEnded(t *testing.T, outcome biz.Outcome, attempts int, err error) {
 	t.Helper()
 	require.Equal(t, []biz.ComputeResult{{Outcome: outcome, Attempts: attempts, Err: err}}, d.ended)
 }
 
-func (d *disturbed) Get(ctx context.Context, key biz.LinkKey) (biz.Link, error) {
+func (d *interceptedStore) Get(ctx context.Context, key biz.LinkKey) (biz.Link, error) {
 	if err := d.insteadOf["Get"]; err != nil {
 		return biz.Link{}, err
 	}
 	return d.LinkRepo.Get(ctx, key)
 }
 
-func (d *disturbed) SetIfEpoch(
+func (d *interceptedStore) SetIfEpoch(
 	ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL, epoch biz.Epoch,
 ) (biz.LinkChange, error) {
 	if err := d.insteadOf["SetIfEpoch"]; err != nil {
@@ -72,27 +74,27 @@ func (d *disturbed) SetIfEpoch(
 	return change, err
 }
 
-type disturbedPods struct {
+type interceptedPods struct {
 	biz.PodRepo
-	d *disturbed
+	d *interceptedStore
 }
 
-func (s disturbedPods) Reserve(ctx context.Context, key biz.ServiceKey, linked biz.PodID) (biz.Reservation, error) {
+func (s interceptedPods) Reserve(ctx context.Context, key biz.ServiceKey, linked biz.PodID) (biz.Reservation, error) {
 	if err := s.d.insteadOf["Reserve"]; err != nil {
 		return biz.Reservation{}, err
 	}
 	return s.PodRepo.Reserve(ctx, key, linked)
 }
 
-// disturb returns a use-case on a disturbed store in which pods 0 and 1 are ready, and 9 is shut down.
-func disturb(t *testing.T) (*biz.LinkUsecase, *disturbed) {
+// openIntercepted returns a use-case on a disturbed store in which pods 0 and 1 are ready, and 9 is shut down.
+func openIntercepted(t *testing.T) (*biz.LinkUsecase, *interceptedStore) {
 	t.Helper()
 	c := conf.Default().Data
 	store, closeStore, err := app.OpenStore(c, log.NewStdLogger(io.Discard))
 	require.NoError(t, err)
 	t.Cleanup(closeStore)
 	keys := app.Keyspace(c)
-	d := &disturbed{
+	d := &interceptedStore{
 		LinkRepo:  data.NewLinkRepo(store.Runner, keys, data.NewLinkMetrics()),
 		pods:      data.NewPodRepo(store.Runner, keys),
 		insteadOf: map[string]error{},
@@ -101,12 +103,12 @@ func disturb(t *testing.T) (*biz.LinkUsecase, *disturbed) {
 		_, _, err := d.pods.Set(t.Context(), service, biz.Report{Pod: pod, State: "up", Routing: routing, TTL: biz.Forever})
 		require.NoError(t, err)
 	}
-	views := biz.NewPodViews(disturbedPods{d.pods, d}, biz.NopObserver{})
+	views := biz.NewPodViews(interceptedPods{d.pods, d}, biz.NopObserver{})
 	return biz.NewLinkUsecase(d, views, biz.Limits{MaxBatch: 10}, d), d
 }
 
 // nextPod is where a new user would go: it tells which reservations count.
-func (d *disturbed) nextPod(t *testing.T) biz.PodID {
+func (d *interceptedStore) nextPod(t *testing.T) biz.PodID {
 	t.Helper()
 	reservation, err := d.pods.Reserve(t.Context(), service, biz.NoPod)
 	require.NoError(t, err)
@@ -114,12 +116,12 @@ func (d *disturbed) nextPod(t *testing.T) biz.PodID {
 }
 
 func TestComputeThatLosesTheRaceAnswersTheWinnerAndGivesItsPodBack(t *testing.T) {
-	links, d := disturb(t)
+	links, d := openIntercepted(t)
 	d.beforeSet = func(ctx context.Context, key biz.LinkKey) {
 		_, err := d.Set(ctx, key, 1, biz.Forever, nil)
 		require.NoError(t, err)
 	}
-	outcome, change, err := links.Compute(t.Context(), keyOf("alice"), biz.Forever)
+	outcome, change, err := links.Compute(t.Context(), linkKey("alice"), biz.Forever)
 	require.NoError(t, err)
 	require.Equal(t, biz.Existing, outcome)
 	require.EqualValues(t, 1, change.Link.Pod)
@@ -129,7 +131,7 @@ func TestComputeThatLosesTheRaceAnswersTheWinnerAndGivesItsPodBack(t *testing.T)
 }
 
 func TestComputeJudgesAgainWhatOthersChanged(t *testing.T) {
-	links, d := disturb(t)
+	links, d := openIntercepted(t)
 	moves := 0
 	d.beforeSet = func(ctx context.Context, key biz.LinkKey) {
 		if moves++; moves <= 3 { // Each time to the unusable pod, each time with a new epoch.
@@ -137,7 +139,7 @@ func TestComputeJudgesAgainWhatOthersChanged(t *testing.T) {
 			require.NoError(t, second(d.Set(ctx, key, 9, biz.Forever, nil)))
 		}
 	}
-	outcome, change, err := links.Compute(t.Context(), keyOf("alice"), biz.Forever)
+	outcome, change, err := links.Compute(t.Context(), linkKey("alice"), biz.Forever)
 	require.NoError(t, err)
 	require.Equal(t, biz.Relinked, outcome)
 	require.EqualValues(t, 9, change.Previous)
@@ -148,29 +150,29 @@ func TestComputeJudgesAgainWhatOthersChanged(t *testing.T) {
 }
 
 func TestComputeGivesUpOnALinkThatNeverRests(t *testing.T) {
-	links, d := disturb(t)
+	links, d := openIntercepted(t)
 	d.beforeSet = func(ctx context.Context, key biz.LinkKey) {
 		require.NoError(t, second(d.Remove(ctx, key, 0, nil)))
 		require.NoError(t, second(d.Set(ctx, key, 9, biz.Forever, nil)))
 	}
-	_, _, err := links.Compute(t.Context(), keyOf("alice"), biz.Forever)
+	_, _, err := links.Compute(t.Context(), linkKey("alice"), biz.Forever)
 	require.ErrorIs(t, err, biz.ErrStoreUnavailable)
 	d.requireEnded(t, 0, 8, biz.ErrContended)
 	require.EqualValues(t, 0, d.nextPod(t), "every reservation was given back")
 }
 
 func TestComputeWithALostReplyKeepsItsReservation(t *testing.T) {
-	links, d := disturb(t)
+	links, d := openIntercepted(t)
 	d.afterSet = errLost
-	_, _, err := links.Compute(t.Context(), keyOf("alice"), biz.Forever)
+	_, _, err := links.Compute(t.Context(), linkKey("alice"), biz.Forever)
 	require.ErrorIs(t, err, biz.ErrOutcomeUnknown)
 	require.EqualValues(t, 1, d.nextPod(t), "the link may stand, so it counts")
 }
 
 func TestComputeThatWasRefusedGivesItsReservationBack(t *testing.T) {
-	links, d := disturb(t)
+	links, d := openIntercepted(t)
 	d.insteadOf["SetIfEpoch"] = fmt.Errorf("%w: OOM", biz.ErrStoreFull)
-	_, _, err := links.Compute(t.Context(), keyOf("alice"), biz.Forever)
+	_, _, err := links.Compute(t.Context(), linkKey("alice"), biz.Forever)
 	require.ErrorIs(t, err, biz.ErrStoreFull)
 	require.EqualValues(t, 0, d.nextPod(t))
 }
@@ -189,14 +191,14 @@ func TestComputeThatFailsBeforeItLinksIsSafeToRetry(t *testing.T) {
 		"the store is full":                  {"Reserve", biz.ErrStoreFull, biz.ErrStoreFull},
 	} {
 		t.Run(name, func(t *testing.T) {
-			links, d := disturb(t)
+			links, d := openIntercepted(t)
 			d.insteadOf[row.step] = row.cause
-			_, _, err := links.Compute(t.Context(), keyOf("alice"), biz.Forever)
+			_, _, err := links.Compute(t.Context(), linkKey("alice"), biz.Forever)
 			require.ErrorIs(t, err, row.want)
 			if !errors.Is(row.want, row.cause) {
 				require.NotErrorIs(t, err, row.cause, "the caller would be told two things")
 			}
-			link, err := d.LinkRepo.Get(t.Context(), keyOf("alice"))
+			link, err := d.LinkRepo.Get(t.Context(), linkKey("alice"))
 			require.NoError(t, err)
 			require.False(t, link.Exists())
 		})
@@ -204,7 +206,7 @@ func TestComputeThatFailsBeforeItLinksIsSafeToRetry(t *testing.T) {
 }
 
 func TestComputeOfAServiceThatNeverReported(t *testing.T) {
-	links, d := disturb(t)
+	links, d := openIntercepted(t)
 	key := biz.LinkKey{Namespace: "game", UID: "alice", Service: "silent"}
 	_, _, err := links.Compute(t.Context(), key, biz.Forever)
 	require.ErrorIs(t, err, biz.ErrNoAvailablePod)
@@ -218,14 +220,14 @@ func TestComputeOfAServiceThatNeverReported(t *testing.T) {
 }
 
 func TestComputeThatPanicsEnds(t *testing.T) {
-	links, d := disturb(t)
+	links, d := openIntercepted(t)
 	d.beforeSet = func(context.Context, biz.LinkKey) { panic("a test") }
-	require.Panics(t, func() { _, _, _ = links.Compute(t.Context(), keyOf("alice"), biz.Forever) })
+	require.Panics(t, func() { _, _, _ = links.Compute(t.Context(), linkKey("alice"), biz.Forever) })
 	d.requireEnded(t, 0, 1, nil)
 }
 
 func TestReportsWithoutATTLGetTheConfiguredOne(t *testing.T) {
-	_, d := disturb(t)
+	_, d := openIntercepted(t)
 	pods := biz.NewPodUsecase(biz.NewPodViews(d.pods, biz.NopObserver{}), 7)
 	id, own := biz.PodID(3), biz.TTL(60)
 	pod, _, err := pods.Set(t.Context(), service, biz.NewReport{Pod: &id, State: "up"})
@@ -237,8 +239,8 @@ func TestReportsWithoutATTLGetTheConfiguredOne(t *testing.T) {
 }
 
 func TestBatchesAskForEachEntryOnce(t *testing.T) {
-	links, d := disturb(t)
-	require.NoError(t, second(d.Set(t.Context(), keyOf("b"), 1, biz.Forever, nil)))
+	links, d := openIntercepted(t)
+	require.NoError(t, second(d.Set(t.Context(), linkKey("b"), 1, biz.Forever, nil)))
 	found, err := links.BatchGet(t.Context(), "game", "room", []string{"b", "a", "b", "a"})
 	require.NoError(t, err)
 	require.Len(t, found, 2)

@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// seenPods is an Observer that keeps what it is told of pods.
-type seenPods struct {
+// podRecorder is an Observer that keeps what it is told of pods.
+type podRecorder struct {
 	NopObserver
 	reported []PodID
 	removed  []PodID
@@ -19,11 +19,11 @@ type seenPods struct {
 	asOf     time.Time
 }
 
-func (s *seenPods) PodReported(_ ServiceKey, pod Pod) { s.reported = append(s.reported, pod.Pod) }
+func (s *podRecorder) PodReported(_ ServiceKey, pod Pod) { s.reported = append(s.reported, pod.Pod) }
 
-func (s *seenPods) PodRemoved(_ ServiceKey, pod PodID) { s.removed = append(s.removed, pod) }
+func (s *podRecorder) PodRemoved(_ ServiceKey, pod PodID) { s.removed = append(s.removed, pod) }
 
-func (s *seenPods) PodsRead(_ ServiceKey, pods []Pod, asOf time.Time) {
+func (s *podRecorder) PodsRead(_ ServiceKey, pods []Pod, asOf time.Time) {
 	s.readings++
 	s.pods, s.asOf = len(pods), asOf
 }
@@ -31,8 +31,8 @@ func (s *seenPods) PodsRead(_ ServiceKey, pods []Pod, asOf time.Time) {
 // TestPodsAreObserved: every report and every removal that was carried out is told of, confirmed by replicas or not, and
 // every reading that succeeded.
 func TestPodsAreObserved(t *testing.T) {
-	viewed(t, func(t *testing.T, views *PodViews, repo *listed) {
-		seen := new(seenPods)
+	withViews(t, func(t *testing.T, views *PodViews, repo *fakePods) {
+		seen := new(podRecorder)
 		views.observer = seen
 		change := func(err error, id PodID) {
 			repo.fail(err)
@@ -64,7 +64,7 @@ func TestPodsAreObserved(t *testing.T) {
 
 // TestComputeReadsNoPodsForTheObserver: a service that turns away all its users costs one step of the store each time.
 func TestComputeReadsNoPodsForTheObserver(t *testing.T) {
-	viewed(t, func(t *testing.T, views *PodViews, repo *listed) {
+	withViews(t, func(t *testing.T, views *PodViews, repo *fakePods) {
 		links := NewLinkUsecase(noLinks{}, views, Limits{}, NopObserver{})
 		_, _, err := links.Compute(t.Context(), LinkKey{"game", "alice", "room"}, Forever)
 		require.ErrorIs(t, err, ErrNoAvailablePod)
@@ -78,6 +78,6 @@ type noLinks struct{ LinkRepo }
 
 func (noLinks) Get(_ context.Context, key LinkKey) (Link, error) { return NoLink(key), nil }
 
-func (*listed) Reserve(context.Context, ServiceKey, PodID) (Reservation, error) {
+func (*fakePods) Reserve(context.Context, ServiceKey, PodID) (Reservation, error) {
 	return Reservation{Outcome: NoPodAvailable}, nil
 }

@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	// viewAge is how old a view of a service's pods may get.
-	viewAge = time.Second
+	// maxViewAge is how old a view of a service's pods may get.
+	maxViewAge = time.Second
 	// maxViews is how many services have a view at once.
 	maxViews = 10_000
 )
@@ -42,11 +42,11 @@ func NewPodViews(pods PodRepo, observer Observer) *PodViews {
 func (v *PodViews) Set(ctx context.Context, key ServiceKey, report Report) (Pod, *Pod, error) {
 	pod, previous, err := v.PodRepo.Set(ctx, key, report)
 	if err != nil {
-		v.forget(key) // It may have been stored.
+		v.invalidate(key) // It may have been stored.
 	} else {
-		v.note(key, pod)
+		v.update(key, pod)
 	}
-	if carriedOut(err) {
+	if executed(err) {
 		v.observer.PodReported(key, pod)
 	}
 	return pod, previous, err
@@ -55,15 +55,15 @@ func (v *PodViews) Set(ctx context.Context, key ServiceKey, report Report) (Pod,
 // Remove implements PodRepo.
 func (v *PodViews) Remove(ctx context.Context, key ServiceKey, pod PodID) (*Pod, error) {
 	previous, err := v.PodRepo.Remove(ctx, key, pod)
-	v.forget(key)
-	if carriedOut(err) {
+	v.invalidate(key)
+	if executed(err) {
 		v.observer.PodRemoved(key, pod)
 	}
 	return previous, err
 }
 
-// carriedOut says that a mutation certainly was, be it confirmed by replicas or not.
-func carriedOut(err error) bool { return err == nil || errors.As(err, new(*UnconfirmedError)) }
+// executed says that a mutation certainly was, be it confirmed by replicas or not.
+func executed(err error) bool { return err == nil || errors.As(err, new(*UnconfirmedError)) }
 
 // mayKeep tells whether a link may stay on the pod. False means that the store has to be asked: the pod is not usable, not
 // known, or the service could not be read.
@@ -71,7 +71,7 @@ func (v *PodViews) mayKeep(ctx context.Context, key ServiceKey, pod PodID) bool 
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	view := v.view(ctx, key)
-	if !view.read() {
+	if !view.loaded() {
 		v.mu.Unlock()
 		select {
 		case <-view.done:
@@ -85,7 +85,7 @@ func (v *PodViews) mayKeep(ctx context.Context, key ServiceKey, pod PodID) bool 
 // view returns the view of the service; one that is too old is read anew. The caller holds mu.
 func (v *PodViews) view(ctx context.Context, key ServiceKey) *podView {
 	view := v.views[key]
-	if view == nil || view.read() && time.Since(view.asOf) >= viewAge {
+	if view == nil || view.loaded() && time.Since(view.asOf) >= maxViewAge {
 		view = &podView{done: make(chan struct{})}
 		if len(v.views) >= maxViews {
 			clear(v.views)
@@ -96,7 +96,7 @@ func (v *PodViews) view(ctx context.Context, key ServiceKey) *podView {
 	return view
 }
 
-func (w *podView) read() bool {
+func (w *podView) loaded() bool {
 	select {
 	case <-w.done:
 		return true
@@ -107,7 +107,7 @@ func (w *podView) read() bool {
 
 // load reads the service into the view. It works for all who wait, so it does not end with the caller who came first.
 func (v *PodViews) load(ctx context.Context, key ServiceKey, view *podView) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), viewAge)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), maxViewAge)
 	defer cancel()
 	asOf := time.Now() // Its age counts from before the reading.
 	pods, err := v.List(ctx, key)
@@ -132,7 +132,7 @@ func (v *PodViews) fill(view *podView, pods []Pod, asOf time.Time, err error) {
 }
 
 // note puts a new report into the view.
-func (v *PodViews) note(key ServiceKey, pod Pod) {
+func (v *PodViews) update(key ServiceKey, pod Pod) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if view := v.views[key]; view != nil && view.pods != nil {
@@ -142,7 +142,7 @@ func (v *PodViews) note(key ServiceKey, pod Pod) {
 	delete(v.views, key) // What is being read may be from before this report.
 }
 
-func (v *PodViews) forget(key ServiceKey) {
+func (v *PodViews) invalidate(key ServiceKey) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	delete(v.views, key)

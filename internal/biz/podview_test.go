@@ -15,8 +15,8 @@ import (
 
 var room = ServiceKey{Namespace: "game", Service: "room"}
 
-// listed is a repo whose pods a test sets; reading them takes a while.
-type listed struct {
+// fakePods is a repo whose pods a test sets; reading them takes a while.
+type fakePods struct {
 	PodRepo
 
 	mu    sync.Mutex
@@ -27,7 +27,7 @@ type listed struct {
 
 const readTime = 100 * time.Millisecond
 
-func (l *listed) List(ctx context.Context, _ ServiceKey) ([]Pod, error) {
+func (l *fakePods) List(ctx context.Context, _ ServiceKey) ([]Pod, error) {
 	l.reads.Add(1)
 	l.mu.Lock()
 	var pods []Pod
@@ -44,32 +44,32 @@ func (l *listed) List(ctx context.Context, _ ServiceKey) ([]Pod, error) {
 	return pods, err
 }
 
-func (l *listed) Set(_ context.Context, _ ServiceKey, report Report) (Pod, *Pod, error) {
+func (l *fakePods) Set(_ context.Context, _ ServiceKey, report Report) (Pod, *Pod, error) {
 	pod := Pod{Report: report, Live: true}
 	l.put(pod)
 	return pod, nil, l.failure()
 }
 
-func (l *listed) Remove(_ context.Context, _ ServiceKey, pod PodID) (*Pod, error) {
+func (l *fakePods) Remove(_ context.Context, _ ServiceKey, pod PodID) (*Pod, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.pods, pod)
 	return nil, l.err
 }
 
-func (l *listed) put(pod Pod) {
+func (l *fakePods) put(pod Pod) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.pods[pod.Pod] = pod
 }
 
-func (l *listed) failure() error {
+func (l *fakePods) failure() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.err
 }
 
-func (l *listed) fail(err error) {
+func (l *fakePods) fail(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.err = err
@@ -79,20 +79,20 @@ func podOf(id PodID, routing Routing, live bool) Pod {
 	return Pod{Report: Report{Pod: id, State: "up", Routing: routing, TTL: Forever}, Live: live}
 }
 
-// viewed returns views of pods 0 READY, 1 DENY_NEW, 2 SHUTDOWN and 3 READY but dead, and runs the test in a time of its own.
-func viewed(t *testing.T, test func(t *testing.T, views *PodViews, repo *listed)) {
+// withViews returns views of pods 0 READY, 1 DENY_NEW, 2 SHUTDOWN and 3 READY but dead, and runs the test in a time of its own.
+func withViews(t *testing.T, test func(t *testing.T, views *PodViews, repo *fakePods)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		repo := &listed{pods: map[PodID]Pod{
+		repo := &fakePods{pods: map[PodID]Pod{
 			0: podOf(0, Ready, true), 1: podOf(1, DenyNew, true), 2: podOf(2, Shutdown, true), 3: podOf(3, Ready, false),
 		}}
 		test(t, NewPodViews(repo, NopObserver{}), repo)
-		time.Sleep(2 * viewAge) // A reading that goes on ends.
+		time.Sleep(2 * maxViewAge) // A reading that goes on ends.
 	})
 }
 
 func TestPodViewsKnowWhoMayKeepALink(t *testing.T) {
-	viewed(t, func(t *testing.T, views *PodViews, _ *listed) {
+	withViews(t, func(t *testing.T, views *PodViews, _ *fakePods) {
 		for pod, want := range map[PodID]bool{0: true, 1: true, 2: false, 3: false, 4: false} {
 			require.Equal(t, want, views.mayKeep(t.Context(), room, pod), "pod %d", pod)
 		}
@@ -100,7 +100,7 @@ func TestPodViewsKnowWhoMayKeepALink(t *testing.T) {
 }
 
 func TestPodViewsShareOneReadingASecond(t *testing.T) {
-	viewed(t, func(t *testing.T, views *PodViews, repo *listed) {
+	withViews(t, func(t *testing.T, views *PodViews, repo *fakePods) {
 		askAll := func() {
 			var asking sync.WaitGroup
 			for range 50 {
@@ -111,14 +111,14 @@ func TestPodViewsShareOneReadingASecond(t *testing.T) {
 		askAll()
 		askAll()
 		require.EqualValues(t, 1, repo.reads.Load())
-		time.Sleep(viewAge - readTime) // The age counts from before the reading.
+		time.Sleep(maxViewAge - readTime) // The age counts from before the reading.
 		askAll()
 		require.EqualValues(t, 2, repo.reads.Load())
 	})
 }
 
 func TestPodViewsSeeOwnReportsAtOnceAndOthersWithinASecond(t *testing.T) {
-	viewed(t, func(t *testing.T, views *PodViews, repo *listed) {
+	withViews(t, func(t *testing.T, views *PodViews, repo *fakePods) {
 		require.True(t, views.mayKeep(t.Context(), room, 0))
 		_, _, err := views.Set(t.Context(), room, Report{Pod: 0, State: "down", Routing: Shutdown, TTL: Forever})
 		require.NoError(t, err)
@@ -133,13 +133,13 @@ func TestPodViewsSeeOwnReportsAtOnceAndOthersWithinASecond(t *testing.T) {
 
 		repo.put(podOf(1, Shutdown, true))
 		require.True(t, views.mayKeep(t.Context(), room, 1), "another process's report is not seen yet")
-		time.Sleep(viewAge)
+		time.Sleep(maxViewAge)
 		require.False(t, views.mayKeep(t.Context(), room, 1))
 	})
 }
 
 func TestPodViewsForgetWhatMayBeWrong(t *testing.T) {
-	viewed(t, func(t *testing.T, views *PodViews, repo *listed) {
+	withViews(t, func(t *testing.T, views *PodViews, repo *fakePods) {
 		go views.mayKeep(t.Context(), room, 0)
 		time.Sleep(readTime / 2)
 		_, _, err := views.Set(t.Context(), room, Report{Pod: 0, State: "down", Routing: Shutdown, TTL: Forever})
@@ -156,13 +156,13 @@ func TestPodViewsForgetWhatMayBeWrong(t *testing.T) {
 }
 
 func TestPodViewsOfAStoreThatFails(t *testing.T) {
-	viewed(t, func(t *testing.T, views *PodViews, repo *listed) {
+	withViews(t, func(t *testing.T, views *PodViews, repo *fakePods) {
 		repo.fail(errors.New("down"))
 		require.False(t, views.mayKeep(t.Context(), room, 0), "the store has to be asked")
 		repo.fail(nil)
 		require.True(t, views.mayKeep(t.Context(), room, 0), "a failure is not kept")
 
-		views.forget(room)
+		views.invalidate(room)
 		ctx, cancel := context.WithTimeout(t.Context(), readTime/2)
 		defer cancel()
 		start := time.Now()
@@ -173,7 +173,7 @@ func TestPodViewsOfAStoreThatFails(t *testing.T) {
 }
 
 func TestPodViewsAreBounded(t *testing.T) {
-	viewed(t, func(t *testing.T, views *PodViews, _ *listed) {
+	withViews(t, func(t *testing.T, views *PodViews, _ *fakePods) {
 		var asking sync.WaitGroup
 		for i := range maxViews + 1 {
 			asking.Go(func() { views.mayKeep(t.Context(), ServiceKey{"game", strconv.Itoa(i)}, 0) })

@@ -41,9 +41,9 @@ func documentedUsers(t *testing.T) map[string][]string {
 	return users
 }
 
-// guarded is a Redis, in some mode, that podlink may use only as the documented user.
-type guarded struct {
-	store     settings
+// restricted is a Redis, in some mode, that podlink may use only as the documented user.
+type restricted struct {
+	store     option
 	servers   []*redis.Client // each with the user
 	sentinels []*redis.Client
 }
@@ -51,36 +51,36 @@ type guarded struct {
 // userModes start a Redis for the comments whose rules are needed together.
 var userModes = map[string]struct {
 	comments []string
-	start    func(t *testing.T) guarded
+	start    func(t *testing.T) restricted
 }{
-	"standalone": {[]string{forAll}, func(t *testing.T) guarded {
+	"standalone": {[]string{forAll}, func(t *testing.T) restricted {
 		server := redistest.Start(t)
-		return guarded{store: on(server.Addr()), servers: []*redis.Client{server.Client(t)}}
+		return restricted{store: onServer(server.Addr()), servers: []*redis.Client{server.Client(t)}}
 	}},
-	"another db": {[]string{forAll, forDB}, func(t *testing.T) guarded {
+	"another db": {[]string{forAll, forDB}, func(t *testing.T) restricted {
 		server := redistest.Start(t)
 		store := func(c *testOptions) {
-			on(server.Addr())(c)
+			onServer(server.Addr())(c)
 			c.DB = 1
 		}
-		return guarded{store: store, servers: []*redis.Client{server.Client(t)}}
+		return restricted{store: store, servers: []*redis.Client{server.Client(t)}}
 	}},
-	"wait_replicas": {[]string{forAll, forReplicas}, func(t *testing.T) guarded {
+	"wait_replicas": {[]string{forAll, forReplicas}, func(t *testing.T) restricted {
 		server := redistest.Start(t)
 		redistest.StartReplica(t, server.Addr())
 		store := func(c *testOptions) {
-			on(server.Addr())(c)
+			onServer(server.Addr())(c)
 			confirmedBy(1, time.Minute)(c)
 		}
-		return guarded{store: store, servers: []*redis.Client{server.Client(t)}}
+		return restricted{store: store, servers: []*redis.Client{server.Client(t)}}
 	}},
-	"sentinel": {[]string{forAll}, func(t *testing.T) guarded {
+	"sentinel": {[]string{forAll}, func(t *testing.T) restricted {
 		set := redistest.StartSentinel(t, redistest.SentinelOptions{})
 		store := func(c *testOptions) {
 			onSentinel(set)(c)
 			c.SentinelUsername, c.SentinelPassword = "podlink", "secret"
 		}
-		g := guarded{store: store}
+		g := restricted{store: store}
 		for _, server := range set.Servers() {
 			g.servers = append(g.servers, server.Client(t))
 		}
@@ -91,9 +91,9 @@ var userModes = map[string]struct {
 		}
 		return g
 	}},
-	"cluster": {[]string{forAll, forCluster}, func(t *testing.T) guarded {
+	"cluster": {[]string{forAll, forCluster}, func(t *testing.T) restricted {
 		cluster := redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 2})
-		g := guarded{store: onCluster(cluster.Addrs())}
+		g := restricted{store: onCluster(cluster.Addrs())}
 		// The populated link is where its slot is on its way to.
 		key := Keyspace("podlink").links("ns", populated.uid)
 		for _, server := range cluster.Nodes() {
@@ -122,13 +122,13 @@ func setUser(t *testing.T, servers []*redis.Client, rules []string) {
 }
 
 // open opens a store that logs in as the user.
-func (g guarded) open(t *testing.T) *testStore {
+func (g restricted) open(t *testing.T) *testStore {
 	t.Helper()
-	return openStore(t, patient, g.store, asUser, prefix("podlink"))
+	return openStore(t, longTimeouts, g.store, withUser, prefix("podlink"))
 }
 
 // use does all that podlink does with Redis, and returns the first error.
-func (g guarded) use(t *testing.T) error {
+func (g restricted) use(t *testing.T) error {
 	t.Helper()
 	store := g.open(t)
 	if err := store.Check(t.Context()); err != nil {
@@ -138,15 +138,15 @@ func (g guarded) use(t *testing.T) error {
 		require.NoError(t, server.ScriptFlush(t.Context()).Err()) // EVAL is needed as well.
 	}
 	for _, call := range repoCalls {
-		if err := call.do(t.Context(), reposOf(store), populated); !known(err) {
+		if err := call.do(t.Context(), reposOf(store), populated); !isAnswer(err) {
 			return err
 		}
 	}
 	return nil
 }
 
-// denied are the rights that somebody lacked since setUser.
-func denied(t *testing.T, servers []*redis.Client) []string {
+// deniedRights are the rights that somebody lacked since setUser.
+func deniedRights(t *testing.T, servers []*redis.Client) []string {
 	t.Helper()
 	var lacked []string
 	for _, server := range servers {
@@ -165,7 +165,7 @@ func TestDocumentedUsers(t *testing.T) {
 	users := documentedUsers(t)
 	for name, mode := range userModes {
 		t.Run(name, func(t *testing.T) {
-			together(t)
+			parallel(t)
 			g := mode.start(t)
 			var rules []string
 			for _, comment := range mode.comments {
@@ -174,8 +174,8 @@ func TestDocumentedUsers(t *testing.T) {
 			setUser(t, g.sentinels, users[forSentinels])
 			setUser(t, g.servers, rules)
 			require.NoError(t, g.use(t))
-			require.Empty(t, denied(t, g.servers))
-			require.Empty(t, denied(t, g.sentinels))
+			require.Empty(t, deniedRights(t, g.servers))
+			require.Empty(t, deniedRights(t, g.sentinels))
 			for i, rule := range rules {
 				if strings.ContainsAny(rule[:1], "+~") {
 					setUser(t, g.servers, slices.Delete(slices.Clone(rules), i, i+1))
@@ -189,7 +189,7 @@ func TestDocumentedUsers(t *testing.T) {
 // TestDocumentedUserOfSentinels: a sentinel denies nothing to the user of docs/operations.md, and something without any of
 // its rights. But for the name of the primary, what is missing only shows when things go wrong.
 func TestDocumentedUserOfSentinels(t *testing.T) {
-	together(t)
+	parallel(t)
 	users := documentedUsers(t)
 	g := userModes["sentinel"].start(t)
 	setUser(t, g.servers, users[forAll])
@@ -200,7 +200,7 @@ func TestDocumentedUserOfSentinels(t *testing.T) {
 	store := g.open(t)
 	require.NoError(t, store.Check(t.Context()))
 	time.Sleep(listens)
-	require.Empty(t, denied(t, g.sentinels))
+	require.Empty(t, deniedRights(t, g.sentinels))
 	require.True(t, slices.ContainsFunc(g.sentinels, func(sentinel *redis.Client) bool {
 		for client := range strings.Lines(sentinel.ClientList(context.Background()).Val()) {
 			if strings.Contains(client, " sub=2 ") && strings.Contains(client, " user=podlink ") {
@@ -216,7 +216,7 @@ func TestDocumentedUserOfSentinels(t *testing.T) {
 			store := g.open(t)
 			err := store.Check(t.Context())
 			require.Equal(t, rule == "+sentinel|get-master-addr-by-name", err != nil, "without %s: %v", rule, err)
-			require.Eventually(t, func() bool { return len(denied(t, g.sentinels)) > 0 },
+			require.Eventually(t, func() bool { return len(deniedRights(t, g.sentinels)) > 0 },
 				2*listens, 10*time.Millisecond, "without %s", rule)
 		}
 	}

@@ -23,19 +23,19 @@ const (
 	releases
 )
 
-// names are what a call is about.
-type names struct {
+// subject are what a call is about.
+type subject struct {
 	uid string
 	pod biz.PodID
 }
 
 // The names that populate makes something of, and others.
 var (
-	populated = names{uid: "user-1", pod: 1}
-	fresh     = names{uid: "user-2", pod: 2}
+	populated = subject{uid: "user-1", pod: 1}
+	fresh     = subject{uid: "user-2", pod: 2}
 )
 
-func (n names) link() biz.LinkKey {
+func (n subject) link() biz.LinkKey {
 	return biz.LinkKey{Namespace: "ns", UID: n.uid, Service: "game"}
 }
 
@@ -46,13 +46,13 @@ type repoCall struct {
 	name   string // of the method, and what is special about the call
 	kind   string // of the key: link, pods, workload
 	effect effect
-	do     func(ctx context.Context, r biztest.Repos, n names) error
+	do     func(ctx context.Context, r biztest.Repos, n subject) error
 }
 
 func (c repoCall) mutation() bool { return c.effect != reads }
 
 // key is the key that the call works on.
-func (c repoCall) key(s *testStore, n names) string {
+func (c repoCall) key(s *testStore, n subject) string {
 	switch c.kind {
 	case "link":
 		return s.keys.links("ns", n.uid)
@@ -65,71 +65,71 @@ func (c repoCall) key(s *testStore, n names) string {
 
 // repoCalls has every method of every repo.
 var repoCalls = []repoCall{
-	{"Links.Set", "link", stores, func(ctx context.Context, r biztest.Repos, n names) error {
+	{"Links.Set", "link", stores, func(ctx context.Context, r biztest.Repos, n subject) error {
 		return second(r.Links.Set(ctx, n.link(), n.pod, 600, nil))
 	}},
-	{"Links.Set persistent", "link", stores, func(ctx context.Context, r biztest.Repos, n names) error {
+	{"Links.Set persistent", "link", stores, func(ctx context.Context, r biztest.Repos, n subject) error {
 		return second(r.Links.Set(ctx, n.link(), n.pod+10, biz.Forever, nil))
 	}},
-	{"Links.TrySet", "link", stores, func(ctx context.Context, r biztest.Repos, n names) error {
+	{"Links.TrySet", "link", stores, func(ctx context.Context, r biztest.Repos, n subject) error {
 		return second(r.Links.TrySet(ctx, n.link(), n.pod, 600))
 	}},
-	{"Links.SetIfAbsent", "link", stores, func(ctx context.Context, r biztest.Repos, n names) error {
+	{"Links.SetIfAbsent", "link", stores, func(ctx context.Context, r biztest.Repos, n subject) error {
 		return second(r.Links.SetIfAbsent(ctx, n.link(), n.pod, 600))
 	}},
-	{"Links.SetIfEpoch", "link", stores, func(ctx context.Context, r biztest.Repos, n names) error {
+	{"Links.SetIfEpoch", "link", stores, func(ctx context.Context, r biztest.Repos, n subject) error {
 		return second(r.Links.SetIfEpoch(ctx, n.link(), n.pod, biz.Forever, 0))
 	}},
-	{"Links.Remove", "link", removes, func(ctx context.Context, r biztest.Repos, n names) error {
+	{"Links.Remove", "link", removes, func(ctx context.Context, r biztest.Repos, n subject) error {
 		return second(r.Links.Remove(ctx, n.link(), 0, nil))
 	}},
-	{"Links.Remove and keep", "link", removes, func(ctx context.Context, r biztest.Repos, n names) error {
+	{"Links.Remove and keep", "link", removes, func(ctx context.Context, r biztest.Repos, n subject) error {
 		return second(r.Links.Remove(ctx, n.link(), 600, nil))
 	}},
-	{"Links.RemoveWithID", "link", removes, func(ctx context.Context, r biztest.Repos, n names) error {
+	{"Links.RemoveWithID", "link", removes, func(ctx context.Context, r biztest.Repos, n subject) error {
 		return second(r.Links.RemoveWithID(ctx, n.link(), n.pod, 0))
 	}},
-	{"Links.RemoveWithID and keep", "link", removes, func(ctx context.Context, r biztest.Repos, n names) error {
+	{"Links.RemoveWithID and keep", "link", removes, func(ctx context.Context, r biztest.Repos, n subject) error {
 		return second(r.Links.RemoveWithID(ctx, n.link(), n.pod, 600))
 	}},
-	{"Links.Get", "link", reads, func(ctx context.Context, r biztest.Repos, n names) error {
+	{"Links.Get", "link", reads, func(ctx context.Context, r biztest.Repos, n subject) error {
 		return second(r.Links.Get(ctx, n.link()))
 	}},
-	{"Links.GetIfPersist", "link", reads, func(ctx context.Context, r biztest.Repos, n names) error {
+	{"Links.GetIfPersist", "link", reads, func(ctx context.Context, r biztest.Repos, n subject) error {
 		return second(r.Links.GetIfPersist(ctx, n.link()))
 	}},
-	{"Links.BatchGet", "link", reads, func(ctx context.Context, r biztest.Repos, n names) error {
+	{"Links.BatchGet", "link", reads, func(ctx context.Context, r biztest.Repos, n subject) error {
 		return second(r.Links.BatchGet(ctx, "ns", "game", []string{"nobody", n.uid, "temporary"}))
 	}},
-	{"Links.List", "link", reads, func(ctx context.Context, r biztest.Repos, n names) error {
+	{"Links.List", "link", reads, func(ctx context.Context, r biztest.Repos, n subject) error {
 		return second(r.Links.List(ctx, "ns", n.uid))
 	}},
-	{"Pods.Set", "pods", stores, func(ctx context.Context, r biztest.Repos, n names) error {
+	{"Pods.Set", "pods", stores, func(ctx context.Context, r biztest.Repos, n subject) error {
 		_, _, err := r.Pods.Set(ctx, game, biz.Report{Pod: n.pod, State: "up", TTL: biz.Forever})
 		return err
 	}},
-	{"Pods.Reserve", "pods", stores, func(ctx context.Context, r biztest.Repos, _ names) error {
+	{"Pods.Reserve", "pods", stores, func(ctx context.Context, r biztest.Repos, _ subject) error {
 		return second(r.Pods.Reserve(ctx, game, biz.NoPod))
 	}},
-	{"Pods.Release", "pods", releases, func(ctx context.Context, r biztest.Repos, n names) error {
+	{"Pods.Release", "pods", releases, func(ctx context.Context, r biztest.Repos, n subject) error {
 		return r.Pods.Release(ctx, game, biz.Reservation{Outcome: biz.Reserved, Pod: n.pod, HeartbeatMs: 1700000000000})
 	}},
-	{"Pods.Remove", "pods", removes, func(ctx context.Context, r biztest.Repos, n names) error {
+	{"Pods.Remove", "pods", removes, func(ctx context.Context, r biztest.Repos, n subject) error {
 		return second(r.Pods.Remove(ctx, game, n.pod))
 	}},
-	{"Pods.Get", "pods", reads, func(ctx context.Context, r biztest.Repos, n names) error {
+	{"Pods.Get", "pods", reads, func(ctx context.Context, r biztest.Repos, n subject) error {
 		return second(r.Pods.Get(ctx, game, n.pod))
 	}},
-	{"Pods.List", "pods", reads, func(ctx context.Context, r biztest.Repos, _ names) error {
+	{"Pods.List", "pods", reads, func(ctx context.Context, r biztest.Repos, _ subject) error {
 		return second(r.Pods.List(ctx, game))
 	}},
-	{"Workloads.Set", "workload", stores, func(ctx context.Context, r biztest.Repos, _ names) error {
+	{"Workloads.Set", "workload", stores, func(ctx context.Context, r biztest.Repos, _ subject) error {
 		return second(r.Workloads.Set(ctx, game, "up"))
 	}},
-	{"Workloads.Get", "workload", reads, func(ctx context.Context, r biztest.Repos, _ names) error {
+	{"Workloads.Get", "workload", reads, func(ctx context.Context, r biztest.Repos, _ subject) error {
 		return second(r.Workloads.Get(ctx, game))
 	}},
-	{"Workloads.BatchGet", "workload", reads, func(ctx context.Context, r biztest.Repos, _ names) error {
+	{"Workloads.BatchGet", "workload", reads, func(ctx context.Context, r biztest.Repos, _ subject) error {
 		return second(r.Workloads.BatchGet(ctx, "ns", []string{"none", "game"}))
 	}},
 }
@@ -159,14 +159,14 @@ func populate(t *testing.T, store *testStore) {
 	t.Helper()
 	ctx, r := context.Background(), reposOf(store)
 	require.NoError(t, second(r.Links.Set(ctx, populated.link(), populated.pod, biz.Forever, nil)))
-	temporary := names{uid: "temporary"}.link()
+	temporary := subject{uid: "temporary"}.link()
 	require.NoError(t, second(r.Links.Set(ctx, temporary, 1, 600, nil)))
 	_, _, err := r.Pods.Set(ctx, game, biz.Report{Pod: populated.pod, State: "up", TTL: biz.Forever})
 	require.NoError(t, err)
 	require.NoError(t, second(r.Workloads.Set(ctx, game, "up")))
 }
 
-// known tells the answers of a store that works, be it empty.
-func known(err error) bool {
+// isAnswer tells the answers of a store that works, be it empty.
+func isAnswer(err error) bool {
 	return err == nil || errors.Is(err, biz.ErrPodNotFound) || errors.Is(err, biz.ErrWorkloadNotFound)
 }

@@ -16,7 +16,7 @@ import (
 
 // TestNewNode: a slot moves to a node that podlink has never heard of, and nobody notices.
 func TestNewNode(t *testing.T) {
-	for name, with := range map[string][]settings{
+	for name, with := range map[string][]option{
 		"waiting for none":      nil,
 		"waiting for a replica": {confirmedBy(1, 400*time.Millisecond)},
 	} {

@@ -12,14 +12,14 @@ import (
 )
 
 // confirmedBy makes mutations wait for replicas.
-func confirmedBy(replicas int, timeout time.Duration) settings {
+func confirmedBy(replicas int, timeout time.Duration) option {
 	return func(c *testOptions) { c.WaitReplicas, c.WaitTimeout = replicas, timeout }
 }
 
 func isUnconfirmed(err error) bool { return errors.As(err, new(*biz.UnconfirmedError)) }
 
-// follows waits until the primary counts its replica: that is in sync a moment before.
-func follows(t *testing.T, primary *redistest.Server) {
+// waitForReplica waits until the primary counts its replica: that is in sync a moment before.
+func waitForReplica(t *testing.T, primary *redistest.Server) {
 	t.Helper()
 	require.EqualValues(t, 1, primary.Client(t).Do(t.Context(), "WAIT", 1, 10_000).Val())
 }
@@ -33,10 +33,10 @@ func TestConfirmed(t *testing.T) {
 	primary := redistest.Start(t)
 	replica := redistest.StartReplica(t, primary.Addr())
 	replica.WaitInSync()
-	follows(t, primary)
+	waitForReplica(t, primary)
 
 	t.Run("enough replicas", func(t *testing.T) {
-		store := openStore(t, on(primary.Addr()), confirmedBy(1, 400*time.Millisecond))
+		store := openStore(t, onServer(primary.Addr()), confirmedBy(1, 400*time.Millisecond))
 		require.NoError(t, store.Check(t.Context()))
 		for _, call := range repoCalls {
 			populate(t, store)
@@ -49,8 +49,8 @@ func TestConfirmed(t *testing.T) {
 		require.Contains(t, value, "5 ", "the replica has link %+v when it is answered", change.Link)
 	})
 	t.Run("too few replicas", func(t *testing.T) {
-		plain := openStore(t, on(primary.Addr()))
-		store := openStore(t, on(primary.Addr()), confirmedBy(2, 10*time.Millisecond), prefix(string(plain.keys)))
+		plain := openStore(t, onServer(primary.Addr()))
+		store := openStore(t, onServer(primary.Addr()), confirmedBy(2, 10*time.Millisecond), prefix(string(plain.keys)))
 		require.NoError(t, store.Check(t.Context()), "reads work, so it is ready")
 		for _, call := range repoCalls {
 			require.NoError(t, primary.Client(t).FlushDB(t.Context()).Err())
@@ -73,7 +73,7 @@ func TestConfirmed(t *testing.T) {
 // TestUnconfirmedLink: the error names the link that stands, and setting it again waits anew.
 func TestUnconfirmedLink(t *testing.T) {
 	primary := redistest.Start(t)
-	links := reposOf(openStore(t, on(primary.Addr()), confirmedBy(1, 100*time.Millisecond))).Links
+	links := reposOf(openStore(t, onServer(primary.Addr()), confirmedBy(1, 100*time.Millisecond))).Links
 	key := fresh.link()
 	unconfirmed := func(err error) biz.Link {
 		t.Helper()
@@ -101,14 +101,14 @@ func TestUnconfirmedLink(t *testing.T) {
 	require.ErrorAs(t, second(links.Set(t.Context(), key, 4, biz.Forever, new(biz.Epoch))), new(*biz.EpochMismatchError))
 
 	redistest.StartReplica(t, primary.Addr()).WaitInSync()
-	follows(t, primary)
+	waitForReplica(t, primary)
 	change, err = links.Set(t.Context(), key, 3, biz.Forever, &link.Epoch)
 	require.NoError(t, err, "the replica has it")
 	require.Equal(t, link, change.Link)
 
 	require.Equal(t, biz.NoLink(key), func() biz.Link {
 		primary := redistest.Start(t)
-		links := reposOf(openStore(t, on(primary.Addr()), confirmedBy(1, 10*time.Millisecond))).Links
+		links := reposOf(openStore(t, onServer(primary.Addr()), confirmedBy(1, 10*time.Millisecond))).Links
 		_ = second(links.Set(t.Context(), key, 3, biz.Forever, nil))
 		return unconfirmed(second(links.Remove(t.Context(), key, 0, nil)))
 	}(), "a removal leaves no link")
@@ -117,17 +117,17 @@ func TestUnconfirmedLink(t *testing.T) {
 // TestConfirmationUnderFaults: waiting for replicas changes nothing in what a failed mutation says.
 func TestConfirmationUnderFaults(t *testing.T) {
 	waiting := confirmedBy(1, 400*time.Millisecond)
-	set := func(t *testing.T, store *testStore, limit time.Duration) error {
+	set := func(t *testing.T, store *testStore, timeout time.Duration) error {
 		t.Helper()
 		start := time.Now()
-		err := second(reposOf(store).Links.Set(limited(t, limit), fresh.link(), 1, biz.Forever, nil))
-		require.Less(t, time.Since(start), limit+100*time.Millisecond)
+		err := second(reposOf(store).Links.Set(withTimeout(t, timeout), fresh.link(), 1, biz.Forever, nil))
+		require.Less(t, time.Since(start), timeout+100*time.Millisecond)
 		return err
 	}
 	t.Run("the reply is lost", func(t *testing.T) {
 		server := redistest.Start(t)
 		proxy := redistest.NewProxy(t, server.Addr())
-		store := openStore(t, on(proxy.Addr()), waiting)
+		store := openStore(t, onServer(proxy.Addr()), waiting)
 		require.NoError(t, store.Check(t.Context()))
 		before := executions(t, server.Client(t))
 		proxy.LoseReplies(1)
@@ -135,7 +135,7 @@ func TestConfirmationUnderFaults(t *testing.T) {
 		require.Equal(t, before+1, executions(t, server.Client(t)), "executed once")
 	})
 	t.Run("the time is over while it waits", func(t *testing.T) {
-		store := openStore(t, on(redistest.Start(t).Addr()), waiting)
+		store := openStore(t, onServer(redistest.Start(t).Addr()), waiting)
 		require.NoError(t, store.Check(t.Context()), "the scripts are loaded")
 		err := set(t, store, 150*time.Millisecond)
 		require.True(t, isUnconfirmed(err), "the script has answered: %v", err)
@@ -143,7 +143,7 @@ func TestConfirmationUnderFaults(t *testing.T) {
 	t.Run("redis is paused", func(t *testing.T) {
 		server := redistest.Start(t)
 		// Without idle connections there is only the one that the check has used; a new one would have to log in first.
-		store := openStore(t, on(server.Addr()), waiting, func(c *testOptions) { c.MinIdleConns = 0 })
+		store := openStore(t, onServer(server.Addr()), waiting, func(c *testOptions) { c.MinIdleConns = 0 })
 		require.NoError(t, store.Check(t.Context()))
 		server.Pause()
 		defer server.Resume()
@@ -151,21 +151,21 @@ func TestConfirmationUnderFaults(t *testing.T) {
 	})
 	t.Run("redis is down", func(t *testing.T) {
 		server := redistest.Start(t)
-		store := openStore(t, on(server.Addr()), waiting)
+		store := openStore(t, onServer(server.Addr()), waiting)
 		server.Kill()
 		require.ErrorIs(t, set(t, store, time.Second), biz.ErrStoreUnavailable)
 	})
 	t.Run("redis refuses the login", func(t *testing.T) {
 		server := redistest.Start(t, "--requirepass", "secret")
-		require.ErrorIs(t, set(t, openStore(t, on(server.Addr()), waiting), time.Second), biz.ErrStoreUnavailable)
+		require.ErrorIs(t, set(t, openStore(t, onServer(server.Addr()), waiting), time.Second), biz.ErrStoreUnavailable)
 	})
 	t.Run("redis is full", func(t *testing.T) {
 		server := redistest.Start(t, "--maxmemory", "1")
-		require.ErrorIs(t, set(t, openStore(t, on(server.Addr()), waiting), time.Second), biz.ErrStoreFull)
+		require.ErrorIs(t, set(t, openStore(t, onServer(server.Addr()), waiting), time.Second), biz.ErrStoreFull)
 	})
 	t.Run("the user may not WAIT", func(t *testing.T) {
 		server := redistest.Start(t)
-		store := openStore(t, on(server.Addr()), waiting)
+		store := openStore(t, onServer(server.Addr()), waiting)
 		require.NoError(t, server.Client(t).Do(t.Context(), "ACL", "SETUSER", "default", "-wait").Err())
 		require.ErrorContains(t, store.Check(t.Context()), "WAIT")
 		require.True(t, isUnconfirmed(set(t, store, time.Second)))

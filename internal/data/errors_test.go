@@ -26,8 +26,8 @@ import (
 // refusal is a state of Redis in which it carries nothing out that changes something.
 type refusal struct {
 	name string
-	args []string   // of redis-server
-	with []settings // of the store
+	args []string // of redis-server
+	with []option // of the store
 	// provoke brings it about and returns what ends it.
 	provoke func(t *testing.T, store *testStore, server *redistest.Server, direct *redis.Client) (end func())
 	word    string              // of the error that the log gets
@@ -36,47 +36,48 @@ type refusal struct {
 	only    string              // "standalone" or "cluster", if it is for one of them
 }
 
-func everyCall(repoCall) bool { return true }
+func anyCall(repoCall) bool { return true }
 
-// scriptCall tells the calls that run a script, as persistent links and workloads are read without one.
-func scriptCall(c repoCall) bool {
+// runsScript tells the calls that run a script, as persistent links and workloads are read without one.
+func runsScript(c repoCall) bool {
 	return c.name != "Links.Get" && c.name != "Workloads.Get" && c.name != "Workloads.BatchGet"
 }
 
-// asUser is a store that logs in as the user of limitedUser.
-func asUser(c *testOptions) { c.Username, c.Password = "podlink", "secret" }
+// withUser is a store that logs in as the user of limitedUser.
+func withUser(c *testOptions) { c.Username, c.Password = "podlink", "secret" }
 
 // limitedUser are the arguments of a server with a user that may do everything.
 var limitedUser = []string{"--user", "podlink", "on", ">secret", "~*", "+@all"}
 
 var refusals = []refusal{
 	{
-		name: "connection refused", args: []string{"--appendonly", "yes", "--appendfsync", "always"}, refused: everyCall, word: "connection refused",
+		name: "connection refused", args: []string{"--appendonly", "yes", "--appendfsync", "always"},
+		refused: anyCall, word: "connection refused",
 		provoke: func(_ *testing.T, _ *testStore, server *redistest.Server, _ *redis.Client) func() {
 			server.Kill()
 			return server.Restart
 		},
 	},
 	{
-		name: "LOADING", refused: everyCall, word: "LOADING", provoke: loading, only: "standalone",
+		name: "LOADING", refused: anyCall, word: "LOADING", provoke: loadingServer, only: "standalone",
 		// It loads for ten seconds and more, and looks at its clients every few milliseconds.
 		args: []string{
 			"--enable-debug-command", "yes", "--key-load-delay", "100", "--loading-process-events-interval-bytes", "1024",
 		},
 	},
-	{name: "READONLY", refused: repoCall.mutation, word: "READONLY", provoke: demoted, only: "standalone"},
-	{name: "MASTERDOWN", refused: everyCall, word: "MASTERDOWN", provoke: cutOff, only: "standalone"},
+	{name: "READONLY", refused: repoCall.mutation, word: "READONLY", provoke: demotedServer, only: "standalone"},
+	{name: "MASTERDOWN", refused: anyCall, word: "MASTERDOWN", provoke: orphanedReplica, only: "standalone"},
 	{
-		name: "CLUSTERDOWN: a slot is not served", refused: everyCall, word: "CLUSTERDOWN", only: "cluster",
+		name: "CLUSTERDOWN: a slot is not served", refused: anyCall, word: "CLUSTERDOWN", only: "cluster",
 		provoke: withoutSlot(0),
 	},
 	{
-		name: "CLUSTERDOWN: the key's slot is not served", refused: everyCall, word: "CLUSTERDOWN", only: "cluster",
-		args: []string{"--cluster-require-full-coverage", "no"}, with: []settings{prefix("{tag}")},
+		name: "CLUSTERDOWN: the key's slot is not served", refused: anyCall, word: "CLUSTERDOWN", only: "cluster",
+		args: []string{"--cluster-require-full-coverage", "no"}, with: []option{prefix("{tag}")},
 		provoke: withoutSlot(redistest.Slot("{tag}")),
 	},
 	{
-		name: "BUSY", refused: everyCall, word: "BUSY", provoke: busy,
+		name: "BUSY", refused: anyCall, word: "BUSY", provoke: busyScript,
 		args: []string{"--busy-reply-threshold", "10"},
 	},
 	{
@@ -88,15 +89,15 @@ var refusals = []refusal{
 	},
 	{name: "MISCONF: no append-only file", refused: repoCall.mutation, word: "MISCONF", provoke: withFullDisk},
 	{
-		name: "NOPERM: the command", refused: scriptCall, word: "NOPERM", args: limitedUser, with: []settings{asUser},
+		name: "NOPERM: the command", refused: runsScript, word: "NOPERM", args: limitedUser, with: []option{withUser},
 		provoke: ruled("-evalsha", "+evalsha"),
 	},
 	{
-		name: "NOPERM: the key", refused: everyCall, word: "NOPERM", args: limitedUser, with: []settings{asUser},
+		name: "NOPERM: the key", refused: anyCall, word: "NOPERM", args: limitedUser, with: []option{withUser},
 		provoke: ruled("resetkeys", "~*"),
 	},
 	{
-		name: "a user who is switched off", refused: everyCall, word: "WRONGPASS", args: limitedUser, with: []settings{asUser},
+		name: "a user who is switched off", refused: anyCall, word: "WRONGPASS", args: limitedUser, with: []option{withUser},
 		provoke: func(t *testing.T, store *testStore, server *redistest.Server, direct *redis.Client) func() {
 			end := ruled("off", "on")(t, store, server, direct)
 			require.NoError(t, direct.Do(t.Context(), "CLIENT", "KILL", "USER", "podlink").Err())
@@ -104,7 +105,7 @@ var refusals = []refusal{
 		},
 	},
 	{
-		name: "a user who is deleted", refused: everyCall, word: "WRONGPASS", args: limitedUser, with: []settings{asUser},
+		name: "a user who is deleted", refused: anyCall, word: "WRONGPASS", args: limitedUser, with: []option{withUser},
 		provoke: func(t *testing.T, _ *testStore, _ *redistest.Server, direct *redis.Client) func() {
 			require.NoError(t, direct.Do(t.Context(), "ACL", "DELUSER", "podlink").Err())
 			require.Eventually(t, func() bool {
@@ -117,7 +118,7 @@ var refusals = []refusal{
 		},
 	},
 	{
-		name: "another password", refused: everyCall, word: "WRONGPASS", args: limitedUser, with: []settings{asUser},
+		name: "another password", refused: anyCall, word: "WRONGPASS", args: limitedUser, with: []option{withUser},
 		provoke: func(t *testing.T, store *testStore, server *redistest.Server, direct *redis.Client) func() {
 			end := ruled("<secret", ">secret")(t, store, server, direct)
 			require.NoError(t, direct.Do(t.Context(), "CLIENT", "KILL", "USER", "podlink").Err())
@@ -125,10 +126,10 @@ var refusals = []refusal{
 		},
 	},
 	// The driver takes the refusal of its handshake for that of an old server, and sends the command all the same.
-	{name: "too many clients", refused: everyCall, provoke: withoutRoom, unknown: true},
+	{name: "too many clients", refused: anyCall, provoke: withoutRoom, unknown: true},
 	{
-		name: "no free connection", refused: everyCall, word: "connection pool timeout", provoke: poolHeld,
-		with: []settings{func(c *testOptions) {
+		name: "no free connection", refused: anyCall, word: "connection pool timeout", provoke: poolHeld,
+		with: []option{func(c *testOptions) {
 			c.PoolSize, c.MinIdleConns, c.PoolTimeout = 1, 0, 20*time.Millisecond
 		}},
 	},
@@ -140,13 +141,13 @@ func TestRefusals(t *testing.T) {
 	t.Parallel()
 	for _, row := range refusals {
 		t.Run(row.name, func(t *testing.T) {
-			together(t)
-			for name, start := range map[string]func(t *testing.T, args []string) (settings, *redistest.Server){
-				"standalone": func(t *testing.T, args []string) (settings, *redistest.Server) {
+			parallel(t)
+			for name, start := range map[string]func(t *testing.T, args []string) (option, *redistest.Server){
+				"standalone": func(t *testing.T, args []string) (option, *redistest.Server) {
 					server := redistest.Start(t, args...)
-					return on(server.Addr()), server
+					return onServer(server.Addr()), server
 				},
-				"cluster": func(t *testing.T, args []string) (settings, *redistest.Server) {
+				"cluster": func(t *testing.T, args []string) (option, *redistest.Server) {
 					cluster := redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 1, Args: args})
 					return onCluster(cluster.Addrs()), cluster.Nodes()[0]
 				},
@@ -165,12 +166,12 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// recoveryLimit bounds how long a store may take to work again. A node of a cluster takes nothing for two seconds after
+// recoveryTimeout bounds how long a store may take to work again. A node of a cluster takes nothing for two seconds after
 // its start.
-const recoveryLimit = 30 * time.Second
+const recoveryTimeout = 30 * time.Second
 
-func (row refusal) test(t *testing.T, server *redistest.Server, all ...settings) {
-	all = append(append(all, patient), row.with...)
+func (row refusal) test(t *testing.T, server *redistest.Server, all ...option) {
+	all = append(append(all, longTimeouts), row.with...)
 	store := openStore(t, all...)
 	repos := reposOf(store)
 	plain := openStore(t, append(all, prefix(string(store.keys)), confirmedBy(0, time.Second))...)
@@ -178,8 +179,8 @@ func (row refusal) test(t *testing.T, server *redistest.Server, all ...settings)
 	// A report with a link given out: to release it would change something.
 	counted := "0 1 0 -1 1700000000000 up"
 	require.NoError(t, plain.client.HSet(t.Context(), plain.keys.pods(game), "1", counted).Err())
-	ready(t, store)
-	before := written(t, plain)
+	waitReady(t, store)
+	before := callKeys(t, plain)
 
 	end := row.provoke(t, store, server, server.Client(t))
 	for _, call := range repoCalls {
@@ -195,45 +196,45 @@ func (row refusal) test(t *testing.T, server *redistest.Server, all ...settings)
 	}
 	end()
 
-	ready(t, store)
-	ready(t, plain)
-	require.Equal(t, before, written(t, plain), "nothing has changed")
+	waitReady(t, store)
+	waitReady(t, plain)
+	require.Equal(t, before, callKeys(t, plain), "nothing has changed")
 	for _, call := range repoCalls {
 		err := call.do(t.Context(), repos, populated)
-		require.True(t, known(err) || isUnconfirmed(err), "%s: %v", call.name, err)
+		require.True(t, isAnswer(err) || isUnconfirmed(err), "%s: %v", call.name, err)
 	}
-	require.NotEqual(t, before, written(t, plain), "the calls do change something")
+	require.NotEqual(t, before, callKeys(t, plain), "the calls do change something")
 	for key := range dump(t, plain) {
 		require.NoError(t, plain.client.Del(t.Context(), key).Err())
 	}
 }
 
-// written is what calls have written: a self-test that could not end may have left its keys.
-func written(t *testing.T, store *testStore) map[string]content {
+// callKeys is what calls have written: a self-test that could not end may have left its keys.
+func callKeys(t *testing.T, store *testStore) map[string]keyContent {
 	t.Helper()
 	all := dump(t, store)
-	maps.DeleteFunc(all, func(key string, _ content) bool { return strings.HasPrefix(key, string(store.keys)+":selftest:") })
+	maps.DeleteFunc(all, func(key string, _ keyContent) bool { return strings.HasPrefix(key, string(store.keys)+":selftest:") })
 	return all
 }
 
 // changing are the names with which the call changes something in a populated store.
-func (c repoCall) changing() names {
+func (c repoCall) changing() subject {
 	if c.effect == stores {
 		return fresh
 	}
 	return populated
 }
 
-// loading restarts the server with so much data that it loads for long.
-func loading(t *testing.T, _ *testStore, server *redistest.Server, direct *redis.Client) func() {
+// loadingServer restarts the server with so much data that it loads for long.
+func loadingServer(t *testing.T, _ *testStore, server *redistest.Server, direct *redis.Client) func() {
 	require.NoError(t, direct.Do(t.Context(), "DEBUG", "POPULATE", 100_000).Err())
 	require.NoError(t, direct.Save(t.Context()).Err())
 	server.RestartLoading()
 	return func() { setConfig(t, direct, "key-load-delay", "0") }
 }
 
-// demoted makes the server a replica of another one that has the same data.
-func demoted(t *testing.T, _ *testStore, server *redistest.Server, direct *redis.Client) func() {
+// demotedServer makes the server a replica of another one that has the same data.
+func demotedServer(t *testing.T, _ *testStore, server *redistest.Server, direct *redis.Client) func() {
 	twin := redistest.StartReplica(t, server.Addr())
 	require.NoError(t, twin.Client(t).Do(t.Context(), "REPLICAOF", "NO", "ONE").Err())
 	replicate(t, direct, twin)
@@ -241,8 +242,8 @@ func demoted(t *testing.T, _ *testStore, server *redistest.Server, direct *redis
 	return func() { promote(t, direct) }
 }
 
-// cutOff makes the server a replica that has lost its primary, and answers nothing then.
-func cutOff(t *testing.T, _ *testStore, _ *redistest.Server, direct *redis.Client) func() {
+// orphanedReplica makes the server a replica that has lost its primary, and answers nothing then.
+func orphanedReplica(t *testing.T, _ *testStore, _ *redistest.Server, direct *redis.Client) func() {
 	primary := redistest.Start(t)
 	primary.Kill()
 	setConfig(t, direct, "replica-serve-stale-data", "no")
@@ -270,8 +271,8 @@ func withoutSlot(slot int) func(*testing.T, *testStore, *redistest.Server, *redi
 	}
 }
 
-// busy keeps the server busy with somebody else's endless script.
-func busy(t *testing.T, _ *testStore, server *redistest.Server, direct *redis.Client) func() {
+// busyScript keeps the server busy with somebody else's endless script.
+func busyScript(t *testing.T, _ *testStore, server *redistest.Server, direct *redis.Client) func() {
 	done := make(chan error, 1)
 	endless := server.Client(t).WithTimeout(time.Minute)
 	go func() { done <- endless.Eval(context.Background(), "while true do end", nil).Err() }()
@@ -372,14 +373,14 @@ func poolHeld(t *testing.T, store *testStore, server *redistest.Server, _ *redis
 // TestClusterWithoutAPrimary: while a primary is missing, nothing that is refused was carried out, be it that its own node
 // can't be reached or that the others have given up.
 func TestClusterWithoutAPrimary(t *testing.T) {
-	together(t)
+	parallel(t)
 	cluster := redistest.StartCluster(t, redistest.ClusterOptions{
 		Primaries: 3, Args: []string{"--cluster-node-timeout", "500", "--appendonly", "yes", "--appendfsync", "always"},
 	})
-	store := openStore(t, onCluster(cluster.Addrs()), patient)
+	store := openStore(t, onCluster(cluster.Addrs()), longTimeouts)
 	repos := reposOf(store)
 	populate(t, store)
-	ready(t, store)
+	waitReady(t, store)
 	dead := cluster.Owner(store.keys.links("ns", populated.uid))
 	var alive []*redis.Client
 	for _, node := range cluster.Nodes() {
@@ -397,7 +398,7 @@ func TestClusterWithoutAPrimary(t *testing.T) {
 	for begin := time.Now(); !given(); {
 		require.Less(t, time.Since(begin), 20*time.Second)
 		for _, call := range repoCalls {
-			if err := call.do(t.Context(), repos, call.changing()); !known(err) {
+			if err := call.do(t.Context(), repos, call.changing()); !isAnswer(err) {
 				require.ErrorIs(t, err, biz.ErrStoreUnavailable, call.name)
 			}
 		}
@@ -409,20 +410,20 @@ func TestClusterWithoutAPrimary(t *testing.T) {
 
 	dead.Restart()
 	for _, call := range repoCalls {
-		require.Eventually(t, func() bool { return known(call.do(t.Context(), repos, populated)) },
-			recoveryLimit, 10*time.Millisecond, call.name)
+		require.Eventually(t, func() bool { return isAnswer(call.do(t.Context(), repos, populated)) },
+			recoveryTimeout, 10*time.Millisecond, call.name)
 	}
-	ready(t, store)
+	waitReady(t, store)
 }
 
 // TestNoPrimaryNamed: as long as nobody names the primary nothing is carried out, and "there is no link" is no answer.
 func TestNoPrimaryNamed(t *testing.T) {
-	together(t)
+	parallel(t)
 	set := redistest.StartSentinel(t, redistest.SentinelOptions{SentinelPassword: "secret"})
 	dead := redistest.Start(t)
 	dead.Kill()
 	login := func(c *testOptions) { c.SentinelPassword = "secret" }
-	for name, wrong := range map[string]settings{
+	for name, wrong := range map[string]option{
 		"the sentinels don't know the name": func(c *testOptions) { c.MasterName = "other" },
 		"servers in place of sentinels":     func(c *testOptions) { c.Addrs = []string{set.Servers()[0].Addr()} },
 		"no password":                       func(c *testOptions) { c.SentinelPassword = "" },
@@ -440,8 +441,8 @@ func TestNoPrimaryNamed(t *testing.T) {
 		})
 	}
 	t.Run("as it should be", func(t *testing.T) {
-		store := openStore(t, onSentinel(set), login, patient)
-		ready(t, store)
+		store := openStore(t, onSentinel(set), login, longTimeouts)
+		waitReady(t, store)
 		populate(t, store)
 	})
 }
@@ -450,23 +451,23 @@ func TestNoPrimaryNamed(t *testing.T) {
 // find every key, wherever it is.
 func TestSlotOnItsWay(t *testing.T) {
 	t.Parallel()
-	for name, waiting := range map[string]settings{
+	for name, waiting := range map[string]option{
 		"waiting for none":      confirmedBy(0, time.Millisecond),
 		"waiting for a replica": confirmedBy(1, time.Millisecond),
 	} {
 		t.Run(name, func(t *testing.T) {
-			together(t)
+			parallel(t)
 			testSlotOnItsWay(t, waiting)
 		})
 	}
 }
 
-func testSlotOnItsWay(t *testing.T, waiting settings) {
+func testSlotOnItsWay(t *testing.T, waiting option) {
 	const tag = "{tag}"
 	slot := redistest.Slot(tag)
 	cluster := redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 2})
-	store := openStore(t, onCluster(cluster.Addrs()), prefix(tag), patient, waiting)
-	plain := openStore(t, onCluster(cluster.Addrs()), prefix(tag), patient)
+	store := openStore(t, onCluster(cluster.Addrs()), prefix(tag), longTimeouts, waiting)
+	plain := openStore(t, onCluster(cluster.Addrs()), prefix(tag), longTimeouts)
 	source, target := cluster.Nodes()[0], cluster.Nodes()[1]
 	if cluster.Owner(tag) != source {
 		source, target = target, source
@@ -476,7 +477,7 @@ func testSlotOnItsWay(t *testing.T, waiting settings) {
 		t.Helper()
 		for _, call := range repoCalls {
 			err := call.do(t.Context(), reposOf(store), populated)
-			require.True(t, known(err) || isUnconfirmed(err), "%s, %s: %v", stage, call.name, err)
+			require.True(t, isAnswer(err) || isUnconfirmed(err), "%s, %s: %v", stage, call.name, err)
 		}
 	}
 	// mutation is the error of a mutation with two keys: that is why a script works on one.

@@ -25,12 +25,12 @@ func executions(t *testing.T, client *redis.Client) int {
 
 // TestLostReply: a mutation whose reply is lost was executed, exactly once, and its caller is told that nobody knows.
 func TestLostReply(t *testing.T) {
-	together(t)
+	parallel(t)
 	for name, open := range map[string]func(t *testing.T) (*testStore, *redis.Client, *redistest.Proxy){
 		"standalone": func(t *testing.T) (*testStore, *redis.Client, *redistest.Proxy) {
 			server := redistest.Start(t)
 			proxy := redistest.NewProxy(t, server.Addr())
-			return openStore(t, on(proxy.Addr()), patient), server.Client(t), proxy
+			return openStore(t, onServer(proxy.Addr()), longTimeouts), server.Client(t), proxy
 		},
 		"cluster": func(t *testing.T) (*testStore, *redis.Client, *redistest.Proxy) {
 			server := redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 1}).Nodes()[0]
@@ -39,12 +39,12 @@ func TestLostReply(t *testing.T) {
 			// The client goes where the node says that it is.
 			_, port, _ := strings.Cut(proxy.Addr(), ":")
 			setConfig(t, direct, "cluster-announce-port", port)
-			return openStore(t, onCluster([]string{proxy.Addr()}), patient), direct, proxy
+			return openStore(t, onCluster([]string{proxy.Addr()}), longTimeouts), direct, proxy
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			store, direct, proxy := open(t)
-			ready(t, store) // The scripts are loaded.
+			waitReady(t, store) // The scripts are loaded.
 			const rounds = 2
 			lost := 0
 			for round := range rounds {
@@ -71,7 +71,7 @@ func TestLostReply(t *testing.T) {
 func TestLostReplyShows(t *testing.T) {
 	server := redistest.Start(t)
 	proxy := redistest.NewProxy(t, server.Addr())
-	store := openStore(t, on(proxy.Addr()))
+	store := openStore(t, onServer(proxy.Addr()))
 	repos := reposOf(store)
 	populate(t, store)
 	const lost = 20
@@ -96,7 +96,7 @@ func TestLostReplyShows(t *testing.T) {
 func TestLostReplyOfRead(t *testing.T) {
 	server := redistest.Start(t)
 	proxy := redistest.NewProxy(t, server.Addr())
-	store := openStore(t, on(proxy.Addr()))
+	store := openStore(t, onServer(proxy.Addr()))
 	populate(t, store)
 	for _, call := range repoCalls {
 		if !call.mutation() {
@@ -111,7 +111,7 @@ func TestLostReplyOfRead(t *testing.T) {
 func TestReadIsRepeatedOnce(t *testing.T) {
 	server := redistest.Start(t)
 	proxy := redistest.NewProxy(t, server.Addr())
-	store := openStore(t, on(proxy.Addr()))
+	store := openStore(t, onServer(proxy.Addr()))
 	require.NoError(t, store.Check(t.Context()))
 	direct, links := server.Client(t), reposOf(store).Links
 	for _, callers := range []int{1, 10} {
@@ -120,7 +120,7 @@ func TestReadIsRepeatedOnce(t *testing.T) {
 		var calling sync.WaitGroup
 		for i := range callers {
 			calling.Go(func() {
-				assert.ErrorIs(t, second(links.GetIfPersist(t.Context(), guest(i))), biz.ErrStoreUnavailable)
+				assert.ErrorIs(t, second(links.GetIfPersist(t.Context(), guestKey(i))), biz.ErrStoreUnavailable)
 			})
 		}
 		calling.Wait()
@@ -138,12 +138,12 @@ func TestReadIsRepeatedOnce(t *testing.T) {
 func TestDriverRepeatsOtherCommands(t *testing.T) {
 	server := redistest.Start(t)
 	proxy := redistest.NewProxy(t, server.Addr())
-	store := openStore(t, on(proxy.Addr()))
+	store := openStore(t, onServer(proxy.Addr()))
 	require.NoError(t, store.Check(t.Context()))
 	direct := server.Client(t)
 	before := executions(t, direct)
 	proxy.LoseReplies(1)
-	cmd := store.client.EvalSha(t.Context(), sha(scriptSetWorkload), []string{store.keys.workload("ns", "game")}, "up")
+	cmd := store.client.EvalSha(t.Context(), scriptSHA(scriptSetWorkload), []string{store.keys.workload("ns", "game")}, "up")
 	require.NoError(t, cmd.Err())
 	require.Equal(t, before+2, executions(t, direct))
 }
@@ -152,12 +152,12 @@ func TestDriverRepeatsOtherCommands(t *testing.T) {
 func TestPausedRedis(t *testing.T) { onEachRedis(t, testPausedRedis) }
 
 func testPausedRedis(t *testing.T, store *testStore, server *redistest.Server) {
-	const limit, tolerance = 300 * time.Millisecond, 100 * time.Millisecond
+	const timeout, tolerance = 300 * time.Millisecond, 100 * time.Millisecond
 	repos := reposOf(store)
 	populate(t, store)
 
 	server.Pause()
-	err := second(repos.Links.Set(limited(t, limit), populated.link(), 5, biz.Forever, nil))
+	err := second(repos.Links.Set(withTimeout(t, timeout), populated.link(), 5, biz.Forever, nil))
 	server.Resume()
 	require.ErrorIs(t, err, biz.ErrOutcomeUnknown, "it was sent")
 	require.Eventually(t, func() bool {
@@ -172,7 +172,7 @@ func testPausedRedis(t *testing.T, store *testStore, server *redistest.Server) {
 	var calls sync.WaitGroup
 	for i, call := range repoCalls {
 		calls.Go(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), limit)
+			ctx, cancel := context.WithTimeout(context.Background(), timeout)
 			defer cancel()
 			start := time.Now()
 			results[i] = call.do(ctx, repos, populated)
@@ -183,13 +183,13 @@ func testPausedRedis(t *testing.T, store *testStore, server *redistest.Server) {
 	server.Resume()
 	for i, call := range repoCalls {
 		t.Run(call.name, func(t *testing.T) {
-			require.LessOrEqual(t, took[i], limit+tolerance)
+			require.LessOrEqual(t, took[i], timeout+tolerance)
 			if call.mutation() {
 				requireOneOf(t, results[i], biz.ErrOutcomeUnknown, biz.ErrStoreUnavailable)
 			} else {
 				require.ErrorIs(t, results[i], biz.ErrDeadlineExceeded)
 			}
-			require.True(t, known(call.do(t.Context(), repos, populated)), "the next call works")
+			require.True(t, isAnswer(call.do(t.Context(), repos, populated)), "the next call works")
 		})
 	}
 }
@@ -206,7 +206,7 @@ func requireOneOf(t *testing.T, err error, classes ...error) {
 
 // TestKilledRedis: what never reached Redis was certainly not carried out.
 func TestKilledRedis(t *testing.T) {
-	together(t)
+	parallel(t)
 	onEachRedis(t, func(t *testing.T, store *testStore, server *redistest.Server) {
 		repos := reposOf(store)
 		populate(t, store)
@@ -220,16 +220,16 @@ func TestKilledRedis(t *testing.T) {
 		for _, call := range repoCalls {
 			// A node of a cluster refuses all calls for two seconds after its start.
 			require.Eventually(t, func() bool {
-				return known(call.do(t.Context(), repos, populated))
-			}, recoveryLimit, 10*time.Millisecond, call.name)
+				return isAnswer(call.do(t.Context(), repos, populated))
+			}, recoveryTimeout, 10*time.Millisecond, call.name)
 		}
-		ready(t, store)
+		waitReady(t, store)
 	})
 }
 
 // TestScriptFlush: a lost script cache goes unnoticed.
 func TestScriptFlush(t *testing.T) {
-	together(t)
+	parallel(t)
 	flushed := func(t *testing.T, store *testStore, nodes []*redistest.Server) {
 		clients := make([]*redis.Client, len(nodes))
 		for i, node := range nodes {
@@ -247,17 +247,17 @@ func TestScriptFlush(t *testing.T) {
 	}
 	t.Run("standalone", func(t *testing.T) {
 		server := redistest.Start(t)
-		flushed(t, openStore(t, on(server.Addr()), patient), []*redistest.Server{server})
+		flushed(t, openStore(t, onServer(server.Addr()), longTimeouts), []*redistest.Server{server})
 	})
 	t.Run("cluster", func(t *testing.T) {
 		cluster := redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 2})
-		flushed(t, openStore(t, onCluster(cluster.Addrs()), patient), cluster.Nodes())
+		flushed(t, openStore(t, onCluster(cluster.Addrs()), longTimeouts), cluster.Nodes())
 	})
 }
 
 // TestCanceledCall: a caller that has left sends nothing.
 func TestCanceledCall(t *testing.T) {
-	together(t)
+	parallel(t)
 	onEachRedis(t, func(t *testing.T, store *testStore, server *redistest.Server) {
 		populate(t, store)
 		direct := server.Client(t)
@@ -273,7 +273,7 @@ func TestCanceledCall(t *testing.T) {
 
 // TestExpiredCall: a deadline that is over before the call is sent.
 func TestExpiredCall(t *testing.T) {
-	together(t)
+	parallel(t)
 	onEachRedis(t, func(t *testing.T, store *testStore, _ *redistest.Server) {
 		populate(t, store)
 		ctx, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
@@ -291,14 +291,14 @@ func TestExpiredCall(t *testing.T) {
 // TestBusyPool: a call that gets no connection was not carried out.
 func TestBusyPool(t *testing.T) {
 	server := redistest.Start(t)
-	store := openStore(t, on(server.Addr()), func(c *testOptions) { c.PoolSize, c.MinIdleConns = 1, 0 })
+	store := openStore(t, onServer(server.Addr()), func(c *testOptions) { c.PoolSize, c.MinIdleConns = 1, 0 })
 	populate(t, store)
 	server.Pause()
 	defer server.Resume()
 	holder := make(chan error, 1)
 	go func() { holder <- second(reposOf(store).Links.Get(context.Background(), fresh.link())) }()
 	time.Sleep(50 * time.Millisecond)
-	err := second(reposOf(store).Links.Set(limited(t, 200*time.Millisecond), fresh.link(), 1, biz.Forever, nil))
+	err := second(reposOf(store).Links.Set(withTimeout(t, 200*time.Millisecond), fresh.link(), 1, biz.Forever, nil))
 	require.ErrorIs(t, err, biz.ErrStoreUnavailable)
 	require.ErrorIs(t, <-holder, biz.ErrDeadlineExceeded)
 }

@@ -39,16 +39,16 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
 }
 
-// room is for the tests that run together because each of them waits for its servers most of the time: for a few, so that
+// parallelSlots is for the tests that run together because each of them waits for its servers most of the time: for a few, so that
 // no server is slow for want of a processor.
-var room = make(chan struct{}, 4*runtime.GOMAXPROCS(0))
+var parallelSlots = make(chan struct{}, 4*runtime.GOMAXPROCS(0))
 
-// together runs the test in parallel with others, once there is room.
-func together(t *testing.T) {
+// parallel runs the test in parallel with others, once there is room.
+func parallel(t *testing.T) {
 	t.Helper()
 	t.Parallel()
-	room <- struct{}{}
-	t.Cleanup(func() { <-room })
+	parallelSlots <- struct{}{}
+	t.Cleanup(func() { <-parallelSlots })
 }
 
 // testOptions are what a test's store is configured with.
@@ -73,8 +73,8 @@ func defaults() testOptions {
 	}
 }
 
-// settings changes the options of a test's store.
-type settings func(*testOptions)
+// option changes the options of a test's store.
+type option func(*testOptions)
 
 // testStore is a store as tests see it: the repositories' engine, and a client that goes past it.
 type testStore struct {
@@ -86,16 +86,16 @@ type testStore struct {
 
 func (s *testStore) Check(ctx context.Context) error { return s.Health.Check(ctx) }
 
-// on is a store on the server, or on a proxy in front of one.
-func on(addr string) settings {
+// onServer is a store on the server, or on a proxy in front of one.
+func onServer(addr string) option {
 	return func(c *testOptions) { c.Mode, c.Addrs = rdb.Standalone, []string{addr} }
 }
 
-func onCluster(addrs []string) settings {
+func onCluster(addrs []string) option {
 	return func(c *testOptions) { c.Mode, c.Addrs = rdb.Cluster, addrs }
 }
 
-func onSentinel(set *redistest.Sentinel) settings {
+func onSentinel(set *redistest.Sentinel) option {
 	return func(c *testOptions) {
 		c.Mode, c.Addrs, c.MasterName = rdb.Sentinel, set.Addrs(), set.MasterName()
 	}
@@ -103,12 +103,12 @@ func onSentinel(set *redistest.Sentinel) settings {
 
 func embeddedStore(o *testOptions) { o.embedded = true }
 
-func password(text string) settings { return func(c *testOptions) { c.Password = text } }
+func password(text string) option { return func(c *testOptions) { c.Password = text } }
 
-func prefix(text string) settings { return func(c *testOptions) { c.Prefix = text } }
+func prefix(text string) option { return func(c *testOptions) { c.Prefix = text } }
 
 // openStore returns a store with the default options, changed by the settings.
-func openStore(t testing.TB, all ...settings) *testStore {
+func openStore(t testing.TB, all ...option) *testStore {
 	t.Helper()
 	o := defaults()
 	for _, change := range all {
@@ -149,27 +149,27 @@ func (o testOptions) client() redis.UniversalClient {
 	}
 }
 
-// ready waits until the store can be used. A machine that is busy may not let the first self-test end in time.
-func ready(t *testing.T, store *testStore) {
+// waitReady waits until the store can be used. A machine that is busy may not let the first self-test end in time.
+func waitReady(t *testing.T, store *testStore) {
 	t.Helper()
-	const limit = 30 * time.Second
+	const timeout = 30 * time.Second
 	begin, err := time.Now(), store.Check(t.Context())
-	for err != nil && time.Since(begin) < limit {
+	for err != nil && time.Since(begin) < timeout {
 		time.Sleep(10 * time.Millisecond)
 		err = store.Check(t.Context())
 	}
 	require.NoError(t, err)
 }
 
-// everyStore are the stores that every script has to work on alike.
-var everyStore = map[string]func(t *testing.T) *testStore{
+// storeKinds are the stores that every script has to work on alike.
+var storeKinds = map[string]func(t *testing.T) *testStore{
 	"embedded": func(t *testing.T) *testStore { return openStore(t, embeddedStore) },
-	"redis":    func(t *testing.T) *testStore { return openStore(t, on(redistest.Start(t).Addr())) },
+	"redis":    func(t *testing.T) *testStore { return openStore(t, onServer(redistest.Start(t).Addr())) },
 }
 
 // onEachStore runs a test on every store.
 func onEachStore(t *testing.T, run func(t *testing.T, store *testStore)) {
-	for name, open := range everyStore {
+	for name, open := range storeKinds {
 		t.Run(name, func(t *testing.T) { run(t, open(t)) })
 	}
 }
@@ -178,28 +178,28 @@ func onEachStore(t *testing.T, run func(t *testing.T, store *testStore)) {
 func onEachRedis(t *testing.T, run func(t *testing.T, store *testStore, server *redistest.Server)) {
 	t.Run("standalone", func(t *testing.T) {
 		server := redistest.Start(t)
-		run(t, openStore(t, on(server.Addr()), patient), server)
+		run(t, openStore(t, onServer(server.Addr()), longTimeouts), server)
 	})
 	t.Run("cluster", func(t *testing.T) {
 		cluster := redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 1})
-		run(t, openStore(t, onCluster(cluster.Addrs()), patient), cluster.Nodes()[0])
+		run(t, openStore(t, onCluster(cluster.Addrs()), longTimeouts), cluster.Nodes()[0])
 	})
 }
 
-// content is a key: what it holds, and whether it has a TTL. Times to live run, so their amount is none of it.
-type content struct {
+// keyContent is a key: what it holds, and whether it has a TTL. Times to live run, so their amount is none of it.
+type keyContent struct {
 	kind   string
 	value  any
 	hasTTL bool
 }
 
 // dump returns all that is under the store's prefix.
-func dump(t *testing.T, store *testStore) map[string]content {
+func dump(t *testing.T, store *testStore) map[string]keyContent {
 	t.Helper()
 	ctx := context.Background()
 	keys, err := store.client.Keys(ctx, string(store.keys)+":*").Result()
 	require.NoError(t, err)
-	all := make(map[string]content)
+	all := make(map[string]keyContent)
 	for _, key := range keys {
 		all[key] = read(t, store, key)
 	}
@@ -207,12 +207,12 @@ func dump(t *testing.T, store *testStore) map[string]content {
 }
 
 // read returns what the key is.
-func read(t *testing.T, store *testStore, key string) content {
+func read(t *testing.T, store *testStore, key string) keyContent {
 	t.Helper()
 	ctx := context.Background()
 	kind, err := store.client.Type(ctx, key).Result()
 	require.NoError(t, err)
-	c := content{kind: kind}
+	c := keyContent{kind: kind}
 	switch kind {
 	case "hash":
 		c.value = maps.Clone(store.client.HGetAll(ctx, key).Val())
@@ -228,10 +228,10 @@ func read(t *testing.T, store *testStore, key string) content {
 	return c
 }
 
-// limited is a context that ends soon.
-func limited(t *testing.T, limit time.Duration) context.Context {
+// withTimeout is a context that ends soon.
+func withTimeout(t *testing.T, timeout time.Duration) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -242,8 +242,8 @@ func setConfig(t *testing.T, client *redis.Client, key, value string) {
 	require.NoError(t, client.ConfigSet(context.Background(), key, value).Err())
 }
 
-// sha is the name of a script in Redis.
-func sha(script *rdb.Script) string {
+// scriptSHA is the name of a script in Redis.
+func scriptSHA(script *rdb.Script) string {
 	sum := sha1.Sum([]byte(script.Source())) // Redis names scripts by their SHA-1.
 	return hex.EncodeToString(sum[:])
 }

@@ -13,7 +13,7 @@ import (
 
 // These tests write fields as podlink does, to get at what a clock alone would take too long to bring about.
 
-// write puts a link's field into the store.
+// write puts a link field into the store.
 func (s *testStore) writeLink(t *testing.T, key biz.LinkKey, pod int, epoch int64, expiry time.Time) {
 	t.Helper()
 	ms := int64(0)

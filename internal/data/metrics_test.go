@@ -16,7 +16,7 @@ import (
 // script is no failure.
 func TestReadsThatFail(t *testing.T) {
 	server := redistest.Start(t)
-	store := openStore(t, on(server.Addr()))
+	store := openStore(t, onServer(server.Addr()))
 	links, key := reposOf(store).Links, biz.LinkKey{Namespace: "ns", UID: "u", Service: "game"}
 	failures := func(command, kind string) float64 {
 		return gauge(t, store, fmt.Sprintf(`podlink_store_errors_total{command=%q,kind=%q}`, command, kind))
@@ -46,7 +46,7 @@ func TestReadsThatFail(t *testing.T) {
 // TestLinkOutcomes: every way in which a call may change a link, as it is counted.
 func TestLinkOutcomes(t *testing.T) {
 	server := redistest.Start(t)
-	store := openStore(t, on(server.Addr()))
+	store := openStore(t, onServer(server.Addr()))
 	links, key := reposOf(store).Links, biz.LinkKey{Namespace: "ns", UID: "u", Service: "game"}
 	other := biz.LinkKey{Namespace: key.Namespace, UID: key.UID, Service: "chat"} // Its field outlives it while the game's link stands.
 	stale := biz.Epoch(1)

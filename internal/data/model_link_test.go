@@ -15,8 +15,8 @@ import (
 	"podlink/internal/biz"
 )
 
-// standing is a live link of the model.
-type standing struct {
+// storedLink is a live link of the model.
+type storedLink struct {
 	biz.Link           // as it was answered when it was made
 	since    time.Time // some time before that
 }
@@ -36,11 +36,11 @@ func (m *model) someLink(t *rapid.T) biz.LinkKey {
 }
 
 // current is the link that stands, be it none.
-func (m *model) current(key biz.LinkKey) standing {
+func (m *model) current(key biz.LinkKey) storedLink {
 	if link, ok := m.links[key]; ok {
 		return link
 	}
-	return standing{Link: biz.NoLink(key)}
+	return storedLink{Link: biz.NoLink(key)}
 }
 
 // someExpected draws an expected epoch: none, the current one, no link's, another one, or the one before.
@@ -145,7 +145,7 @@ func (m *model) link(
 		m.judgeEpoch(t, call, key, want.Epoch)
 	}
 	agree(t, call, biz.LinkChange{Applied: true, Previous: before.Pod, Link: want}, change)
-	m.links[key] = standing{want, m.before}
+	m.links[key] = storedLink{want, m.before}
 }
 
 // judgeEpoch is for the epoch of a new owner: greater than any before, and the store's time unless that is behind.
@@ -189,7 +189,7 @@ func (m *model) unlink(t *rapid.T, call string, key biz.LinkKey, keep int32, cha
 	if keep > 0 {
 		want = before.Link
 		want.TTL = biz.TTL(keep)
-		m.links[key] = standing{want, m.before}
+		m.links[key] = storedLink{want, m.before}
 	} else {
 		delete(m.links, key)
 	}
@@ -197,7 +197,7 @@ func (m *model) unlink(t *rapid.T, call string, key biz.LinkKey, keep int32, cha
 }
 
 // sameAs compares a link that was stored some time before.
-func sameAs(t *rapid.T, call string, want standing, got biz.Link) {
+func sameAs(t *rapid.T, call string, want storedLink, got biz.Link) {
 	if want.TTL > 0 {
 		passed := biz.TTL(time.Since(want.since)/time.Second) + 1
 		agree(t, call+": the time to live", true, got.TTL <= want.TTL && got.TTL >= want.TTL-passed)
@@ -267,8 +267,8 @@ func (m *model) batchGetLinks(t *rapid.T) {
 }
 
 // ofUID are the uid's links by service.
-func (m *model) ofUID(uid string) map[string]standing {
-	links := make(map[string]standing)
+func (m *model) ofUID(uid string) map[string]storedLink {
+	links := make(map[string]storedLink)
 	for key, link := range m.links {
 		if key.UID == uid {
 			links[key.Service] = link

@@ -22,14 +22,14 @@ type report struct {
 	given int64
 }
 
-// reserved is a choice that may be given back.
-type reserved struct {
+// modelReservation is a choice that may be given back.
+type modelReservation struct {
 	service biz.ServiceKey
 	choice  biz.Reservation
 }
 
-// keptChoices is how many of the latest reservations a model may give back.
-const keptChoices = 4
+// maxReservations is how many of the latest reservations a model may give back.
+const maxReservations = 4
 
 // The inputs of random calls on pods: small loads, so that there are ties; pods whose order as numbers is another one
 // than as texts; and times to live that don't end during the test.
@@ -113,8 +113,8 @@ func (m *model) reserve(t *rapid.T) {
 	agree(t, "Pods.Reserve", want, got)
 	if got.Outcome == biz.Reserved {
 		m.find(key, got.Pod).given++
-		m.choices = append(m.choices, reserved{key, got})
-		m.choices = m.choices[max(0, len(m.choices)-keptChoices):]
+		m.choices = append(m.choices, modelReservation{key, got})
+		m.choices = m.choices[max(0, len(m.choices)-maxReservations):]
 	}
 }
 
@@ -147,7 +147,7 @@ func (r *report) better(than *report) bool {
 // release gives back a reservation, be it for a second time, or one that was never made.
 func (m *model) release(t *rapid.T) {
 	invented := biz.Reservation{Outcome: biz.Reserved, Pod: someReporter.Draw(t, "pod"), HeartbeatMs: 1}
-	choices := append(slices.Clone(m.choices), reserved{m.someService(t), invented})
+	choices := append(slices.Clone(m.choices), modelReservation{m.someService(t), invented})
 	given := choices[rapid.IntRange(0, len(choices)-1).Draw(t, "reservation")]
 	succeeds(t, "Pods.Release", m.repos.Pods.Release(context.Background(), given.service, given.choice))
 	r := m.find(given.service, given.choice.Pod)

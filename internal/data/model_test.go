@@ -29,16 +29,16 @@ func TestModel(t *testing.T) {
 		target, err = strconv.Atoi(text)
 		require.NoError(t, err, operationsVariable)
 	}
-	for name, start := range map[string]func(t *testing.T) settings{
-		"embedded": func(*testing.T) settings { return embeddedStore },
-		"redis":    func(t *testing.T) settings { return on(redistest.Start(t).Addr()) },
-		"cluster": func(t *testing.T) settings {
+	for name, start := range map[string]func(t *testing.T) option{
+		"embedded": func(*testing.T) option { return embeddedStore },
+		"redis":    func(t *testing.T) option { return onServer(redistest.Start(t).Addr()) },
+		"cluster": func(t *testing.T) option {
 			return onCluster(redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 3}).Addrs())
 		},
 	} {
 		// One after the other: the generators are shared, and rapid's are not safe for concurrent use.
 		t.Run(name, func(t *testing.T) {
-			store, runs, operations, begin := openStore(t, start(t), patient), 0, 0, time.Now()
+			store, runs, operations, begin := openStore(t, start(t), longTimeouts), 0, 0, time.Now()
 			for done := false; !done; done = operations >= target {
 				rapid.Check(t, func(rt *rapid.T) {
 					runs++
@@ -59,17 +59,17 @@ type model struct {
 	namespace string
 	before    time.Time // some time before the call that goes on
 
-	links     map[biz.LinkKey]standing   // the live ones
+	links     map[biz.LinkKey]storedLink // the live ones
 	epochs    map[biz.LinkKey]biz.Epoch  // the greatest so far
 	services  map[biz.ServiceKey]reports // that have reported
-	choices   []reserved                 // that Reserve has answered, the latest ones
+	choices   []modelReservation         // that Reserve has answered, the latest ones
 	workloads map[biz.ServiceKey]biz.Workload
 }
 
 func newModel(store *testStore, namespace string) *model {
 	return &model{
 		store: store, repos: reposOf(store), namespace: namespace, before: time.Now(),
-		links: make(map[biz.LinkKey]standing), epochs: make(map[biz.LinkKey]biz.Epoch),
+		links: make(map[biz.LinkKey]storedLink), epochs: make(map[biz.LinkKey]biz.Epoch),
 		services:  make(map[biz.ServiceKey]reports),
 		workloads: make(map[biz.ServiceKey]biz.Workload),
 	}

@@ -13,13 +13,13 @@ import (
 
 // TestOnlyPrimariesAreAsked: a replica may lack what was just written, so no call goes to one.
 func TestOnlyPrimariesAreAsked(t *testing.T) {
-	together(t)
+	parallel(t)
 	asked := func(t *testing.T, store *testStore, primaries []*redistest.Server, replica *redistest.Server) {
 		t.Helper()
-		ready(t, store)
+		waitReady(t, store)
 		for _, call := range repoCalls {
 			populate(t, store)
-			require.True(t, known(call.do(t.Context(), reposOf(store), populated)), call.name)
+			require.True(t, isAnswer(call.do(t.Context(), reposOf(store), populated)), call.name)
 		}
 		scripts := 0
 		for _, primary := range primaries {
@@ -37,18 +37,18 @@ func TestOnlyPrimariesAreAsked(t *testing.T) {
 	}
 	t.Run("sentinel", func(t *testing.T) {
 		s := redistest.StartSentinel(t, redistest.SentinelOptions{})
-		store := openStore(t, onSentinel(s), patient)
+		store := openStore(t, onSentinel(s), longTimeouts)
 		primary := s.Primary()
-		asked(t, store, []*redistest.Server{primary}, other(s.Servers(), primary))
+		asked(t, store, []*redistest.Server{primary}, otherServer(s.Servers(), primary))
 	})
 	t.Run("cluster", func(t *testing.T) {
 		c := redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 1, Replicas: 1})
-		asked(t, openStore(t, onCluster(c.Addrs()), patient), c.Primaries(), c.ReplicaOf(c.Primaries()[0]))
+		asked(t, openStore(t, onCluster(c.Addrs()), longTimeouts), c.Primaries(), c.ReplicaOf(c.Primaries()[0]))
 	})
 }
 
-// other is the first server that is not the one.
-func other(servers []*redistest.Server, one *redistest.Server) *redistest.Server {
+// otherServer is the first server that is not the one.
+func otherServer(servers []*redistest.Server, one *redistest.Server) *redistest.Server {
 	if servers[0] == one {
 		return servers[1]
 	}

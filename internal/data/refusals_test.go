@@ -15,7 +15,7 @@ import (
 func TestFullRedis(t *testing.T) {
 	server := redistest.Start(t)
 	direct := server.Client(t)
-	store := openStore(t, on(server.Addr()))
+	store := openStore(t, onServer(server.Addr()))
 	repos := reposOf(store)
 	for _, call := range repoCalls {
 		t.Run(call.name, func(t *testing.T) {
@@ -60,14 +60,14 @@ func TestFullRedis(t *testing.T) {
 
 // TestRefusedLogin: a Redis that lets nobody in has carried out nothing.
 func TestRefusedLogin(t *testing.T) {
-	for name, with := range map[string][]settings{
+	for name, with := range map[string][]option{
 		"no password":    nil,
 		"wrong password": {password("wrong")},
 		"unknown user":   {password("secret"), func(c *testOptions) { c.Username = "nobody" }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := redistest.Start(t, "--requirepass", "secret")
-			store := openStore(t, append(with, on(server.Addr()))...)
+			store := openStore(t, append(with, onServer(server.Addr()))...)
 			for _, call := range repoCalls {
 				require.ErrorIs(t, call.do(t.Context(), reposOf(store), populated), biz.ErrStoreUnavailable, call.name)
 			}
@@ -76,11 +76,11 @@ func TestRefusedLogin(t *testing.T) {
 	}
 	t.Run("right password", func(t *testing.T) {
 		server := redistest.Start(t, "--requirepass", "secret")
-		store := openStore(t, on(server.Addr()), password("secret"))
+		store := openStore(t, onServer(server.Addr()), password("secret"))
 		require.NoError(t, store.Check(t.Context()))
 		populate(t, store)
 		for _, call := range repoCalls {
-			require.True(t, known(call.do(t.Context(), reposOf(store), populated)), call.name)
+			require.True(t, isAnswer(call.do(t.Context(), reposOf(store), populated)), call.name)
 		}
 	})
 }
@@ -88,11 +88,11 @@ func TestRefusedLogin(t *testing.T) {
 // TestCheckOfReplica: a replica takes no writes.
 func TestCheckOfReplica(t *testing.T) {
 	primary := redistest.Start(t)
-	require.NoError(t, openStore(t, on(primary.Addr())).Check(t.Context()))
+	require.NoError(t, openStore(t, onServer(primary.Addr())).Check(t.Context()))
 	replica := redistest.StartReplica(t, primary.Addr())
-	require.Error(t, openStore(t, on(replica.Addr())).Check(t.Context()))
+	require.Error(t, openStore(t, onServer(replica.Addr())).Check(t.Context()))
 
-	store := openStore(t, on(primary.Addr()))
+	store := openStore(t, onServer(primary.Addr()))
 	require.NoError(t, store.Check(t.Context()))
 	replicate(t, primary.Client(t), redistest.Start(t))
 	require.ErrorContains(t, store.Check(t.Context()), "is a replica", "it was demoted")
@@ -100,21 +100,21 @@ func TestCheckOfReplica(t *testing.T) {
 
 // TestCheckOfEvictionPolicy: a Redis that drops keys to make room would lose links silently.
 func TestCheckOfEvictionPolicy(t *testing.T) {
-	together(t)
+	parallel(t)
 	allow := func(c *testOptions) { c.AllowEviction = true }
 	for _, policy := range []string{"allkeys-lru", "allkeys-random", "volatile-ttl"} {
 		t.Run(policy, func(t *testing.T) {
 			server := redistest.Start(t, "--maxmemory-policy", policy)
-			err := openStore(t, on(server.Addr())).Check(t.Context())
+			err := openStore(t, onServer(server.Addr())).Check(t.Context())
 			require.ErrorContains(t, err, "noeviction")
 			require.ErrorContains(t, err, policy)
-			ready(t, openStore(t, on(server.Addr()), allow))
+			waitReady(t, openStore(t, onServer(server.Addr()), allow))
 		})
 	}
 	t.Run("one node of a cluster", func(t *testing.T) {
 		cluster := redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 2})
 		store := openStore(t, onCluster(cluster.Addrs()))
-		ready(t, store)
+		waitReady(t, store)
 		setConfig(t, cluster.Nodes()[1].Client(t), "maxmemory-policy", "allkeys-lru")
 		require.ErrorContains(t, store.Check(t.Context()), "noeviction")
 	})
@@ -141,7 +141,7 @@ func TestCheckOfPermissions(t *testing.T) {
 			defer func() {
 				require.NoError(t, direct.Do(context.Background(), "ACL", "SETUSER", "default", "+@all").Err())
 			}()
-			require.ErrorContains(t, openStore(t, on(server.Addr())).Check(t.Context()), "self-test")
+			require.ErrorContains(t, openStore(t, onServer(server.Addr())).Check(t.Context()), "self-test")
 		})
 	}
 }
@@ -160,12 +160,12 @@ func TestCheckLeavesNothing(t *testing.T) {
 // TestCheckAfterRestart: what answers after a restart is tested anew.
 func TestCheckAfterRestart(t *testing.T) {
 	server := redistest.Start(t)
-	store := openStore(t, on(server.Addr()))
+	store := openStore(t, onServer(server.Addr()))
 	require.NoError(t, store.Check(t.Context()))
 	server.Kill()
 	require.Error(t, store.Check(t.Context()))
 	server.Restart()
 	require.NoError(t, store.Check(t.Context()))
-	sha := sha(scripts[0])
+	sha := scriptSHA(scripts[0])
 	require.Equal(t, []bool{true}, server.Client(t).ScriptExists(t.Context(), sha).Val(), "the scripts are loaded again")
 }

@@ -35,19 +35,19 @@ func allow(t *testing.T, direct *redis.Client, rule string) {
 	require.NoError(t, direct.Do(context.Background(), "ACL", "SETUSER", "podlink", rule).Err())
 }
 
-// stoodBefore are what a call may find: the populated link persistent, temporary or not at all, with and without others
+// initialStates are what a call may find: the populated link persistent, temporary or not at all, with and without others
 // of the uid; and a pod with a link given out.
-var stoodBefore = map[string]func(ctx context.Context, s *testStore) error{
+var initialStates = map[string]func(ctx context.Context, s *testStore) error{
 	"nothing":             func(context.Context, *testStore) error { return nil },
-	"persistent":          func(ctx context.Context, s *testStore) error { return stands(ctx, s, biz.Forever, 0) },
-	"temporary":           func(ctx context.Context, s *testStore) error { return stands(ctx, s, 300, 0) },
-	"among persistent":    func(ctx context.Context, s *testStore) error { return stands(ctx, s, 300, biz.Forever) },
-	"among temporary":     func(ctx context.Context, s *testStore) error { return stands(ctx, s, 300, 200) },
-	"persistent, another": func(ctx context.Context, s *testStore) error { return stands(ctx, s, biz.Forever, 200) },
+	"persistent":          func(ctx context.Context, s *testStore) error { return makeState(ctx, s, biz.Forever, 0) },
+	"temporary":           func(ctx context.Context, s *testStore) error { return makeState(ctx, s, 300, 0) },
+	"among persistent":    func(ctx context.Context, s *testStore) error { return makeState(ctx, s, 300, biz.Forever) },
+	"among temporary":     func(ctx context.Context, s *testStore) error { return makeState(ctx, s, 300, 200) },
+	"persistent, another": func(ctx context.Context, s *testStore) error { return makeState(ctx, s, biz.Forever, 200) },
 }
 
-// stands makes the populated link and, unless other is 0, one of another service; a report; and a workload.
-func stands(ctx context.Context, s *testStore, ttl, other biz.TTL) error {
+// makeState makes the populated link and, unless other is 0, one of another service; a report; and a workload.
+func makeState(ctx context.Context, s *testStore, ttl, other biz.TTL) error {
 	key := populated.link()
 	if err := second(reposOf(s).Links.Set(ctx, key, populated.pod, ttl, nil)); err != nil {
 		return err
@@ -64,9 +64,9 @@ func stands(ctx context.Context, s *testStore, ttl, other biz.TTL) error {
 	return second(reposOf(s).Workloads.Set(ctx, game, "down"))
 }
 
-// view is all that answers can tell of the store: the fields, without what comes from a clock, and which keys go before
+// visibleState is all that answers can tell of the store: the fields, without what comes from a clock, and which keys go before
 // their time. That a key without links stays for longer shows nowhere.
-func view(t *testing.T, store *testStore) map[string]string {
+func visibleState(t *testing.T, store *testStore) map[string]string {
 	t.Helper()
 	all := make(map[string]string)
 	for key, content := range dump(t, store) {
@@ -89,23 +89,23 @@ func view(t *testing.T, store *testStore) map[string]string {
 
 // TestDeniedCommand: a script that the ACL stops leaves what it has found, or what it was to leave, and nothing between.
 func TestDeniedCommand(t *testing.T) {
-	together(t)
+	parallel(t)
 	server := redistest.Start(t, limitedUser...)
 	direct := server.Client(t)
-	admin := openStore(t, on(server.Addr()), patient)
+	admin := openStore(t, onServer(server.Addr()), longTimeouts)
 	clean := func() { require.NoError(t, direct.FlushDB(t.Context()).Err()) }
 	stopped := 0
-	for before, stand := range stoodBefore {
+	for before, stand := range initialStates {
 		for _, call := range repoCalls {
 			if !call.mutation() {
 				continue
 			}
 			clean()
 			require.NoError(t, stand(t.Context(), admin))
-			found := view(t, admin)
+			found := visibleState(t, admin)
 			require.NoError(t, call.do(t.Context(), reposOf(admin), populated))
-			left := view(t, admin)
-			store := openStore(t, on(server.Addr()), asUser, patient, prefix(string(admin.keys)))
+			left := visibleState(t, admin)
+			store := openStore(t, onServer(server.Addr()), withUser, longTimeouts, prefix(string(admin.keys)))
 			for _, command := range scriptCommands() {
 				name := before + "/" + call.name + "/" + command
 				clean()
@@ -113,14 +113,14 @@ func TestDeniedCommand(t *testing.T) {
 				allow(t, direct, "-"+command)
 				err := call.do(t.Context(), reposOf(store), populated)
 				allow(t, direct, "+"+command)
-				got := view(t, admin)
+				got := visibleState(t, admin)
 				if err == nil {
 					require.Equal(t, left, got, name)
 					continue
 				}
 				stopped++
 				// This one waits until its self-test has passed again.
-				store = openStore(t, on(server.Addr()), asUser, patient, prefix(string(admin.keys)))
+				store = openStore(t, onServer(server.Addr()), withUser, longTimeouts, prefix(string(admin.keys)))
 				require.ErrorIs(t, err, biz.ErrOutcomeUnknown, name)
 				if !maps.Equal(found, got) {
 					require.Equal(t, left, got, name)
@@ -137,12 +137,12 @@ func TestRightTakenAway(t *testing.T) {
 	t.Parallel()
 	for _, command := range []string{"hset", "hdel", "persist", "pexpireat", "hlen"} {
 		t.Run(command, func(t *testing.T) {
-			together(t)
+			parallel(t)
 			server := redistest.Start(t, limitedUser...)
 			direct := server.Client(t)
-			store := openStore(t, on(server.Addr()), asUser, patient)
+			store := openStore(t, onServer(server.Addr()), withUser, longTimeouts)
 			populate(t, store)
-			ready(t, store)
+			waitReady(t, store)
 
 			const callers, patience = 8, 20 * time.Second
 			var done, unknown atomic.Int64
@@ -168,27 +168,27 @@ func TestRightTakenAway(t *testing.T) {
 			require.Positive(t, unknown.Load())
 			require.LessOrEqual(t, unknown.Load(), int64(callers), "no more than were under way")
 
-			before := view(t, openStore(t, on(server.Addr()), prefix(string(store.keys))))
+			before := visibleState(t, openStore(t, onServer(server.Addr()), prefix(string(store.keys))))
 			for _, call := range repoCalls {
 				err := call.do(t.Context(), reposOf(store), populated)
 				if call.mutation() {
 					require.ErrorIs(t, err, biz.ErrStoreUnavailable, call.name)
 					require.NotErrorIs(t, err, biz.ErrOutcomeUnknown, call.name)
 				} else {
-					require.True(t, known(err), "%s: %v", call.name, err)
+					require.True(t, isAnswer(err), "%s: %v", call.name, err)
 				}
 			}
-			require.Equal(t, before, view(t, openStore(t, on(server.Addr()), prefix(string(store.keys)))))
+			require.Equal(t, before, visibleState(t, openStore(t, onServer(server.Addr()), prefix(string(store.keys)))))
 			require.ErrorContains(t, store.Check(t.Context()), "self-test")
 
 			allow(t, direct, "+"+command)
 			back := time.Now()
 			for _, call := range repoCalls {
-				require.Eventually(t, func() bool { return known(call.do(t.Context(), reposOf(store), populated)) },
-					recoveryLimit, time.Millisecond, call.name)
+				require.Eventually(t, func() bool { return isAnswer(call.do(t.Context(), reposOf(store), populated)) },
+					recoveryTimeout, time.Millisecond, call.name)
 			}
 			require.Less(t, time.Since(back), time.Second+3*time.Second)
-			ready(t, store)
+			waitReady(t, store)
 		})
 	}
 }

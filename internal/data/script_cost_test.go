@@ -80,7 +80,7 @@ func (s *countedServer) cost(t *testing.T, run scriptRun) int {
 		}
 		for i := range costCalls {
 			// By EVAL, which does not count.
-			value, err := s.client.Eval(t.Context(), step.script.Source(), []string{key(i)}, filled(step.args, replies[i])...).Result()
+			value, err := s.client.Eval(t.Context(), step.script.Source(), []string{key(i)}, resolve(step.args, replies[i])...).Result()
 			require.NoError(t, err)
 			replies[i] = append(replies[i], render(value))
 		}
@@ -88,7 +88,7 @@ func (s *countedServer) cost(t *testing.T, run scriptRun) int {
 	require.NoError(t, s.client.ScriptLoad(t.Context(), run.script.Source()).Err())
 	s.count(t)
 	for i := range costCalls {
-		value, err := s.client.EvalSha(t.Context(), sha(run.script), []string{key(i)}, filled(run.args, replies[i])...).Result()
+		value, err := s.client.EvalSha(t.Context(), scriptSHA(run.script), []string{key(i)}, resolve(run.args, replies[i])...).Result()
 		require.NoError(t, err)
 		require.Equal(t, status(run.reply), status(render(value)), "%s %s", run.script.Name, run.name)
 	}

@@ -23,8 +23,8 @@ type lua struct {
 	args   []any
 }
 
-// answered is the last epoch or heartbeat in the n-th reply so far.
-type answered int
+// fromReply is the last epoch or heartbeat in the n-th reply so far.
+type fromReply int
 
 // scriptRun is a run of a script and what it must answer, by its header: at first, and when it is repeated. In replies
 // epochs and heartbeats are #1, #2 … in ascending order over the whole run, so that what stays and what grows shows.
@@ -70,7 +70,7 @@ var scriptRuns = []scriptRun{
 		"LINKED 2 2 #1 600", "LINKED 2 2 #1 600", twice},
 	{scriptSetLink, "makes it persistent", []lua{temporaryTo2}, []any{"a", forever, 2},
 		"LINKED 2 2 #1 -1", "LINKED 2 2 #1 -1", once},
-	{scriptSetLink, "moves the expected one", []lua{persistentTo2}, []any{"a", forever, 1, answered(0)},
+	{scriptSetLink, "moves the expected one", []lua{persistentTo2}, []any{"a", forever, 1, fromReply(0)},
 		"LINKED 2 1 #2 -1", "EPOCH_MISMATCH 1 1 #2 -1", once},
 	{scriptSetLink, "creates where none is expected", nil, []any{"a", forever, 1, 0},
 		"LINKED -1 1 #1 -1", "EPOCH_MISMATCH 1 1 #1 -1", once},
@@ -93,7 +93,7 @@ var scriptRuns = []scriptRun{
 
 	{scriptComputeLink, "creates", nil, []any{"a", forever, 1, 0},
 		"LINKED -1 1 #1 -1", "EXISTING 1 1 #1 -1", once},
-	{scriptComputeLink, "moves the one that was judged", []lua{persistentTo2}, []any{"a", 600, 1, answered(0)},
+	{scriptComputeLink, "moves the one that was judged", []lua{persistentTo2}, []any{"a", 600, 1, fromReply(0)},
 		"LINKED 2 1 #2 600", "EXISTING 1 1 #2 600", once},
 	{scriptComputeLink, "finds one that was not judged", []lua{persistentTo2}, []any{"a", 600, 1, 0},
 		"EXISTING 2 2 #1 -1", "EXISTING 2 2 #1 -1", nothing},
@@ -118,9 +118,9 @@ var scriptRuns = []scriptRun{
 		"REMOVED 2 -1 0 -2", "ABSENT -1 -1 0 -2", once},
 	{scriptRemoveLink, "keeps", []lua{persistentTo2}, []any{"a", 60},
 		"REMOVED 2 2 #1 60", "REMOVED 2 2 #1 60", twice},
-	{scriptRemoveLink, "removes the expected one", []lua{persistentTo2}, []any{"a", 0, answered(0)},
+	{scriptRemoveLink, "removes the expected one", []lua{persistentTo2}, []any{"a", 0, fromReply(0)},
 		"REMOVED 2 -1 0 -2", "EPOCH_MISMATCH -1 -1 0 -2", once},
-	{scriptRemoveLink, "keeps the expected one", []lua{temporaryTo2}, []any{"a", 60, answered(0)},
+	{scriptRemoveLink, "keeps the expected one", []lua{temporaryTo2}, []any{"a", 60, fromReply(0)},
 		"REMOVED 2 2 #1 60", "REMOVED 2 2 #1 60", twice},
 	{scriptRemoveLink, "finds none", nil, []any{"a", 0},
 		"ABSENT -1 -1 0 -2", "ABSENT -1 -1 0 -2", nothing},
@@ -180,13 +180,13 @@ var scriptRuns = []scriptRun{
 	{scriptReservePod, "reserves", []lua{pod2}, []any{forever},
 		"RESERVED 2 #1", "RESERVED 2 #1", twice},
 
-	{scriptReleasePod, "gives back", []lua{pod2, reservation, reservation}, []any{2, answered(1)},
+	{scriptReleasePod, "gives back", []lua{pod2, reservation, reservation}, []any{2, fromReply(1)},
 		"RELEASED", "RELEASED", twice},
-	{scriptReleasePod, "gives the only one back", []lua{pod2, reservation}, []any{2, answered(1)},
+	{scriptReleasePod, "gives the only one back", []lua{pod2, reservation}, []any{2, fromReply(1)},
 		"RELEASED", "STALE", once},
-	{scriptReleasePod, "has reported since", []lua{pod2, reservation, pod2, reservation}, []any{2, answered(1)},
+	{scriptReleasePod, "has reported since", []lua{pod2, reservation, pod2, reservation}, []any{2, fromReply(1)},
 		"STALE", "STALE", nothing},
-	{scriptReleasePod, "is gone", []lua{pod2, reservation, pod2Removed}, []any{2, answered(1)},
+	{scriptReleasePod, "is gone", []lua{pod2, reservation, pod2Removed}, []any{2, fromReply(1)},
 		"STALE", "STALE", nothing},
 
 	{scriptSetWorkload, "stores", nil, []any{"up"},
@@ -240,7 +240,7 @@ func (run scriptRun) test(t *testing.T, store *testStore) {
 			return
 		}
 		time.Sleep(2 * time.Millisecond) // Clocks that count in ms must move on.
-		reply, err := store.Runner.Run(t.Context(), step.script, key, filled(step.args, replies)...)
+		reply, err := store.Runner.Run(t.Context(), step.script, key, resolve(step.args, replies)...)
 		require.NoError(t, err)
 		replies = append(replies, render(reply))
 	}
@@ -250,7 +250,7 @@ func (run scriptRun) test(t *testing.T, store *testStore) {
 	for i, want := range []string{run.reply, run.repeated} {
 		before := dump(t, store)
 		execute(lua{run.script, run.args})
-		got := ranked(replies)
+		got := normalizeClocks(replies)
 		require.Equal(t, want, got[len(got)-1], "run %d", i+1)
 		if after := dump(t, store); run.changes[i] {
 			require.NotEqual(t, before, after, "run %d", i+1)
@@ -261,11 +261,11 @@ func (run scriptRun) test(t *testing.T, store *testStore) {
 	require.NoError(t, store.client.Del(context.Background(), key).Err())
 }
 
-// filled returns the arguments with what the replies so far have answered.
-func filled(args []any, replies []string) []any {
+// resolve returns the arguments with what the replies so far have answered.
+func resolve(args []any, replies []string) []any {
 	args = slices.Clone(args)
 	for i, arg := range args {
-		if n, ok := arg.(answered); ok {
+		if n, ok := arg.(fromReply); ok {
 			numbers := clockPattern.FindAllString(replies[n], -1)
 			args[i] = numbers[len(numbers)-1]
 		}
@@ -322,8 +322,8 @@ func isNested(value any) bool {
 // clockPattern finds what comes from a clock: ms or µs since 1970.
 var clockPattern = regexp.MustCompile(`\b\d{13,16}\b`)
 
-// ranked puts #1, #2 … in the place of what comes from a clock, in ascending order.
-func ranked(replies []string) []string {
+// normalizeClocks puts #1, #2 … in the place of what comes from a clock, in ascending order.
+func normalizeClocks(replies []string) []string {
 	numbers := clockPattern.FindAllString(strings.Join(replies, " "), -1)
 	slices.SortFunc(numbers, func(a, b string) int {
 		if len(a) != len(b) {

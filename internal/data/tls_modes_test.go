@@ -94,7 +94,7 @@ func TestTLSEverywhere(t *testing.T) {
 	ca.sign(t, "expired", time.Now().Add(-time.Minute))
 	ca.sign(t, "client", time.Now().Add(time.Hour))
 
-	sentinel := func(addr string) settings {
+	sentinel := func(addr string) option {
 		return func(c *testOptions) {
 			c.Mode, c.Addrs, c.MasterName = rdb.Sentinel, []string{addr}, "mymaster"
 		}
@@ -103,7 +103,7 @@ func TestTLSEverywhere(t *testing.T) {
 	expired, _ := ca.startSecured(t, "expired")
 	watched := sentinel(ca.startSentinel(t, "server", primary))
 	cluster := onCluster(ca.startCluster(t, "server", 2))
-	modes := map[string]settings{"sentinel": watched, "cluster": cluster}
+	modes := map[string]option{"sentinel": watched, "cluster": cluster}
 
 	secured := func(c *testOptions) {
 		c.DialTimeout = 100 * time.Millisecond // A port that expects something else may just wait.
@@ -115,19 +115,19 @@ func TestTLSEverywhere(t *testing.T) {
 	}
 	for name, store := range modes {
 		t.Run(name, func(t *testing.T) {
-			store := openStore(t, secured, store, patient)
-			ready(t, store)
+			store := openStore(t, secured, store, longTimeouts)
+			waitReady(t, store)
 			populate(t, store)
 			for _, call := range repoCalls {
-				require.True(t, known(call.do(t.Context(), reposOf(store), populated)), call.name)
+				require.True(t, isAnswer(call.do(t.Context(), reposOf(store), populated)), call.name)
 			}
 		})
 	}
 
-	refused := func(name string, all ...settings) {
+	refused := func(name string, all ...option) {
 		t.Run(name, func(t *testing.T) {
-			together(t)
-			store := openStore(t, append([]settings{secured}, all...)...)
+			parallel(t)
+			store := openStore(t, append([]option{secured}, all...)...)
 			for _, call := range repoCalls {
 				err := call.do(t.Context(), reposOf(store), populated)
 				if call.mutation() || !errors.Is(err, biz.ErrDeadlineExceeded) {
@@ -135,7 +135,7 @@ func TestTLSEverywhere(t *testing.T) {
 				}
 			}
 			require.Error(t, store.Check(t.Context()))
-			waiting := openStore(t, append([]settings{secured, confirmedBy(1, time.Millisecond)}, all...)...)
+			waiting := openStore(t, append([]option{secured, confirmedBy(1, time.Millisecond)}, all...)...)
 			err := second(reposOf(waiting).Links.Set(t.Context(), populated.link(), 1, biz.Forever, nil))
 			require.ErrorIs(t, err, biz.ErrStoreUnavailable)
 		})

@@ -48,7 +48,7 @@ func TestTLS(t *testing.T) {
 	expired, _ := ca.startTLS(t, "expired")
 
 	// secured is how a client should connect; each row takes something away.
-	secured := func(change func(*conf.TLS)) settings {
+	secured := func(change func(*conf.TLS)) option {
 		return func(c *testOptions) {
 			c.Tls = &conf.TLS{
 				Enabled: true, CaFile: ca.Path("ca.crt"), CertFile: ca.Path("client.crt"), KeyFile: ca.Path("client.key"),
@@ -75,7 +75,7 @@ func TestTLS(t *testing.T) {
 		"a plaintext port, as it should be": {plain.Addr(), func(c *conf.TLS) { c.Enabled = false }, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			store := openStore(t, on(row.addr), secured(row.change))
+			store := openStore(t, onServer(row.addr), secured(row.change))
 			links := reposOf(store).Links
 			_, err := links.Set(t.Context(), key, 1, biz.Forever, nil)
 			_, readErr := links.Get(t.Context(), key)

@@ -54,8 +54,8 @@ func ClassOf(err error) Class {
 	return Other
 }
 
-// classified returns err with that class. It replaces a class that err has already: the outer call knows more.
-func classified(class Class, err error) error { return &Error{Class: class, Cause: err} }
+// withClass returns err with that class. It replaces a class that err has already: the outer call knows more.
+func withClass(class Class, err error) error { return &Error{Class: class, Cause: err} }
 
 // refusals are the replies by which Redis says that it has not executed a command and may later.
 var refusals = []string{
@@ -72,17 +72,17 @@ func replyError(err error) error {
 	text := replied.Error()
 	switch {
 	case aborted(err):
-		return classified(Unavailable, err)
+		return withClass(Unavailable, err)
 	case strings.HasPrefix(text, "NOSCRIPT"):
 		return err
 	case strings.HasPrefix(text, "CORRUPT"), strings.Contains(text, "WRONGTYPE"):
-		return classified(Corrupt, err)
+		return withClass(Corrupt, err)
 	case strings.HasPrefix(text, "OOM"):
-		return classified(Full, err)
+		return withClass(Full, err)
 	}
 	for _, prefix := range refusals {
 		if strings.HasPrefix(text, prefix) {
-			return classified(Unavailable, err)
+			return withClass(Unavailable, err)
 		}
 	}
 	// Redis repeats the arguments of a command that it does not know, and the uid is among them.
@@ -105,13 +105,13 @@ func readError(ctx context.Context, err error) error {
 	var timeout net.Error
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled):
-		return classified(Canceled, err)
+		return withClass(Canceled, err)
 	case noConnection(err):
-		return classified(Unavailable, err)
+		return withClass(Unavailable, err)
 	case ctx.Err() != nil, errors.As(err, &timeout) && timeout.Timeout():
-		return classified(DeadlineExceeded, err)
+		return withClass(DeadlineExceeded, err)
 	default:
-		return classified(Unavailable, err)
+		return withClass(Unavailable, err)
 	}
 }
 
@@ -125,23 +125,23 @@ func noConnection(err error) bool {
 // handshake.
 func notSentError(ctx context.Context, err error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
-		return classified(Canceled, err)
+		return withClass(Canceled, err)
 	}
-	return classified(Unavailable, err)
+	return withClass(Unavailable, err)
 }
 
 // sentError classifies the error of a mutation that may have reached Redis: without a reply its outcome is unknown.
 func sentError(err error) error {
 	if aborted(err) {
-		return classified(OutcomeUnknown, err)
+		return withClass(OutcomeUnknown, err)
 	}
 	if replied := replyError(err); replied != nil {
 		return replied
 	}
-	return classified(OutcomeUnknown, err)
+	return withClass(OutcomeUnknown, err)
 }
 
 // unconfirmedError is the failure of a mutation that was executed without enough confirmations.
 func unconfirmedError(cause error) error {
-	return classified(Unconfirmed, fmt.Errorf("executed, but not confirmed by replicas: %w", cause))
+	return withClass(Unconfirmed, fmt.Errorf("executed, but not confirmed by replicas: %w", cause))
 }

@@ -55,7 +55,7 @@ func (r *Runner) admit(ctx context.Context, script *Script) error {
 	}
 	if err := r.gate.admit(ctx); err != nil {
 		// Whatever class the self-test's own error has, this script was not sent.
-		return classified(Unavailable, fmt.Errorf("%s: %w", script.Name, err))
+		return withClass(Unavailable, fmt.Errorf("%s: %w", script.Name, err))
 	}
 	return nil
 }
@@ -70,7 +70,7 @@ func (r *Runner) evaluate(ctx context.Context, script *Script, key string, args 
 	}
 	if err != nil {
 		if aborted(err) {
-			r.gate.suspect()
+			r.gate.close()
 		}
 		return Reply{}, fmt.Errorf("%s: %w", script.Name, err)
 	}

@@ -67,15 +67,15 @@ func TestClasses(t *testing.T) {
 		{"the pool is busy", redis.ErrPoolTimeout, Unavailable, OutcomeUnknown},
 		{"no reply in time", timeout, DeadlineExceeded, OutcomeUnknown},
 		{"the connection broke", io.EOF, Unavailable, OutcomeUnknown},
-		{"LOADING", replied("LOADING Redis is loading the dataset in memory"), Unavailable, Unavailable},
-		{"READONLY", replied("READONLY You can't write against a read only replica."), Unavailable, Unavailable},
-		{"TRYAGAIN", replied("TRYAGAIN Multiple keys request during rehashing of slot"), Unavailable, Unavailable},
-		{"NOPERM", replied("NOPERM this user has no permissions"), Unavailable, Unavailable},
-		{"OOM", replied("OOM command not allowed when used memory > 'maxmemory'."), Full, Full},
-		{"WRONGTYPE", replied("WRONGTYPE Operation against a key"), Corrupt, Corrupt},
-		{"a script's own verdict", replied("CORRUPT link"), Corrupt, Corrupt},
-		{"the ACL stopped it", replied("ERR The user executing the script can't run this command"), Unavailable, OutcomeUnknown},
-		{"a fault", replied("ERR unknown command 'x', with args beginning with: 'uid'"), Other, Other},
+		{"LOADING", errorReply("LOADING Redis is loading the dataset in memory"), Unavailable, Unavailable},
+		{"READONLY", errorReply("READONLY You can't write against a read only replica."), Unavailable, Unavailable},
+		{"TRYAGAIN", errorReply("TRYAGAIN Multiple keys request during rehashing of slot"), Unavailable, Unavailable},
+		{"NOPERM", errorReply("NOPERM this user has no permissions"), Unavailable, Unavailable},
+		{"OOM", errorReply("OOM command not allowed when used memory > 'maxmemory'."), Full, Full},
+		{"WRONGTYPE", errorReply("WRONGTYPE Operation against a key"), Corrupt, Corrupt},
+		{"a script's own verdict", errorReply("CORRUPT link"), Corrupt, Corrupt},
+		{"the ACL stopped it", errorReply("ERR The user executing the script can't run this command"), Unavailable, OutcomeUnknown},
+		{"a fault", errorReply("ERR unknown command 'x', with args beginning with: 'uid'"), Other, Other},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			require.Equal(t, row.read, ClassOf(readError(t.Context(), row.err)), "read")
@@ -92,8 +92,8 @@ func TestClasses(t *testing.T) {
 	require.Equal(t, Other, ClassOf(errors.New("a fault")))
 }
 
-// replied is an error that Redis replied.
-func replied(text string) error { return redisError(text) }
+// errorReply is an error that Redis replied.
+func errorReply(text string) error { return redisError(text) }
 
 type redisError string
 

@@ -69,7 +69,7 @@ func (g *gate) checkWithin(ctx context.Context, age time.Duration) error {
 }
 
 // suspect closes the gate.
-func (g *gate) suspect() {
+func (g *gate) close() {
 	g.passed.Store(false)
 	g.closed.Store(true)
 }

@@ -149,7 +149,7 @@ func (h *Health) checkServer(ctx context.Context, server *redis.Client, evicts *
 	if h.embedded {
 		return nil
 	}
-	role, err := askInfo(ctx, server, "replication", "role")
+	role, err := serverInfo(ctx, server, "replication", "role")
 	if err != nil {
 		return err
 	}
@@ -157,7 +157,7 @@ func (h *Health) checkServer(ctx context.Context, server *redis.Client, evicts *
 		h.gate.reset() // The next primary is another server.
 		return errReplica
 	}
-	policy, err := askInfo(ctx, server, "memory", "maxmemory_policy")
+	policy, err := serverInfo(ctx, server, "memory", "maxmemory_policy")
 	if err != nil {
 		return err
 	}
@@ -171,7 +171,7 @@ func (h *Health) checkServer(ctx context.Context, server *redis.Client, evicts *
 	return nil
 }
 
-func askInfo(ctx context.Context, server *redis.Client, section, key string) (string, error) {
+func serverInfo(ctx context.Context, server *redis.Client, section, key string) (string, error) {
 	info, err := server.Info(ctx, section).Result()
 	if err != nil {
 		return "", fmt.Errorf("redis does not answer INFO: %w", err)

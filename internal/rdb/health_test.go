@@ -24,12 +24,12 @@ func gauge(t *testing.T, db *DB, name string) float64 {
 	return map[string]float64{name + " 0": 0, name + " 1": 1}[lines[len(lines)-1]]
 }
 
-// lines is a Logger.
-type lines struct{ *logwatch.Log }
+// testLogger is a Logger.
+type testLogger struct{ *logwatch.Log }
 
-func (l lines) Infof(format string, args ...any)  { fmt.Fprintf(l, format+"\n", args...) }
-func (l lines) Warnf(format string, args ...any)  { l.Infof(format, args...) }
-func (l lines) Errorf(format string, args ...any) { l.Infof(format, args...) }
+func (l testLogger) Infof(format string, args ...any)  { fmt.Fprintf(l, format+"\n", args...) }
+func (l testLogger) Warnf(format string, args ...any)  { l.Infof(format, args...) }
+func (l testLogger) Errorf(format string, args ...any) { l.Infof(format, args...) }
 
 // TestStateChangesOfTheStore: each is told once, in the log and by the metric, and a caller who has left changes nothing.
 func TestStateChangesOfTheStore(t *testing.T) {

@@ -34,7 +34,7 @@ func testOptions(addr string) Options {
 	const timeout = 500 * time.Millisecond
 	return Options{
 		Mode: Standalone, Addrs: []string{addr}, PoolSize: 8, PoolTimeout: timeout, DialTimeout: timeout, ReadTimeout: timeout,
-		WriteTimeout: timeout, Coalesce: true, WaitTimeout: timeout, Logger: lines{new(logwatch.Log)},
+		WriteTimeout: timeout, Coalesce: true, WaitTimeout: timeout, Logger: testLogger{new(logwatch.Log)},
 	}
 }
 
@@ -42,7 +42,7 @@ func testOptions(addr string) Options {
 func open(t *testing.T, server *redistest.Server, change ...func(*Options)) (*DB, *logwatch.Log) {
 	t.Helper()
 	o, log := testOptions(server.Addr()), new(logwatch.Log)
-	o.Logger = lines{log}
+	o.Logger = testLogger{log}
 	for _, f := range change {
 		f(&o)
 	}

@@ -34,7 +34,7 @@ func (m *Metrics) begin(ctx context.Context, command, kind string) Call {
 // Decoded ends the call. An err means that the caller could not decode the value: it counts as Corrupt.
 func (c Call) Decoded(err error) {
 	if err != nil {
-		err = classified(Corrupt, err)
+		err = withClass(Corrupt, err)
 	}
 	c.end(err)
 }

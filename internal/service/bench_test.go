@@ -11,10 +11,10 @@ import (
 	"podlink/internal/telemetry"
 )
 
-// memory is a store that answers every read with one link.
-type memory struct{ biz.LinkRepo }
+// linkStub is a store that answers every read with one link.
+type linkStub struct{ biz.LinkRepo }
 
-func (memory) Get(_ context.Context, key biz.LinkKey) (biz.Link, error) {
+func (linkStub) Get(_ context.Context, key biz.LinkKey) (biz.Link, error) {
 	return biz.Link{Key: key, Pod: 7, TTL: biz.Forever, Epoch: 1_763_871_882_483_671}, nil
 }
 
@@ -22,7 +22,7 @@ func BenchmarkGetLinkedPod(b *testing.B) {
 	b.ReportAllocs()
 	domain := telemetry.NewDomain()
 	views := biz.NewPodViews(nil, domain)
-	links := service.NewLinkService(biz.NewLinkUsecase(memory{}, views, biz.Limits{MaxBatch: 1000}, domain))
+	links := service.NewLinkService(biz.NewLinkUsecase(linkStub{}, views, biz.Limits{MaxBatch: 1000}, domain))
 	request := &v1.GetLinkedPodRequest{Namespace: "game", Uid: "user-000042", Service: "room"}
 	for b.Loop() {
 		if _, err := links.GetLinkedPod(b.Context(), request); err != nil {
@@ -31,10 +31,10 @@ func BenchmarkGetLinkedPod(b *testing.B) {
 	}
 }
 
-// reported is a store whose pod 7 reports to every reading.
-type reported struct{ biz.PodRepo }
+// podStub is a store whose pod 7 reports to every reading.
+type podStub struct{ biz.PodRepo }
 
-func (reported) List(context.Context, biz.ServiceKey) ([]biz.Pod, error) {
+func (podStub) List(context.Context, biz.ServiceKey) ([]biz.Pod, error) {
 	return []biz.Pod{{Report: biz.Report{Pod: 7, State: "up", TTL: biz.Forever}, Live: true}}, nil
 }
 
@@ -42,8 +42,8 @@ func (reported) List(context.Context, biz.ServiceKey) ([]biz.Pod, error) {
 func BenchmarkComputeLinkedPod(b *testing.B) {
 	b.ReportAllocs()
 	domain := telemetry.NewDomain()
-	views := biz.NewPodViews(reported{}, domain)
-	links := service.NewLinkService(biz.NewLinkUsecase(memory{}, views, biz.Limits{MaxBatch: 1000}, domain))
+	views := biz.NewPodViews(podStub{}, domain)
+	links := service.NewLinkService(biz.NewLinkUsecase(linkStub{}, views, biz.Limits{MaxBatch: 1000}, domain))
 	request := &v1.ComputeLinkedPodRequest{Namespace: "game", Uid: "user-000042", Service: "room"}
 	for b.Loop() {
 		if _, err := links.ComputeLinkedPod(b.Context(), request); err != nil {

@@ -93,9 +93,9 @@ func (e *env) keyOf(uid, service string) biz.LinkKey {
 func (e *env) pods() biz.ServiceKey { return biz.ServiceKey{Namespace: e.namespace, Service: service} }
 
 // links is the use-case on the repos.
-func (e *env) links() *biz.LinkUsecase { return useLinks(e.Repos) }
+func (e *env) links() *biz.LinkUsecase { return linkUsecase(e.Repos) }
 
-func useLinks(r Repos) *biz.LinkUsecase {
+func linkUsecase(r Repos) *biz.LinkUsecase {
 	views := biz.NewPodViews(r.Pods, biz.NopObserver{})
 	return biz.NewLinkUsecase(r.Links, views, biz.Limits{MaxBatch: 1000}, biz.NopObserver{})
 }
@@ -106,7 +106,7 @@ func (e *env) set(key biz.LinkKey, pod biz.PodID, ttl biz.TTL) biz.Link {
 	change, err := e.Links.Set(e.Context(), key, pod, ttl, nil)
 	require.NoError(e, err)
 	require.True(e, change.Applied)
-	e.same(biz.Link{Key: key, Pod: pod, TTL: ttl, Epoch: change.Link.Epoch}, change.Link)
+	e.requireSameLink(biz.Link{Key: key, Pod: pod, TTL: ttl, Epoch: change.Link.Epoch}, change.Link)
 	require.Positive(e, change.Link.Epoch)
 	return change.Link
 }
@@ -120,7 +120,7 @@ func (e *env) report(report biz.Report) biz.Pod {
 }
 
 // ready stores equal reports of pods that take new links.
-func (e *env) ready(pods ...biz.PodID) {
+func (e *env) reportReady(pods ...biz.PodID) {
 	e.Helper()
 	for _, pod := range pods {
 		e.report(biz.Report{Pod: pod, State: "up", TTL: biz.Forever})
@@ -128,38 +128,38 @@ func (e *env) ready(pods ...biz.PodID) {
 }
 
 // same compares two links; a time to live may have run a little since it was wanted.
-func (e *env) same(want, got biz.Link) {
+func (e *env) requireSameLink(want, got biz.Link) {
 	e.Helper()
-	e.ttl(want.TTL, got.TTL)
+	e.requireTTL(want.TTL, got.TTL)
 	want.TTL, got.TTL = 0, 0
 	require.Equal(e, want, got)
 }
 
-// slowest is how much of a time to live may have run between two steps of a test, in seconds.
-const slowest = 30
+// ttlTolerance is how much of a time to live may have run between two steps of a test, in seconds.
+const ttlTolerance = 30
 
-func (e *env) ttl(want, got biz.TTL) {
+func (e *env) requireTTL(want, got biz.TTL) {
 	e.Helper()
 	if want < 1 {
 		require.Equal(e, want, got, "ttl")
 		return
 	}
 	require.LessOrEqual(e, got, want, "ttl")
-	require.GreaterOrEqual(e, got, max(want-slowest, 1), "ttl")
+	require.GreaterOrEqual(e, got, max(want-ttlTolerance, 1), "ttl")
 }
 
 // stands checks that the link is what every read finds.
-func (e *env) stands(want biz.Link) {
+func (e *env) requireLink(want biz.Link) {
 	e.Helper()
 	key := want.Key
 	got, err := e.Links.Get(e.Context(), key)
 	require.NoError(e, err)
-	e.same(want, got)
+	e.requireSameLink(want, got)
 
 	batch, err := e.Links.BatchGet(e.Context(), key.Namespace, key.Service, []string{key.UID})
 	require.NoError(e, err)
 	require.Len(e, batch, 1)
-	e.same(want, batch[0])
+	e.requireSameLink(want, batch[0])
 
 	persistent := want
 	if !want.Persistent() {
@@ -167,7 +167,7 @@ func (e *env) stands(want biz.Link) {
 	}
 	got, err = e.Links.GetIfPersist(e.Context(), key)
 	require.NoError(e, err)
-	e.same(persistent, got)
+	e.requireSameLink(persistent, got)
 
 	listed := biz.NoLink(key)
 	list, err := e.Links.List(e.Context(), key.Namespace, key.UID)
@@ -177,13 +177,13 @@ func (e *env) stands(want biz.Link) {
 			listed = link
 		}
 	}
-	e.same(want, listed)
+	e.requireSameLink(want, listed)
 }
 
 // absent checks that no read finds a link.
-func (e *env) absent(key biz.LinkKey) {
+func (e *env) requireNoLink(key biz.LinkKey) {
 	e.Helper()
-	e.stands(biz.NoLink(key))
+	e.requireLink(biz.NoLink(key))
 }
 
 // tick makes sure that the store's clock, which may count in ms, has moved on.
@@ -220,8 +220,8 @@ func (s span) secondsLeft(began span, d time.Duration) (least, most biz.TTL) {
 	return ceil(began.start.Add(d - margin).Sub(s.end)), ceil(began.end.Add(d + margin).Sub(s.start))
 }
 
-// crowd is how many callers race in the tests of concurrency.
-const crowd = 100
+// concurrency is how many callers race in the tests of concurrency.
+const concurrency = 100
 
 // race calls do from that many goroutines at once and returns what they got.
 func race[T any](callers int, do func(i int) T) []T {

@@ -22,7 +22,7 @@ type computeCell struct {
 
 // computeCells is the row. The pod that takes new links is always asked; other is the one that is linked.
 func computeCells() []computeCell {
-	ready := func(e *env) { e.ready(asked) }
+	ready := func(e *env) { e.reportReady(requestedPod) }
 	with := func(reports ...biz.Report) func(*env) {
 		return func(e *env) {
 			for _, report := range reports {
@@ -35,34 +35,34 @@ func computeCells() []computeCell {
 		return biz.Report{Pod: pod, Load: load, Routing: routing, TTL: biz.Forever}
 	}
 	nothing := func(*env) {}
-	better := report(asked, 0, biz.Ready)
+	better := report(requestedPod, 0, biz.Ready)
 
 	all := []computeCell{
-		{noLink, "one pod", biz.Gone, ready, biz.Created, asked},
+		{noLink, "one pod", biz.Gone, ready, biz.Created, requestedPod},
 		{noLink, "the best pod", biz.Gone, with(
-			report(1, 6, biz.Ready), report(asked, 5, biz.Ready), report(9, 5, biz.Ready),
+			report(1, 6, biz.Ready), report(requestedPod, 5, biz.Ready), report(9, 5, biz.Ready),
 			report(0, 0, biz.DenyNew), report(2, 0, biz.Shutdown),
-		), biz.Created, asked},
+		), biz.Created, requestedPod},
 		{noLink, "no pod has ever reported", biz.Gone, nothing, 0, biz.NoPod},
-		{noLink, "no pod takes new links", biz.Gone, with(report(asked, 0, biz.DenyNew)), 0, biz.NoPod},
+		{noLink, "no pod takes new links", biz.Gone, with(report(requestedPod, 0, biz.DenyNew)), 0, biz.NoPod},
 	}
-	for column, ttl := range map[string]biz.TTL{temporaryOther: stood, persistentOther: biz.Forever} {
+	for column, ttl := range map[string]biz.TTL{temporaryOther: currentTTL, persistentOther: biz.Forever} {
 		for _, c := range []computeCell{
-			{variant: "its pod is READY", pods: with(better, report(other, 9, biz.Ready)), outcome: biz.Existing},
-			{variant: "its pod is DENY_NEW", pods: with(better, report(other, 9, biz.DenyNew)), outcome: biz.Existing},
+			{variant: "its pod is READY", pods: with(better, report(otherPod, 9, biz.Ready)), outcome: biz.Existing},
+			{variant: "its pod is DENY_NEW", pods: with(better, report(otherPod, 9, biz.DenyNew)), outcome: biz.Existing},
 			{variant: "no pod has ever reported", pods: nothing, outcome: biz.Existing},
 
-			{variant: "its pod is SHUTDOWN", pods: with(better, report(other, 0, biz.Shutdown)), outcome: biz.Relinked},
-			{variant: "its pod is not live", pods: func(e *env) { aged(e, other); ready(e) }, outcome: biz.Relinked},
+			{variant: "its pod is SHUTDOWN", pods: with(better, report(otherPod, 0, biz.Shutdown)), outcome: biz.Relinked},
+			{variant: "its pod is not live", pods: func(e *env) { deadPod(e, otherPod); ready(e) }, outcome: biz.Relinked},
 			{variant: "its pod has never reported", pods: ready, outcome: biz.Relinked},
-			{variant: "its pod was removed", pods: func(e *env) { gone(e, other); ready(e) }, outcome: biz.Relinked},
+			{variant: "its pod was removed", pods: func(e *env) { removedPod(e, otherPod); ready(e) }, outcome: biz.Relinked},
 
-			{variant: "no pod is usable", pods: with(report(other, 0, biz.Shutdown), report(asked, 0, biz.DenyNew))},
-			{variant: "its pod was removed as the last one", pods: func(e *env) { gone(e, other) }},
+			{variant: "no pod is usable", pods: with(report(otherPod, 0, biz.Shutdown), report(requestedPod, 0, biz.DenyNew))},
+			{variant: "its pod was removed as the last one", pods: func(e *env) { removedPod(e, otherPod) }},
 		} {
-			c.column, c.ttl, c.wantPod = column, ttl, other
+			c.column, c.ttl, c.wantPod = column, ttl, otherPod
 			if c.outcome == biz.Relinked {
-				c.wantPod = asked
+				c.wantPod = requestedPod
 			}
 			all = append(all, c)
 		}
@@ -70,15 +70,15 @@ func computeCells() []computeCell {
 	return all
 }
 
-// aged makes a pod whose report does not count any more.
-func aged(e *env, pod biz.PodID) {
+// deadPod makes a pod whose report does not count any more.
+func deadPod(e *env, pod biz.PodID) {
 	when := during(func() { e.report(biz.Report{Pod: pod, State: "up", TTL: 1}) })
 	when.sleepPast(time.Second)
 }
 
-// gone makes a pod that has reported and was removed.
-func gone(e *env, pod biz.PodID) {
-	e.ready(pod)
+// removedPod makes a pod that has reported and was removed.
+func removedPod(e *env, pod biz.PodID) {
+	e.reportReady(pod)
 	_, err := e.Pods.Remove(e.Context(), e.pods(), pod)
 	require.NoError(e, err)
 }
@@ -86,16 +86,16 @@ func gone(e *env, pod biz.PodID) {
 func (c computeCell) test(e *env) {
 	key, before, previous := e.key(), biz.NoLink(e.key()), biz.NoPod
 	if c.ttl != biz.Gone {
-		before, previous = e.set(key, other, c.ttl), other
+		before, previous = e.set(key, otherPod, c.ttl), otherPod
 	}
 	c.pods(e)
 	var outcome biz.Outcome
 	var change biz.LinkChange
 	var err error
-	when := during(func() { outcome, change, err = e.links().Compute(e.Context(), key, demanded) })
+	when := during(func() { outcome, change, err = e.links().Compute(e.Context(), key, requestedTTL) })
 	if c.outcome == 0 {
 		require.ErrorIs(e, err, biz.ErrNoAvailablePod)
-		e.stands(before)
+		e.requireLink(before)
 		return
 	}
 	require.NoError(e, err)
@@ -103,27 +103,27 @@ func (c computeCell) test(e *env) {
 	require.Equal(e, previous, change.Previous)
 	want := before
 	if c.outcome != biz.Existing {
-		want = biz.Link{Key: key, Pod: c.wantPod, TTL: demanded, Epoch: change.Link.Epoch}
+		want = biz.Link{Key: key, Pod: c.wantPod, TTL: requestedTTL, Epoch: change.Link.Epoch}
 		require.Greater(e, change.Link.Epoch, before.Epoch)
-		e.clocked(change.Link.Epoch, when)
+		e.requireClockEpoch(change.Link.Epoch, when)
 	}
-	e.same(want, change.Link)
-	e.stands(want)
+	e.requireSameLink(want, change.Link)
+	e.requireLink(want)
 }
 
 // testCompute tests what Compute does beyond the table.
 func testCompute(t *testing.T, s suite) {
 	s.test(t, "a repeated compute finds what it made", func(e *env) {
-		e.ready(1, 2)
+		e.reportReady(1, 2)
 		_, first, err := e.links().Compute(e.Context(), e.key(), biz.Forever)
 		require.NoError(e, err)
-		outcome, second, err := e.links().Compute(e.Context(), e.key(), demanded)
+		outcome, second, err := e.links().Compute(e.Context(), e.key(), requestedTTL)
 		require.NoError(e, err)
 		require.Equal(e, biz.Existing, outcome)
 		require.Equal(e, first.Link, second.Link, "also its persistence")
 	})
 	s.test(t, "a burst of new uids spreads over the pods between two reports", func(e *env) {
-		e.ready(0, 1, 2)
+		e.reportReady(0, 1, 2)
 		given := make(map[biz.PodID]int)
 		for i := range 9 {
 			_, change, err := e.links().Compute(e.Context(), e.keyOf(string(rune('a'+i)), service), biz.Forever)
@@ -133,7 +133,7 @@ func testCompute(t *testing.T, s suite) {
 		require.Equal(e, map[biz.PodID]int{0: 3, 1: 3, 2: 3}, given)
 	})
 	s.test(t, "an existing link counts for no pod", func(e *env) {
-		e.ready(0, 1)
+		e.reportReady(0, 1)
 		e.set(e.key(), 1, biz.Forever)
 		for range 5 {
 			_, _, err := e.links().Compute(e.Context(), e.key(), biz.Forever)
@@ -150,14 +150,14 @@ func testCompute(t *testing.T, s suite) {
 			require.NoError(e, err, name)
 			require.False(e, change.Applied, name)
 			require.EqualValues(e, 2, change.Previous, name)
-			e.same(moved, change.Link)
+			e.requireSameLink(moved, change.Link)
 		}
-		change, err := e.Links.SetIfEpoch(e.Context(), e.key(), 3, demanded, moved.Epoch)
+		change, err := e.Links.SetIfEpoch(e.Context(), e.key(), 3, requestedTTL, moved.Epoch)
 		require.NoError(e, err)
 		require.True(e, change.Applied)
 		require.EqualValues(e, 2, change.Previous)
 		require.Greater(e, change.Link.Epoch, moved.Epoch)
-		e.stands(biz.Link{Key: e.key(), Pod: 3, TTL: demanded, Epoch: change.Link.Epoch})
+		e.requireLink(biz.Link{Key: e.key(), Pod: 3, TTL: requestedTTL, Epoch: change.Link.Epoch})
 	})
 	s.test(t, "a judged link that is gone meanwhile is created anew", func(e *env) {
 		judged := e.set(e.key(), 1, biz.Forever)

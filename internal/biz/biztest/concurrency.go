@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// attempt is what one of a crowd got.
-type attempt struct {
+// result is what one of a crowd got.
+type result struct {
 	outcome biz.Outcome // of a compute
 	change  biz.LinkChange
 	err     error
@@ -23,7 +23,7 @@ func testConcurrency(t *testing.T, s suite) {
 			return links.SetIfAbsent(e.Context(), e.key(), pod, biz.Forever)
 		},
 		"SetIfAbsent, temporary": func(e *env, links biz.LinkRepo, pod biz.PodID) (biz.LinkChange, error) {
-			return links.SetIfAbsent(e.Context(), e.key(), pod, stood)
+			return links.SetIfAbsent(e.Context(), e.key(), pod, currentTTL)
 		},
 		"TrySet, persistent": func(e *env, links biz.LinkRepo, pod biz.PodID) (biz.LinkChange, error) {
 			return links.TrySet(e.Context(), e.key(), pod, biz.Forever)
@@ -39,26 +39,26 @@ func testConcurrency(t *testing.T, s suite) {
 		},
 	} {
 		s.test(t, "one owner/"+name, func(e *env) {
-			attempts := race(crowd, func(i int) attempt {
+			attempts := race(concurrency, func(i int) result {
 				change, err := call(e, e.view(i).Links, biz.PodID(i))
-				return attempt{change: change, err: err}
+				return result{change: change, err: err}
 			})
-			winner := e.oneApplied(attempts)
+			winner := e.onlyApplied(attempts)
 			for _, a := range attempts {
-				e.same(winner.Link, a.change.Link)
+				e.requireSameLink(winner.Link, a.change.Link)
 				if !a.change.Applied {
 					require.Equal(e, winner.Link.Pod, a.change.Previous)
 				}
 			}
 			require.Equal(e, biz.NoPod, winner.Previous)
-			e.stands(winner.Link)
+			e.requireLink(winner.Link)
 		})
 	}
 
 	s.test(t, "every move has an epoch of its own", func(e *env) {
-		attempts := race(crowd, func(i int) attempt {
+		attempts := race(concurrency, func(i int) result {
 			change, err := e.view(i).Links.Set(e.Context(), e.key(), biz.PodID(i), biz.Forever, nil)
-			return attempt{change: change, err: err}
+			return result{change: change, err: err}
 		})
 		pods := make(map[biz.PodID]bool)
 		var last biz.Link
@@ -72,37 +72,37 @@ func testConcurrency(t *testing.T, s suite) {
 				last = link
 			}
 		}
-		require.Len(e, pods, crowd)
-		require.Len(e, previous, crowd, "each replaced another one")
+		require.Len(e, pods, concurrency)
+		require.Len(e, previous, concurrency, "each replaced another one")
 		for pod, by := range previous {
 			require.Greater(e, by, epochs[pod], "the epoch grows from owner to owner")
 		}
-		e.stands(last)
+		e.requireLink(last)
 	})
 
 	s.test(t, "one removal", func(e *env) {
-		before := e.set(e.key(), asked, biz.Forever)
-		attempts := race(crowd, func(i int) attempt {
+		before := e.set(e.key(), requestedPod, biz.Forever)
+		attempts := race(concurrency, func(i int) result {
 			change, err := e.view(i).Links.Remove(e.Context(), e.key(), 0, nil)
-			return attempt{change: change, err: err}
+			return result{change: change, err: err}
 		})
-		require.Equal(e, before.Pod, e.oneApplied(attempts).Previous)
-		e.absent(e.key())
+		require.Equal(e, before.Pod, e.onlyApplied(attempts).Previous)
+		e.requireNoLink(e.key())
 	})
 
 	s.test(t, "services of one uid do not disturb each other", func(e *env) {
-		attempts := race(crowd, func(i int) attempt {
+		attempts := race(concurrency, func(i int) result {
 			key := e.keyOf("user-1", "game-"+string(rune('a'+i%10)))
-			ttl := []biz.TTL{biz.Forever, stood}[i%2]
+			ttl := []biz.TTL{biz.Forever, currentTTL}[i%2]
 			change, err := e.view(i).Links.SetIfAbsent(e.Context(), key, biz.PodID(i), ttl)
-			return attempt{change: change, err: err}
+			return result{change: change, err: err}
 		})
 		created := 0
 		for _, a := range attempts {
 			require.NoError(e, a.err)
 			if a.change.Applied {
 				created++
-				e.stands(a.change.Link)
+				e.requireLink(a.change.Link)
 			}
 		}
 		require.Equal(e, 10, created)
@@ -112,22 +112,22 @@ func testConcurrency(t *testing.T, s suite) {
 		pods    func(e *env)
 		outcome biz.Outcome
 	}{
-		"no link": {func(e *env) { e.ready(0, 1, 2) }, biz.Created},
+		"no link": {func(e *env) { e.reportReady(0, 1, 2) }, biz.Created},
 		"a link to a pod that shuts down": {func(e *env) {
-			e.set(e.key(), other, biz.Forever)
-			e.report(biz.Report{Pod: other, State: "up", Routing: biz.Shutdown, TTL: biz.Forever})
-			e.ready(0, 1, 2)
+			e.set(e.key(), otherPod, biz.Forever)
+			e.report(biz.Report{Pod: otherPod, State: "up", Routing: biz.Shutdown, TTL: biz.Forever})
+			e.reportReady(0, 1, 2)
 		}, biz.Relinked},
 		"a temporary link to a pod that has never reported": {func(e *env) {
-			e.set(e.key(), other, stood)
-			e.ready(0, 1, 2)
+			e.set(e.key(), otherPod, currentTTL)
+			e.reportReady(0, 1, 2)
 		}, biz.Relinked},
 	} {
 		s.test(t, "computes end on one pod/"+name, func(e *env) {
 			row.pods(e)
-			attempts := race(crowd, func(i int) attempt {
-				outcome, change, err := useLinks(e.view(i)).Compute(e.Context(), e.key(), biz.Forever)
-				return attempt{outcome, change, err}
+			attempts := race(concurrency, func(i int) result {
+				outcome, change, err := linkUsecase(e.view(i)).Compute(e.Context(), e.key(), biz.Forever)
+				return result{outcome, change, err}
 			})
 			var made biz.LinkChange
 			outcomes := make(map[biz.Outcome]int)
@@ -137,11 +137,11 @@ func testConcurrency(t *testing.T, s suite) {
 					made = a.change
 				}
 			}
-			require.Equal(e, map[biz.Outcome]int{row.outcome: 1, biz.Existing: crowd - 1}, outcomes)
+			require.Equal(e, map[biz.Outcome]int{row.outcome: 1, biz.Existing: concurrency - 1}, outcomes)
 			for _, a := range attempts {
 				require.Equal(e, made.Link, a.change.Link)
 			}
-			e.stands(made.Link)
+			e.requireLink(made.Link)
 
 			// All but one reservation were given back: the pods have one link altogether.
 			next := map[biz.PodID]bool{made.Link.Pod: true, e.reserved(): true, e.reserved(): true}
@@ -150,11 +150,11 @@ func testConcurrency(t *testing.T, s suite) {
 	}
 
 	s.test(t, "computes of new uids spread evenly", func(e *env) {
-		e.ready(0, 1, 2, 3)
-		attempts := race(crowd, func(i int) attempt {
+		e.reportReady(0, 1, 2, 3)
+		attempts := race(concurrency, func(i int) result {
 			key := e.keyOf(string(rune('А'+i)), service)
-			outcome, change, err := useLinks(e.view(i)).Compute(e.Context(), key, biz.Forever)
-			return attempt{outcome, change, err}
+			outcome, change, err := linkUsecase(e.view(i)).Compute(e.Context(), key, biz.Forever)
+			return result{outcome, change, err}
 		})
 		given := make(map[biz.PodID]int)
 		for _, a := range attempts {
@@ -162,11 +162,11 @@ func testConcurrency(t *testing.T, s suite) {
 			require.Equal(e, biz.Created, a.outcome)
 			given[a.change.Link.Pod]++
 		}
-		require.Equal(e, map[biz.PodID]int{0: crowd / 4, 1: crowd / 4, 2: crowd / 4, 3: crowd / 4}, given)
+		require.Equal(e, map[biz.PodID]int{0: concurrency / 4, 1: concurrency / 4, 2: concurrency / 4, 3: concurrency / 4}, given)
 	})
 
 	s.test(t, "reservations spread as if one after the other", func(e *env) {
-		e.ready(0, 1, 2)
+		e.reportReady(0, 1, 2)
 		pods := race(90, func(i int) biz.PodID {
 			reservation, err := e.view(i).Pods.Reserve(e.Context(), e.pods(), biz.NoPod)
 			if err != nil || reservation.Outcome != biz.Reserved {
@@ -186,7 +186,7 @@ func testConcurrency(t *testing.T, s suite) {
 func (e *env) view(i int) Repos { return e.views[i%len(e.views)] }
 
 // oneApplied returns the only change that was applied.
-func (e *env) oneApplied(attempts []attempt) biz.LinkChange {
+func (e *env) onlyApplied(attempts []result) biz.LinkChange {
 	e.Helper()
 	var applied []biz.LinkChange
 	for _, a := range attempts {

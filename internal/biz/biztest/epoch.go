@@ -20,7 +20,7 @@ func testEpoch(t *testing.T, s suite) {
 				return e.Links.SetIfAbsent(e.Context(), e.key(), pod, biz.Forever)
 			},
 			func(e *env, pod biz.PodID) (biz.LinkChange, error) {
-				return e.Links.SetIfEpoch(e.Context(), e.key(), pod, demanded, 0)
+				return e.Links.SetIfEpoch(e.Context(), e.key(), pod, requestedTTL, 0)
 			},
 			func(e *env, pod biz.PodID) (biz.LinkChange, error) {
 				return e.Links.TrySet(e.Context(), e.key(), pod, biz.Forever)
@@ -28,7 +28,7 @@ func testEpoch(t *testing.T, s suite) {
 		}
 		moves := []func(e *env, pod biz.PodID, last biz.Epoch) (biz.LinkChange, error){
 			func(e *env, pod biz.PodID, _ biz.Epoch) (biz.LinkChange, error) {
-				return e.Links.Set(e.Context(), e.key(), pod, demanded, nil)
+				return e.Links.Set(e.Context(), e.key(), pod, requestedTTL, nil)
 			},
 			func(e *env, pod biz.PodID, last biz.Epoch) (biz.LinkChange, error) {
 				return e.Links.SetIfEpoch(e.Context(), e.key(), pod, biz.Forever, last)
@@ -43,14 +43,14 @@ func testEpoch(t *testing.T, s suite) {
 		var last biz.Epoch
 		grows := func(change biz.LinkChange, err error) {
 			e.Helper()
-			e.applied(change, err)
+			e.requireApplied(change, err)
 			require.Greater(e, change.Link.Epoch, last)
 			last = change.Link.Epoch
 		}
 		for i := range cycles {
 			grows(creates[i%len(creates)](e, 1))
 			grows(moves[i%len(moves)](e, 2, last))
-			e.applied(removals[i%len(removals)](e, 2))
+			e.requireApplied(removals[i%len(removals)](e, 2))
 		}
 	})
 	s.test(t, "grows across expiry", func(e *env) {
@@ -69,30 +69,30 @@ func testEpoch(t *testing.T, s suite) {
 		from, to biz.TTL
 		do       func(e *env) (biz.LinkChange, error)
 	}{
-		"temporary to persistent":              {stood, biz.Forever, setAgain(biz.Forever)},
-		"persistent to temporary":              {biz.Forever, demanded, setAgain(demanded)},
-		"temporary anew":                       {stood, demanded, setAgain(demanded)},
+		"temporary to persistent":              {currentTTL, biz.Forever, setAgain(biz.Forever)},
+		"persistent to temporary":              {biz.Forever, requestedTTL, setAgain(requestedTTL)},
+		"temporary anew":                       {currentTTL, requestedTTL, setAgain(requestedTTL)},
 		"persistent again":                     {biz.Forever, biz.Forever, setAgain(biz.Forever)},
-		"keep of a temporary link on removal":  {stood, 60, keepOnRemoval},
+		"keep of a temporary link on removal":  {currentTTL, 60, keepOnRemoval},
 		"keep of a persistent link on removal": {biz.Forever, 60, keepOnRemoval},
 	} {
 		s.test(t, "stays/"+name, func(e *env) {
-			before := e.set(e.key(), asked, step.from)
+			before := e.set(e.key(), requestedPod, step.from)
 			change, err := step.do(e)
 			require.NoError(e, err)
 			want := before
 			want.TTL = step.to
-			e.same(want, change.Link)
-			e.stands(want)
-			back := e.set(e.key(), asked, step.from)
+			e.requireSameLink(want, change.Link)
+			e.requireLink(want)
+			back := e.set(e.key(), requestedPod, step.from)
 			require.Equal(e, before.Epoch, back.Epoch, "and back")
-			e.stands(before)
+			e.requireLink(before)
 		})
 	}
 }
 
 func setAgain(ttl biz.TTL) func(e *env) (biz.LinkChange, error) {
-	return func(e *env) (biz.LinkChange, error) { return e.Links.Set(e.Context(), e.key(), asked, ttl, nil) }
+	return func(e *env) (biz.LinkChange, error) { return e.Links.Set(e.Context(), e.key(), requestedPod, ttl, nil) }
 }
 
 func keepOnRemoval(e *env) (biz.LinkChange, error) {
@@ -105,13 +105,13 @@ var conditional = []struct {
 	call func(e *env, expected biz.Epoch) (biz.LinkChange, error)
 }{
 	{"Set", func(e *env, expected biz.Epoch) (biz.LinkChange, error) {
-		return e.Links.Set(e.Context(), e.key(), asked, demanded, &expected)
+		return e.Links.Set(e.Context(), e.key(), requestedPod, requestedTTL, &expected)
 	}},
 	{"Remove", func(e *env, expected biz.Epoch) (biz.LinkChange, error) {
 		return e.Links.Remove(e.Context(), e.key(), 0, &expected)
 	}},
 	{"Remove and keep", func(e *env, expected biz.Epoch) (biz.LinkChange, error) {
-		return e.Links.Remove(e.Context(), e.key(), kept, &expected)
+		return e.Links.Remove(e.Context(), e.key(), keepSeconds, &expected)
 	}},
 }
 
@@ -125,41 +125,41 @@ func testExpectedEpoch(t *testing.T, s suite) {
 			_, err := mutation.call(e, expected)
 			var mismatch *biz.EpochMismatchError
 			require.ErrorAs(e, err, &mismatch)
-			e.same(current, mismatch.Current)
-			e.stands(current)
+			e.requireSameLink(current, mismatch.Current)
+			e.requireLink(current)
 		}
-		for kind, ttl := range map[string]biz.TTL{"persistent": biz.Forever, "temporary": stood} {
+		for kind, ttl := range map[string]biz.TTL{"persistent": biz.Forever, "temporary": currentTTL} {
 			test("the current one/"+kind, func(e *env) {
-				before := e.set(e.key(), other, ttl)
+				before := e.set(e.key(), otherPod, ttl)
 				change, err := mutation.call(e, before.Epoch)
 				require.NoError(e, err)
 				require.True(e, change.Applied)
-				require.Equal(e, other, change.Previous)
-				e.stands(change.Link)
+				require.Equal(e, otherPod, change.Previous)
+				e.requireLink(change.Link)
 			})
 			test("0 and a link/"+kind, func(e *env) {
-				mismatches(e, 0, e.set(e.key(), other, ttl))
+				mismatches(e, 0, e.set(e.key(), otherPod, ttl))
 			})
 			test("one of an earlier owner/"+kind, func(e *env) {
-				before := e.set(e.key(), asked, biz.Forever)
-				mismatches(e, before.Epoch, e.set(e.key(), other, ttl))
+				before := e.set(e.key(), requestedPod, biz.Forever)
+				mismatches(e, before.Epoch, e.set(e.key(), otherPod, ttl))
 			})
 			test("one that was never given/"+kind, func(e *env) {
-				before := e.set(e.key(), other, ttl)
+				before := e.set(e.key(), otherPod, ttl)
 				for _, expected := range []biz.Epoch{1, before.Epoch - 1, before.Epoch + 1, 1<<63 - 1} {
 					mismatches(e, expected, before)
 				}
 			})
 		}
 		test("one of a link that was removed", func(e *env) {
-			before := e.set(e.key(), asked, biz.Forever)
+			before := e.set(e.key(), requestedPod, biz.Forever)
 			_, err := e.Links.Remove(e.Context(), e.key(), 0, nil)
 			require.NoError(e, err)
 			mismatches(e, before.Epoch, biz.NoLink(e.key()))
 		})
 		test("one of a link that has expired", func(e *env) {
 			var before biz.Link
-			when := during(func() { before = e.set(e.key(), asked, 1) })
+			when := during(func() { before = e.set(e.key(), requestedPod, 1) })
 			when.sleepPast(time.Second)
 			mismatches(e, before.Epoch, biz.NoLink(e.key()))
 		})
@@ -168,11 +168,11 @@ func testExpectedEpoch(t *testing.T, s suite) {
 	// 0 is the epoch of the absence of a link.
 	s.test(t, "Set/0 and no link", func(e *env) {
 		none := biz.Epoch(0)
-		change, err := e.Links.Set(e.Context(), e.key(), asked, demanded, &none)
+		change, err := e.Links.Set(e.Context(), e.key(), requestedPod, requestedTTL, &none)
 		require.NoError(e, err)
 		require.True(e, change.Applied)
 		require.Equal(e, biz.NoPod, change.Previous)
-		e.stands(biz.Link{Key: e.key(), Pod: asked, TTL: demanded, Epoch: change.Link.Epoch})
+		e.requireLink(biz.Link{Key: e.key(), Pod: requestedPod, TTL: requestedTTL, Epoch: change.Link.Epoch})
 	})
 	s.test(t, "Remove/0 and no link", func(e *env) {
 		none := biz.Epoch(0)

@@ -15,115 +15,115 @@ func testExpiry(t *testing.T, s suite) {
 	for name, steps := range map[string][]step{
 		"set":                           {set(service, n)},
 		"set a second time":             {set(service, n), set(service, n)},
-		"set over a longer one":         {set(service, stood), set(service, n)},
+		"set over a longer one":         {set(service, currentTTL), set(service, n)},
 		"set over a shorter one":        {set(service, 1), set(service, n)},
 		"set over a persistent one":     {set(service, biz.Forever), set(service, n)},
 		"move of a persistent one":      {set(service, biz.Forever), move(service, n)},
-		"move of a temporary one":       {set(service, stood), move(service, n)},
+		"move of a temporary one":       {set(service, currentTTL), move(service, n)},
 		"trySet":                        {trySet(service, n)},
 		"trySet over a persistent one":  {set(service, biz.Forever), trySet(service, n)},
 		"setIfAbsent":                   {setIfAbsent(service, n)},
 		"compute":                       {compute(service, n)},
 		"keep of a persistent one":      {set(service, biz.Forever), keep(service, n)},
-		"keep of a longer one":          {set(service, stood), keep(service, n)},
+		"keep of a longer one":          {set(service, currentTTL), keep(service, n)},
 		"keep of a shorter one":         {set(service, n-1), keep(service, n)},
 		"keep of the pod's own":         {set(service, biz.Forever), keepOwn(service, n)},
 		"keep of the pod's own, again":  {set(service, biz.Forever), keepOwn(service, n-1), keepOwn(service, n)},
 		"next to a persistent one":      {set("chat", biz.Forever), set(service, n)},
-		"next to a longer one":          {set("chat", stood), set(service, n)},
-		"before a longer one":           {set(service, n), set("chat", stood)},
+		"next to a longer one":          {set("chat", currentTTL), set(service, n)},
+		"before a longer one":           {set(service, n), set("chat", currentTTL)},
 		"next to one that ends earlier": {set("chat", 1), set(service, n)},
 		"after a persistent one":        {set("chat", biz.Forever), set(service, n), remove("chat")},
 	} {
 		s.test(t, "exact/"+name, func(e *env) {
-			e.endsExactly(e.take(steps)[service].began, n*time.Second)
+			e.requireExactExpiry(e.run(steps)[service].began, n*time.Second)
 		})
 	}
 
 	// An expired link is absent for every operation: each does what it does without a link.
 	for name, call := range map[string]func(e *env, expired biz.Link){
-		"Get, GetIfPersist, BatchGet, List": func(e *env, _ biz.Link) { e.absent(e.key()) },
+		"Get, GetIfPersist, BatchGet, List": func(e *env, _ biz.Link) { e.requireNoLink(e.key()) },
 		"Set of the same pod": func(e *env, expired biz.Link) {
-			e.createdAfter(expired, biz.Forever)(e.Links.Set(e.Context(), e.key(), expired.Pod, biz.Forever, nil))
+			e.requireCreated(expired, biz.Forever)(e.Links.Set(e.Context(), e.key(), expired.Pod, biz.Forever, nil))
 		},
 		"Set of another pod": func(e *env, expired biz.Link) {
-			e.createdAfter(expired, demanded)(e.Links.Set(e.Context(), e.key(), asked, demanded, nil))
+			e.requireCreated(expired, requestedTTL)(e.Links.Set(e.Context(), e.key(), requestedPod, requestedTTL, nil))
 		},
 		"TrySet": func(e *env, expired biz.Link) {
-			e.createdAfter(expired, demanded)(e.Links.TrySet(e.Context(), e.key(), expired.Pod, demanded))
+			e.requireCreated(expired, requestedTTL)(e.Links.TrySet(e.Context(), e.key(), expired.Pod, requestedTTL))
 		},
 		"SetIfAbsent": func(e *env, expired biz.Link) {
-			e.createdAfter(expired, biz.Forever)(e.Links.SetIfAbsent(e.Context(), e.key(), expired.Pod, biz.Forever))
+			e.requireCreated(expired, biz.Forever)(e.Links.SetIfAbsent(e.Context(), e.key(), expired.Pod, biz.Forever))
 		},
 		"Compute": func(e *env, expired biz.Link) {
-			e.createdAfter(expired, demanded)(e.Links.SetIfEpoch(e.Context(), e.key(), expired.Pod, demanded, 0))
+			e.requireCreated(expired, requestedTTL)(e.Links.SetIfEpoch(e.Context(), e.key(), expired.Pod, requestedTTL, 0))
 		},
 		"Compute that judged it": func(e *env, expired biz.Link) {
-			e.createdAfter(expired, demanded)(e.Links.SetIfEpoch(e.Context(), e.key(), expired.Pod, demanded, expired.Epoch))
+			e.requireCreated(expired, requestedTTL)(e.Links.SetIfEpoch(e.Context(), e.key(), expired.Pod, requestedTTL, expired.Epoch))
 		},
-		"Remove":          func(e *env, _ biz.Link) { e.notThere(e.Links.Remove(e.Context(), e.key(), 0, nil)) },
-		"Remove and keep": func(e *env, _ biz.Link) { e.notThere(e.Links.Remove(e.Context(), e.key(), kept, nil)) },
+		"Remove":          func(e *env, _ biz.Link) { e.requireNotRemoved(e.Links.Remove(e.Context(), e.key(), 0, nil)) },
+		"Remove and keep": func(e *env, _ biz.Link) { e.requireNotRemoved(e.Links.Remove(e.Context(), e.key(), keepSeconds, nil)) },
 		"RemoveWithID": func(e *env, expired biz.Link) {
-			e.notThere(e.Links.RemoveWithID(e.Context(), e.key(), expired.Pod, 0))
+			e.requireNotRemoved(e.Links.RemoveWithID(e.Context(), e.key(), expired.Pod, 0))
 		},
 		"RemoveWithID and keep": func(e *env, expired biz.Link) {
-			e.notThere(e.Links.RemoveWithID(e.Context(), e.key(), expired.Pod, kept))
+			e.requireNotRemoved(e.Links.RemoveWithID(e.Context(), e.key(), expired.Pod, keepSeconds))
 		},
 	} {
 		for variant, neighbour := range map[string]biz.TTL{"alone": biz.Gone, "next to a persistent link": biz.Forever} {
 			s.test(t, "absent for/"+name+"/"+variant, func(e *env) {
 				chat := biz.NoLink(e.keyOf("user-1", "chat"))
 				if neighbour != biz.Gone {
-					chat = e.set(chat.Key, other, neighbour)
+					chat = e.set(chat.Key, otherPod, neighbour)
 				}
 				var expired biz.Link
-				began := during(func() { expired = e.set(e.key(), other, 1) })
+				began := during(func() { expired = e.set(e.key(), otherPod, 1) })
 				began.sleepPast(time.Second)
 				call(e, expired)
-				e.stands(chat)
+				e.requireLink(chat)
 			})
 		}
 	}
 
 	s.test(t, "the longest time to live", func(e *env) {
 		const longest biz.TTL = 1<<31 - 1
-		e.stands(e.set(e.key(), asked, longest))
+		e.requireLink(e.set(e.key(), requestedPod, longest))
 		change, err := e.Links.Remove(e.Context(), e.key(), int32(longest), nil)
 		require.NoError(e, err)
-		e.ttl(longest, change.Link.TTL)
-		e.stands(change.Link)
+		e.requireTTL(longest, change.Link.TTL)
+		e.requireLink(change.Link)
 	})
 }
 
-func (e *env) applied(change biz.LinkChange, err error) {
+func (e *env) requireApplied(change biz.LinkChange, err error) {
 	e.Helper()
 	require.NoError(e, err)
 	require.True(e, change.Applied)
 }
 
 // createdAfter checks the result of a mutation that found no link where one has expired.
-func (e *env) createdAfter(expired biz.Link, ttl biz.TTL) func(biz.LinkChange, error) {
+func (e *env) requireCreated(expired biz.Link, ttl biz.TTL) func(biz.LinkChange, error) {
 	return func(change biz.LinkChange, err error) {
 		e.Helper()
-		e.applied(change, err)
+		e.requireApplied(change, err)
 		require.Equal(e, biz.NoPod, change.Previous)
 		require.Greater(e, change.Link.Epoch, expired.Epoch)
-		e.ttl(ttl, change.Link.TTL)
-		e.stands(change.Link)
+		e.requireTTL(ttl, change.Link.TTL)
+		e.requireLink(change.Link)
 	}
 }
 
 // notThere checks the result of a removal that found no link.
-func (e *env) notThere(change biz.LinkChange, err error) {
+func (e *env) requireNotRemoved(change biz.LinkChange, err error) {
 	e.Helper()
 	require.NoError(e, err)
 	require.Equal(e, biz.LinkChange{Previous: biz.NoPod, Link: biz.NoLink(e.key())}, change)
-	e.absent(e.key())
+	e.requireNoLink(e.key())
 }
 
 // endsExactly watches the link of key, which was made in began, until well after its end: it is there until lifetime
 // has passed, with its seconds rounded up, and then never again.
-func (e *env) endsExactly(began span, lifetime time.Duration) {
+func (e *env) requireExactExpiry(began span, lifetime time.Duration) {
 	e.Helper()
 	first, err := e.Links.Get(e.Context(), e.key())
 	require.NoError(e, err)

@@ -14,33 +14,33 @@ import (
 func testLinks(t *testing.T, s suite) {
 	// A mutation touches one link: no other service of the uid, no other uid, no other namespace.
 	for name, mutation := range map[string]step{
-		"Set":                      set(service, demanded),
+		"Set":                      set(service, requestedTTL),
 		"Set to another pod":       move(service, biz.Forever),
-		"TrySet":                   trySet(service, demanded),
+		"TrySet":                   trySet(service, requestedTTL),
 		"Remove":                   remove(service),
-		"Remove and keep":          keep(service, kept),
+		"Remove and keep":          keep(service, keepSeconds),
 		"RemoveWithID":             keepOwn(service, 0),
-		"RemoveWithID and keep":    keepOwn(service, kept),
+		"RemoveWithID and keep":    keepOwn(service, keepSeconds),
 		"SetIfAbsent, persistent":  setIfAbsent("new", biz.Forever),
-		"SetIfAbsent, temporary":   setIfAbsent("new", demanded),
+		"SetIfAbsent, temporary":   setIfAbsent("new", requestedTTL),
 		"Compute, persistent link": compute("new", biz.Forever),
-		"Compute, temporary link":  compute("new", demanded),
+		"Compute, temporary link":  compute("new", requestedTTL),
 	} {
-		for kind, ttl := range map[string]biz.TTL{"persistent": biz.Forever, "temporary": stood} {
+		for kind, ttl := range map[string]biz.TTL{"persistent": biz.Forever, "temporary": currentTTL} {
 			s.test(t, "touches no other link/"+name+"/"+kind, func(e *env) {
-				e.set(e.key(), asked, ttl)
+				e.set(e.key(), requestedPod, ttl)
 				var others []biz.Link
-				for i, key := range neighbours(e.key()) {
-					for j, ttl := range []biz.TTL{biz.Forever, stood} {
+				for i, key := range similarKeys(e.key()) {
+					for j, ttl := range []biz.TTL{biz.Forever, currentTTL} {
 						key.Service += []string{"", "-temporary"}[j]
 						others = append(others, e.set(key, biz.PodID(i), ttl))
 					}
 				}
-				e.take([]step{mutation})
+				e.run([]step{mutation})
 				for _, link := range others {
 					got, err := e.Links.Get(e.Context(), link.Key)
 					require.NoError(e, err)
-					e.same(link, got)
+					e.requireSameLink(link, got)
 				}
 			})
 		}
@@ -53,7 +53,7 @@ func testLinks(t *testing.T, s suite) {
 			require.NoError(e, err)
 			require.Equal(e, biz.LinkChange{Previous: 12, Link: link}, change)
 		}
-		e.stands(link)
+		e.requireLink(link)
 	})
 
 	for name, uid := range map[string]string{
@@ -77,13 +77,13 @@ func testLinks(t *testing.T, s suite) {
 	} {
 		s.test(t, "uid/"+name, func(e *env) {
 			key := e.keyOf(uid, service)
-			e.absent(key)
-			e.stands(e.set(key, asked, biz.Forever))
-			e.stands(e.set(key, other, stood))
+			e.requireNoLink(key)
+			e.requireLink(e.set(key, requestedPod, biz.Forever))
+			e.requireLink(e.set(key, otherPod, currentTTL))
 			change, err := e.Links.Remove(e.Context(), key, 0, nil)
 			require.NoError(e, err)
-			require.Equal(e, biz.LinkChange{Applied: true, Previous: other, Link: biz.NoLink(key)}, change)
-			e.absent(key)
+			require.Equal(e, biz.LinkChange{Applied: true, Previous: otherPod, Link: biz.NoLink(key)}, change)
+			e.requireNoLink(key)
 		})
 	}
 
@@ -96,16 +96,16 @@ func testLinks(t *testing.T, s suite) {
 			links[uid] = e.set(e.keyOf(uid, service), biz.PodID(i), biz.Forever)
 		}
 		for _, link := range links {
-			e.stands(link)
+			e.requireLink(link)
 		}
 	})
 
 	for name, pod := range map[string]biz.PodID{"lowest": 0, "highest": 1<<31 - 1} {
 		s.test(t, "pod/"+name, func(e *env) {
-			e.stands(e.set(e.key(), pod, biz.Forever))
-			e.stands(e.set(e.key(), pod, stood))
+			e.requireLink(e.set(e.key(), pod, biz.Forever))
+			e.requireLink(e.set(e.key(), pod, currentTTL))
 			change, err := e.Links.RemoveWithID(e.Context(), e.key(), pod, 0)
-			e.applied(change, err)
+			e.requireApplied(change, err)
 			require.Equal(e, pod, change.Previous)
 		})
 	}
@@ -120,7 +120,7 @@ func testLinks(t *testing.T, s suite) {
 			case 0:
 				want = append(want, e.set(key, biz.PodID(i), biz.Forever))
 			case 1:
-				want = append(want, e.set(key, biz.PodID(i), stood))
+				want = append(want, e.set(key, biz.PodID(i), currentTTL))
 			default:
 				e.set(e.keyOf(key.UID, "chat"), 1, biz.Forever)
 				want = append(want, biz.NoLink(key))
@@ -130,7 +130,7 @@ func testLinks(t *testing.T, s suite) {
 		require.NoError(e, err)
 		require.Len(e, got, len(want))
 		for i := range want {
-			e.same(want[i], got[i])
+			e.requireSameLink(want[i], got[i])
 		}
 	})
 	s.test(t, "BatchGet/none is linked", func(e *env) {
@@ -139,7 +139,7 @@ func testLinks(t *testing.T, s suite) {
 		require.Equal(e, []biz.Link{biz.NoLink(e.keyOf("b", service)), biz.NoLink(e.keyOf("a", service))}, got)
 	})
 	s.test(t, "BatchGet/the use-case asks for each uid once", func(e *env) {
-		link := e.set(e.keyOf("a", service), asked, biz.Forever)
+		link := e.set(e.keyOf("a", service), requestedPod, biz.Forever)
 		got, err := e.links().BatchGet(e.Context(), e.namespace, service, []string{"b", "a", "b", "a"})
 		require.NoError(e, err)
 		require.Equal(e, []biz.Link{biz.NoLink(e.keyOf("b", service)), link}, got)
@@ -149,18 +149,18 @@ func testLinks(t *testing.T, s suite) {
 		for i := range uids {
 			uids[i] = fmt.Sprintf("user-%d", i)
 		}
-		last := e.set(e.keyOf(uids[999], service), asked, stood)
+		last := e.set(e.keyOf(uids[999], service), requestedPod, currentTTL)
 		got, err := e.Links.BatchGet(e.Context(), e.namespace, service, uids)
 		require.NoError(e, err)
 		require.Len(e, got, 1000)
-		e.same(last, got[999])
+		e.requireSameLink(last, got[999])
 		require.Equal(e, biz.NoLink(e.keyOf(uids[0], service)), got[0])
 	})
 
 	s.test(t, "List/by service, persistent and temporary", func(e *env) {
 		services := []string{"chat", "a", "game-2", "game", "Game", "z.9", "game.2", "0", "game_2", "game-10"}
 		for i, service := range services {
-			e.set(e.keyOf("user-1", service), biz.PodID(i), []biz.TTL{biz.Forever, stood}[i%2])
+			e.set(e.keyOf("user-1", service), biz.PodID(i), []biz.TTL{biz.Forever, currentTTL}[i%2])
 		}
 		got, err := e.Links.List(e.Context(), e.namespace, "user-1")
 		require.NoError(e, err)
@@ -172,22 +172,22 @@ func testLinks(t *testing.T, s suite) {
 			i := slices.Index(services, link.Key.Service)
 			require.NotEqual(e, -1, i)
 			require.EqualValues(e, i, link.Pod)
-			e.stands(link)
+			e.requireLink(link)
 		}
 	})
 	s.test(t, "List/nothing", func(e *env) {
 		got, err := e.Links.List(e.Context(), e.namespace, "user-1")
 		require.NoError(e, err)
 		require.Empty(e, got)
-		e.take([]step{set(service, biz.Forever), remove(service)})
+		e.run([]step{set(service, biz.Forever), remove(service)})
 		got, err = e.Links.List(e.Context(), e.namespace, "user-1")
 		require.NoError(e, err)
 		require.Empty(e, got)
 	})
 }
 
-// neighbours are links that have all but one thing in common with key, or nearly so.
-func neighbours(key biz.LinkKey) []biz.LinkKey {
+// similarKeys are links that have all but one thing in common with key, or nearly so.
+func similarKeys(key biz.LinkKey) []biz.LinkKey {
 	with := func(change func(*biz.LinkKey)) biz.LinkKey {
 		other := key
 		change(&other)

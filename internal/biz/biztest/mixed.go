@@ -21,31 +21,31 @@ type step struct {
 
 func set(service string, ttl biz.TTL) step {
 	return step{service, func(e *env, key biz.LinkKey) (biz.LinkChange, error) {
-		return e.Links.Set(e.Context(), key, asked, ttl, nil)
+		return e.Links.Set(e.Context(), key, requestedPod, ttl, nil)
 	}}
 }
 
 func move(service string, ttl biz.TTL) step {
 	return step{service, func(e *env, key biz.LinkKey) (biz.LinkChange, error) {
-		return e.Links.Set(e.Context(), key, other, ttl, nil)
+		return e.Links.Set(e.Context(), key, otherPod, ttl, nil)
 	}}
 }
 
 func trySet(service string, ttl biz.TTL) step {
 	return step{service, func(e *env, key biz.LinkKey) (biz.LinkChange, error) {
-		return e.Links.TrySet(e.Context(), key, asked, ttl)
+		return e.Links.TrySet(e.Context(), key, requestedPod, ttl)
 	}}
 }
 
 func setIfAbsent(service string, ttl biz.TTL) step {
 	return step{service, func(e *env, key biz.LinkKey) (biz.LinkChange, error) {
-		return e.Links.SetIfAbsent(e.Context(), key, asked, ttl)
+		return e.Links.SetIfAbsent(e.Context(), key, requestedPod, ttl)
 	}}
 }
 
 func compute(service string, ttl biz.TTL) step {
 	return step{service, func(e *env, key biz.LinkKey) (biz.LinkChange, error) {
-		return e.Links.SetIfEpoch(e.Context(), key, asked, ttl, 0)
+		return e.Links.SetIfEpoch(e.Context(), key, requestedPod, ttl, 0)
 	}}
 }
 
@@ -59,27 +59,27 @@ func keep(service string, seconds int32) step {
 
 func keepOwn(service string, seconds int32) step {
 	return step{service, func(e *env, key biz.LinkKey) (biz.LinkChange, error) {
-		return e.Links.RemoveWithID(e.Context(), key, asked, seconds)
+		return e.Links.RemoveWithID(e.Context(), key, requestedPod, seconds)
 	}}
 }
 
-// taken is what the last step on a service left, and when.
-type taken struct {
+// outcome is what the last step on a service left, and when.
+type outcome struct {
 	link  biz.Link
 	began span
 }
 
 // take takes the steps and returns what they left, by service.
-func (e *env) take(steps []step) map[string]taken {
+func (e *env) run(steps []step) map[string]outcome {
 	e.Helper()
-	left := make(map[string]taken)
+	left := make(map[string]outcome)
 	for _, step := range steps {
 		var change biz.LinkChange
 		var err error
 		began := during(func() { change, err = step.call(e, e.keyOf("user-1", step.service)) })
 		require.NoError(e, err)
 		require.True(e, change.Applied)
-		left[step.service] = taken{change.Link, began}
+		left[step.service] = outcome{change.Link, began}
 	}
 	return left
 }
@@ -100,16 +100,16 @@ func testMixed(t *testing.T, s suite) {
 		"persistent kept on removal by its pod":     {set("a", forever), set("b", forever), keepOwn("a", 1)},
 		"persistent removed":                        {set("a", forever), set("b", 1), remove("a")},
 		"persistent removed, persistent stays":      {set("a", forever), set("b", 1), set("c", forever), remove("a")},
-		"persistent removed, a long one stays":      {set("a", forever), set("b", stood), set("c", 1), remove("a")},
-		"temporary removed, persistent stays":       {set("a", stood), set("b", forever), remove("a"), set("c", 1)},
-		"long one removed":                          {set("a", stood), set("b", 1), set("c", forever), remove("a")},
+		"persistent removed, a long one stays":      {set("a", forever), set("b", currentTTL), set("c", 1), remove("a")},
+		"temporary removed, persistent stays":       {set("a", currentTTL), set("b", forever), remove("a"), set("c", 1)},
+		"long one removed":                          {set("a", currentTTL), set("b", 1), set("c", forever), remove("a")},
 		"all persistent made temporary":             {set("a", forever), set("b", forever), set("a", 1), keep("b", 1)},
 		"all persistent made temporary, one long":   {set("a", forever), set("b", forever), set("a", 1), keep("b", 600)},
-		"short, then long":                          {set("a", 1), set("b", stood)},
-		"long, then short":                          {set("a", stood), set("b", 1)},
-		"long one shortened, the other long":        {set("a", stood), set("b", stood), set("a", 1)},
-		"short one prolonged":                       {set("a", 1), set("b", 1), set("a", stood)},
-		"short one prolonged by keep":               {set("a", stood), set("b", 1), keep("a", 600)},
+		"short, then long":                          {set("a", 1), set("b", currentTTL)},
+		"long, then short":                          {set("a", currentTTL), set("b", 1)},
+		"long one shortened, the other long":        {set("a", currentTTL), set("b", currentTTL), set("a", 1)},
+		"short one prolonged":                       {set("a", 1), set("b", 1), set("a", currentTTL)},
+		"short one prolonged by keep":               {set("a", currentTTL), set("b", 1), keep("a", 600)},
 		"persistent, then temporary by trySet":      {trySet("a", forever), trySet("b", 1)},
 		"persistent, then temporary by setIfAbsent": {setIfAbsent("a", forever), setIfAbsent("b", 1)},
 		"persistent, then temporary by compute":     {compute("a", forever), compute("b", 1)},
@@ -117,27 +117,27 @@ func testMixed(t *testing.T, s suite) {
 		"temporary, then persistent by setIfAbsent": {setIfAbsent("a", 1), setIfAbsent("b", forever)},
 		"temporary, then persistent by compute":     {compute("a", 1), compute("b", forever)},
 		"removed and persistent again":              {set("a", forever), remove("a"), set("b", 1), set("a", forever)},
-		"temporary removed and persistent again":    {set("a", 1), set("b", stood), remove("b"), set("b", forever)},
+		"temporary removed and persistent again":    {set("a", 1), set("b", currentTTL), remove("b"), set("b", forever)},
 		"persistent again, which changes nothing":   {set("a", forever), set("b", 1), set("a", forever)},
 		"temporary ones around a persistent one":    {set("a", 1), set("b", 1), set("c", forever), set("d", 1)},
 	} {
 		s.test(t, name, func(e *env) {
-			var left map[string]taken
-			whole := during(func() { left = e.take(steps) })
+			var left map[string]outcome
+			whole := during(func() { left = e.run(steps) })
 			// A store may sweep up what has expired some time later: watch the others well past that.
 			for now := whole; !now.surelyAfter(whole, 3500*time.Millisecond); {
-				now = during(func() { e.endInTime(left) })
+				now = during(func() { e.requireLifetimes(left) })
 				time.Sleep(300 * time.Millisecond)
 			}
 			// Nor may a later mutation sweep up too much.
-			left["z"] = e.take([]step{set("z", stood)})["z"]
-			e.endInTime(left)
+			left["z"] = e.run([]step{set("z", currentTTL)})["z"]
+			e.requireLifetimes(left)
 			delete(left, "z")
-			e.take([]step{remove("z")})
-			e.endInTime(left)
+			e.run([]step{remove("z")})
+			e.requireLifetimes(left)
 			for _, one := range left {
 				if one.link.Persistent() {
-					e.stands(one.link)
+					e.requireLink(one.link)
 				}
 			}
 		})
@@ -145,7 +145,7 @@ func testMixed(t *testing.T, s suite) {
 }
 
 // endInTime checks that each of the links is there for as long as it has to be, and not longer.
-func (e *env) endInTime(left map[string]taken) {
+func (e *env) requireLifetimes(left map[string]outcome) {
 	e.Helper()
 	var found []biz.Link
 	now := during(func() {
@@ -164,7 +164,7 @@ func (e *env) endInTime(left map[string]taken) {
 		switch {
 		case want.link.TTL == biz.Gone || want.link.TTL > 0 && now.surelyAfter(want.began, lifetime):
 			require.False(e, there, "%s has ended", service)
-			e.absent(want.link.Key)
+			e.requireNoLink(want.link.Key)
 		case want.link.TTL == biz.Forever || now.surelyBefore(want.began, lifetime):
 			require.True(e, there, "%s is lost", service)
 			require.Equal(e, want.link.Epoch, got.Epoch)

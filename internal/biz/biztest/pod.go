@@ -22,7 +22,7 @@ func testPods(t *testing.T, s suite) {
 	} {
 		s.test(t, "a report comes back as it was sent/"+name, func(e *env) { e.roundTrip(report) })
 	}
-	for name, state := range freeForm {
+	for name, state := range freeFormTexts {
 		s.test(t, "a state comes back as it was sent/"+name, func(e *env) {
 			e.roundTrip(biz.Report{Pod: 1, State: state, Load: 2, Routing: biz.DenyNew, TTL: 30})
 		})
@@ -52,15 +52,15 @@ func testPods(t *testing.T, s suite) {
 	s.test(t, "Get/a pod that has never reported", func(e *env) {
 		_, err := e.Pods.Get(e.Context(), e.pods(), 1)
 		require.ErrorIs(e, err, biz.ErrPodNotFound)
-		e.ready(0, 2, 10, 11)
+		e.reportReady(0, 2, 10, 11)
 		_, err = e.Pods.Get(e.Context(), e.pods(), 1)
 		require.ErrorIs(e, err, biz.ErrPodNotFound)
 	})
 
 	s.test(t, "List/by pod, also those not live", func(e *env) {
 		ids := []biz.PodID{10, 9, 2, 0, 100, 1, math.MaxInt32, 33}
-		e.ready(ids...)
-		aged(e, 7)
+		e.reportReady(ids...)
+		deadPod(e, 7)
 		pods, err := e.Pods.List(e.Context(), e.pods())
 		require.NoError(e, err)
 		var got, live []biz.PodID
@@ -81,7 +81,7 @@ func testPods(t *testing.T, s suite) {
 		pods, err := e.Pods.List(e.Context(), e.pods())
 		require.NoError(e, err)
 		require.Empty(e, pods)
-		gone(e, 1)
+		removedPod(e, 1)
 		pods, err = e.Pods.List(e.Context(), e.pods())
 		require.NoError(e, err)
 		require.Empty(e, pods)
@@ -114,7 +114,7 @@ func testPods(t *testing.T, s suite) {
 		require.Equal(e, &before, previous, "and the one before was not live")
 	})
 	s.test(t, "a report with ttl -1 never ages", func(e *env) {
-		e.ready(1)
+		e.reportReady(1)
 		time.Sleep(2500 * time.Millisecond)
 		pod, err := e.Pods.Get(e.Context(), e.pods(), 1)
 		require.NoError(e, err)
@@ -123,7 +123,7 @@ func testPods(t *testing.T, s suite) {
 
 	s.test(t, "Remove", func(e *env) {
 		pod := e.report(biz.Report{Pod: 1, State: "up", Load: 4, TTL: 30})
-		e.ready(10)
+		e.reportReady(10)
 		previous, err := e.Pods.Remove(e.Context(), e.pods(), 1)
 		require.NoError(e, err)
 		require.Equal(e, &pod, previous)
@@ -138,7 +138,7 @@ func testPods(t *testing.T, s suite) {
 	})
 
 	s.test(t, "services and namespaces are apart", func(e *env) {
-		e.ready(1)
+		e.reportReady(1)
 		neighbours := []biz.ServiceKey{
 			{Namespace: e.namespace, Service: "game2"},
 			{Namespace: e.namespace, Service: "gam"},
@@ -161,8 +161,8 @@ func testPods(t *testing.T, s suite) {
 	})
 }
 
-// freeForm are texts that a careless store would take apart.
-var freeForm = map[string]string{
+// freeFormTexts are texts that a careless store would take apart.
+var freeFormTexts = map[string]string{
 	"spaces":           "  two  words ",
 	"leading digits":   "42 players 7",
 	"like a report":    "0 0 0 30 1700000000000 up",
@@ -188,19 +188,19 @@ func (e *env) roundTrip(report biz.Report) {
 	require.Equal(e, biz.Pod{Report: report, Live: true, HeartbeatMs: pod.HeartbeatMs}, pod)
 	got, err := e.Pods.Get(e.Context(), e.pods(), report.Pod)
 	require.NoError(e, err)
-	require.Equal(e, pod, e.still(got))
+	require.Equal(e, pod, e.ignoreAge(got))
 	list, err := e.Pods.List(e.Context(), e.pods())
 	require.NoError(e, err)
 	require.Len(e, list, 1)
-	require.Equal(e, pod, e.still(list[0]))
+	require.Equal(e, pod, e.ignoreAge(list[0]))
 	previous, err := e.Pods.Remove(e.Context(), e.pods(), report.Pod)
 	require.NoError(e, err)
 	require.NotNil(e, previous)
-	require.Equal(e, pod, e.still(*previous))
+	require.Equal(e, pod, e.ignoreAge(*previous))
 }
 
 // still excuses a pod whose report of one second has aged while a slow test looked.
-func (e *env) still(pod biz.Pod) biz.Pod {
+func (e *env) ignoreAge(pod biz.Pod) biz.Pod {
 	pod.Live = pod.Live || pod.TTL == 1
 	return pod
 }

@@ -40,46 +40,46 @@ func testReserve(t *testing.T, s suite) {
 		"no link/a READY pod":                           {nothing, up, biz.NoPod, biz.Reserved},
 		"no link/only DENY_NEW":                         {nothing, drains, biz.NoPod, biz.NoPodAvailable},
 		"no link/only SHUTDOWN":                         {nothing, down, biz.NoPod, biz.NoPodAvailable},
-		"no link/only dead":                             {nothing, aged, biz.NoPod, biz.NoPodAvailable},
-		"no link/the last pod was removed":              {nothing, gone, biz.NoPod, biz.NoPodAvailable},
-		"no link/both were removed":                     {gone, gone, biz.NoPod, biz.NoPodAvailable},
-		"a link/nothing reported":                       {nothing, nothing, other, biz.NeverReported},
-		"a link/READY":                                  {up, up, other, biz.LinkedPodUsable},
-		"a link/READY, for a while":                     {report(biz.Ready, 600), up, other, biz.LinkedPodUsable},
-		"a link/DENY_NEW":                               {drains, up, other, biz.LinkedPodUsable},
-		"a link/DENY_NEW, alone":                        {drains, nothing, other, biz.LinkedPodUsable},
-		"a link/SHUTDOWN":                               {down, up, other, biz.Reserved},
-		"a link/SHUTDOWN, alone":                        {down, nothing, other, biz.NoPodAvailable},
-		"a link/dead":                                   {aged, up, other, biz.Reserved},
-		"a link/dead, alone":                            {aged, nothing, other, biz.NoPodAvailable},
-		"a link/its pod has never reported, others did": {nothing, up, other, biz.Reserved},
-		"a link/its pod was removed":                    {gone, up, other, biz.Reserved},
-		"a link/its pod was removed as the last one":    {gone, nothing, other, biz.NoPodAvailable},
+		"no link/only dead":                             {nothing, deadPod, biz.NoPod, biz.NoPodAvailable},
+		"no link/the last pod was removed":              {nothing, removedPod, biz.NoPod, biz.NoPodAvailable},
+		"no link/both were removed":                     {removedPod, removedPod, biz.NoPod, biz.NoPodAvailable},
+		"a link/nothing reported":                       {nothing, nothing, otherPod, biz.NeverReported},
+		"a link/READY":                                  {up, up, otherPod, biz.LinkedPodUsable},
+		"a link/READY, for a while":                     {report(biz.Ready, 600), up, otherPod, biz.LinkedPodUsable},
+		"a link/DENY_NEW":                               {drains, up, otherPod, biz.LinkedPodUsable},
+		"a link/DENY_NEW, alone":                        {drains, nothing, otherPod, biz.LinkedPodUsable},
+		"a link/SHUTDOWN":                               {down, up, otherPod, biz.Reserved},
+		"a link/SHUTDOWN, alone":                        {down, nothing, otherPod, biz.NoPodAvailable},
+		"a link/dead":                                   {deadPod, up, otherPod, biz.Reserved},
+		"a link/dead, alone":                            {deadPod, nothing, otherPod, biz.NoPodAvailable},
+		"a link/its pod has never reported, others did": {nothing, up, otherPod, biz.Reserved},
+		"a link/its pod was removed":                    {removedPod, up, otherPod, biz.Reserved},
+		"a link/its pod was removed as the last one":    {removedPod, nothing, otherPod, biz.NoPodAvailable},
 	} {
 		s.test(t, "outcome/"+name, func(e *env) {
-			row.linked(e, other)
-			row.free(e, asked)
+			row.linked(e, otherPod)
+			row.free(e, requestedPod)
 			reservation := e.reserve(row.standing)
 			require.Equal(e, row.want, reservation.Outcome)
 			if row.want != biz.Reserved {
 				require.Equal(e, biz.Reservation{Outcome: row.want}, reservation)
 				return
 			}
-			pod, err := e.Pods.Get(e.Context(), e.pods(), asked)
+			pod, err := e.Pods.Get(e.Context(), e.pods(), requestedPod)
 			require.NoError(e, err)
-			require.Equal(e, biz.Reservation{Outcome: biz.Reserved, Pod: asked, HeartbeatMs: pod.HeartbeatMs}, reservation)
+			require.Equal(e, biz.Reservation{Outcome: biz.Reserved, Pod: requestedPod, HeartbeatMs: pod.HeartbeatMs}, reservation)
 		})
 	}
 
 	s.test(t, "a standing link's pod is given nothing", func(e *env) {
-		e.ready(0, 1)
+		e.reportReady(0, 1)
 		for range 5 {
 			require.Equal(e, biz.LinkedPodUsable, e.reserve(0).Outcome)
 		}
 		require.EqualValues(e, 0, e.reserved())
 	})
 	s.test(t, "90 reservations over 3 equal pods", func(e *env) {
-		e.ready(0, 1, 2)
+		e.reportReady(0, 1, 2)
 		given := make(map[biz.PodID]int)
 		for range 90 {
 			given[e.reserved()]++
@@ -87,7 +87,7 @@ func testReserve(t *testing.T, s suite) {
 		require.Equal(e, map[biz.PodID]int{0: 30, 1: 30, 2: 30}, given)
 	})
 	s.test(t, "ties go to the lowest pod", func(e *env) {
-		e.ready(100, 20, 3, 11)
+		e.reportReady(100, 20, 3, 11)
 		for _, want := range []biz.PodID{3, 11, 20, 100, 3, 11, 20, 100} {
 			require.Equal(e, want, e.reserved())
 		}
@@ -103,25 +103,25 @@ func testReserve(t *testing.T, s suite) {
 	s.test(t, "pods that take no new links get none", func(e *env) {
 		e.report(biz.Report{Pod: 0, State: "up", Routing: biz.DenyNew, TTL: forever})
 		e.report(biz.Report{Pod: 1, State: "up", Routing: biz.Shutdown, TTL: forever})
-		aged(e, 2)
+		deadPod(e, 2)
 		e.report(biz.Report{Pod: 3, State: "up", Load: 1 << 30, TTL: forever})
 		for range 3 {
 			require.EqualValues(e, 3, e.reserved())
 		}
 	})
 	s.test(t, "a report starts its pod's count anew", func(e *env) {
-		e.ready(0, 1)
+		e.reportReady(0, 1)
 		for _, want := range []biz.PodID{0, 1, 0, 1} {
 			require.Equal(e, want, e.reserved())
 		}
-		e.ready(1)
+		e.reportReady(1)
 		for _, want := range []biz.PodID{1, 1, 0, 1} {
 			require.Equal(e, want, e.reserved())
 		}
 	})
 
 	s.test(t, "Release gives back", func(e *env) {
-		e.ready(0, 1)
+		e.reportReady(0, 1)
 		first := e.reserve(biz.NoPod)
 		require.EqualValues(e, 0, first.Pod)
 		require.NoError(e, e.Pods.Release(e.Context(), e.pods(), first))
@@ -129,16 +129,16 @@ func testReserve(t *testing.T, s suite) {
 		require.EqualValues(e, 1, e.reserved())
 	})
 	s.test(t, "Release after a new report gives nothing back", func(e *env) {
-		e.ready(0, 1)
+		e.reportReady(0, 1)
 		first := e.reserve(biz.NoPod)
 		tick()
-		e.ready(0)
+		e.reportReady(0)
 		require.EqualValues(e, 0, e.reserved())
 		require.NoError(e, e.Pods.Release(e.Context(), e.pods(), first))
 		require.EqualValues(e, 1, e.reserved(), "pod 0 has been given one since its report")
 	})
 	s.test(t, "Release of a pod that is gone", func(e *env) {
-		e.ready(0)
+		e.reportReady(0)
 		first := e.reserve(biz.NoPod)
 		_, err := e.Pods.Remove(e.Context(), e.pods(), 0)
 		require.NoError(e, err)
@@ -148,7 +148,7 @@ func testReserve(t *testing.T, s suite) {
 		require.Equal(e, biz.NoPodAvailable, e.reserve(biz.NoPod).Outcome)
 	})
 	s.test(t, "Release gives back no more than was given", func(e *env) {
-		e.ready(0, 1)
+		e.reportReady(0, 1)
 		first := e.reserve(biz.NoPod)
 		for range 3 {
 			require.NoError(e, e.Pods.Release(e.Context(), e.pods(), first))

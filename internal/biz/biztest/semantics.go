@@ -19,12 +19,12 @@ const (
 
 // The pods of the table, and the times to live of what stands and of what is asked for.
 const (
-	asked biz.PodID = 7
-	other biz.PodID = 3
+	requestedPod biz.PodID = 7
+	otherPod     biz.PodID = 3
 
-	stood    biz.TTL = 600
-	demanded biz.TTL = 900
-	kept     int32   = 60
+	currentTTL   biz.TTL = 600
+	requestedTTL biz.TTL = 900
+	keepSeconds  int32   = 60
 )
 
 // cell is one cell of the table, or a variant of it.
@@ -50,7 +50,7 @@ func (c cell) unchanged() cell {
 
 // linked is the end of a call that links the asked pod.
 func (c cell) linked(ttl biz.TTL) cell {
-	c.applied, c.wantPod, c.wantTTL, c.newEpoch = true, asked, ttl, c.pod != asked
+	c.applied, c.wantPod, c.wantTTL, c.newEpoch = true, requestedPod, ttl, c.pod != requestedPod
 	return c
 }
 
@@ -63,14 +63,14 @@ func (c cell) removed(keep int32) cell {
 	return c
 }
 
-// found are the columns: what a call finds, the asked pod with either kind of link.
-func found() []cell {
+// tableColumns are the columns: what a call finds, the asked pod with either kind of link.
+func tableColumns() []cell {
 	return []cell{
 		{column: noLink, pod: biz.NoPod, ttl: biz.Gone},
-		{column: samePod, variant: "persistent", pod: asked, ttl: biz.Forever},
-		{column: samePod, variant: "temporary", pod: asked, ttl: stood},
-		{column: temporaryOther, pod: other, ttl: stood},
-		{column: persistentOther, pod: other, ttl: biz.Forever},
+		{column: samePod, variant: "persistent", pod: requestedPod, ttl: biz.Forever},
+		{column: samePod, variant: "temporary", pod: requestedPod, ttl: currentTTL},
+		{column: temporaryOther, pod: otherPod, ttl: currentTTL},
+		{column: persistentOther, pod: otherPod, ttl: biz.Forever},
 	}
 }
 
@@ -85,15 +85,15 @@ func cells() []cell {
 		c.variant = variant
 		all = append(all, c)
 	}
-	for _, c := range found() {
-		for variant, ttl := range map[string]biz.TTL{"asked persistent": biz.Forever, "asked temporary": demanded} {
+	for _, c := range tableColumns() {
+		for variant, ttl := range map[string]biz.TTL{"asked persistent": biz.Forever, "asked temporary": requestedTTL} {
 			c.call = func(e *env, key biz.LinkKey) (biz.LinkChange, error) {
-				return e.Links.Set(e.Context(), key, asked, ttl, nil)
+				return e.Links.Set(e.Context(), key, requestedPod, ttl, nil)
 			}
 			add("SetLinkedPod", variant, c.linked(ttl))
 
 			c.call = func(e *env, key biz.LinkKey) (biz.LinkChange, error) {
-				return e.Links.TrySet(e.Context(), key, asked, ttl)
+				return e.Links.TrySet(e.Context(), key, requestedPod, ttl)
 			}
 			if c.column == persistentOther {
 				add("TrySetLinkedPod", variant, c.unchanged())
@@ -102,7 +102,7 @@ func cells() []cell {
 			}
 
 			c.call = func(e *env, key biz.LinkKey) (biz.LinkChange, error) {
-				return e.Links.SetIfAbsent(e.Context(), key, asked, ttl)
+				return e.Links.SetIfAbsent(e.Context(), key, requestedPod, ttl)
 			}
 			if c.column == noLink {
 				add("SetLinkedPodIfAbsent", variant, c.linked(ttl))
@@ -110,7 +110,7 @@ func cells() []cell {
 				add("SetLinkedPodIfAbsent", variant, c.unchanged())
 			}
 		}
-		for variant, keep := range map[string]int32{"now": 0, "keep": kept} {
+		for variant, keep := range map[string]int32{"now": 0, "keep": keepSeconds} {
 			c.call = func(e *env, key biz.LinkKey) (biz.LinkChange, error) {
 				return e.Links.Remove(e.Context(), key, keep, nil)
 			}
@@ -121,7 +121,7 @@ func cells() []cell {
 			}
 
 			c.call = func(e *env, key biz.LinkKey) (biz.LinkChange, error) {
-				return e.Links.RemoveWithID(e.Context(), key, asked, keep)
+				return e.Links.RemoveWithID(e.Context(), key, requestedPod, keep)
 			}
 			if c.column == samePod {
 				add("RemoveLinkedPodWithId", variant, c.removed(keep))
@@ -162,20 +162,20 @@ func (c cell) test(e *env) {
 	switch {
 	case c.newEpoch:
 		require.Greater(e, change.Link.Epoch, before.Epoch)
-		e.clocked(change.Link.Epoch, when)
+		e.requireClockEpoch(change.Link.Epoch, when)
 		want.Epoch = change.Link.Epoch
 	case c.wantPod == biz.NoPod:
 		want.Epoch = 0
 	}
-	e.same(want, change.Link)
-	e.stands(want)
+	e.requireSameLink(want, change.Link)
+	e.requireLink(want)
 }
 
 // clockSlack is how far the store's clock may be from the test's.
 const clockSlack = time.Second
 
 // clocked checks that a new epoch is the store's clock in µs.
-func (e *env) clocked(epoch biz.Epoch, when span) {
+func (e *env) requireClockEpoch(epoch biz.Epoch, when span) {
 	e.Helper()
 	require.GreaterOrEqual(e, int64(epoch), when.start.Add(-clockSlack).UnixMicro(), "an epoch is in µs since 1970")
 	require.LessOrEqual(e, int64(epoch), when.end.Add(clockSlack).UnixMicro(), "an epoch is in µs since 1970")

@@ -9,7 +9,7 @@ import (
 )
 
 func testWorkloads(t *testing.T, s suite) {
-	for name, state := range freeForm {
+	for name, state := range freeFormTexts {
 		s.test(t, "a state comes back as it was sent/"+name, func(e *env) {
 			stored := e.workload(e.pods(), state)
 			got, err := e.Workloads.Get(e.Context(), e.pods())
@@ -29,7 +29,7 @@ func testWorkloads(t *testing.T, s suite) {
 	s.test(t, "Get/never set", func(e *env) {
 		_, err := e.Workloads.Get(e.Context(), e.pods())
 		require.ErrorIs(e, err, biz.ErrWorkloadNotFound)
-		e.ready(1)
+		e.reportReady(1)
 		_, err = e.Workloads.Get(e.Context(), e.pods())
 		require.ErrorIs(e, err, biz.ErrWorkloadNotFound, "pods are no workload")
 	})
