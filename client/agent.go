@@ -186,12 +186,12 @@ func (a *Agent) Start(ctx context.Context) error {
 			return nil
 		case err != nil:
 			if !told {
-				a.log.Warnf("pod %d of %s could not report to podlink, and tries on: %v", a.pod, a.service, err)
+				a.log.Warnf("pod %d of %s: report failed, retrying: %v", a.pod, a.service, err)
 			}
 			told, next = true, away.NextBackOff()
 		default:
 			if told {
-				a.log.Infof("pod %d of %s reports to podlink again", a.pod, a.service)
+				a.log.Infof("pod %d of %s: reporting again", a.pod, a.service)
 			}
 			told, away = false, a.retries()
 			a.settle(ctx)
@@ -235,7 +235,7 @@ func (a *Agent) report(ctx context.Context) error {
 	}
 	a.links.asleep.Store(0)
 	if !a.lease.IsZero() && time.Now().After(a.lease) { // Also if the report began in time: it may have come too late.
-		a.log.Warnf("pod %d of %s was silent for longer than %s: its users may have been linked to others", a.pod, a.service, a.options.TTL)
+		a.log.Warnf("pod %d of %s: no report for longer than %s: its users may be linked to other pods", a.pod, a.service, a.options.TTL)
 		a.links.cache.InvalidateAll() // The new lease is not for what was known under the old one.
 		a.lapsed = true
 	}
@@ -244,7 +244,7 @@ func (a *Agent) report(ctx context.Context) error {
 	a.mu.Unlock()
 	if a.lapsed {
 		if err := a.review(ctx); err != nil {
-			a.log.Warnf("pod %d of %s could not ask whose its users are, and tries on: %v", a.pod, a.service, err)
+			a.log.Warnf("pod %d of %s: checking its sessions failed, retrying: %v", a.pod, a.service, err)
 			return nil
 		}
 		a.lapsed = false
@@ -299,10 +299,10 @@ func (a *Agent) drain(ctx context.Context) {
 	whole := ctx
 	ctx, cancel := context.WithTimeout(ctx, a.options.DrainLimit)
 	defer cancel()
-	a.log.Infof("pod %d of %s drains: it has %d sessions, and %s", a.pod, a.service, a.Sessions(), a.options.DrainLimit)
+	a.log.Infof("pod %d of %s: draining %d sessions, for at most %s", a.pod, a.service, a.Sessions(), a.options.DrainLimit)
 	first, cancelFirst := context.WithTimeout(ctx, a.client.timeout) // Later reports say it too.
 	if err := a.setRouting(first, v1.Routing_DENY_NEW); err != nil {
-		a.log.Warnf("podlink does not know yet that pod %d of %s drains: %v", a.pod, a.service, err)
+		a.log.Warnf("pod %d of %s: reporting the drain failed, the next report repeats it: %v", a.pod, a.service, err)
 	}
 	cancelFirst()
 	handing := make(chan struct{})
@@ -316,14 +316,14 @@ func (a *Agent) drain(ctx context.Context) {
 	cancel()
 	<-handing
 	if left := a.Sessions(); left > 0 {
-		a.log.Warnf("pod %d of %s stops with %d sessions left after %s", a.pod, a.service, left, time.Since(begin).Round(time.Millisecond))
+		a.log.Warnf("pod %d of %s: stopping with %d sessions left after %s", a.pod, a.service, left, time.Since(begin).Round(time.Millisecond))
 	} else {
-		a.log.Infof("pod %d of %s is empty after %s", a.pod, a.service, time.Since(begin).Round(time.Millisecond))
+		a.log.Infof("pod %d of %s: drained after %s", a.pod, a.service, time.Since(begin).Round(time.Millisecond))
 	}
 	last, cancelLast := context.WithTimeout(whole, a.client.timeout)
 	defer cancelLast()
 	if err := a.setRouting(last, v1.Routing_SHUTDOWN); err != nil {
-		a.log.Warnf("podlink does not know that pod %d of %s stops, and finds out after %s: %v", a.pod, a.service, a.options.TTL, err)
+		a.log.Warnf("pod %d of %s: reporting the shutdown failed, its last report expires within %s: %v", a.pod, a.service, a.options.TTL, err)
 	}
 }
 
@@ -334,7 +334,7 @@ func (a *Agent) waitEmpty(ctx context.Context) {
 	for told := time.Now(); !a.empty(); {
 		if time.Since(told) > progressInterval {
 			told = time.Now()
-			a.log.Infof("pod %d of %s drains: %d sessions are left", a.pod, a.service, a.Sessions())
+			a.log.Infof("pod %d of %s: draining, %d sessions left", a.pod, a.service, a.Sessions())
 		}
 		select {
 		case <-look.C:

@@ -225,8 +225,8 @@ func TestAgentWithoutPodlink(t *testing.T) {
 		back := time.Now()
 		require.Eventually(t, func() bool { return w.reported(0).GetLive() }, soon, 10*time.Millisecond)
 		require.Less(t, time.Since(back), ttl/reportsPerTTL+ttl/3) // It connects anew within a third, on a busy machine in two.
-		require.Eventually(t, func() bool { return strings.Count(lines.String(), "reports to podlink again") == round }, soon, time.Millisecond)
-		require.Equal(t, round, strings.Count(lines.String(), "could not report to podlink"))
+		require.Eventually(t, func() bool { return strings.Count(lines.String(), ": reporting again") == round }, soon, time.Millisecond)
+		require.Equal(t, round, strings.Count(lines.String(), "report failed, retrying"))
 		w.podlink.Kill()
 		a.Report()
 	}
@@ -476,7 +476,7 @@ func TestDrainLimit(t *testing.T) {
 	require.NoError(t, a.Drain(t.Context()))
 	require.GreaterOrEqual(t, time.Since(begin), limit)
 	<-ended
-	require.Contains(t, lines.String(), "stops with 1 sessions left")
+	require.Contains(t, lines.String(), "stopping with 1 sessions left")
 	require.Equal(t, v1.Routing_SHUTDOWN, w.reported(0).GetRouting())
 	require.True(t, w.linked("u").GetPersistent())
 	w.ready(1)

@@ -192,7 +192,7 @@ func (a *Agent) finish(ctx context.Context, uid string, s *session) {
 	})
 	a.links.forget(uid) // A request may have asked meanwhile.
 	if err != nil && !errors.Is(err, ErrEpochMismatch) {
-		a.log.Debugf("podlink does not know yet that a session has ended: %v", err)
+		a.log.Debugf("reporting the end of a session failed, retrying later: %v", err)
 		return
 	}
 	a.set(s, 0, false) // With another epoch the user is another pod's already.
@@ -268,7 +268,7 @@ func (a *Agent) sessionEpoch(uid string) int64 {
 }
 
 func (a *Agent) tellLost(uid string, epoch int64) {
-	a.log.Warnf("pod %d of %s has lost a session: its user was linked to another pod", a.pod, a.service)
+	a.log.Warnf("pod %d of %s: lost a session: its user is linked to another pod", a.pod, a.service)
 	if a.options.OnLost != nil {
 		a.options.OnLost(uid, epoch)
 	}
