@@ -13,7 +13,7 @@ FROM scratch
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /src/bin/podlink /podlink
 COPY configs/config.yaml /etc/podlink/config.yaml
-# In a container the listeners must be reachable from outside it; who may reach them is the platform's to say.
+# Listen on all interfaces of the container; the platform controls access.
 ENV PODLINK_SERVER_HTTP_ADDR=0.0.0.0:8000 \
     PODLINK_SERVER_GRPC_ADDR=0.0.0.0:9000 \
     PODLINK_SERVER_ADMIN_ADDR=0.0.0.0:8001

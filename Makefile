@@ -1,23 +1,23 @@
 # podlink. `make help` lists the targets.
 
 GO      ?= go
-# One toolchain for every target and every machine. Where GOTOOLCHAIN is local, go.mod's toolchain line is ignored.
+# Pin the toolchain: with GOTOOLCHAIN=local, Go ignores the toolchain line in go.mod.
 export GOTOOLCHAIN := go1.26.10
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 BINARY  := bin/podlink
 CONF    ?= configs/config.yaml
 
-# The tools are pinned in modules of their own, and built on first use.
+# The tools are pinned in separate modules, and built on first use.
 BUF       := $(GO) tool -modfile=tools/buf/go.mod buf
 WIRE      := $(GO) tool -modfile=tools/wire/go.mod wire
 LINT      := $(GO) tool -modfile=tools/lint/go.mod golangci-lint
 GENERATED := api examples/chat/api openapi.yaml internal/conf/conf.pb.go internal/app/wire_gen.go \
              internal/data/lua/assembled
-# What counts for the coverage: all of podlink's own code, whichever package's test runs it.
+# Coverage is of all packages, by the tests of any package.
 COVERED   := ./cmd/...,./internal/...,./client/...
 COVER_MIN := 93
 BENCH     := $(CURDIR)/bin/bench
-# What bench-compare compares with, and the least ratio that passes.
+# bench-compare: the revision to compare with, and the lowest ratio that passes.
 BASE      ?= HEAD
 MIN       ?= 0.97
 
@@ -27,7 +27,7 @@ MIN       ?= 0.97
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-init: ## fetch the modules of podlink and of its tools, and build the tools
+init: ## download the modules of podlink and its tools, and build the tools
 	$(GO) mod download
 	$(BUF) --version
 	$(WIRE) help > /dev/null
@@ -53,10 +53,10 @@ generate: api config scripts ## generate everything
 build: ## build bin/podlink
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X podlink/internal/version.Version=$(VERSION)' -o $(BINARY) ./cmd/podlink
 
-run: build ## run podlink with CONF (configs/config.yaml: embedded store, loopback)
+run: build ## run podlink with CONF (default: configs/config.yaml, embedded store on loopback)
 	$(BINARY) -conf $(CONF)
 
-test: ## run every test with the race detector; installs redis-server and etcd where they are missing
+test: ## run every test with the race detector; installs redis-server and etcd if missing
 	./test/install.sh redis-server etcd-server
 	$(GO) test -race -covermode=atomic -coverpkg=$(COVERED) -coverprofile=coverage.out ./...
 	$(GO) -C tools/benchreport test -race ./...
@@ -66,49 +66,49 @@ demo: build ## run examples/chat: podlink, three pods, and what happens to pods,
 	$(GO) build -o bin/chat ./examples/chat
 	bin/chat demo
 
-test-demo: ## run a shorter demo as a test, once with etcd and once without; installs etcd where it is missing
+test-demo: ## run a shorter demo as a test, with and without etcd; installs etcd if missing
 	./test/install.sh etcd-server
 	$(GO) test -count=1 -v -tags demo -timeout 5m -run '^TestDemo$$' ./test/e2e
 
-test-faults: ## prove the guarantees with real faults on real Redis processes; installs redis-server where it is missing
+test-faults: ## prove the guarantees with real faults on real Redis processes; installs redis-server if missing
 	./test/install.sh redis-server
 	PODLINK_TEST_MODEL_OPERATIONS=100000 $(GO) test -count=1 -v -run '^(TestModel|TestConformance|TestTLS.*)$$' -timeout 15m ./internal/data
 	$(GO) test -count=1 -v -tags faults -timeout 25m ./test/faults
 
-check-rules: ## check the Prometheus rules, and run their tests; installs prometheus where it is missing
+check-rules: ## check and test the Prometheus rules; installs prometheus if missing
 	./test/install.sh prometheus
 	promtool check rules deploy/prometheus/podlink.rules.yml deploy/prometheus/podlink.alerts.yml
 	promtool check config deploy/prometheus/prometheus.yml
 	promtool check config deploy/observability/prometheus.yml
 	promtool test rules deploy/prometheus/podlink.tests.yml
 
-test-alerts: ## let a real Prometheus watch podlink through faults; installs redis-server and prometheus where they are missing
+test-alerts: ## test the alerts: a real Prometheus scrapes podlink during faults; installs redis-server and prometheus if missing
 	./test/install.sh redis-server prometheus
 	$(GO) test -count=1 -v -tags alerts -timeout 5m -run '^(TestAlerts|TestShortenedRules|TestExample)' ./test/observability
 
-bench: ## measure podlink side by side with what it competes with, into bin/bench/results.json
+bench: ## benchmark podlink against its alternatives, into bin/bench/results.json
 	./test/install.sh redis-server
 	@mkdir -p $(BENCH)
 	PODLINK_BENCH_OUT=$(BENCH)/results.json $(GO) test -count=1 -v -tags bench -timeout 80m ./test/bench
 
-bench-quick: ## a small part of make bench, in less than two minutes
+bench-quick: ## run a small part of make bench, in less than two minutes
 	./test/install.sh redis-server
 	@mkdir -p $(BENCH)
 	PODLINK_BENCH_QUICK=1 PODLINK_BENCH_OUT=$(BENCH)/quick.json $(GO) test -count=1 -v -tags bench -timeout 5m ./test/bench
 
-bench-report: bench bench-render ## measure, and write docs/performance.md with its plots
+bench-report: bench bench-render ## run make bench, and generate docs/performance.md with its plots
 
-bench-render: ## write docs/performance.md anew from the last make bench
+bench-render: ## regenerate docs/performance.md from the results of the last make bench
 	$(GO) -C tools/benchreport run . -in $(BENCH)/results.json -out $(CURDIR)/docs
 
 bench-functions: ## run the benchmarks of the hot functions once, with their allocations
 	$(GO) test -run '^$$' -bench . -benchtime 100x ./internal/server ./internal/service ./internal/data ./client
 
-bench-scripts: ## count the instructions that Redis spends on each script; installs redis-server and valgrind where they are missing
+bench-scripts: ## count the instructions that Redis executes per script; installs redis-server and valgrind if missing
 	./test/install.sh redis-server valgrind
 	$(GO) test -count=1 -tags bench -timeout 20m -run '^TestScriptCost$$' -v ./internal/data
 
-bench-compare: ## fail when the working tree is slower than MIN (0.97) of the revision BASE, in 5 to 15 minutes
+bench-compare: ## fail if the working tree has less than MIN (0.97) of the speed of revision BASE, in 5 to 15 minutes
 	./test/install.sh redis-server
 	$(GO) run ./tools/benchcompare -base $(BASE) -min $(MIN)
 
@@ -117,21 +117,21 @@ lint: ## run the linters
 	$(GO) -C tools/benchreport tool -modfile=../lint/go.mod golangci-lint run ./...
 	$(GO) -C tools/vuln tool -modfile=../lint/go.mod golangci-lint run ./...
 
-vuln: ## fail when a package that podlink links has a known vulnerability
+vuln: ## fail if a package linked into podlink has a known vulnerability
 	$(GO) -C tools/vuln run . -C $(CURDIR) ./...
 
-cover: ## show the coverage of the last `make test`, without generated code and the conformance suite; fails below COVER_MIN
+cover: ## show the coverage of the last make test, without generated code and the conformance suite; fails below COVER_MIN
 	@mkdir -p bin
 	@grep -vE '\.pb\.go:|/wire_gen\.go:|/biztest/' coverage.out > bin/coverage.out || { echo "run make test first"; exit 1; }
 	@$(GO) tool cover -func=bin/coverage.out | awk -v min=$(COVER_MIN) '{print} /^total:/ {sub("%", "", $$3); total = $$3} \
 		END {if (total + 0 < min) {printf "coverage is %s %%, below %s %%\n", total, min; exit 1}}'
 
-check-generated: generate ## fail when generated code is not what the sources say
+check-generated: generate ## fail if generated code is stale
 	@git diff --exit-code -- $(GENERATED) && test -z "$$(git status --porcelain -- $(GENERATED))" \
 		|| { echo "generated code is stale: run make generate and commit it"; exit 1; }
 
 docker: ## build the image podlink:VERSION
 	docker build --build-arg VERSION=$(VERSION) -t podlink:$(VERSION) .
 
-clean: ## remove what was built
+clean: ## remove build outputs
 	rm -rf bin coverage.out

@@ -1,9 +1,9 @@
 #!/bin/sh
-# install.sh PACKAGE... makes sure that what the tests start is there: redis-server, prometheus, etcd-server, valgrind.
-# Debian and its kin install the packages, as root or with sudo; elsewhere a hint tells what to do.
+# install.sh PACKAGE... installs the servers and tools that tests start: redis-server, prometheus, etcd-server, valgrind.
+# It uses apt-get as root or with sudo; without apt-get it prints what to install.
 set -eu
 
-# commands PACKAGE: what the tests need of it.
+# commands PACKAGE prints the commands of the package that the tests use.
 commands() {
 	case $1 in
 	redis-server) echo redis-server ;;
@@ -11,13 +11,13 @@ commands() {
 	etcd-server) echo etcd ;;
 	valgrind) echo valgrind ;;
 	*)
-		echo "install.sh knows no package $1" >&2
+		echo "install.sh: unknown package $1" >&2
 		exit 2
 		;;
 	esac
 }
 
-# present PACKAGE: are its commands there?
+# present PACKAGE succeeds if all its commands are on the PATH.
 present() {
 	for command in $(commands "$1"); do
 		command -v "$command" > /dev/null || return 1
@@ -42,9 +42,9 @@ for package; do
 	fi
 	echo "installing $package for the tests"
 	$sudo apt-get update -q
-	# Without what it recommends: no exporter or the like of this machine.
+	# Without recommended packages: prometheus recommends its node exporter.
 	DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -q --no-install-recommends "$package"
-	# The tests start servers of their own: Debian's service stays off.
+	# The tests start their own servers: stop and disable the service that the package has started.
 	service=${package%-server}
 	[ "$package" = redis-server ] && service=redis-server
 	if [ "$package" = valgrind ]; then
@@ -54,5 +54,5 @@ for package; do
 	elif command -v service > /dev/null; then
 		$sudo service "$service" stop > /dev/null 2>&1 || true
 	fi
-	present "$package" || hint "the package $package did not bring it."
+	present "$package" || hint "the package $package did not install it."
 done

@@ -22,22 +22,22 @@ import (
 
 const (
 	namespace, service = "bench", "game"
-	// users have a standing link; pods report.
+	// users is the number of users with a link, and pods of pods that report.
 	users, pods = 2000, 10
-	// crowd is how many callers share the service, and how many connections each transport has.
+	// crowd is the number of concurrent callers, and of connections per transport.
 	crowd = 64
-	// callTimeout bounds a call. What is measured is speed, on machines that may be busy.
+	// callTimeout bounds a slice's calls. It is long: a busy machine is slow, not wrong.
 	callTimeout = 10 * time.Second
 )
 
-// operation is a method that is measured. N numbers the calls: it tells the user.
+// operation is a measured method. n is the number of the call, from which the user is derived.
 type operation struct {
 	name string
 	grpc func(ctx context.Context, links v1.LinkServiceClient, n int) (linked bool, err error)
 	http func(n int) (method, path, body string)
 }
 
-// operations are those of the request path.
+// operations are the measured methods of the request path.
 var operations = []operation{
 	{"Get", func(ctx context.Context, links v1.LinkServiceClient, n int) (bool, error) {
 		reply, err := links.GetLinkedPod(ctx, &v1.GetLinkedPodRequest{Namespace: namespace, Uid: standing(n), Service: service})
@@ -83,12 +83,13 @@ func computeLink(ctx context.Context, links v1.LinkServiceClient, uid string) (b
 	return reply.GetLink().GetEpoch() > 0, err
 }
 
-// standing is a user who has a link, and fresh one who has none, of the same length.
+// standing returns a user with a link.
 func standing(n int) string { return "user-" + strconv.Itoa(100_000_000 + n%users)[1:] }
 
+// fresh returns a user without a link, as long as those of standing.
 func fresh(n int) string { return "newu-" + strconv.Itoa(100_000_000 + n)[1:] }
 
-// movedTo is another pod whenever it is the same user's turn again.
+// movedTo returns the pod of a Set: another one each time a user's turn comes round.
 func movedTo(n int) int32 { return int32(n / users % pods) }
 
 func batch(n int) []string {
@@ -103,17 +104,17 @@ func linkPath(uid string) string {
 	return "/v1/namespaces/" + namespace + "/links/" + uid + "/services/" + service
 }
 
-// server is a running podlink with the connections of its callers.
+// server is a running podlink with connections to it.
 type server struct {
 	process *process
-	address string // HTTP's
+	address string // of the HTTP listener
 	conns   []*grpc.ClientConn
 	links   []v1.LinkServiceClient // one per connection
 	http    *http.Client
-	calls   atomic.Int64 // numbers them
+	calls   atomic.Int64 // made so far
 }
 
-// startServer starts a podlink whose users have their links and whose pods report.
+// startServer starts a podlink, and creates its users' links and its pods' reports.
 func startServer(ctx context.Context, r revision, redis, prefix string) (*server, error) {
 	p, grpcAddr, httpAddr, err := startPodlink(ctx, r, redis, prefix)
 	if err != nil {
@@ -162,9 +163,9 @@ func (s *server) populate(ctx context.Context) error {
 // run implements subject.
 func (s *server) run(ctx context.Context, m measure, slice time.Duration) (work, error) {
 	var op operation
-	for _, known := range operations {
-		if known.name == m.operation {
-			op = known
+	for _, candidate := range operations {
+		if candidate.name == m.operation {
+			op = candidate
 		}
 	}
 	before, err := cpuTime(s.process.cmd.Process.Pid)
@@ -185,7 +186,7 @@ func (s *server) run(ctx context.Context, m measure, slice time.Duration) (work,
 			linked, err = s.callHTTP(ctx, op, n)
 		}
 		if err == nil && !linked {
-			err = errors.New("the answer has no link")
+			err = errors.New("the reply has no link")
 		}
 		return true, err
 	})
@@ -233,8 +234,8 @@ func (s *server) stop() {
 	s.process.stop()
 }
 
-// callers makes calls from that many goroutines, each until call says that there is no more. It returns how many were made.
-// The first error ends them all.
+// callers calls call from count goroutines, each until it returns false, and returns the number of calls. The first error ends
+// all of them.
 func callers(ctx context.Context, count int, call func(ctx context.Context, caller int) (more bool, err error)) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()

@@ -1,12 +1,12 @@
-// Command benchcompare compares the speed of the working tree (head) with that of an earlier revision (base), and fails
-// when head is slower: `make bench-compare BASE=REV`.
+// Command benchcompare compares the speed of the working tree (head) with an earlier revision (base), and fails if head is
+// slower: `make bench-compare BASE=REV`.
 //
 // Usage: go run ./tools/benchcompare -base REV [-min 0.97]
 //
-// Two things to know before changing it. Base knows nothing of this tool, so what is measured is what every revision has:
-// the API over gRPC and HTTP, by one load generator that is head's, and the data layer by each revision's own test/bench. And
-// a process differs from the next one of the same binary by more than what is to be found, so a measurement is many rounds
-// with fresh processes, and a ratio is taken within a round.
+// Two things to know before changing it. Base does not contain this tool, so it measures what every revision has: the API over
+// gRPC and HTTP, with head's load generator, and the data layer with each revision's own test/bench. And two processes of the
+// same binary differ by more than the differences to detect. So a comparison is many rounds, each with fresh processes, and
+// ratios are taken within a round.
 package main
 
 import (
@@ -29,10 +29,10 @@ const (
 	dataLayer = "data layer"
 )
 
-// fewestRounds are needed for a median that one odd round does not move.
-const fewestRounds = 5
+// minRounds is the fewest rounds whose median survives an outlier.
+const minRounds = 5
 
-// options are those of a comparison.
+// options are the flags.
 type options struct {
 	base  string // a revision
 	limit float64
@@ -42,14 +42,14 @@ type options struct {
 func main() {
 	var o options
 	flag.StringVar(&o.base, "base", "", "the `revision` to compare the working tree with")
-	flag.Float64Var(&o.limit, "min", 0.97, "the least `ratio` of head to base that passes")
-	flag.IntVar(&o.rounds, "rounds", 20, "how many `times` both are started and measured, at least")
-	flag.DurationVar(&o.time, "time", 12*time.Minute, "for how `long` a path that is not decided gets more rounds")
-	flag.DurationVar(&o.slice, "slice", 25*time.Millisecond, "how `long` a turn lasts")
-	flag.IntVar(&o.turns, "turns", 8, "how many `turns` each process has in a round, per measure")
+	flag.Float64Var(&o.limit, "min", 0.97, "the lowest `ratio` of head to base that passes")
+	flag.IntVar(&o.rounds, "rounds", 20, "the minimum `number` of rounds")
+	flag.DurationVar(&o.time, "time", 12*time.Minute, "the `time` limit for extra rounds of undecided paths")
+	flag.DurationVar(&o.slice, "slice", 25*time.Millisecond, "the `duration` of a turn")
+	flag.IntVar(&o.turns, "turns", 8, "`turns` per process, measure and round")
 	flag.Parse()
-	if o.base == "" || flag.NArg() > 0 || o.rounds < fewestRounds {
-		fmt.Fprintf(os.Stderr, "benchcompare needs -base, and at least %d rounds\n", fewestRounds)
+	if o.base == "" || flag.NArg() > 0 || o.rounds < minRounds {
+		fmt.Fprintf(os.Stderr, "benchcompare needs -base, and at least %d rounds\n", minRounds)
 		flag.Usage()
 		os.Exit(2)
 	}
@@ -62,7 +62,7 @@ func main() {
 	}
 }
 
-// run compares the tree of the working directory with base. It leaves nothing behind.
+// run compares the tree in the working directory with base. It removes its temporary files.
 func run(ctx context.Context, o options, out, log io.Writer) (err error) {
 	root, err := os.Getwd()
 	if err != nil {
@@ -98,7 +98,7 @@ func run(ctx context.Context, o options, out, log io.Writer) (err error) {
 	return o.compare(ctx, base, head, out, progress)
 }
 
-// compare measures two revisions that are built.
+// compare measures two built revisions and prints the report.
 func (o options) compare(ctx context.Context, base, head revision, out io.Writer, progress func(string)) error {
 	c := comparison{plan: o.plan, limit: o.limit, parts: []part{requestPath(base, head), dataLayers(base, head)}}
 	if err := c.run(ctx, progress); err != nil {
@@ -107,7 +107,7 @@ func (o options) compare(ctx context.Context, base, head revision, out io.Writer
 	return report(out, c.rows(), o.limit)
 }
 
-// requestPath is podlink as its callers see it. Both podlinks use one Redis, each with a prefix of its own.
+// requestPath measures podlink over its API. Both podlinks share a Redis, with different prefixes.
 func requestPath(base, head revision) part {
 	var p part
 	for _, path := range []string{overGRPC, overHTTP} {
@@ -137,7 +137,7 @@ func requestPath(base, head revision) part {
 	return p
 }
 
-// withRedis is a subject that ends the Redis of both.
+// withRedis is a subject that also stops the shared Redis.
 type withRedis struct {
 	subject
 	redis *process
@@ -148,7 +148,7 @@ func (w withRedis) stop() {
 	w.redis.stop()
 }
 
-// dataLayers is the code between podlink's rules and Redis, called in the process that it is in.
+// dataLayers measures internal/data, called in-process by each revision's worker.
 func dataLayers(base, head revision) part {
 	p := part{start: func(ctx context.Context, swapped bool) (subject, subject, error) {
 		return startBoth(swapped, func(isHead bool) (subject, error) {

@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestCompareTheTreeWithItself builds podlink and the worker of this tree, and makes every measure in one short round. The
-// figures are for nobody; that there are some shows that every call is answered as it should be.
+// TestCompareTheTreeWithItself builds podlink and the worker of this tree, and runs every measure in one short round. The figures
+// mean nothing; that they exist shows that every call succeeds.
 func TestCompareTheTreeWithItself(t *testing.T) {
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		if os.Getenv("CI") == "true" {

@@ -13,17 +13,17 @@ import (
 	"time"
 )
 
-// startTimeout bounds how long a process may take until it is ready.
+// startTimeout bounds how long a process may take to become ready.
 const startTimeout = 20 * time.Second
 
-// process is a server that was started.
+// process is a started server.
 type process struct {
 	cmd    *exec.Cmd
 	output bytes.Buffer
 	exited chan struct{}
 }
 
-// start starts a command, and waits until it is ready.
+// start starts a command and waits until ready returns true.
 func start(cmd *exec.Cmd, ready func() bool) (*process, error) {
 	p := &process{cmd: cmd, exited: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = &p.output, &p.output
@@ -31,13 +31,13 @@ func start(cmd *exec.Cmd, ready func() bool) (*process, error) {
 		return nil, err
 	}
 	go func() {
-		_ = cmd.Wait() // Its status says nothing: stop kills it.
+		_ = cmd.Wait() // Its status is meaningless: stop kills it.
 		close(p.exited)
 	}()
 	for begin := time.Now(); !ready(); {
 		select {
 		case <-p.exited:
-			return nil, fmt.Errorf("%s has ended:\n%s", cmd.Path, &p.output)
+			return nil, fmt.Errorf("%s exited:\n%s", cmd.Path, &p.output)
 		case <-time.After(10 * time.Millisecond):
 		}
 		if time.Since(begin) > startTimeout {
@@ -49,7 +49,7 @@ func start(cmd *exec.Cmd, ready func() bool) (*process, error) {
 }
 
 func (p *process) stop() {
-	_ = p.cmd.Process.Kill() // It may have ended by itself.
+	_ = p.cmd.Process.Kill() // It may have exited already.
 	<-p.exited
 }
 
@@ -75,7 +75,7 @@ func startRedis(ctx context.Context) (p *process, addr string, err error) {
 	return p, addrs[0], err
 }
 
-// startPodlink starts a tree's podlink with its shipped configuration on a Redis, and waits until it is ready.
+// startPodlink starts a revision's podlink, with its shipped configuration and that Redis, and waits until it is ready.
 func startPodlink(ctx context.Context, r revision, redis, prefix string) (p *process, grpcAddr, httpAddr string, err error) {
 	addrs, err := freeAddrs(ctx, 3)
 	if err != nil {
@@ -101,7 +101,7 @@ func startPodlink(ctx context.Context, r revision, redis, prefix string) (p *pro
 	return p, addrs[0], addrs[1], err
 }
 
-// freeAddrs are loopback addresses that nobody listens on.
+// freeAddrs returns unused loopback addresses.
 func freeAddrs(ctx context.Context, count int) ([]string, error) {
 	var addrs []string
 	for range count {
@@ -109,24 +109,24 @@ func freeAddrs(ctx context.Context, count int) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		defer listener.Close() // At the end, so that they differ.
+		defer listener.Close() // Not before all are allocated, so that they differ.
 		addrs = append(addrs, listener.Addr().String())
 	}
 	return addrs, nil
 }
 
-// cpuTime is what the process has used so far. It adds up the threads, in nanoseconds: /proc/PID/stat has hundredths of a
-// second, which is too coarse for a slice.
+// cpuTime returns the CPU time of a process: the sum of its threads' schedstat, in nanoseconds. /proc/PID/stat counts hundredths
+// of a second, which is too coarse for a slice.
 func cpuTime(pid int) (time.Duration, error) {
 	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
 	if err != nil || len(files) == 0 {
-		return 0, fmt.Errorf("the CPU time of process %d is not in /proc: %w", pid, err)
+		return 0, fmt.Errorf("no CPU time of process %d in /proc: %w", pid, err)
 	}
 	var total time.Duration
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {
-			continue // A thread that has just ended.
+			continue // The thread has just exited.
 		}
 		used, _, _ := bytes.Cut(text, []byte(" "))
 		n, err := strconv.ParseInt(string(used), 10, 64)

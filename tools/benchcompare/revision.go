@@ -12,17 +12,17 @@ import (
 	"strings"
 )
 
-// turnsFile is what makes test/bench a worker.
+// turnsFile is the test file that makes test/bench a worker.
 const turnsFile = "test/bench/turns_test.go"
 
-// revision is a source tree and what was built of it.
+// revision is a source tree and its binaries.
 type revision struct {
 	dir     string
-	podlink string // the binary
-	worker  string // the test binary of test/bench
+	podlink string // path of the podlink binary
+	worker  string // path of the test binary of test/bench
 }
 
-// export writes a revision's files to a folder. It is no worktree: nothing is left in the repository by a run that is killed.
+// export writes a revision's files to a folder. A git worktree would leave traces in the repository if the run is killed.
 func export(ctx context.Context, root, rev, dir string) error {
 	archive, err := output(ctx, root, "git", "archive", "--format=tar", rev)
 	if err != nil {
@@ -36,7 +36,7 @@ func export(ctx context.Context, root, rev, dir string) error {
 	return nil
 }
 
-// build builds a tree's podlink and worker into a folder. The same sources give the same bytes, wherever the tree is.
+// build builds a tree's podlink and worker into a folder. Builds are reproducible: the tree's path does not matter.
 func build(ctx context.Context, root, dir, into string) (revision, error) {
 	r := revision{dir: dir, podlink: filepath.Join(into, "podlink"), worker: filepath.Join(into, "worker")}
 	env := append(os.Environ(), "GOFLAGS="+strings.TrimSpace(os.Getenv("GOFLAGS")+" -buildvcs=false"))
@@ -65,13 +65,14 @@ func build(ctx context.Context, root, dir, into string) (revision, error) {
 	return r, nil
 }
 
-// overlayTurns makes a tree that is older than the turns file have it: its oldest version, for that fits old trees best.
+// overlayTurns writes a build overlay that adds turnsFile to a tree from before it existed. It takes the oldest version of the
+// file, which fits old trees best.
 func overlayTurns(ctx context.Context, root, dir, into string) (overlay string, err error) {
 	text, err := output(ctx, root, "git", "log", "--diff-filter=A", "--format=%H", "--", turnsFile)
 	if err != nil {
 		return "", err
 	}
-	source := filepath.Join(root, turnsFile) // It is not committed yet.
+	source := filepath.Join(root, turnsFile) // The file is not committed yet.
 	if commits := strings.Fields(string(text)); len(commits) > 0 {
 		oldest, err := output(ctx, root, "git", "show", commits[len(commits)-1]+":"+turnsFile)
 		if err != nil {
@@ -90,15 +91,15 @@ func overlayTurns(ctx context.Context, root, dir, into string) (overlay string, 
 	return overlay, os.WriteFile(overlay, replace, 0o600)
 }
 
-// output is what a command prints.
+// output runs a command and returns its standard output.
 func output(ctx context.Context, dir, name string, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = dir
-	var problem bytes.Buffer
-	cmd.Stderr = &problem
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
 	text, err := cmd.Output()
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w\n%s", cmd, err, &problem)
+		return nil, fmt.Errorf("%s: %w\n%s", cmd, err, &stderr)
 	}
 	return text, nil
 }

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// work is the calls of a slice, and what they took.
+// work is the number of calls in a slice, with their wall-clock and CPU time.
 type work struct {
 	calls     int
 	took, cpu time.Duration
@@ -27,16 +27,16 @@ const (
 
 var figureNames = [figures]string{"calls/s", "CPU per call, µs"}
 
-// figures returns what the slice says.
+// figures returns the figures of a slice.
 func (w work) figures() [figures]float64 {
 	return [figures]float64{float64(w.calls) / w.took.Seconds(), w.cpu.Seconds() * 1e6 / float64(w.calls)}
 }
 
-// pair is what base and head did in one round: neighbours in time.
+// pair holds the figures of base and head from the same round.
 type pair struct{ base, head [figures]float64 }
 
-// ofSlices is the median of each figure over one process's slices of a round. Other processes make some slices slow, and
-// the median leaves those out.
+// ofSlices returns the median of each figure over a process's slices in a round. The median ignores slices that other processes
+// slowed down.
 func ofSlices(all []work) (medians [figures]float64) {
 	for figure := range figures {
 		var values []float64
@@ -48,7 +48,7 @@ func ofSlices(all []work) (medians [figures]float64) {
 	return medians
 }
 
-// ratios are how good head was in a round, by figure: more than 1 is better than base.
+// ratios returns how head compares with base in a round, by figure: above 1, head is better.
 func (p pair) ratios() (ratios [figures]float64) {
 	for figure := range figures {
 		ratios[figure] = p.head[figure] / p.base[figure]
@@ -62,12 +62,12 @@ func (p pair) ratios() (ratios [figures]float64) {
 // row is a line of the table. Its lists have one value per round.
 type row struct {
 	name       string
-	base, head []float64 // none for a path
+	base, head []float64 // empty for a path
 	ratios     []float64
-	path       bool // of all operations of a path, instead of one of them
+	path       bool // a whole path instead of one operation
 }
 
-// The confidence of an interval, in standard deviations: 95 % and 99.9 %.
+// Confidence levels of an interval, in standard deviations: 95 % and 99.9 %.
 const (
 	likely = 1.96
 	sure   = 3.29
@@ -87,8 +87,8 @@ func ofOperation(name string, pairs []pair) []row {
 	return all
 }
 
-// ofPath returns a row for each figure of a path: the geometric mean of its operations in each round. Each operation has
-// as many pairs.
+// ofPath returns a row for each figure of a path: the geometric mean of its operations, by round. All operations must have the
+// same number of pairs.
 func ofPath(name string, operations [][]pair) []row {
 	all := make([]row, figures)
 	for figure := range all {
@@ -105,12 +105,12 @@ func ofPath(name string, operations [][]pair) []row {
 	return all
 }
 
-// ratio is the median of the rounds' ratios, not the ratio of the medians: the machine's speed drifts from round to round,
-// and hardly within one.
+// ratio returns the median of the rounds' ratios, not the ratio of the medians: the machine's speed drifts between rounds, but
+// hardly within one.
 func (r row) ratio() float64 { return median(r.ratios) }
 
-// passes reports whether head is good enough. A path is, if its ratio reaches the limit. One of many operations is below
-// it by chance now and then, so an operation fails only if it surely is below. What is no number, for want of calls, fails.
+// passes reports whether head is fast enough. A path passes if its ratio reaches the limit. Among many operations some are below
+// the limit by chance, so an operation fails only if it is significantly below. NaN, from slices without calls, fails.
 func (r row) passes(limit float64) bool {
 	if r.path {
 		return r.ratio() >= limit
@@ -119,13 +119,13 @@ func (r row) passes(limit float64) bool {
 	return high >= limit && !math.IsNaN(r.ratio())
 }
 
-// decided reports whether more rounds would hardly change a path's verdict.
+// decided reports whether the limit is outside the interval, so that more rounds are unlikely to change the verdict.
 func (r row) decided(limit float64) bool {
 	low, high := r.interval(likely)
 	return low >= limit || high < limit
 }
 
-// interval is where the true median of the ratios is, with that confidence. It holds for any distribution.
+// interval returns the confidence interval of the median ratio. It is distribution-free: a sign test's.
 func (r row) interval(confidence float64) (low, high float64) {
 	n := len(r.ratios)
 	if n == 0 {
@@ -136,7 +136,7 @@ func (r row) interval(confidence float64) (low, high float64) {
 	return sorted[rank], sorted[n-1-rank]
 }
 
-// median is the middle value; NaN without any.
+// median returns the median; NaN of no values.
 func median(values []float64) float64 {
 	n := len(values)
 	if n == 0 {
@@ -146,7 +146,7 @@ func median(values []float64) float64 {
 	return (sorted[(n-1)/2] + sorted[n/2]) / 2
 }
 
-// report prints the table, and returns an error that names the rows that fail.
+// report prints the table, and returns an error that names the failed rows.
 func report(out io.Writer, all []row, limit float64) error {
 	if len(all) == 0 {
 		return errors.New("nothing was measured")
@@ -179,14 +179,14 @@ func report(out io.Writer, all []row, limit float64) error {
 	for _, r := range all {
 		if r.path && !r.decided(limit) {
 			low, _ := r.interval(likely)
-			fmt.Fprintf(out, "%s may be as low as %.3f: the machine was too busy to say more\n", r.name, low)
+			fmt.Fprintf(out, "%s may be as low as %.3f: the machine was too busy for a narrower interval\n", r.name, low)
 		}
 	}
 	fmt.Fprintf(out, "PASS: none of %d rows is below %.3g of base\n", len(all), limit)
 	return nil
 }
 
-// format writes a number with three digits or more.
+// format formats a number with at least three digits.
 func format(v float64) string {
 	if math.Abs(v) >= 100 {
 		return strconv.FormatFloat(v, 'f', 0, 64)

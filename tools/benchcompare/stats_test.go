@@ -24,7 +24,7 @@ func TestFiguresOfSlices(t *testing.T) {
 	require.Equal(t, [figures]float64{100, 5000}, ofSlices([]work{usual, slow, usual}), "one slow slice does not count")
 }
 
-// TestRatio: more than 1 is better than base, for a rate as for a time.
+// TestRatio: above 1 means better than base, for rates and for times.
 func TestRatio(t *testing.T) {
 	p := pair{base: [figures]float64{rate: 100, cpuPerCall: 10}, head: [figures]float64{rate: 90, cpuPerCall: 20}}
 	require.Equal(t, [figures]float64{rate: .9, cpuPerCall: .5}, p.ratios())
@@ -100,7 +100,7 @@ func TestReport(t *testing.T) {
 	require.Error(t, report(&out, nil, .97))
 }
 
-// pairOf is a round in which head was that many times as good.
+// pairOf returns a round in which head was ratio times as good as base.
 func pairOf(ratio float64) pair {
 	return pair{
 		base: [figures]float64{rate: 1000, cpuPerCall: 50},

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// measure is one kind of call, from a number of callers at once.
+// measure is an operation on a path with a number of concurrent callers.
 type measure struct {
 	path      string // gRPC, HTTP or data layer
 	operation string
@@ -25,7 +25,7 @@ func (m measure) String() string {
 
 // subject is a running process of one revision.
 type subject interface {
-	// run makes the measure's calls for that long.
+	// run makes the measure's calls for the duration of a slice.
 	run(ctx context.Context, m measure, slice time.Duration) (work, error)
 	// stop ends the process.
 	stop()
@@ -34,19 +34,19 @@ type subject interface {
 // part is a set of measures on the same two processes.
 type part struct {
 	measures []measure
-	// start starts both processes, and the second one first if swapped.
+	// start starts both processes: base first, or head first if swapped.
 	start func(ctx context.Context, swapped bool) (base, head subject, err error)
 }
 
-// plan is how long a comparison measures.
+// plan is the schedule of a comparison.
 type plan struct {
 	slice  time.Duration
 	turns  int           // slices of each process in a round, per measure
-	rounds int           // at least
-	time   time.Duration // until which parts that are not decided get more rounds
+	rounds int           // minimum
+	time   time.Duration // limit for extra rounds of undecided parts
 }
 
-// comparison is what all rounds have measured.
+// comparison runs the rounds and collects their results.
 type comparison struct {
 	plan
 	limit float64
@@ -54,8 +54,7 @@ type comparison struct {
 	pairs map[measure][]pair
 }
 
-// run makes the rounds. A part that is not decided after those that are due gets more, until it is or the time is over: on
-// a quiet machine that is soon.
+// run runs the minimum number of rounds. Parts that are undecided then get more, until they are decided or the time is over.
 func (c *comparison) run(ctx context.Context, progress func(string)) error {
 	c.pairs = make(map[measure][]pair)
 	begin := time.Now()
@@ -75,13 +74,13 @@ func (c *comparison) run(ctx context.Context, progress func(string)) error {
 	return nil
 }
 
-// decided reports whether more rounds would hardly change the verdict on a part's paths.
+// decided reports whether all paths of a part are decided.
 func (c *comparison) decided(p part) bool {
 	return !slices.ContainsFunc(c.paths(p), func(r row) bool { return !r.decided(c.limit) })
 }
 
-// round starts fresh processes, and lets both make the measures' calls in turns. Two processes of one binary differ by
-// some percent for as long as they live, so a round gives one pair, however many slices it has.
+// round starts fresh processes and runs all measures on both, in turns. It yields one pair per measure, however many slices it
+// has: two processes of the same binary differ by some percent for their whole life.
 func (c *comparison) round(ctx context.Context, number int, p part) error {
 	swapped := number%2 == 1
 	base, head, err := p.start(ctx, swapped)
@@ -100,8 +99,8 @@ func (c *comparison) round(ctx context.Context, number int, p part) error {
 	return nil
 }
 
-// takeTurns lets both warm up for a slice, and then measures in the order ABBA, where A is base, or head if swapped. In
-// that order a machine that gets faster or slower favours neither.
+// takeTurns warms both up for a slice, then measures in the order ABBA, where A is base, or head if swapped. So a machine that
+// becomes faster or slower favours neither.
 func (c *comparison) takeTurns(ctx context.Context, m measure, base, head subject, swapped bool) (pair, error) {
 	subjects := [2]subject{base, head}
 	var done [2][]work
@@ -123,7 +122,7 @@ func (c *comparison) takeTurns(ctx context.Context, m measure, base, head subjec
 	return pair{base: ofSlices(done[0]), head: ofSlices(done[1])}, nil
 }
 
-// oneSlice repeats a slice without calls: on a busy machine the callers may get no time at all.
+// oneSlice runs a slice, and repeats one without calls: on a busy machine the callers may not be scheduled at all.
 func oneSlice(ctx context.Context, s subject, m measure, slice time.Duration) (work, error) {
 	for range 10 {
 		if w, err := s.run(ctx, m, slice); err != nil || w.calls > 0 {
@@ -133,7 +132,7 @@ func oneSlice(ctx context.Context, s subject, m measure, slice time.Duration) (w
 	return work{}, errors.New("no call in ten slices")
 }
 
-// rows are those of all operations, and then those of the paths.
+// rows returns the rows of all operations, then those of the paths.
 func (c *comparison) rows() []row {
 	var operations, paths []row
 	for _, p := range c.parts {
@@ -145,7 +144,7 @@ func (c *comparison) rows() []row {
 	return slices.Concat(operations, paths)
 }
 
-// paths are the rows of a part's paths.
+// paths returns the rows of a part's paths.
 func (c *comparison) paths(p part) []row {
 	var names []string
 	pairs := make(map[string][][]pair)

@@ -13,18 +13,18 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// machine is a machine as it is: its speed drifts by a factor of two, some slices are disturbed, and two processes of one
-// binary differ by up to 6 % for as long as they live.
+// machine simulates a real machine: its speed drifts by a factor of two, some slices are disturbed, and two processes of the same
+// binary differ by up to 6 %.
 type machine struct {
 	random *rand.Rand
 	slices int
 }
 
-// simulated is a process on a machine.
+// simulated is a process on a simulated machine.
 type simulated struct {
 	*machine
 	speed   float64            // of this process
-	slower  map[string]float64 // operation -> what a call costs, of base's; 1 without
+	slower  map[string]float64 // operation -> cost of a call, relative to base; 1 if absent
 	stopped *int
 }
 
@@ -44,7 +44,7 @@ func (s *simulated) run(_ context.Context, m measure, slice time.Duration) (work
 
 func (s *simulated) stop() { *s.stopped++ }
 
-// simulate compares a base with a head, and returns the report's error.
+// simulate compares base with a head that is slower by operation, and returns the report's error.
 func simulate(t *testing.T, seed uint64, slower map[string]float64) error {
 	t.Helper()
 	m := &machine{random: rand.New(rand.NewPCG(seed, 1))}
@@ -82,7 +82,7 @@ func TestSlowerHeadFails(t *testing.T) {
 	}
 }
 
-// recorder writes down whose turn it is.
+// recorder records the order of turns.
 type recorder struct {
 	name string
 	into *strings.Builder
@@ -96,7 +96,7 @@ func (r recorder) run(context.Context, measure, time.Duration) (work, error) {
 
 func (recorder) stop() {}
 
-func TestTurnsFavourNeither(t *testing.T) {
+func TestOrderOfTurns(t *testing.T) {
 	c := comparison{plan: plan{turns: 4}}
 	for swapped, want := range map[bool]string{false: "bh hb bh hb bh", true: "hb bh hb bh hb"} {
 		var order strings.Builder
@@ -111,7 +111,7 @@ func TestTurnsFavourNeither(t *testing.T) {
 	require.ErrorContains(t, err, "no call")
 }
 
-// TestUndecidedPartsGetMoreRounds: until the time is over.
+// TestUndecidedPartsGetMoreRounds: until they are decided or the time is over.
 func TestUndecidedPartsGetMoreRounds(t *testing.T) {
 	const rounds = 6
 	m := measure{path: overGRPC}
@@ -119,7 +119,7 @@ func TestUndecidedPartsGetMoreRounds(t *testing.T) {
 		started := 0
 		start := func(context.Context, bool) (subject, subject, error) {
 			started++
-			return constant(1), constant(1 + started%2*2), nil // As fast as base, or three times as fast.
+			return constant(1), constant(1 + started%2*2), nil // Alternately as fast as base and three times as fast.
 		}
 		c := comparison{
 			plan: plan{turns: 1, rounds: rounds, time: time}, limit: limit,
@@ -129,11 +129,11 @@ func TestUndecidedPartsGetMoreRounds(t *testing.T) {
 		return len(c.pairs[m])
 	}
 	require.Equal(t, rounds, compare(.97, time.Hour), "decided")
-	require.Equal(t, rounds, compare(2, 0), "no time")
+	require.Equal(t, rounds, compare(2, 0), "the time is over")
 	require.Greater(t, compare(2, 50*time.Millisecond), rounds)
 }
 
-// constant makes that many calls in every slice.
+// constant is a subject with the same number of calls in every slice.
 type constant int
 
 func (c constant) run(context.Context, measure, time.Duration) (work, error) {

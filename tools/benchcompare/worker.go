@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// worker is a running test binary of a revision's test/bench, which calls that revision's data layer. It has a Redis of
-// its own. The requests and answers are those of test/bench/turns_test.go.
+// worker is a running test binary of a revision's test/bench, which calls that revision's data layer on its own Redis. The
+// protocol is in test/bench/turns_test.go.
 type worker struct {
 	cmd     *exec.Cmd
 	in      io.WriteCloser
@@ -33,7 +33,7 @@ func startWorker(ctx context.Context, r revision) (*worker, error) {
 	if w.in, err = w.cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
-	w.cmd.Cancel, w.cmd.WaitDelay = w.in.Close, startTimeout // Killed it would leave its Redis behind.
+	w.cmd.Cancel, w.cmd.WaitDelay = w.in.Close, startTimeout // A killed worker would leave its Redis running.
 	if err := w.cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -60,21 +60,21 @@ func (w *worker) run(_ context.Context, m measure, slice time.Duration) (work, e
 	return work{calls: calls, took: time.Duration(took), cpu: time.Duration(cpu)}, nil
 }
 
-// fail ends a worker that does not answer, and returns what it has said instead.
+// fail stops a worker that did not answer as expected, and returns an error with its output.
 func (w *worker) fail() error {
-	said := w.answers.Text()
+	text := w.answers.Text()
 	_ = w.in.Close()
 	for w.answers.Scan() {
-		said += "\n" + w.answers.Text()
+		text += "\n" + w.answers.Text()
 	}
 	_ = w.cmd.Wait() // Its status is in the message.
-	return fmt.Errorf("%s does not answer: %s\n%s\n%s", w.cmd.Path, w.cmd.ProcessState, said, &w.errors)
+	return fmt.Errorf("%s does not answer: %s\n%s\n%s", w.cmd.Path, w.cmd.ProcessState, text, &w.errors)
 }
 
-// stop ends the worker's input, and with that the worker and its Redis.
+// stop closes the worker's input: it then stops its Redis and exits.
 func (w *worker) stop() {
 	_ = w.in.Close()
 	for w.answers.Scan() {
 	}
-	_ = w.cmd.Wait() // What it has measured is known.
+	_ = w.cmd.Wait() // Its results are already read.
 }

@@ -1,11 +1,11 @@
-// Command benchreport makes docs/performance.md and its plots of the results of `make bench`.
+// Command benchreport generates docs/performance.md and its plots from the results of `make bench`.
 //
 // Usage: go -C tools/benchreport run . -in RESULTS.json -out DOCS
 //
-// Two things to know before changing it. The same results give the same bytes, so that a difference in the docs is one
-// of the figures. And nothing is written before everything is rendered: a fault in the results leaves the docs whole.
+// Two things to know before changing it. The output is deterministic, so that a diff of the docs is a diff of the figures. And
+// everything is rendered before anything is written, so that invalid results leave the docs unchanged.
 //
-// It is a module of its own, so that the plotting library is none of podlink's dependencies.
+// It is a separate module, so that podlink does not depend on the plotting library.
 package main
 
 import (
@@ -18,7 +18,7 @@ import (
 )
 
 func main() {
-	in := flag.String("in", "", "the results, a JSON `file`")
+	in := flag.String("in", "", "the JSON `file` with the results")
 	out := flag.String("out", "", "the `folder` of the docs")
 	flag.Parse()
 	if *in == "" || *out == "" || flag.NArg() > 0 {
@@ -31,7 +31,7 @@ func main() {
 	}
 }
 
-// run writes performance.md and performance/*.svg below the folder docs, and removes the plots that it no longer names.
+// run writes performance.md and performance/*.svg in the folder docs, and removes obsolete plots.
 func run(in, docs string) error {
 	results, err := load(in)
 	if err != nil {
@@ -54,11 +54,11 @@ func run(in, docs string) error {
 			return err
 		}
 	}
-	return removeOthers(docs, files)
+	return removeObsolete(docs, files)
 }
 
-// removeOthers removes the plots that are not among the files.
-func removeOthers(docs string, files map[string][]byte) error {
+// removeObsolete removes plots that are not in files.
+func removeObsolete(docs string, files map[string][]byte) error {
 	found, err := fs.Glob(os.DirFS(docs), plots+"/*.svg")
 	if err != nil {
 		return err

@@ -14,14 +14,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-var update = flag.Bool("update", false, "write testdata/performance.md anew")
+var update = flag.Bool("update", false, "update testdata/performance.md")
 
 const (
 	sample = "testdata/results.json"
 	golden = "testdata/performance.md"
 )
 
-// write writes a file below a new folder and returns its path.
+// write writes a file in a new folder and returns its path.
 func write(t *testing.T, name, text string) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), name)
@@ -36,7 +36,7 @@ func read(t *testing.T, path ...string) string {
 	return string(text)
 }
 
-// edited is the sample with a part replaced.
+// edited returns the path of a copy of the sample with a replacement.
 func edited(t *testing.T, old, changed string) string {
 	t.Helper()
 	text := read(t, sample)
@@ -74,7 +74,7 @@ func TestPlots(t *testing.T) {
 	}
 }
 
-// texts are the texts of an SVG, which has to be whole XML.
+// texts returns the text elements of an SVG, which must be well-formed XML.
 func texts(t *testing.T, svg string) []string {
 	t.Helper()
 	var found []string
@@ -98,7 +98,7 @@ func texts(t *testing.T, svg string) []string {
 	}
 }
 
-func TestTheSameResultsGiveTheSameBytes(t *testing.T) {
+func TestOutputIsDeterministic(t *testing.T) {
 	results, err := load(sample)
 	require.NoError(t, err)
 	first, err := render(results, "notes")
@@ -121,16 +121,16 @@ func TestNotesEndThePage(t *testing.T) {
 	require.Equal(t, read(t, golden)+"\n"+notes, read(t, docs, "performance.md"))
 }
 
-func TestPlotsOfFormerChartsAreRemoved(t *testing.T) {
+func TestObsoletePlotsAreRemoved(t *testing.T) {
 	docs := t.TempDir()
 	folder := filepath.Join(docs, plots)
 	require.NoError(t, os.Mkdir(folder, 0o700))
-	for _, name := range []string{"data-former.svg", "photo.png"} {
+	for _, name := range []string{"data-obsolete.svg", "photo.png"} {
 		require.NoError(t, os.WriteFile(filepath.Join(folder, name), nil, 0o600))
 	}
 	require.NoError(t, run(sample, docs))
-	require.NoFileExists(t, filepath.Join(folder, "data-former.svg"))
-	require.FileExists(t, filepath.Join(folder, "photo.png"), "it is no plot")
+	require.NoFileExists(t, filepath.Join(folder, "data-obsolete.svg"))
+	require.FileExists(t, filepath.Join(folder, "photo.png"), "not a plot")
 	require.FileExists(t, filepath.Join(folder, "data-get.svg"))
 }
 
@@ -138,7 +138,7 @@ func TestNoResults(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "results.json")
 	err := run(missing, t.TempDir())
 	require.EqualError(t, err,
-		"there are no results to report, `make bench` measures: open "+missing+": no such file or directory")
+		"no results to report; run `make bench` first: open "+missing+": no such file or directory")
 }
 
 func TestResultsThatCannotBeShown(t *testing.T) {
@@ -146,16 +146,16 @@ func TestResultsThatCannotBeShown(t *testing.T) {
 		"unknown field":     {`"note": "Closed`, `"extra": 1, "note": "Closed`, `json: unknown field "extra"`},
 		"wrong type":        {`"cores": 2`, `"cores": "two"`, "cannot unmarshal string"},
 		"not JSON":          {`{`, `{{`, "invalid character '{'"},
-		"more than one":     {`{`, `{} {`, "there is more after the results"},
+		"more than one":     {`{`, `{} {`, "trailing data after the results"},
 		"id without a name": {`"data-get"`, `"data"`, `the id "data" is not SECTION-NAME`},
 		"id in the tree":    {`"data-get"`, `"data-../../x"`, `the id "data-../../x" is not SECTION-NAME`},
-		"id taken twice":    {`"data-get"`, `"data-commands"`, `the id "data-commands" is taken twice`},
+		"id taken twice":    {`"data-get"`, `"data-commands"`, `duplicate id "data-commands"`},
 		"unknown section":   {`"data-get"`, `"other-get"`, "performance.md.tmpl has no section for other-…: add one"},
 		"zero on a log axis": {
-			`[11800, 12100, 11900]`, `[11800, 0, 11900]`, "chart data-get, podlink at 1: what is not above 0 has no place",
+			`[11800, 12100, 11900]`, `[11800, 0, 11900]`, "chart data-get, podlink at 1: values on a logarithmic axis must be above 0",
 		},
-		"no runs":      {`[11800, 12100, 11900]`, `[]`, "chart data-get, podlink at 1: it has no runs"},
-		"falling x":    {`{"x": 1,`, `{"x": 99,`, "chart data-get, podlink at 16: the points are not by rising x"},
+		"no runs":      {`[11800, 12100, 11900]`, `[]`, "chart data-get, podlink at 1: no runs"},
+		"falling x":    {`{"x": 1,`, `{"x": 99,`, "chart data-get, podlink at 16: points must be in order of x"},
 		"missing cell": {`[[6.5, 6.4, 6.6], [91234, 92000, 90000]]`, `[[6.5]]`, "SetLinkedPod: 1 cells for 2 columns"},
 		"no points":    {`[{"x": 10, "runs": [98765.4]}]`, `[]`, "chart growth-pods has no points"},
 	} {

@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// number is a figure for people: 1,234; 123; 12.3; 1.23; 0.97; 0.042. Whole numbers keep all their digits, others have
-// three significant ones, and two below 1, for no measurement is better than that.
+// number formats a figure for readers: 1,234; 123; 12.3; 1.23; 0.97; 0.042. Integers keep all digits; others get three significant
+// digits, or two below 1. No measurement is more precise than that.
 func number(v float64) string { return fixed(v, decimals(v)) }
 
-// numberBeside is a figure that stands beside its limit: with as many digits as it takes to tell the two apart.
+// numberBeside formats a figure that is shown next to its limit, with enough digits to tell them apart.
 func numberBeside(v, limit float64) string {
 	digits := decimals(v)
 	for v != limit && round(v, digits) == limit {
@@ -19,7 +19,7 @@ func numberBeside(v, limit float64) string {
 	return fixed(v, digits)
 }
 
-// decimals is how many of them a figure is shown with.
+// decimals returns the number of decimals with which a figure is shown.
 func decimals(v float64) int {
 	if v == math.Trunc(v) {
 		return 0
@@ -36,7 +36,7 @@ func round(v float64, decimals int) float64 {
 	return math.Round(v*shift) / shift
 }
 
-// fixed is a number with so many decimals, and with commas between its thousands.
+// fixed formats a number with that many decimals and thousands separators.
 func fixed(v float64, decimals int) string {
 	text := strconv.FormatFloat(v, 'f', decimals, 64)
 	end := len(text)
@@ -49,12 +49,12 @@ func fixed(v float64, decimals int) string {
 	return text
 }
 
-// plain is a number with all its decimals, but no more than so many.
+// plain formats a number with at most that many decimals, without trailing zeros.
 func plain(v float64, decimals int) string {
 	return strconv.FormatFloat(round(v, decimals), 'f', -1, 64)
 }
 
-// short is a number on an axis: 0.5, 256, 1,024, 1k, 31.25k, 5M, 2G.
+// short formats a number for an axis: 0.5, 256, 1,024, 1k, 31.25k, 5M, 2G.
 func short(v float64) string {
 	switch thousands := v / 1e3; {
 	case v >= 1e9:

@@ -17,14 +17,14 @@ import (
 
 const (
 	plotWidth  = 560
-	plotHeight = 320 // without the legend, which stands below so that it covers no line
+	plotHeight = 320 // without the legend, which is below the plot so that it covers no line
 	lineHeight = 15  // of the legend
 	margin     = 10
 	textSize   = 11
 )
 
-// Lines differ in colour, dash and mark, so that they can be told apart in grey, too. The colours are those of Okabe
-// and Ito, which most colour-blind people can tell apart.
+// Lines differ in colour, dash and mark, so that they are distinct in greyscale too. The colours are Okabe and Ito's palette,
+// which is colour-blind safe.
 var (
 	colors = []color.Color{
 		color.RGBA{0x00, 0x72, 0xb2, 0xff}, // blue
@@ -42,7 +42,7 @@ var (
 	grid = color.Gray{0xdd}
 )
 
-// svg draws the medians as lines, and the range of the runs as thin bars.
+// svg draws the chart: medians as lines, the range of the runs as thin bars.
 func (c Chart) svg() ([]byte, error) {
 	p := plot.New()
 	plain := font.Font{Typeface: plot.DefaultFont.Typeface, Variant: "Sans", Size: textSize}
@@ -78,7 +78,7 @@ func (c Chart) svg() ([]byte, error) {
 	if _, err := canvas.WriteTo(&out); err != nil {
 		return nil, err
 	}
-	// The font that was measured with, and those of the same widths, for it is seldom installed.
+	// The layout is for Liberation Sans, which is seldom installed: add fonts with the same metrics.
 	return bytes.ReplaceAll(out.Bytes(), []byte("font-family:Liberation Sans;"),
 		[]byte("font-family:'Liberation Sans',Arimo,Arial,Helvetica,sans-serif;")), nil
 }
@@ -112,7 +112,7 @@ func (s Series) draw(p *plot.Plot, legend *plot.Legend, i int) error {
 	return nil
 }
 
-// scale gives the axes their ranges and ticks. X has its ticks where something was measured.
+// scale sets the ranges and ticks of the axes. The ticks of x are the measured values.
 func (c Chart) scale(x, y *plot.Axis) {
 	xs := c.xs()
 	var ys []float64
@@ -145,7 +145,7 @@ func (c Chart) scale(x, y *plot.Axis) {
 	y.Tick.Marker = apart(ticks, *y)
 }
 
-// apart makes ticks of the values, and leaves the labels out that would run into the one before.
+// apart returns ticks at the values, without labels that would overlap the previous one.
 func apart(values []float64, axis plot.Axis) plot.ConstantTicks {
 	var ticks plot.ConstantTicks
 	last := math.Inf(-1)
@@ -159,7 +159,7 @@ func apart(values []float64, axis plot.Axis) plot.ConstantTicks {
 	return ticks
 }
 
-// logTicks are the powers of ten around a range, and in a range below 1:1000 their double and fivefold.
+// logTicks returns the powers of ten around a range; in a range below 1:1000 also their multiples by 2 and 5.
 func logTicks(low, high float64) []float64 {
 	factors := []float64{1, 2, 5}
 	if high >= 1000*low {
@@ -170,7 +170,7 @@ func logTicks(low, high float64) []float64 {
 		for _, factor := range factors {
 			tick := factor * math.Pow(10, decade)
 			if len(ticks) == 1 && tick <= low {
-				ticks = nil // The range starts above the one before.
+				ticks = nil // The range starts above the previous tick.
 			}
 			if ticks = append(ticks, tick); len(ticks) > 1 && tick >= high {
 				return ticks
@@ -179,7 +179,7 @@ func logTicks(low, high float64) []float64 {
 	}
 }
 
-// linearTicks are round numbers around a range, about four to ten.
+// linearTicks returns about four to ten round numbers around a range.
 func linearTicks(low, high float64) []float64 {
 	if low == high {
 		high = low + 1

@@ -10,26 +10,26 @@ import (
 	"text/template"
 )
 
-// plots is the folder of the plots, beside performance.md.
+// plots is the folder of the plots, next to performance.md.
 const plots = "performance"
 
 //go:embed performance.md.tmpl
 var page string
 
-// Report is what the template is given.
+// Report is the data of the template.
 type Report struct {
 	*Results
-	Notes    string // what people wrote
+	Notes    string // docs/performance-notes.md
 	sections map[string]*Section
 }
 
-// Section holds what was measured of one thing.
+// Section has the charts and tables of a section of the page.
 type Section struct {
 	Charts []Chart
 	Tables []Table
 }
 
-// render makes the files of the report, by their paths below the docs.
+// render returns the files of the report by their paths in the docs folder.
 func render(results *Results, notes string) (map[string][]byte, error) {
 	report := &Report{Results: results, Notes: notes, sections: map[string]*Section{}}
 	files := map[string][]byte{}
@@ -70,15 +70,15 @@ func (r *Report) section(id string) *Section {
 	return r.sections[name]
 }
 
-// Section takes a section out for the template; nil when nothing was measured of it. What is left at the end is missing
-// in the template.
+// Section removes a section and returns it to the template; nil when it has no results. Sections that remain after rendering are
+// missing in the template.
 func (r *Report) Section(name string) *Section {
 	section := r.sections[name]
 	delete(r.sections, name)
 	return section
 }
 
-// TargetTable is the table of the targets, in their order.
+// TargetTable returns the table of targets.
 func (r *Report) TargetTable() string {
 	rows := [][]string{{"measure", "target", "median", "all runs", ""}}
 	for _, target := range r.Targets {
@@ -111,7 +111,7 @@ func (t Target) row() []string {
 	return append(row, numberBeside(t.Runs.Median(), t.Limit)+unit, strings.Join(runs, ", "), verdict)
 }
 
-// Reached is how many targets were measured and met.
+// Reached returns the number of targets that were measured and met.
 func (r *Report) Reached() int {
 	reached := 0
 	for _, target := range r.Targets {
@@ -122,10 +122,10 @@ func (r *Report) Reached() int {
 	return reached
 }
 
-// File is the path of the chart's plot, from performance.md.
+// File returns the path of the chart's plot relative to performance.md.
 func (c Chart) File() string { return plots + "/" + c.ID + ".svg" }
 
-// xs are all x of the chart, by size.
+// xs returns all values of x in the chart, sorted.
 func (c Chart) xs() []float64 {
 	var xs []float64
 	for _, series := range c.Series {
@@ -137,7 +137,7 @@ func (c Chart) xs() []float64 {
 	return slices.Compact(xs)
 }
 
-// Medians is the chart as a table: a row per x, a column per series.
+// Medians returns the chart as a table: a row per x, a column per series.
 func (c Chart) Medians() string {
 	rows := [][]string{{c.X}}
 	for _, x := range c.xs() {
@@ -156,7 +156,7 @@ func (c Chart) Medians() string {
 	return markdown("r", rows)
 }
 
-// Medians is the table with its medians.
+// Medians returns the table of medians.
 func (t Table) Medians() string {
 	rows := [][]string{append([]string{""}, t.Columns...)}
 	for _, row := range t.Rows {
@@ -176,8 +176,8 @@ func (r Runs) cell() string {
 	return number(r.Median())
 }
 
-// markdown is a table: the first row is its head, and each column is aligned to the left (l) or the right (r), those
-// past the end of align to the right.
+// markdown formats a table. The first row is the header. align has a letter per column: l for left, r for right; missing letters
+// count as r.
 func markdown(align string, rows [][]string) string {
 	var out strings.Builder
 	line := func(cells []string) {

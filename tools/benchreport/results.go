@@ -12,7 +12,7 @@ import (
 	"slices"
 )
 
-// Results is what test/bench writes; its result.go says what the fields mean.
+// Results is the output of test/bench; its result.go documents the fields.
 type Results struct {
 	Machine Machine  `json:"machine"`
 	Charts  []Chart  `json:"charts"`
@@ -20,7 +20,7 @@ type Results struct {
 	Targets []Target `json:"targets"`
 }
 
-// Machine is what it was measured on.
+// Machine is the machine and the build that were measured.
 type Machine struct {
 	CPU     string `json:"cpu"`
 	Cores   int    `json:"cores"`
@@ -34,7 +34,7 @@ type Machine struct {
 	Runs    int    `json:"runs"`
 }
 
-// Chart is a measurement over a range.
+// Chart is a measurement over a range of x.
 type Chart struct {
 	ID     string   `json:"id"`
 	Title  string   `json:"title"`
@@ -58,7 +58,7 @@ type Point struct {
 	Runs Runs    `json:"runs"`
 }
 
-// Table is a measurement of things that have no order.
+// Table is a measurement of unordered things.
 type Table struct {
 	ID      string   `json:"id"`
 	Title   string   `json:"title"`
@@ -67,13 +67,13 @@ type Table struct {
 	Rows    []Row    `json:"rows"`
 }
 
-// Row is one thing of a table.
+// Row is a row of a table.
 type Row struct {
 	Name  string `json:"name"`
 	Cells []Runs `json:"cells"`
 }
 
-// Target is what podlink is to reach, and what it reached.
+// Target is a performance target and its result.
 type Target struct {
 	Measure string  `json:"measure"`
 	AtLeast bool    `json:"at_least"`
@@ -85,7 +85,7 @@ type Target struct {
 // Runs are the values of one figure, one per run.
 type Runs []float64
 
-// Median is the middle one; there must be one.
+// Median returns the median. There must be a value.
 func (r Runs) Median() float64 {
 	sorted := slices.Sorted(slices.Values(r))
 	middle := len(sorted) / 2
@@ -95,7 +95,7 @@ func (r Runs) Median() float64 {
 	return (sorted[middle-1] + sorted[middle]) / 2
 }
 
-// Met tells whether the median reaches the target.
+// Met reports whether the median reaches the target.
 func (t Target) Met() bool {
 	if t.AtLeast {
 		return t.Runs.Median() >= t.Limit
@@ -103,11 +103,11 @@ func (t Target) Met() bool {
 	return t.Runs.Median() <= t.Limit
 }
 
-// load reads the results. It refuses fields that it does not know, for they are figures that the docs would leave out.
+// load reads the results. Unknown fields are an error: the docs would silently omit them.
 func load(file string) (*Results, error) {
 	text, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("there are no results to report, `make bench` measures: %w", err)
+		return nil, fmt.Errorf("no results to report; run `make bench` first: %w", err)
 	}
 	if err != nil {
 		return nil, err
@@ -119,7 +119,7 @@ func load(file string) (*Results, error) {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("%s: there is more after the results", file)
+		return nil, fmt.Errorf("%s: trailing data after the results", file)
 	}
 	if err := results.check(); err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
@@ -127,10 +127,10 @@ func load(file string) (*Results, error) {
 	return &results, nil
 }
 
-// idFormat is that of an id: its section, a hyphen, and the rest.
+// idFormat matches an id: section, hyphen, name.
 var idFormat = regexp.MustCompile(`^([a-z0-9]+)-[a-z0-9-]+$`)
 
-// check finds what can't be shown.
+// check returns an error for results that can't be rendered.
 func (r *Results) check() error {
 	known := map[string]bool{}
 	checkID := func(id string) error {
@@ -138,7 +138,7 @@ func (r *Results) check() error {
 			return fmt.Errorf("the id %q is not SECTION-NAME in lower case, digits and hyphens", id)
 		}
 		if known[id] {
-			return fmt.Errorf("the id %q is taken twice", id)
+			return fmt.Errorf("duplicate id %q", id)
 		}
 		known[id] = true
 		return nil
@@ -160,11 +160,11 @@ func (c Chart) check() error {
 		for i, point := range series.Points {
 			switch where := fmt.Sprintf("chart %s, %s at %v", c.ID, series.Name, point.X); {
 			case len(point.Runs) == 0:
-				return fmt.Errorf("%s: it has no runs; leave the point out", where)
+				return fmt.Errorf("%s: no runs; omit the point", where)
 			case i > 0 && point.X <= series.Points[i-1].X:
-				return fmt.Errorf("%s: the points are not by rising x", where)
+				return fmt.Errorf("%s: points must be in order of x", where)
 			case c.LogX && point.X <= 0, c.LogY && slices.Min(point.Runs) <= 0:
-				return fmt.Errorf("%s: what is not above 0 has no place on a logarithmic axis", where)
+				return fmt.Errorf("%s: values on a logarithmic axis must be above 0", where)
 			}
 		}
 	}

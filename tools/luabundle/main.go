@@ -1,6 +1,6 @@
-// Command luabundle assembles podlink's Lua scripts: each script together with the parts in lib/ that its header names, as
-// one file in assembled/. These files are embedded as they are, so what Redis runs can be read from top to bottom, and a
-// line number in an error of Redis is one of the file.
+// Command luabundle assembles podlink's Lua scripts: each script, with the parts in lib/ that its header names, becomes one file in
+// assembled/. podlink embeds these files unchanged, so that what Redis runs can be read from top to bottom, and line numbers in
+// errors from Redis are those of the file.
 //
 // Usage: go run ./tools/luabundle internal/data/lua
 package main
@@ -16,9 +16,9 @@ import (
 )
 
 const (
-	// libFolder has the parts that scripts share.
+	// libFolder has the shared parts of scripts.
 	libFolder = "lib"
-	// outFolder gets the assembled scripts.
+	// outFolder is for the assembled scripts.
 	outFolder = "assembled"
 
 	// notice is the first line of every assembled script.
@@ -36,7 +36,7 @@ func main() {
 	}
 }
 
-// run brings the assembled scripts of a folder up to date.
+// run updates the assembled scripts in a folder.
 func run(folder string) error {
 	files, err := assembleAll(os.DirFS(folder))
 	if err != nil {
@@ -45,7 +45,7 @@ func run(folder string) error {
 	return replace(filepath.Join(folder, outFolder), files)
 }
 
-// replace makes files, text by name, the only Lua files of a folder.
+// replace writes files (name -> text) to a folder, and removes its other Lua files.
 func replace(folder string, files map[string]string) error {
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return err
@@ -69,8 +69,7 @@ func replace(folder string, files map[string]string) error {
 	return nil
 }
 
-// assembleAll returns the text of every assembled script by the name of its file. A part that no script needs is an error:
-// nobody would notice that it is dead.
+// assembleAll returns the text of every assembled script by file name. A part that no script needs is an error: dead code.
 func assembleAll(sources fs.FS) (map[string]string, error) {
 	scripts, err := fs.Glob(sources, "*.lua")
 	if err != nil {
@@ -97,17 +96,16 @@ func assembleAll(sources fs.FS) (map[string]string, error) {
 	return assembled, nil
 }
 
-// part is a source file: a script, or a piece of one in lib/.
+// part is a source file: a script, or a shared part in lib/.
 type part struct {
 	file   string
-	header string   // the comment at its beginning, without Needs and Then
-	needs  []string // the parts in lib/ that come before it
-	then   []string // and those that come behind it
+	header string   // leading comment, without Needs and Then
+	needs  []string // parts in lib/ that go before it
+	then   []string // parts in lib/ that go after it
 	body   string
 }
 
-// collect returns the part with all that it needs, in the order in which they run: what it needs before it, what is to
-// follow behind it, each of them once.
+// collect returns a part and its dependencies in the order of execution: needs before it, then after it, each part once.
 func collect(sources fs.FS, file string, seen map[string]bool) ([]part, error) {
 	text, err := fs.ReadFile(sources, file)
 	if err != nil {
@@ -136,7 +134,7 @@ func collect(sources fs.FS, file string, seen map[string]bool) ([]part, error) {
 	return parts, add(this.then)
 }
 
-// parse takes a source file apart.
+// parse splits a source file into header, labels and body.
 func parse(file, text string) part {
 	p := part{file: file}
 	var header []string
@@ -154,15 +152,15 @@ func parse(file, text string) part {
 		lines = lines[1:]
 	}
 	for len(header) > 0 && header[len(header)-1] == "--" {
-		header = header[:len(header)-1] // The blank line before labels that were left out.
+		header = header[:len(header)-1] // The blank line before removed labels.
 	}
 	p.header = strings.Join(header, "\n")
 	p.body = strings.Trim(strings.Join(lines, "\n"), "\n")
 	return p
 }
 
-// render writes the parts of a script into one text. The script's own header comes first, for it says what a caller has to
-// know; each part is introduced by its file.
+// render joins the parts of a script. The script's own header comes first: it is the documentation for callers. Each part begins
+// with its file name.
 func render(script string, parts []part) string {
 	var out strings.Builder
 	out.WriteString(notice + "\n")

@@ -10,10 +10,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// folder has podlink's scripts.
+// folder is the folder of podlink's scripts.
 const folder = "../../internal/data/lua"
 
-// TestAssembledIsWhatTheSourcesGive: nobody has changed a source and forgotten `make generate`, or edited what it writes.
+// TestAssembledIsWhatTheSourcesGive fails for a changed source without `make generate`, and for an edited assembled script.
 func TestAssembledIsWhatTheSourcesGive(t *testing.T) {
 	committed := readAll(t, filepath.Join(folder, outFolder))
 	files, err := assembleAll(os.DirFS(folder))
@@ -33,7 +33,8 @@ func TestAssembledIsWhatTheSourcesGive(t *testing.T) {
 
 func TestAssemble(t *testing.T) {
 	sources := fstest.MapFS{
-		"script.lua":     {Data: []byte("-- script does it.\n--\n-- Needs:   a\n-- Then:    c\n-- Reply:   DONE: always\n\nlocal s = 1 -- Needs: a mind\n")},
+		"script.lua": {Data: []byte("-- script does it.\n--\n-- Needs:   a\n-- Then:    c\n-- Reply:   DONE: always\n\n" +
+			"local s = 1 -- Needs: a mind\n")},
 		"lib/a.lua":      {Data: []byte("-- a.lua is first.\n--\n-- Needs:   b\n\n-- a counts.\nlocal a = b\n")},
 		"lib/b.lua":      {Data: []byte("-- b.lua is before it.\n\nlocal b = 1\n")},
 		"lib/c.lua":      {Data: []byte("-- c.lua is last.\n--\n-- Needs:   b\n\nreturn s")},
@@ -66,7 +67,7 @@ local s = 1 -- Needs: a mind
 -- c.lua is last.
 
 return s
-`}, files, "each part once, in the order in which they run")
+`}, files, "each part once, in order of execution")
 
 	sources["lib/d.lua"] = &fstest.MapFile{Data: []byte("local d")}
 	_, err = assembleAll(sources)
@@ -75,10 +76,10 @@ return s
 	delete(sources, "lib/b.lua")
 	_, err = assembleAll(sources)
 	require.ErrorIs(t, err, fs.ErrNotExist)
-	require.ErrorContains(t, err, "lib/a.lua: open lib/b.lua", "who needs it, and what")
+	require.ErrorContains(t, err, "lib/a.lua: open lib/b.lua", "names both files")
 }
 
-// TestRun: what a removed script has left goes, and a second run changes nothing.
+// TestRun: the output of a removed script is removed, and a second run changes nothing.
 func TestRun(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.CopyFS(dir, sourcesOf(t)))
@@ -91,7 +92,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// sourcesOf are podlink's scripts and their parts, without what was assembled of them.
+// sourcesOf returns podlink's scripts and their parts, without the assembled scripts.
 func sourcesOf(t *testing.T) fstest.MapFS {
 	t.Helper()
 	sources := fstest.MapFS{}
@@ -103,7 +104,7 @@ func sourcesOf(t *testing.T) fstest.MapFS {
 	return sources
 }
 
-// readAll returns the text of every file of a folder by its name.
+// readAll returns the text of every file in a folder by name.
 func readAll(t *testing.T, folder string) map[string]string {
 	t.Helper()
 	entries, err := os.ReadDir(folder)

@@ -1,5 +1,5 @@
-// Command openapi gives every operation of the generated openapi.yaml podlink's own error as its default response: the
-// generator knows only google.rpc.Status, which podlink does not send.
+// Command openapi sets the default response of every operation in the generated openapi.yaml to podlink's error. The generator
+// only supports google.rpc.Status, which podlink does not send.
 //
 // Usage: go run ./tools/openapi openapi.yaml
 package main
@@ -39,7 +39,7 @@ func rewrite(file string) error {
 	return os.WriteFile(file, text, 0o644)
 }
 
-// addErrors adds the schema Error and refers to it from every operation.
+// addErrors adds the schema Error, and refers to it in every operation.
 func addErrors(document []byte) ([]byte, error) {
 	var root yaml.Node
 	if err := yaml.Unmarshal(document, &root); err != nil {
@@ -70,7 +70,7 @@ func addErrors(document []byte) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// at returns the value of a mapping's key, nil without one.
+// at returns the value of a key in a mapping, nil if absent.
 func at(mapping *yaml.Node, key string) *yaml.Node {
 	if mapping == nil {
 		return nil
@@ -83,10 +83,10 @@ func at(mapping *yaml.Node, key string) *yaml.Node {
 	return nil
 }
 
-// put sets a mapping's key, replacing a former value.
+// put sets a key in a mapping.
 func put(mapping *yaml.Node, key string, value any) error {
 	if mapping == nil {
-		return fmt.Errorf("there is no mapping for %s", key)
+		return fmt.Errorf("no mapping for %s", key)
 	}
 	var node yaml.Node
 	if err := node.Encode(value); err != nil {
@@ -117,11 +117,11 @@ func errorSchema() object {
 		"required": []string{"code", "reason", "message", "metadata"},
 		"properties": object{
 			"code":    object{"type": "integer", "format": "int32", "description": "The HTTP status."},
-			"reason":  object{"type": "string", "enum": reasons, "description": "Tells errors apart."},
-			"message": object{"type": "string", "description": "For people."},
+			"reason":  object{"type": "string", "enum": reasons, "description": "Identifies the kind of error."},
+			"message": object{"type": "string", "description": "For humans."},
 			"metadata": object{
 				"type": "object", "additionalProperties": object{"type": "string"},
-				"description": "INVALID_ARGUMENT: field. EPOCH_MISMATCH, REPLICATION_UNCONFIRMED of a link: pod_id and epoch of what stands.",
+				"description": "INVALID_ARGUMENT: field. EPOCH_MISMATCH, REPLICATION_UNCONFIRMED of a link: pod_id and epoch of the current link.",
 			},
 		},
 	}

@@ -1,8 +1,8 @@
-// Command vuln fails when a package that podlink links has a known vulnerability.
+// Command vuln fails if a package linked into podlink has a known vulnerability.
 //
-// It runs govulncheck on a pinned snapshot of the Go vulnerability database, so it needs no network beyond the Go module
-// proxy, and the same commit gives the same answer. It looks at packages, not at the functions that podlink calls: that is
-// stricter, and it does not depend on what a call graph can see.
+// It runs govulncheck with a pinned snapshot of the Go vulnerability database: it needs no network beyond the Go module proxy, and
+// the result for a commit never changes. It checks packages, not called functions: that is stricter, and does not depend on the
+// accuracy of a call graph.
 package main
 
 import (
@@ -21,17 +21,17 @@ import (
 	"golang.org/x/vuln/scan"
 )
 
-// The pinned database: a module of the Go project, whose data/osv has one file per vulnerability.
+// The pinned database is a Go module. Its data/osv has one file per vulnerability.
 const (
 	database    = "golang.org/x/vulndb@v0.0.0-20261105234957-e22db6528018"
 	databaseSum = "h1:mfngRv0Yoh0VApsXKEN82CjD99kl7mtparN3bs3JnqI="
 )
 
-// exceptions are the vulnerabilities that podlink lives with, and why. One that no longer applies fails the check as well.
+// exceptions are accepted vulnerabilities with the reason. An exception that no longer applies fails the check too.
 var exceptions = map[string]string{
 	"GO-2026-5471": "Kratos serves http.DefaultServeMux for unknown routes and wrong methods (CVE-2026-6993), and no version " +
-		"mends it. podlink sets both of Kratos' fallback handlers itself, and TestHostileHTTP proves it with a default mux " +
-		"that answers everything.",
+		"fixes it. podlink sets both of Kratos' fallback handlers; TestHostileHTTP verifies it with a default mux that " +
+		"answers everything.",
 }
 
 func main() {
@@ -41,7 +41,7 @@ func main() {
 	}
 }
 
-// run checks the module in the working directory; args are further flags and patterns for govulncheck.
+// run checks the module in the working directory. args are additional flags and patterns for govulncheck.
 func run(ctx context.Context, args []string, out io.Writer) error {
 	dir, err := download(ctx)
 	if err != nil {
@@ -61,10 +61,10 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return judge(found, exceptions, out)
+	return evaluate(found, exceptions, out)
 }
 
-// download fetches the database and returns its folder.
+// download downloads the database and returns its folder.
 func download(ctx context.Context) (string, error) {
 	text, err := exec.CommandContext(ctx, "go", "mod", "download", "-json", database).Output()
 	if err != nil {
@@ -80,13 +80,13 @@ func download(ctx context.Context) (string, error) {
 	return module.Dir, nil
 }
 
-// vulnerability is what govulncheck knows of one that a linked package has.
+// vulnerability is a vulnerability in linked packages.
 type vulnerability struct {
 	summary  string
-	packages map[string]string // path -> the version that mends it; empty without one
+	packages map[string]string // path -> version with the fix; empty: none
 }
 
-// message is a part of govulncheck's output, as far as it matters here.
+// message is a message in govulncheck's output, with the fields used here.
 type message struct {
 	OSV *struct {
 		ID      string `json:"id"`
@@ -118,7 +118,7 @@ func parse(report io.Reader) (map[string]vulnerability, error) {
 		if m.OSV != nil {
 			summaries[m.OSV.ID] = m.OSV.Summary
 		}
-		// Without a package it is a finding on a module of which no vulnerable package is linked.
+		// A finding without a package is for a module whose vulnerable packages are not linked.
 		if m.Finding == nil || len(m.Finding.Trace) == 0 || m.Finding.Trace[0].Package == "" {
 			continue
 		}
@@ -136,8 +136,8 @@ func parse(report io.Reader) (map[string]vulnerability, error) {
 	return found, nil
 }
 
-// judge prints each vulnerability, and returns an error for one without an exception and for an exception without one.
-func judge(found map[string]vulnerability, exceptions map[string]string, out io.Writer) error {
+// evaluate prints every vulnerability. It returns an error if one has no exception, or an exception has no vulnerability.
+func evaluate(found map[string]vulnerability, exceptions map[string]string, out io.Writer) error {
 	var failures []error
 	for _, id := range slices.Sorted(maps.Keys(found)) {
 		reason, excepted := exceptions[id]
@@ -161,11 +161,11 @@ func judge(found map[string]vulnerability, exceptions map[string]string, out io.
 	}
 	for _, id := range slices.Sorted(maps.Keys(exceptions)) {
 		if _, still := found[id]; !still {
-			failures = append(failures, fmt.Errorf("%s is excepted, but no linked package has it any more: remove the exception", id))
+			failures = append(failures, fmt.Errorf("%s is excepted, but no linked package has it: remove the exception", id))
 		}
 	}
 	if len(failures) == 0 {
-		fmt.Fprintf(out, "no vulnerable package but for %d exception(s); database %s\n", len(exceptions), database)
+		fmt.Fprintf(out, "no vulnerable packages, except for %d exception(s); database %s\n", len(exceptions), database)
 	}
 	return errors.Join(failures...)
 }

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// report is govulncheck's output, cut down: GO-1 is in a linked package, GO-2 only in a module.
+// report is abridged output of govulncheck: GO-1 is in a linked package, GO-2 only in a module.
 const report = `
 {"config": {"scanner_name": "govulncheck"}}
 {"osv": {"id": "GO-1", "summary": "a hole"}}
@@ -17,7 +17,7 @@ const report = `
 {"finding": {"osv": "GO-2", "trace": [{"module": "n", "version": "v1.0.0"}]}}
 `
 
-func TestJudge(t *testing.T) {
+func TestEvaluate(t *testing.T) {
 	tests := []struct {
 		name       string
 		report     string
@@ -25,7 +25,7 @@ func TestJudge(t *testing.T) {
 		fails      string // part of the error; empty: passes
 		prints     string
 	}{
-		{"nothing found", `{"osv": {"id": "GO-1"}}`, nil, "", "no vulnerable package"},
+		{"nothing found", `{"osv": {"id": "GO-1"}}`, nil, "", "no vulnerable packages"},
 		{"a linked package", report, nil, "GO-1: a hole", "FAIL GO-1: a hole\n  m/p, fixed in v1.2.4"},
 		{"an exception", report, map[string]string{"GO-1": "we never call it"}, "", "we never call it"},
 		{"an exception that no longer applies", report, map[string]string{"GO-1": "", "GO-3": ""}, "GO-3 is excepted", ""},
@@ -38,7 +38,7 @@ func TestJudge(t *testing.T) {
 				t.Fatal(err)
 			}
 			var out bytes.Buffer
-			err = judge(found, test.exceptions, &out)
+			err = evaluate(found, test.exceptions, &out)
 			if (err == nil) != (test.fails == "") || err != nil && !strings.Contains(err.Error(), test.fails) {
 				t.Errorf("error %v, want %q", err, test.fails)
 			}
@@ -49,13 +49,13 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-func TestParseRefusesWhatIsNotJSON(t *testing.T) {
+func TestParseRejectsNonJSON(t *testing.T) {
 	if _, err := parse(strings.NewReader("govulncheck: no go.mod")); err == nil {
 		t.Error("no error")
 	}
 }
 
-// TestRunFindsAVulnerableModule runs the whole check on a module that links a package with a known hole.
+// TestRunFindsAVulnerableModule runs the whole check on a module that links a package with a known vulnerability.
 func TestRunFindsAVulnerableModule(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) {
@@ -63,7 +63,7 @@ func TestRunFindsAVulnerableModule(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// Kratos' HTTP transport: the exception of podlink, and here without it.
+	// Kratos' HTTP transport is vulnerable, and podlink's only exception.
 	root, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)
