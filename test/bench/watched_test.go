@@ -18,17 +18,6 @@ import (
 	redistest "podlink/test/kit/redis"
 )
 
-// silence takes all metrics of requests, of the use-cases and of the store's calls out of a podlink. There is no switch for
-// that: it is only here to measure what they cost.
-var silence = []podlinktest.Patch{
-	{File: "internal/server/chain.go", Old: "\tc.metrics.count(t, typ, span.SpanContext(), took, err)\n"},
-	{File: "internal/telemetry/domain.go", Old: "\td.computes.WithLabelValues(outcome).Inc()\n"},
-	{File: "internal/rdb/observe.go", Old: "\thistogram.ObserveSeconds(c.metrics.seconds[c.command], end.Sub(c.start).Seconds(), c.trace())\n", New: "\t_ = histogram.ObserveSeconds\n"},
-	{File: "internal/rdb/coalesce.go", Old: "\t\tc.batchSizes.Observe(1)\n"},
-	{File: "internal/rdb/coalesce.go", Old: "\tc.batchSizes.Observe(float64(len(batch)))\n"},
-	{File: "internal/data/metrics.go", Old: "\tm.WithLabelValues(script.Name, linkOutcome(reply.Status(), change)).Inc()\n"},
-}
-
 // scrapeInterval is how often metrics are asked for, more often than a Prometheus does.
 const scrapeInterval = time.Second
 

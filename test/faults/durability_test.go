@@ -319,15 +319,6 @@ func TestDurabilityKnownBad(t *testing.T) {
 		})
 	}
 	t.Run("known-bad/WAIT left out", func(t *testing.T) {
-		hasty := variant(t, podlinktest.Patch{
-			File: "internal/rdb/replicate.go",
-			Old:  `redis.NewIntCmd(ctx, "wait", r.replicas, r.timeout.Milliseconds())`,
-			New:  `redis.NewIntCmd(ctx, "wait", 0, 1)`,
-		}, podlinktest.Patch{
-			File: "internal/rdb/replicate.go",
-			Old:  "wait.Val() < int64(r.replicas)",
-			New:  "wait.Val() < 0",
-		})
-		require.Positive(t, durability(t, hasty, failovers(1)).Lost)
+		require.Positive(t, durability(t, variant(t, noWait), failovers(1)).Lost)
 	})
 }

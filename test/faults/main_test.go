@@ -22,9 +22,11 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-// variant builds podlink with something wrong in it.
-func variant(t *testing.T, patches ...podlinktest.Patch) string {
+// variant builds one of the variants.
+func variant(t *testing.T, name string) string {
 	t.Helper()
+	patches := variants(t)[name]
+	require.NotEmpty(t, patches, "no variant %q", name)
 	binary, err := podlinktest.Build(t.TempDir(), patches...)
 	require.NoError(t, err)
 	return binary

@@ -170,20 +170,7 @@ func TestMigration(t *testing.T) {
 // TestMigrationKnownBad: scripts on two keys are refused while a slot moves, which this has to find.
 func TestMigrationKnownBad(t *testing.T) {
 	t.Run("known-bad/two keys per link", func(t *testing.T) {
-		twoKeys := variant(t, podlinktest.Patch{
-			File: "internal/rdb/exec.go",
-			Old:  "\t\"sync/atomic\"\n",
-			New:  "\t\"strings\"\n\t\"sync/atomic\"\n",
-		}, podlinktest.Patch{
-			File: "internal/rdb/exec.go",
-			Old:  "full := append([]any{command, text, 1, key}, args...)",
-			New: `shadow := "shadow:" + key
-	if !strings.Contains(key, "{") {
-		shadow = "shadow:{" + key + "}"
-	}
-	full := append([]any{command, text, 2, key, shadow}, args...)`,
-		})
-		report := migrate(t, twoKeys, 3000)
+		report := migrate(t, variant(t, twoKeys), 3000)
 		require.Positive(t, report.Refused)
 	})
 }

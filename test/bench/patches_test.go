@@ -1,0 +1,26 @@
+package bench
+
+import (
+	"testing"
+
+	podlinktest "podlink/test/kit/podlink"
+)
+
+// silence removes all metrics of requests, use-cases and calls to the store from podlink, to measure what they cost: users
+// can't turn them off. This file has no build tag, so that `make test` finds a patch that no longer applies to its source;
+// `make bench` would only find it after many minutes.
+var silence = []podlinktest.Patch{
+	{File: "internal/server/chain.go", Old: "\tc.metrics.count(t, typ, span.SpanContext(), took, err)\n"},
+	{File: "internal/telemetry/domain.go", Old: "\td.computes.WithLabelValues(outcome).Inc()\n"},
+	{
+		File: "internal/rdb/observe.go",
+		Old:  "\thistogram.ObserveSeconds(c.metrics.seconds[c.command], end.Sub(c.start).Seconds(), c.trace())\n",
+		New:  "\t_ = histogram.ObserveSeconds\n",
+	},
+	{File: "internal/rdb/coalesce.go", Old: "\t\tc.batchSizes.Observe(1)\n"},
+	{File: "internal/rdb/coalesce.go", Old: "\tc.batchSizes.Observe(float64(len(batch)))\n"},
+	{File: "internal/data/metrics.go", Old: "\tm.WithLabelValues(script.Name, linkOutcome(reply.Status(), change)).Inc()\n"},
+}
+
+// TestPatchesApply builds nothing: it fails when a patch does not apply to its source any more.
+func TestPatchesApply(t *testing.T) { podlinktest.CheckPatches(t, silence...) }
