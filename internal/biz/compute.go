@@ -6,31 +6,31 @@ import (
 	"fmt"
 )
 
-// Outcome says what Compute did.
+// Outcome is the result of Compute.
 type Outcome int
 
 const (
-	// Existing means that the link stands and its pod is usable, or nothing is known about the service's pods.
+	// Existing means that the current link was kept: its pod is usable, or no pod of the service has ever reported.
 	Existing Outcome = iota + 1
 	// Created means that there was no link.
 	Created
-	// Relinked means that the link's pod was not usable.
+	// Relinked means that the pod of the current link was not usable.
 	Relinked
 )
 
-// maxComputeAttempts bounds how often Compute judges a link that others keep changing under it.
+// maxComputeAttempts is the number of attempts of Compute while other callers change the link.
 const maxComputeAttempts = 8
 
-// ErrContended is the ErrStoreUnavailable of a compute whose link changed at each of its attempts.
+// ErrContended is the ErrStoreUnavailable of a compute whose link changed during each of its attempts.
 var ErrContended = fmt.Errorf("%w: the link changed %d times while it was computed", ErrStoreUnavailable, maxComputeAttempts)
 
-// Compute answers the standing link when its pod is usable, and links the key to the best pod otherwise.
+// Compute returns the current link if its pod is usable, and otherwise links the key to the best pod.
 //
-// A link and the pods of a service are different keys of the store, and no step spans two keys. So Compute reads the
-// link, and answers it when the view of the pods says that it may stay. Otherwise it judges its pod and reserves the best
-// one in one step on the pods, and then links in one step on the link, on the condition that the link is still the one
-// that was judged. When it is not, the reservation is given back and the new link is judged. Concurrent computes of one
-// key therefore end on one pod.
+// The link and the pods of a service are different keys of the store, and no atomic step spans two keys. So Compute first
+// reads the link, and returns it if the cached view of the pods says that its pod is usable. Otherwise one step on the
+// pods checks the link's pod and reserves the best one if it is not usable, and a compare-and-set on the link's epoch
+// links the key to the reserved pod. If the link has changed in between, Compute releases the reservation and tries again
+// with the new link. So concurrent computes of one key end on one pod.
 func (u *LinkUsecase) Compute(
 	ctx context.Context, key LinkKey, ttl TTL,
 ) (outcome Outcome, change LinkChange, err error) {
@@ -59,8 +59,8 @@ func (u *LinkUsecase) Compute(
 	return 0, LinkChange{}, ErrContended
 }
 
-// reserveAndLink is one attempt of Compute, on the link that it has found. With neither an outcome nor an error somebody
-// else was faster: change.Link is what stands now.
+// reserveAndLink is one attempt of Compute, for the link that was read. If it returns neither an outcome nor an error,
+// another caller has changed the link, and change.Link is the new one.
 func (u *LinkUsecase) reserveAndLink(
 	ctx context.Context, key LinkKey, ttl TTL, link Link,
 ) (outcome Outcome, change LinkChange, err error) {
@@ -78,14 +78,13 @@ func (u *LinkUsecase) reserveAndLink(
 	change, err = u.links.SetIfEpoch(ctx, key, reservation.Pod, ttl, link.Epoch)
 	switch {
 	case errors.Is(err, ErrOutcomeUnknown), errors.As(err, new(*UnconfirmedError)):
-		return 0, LinkChange{}, err // The link stands, or may: the reservation must count.
+		return 0, LinkChange{}, err // The link may exist, so the reservation must count.
 	case err == nil && change.Applied && change.Previous == NoPod:
 		return Created, change, nil
 	case err == nil && change.Applied:
 		return Relinked, change, nil
 	}
-	// No link was made. A reservation that can't be given back only makes its pod look busier than it is until its
-	// next report.
+	// No link was made. If releasing fails, the pod only looks busier than it is until its next report.
 	_ = u.pods.Release(ctx, service, reservation)
 	if err != nil {
 		return 0, LinkChange{}, err
@@ -93,7 +92,8 @@ func (u *LinkUsecase) reserveAndLink(
 	return 0, change, nil
 }
 
-// notExecuted is for a step before the one that links: whatever became of that step, the link was not touched.
+// notExecuted maps an error of a step before the one that links. Even if that step was executed, the link is unchanged, so
+// the call is safe to retry.
 func notExecuted(err error) error {
 	if errors.Is(err, ErrOutcomeUnknown) || errors.Is(err, ErrDeadlineExceeded) {
 		return fmt.Errorf("%w: %v", ErrStoreUnavailable, err) //nolint:errorlint // The class changes on purpose.

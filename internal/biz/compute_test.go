@@ -28,14 +28,14 @@ func linkKey(uid string) biz.LinkKey {
 	return biz.LinkKey{Namespace: "game", UID: uid, Service: "room"}
 }
 
-// interceptedStore is the embedded store with a hand in it: it does what a test wants before or instead of a step of Compute.
+// interceptedStore is the embedded store with hooks before, after or instead of the steps of Compute.
 type interceptedStore struct {
 	biz.LinkRepo
 	biz.NopObserver
 	pods biz.PodRepo
 
 	beforeSet func(ctx context.Context, key biz.LinkKey)
-	afterSet  error // instead of the reply: the step was carried out
+	afterSet  error // replaces the reply of SetIfEpoch, which is executed
 	insteadOf map[string]error
 
 	ended []biz.ComputeResult
@@ -45,7 +45,7 @@ func (d *interceptedStore) ComputeEnded(_ context.Context, result biz.ComputeRes
 	d.ended = append(d.ended, result)
 }
 
-// requireEnded demands that the observer was told of one compute.
+// requireEnded requires that the observer has recorded exactly one compute.
 func (d *interceptedStore) requireEnded(t *testing.T, outcome biz.Outcome, attempts int, err error) {
 	t.Helper()
 	require.Equal(t, []biz.ComputeResult{{Outcome: outcome, Attempts: attempts, Err: err}}, d.ended)
@@ -86,7 +86,7 @@ func (s interceptedPods) Reserve(ctx context.Context, key biz.ServiceKey, linked
 	return s.PodRepo.Reserve(ctx, key, linked)
 }
 
-// openIntercepted returns a use-case on a disturbed store in which pods 0 and 1 are ready, and 9 is shut down.
+// openIntercepted returns a use-case on an intercepted store in which pods 0 and 1 are READY and pod 9 is SHUTDOWN.
 func openIntercepted(t *testing.T) (*biz.LinkUsecase, *interceptedStore) {
 	t.Helper()
 	c := conf.Default().Data
@@ -107,7 +107,7 @@ func openIntercepted(t *testing.T) (*biz.LinkUsecase, *interceptedStore) {
 	return biz.NewLinkUsecase(d, views, biz.Limits{MaxBatch: 10}, d), d
 }
 
-// nextPod is where a new user would go: it tells which reservations count.
+// nextPod reserves a pod for a new link. The pod shows which earlier reservations count.
 func (d *interceptedStore) nextPod(t *testing.T) biz.PodID {
 	t.Helper()
 	reservation, err := d.pods.Reserve(t.Context(), service, biz.NoPod)
@@ -115,7 +115,7 @@ func (d *interceptedStore) nextPod(t *testing.T) biz.PodID {
 	return reservation.Pod
 }
 
-func TestComputeThatLosesTheRaceAnswersTheWinnerAndGivesItsPodBack(t *testing.T) {
+func TestComputeThatLosesARaceReturnsTheWinnersLinkAndReleases(t *testing.T) {
 	links, d := openIntercepted(t)
 	d.beforeSet = func(ctx context.Context, key biz.LinkKey) {
 		_, err := d.Set(ctx, key, 1, biz.Forever, nil)
@@ -127,10 +127,10 @@ func TestComputeThatLosesTheRaceAnswersTheWinnerAndGivesItsPodBack(t *testing.T)
 	require.EqualValues(t, 1, change.Link.Pod)
 	require.False(t, change.Applied)
 	d.requireEnded(t, biz.Existing, 2, nil)
-	require.EqualValues(t, 0, d.nextPod(t), "the reservation on pod 0 was given back")
+	require.EqualValues(t, 0, d.nextPod(t), "the reservation on pod 0 was released")
 }
 
-func TestComputeJudgesAgainWhatOthersChanged(t *testing.T) {
+func TestComputeRetriesWhenTheLinkChanges(t *testing.T) {
 	links, d := openIntercepted(t)
 	moves := 0
 	d.beforeSet = func(ctx context.Context, key biz.LinkKey) {
@@ -146,10 +146,10 @@ func TestComputeJudgesAgainWhatOthersChanged(t *testing.T) {
 	require.EqualValues(t, 0, change.Link.Pod)
 	require.Equal(t, 4, moves)
 	d.requireEnded(t, biz.Relinked, 4, nil)
-	require.EqualValues(t, 1, d.nextPod(t), "one reservation counts, three were given back")
+	require.EqualValues(t, 1, d.nextPod(t), "one reservation counts, three were released")
 }
 
-func TestComputeGivesUpOnALinkThatNeverRests(t *testing.T) {
+func TestComputeGivesUpWhenTheLinkKeepsChanging(t *testing.T) {
 	links, d := openIntercepted(t)
 	d.beforeSet = func(ctx context.Context, key biz.LinkKey) {
 		require.NoError(t, second(d.Remove(ctx, key, 0, nil)))
@@ -158,7 +158,7 @@ func TestComputeGivesUpOnALinkThatNeverRests(t *testing.T) {
 	_, _, err := links.Compute(t.Context(), linkKey("alice"), biz.Forever)
 	require.ErrorIs(t, err, biz.ErrStoreUnavailable)
 	d.requireEnded(t, 0, 8, biz.ErrContended)
-	require.EqualValues(t, 0, d.nextPod(t), "every reservation was given back")
+	require.EqualValues(t, 0, d.nextPod(t), "every reservation was released")
 }
 
 func TestComputeWithALostReplyKeepsItsReservation(t *testing.T) {
@@ -166,10 +166,10 @@ func TestComputeWithALostReplyKeepsItsReservation(t *testing.T) {
 	d.afterSet = errLost
 	_, _, err := links.Compute(t.Context(), linkKey("alice"), biz.Forever)
 	require.ErrorIs(t, err, biz.ErrOutcomeUnknown)
-	require.EqualValues(t, 1, d.nextPod(t), "the link may stand, so it counts")
+	require.EqualValues(t, 1, d.nextPod(t), "the link may exist, so the reservation counts")
 }
 
-func TestComputeThatWasRefusedGivesItsReservationBack(t *testing.T) {
+func TestComputeThatIsRefusedReleases(t *testing.T) {
 	links, d := openIntercepted(t)
 	d.insteadOf["SetIfEpoch"] = fmt.Errorf("%w: OOM", biz.ErrStoreFull)
 	_, _, err := links.Compute(t.Context(), linkKey("alice"), biz.Forever)
@@ -183,9 +183,9 @@ func TestComputeThatFailsBeforeItLinksIsSafeToRetry(t *testing.T) {
 		cause error
 		want  error
 	}{
-		"the link can't be read in time":     {"Get", biz.ErrDeadlineExceeded, biz.ErrStoreUnavailable},
+		"the read of the link times out":     {"Get", biz.ErrDeadlineExceeded, biz.ErrStoreUnavailable},
 		"the store is down":                  {"Get", biz.ErrStoreUnavailable, biz.ErrStoreUnavailable},
-		"the caller left":                    {"Get", biz.ErrCanceled, biz.ErrCanceled},
+		"the caller cancels":                 {"Get", biz.ErrCanceled, biz.ErrCanceled},
 		"the link is corrupt":                {"Get", biz.ErrStoreDataCorrupt, biz.ErrStoreDataCorrupt},
 		"the reply to a reservation is lost": {"Reserve", errLost, biz.ErrStoreUnavailable},
 		"the store is full":                  {"Reserve", biz.ErrStoreFull, biz.ErrStoreFull},
@@ -196,7 +196,7 @@ func TestComputeThatFailsBeforeItLinksIsSafeToRetry(t *testing.T) {
 			_, _, err := links.Compute(t.Context(), linkKey("alice"), biz.Forever)
 			require.ErrorIs(t, err, row.want)
 			if !errors.Is(row.want, row.cause) {
-				require.NotErrorIs(t, err, row.cause, "the caller would be told two things")
+				require.NotErrorIs(t, err, row.cause, "the error has one class")
 			}
 			link, err := d.LinkRepo.Get(t.Context(), linkKey("alice"))
 			require.NoError(t, err)
@@ -215,7 +215,7 @@ func TestComputeOfAServiceThatNeverReported(t *testing.T) {
 	require.NoError(t, err)
 	outcome, change, err := links.Compute(t.Context(), key, biz.Forever)
 	require.NoError(t, err)
-	require.Equal(t, biz.Existing, outcome, "nothing is known about its pods")
+	require.Equal(t, biz.Existing, outcome, "no pod has ever reported")
 	require.Equal(t, set.Link, change.Link)
 }
 
@@ -226,7 +226,7 @@ func TestComputeThatPanicsEnds(t *testing.T) {
 	d.requireEnded(t, 0, 1, nil)
 }
 
-func TestReportsWithoutATTLGetTheConfiguredOne(t *testing.T) {
+func TestReportsDefaultToTheConfiguredTTL(t *testing.T) {
 	_, d := openIntercepted(t)
 	pods := biz.NewPodUsecase(biz.NewPodViews(d.pods, biz.NopObserver{}), 7)
 	id, own := biz.PodID(3), biz.TTL(60)
@@ -238,7 +238,7 @@ func TestReportsWithoutATTLGetTheConfiguredOne(t *testing.T) {
 	require.EqualValues(t, 60, pod.TTL)
 }
 
-func TestBatchesAskForEachEntryOnce(t *testing.T) {
+func TestBatchesReadEachEntryOnce(t *testing.T) {
 	links, d := openIntercepted(t)
 	require.NoError(t, second(d.Set(t.Context(), linkKey("b"), 1, biz.Forever, nil)))
 	found, err := links.BatchGet(t.Context(), "game", "room", []string{"b", "a", "b", "a"})

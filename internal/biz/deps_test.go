@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestDomainIsPure: the domain is built without what stores, serves or observes it.
+// TestDomainIsPure: the domain imports no library for storage, transport, metrics or traces.
 func TestDomainIsPure(t *testing.T) {
 	list := exec.CommandContext(t.Context(), "go", "list", "-deps", "podlink/internal/biz")
 	out, err := list.Output()
@@ -20,7 +20,7 @@ func TestDomainIsPure(t *testing.T) {
 			require.NotContains(t, name, foreign)
 		}
 		if strings.HasPrefix(name, "podlink/") {
-			require.Equal(t, "podlink/internal/biz", name, "nothing points upwards")
+			require.Equal(t, "podlink/internal/biz", name, "biz imports no other package of podlink")
 		}
 	}
 }

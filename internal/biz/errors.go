@@ -5,43 +5,43 @@ import (
 	"fmt"
 )
 
-// The errors of this package and of its repos. They are told apart with errors.Is; whatever wraps them is for the log
-// only and never reaches a caller.
+// The errors of this package and of its repos. Match them with errors.Is. Text that wraps them is for the log only and
+// never reaches a caller.
 var (
 	// ErrPodNotFound: the pod has never reported.
 	ErrPodNotFound = errors.New("the pod has never reported")
-	// ErrWorkloadNotFound: the workload's state was never set.
+	// ErrWorkloadNotFound: the state of the workload was never set.
 	ErrWorkloadNotFound = errors.New("the workload's state was never set")
 	// ErrNoAvailablePod: no pod of the service takes new links; nothing has changed.
 	ErrNoAvailablePod = errors.New("no pod of the service takes new links")
-	// ErrStoreUnavailable: the call was not carried out; repeating it is safe.
+	// ErrStoreUnavailable: the call was not executed; it is safe to retry.
 	ErrStoreUnavailable = errors.New("the store is unavailable")
-	// ErrStoreFull: the store is out of memory; the call was not carried out.
+	// ErrStoreFull: the store is out of memory; the call was not executed.
 	ErrStoreFull = errors.New("the store is out of memory")
-	// ErrOutcomeUnknown: the reply of a mutation was lost; it may or may not have been carried out.
+	// ErrOutcomeUnknown: the reply to a mutation was lost; it may or may not have been executed.
 	ErrOutcomeUnknown = errors.New("the reply of the store was lost")
-	// ErrDeadlineExceeded: a read ran out of time.
-	ErrDeadlineExceeded = errors.New("the read ran out of time")
-	// ErrCanceled: the caller left before the call was sent to the store.
+	// ErrDeadlineExceeded: a read timed out.
+	ErrDeadlineExceeded = errors.New("the read timed out")
+	// ErrCanceled: the caller canceled the call before it was sent to the store.
 	ErrCanceled = errors.New("the caller left")
-	// ErrStoreDataCorrupt: a key holds what podlink did not write; it was left as it is.
+	// ErrStoreDataCorrupt: a key holds a value that podlink did not write; it was left unchanged.
 	ErrStoreDataCorrupt = errors.New("the store holds data that podlink did not write")
 )
 
-// InvalidArgumentError says which field of a request is malformed, and what it should be.
+// InvalidArgumentError names the malformed field of a request and its rule.
 type InvalidArgumentError struct {
-	Field  string // as the API spells it in protobuf: "pod_id"
+	Field  string // its protobuf name: "pod_id"
 	Detail string // completes "<field> …": "must be 0 … 2147483647"
 }
 
 // Error implements error.
 func (e *InvalidArgumentError) Error() string { return e.Field + " " + e.Detail }
 
-// UnconfirmedError says that a mutation was carried out, but that fewer replicas of the store than asked for have
-// confirmed it in time: should the store fail over now, the mutation may be lost.
+// UnconfirmedError is the error of a mutation that was executed, but confirmed by too few replicas of the store in time.
+// If the store fails over now, the mutation may be lost.
 type UnconfirmedError struct {
-	Link  *Link // what stands after the mutation; nil when it was not on a link
-	Cause error // what the replicas have answered, for the log
+	Link  *Link // the link after the mutation; nil if the mutation was not of a link
+	Cause error // for the log
 }
 
 // Error implements error.
@@ -52,9 +52,9 @@ func (e *UnconfirmedError) Error() string {
 // Unwrap returns the cause.
 func (e *UnconfirmedError) Unwrap() error { return e.Cause }
 
-// EpochMismatchError says that a link's epoch is not the expected one; nothing has changed.
+// EpochMismatchError is the error of a mutation whose expected epoch is not that of the link; nothing has changed.
 type EpochMismatchError struct {
-	Current Link // what stands
+	Current Link // the current link; NoLink if there is none
 }
 
 // Error implements error.

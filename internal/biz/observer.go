@@ -5,40 +5,40 @@ import (
 	"time"
 )
 
-// Observer is told what the use-cases do, for metrics and traces. So this package depends on neither.
+// Observer receives the events of the use-cases, for metrics and traces, so that this package depends on neither.
 //
-// Its methods are called by many goroutines at once, most of them on the way of a caller's request: they must not block,
-// must not ask the store and must not panic. Requests with a malformed field are not told of. No method gets a uid,
-// except within ComputeResult.Err, whose text is for the log alone.
+// Its methods are called concurrently, and mostly on the request path: they must not block, call the store or panic. They
+// are not called for requests with a malformed field. No method gets a uid, except in the text of ComputeResult.Err, which
+// is for the log only.
 type Observer interface {
-	// ComputeStarted is called before a compute asks the store. It must return ctx or a child of it, which the rest of
-	// the compute uses.
+	// ComputeStarted is called before a compute calls the store. It must return ctx or a child of it; the compute uses
+	// the returned context.
 	ComputeStarted(ctx context.Context, service ServiceKey) context.Context
-	// ComputeEnded is called once for each ComputeStarted, with the context that it returned, also when the compute
+	// ComputeEnded is called once for each ComputeStarted, with the context that it returned, even if the compute
 	// panics.
 	ComputeEnded(ctx context.Context, result ComputeResult)
 	// LinkBatchStarted is called before a batch of links is read, with the number of its distinct uids.
 	LinkBatchStarted(uids int)
 	// WorkloadBatchStarted is called before a batch of workloads is read, with the number of its distinct services.
 	WorkloadBatchStarted(services int)
-	// PodReported is called after a report was stored by this process.
+	// PodReported is called after this process has stored a report.
 	PodReported(service ServiceKey, pod Pod)
-	// PodRemoved is called after a pod was removed by this process, or was found to have no report.
+	// PodRemoved is called after this process has removed a pod, or found that the pod has no report.
 	PodRemoved(service ServiceKey, pod PodID)
-	// PodsRead is called with all pods of a service after Compute had to read them: at most once a second for each
-	// service. They are not older than asOf, but a report or a removal since then may be missing. Pods must not be kept
-	// or changed.
+	// PodsRead is called with all pods of a service after Compute has read them, at most once a second per service. The
+	// pods are not older than asOf, but later reports and removals may be missing. The slice must not be retained or
+	// modified.
 	PodsRead(service ServiceKey, pods []Pod, asOf time.Time)
 }
 
-// ComputeResult is how a compute has ended. It has neither an outcome nor an error when the compute panicked.
+// ComputeResult is the result of a compute. It has neither an outcome nor an error if the compute panicked.
 type ComputeResult struct {
-	Outcome  Outcome // 0 without a link
-	Attempts int     // to link, each with a reservation
+	Outcome  Outcome // 0 if no link was returned
+	Attempts int     // to reserve a pod and link to it; 0 if the link that was read could be returned
 	Err      error
 }
 
-// NopObserver is an Observer that ignores everything; embedded, it spares an Observer the methods that it has no use for.
+// NopObserver is an Observer that ignores all events. Embed it to implement only some of the methods.
 type NopObserver struct{}
 
 // ComputeStarted implements Observer.

@@ -9,12 +9,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// podRecorder is an Observer that keeps what it is told of pods.
+// podRecorder is an Observer that records the events of pods.
 type podRecorder struct {
 	NopObserver
 	reported []PodID
 	removed  []PodID
-	readings int
+	reads    int
 	pods     int
 	asOf     time.Time
 }
@@ -24,12 +24,12 @@ func (s *podRecorder) PodReported(_ ServiceKey, pod Pod) { s.reported = append(s
 func (s *podRecorder) PodRemoved(_ ServiceKey, pod PodID) { s.removed = append(s.removed, pod) }
 
 func (s *podRecorder) PodsRead(_ ServiceKey, pods []Pod, asOf time.Time) {
-	s.readings++
+	s.reads++
 	s.pods, s.asOf = len(pods), asOf
 }
 
-// TestPodsAreObserved: every report and every removal that was carried out is told of, confirmed by replicas or not, and
-// every reading that succeeded.
+// TestPodsAreObserved: the observer gets every executed report and removal, confirmed by replicas or not, and every
+// successful read.
 func TestPodsAreObserved(t *testing.T) {
 	withViews(t, func(t *testing.T, views *PodViews, repo *fakePods) {
 		seen := new(podRecorder)
@@ -50,19 +50,19 @@ func TestPodsAreObserved(t *testing.T) {
 
 		views.mayKeep(t.Context(), room, 0)
 		synctest.Wait()
-		require.Zero(t, seen.readings, "what could not be read is not told of as no pod")
+		require.Zero(t, seen.reads, "a failed read is not reported as an empty service")
 		repo.fail(nil)
 		start := time.Now()
 		views.mayKeep(t.Context(), room, 0)
 		views.mayKeep(t.Context(), room, 0)
 		synctest.Wait()
-		require.Equal(t, 1, seen.readings)
+		require.Equal(t, 1, seen.reads)
 		require.Equal(t, 4, seen.pods)
-		require.Equal(t, start, seen.asOf, "from before the reading")
+		require.Equal(t, start, seen.asOf, "the time before the read")
 	})
 }
 
-// TestComputeReadsNoPodsForTheObserver: a service that turns away all its users costs one step of the store each time.
+// TestComputeReadsNoPodsForTheObserver: a compute without a usable pod costs one call of the store, and no extra read.
 func TestComputeReadsNoPodsForTheObserver(t *testing.T) {
 	withViews(t, func(t *testing.T, views *PodViews, repo *fakePods) {
 		links := NewLinkUsecase(noLinks{}, views, Limits{}, NopObserver{})

@@ -2,7 +2,7 @@ package biz
 
 import "context"
 
-// ServiceKey names a stateful service.
+// ServiceKey identifies a stateful service.
 type ServiceKey struct {
 	Namespace, Service string
 }
@@ -11,87 +11,88 @@ func (k ServiceKey) validate() error {
 	return firstError(validateName("namespace", k.Namespace), validateName("service", k.Service))
 }
 
-// Routing says which links a pod takes.
+// Routing is which links a pod accepts.
 type Routing int32
 
 const (
-	// Ready takes new links.
+	// Ready accepts new links.
 	Ready Routing = iota
-	// DenyNew keeps its links and takes no new ones: the pod drains.
+	// DenyNew keeps existing links and accepts no new ones: the pod drains.
 	DenyNew
-	// Shutdown takes nothing.
+	// Shutdown accepts no links, and existing ones are moved by the next compute.
 	Shutdown
 )
 
-// Report is what a pod says about itself.
+// Report is the heartbeat of a pod.
 type Report struct {
 	Pod     PodID
 	State   string
 	Load    int32
 	Routing Routing
-	TTL     TTL // how long the report counts; Forever: it never ages
+	TTL     TTL // how long the report is valid; Forever: it never expires
 }
 
 // Pod is a stored report.
 type Pod struct {
 	Report
 	Live        bool
-	HeartbeatMs int64 // when it reported, by the store's clock
+	HeartbeatMs int64 // time of the report by the store's clock
 }
 
-// ReserveOutcome is what Reserve found.
+// ReserveOutcome is the outcome of Reserve.
 type ReserveOutcome int
 
 const (
-	// LinkedPodUsable means that the link may stay on its pod; nothing was reserved.
+	// LinkedPodUsable means that the pod of the link is usable; nothing was reserved.
 	LinkedPodUsable ReserveOutcome = iota + 1
 	// NeverReported means that no pod of the service has ever reported.
 	NeverReported
-	// NoPodAvailable means that no pod takes new links.
+	// NoPodAvailable means that no pod accepts new links.
 	NoPodAvailable
-	// Reserved means that one more link is counted as given to Pod, the best one.
+	// Reserved means that a link was reserved on Pod, the best one.
 	Reserved
 )
 
-// Reservation is the answer to Reserve. Pod and HeartbeatMs are set for Reserved only; Release needs them.
+// Reservation is the result of Reserve. Pod and HeartbeatMs are set for Reserved only; Release needs them.
 type Reservation struct {
 	Outcome     ReserveOutcome
 	Pod         PodID
 	HeartbeatMs int64 // of the report that counts the reservation
 }
 
-// PodRepo stores the reports of pods. The demands on mutations and reads are those of LinkRepo; age and liveness
-// must be judged by the store's clock.
+// PodRepo stores the reports of pods. Mutations and reads must satisfy the rules of LinkRepo. Age and liveness must be
+// those by the store's clock.
 type PodRepo interface {
-	// Set stores a report and resets the pod's count of links given out. Previous must be the report that was
-	// replaced, nil for the first. Both must be set with *UnconfirmedError too.
+	// Set stores a report and resets the pod's reservation count. previous must be the replaced report, nil for the
+	// first. Both must also be set with *UnconfirmedError.
 	Set(ctx context.Context, key ServiceKey, report Report) (pod Pod, previous *Pod, err error)
-	// List must return every pod that has reported, by pod.
+	// List must return every pod that has reported, sorted by pod.
 	List(ctx context.Context, key ServiceKey) ([]Pod, error)
 	// Get must return ErrPodNotFound for a pod that has never reported.
 	Get(ctx context.Context, key ServiceKey, pod PodID) (Pod, error)
-	// Remove forgets the pod's report; the service stays one that has reported. Previous must be nil without a report.
+	// Remove deletes the pod's report. previous must be nil if there was none. Reserve must not return NeverReported for
+	// the service afterwards.
 	Remove(ctx context.Context, key ServiceKey, pod PodID) (previous *Pod, err error)
-	// Reserve judges the pod of a link (NoPod: there is none) and, if that can't be used, chooses the pod with the
-	// lowest load + links given out since its last report, ties to the lowest pod, and counts a link as given to it.
-	// It must be one step: concurrent reservations spread over the pods as if they had come one after the other.
+	// Reserve checks the pod of a link (NoPod: there is no link). If it is not usable, Reserve selects the pod with the
+	// lowest load + reservations since its last report, ties to the lowest pod, and adds a reservation to it. It must be
+	// one atomic step: concurrent reservations must spread over the pods like sequential ones.
 	Reserve(ctx context.Context, key ServiceKey, linked PodID) (Reservation, error)
-	// Release gives a reservation back, unless the pod has reported since.
+	// Release undoes a reservation, unless the pod has reported since.
 	Release(ctx context.Context, key ServiceKey, reservation Reservation) error
 }
 
-// PodUsecase carries out the operations on pods.
+// PodUsecase implements the operations on pods: it validates their arguments and calls the repo.
 type PodUsecase struct {
 	pods *PodViews
 	ttl  TTL
 }
 
-// NewPodUsecase returns the use-case on its repo; podTTL is how long a report counts that does not say so itself.
+// NewPodUsecase returns the use-case on the repo. podTTL is the TTL of a report that sets none.
 func NewPodUsecase(pods *PodViews, podTTL TTL) *PodUsecase {
 	return &PodUsecase{pods: pods, ttl: podTTL}
 }
 
-// NewReport is a report as a caller sends it.
+// NewReport is an unvalidated report from a caller.
 type NewReport struct {
 	Pod     *PodID
 	State   string
@@ -129,7 +130,7 @@ func validateRouting(r Routing) error {
 	return nil
 }
 
-// List returns the pods that have reported, by pod; with liveOnly those whose report still counts.
+// List returns the pods that have reported, sorted by pod; with liveOnly only the live ones.
 func (u *PodUsecase) List(ctx context.Context, key ServiceKey, liveOnly bool) ([]Pod, error) {
 	if err := key.validate(); err != nil {
 		return nil, err
@@ -155,7 +156,7 @@ func (u *PodUsecase) Get(ctx context.Context, key ServiceKey, pod *PodID) (Pod, 
 	return u.pods.Get(ctx, key, *pod)
 }
 
-// Remove forgets the pod's report and returns it, nil when there was none.
+// Remove deletes the pod's report and returns it, nil if there was none.
 func (u *PodUsecase) Remove(ctx context.Context, key ServiceKey, pod *PodID) (*Pod, error) {
 	if err := firstError(key.validate(), validatePod(pod)); err != nil {
 		return nil, err

@@ -8,15 +8,15 @@ import (
 )
 
 const (
-	// maxViewAge is how old a view of a service's pods may get.
+	// maxViewAge is the maximum age of a view.
 	maxViewAge = time.Second
-	// maxViews is how many services have a view at once.
+	// maxViews is the maximum number of services with a view.
 	maxViews = 10_000
 )
 
-// PodViews is a PodRepo that remembers, for at most a second, which pods of a service a standing link may stay on. So
-// the many calls that find their link standing don't ask the store for its pod each time. What goes through this process
-// is seen at once; what other processes store, and a pod that falls silent, up to a second later.
+// PodViews is a PodRepo with a cache, per service and for at most a second, of the pods that are usable for an existing
+// link. So a compute of an existing link need not read the pods each time. Changes by this process are visible at once;
+// changes by other processes, and a pod that stops reporting, up to a second later.
 type PodViews struct {
 	PodRepo
 	observer Observer
@@ -25,15 +25,15 @@ type PodViews struct {
 	views map[ServiceKey]*podView
 }
 
-// podView is one service as it was read; those who ask meanwhile wait for the same reading. Guarded by PodViews.mu, but
-// for done.
+// podView is the cached view of one service. Concurrent callers share the read that fills it. Guarded by PodViews.mu,
+// except done.
 type podView struct {
-	done chan struct{}  // closed when the rest is set
-	asOf time.Time      // zero: it could not be read
-	pods map[PodID]bool // whether a link may stay there
+	done chan struct{}  // closed when the read has ended
+	asOf time.Time      // zero: the read failed
+	pods map[PodID]bool // whether the pod is usable for an existing link
 }
 
-// NewPodViews returns the repo with views of its pods.
+// NewPodViews returns the repo with a cache of its pods.
 func NewPodViews(pods PodRepo, observer Observer) *PodViews {
 	return &PodViews{PodRepo: pods, observer: observer, views: make(map[ServiceKey]*podView)}
 }
@@ -42,7 +42,7 @@ func NewPodViews(pods PodRepo, observer Observer) *PodViews {
 func (v *PodViews) Set(ctx context.Context, key ServiceKey, report Report) (Pod, *Pod, error) {
 	pod, previous, err := v.PodRepo.Set(ctx, key, report)
 	if err != nil {
-		v.invalidate(key) // It may have been stored.
+		v.invalidate(key) // The report may have been stored.
 	} else {
 		v.update(key, pod)
 	}
@@ -62,11 +62,11 @@ func (v *PodViews) Remove(ctx context.Context, key ServiceKey, pod PodID) (*Pod,
 	return previous, err
 }
 
-// executed says that a mutation certainly was, be it confirmed by replicas or not.
+// executed reports whether a mutation was certainly executed, confirmed by replicas or not.
 func executed(err error) bool { return err == nil || errors.As(err, new(*UnconfirmedError)) }
 
-// mayKeep tells whether a link may stay on the pod. False means that the store has to be asked: the pod is not usable, not
-// known, or the service could not be read.
+// mayKeep reports whether the pod is usable for an existing link. False means that the store has to decide: the pod is not
+// usable, it is unknown, or the read of the service failed.
 func (v *PodViews) mayKeep(ctx context.Context, key ServiceKey, pod PodID) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -82,7 +82,7 @@ func (v *PodViews) mayKeep(ctx context.Context, key ServiceKey, pod PodID) bool 
 	return view.pods[pod]
 }
 
-// view returns the view of the service; one that is too old is read anew. The caller holds mu.
+// view returns the view of the service, and starts a read if there is none or it is too old. The caller must hold mu.
 func (v *PodViews) view(ctx context.Context, key ServiceKey) *podView {
 	view := v.views[key]
 	if view == nil || view.loaded() && time.Since(view.asOf) >= maxViewAge {
@@ -105,11 +105,11 @@ func (w *podView) loaded() bool {
 	}
 }
 
-// load reads the service into the view. It works for all who wait, so it does not end with the caller who came first.
+// load reads the service into the view. It serves all waiting callers, so the cancellation of the first doesn't end it.
 func (v *PodViews) load(ctx context.Context, key ServiceKey, view *podView) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), maxViewAge)
 	defer cancel()
-	asOf := time.Now() // Its age counts from before the reading.
+	asOf := time.Now() // The age of the view counts from before the read.
 	pods, err := v.List(ctx, key)
 	v.fill(view, pods, asOf, err)
 	if err == nil {
@@ -117,13 +117,13 @@ func (v *PodViews) load(ctx context.Context, key ServiceKey, view *podView) {
 	}
 }
 
-// fill ends the reading of the view.
+// fill sets the result of the read.
 func (v *PodViews) fill(view *podView, pods []Pod, asOf time.Time, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	defer close(view.done)
 	if err != nil {
-		return // The next caller reads anew.
+		return // The next caller starts another read.
 	}
 	view.asOf, view.pods = asOf, make(map[PodID]bool, len(pods))
 	for _, pod := range pods {
@@ -131,7 +131,7 @@ func (v *PodViews) fill(view *podView, pods []Pod, asOf time.Time, err error) {
 	}
 }
 
-// note puts a new report into the view.
+// update applies a new report to the view.
 func (v *PodViews) update(key ServiceKey, pod Pod) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -139,7 +139,7 @@ func (v *PodViews) update(key ServiceKey, pod Pod) {
 		view.pods[pod.Pod] = pod.usable()
 		return
 	}
-	delete(v.views, key) // What is being read may be from before this report.
+	delete(v.views, key) // A read in flight may miss this report.
 }
 
 func (v *PodViews) invalidate(key ServiceKey) {
@@ -148,5 +148,5 @@ func (v *PodViews) invalidate(key ServiceKey) {
 	delete(v.views, key)
 }
 
-// usable says that a link may stay on the pod.
+// usable reports whether the pod is usable for an existing link.
 func (p Pod) usable() bool { return p.Live && p.Routing != Shutdown }

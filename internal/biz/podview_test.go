@@ -15,7 +15,7 @@ import (
 
 var room = ServiceKey{Namespace: "game", Service: "room"}
 
-// fakePods is a repo whose pods a test sets; reading them takes a while.
+// fakePods is an in-memory PodRepo whose List takes readTime.
 type fakePods struct {
 	PodRepo
 
@@ -79,7 +79,7 @@ func podOf(id PodID, routing Routing, live bool) Pod {
 	return Pod{Report: Report{Pod: id, State: "up", Routing: routing, TTL: Forever}, Live: live}
 }
 
-// withViews returns views of pods 0 READY, 1 DENY_NEW, 2 SHUTDOWN and 3 READY but dead, and runs the test in a time of its own.
+// withViews runs the test in a synctest bubble, with views of four pods: 0 READY, 1 DENY_NEW, 2 SHUTDOWN, 3 READY but dead.
 func withViews(t *testing.T, test func(t *testing.T, views *PodViews, repo *fakePods)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -87,11 +87,11 @@ func withViews(t *testing.T, test func(t *testing.T, views *PodViews, repo *fake
 			0: podOf(0, Ready, true), 1: podOf(1, DenyNew, true), 2: podOf(2, Shutdown, true), 3: podOf(3, Ready, false),
 		}}
 		test(t, NewPodViews(repo, NopObserver{}), repo)
-		time.Sleep(2 * maxViewAge) // A reading that goes on ends.
+		time.Sleep(2 * maxViewAge) // A read in flight ends.
 	})
 }
 
-func TestPodViewsKnowWhoMayKeepALink(t *testing.T) {
+func TestPodViewsKnowTheUsablePods(t *testing.T) {
 	withViews(t, func(t *testing.T, views *PodViews, _ *fakePods) {
 		for pod, want := range map[PodID]bool{0: true, 1: true, 2: false, 3: false, 4: false} {
 			require.Equal(t, want, views.mayKeep(t.Context(), room, pod), "pod %d", pod)
@@ -99,7 +99,7 @@ func TestPodViewsKnowWhoMayKeepALink(t *testing.T) {
 	})
 }
 
-func TestPodViewsShareOneReadingASecond(t *testing.T) {
+func TestPodViewsReadOnceASecond(t *testing.T) {
 	withViews(t, func(t *testing.T, views *PodViews, repo *fakePods) {
 		askAll := func() {
 			var asking sync.WaitGroup
@@ -111,7 +111,7 @@ func TestPodViewsShareOneReadingASecond(t *testing.T) {
 		askAll()
 		askAll()
 		require.EqualValues(t, 1, repo.reads.Load())
-		time.Sleep(maxViewAge - readTime) // The age counts from before the reading.
+		time.Sleep(maxViewAge - readTime) // The age counts from before the read.
 		askAll()
 		require.EqualValues(t, 2, repo.reads.Load())
 	})
@@ -126,7 +126,7 @@ func TestPodViewsSeeOwnReportsAtOnceAndOthersWithinASecond(t *testing.T) {
 		_, _, err = views.Set(t.Context(), room, Report{Pod: 7, State: "up", TTL: Forever})
 		require.NoError(t, err)
 		require.True(t, views.mayKeep(t.Context(), room, 7), "a new pod")
-		require.EqualValues(t, 1, repo.reads.Load(), "a report costs no reading")
+		require.EqualValues(t, 1, repo.reads.Load(), "a report causes no read")
 		_, err = views.Remove(t.Context(), room, 7)
 		require.NoError(t, err)
 		require.False(t, views.mayKeep(t.Context(), room, 7), "a removed pod")
@@ -138,37 +138,37 @@ func TestPodViewsSeeOwnReportsAtOnceAndOthersWithinASecond(t *testing.T) {
 	})
 }
 
-func TestPodViewsForgetWhatMayBeWrong(t *testing.T) {
+func TestPodViewsAreInvalidated(t *testing.T) {
 	withViews(t, func(t *testing.T, views *PodViews, repo *fakePods) {
 		go views.mayKeep(t.Context(), room, 0)
 		time.Sleep(readTime / 2)
 		_, _, err := views.Set(t.Context(), room, Report{Pod: 0, State: "down", Routing: Shutdown, TTL: Forever})
 		require.NoError(t, err)
 		time.Sleep(readTime)
-		require.False(t, views.mayKeep(t.Context(), room, 0), "it was read before the report")
+		require.False(t, views.mayKeep(t.Context(), room, 0), "the read may have missed the report")
 
 		repo.fail(ErrOutcomeUnknown)
 		_, _, err = views.Set(t.Context(), room, Report{Pod: 1, State: "down", Routing: Shutdown, TTL: Forever})
 		require.Error(t, err)
 		repo.fail(nil)
-		require.False(t, views.mayKeep(t.Context(), room, 1), "a report whose reply was lost may count")
+		require.False(t, views.mayKeep(t.Context(), room, 1), "a report whose reply was lost may have been stored")
 	})
 }
 
-func TestPodViewsOfAStoreThatFails(t *testing.T) {
+func TestPodViewsWithAFailingStore(t *testing.T) {
 	withViews(t, func(t *testing.T, views *PodViews, repo *fakePods) {
 		repo.fail(errors.New("down"))
-		require.False(t, views.mayKeep(t.Context(), room, 0), "the store has to be asked")
+		require.False(t, views.mayKeep(t.Context(), room, 0), "the store has to decide")
 		repo.fail(nil)
-		require.True(t, views.mayKeep(t.Context(), room, 0), "a failure is not kept")
+		require.True(t, views.mayKeep(t.Context(), room, 0), "a failure is not cached")
 
 		views.invalidate(room)
 		ctx, cancel := context.WithTimeout(t.Context(), readTime/2)
 		defer cancel()
 		start := time.Now()
 		require.False(t, views.mayKeep(ctx, room, 0))
-		require.Equal(t, readTime/2, time.Since(start), "a caller waits no longer than its deadline")
-		require.True(t, views.mayKeep(t.Context(), room, 0), "the reading does not end with the caller who came first")
+		require.Equal(t, readTime/2, time.Since(start), "the call ends at its deadline")
+		require.True(t, views.mayKeep(t.Context(), room, 0), "the read outlives its first caller")
 	})
 }
 

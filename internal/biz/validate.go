@@ -7,15 +7,15 @@ import (
 	"unicode/utf8"
 )
 
-// The limits of names and values; docs/api.md tells them to callers.
+// The limits of names and values, as documented in docs/api.md.
 const (
 	maxNameLen  = 128
 	maxUIDLen   = 256
 	maxStateLen = 1024
 )
 
-// validateName checks a namespace or a service. Its alphabet has none of the separators of the store's keys, so that
-// two names can never make one key.
+// validateName checks a namespace or a service. The allowed characters exclude the separators of the store's keys, so that
+// different names never give the same key.
 func validateName(field, name string) error {
 	const detail = "must be 1 to 128 characters A-Z a-z 0-9 . _ -, the first and last a letter or digit"
 	if name == "" || len(name) > maxNameLen || !alphanumeric(name[0]) || !alphanumeric(name[len(name)-1]) {
@@ -53,7 +53,7 @@ func validateText(field, text string, limit int) error {
 	return nil
 }
 
-// validatePod checks a pod that a caller named; nil means that the caller named none, which is never taken for pod 0.
+// validatePod checks a required pod; nil is an unset field, which must not be taken for pod 0.
 func validatePod(pod *PodID) error {
 	if pod == nil {
 		return &InvalidArgumentError{"pod_id", "is required"}
@@ -103,7 +103,7 @@ func validateBatch(field string, entries []string, limit int, entry func(field, 
 	return nil
 }
 
-// distinct returns the entries without repetitions, in their first order.
+// distinct returns the entries without duplicates, in their order.
 func distinct(entries []string) []string {
 	seen := make(map[string]struct{}, len(entries))
 	out := make([]string, 0, len(entries))

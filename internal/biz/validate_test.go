@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestUsecasesRefuseBadValues calls every use-case with one bad value at a time. The repos are nil: what is refused never
-// reaches the store.
+// TestUsecasesRefuseBadValues calls every use-case with one bad value at a time. The repos are nil, because a refused call
+// must not reach the store.
 func TestUsecasesRefuseBadValues(t *testing.T) {
 	views := biz.NewPodViews(nil, biz.NopObserver{})
 	links := biz.NewLinkUsecase(nil, views, biz.Limits{MaxBatch: 3}, biz.NopObserver{})
@@ -128,7 +128,7 @@ func second[T any](_ T, err error) error { return err }
 
 func third[T, U any](_ T, _ U, err error) error { return err }
 
-// requireField demands an InvalidArgumentError of the field; a batch adds the entry's number, or names services.
+// requireField requires an InvalidArgumentError for the field. A batch names its field in the plural, with an index.
 func requireField(t *testing.T, err error, field string, what ...any) {
 	t.Helper()
 	var invalid *biz.InvalidArgumentError

@@ -6,27 +6,27 @@ import "context"
 type Workload struct {
 	Key      ServiceKey
 	State    string
-	UpdateMs int64 // when it was set, by the store's clock
+	UpdateMs int64 // time of the update by the store's clock
 }
 
-// WorkloadRepo stores workload states. The demands on mutations and reads are those of LinkRepo.
+// WorkloadRepo stores workload states. Mutations and reads must satisfy the rules of LinkRepo.
 type WorkloadRepo interface {
 	// Set stores the state.
 	Set(ctx context.Context, key ServiceKey, state string) (Workload, error)
 	// Get must return ErrWorkloadNotFound for a workload that was never set.
 	Get(ctx context.Context, key ServiceKey) (Workload, error)
-	// BatchGet must return the workloads that were set, in the order of services, and leave out the others.
+	// BatchGet must return the workloads that were set, in the order of services, and omit the others.
 	BatchGet(ctx context.Context, namespace string, services []string) ([]Workload, error)
 }
 
-// WorkloadUsecase carries out the operations on workload states.
+// WorkloadUsecase implements the operations on workload states: it validates their arguments and calls the repo.
 type WorkloadUsecase struct {
 	workloads WorkloadRepo
 	observer  Observer
 	maxBatch  int
 }
 
-// NewWorkloadUsecase returns the use-case on its repo.
+// NewWorkloadUsecase returns the use-case on the repo.
 func NewWorkloadUsecase(workloads WorkloadRepo, limits Limits, observer Observer) *WorkloadUsecase {
 	return &WorkloadUsecase{workloads: workloads, observer: observer, maxBatch: limits.MaxBatch}
 }

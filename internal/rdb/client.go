@@ -8,11 +8,11 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// client is the driver's client, plus the choice of the server that takes a call.
+// client is the driver's client, and picks the server for a call.
 type client struct {
 	driver  redis.UniversalClient
 	cluster *cluster      // nil unless the mode is Cluster
-	single  *redis.Client // nil if it is
+	single  *redis.Client // nil in mode Cluster
 }
 
 func newClient(o Options) *client {
@@ -33,7 +33,7 @@ func newSingle(single *redis.Client) *client {
 	return &client{driver: single, single: single}
 }
 
-// primary returns the client of the server that takes writes of the key.
+// primary returns the client of the primary that owns the key.
 func (c *client) primary(ctx context.Context, key string) (*redis.Client, error) {
 	if c.cluster == nil {
 		return c.single, nil
@@ -41,7 +41,7 @@ func (c *client) primary(ctx context.Context, key string) (*redis.Client, error)
 	return c.cluster.MasterForKey(ctx, key)
 }
 
-// eachPrimary calls do with every server that takes writes: the only one, or each primary of a cluster.
+// eachPrimary calls do for every primary: the only server, or each primary of a cluster.
 func (c *client) eachPrimary(ctx context.Context, do func(context.Context, *redis.Client) error) error {
 	if c.cluster == nil {
 		return do(ctx, c.single)
@@ -49,9 +49,9 @@ func (c *client) eachPrimary(ctx context.Context, do func(context.Context, *redi
 	return c.cluster.ForEachMaster(ctx, do)
 }
 
-// dialHook turns every failure to connect into one that noConnection recognises. Without it the driver passes on what a
-// sentinel answered as if it were the reply to the command, and "I don't know this primary" looks like "no such link".
-type dialHook struct{ failed func(context.Context) } // called on a failure, if not nil
+// dialHook turns every failed dial into an error that noConnection recognizes. Without it the driver returns a sentinel's
+// reply as the reply to the command, and "unknown primary" looks like "no such link".
+type dialHook struct{ failed func(context.Context) } // called on a failed dial; may be nil
 
 // DialHook implements redis.Hook.
 func (h dialHook) DialHook(next redis.DialHook) redis.DialHook {

@@ -8,11 +8,11 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// stateInterval is the maximum age of the driver's view of a cluster. The driver's default of a minute is how long a
-// failover would go unnoticed.
+// stateInterval is the maximum age of the driver's view of a cluster. With the driver's default, a failover could go
+// unnoticed for a minute.
 const stateInterval = time.Second
 
-// cluster is the driver's client for a Redis Cluster, plus the clients of the single nodes, which the driver hides.
+// cluster is the driver's client for a Redis Cluster, plus the clients of its nodes, which the driver doesn't expose.
 type cluster struct {
 	*redis.ClusterClient
 	nodes sync.Map // host:port -> *redis.Client
@@ -20,20 +20,19 @@ type cluster struct {
 
 func newCluster(options *redis.ClusterOptions) *cluster {
 	options.ClusterStateReloadInterval = stateInterval
-	// Routing policies are for commands that go to many nodes, and ask for COMMAND, which a narrow ACL denies.
+	// Routing policies serve multi-node commands only, and call COMMAND, which a narrow ACL denies.
 	options.DisableRoutingPolicies = true
 	c := &cluster{ClusterClient: redis.NewClusterClient(options)}
 	c.OnNewNode(func(node *redis.Client) {
 		c.nodes.Store(node.Options().Addr, node)
-		// The driver reloads the cluster's state only when a node answers that it lost the slot, and a dead node
-		// doesn't answer.
+		// The driver reloads the cluster's state only after a MOVED reply, and a dead node doesn't send one.
 		node.AddHook(dialHook{failed: c.ReloadState})
 	})
 	return c
 }
 
-// redirected returns the node that Redis redirects a command to which it has not executed, and whether ASKING must
-// precede it. It returns nil when err is no redirection.
+// redirected returns the target node of a MOVED or ASK reply, and whether ASKING must precede the command. It returns nil
+// if err is not a redirection. A redirected command was not executed.
 func (c *cluster) redirected(ctx context.Context, err error, key string) (node *redis.Client, asking bool) {
 	addr, moved := redis.IsMovedError(err)
 	if !moved {
@@ -46,7 +45,7 @@ func (c *cluster) redirected(ctx context.Context, err error, key string) (node *
 		return nil, false
 	}
 	if node = c.node(addr); node == nil {
-		// A new node. A read makes the driver connect to it, perhaps under another spelling of its address.
+		// A new node. A read makes the driver connect to it, maybe under another spelling of its address.
 		_ = c.HGet(ctx, key, "").Err()
 		if node = c.node(addr); node == nil && moved {
 			node, _ = c.MasterForKey(ctx, key)
@@ -55,7 +54,7 @@ func (c *cluster) redirected(ctx context.Context, err error, key string) (node *
 	return node, asking
 }
 
-// node returns the client of a node that the driver has connected to, nil without one.
+// node returns the client of a node that the driver already knows, else nil.
 func (c *cluster) node(addr string) *redis.Client {
 	node, _ := c.nodes.Load(addr)
 	client, _ := node.(*redis.Client)

@@ -11,25 +11,25 @@ import (
 )
 
 const (
-	// maxInFlight is how many round trips to a server are in flight at once before calls are coalesced. One would make
-	// the batches deepest; a second one keeps the server busy while the replies of the first are read.
+	// maxInFlight is the number of in-flight round trips per server before calls are coalesced. One would make the
+	// batches largest; the second keeps the server busy while the replies of the first are read.
 	maxInFlight = 2
-	// maxBatch is how many commands one round trip carries.
+	// maxBatch is the maximum number of commands per round trip.
 	maxBatch = 512
-	// maxQueue is how many calls wait for a round trip before further ones are refused.
+	// maxQueue is the maximum number of queued calls per coalescer; further calls fail.
 	maxQueue = 16384
 )
 
-var errQueueFull = errors.New("too many calls wait for the store")
+var errQueueFull = errors.New("too many calls are queued for the store")
 
-// coalescer lets concurrent calls to one server share round trips. A call that finds a free one is sent at once, on its
-// caller's goroutine, as it would be without the coalescer. Calls that come while all are in flight are queued, and go
-// together in the next one. So batches are as deep as the server is busy, and no call waits for a batch to fill.
+// coalescer batches concurrent calls to one server into shared round trips. A call below the in-flight limit is sent at
+// once, on its caller's goroutine, as it would be without the coalescer. Calls above the limit are queued and sent
+// together in the next round trip. So batches grow with the load, and no call waits for a batch to fill.
 //
 // The driver has an auto-pipeliner too; docs/decisions/0007-own-pipeline.md says why it is not used.
 type coalescer struct {
 	client      *redis.Client
-	replication replication // of all commands
+	replication replication // applies to all commands
 	limit       int         // max in-flight round trips before calls are queued
 	batchSizes  prometheus.Observer
 
@@ -47,30 +47,29 @@ type queuedCall struct {
 	unconfirmed error
 }
 
-// The states of a queued call. The first to move it out of queued decides: the batch that sends it, or the caller that
-// leaves.
+// The states of a queued call. It leaves queued once: claimed by the batch that sends it, or abandoned by its caller.
 const (
 	queued int32 = iota
 	claimed
 	abandoned
 )
 
-// command is what a coalescer sends: a command of the driver that shows whether its reply arrived.
+// command is a driver command with access to its reply: Val is nil until the reply has arrived.
 type command interface {
 	redis.Cmder
 	Val() any
 }
 
-// outcome is how sending a command ended.
+// outcome is the result of sending a command.
 type outcome struct {
 	err         error
-	unconfirmed error // with a nil err: why replicas have not confirmed the mutation
-	// abandoned is set when the caller left before the outcome was known: the command belongs to its batch and must not
-	// be looked at. If it was claimed, it may be sent, then or later.
+	unconfirmed error // if err is nil: why replicas have not confirmed the mutation
+	// abandoned is set if the context ended before the reply arrived. The command then still belongs to its batch and
+	// must not be read. If claimed is set as well, it has been or will be sent.
 	abandoned, claimed bool
 }
 
-// mayBeSent reports whether the command may have left the process, so that Redis may execute it.
+// mayBeSent reports whether Redis may execute the command: it may have left the process, or may still leave it.
 func (o outcome) mayBeSent(cmd *onceCmd) bool {
 	if o.abandoned {
 		return o.claimed
@@ -78,7 +77,7 @@ func (o outcome) mayBeSent(cmd *onceCmd) bool {
 	return cmd.written.Load()
 }
 
-// do sends the command and returns the outcome, by the end of ctx at the latest.
+// do sends the command and returns its outcome. It returns when ctx ends at the latest.
 func (c *coalescer) do(ctx context.Context, cmd command) outcome {
 	c.mu.Lock()
 	if c.inFlight < c.limit {
@@ -104,21 +103,21 @@ func (c *coalescer) do(ctx context.Context, cmd command) outcome {
 	}
 }
 
-// release hands a round trip to the queued calls, and frees it when there are none.
+// release passes the caller's round trip on to the queued calls, or frees it if there are none.
 func (c *coalescer) release() {
 	if batch := c.claim(); batch != nil {
 		go c.sendBatches(batch)
 	}
 }
 
-// sendBatches sends batches until the queue is empty. It ends by itself: the driver's timeouts bound every round trip.
+// sendBatches sends batches until the queue is empty. The driver's timeouts bound every round trip.
 func (c *coalescer) sendBatches(batch []*queuedCall) {
 	for ; batch != nil; batch = c.claim() {
 		c.sendBatch(batch)
 	}
 }
 
-// claim returns up to maxBatch queued calls. Without any it frees the round trip and returns nil.
+// claim returns up to maxBatch queued calls. If there are none, it frees the round trip and returns nil.
 func (c *coalescer) claim() []*queuedCall {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -141,7 +140,7 @@ func (c *coalescer) claim() []*queuedCall {
 	return nil
 }
 
-// sendBatch sends the batch and gives each call its outcome. A batch belongs to no request, so only the driver's timeouts
+// sendBatch sends the batch and sets the outcome of each call. A batch has no caller's context: only the driver's timeouts
 // bound it.
 func (c *coalescer) sendBatch(batch []*queuedCall) {
 	cmds := make([]command, len(batch))
@@ -156,7 +155,7 @@ func (c *coalescer) sendBatch(batch []*queuedCall) {
 	}
 }
 
-// sendAlone sends one command in a round trip of its own.
+// sendAlone sends a single command in its own round trip.
 func sendAlone(ctx context.Context, node *redis.Client, cmd command, replicas replication, asking bool) outcome {
 	if replicas.replicas == 0 && !asking {
 		return outcome{err: node.Process(ctx, cmd)}
@@ -168,8 +167,8 @@ func sendAlone(ctx context.Context, node *redis.Client, cmd command, replicas re
 	return outcome{unconfirmed: unconfirmed}
 }
 
-// roundTrip sends the commands in one round trip, followed by WAIT when replicas must confirm them, and preceded by
-// ASKING when a cluster redirected a single one. It returns the pipeline's error, and why the replicas have not confirmed.
+// roundTrip sends the commands in one pipeline, followed by WAIT if replicas must confirm them, and preceded by ASKING if
+// a cluster redirected the command. It returns the pipeline's error, and why replicas have not confirmed.
 func roundTrip(
 	ctx context.Context, node *redis.Client, cmds []command, replicas replication, asking bool,
 ) (failure, unconfirmed error) {
@@ -192,31 +191,30 @@ func roundTrip(
 	return failure, unconfirmed
 }
 
-// errorOf returns the error of a command in a pipeline that ended with failure, nil for one that has its reply.
+// errorOf returns the error of one command of a pipeline that ended with failure; nil if the command has its reply.
 func errorOf(cmd command, failure error) error {
 	switch {
 	case cmd.Val() != nil:
-		cmd.SetErr(nil) // The driver gives a pipeline's error to all its commands, also to those that have a reply.
+		cmd.SetErr(nil) // The driver sets a pipeline's error on all its commands, even on those that have a reply.
 		return nil
 	case cmd.Err() != nil:
 		return cmd.Err()
-	default: // The handshake was refused: the driver leaves a pipeline's commands untouched then.
+	default: // The handshake was refused; the driver sets no error on the commands then.
 		return failure
 	}
 }
 
-// coalescers holds two coalescers per server, so that reads don't share round trips with mutations that wait for
-// replicas.
+// coalescers holds two coalescers per server: reads must not share a round trip with mutations that wait for replicas.
 type coalescers struct {
 	limit       int
-	replication replication // of the confirmed ones
+	replication replication // applies to the confirmed coalescer only
 	batchSizes  prometheus.Observer
 	servers     sync.Map // *redis.Client -> *serverCoalescers
 }
 
 type serverCoalescers struct{ plain, confirmed *coalescer }
 
-// to returns the server's coalescer for commands that replicas must confirm, or need not.
+// to returns the server's coalescer for commands that replicas must confirm, or for all others.
 func (c *coalescers) to(node *redis.Client, confirmed bool) *coalescer {
 	server, ok := c.servers.Load(node)
 	if !ok {
@@ -231,7 +229,7 @@ func (c *coalescers) to(node *redis.Client, confirmed bool) *coalescer {
 	return server.(*serverCoalescers).plain
 }
 
-// load returns how many calls are queued, and how many round trips are in flight, on all servers.
+// load returns the number of queued calls and of in-flight round trips over all servers.
 func (c *coalescers) load() (queuedCalls, inFlight int) {
 	c.servers.Range(func(_, server any) bool {
 		for _, one := range []*coalescer{server.(*serverCoalescers).plain, server.(*serverCoalescers).confirmed} {

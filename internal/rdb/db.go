@@ -4,7 +4,7 @@ import (
 	"math"
 )
 
-// DB is an open connection to Redis. Its parts have one job each: repositories need the Runner only.
+// DB is a connection to Redis. Repositories only need its Runner.
 type DB struct {
 	Runner  *Runner
 	Health  *Health
@@ -13,8 +13,8 @@ type DB struct {
 	client *client
 }
 
-// Open returns a DB that has to pass the self-test before it counts as ready. Nothing is sent yet: Health reports an
-// unreachable Redis.
+// Open returns a DB that is ready once it has passed the self-test. Open sends nothing; Health reports an unreachable
+// Redis.
 func Open(o Options, test SelfTest) *DB {
 	limit := math.MaxInt
 	if o.Coalesce {
@@ -31,7 +31,7 @@ func Open(o Options, test SelfTest) *DB {
 	runner.coalescers.replication = runner.replication
 	runner.gate = newGate(selfTester{SelfTest: test, client: client, runner: runner}.run)
 	health := newHealth(o, client, runner.gate)
-	metrics.watch(client.driver, runner.coalescers, health)
+	metrics.addGauges(client.driver, runner.coalescers, health)
 	return &DB{Runner: runner, Health: health, Metrics: metrics, client: client}
 }
 

@@ -10,19 +10,19 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Class is what a failed call means for its caller.
+// Class is the category of an error: what a failed call means for its caller.
 type Class int
 
 // The classes. Each is a value of the label kind of podlink_store_errors_total.
 const (
-	Other            Class = iota // none of the others: a fault in podlink, or an error that Redis has no name for
-	Unavailable                   // not executed; safe to repeat
-	OutcomeUnknown                // a mutation was sent and its reply was lost: it may or may not be executed
+	Other            Class = iota // none of the others: a bug in podlink, or an unexpected error of Redis
+	Unavailable                   // not executed; safe to retry
+	OutcomeUnknown                // a mutation may have been sent and its reply was lost: it may or may not be executed
 	Unconfirmed                   // a mutation was executed, but too few replicas confirmed it
 	Full                          // not executed: Redis is out of memory
-	Corrupt                       // a key holds what podlink did not write; it was left as it is
-	DeadlineExceeded              // a read ran out of time
-	Canceled                      // the caller left before the call was sent
+	Corrupt                       // a key holds a value that podlink did not write; it was left unchanged
+	DeadlineExceeded              // a read timed out
+	Canceled                      // the caller canceled the call before it was sent
 )
 
 var classNames = [...]string{
@@ -30,16 +30,16 @@ var classNames = [...]string{
 	Corrupt: "corrupt", DeadlineExceeded: "deadline", Canceled: "canceled",
 }
 
-// String returns the class as metrics and traces name it.
+// String returns the class as it appears in metrics and traces.
 func (c Class) String() string { return classNames[c] }
 
-// Error is a failed call: its class, and the cause for the log.
+// Error is the error of a failed call: its class, and its cause for the log.
 type Error struct {
 	Class Class
 	Cause error
 }
 
-// Error returns the cause's text: whoever maps the class has a better name for it.
+// Error returns the text of the cause, without the class: callers map the class to an error with its own text.
 func (e *Error) Error() string { return e.Cause.Error() }
 
 // Unwrap returns the cause.
@@ -54,16 +54,16 @@ func ClassOf(err error) Class {
 	return Other
 }
 
-// withClass returns err with that class. It replaces a class that err has already: the outer call knows more.
+// withClass returns err with the class. It overrides the class that err may have: the outer call knows more.
 func withClass(class Class, err error) error { return &Error{Class: class, Cause: err} }
 
-// refusals are the replies by which Redis says that it has not executed a command and may later.
+// refusals are the prefixes of error replies that mean: not executed, but a later attempt may succeed.
 var refusals = []string{
 	"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS", "MISCONF",
 	"NOAUTH", "WRONGPASS", "NOPERM", "MOVED", "ASK", "SHUTDOWN", "DENIED", "ERR max number of clients",
 }
 
-// replyError classifies an error that Redis itself replied; nil when err is none.
+// replyError classifies an error reply of Redis. It returns nil if err is not a reply.
 func replyError(err error) error {
 	var replied redis.Error
 	if !errors.As(err, &replied) {
@@ -85,13 +85,13 @@ func replyError(err error) error {
 			return withClass(Unavailable, err)
 		}
 	}
-	// Redis repeats the arguments of a command that it does not know, and the uid is among them.
+	// The error for an unknown command quotes its arguments, and with them the uid.
 	text, _, _ = strings.Cut(text, ", with args beginning with")
 	return errors.New(text)
 }
 
-// aborted reports whether the ACL stopped a script, perhaps after its first write: the user lost a right after the
-// self-test. Redis 7.0 says it in the first way, later versions in the second.
+// aborted reports whether the ACL stopped a script, maybe after its first write: the user lost a permission after the
+// self-test. The first text is that of Redis 7.0, the second that of later versions.
 func aborted(err error) bool {
 	return err != nil && (strings.Contains(err.Error(), "The user executing the script can't") ||
 		strings.Contains(err.Error(), "ACL failure in script"))
@@ -115,14 +115,13 @@ func readError(ctx context.Context, err error) error {
 	}
 }
 
-// noConnection reports whether a command got no connection to be sent on.
+// noConnection reports whether the command failed to get a connection.
 func noConnection(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "dial" || errors.Is(err, redis.ErrPoolTimeout)
 }
 
-// notSentError classifies the error of a mutation that never left the process. If Redis replied at all, it refused the
-// handshake.
+// notSentError classifies the error of a mutation that never left the process. An error reply is one to the handshake.
 func notSentError(ctx context.Context, err error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return withClass(Canceled, err)
@@ -130,7 +129,7 @@ func notSentError(ctx context.Context, err error) error {
 	return withClass(Unavailable, err)
 }
 
-// sentError classifies the error of a mutation that may have reached Redis: without a reply its outcome is unknown.
+// sentError classifies the error of a mutation that may have reached Redis. Without a reply, its outcome is unknown.
 func sentError(err error) error {
 	if aborted(err) {
 		return withClass(OutcomeUnknown, err)
@@ -141,7 +140,7 @@ func sentError(err error) error {
 	return withClass(OutcomeUnknown, err)
 }
 
-// unconfirmedError is the failure of a mutation that was executed without enough confirmations.
+// unconfirmedError returns the error for a mutation that was executed, but confirmed by too few replicas.
 func unconfirmedError(cause error) error {
 	return withClass(Unconfirmed, fmt.Errorf("executed, but not confirmed by replicas: %w", cause))
 }

@@ -16,7 +16,7 @@ import (
 	redistest "podlink/test/kit/redis"
 )
 
-// TestRun: a script is executed once, also when Redis has forgotten it, and its reply is what the script returned.
+// TestRun: a script is executed once, also after its cache was flushed, and Run returns its reply.
 func TestRun(t *testing.T) {
 	server := redistest.Start(t)
 	db, _ := open(t, server)
@@ -37,8 +37,7 @@ func TestRun(t *testing.T) {
 	require.Equal(t, []any{"SHOWN", "0"}, replies[1].Values)
 }
 
-// TestLostReply: what was executed without a reply is unknown for a mutation, which is not sent again, and repeated for a
-// read.
+// TestLostReply: a mutation is not sent again and its outcome is unknown; a read is retried.
 func TestLostReply(t *testing.T) {
 	server := redistest.Start(t)
 	proxy := redistest.NewProxy(t, server.Addr())
@@ -54,7 +53,7 @@ func TestLostReply(t *testing.T) {
 	require.Equal(t, []any{"SHOWN", "1"}, reply.Values)
 }
 
-// TestClasses: each error of a call has one class, for reads and for mutations that may have been sent.
+// TestClasses checks the class of every error, for a read and for a mutation that may have been sent or was not.
 func TestClasses(t *testing.T) {
 	dial := &net.OpError{Op: "dial", Err: errors.New("connection refused")}
 	timeout := &net.OpError{Op: "read", Err: context.DeadlineExceeded}
@@ -64,7 +63,7 @@ func TestClasses(t *testing.T) {
 		read, sent Class
 	}{
 		{"no connection", dial, Unavailable, OutcomeUnknown},
-		{"the pool is busy", redis.ErrPoolTimeout, Unavailable, OutcomeUnknown},
+		{"no free connection", redis.ErrPoolTimeout, Unavailable, OutcomeUnknown},
 		{"no reply in time", timeout, DeadlineExceeded, OutcomeUnknown},
 		{"the connection broke", io.EOF, Unavailable, OutcomeUnknown},
 		{"LOADING", errorReply("LOADING Redis is loading the dataset in memory"), Unavailable, Unavailable},
@@ -73,26 +72,26 @@ func TestClasses(t *testing.T) {
 		{"NOPERM", errorReply("NOPERM this user has no permissions"), Unavailable, Unavailable},
 		{"OOM", errorReply("OOM command not allowed when used memory > 'maxmemory'."), Full, Full},
 		{"WRONGTYPE", errorReply("WRONGTYPE Operation against a key"), Corrupt, Corrupt},
-		{"a script's own verdict", errorReply("CORRUPT link"), Corrupt, Corrupt},
-		{"the ACL stopped it", errorReply("ERR The user executing the script can't run this command"), Unavailable, OutcomeUnknown},
-		{"a fault", errorReply("ERR unknown command 'x', with args beginning with: 'uid'"), Other, Other},
+		{"an error of a script", errorReply("CORRUPT link"), Corrupt, Corrupt},
+		{"a script stopped by the ACL", errorReply("ERR The user executing the script can't run this command"), Unavailable, OutcomeUnknown},
+		{"an unknown command", errorReply("ERR unknown command 'x', with args beginning with: 'uid'"), Other, Other},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			require.Equal(t, row.read, ClassOf(readError(t.Context(), row.err)), "read")
 			require.Equal(t, row.sent, ClassOf(sentError(row.err)), "sent")
 			require.Equal(t, Unavailable, ClassOf(notSentError(t.Context(), row.err)), "not sent")
-			require.NotContains(t, sentError(row.err).Error(), "uid", "an argument is no part of an error")
+			require.NotContains(t, sentError(row.err).Error(), "uid", "an error contains no argument")
 		})
 	}
-	left, cancel := context.WithCancel(t.Context())
+	canceled, cancel := context.WithCancel(t.Context())
 	cancel()
-	require.Equal(t, Canceled, ClassOf(readError(left, io.EOF)))
-	require.Equal(t, Canceled, ClassOf(notSentError(left, io.EOF)))
+	require.Equal(t, Canceled, ClassOf(readError(canceled, io.EOF)))
+	require.Equal(t, Canceled, ClassOf(notSentError(canceled, io.EOF)))
 	require.Equal(t, Unconfirmed, ClassOf(unconfirmedError(errors.New("0 of 1 replicas"))))
-	require.Equal(t, Other, ClassOf(errors.New("a fault")))
+	require.Equal(t, Other, ClassOf(errors.New("a bug")))
 }
 
-// errorReply is an error that Redis replied.
+// errorReply returns an error reply of Redis.
 func errorReply(text string) error { return redisError(text) }
 
 type redisError string
@@ -100,7 +99,7 @@ type redisError string
 func (e redisError) Error() string { return string(e) }
 func (redisError) RedisError()     {}
 
-// TestReplies: a reply is read as its script's header says, or is malformed.
+// TestReplies: a reply that contradicts the script's header is malformed.
 func TestReplies(t *testing.T) {
 	script := NewScript("script", "counter", Read, "")
 	_, err := newReply(script, int64(1), nil)
@@ -118,21 +117,21 @@ func TestReplies(t *testing.T) {
 	require.NoError(t, err)
 	require.Nil(t, nested)
 	for name, read := range map[string]func() error{
-		"too many":     func() error { _, err := array.Nested(1, 1); return err },
-		"no array":     func() error { _, err := array.Nested(3, 1); return err },
-		"not there":    func() error { _, err := array.Nested(4, 1); return err },
-		"no text":      func() error { _, err := array.Fields(3, 1); return err },
-		"not so many":  func() error { _, err := array.Fields(1, 1); return err },
-		"no array too": func() error { _, err := text.Fields(0, 1); return err },
+		"too many values": func() error { _, err := array.Nested(1, 1); return err },
+		"not an array":    func() error { _, err := array.Nested(3, 1); return err },
+		"no such value":   func() error { _, err := array.Nested(4, 1); return err },
+		"not a string":    func() error { _, err := array.Fields(3, 1); return err },
+		"too few values":  func() error { _, err := array.Fields(1, 1); return err },
+		"text":            func() error { _, err := text.Fields(0, 1); return err },
 	} {
 		require.ErrorContains(t, read(), "contradicts its header", name)
 	}
 	require.Empty(t, Reply{}.Status())
 }
 
-// TestFullQueue: the queue is bounded, and a call that finds no place in it was not sent.
+// TestFullQueue: a call that finds the queue full fails, and was not sent.
 func TestFullQueue(t *testing.T) {
-	c := &coalescer{queue: make([]*queuedCall, maxQueue)} // Without a round trip to give.
+	c := &coalescer{queue: make([]*queuedCall, maxQueue)} // No round trip is free.
 	cmd := newOnceCmd(t.Context(), []any{"ping"})
 	o := c.do(t.Context(), cmd)
 	require.ErrorIs(t, o.err, errQueueFull)
@@ -140,7 +139,7 @@ func TestFullQueue(t *testing.T) {
 	require.Equal(t, Unavailable, ClassOf(notSentError(t.Context(), o.err)))
 }
 
-// TestGate: a mutation is held back after a script was stopped half-way, until the self-test passes; a read is not.
+// TestGate: after a script was stopped half-way, mutations are refused until the self-test passes; reads are not.
 func TestGate(t *testing.T) {
 	server := redistest.Start(t)
 	db, _ := open(t, server)
@@ -164,7 +163,7 @@ func TestGate(t *testing.T) {
 	require.Equal(t, "1", value(t, server, "counter"))
 }
 
-// TestFailuresAreCounted by their class, and the series are there before.
+// TestFailuresAreCounted: failures are counted by class, and all series exist from the start.
 func TestFailuresAreCounted(t *testing.T) {
 	server := redistest.Start(t)
 	db, _ := open(t, server)
@@ -179,20 +178,20 @@ func TestFailuresAreCounted(t *testing.T) {
 	_, found, call, err := db.Runner.HGet(t.Context(), "hash", "hash", "field")
 	require.NoError(t, err)
 	require.True(t, found)
-	call.Decoded(errors.New("no number"))
+	call.Decoded(errors.New("not a number"))
 	require.InDelta(t, 1, count(commandHGet, Corrupt), 0)
 	server.Kill()
 	_, _, _, err = db.Runner.HGet(t.Context(), "hash", "hash", "field")
 	require.Equal(t, Unavailable, ClassOf(err))
 	require.InDelta(t, 1, count(commandHGet, Unavailable), 0)
 	_, err = db.Runner.ReadAll(t.Context(), "hash", [][]any{{"hget", "hash", "field"}, {"hget", "hash", "other"}})
-	if err == nil { // Each read has its own error.
+	if err == nil { // Then each read has its own error.
 		require.InDelta(t, 1, count(commandPipeline, Unavailable), 0)
 	}
 	require.False(t, strings.Contains(strings.Join(classNames[:], " "), "  "), "every class has a name")
 }
 
-// BenchmarkObserve is what the metrics add to each call of the store.
+// BenchmarkObserve measures the overhead of the metrics per call of the store.
 func BenchmarkObserve(b *testing.B) {
 	b.ReportAllocs()
 	m := newMetrics(nil)

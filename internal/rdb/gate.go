@@ -10,17 +10,17 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// retestInterval is the minimum time between two self-tests that calls wait for.
+// retestInterval is the minimum time between two self-tests that are run by calls.
 const retestInterval = time.Second
 
-// gate remembers whether the self-test has passed on the servers that answer now, and holds mutations back after a script
-// was stopped half-way: until the self-test passes again, none is sent.
+// gate blocks mutations while scripts may stop half-way: it closes when the ACL has stopped one, and opens again once the
+// self-test passes. It also remembers whether the current servers have passed the self-test.
 type gate struct {
 	test func(context.Context) error
 
-	sem    chan struct{} // holds a token while a self-test runs
+	sem    chan struct{} // held while a self-test runs
 	passed atomic.Bool
-	closed atomic.Bool // since a script was stopped half-way
+	closed atomic.Bool // set when a script was stopped half-way
 
 	// The last self-test and its result; guarded by sem.
 	tested time.Time
@@ -31,10 +31,10 @@ func newGate(test func(context.Context) error) *gate {
 	return &gate{test: test, sem: make(chan struct{}, 1)}
 }
 
-// check runs the self-test unless it has passed.
+// check runs the self-test unless it has already passed.
 func (g *gate) check(ctx context.Context) error { return g.checkWithin(ctx, 0) }
 
-// admit returns nil unless the gate is closed and the self-test does not open it.
+// admit returns nil if the gate is open, or if the self-test opens it.
 func (g *gate) admit(ctx context.Context) error {
 	if !g.closed.Load() {
 		return nil
@@ -42,7 +42,7 @@ func (g *gate) admit(ctx context.Context) error {
 	return g.checkWithin(ctx, retestInterval)
 }
 
-// checkWithin is check, but accepts a failure that is not older than age.
+// checkWithin is check, but returns the last failure instead if it is younger than age.
 func (g *gate) checkWithin(ctx context.Context, age time.Duration) error {
 	if g.passed.Load() {
 		return nil
@@ -54,7 +54,7 @@ func (g *gate) checkWithin(ctx context.Context, age time.Duration) error {
 		return fmt.Errorf("the self-test is still running: %w", ctx.Err())
 	}
 	if g.passed.Load() {
-		return nil // Another caller has tested meanwhile.
+		return nil // The self-test of another caller has passed meanwhile.
 	}
 	if g.result != nil && time.Since(g.tested) < age {
 		return g.result
@@ -68,32 +68,32 @@ func (g *gate) checkWithin(ctx context.Context, age time.Duration) error {
 	return g.result
 }
 
-// suspect closes the gate.
+// close makes the gate refuse mutations until the self-test passes.
 func (g *gate) close() {
 	g.passed.Store(false)
 	g.closed.Store(true)
 }
 
-// reset makes the next check run the self-test: another server may answer now.
+// reset makes the next check run the self-test, because it may reach another server.
 func (g *gate) reset() { g.passed.Store(false) }
 
-// SelfTest is what a store must pass before it counts as ready: it runs every script, and every Redis command in them. A
-// command that the ACL denies would stop a script half-way, and that shows only when it runs.
+// SelfTest is the check that a store must pass to be ready: it runs every script, and every Redis command in them. A
+// command that the ACL denies would stop a script half-way, and that only shows when it runs.
 type SelfTest struct {
-	Scripts []*Script // are loaded into the script cache of every primary
+	Scripts []*Script // to load into the script cache of every primary
 	Steps   []SelfTestStep
-	// Key returns a key of that kind that only the self-test with that id touches.
+	// Key returns a key of the kind that only the self-test with the id uses.
 	Key func(kind, id string) string
 }
 
-// SelfTestStep runs one script, on the key that all steps of its kind share, and expects a status.
+// SelfTestStep is a run of one script and the status it must reply. Steps with scripts of one key kind share a key.
 type SelfTestStep struct {
 	Script *Script
 	Args   []any
 	Status string
 }
 
-// cleanupTimeout is the part of the self-test's time that is reserved for removing its keys.
+// cleanupTimeout is the part of the self-test's timeout that is reserved for removing its keys.
 const cleanupTimeout = 250 * time.Millisecond
 
 // selfTester runs a SelfTest.
@@ -114,7 +114,7 @@ func (t selfTester) run(ctx context.Context) error {
 		return nil
 	}
 	return t.client.eachPrimary(ctx, func(ctx context.Context, server *redis.Client) error {
-		// For no replica at all: whether replicas follow, the answers of mutations say.
+		// This only checks the permission: replicas that lag are reported by the mutations.
 		if err := server.Do(ctx, "wait", 0, 1).Err(); err != nil {
 			return fmt.Errorf("self-test: WAIT: %w", err)
 		}
@@ -122,7 +122,7 @@ func (t selfTester) run(ctx context.Context) error {
 	})
 }
 
-// load puts every script into the script cache of every primary.
+// load loads every script into the script cache of every primary.
 func (t selfTester) load(ctx context.Context) error {
 	return t.client.eachPrimary(ctx, func(ctx context.Context, server *redis.Client) error {
 		for _, script := range t.Scripts {
@@ -134,7 +134,7 @@ func (t selfTester) load(ctx context.Context) error {
 	})
 }
 
-// runSteps runs the steps on their own keys, and removes these.
+// runSteps runs the steps on keys of their own and removes those keys.
 func (t selfTester) runSteps(ctx context.Context) (err error) {
 	id := rand.Text()
 	whole := ctx
@@ -144,7 +144,7 @@ func (t selfTester) runSteps(ctx context.Context) (err error) {
 		defer cancel()
 	}
 	defer func() {
-		// Also when the time is up or the caller has left, so that no key of the self-test is left behind.
+		// Even after a timeout or a cancellation, so that the self-test leaves no key behind.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(whole), cleanupTimeout)
 		defer cancel()
 		if failure := t.removeKeys(ctx, id); err == nil {
@@ -163,7 +163,7 @@ func (t selfTester) runSteps(ctx context.Context) (err error) {
 	return nil
 }
 
-// removeKeys removes the key of every kind, and returns the first failure.
+// removeKeys removes the key of every kind and returns the first error.
 func (t selfTester) removeKeys(ctx context.Context, id string) (err error) {
 	removed := make(map[string]bool)
 	for _, step := range t.Steps {

@@ -13,13 +13,13 @@ import (
 )
 
 const (
-	// probeTimeout bounds a check that Start makes.
+	// probeTimeout is the timeout of a check by Start.
 	probeTimeout = time.Second
-	// probeInterval is the pause between two of them.
+	// probeInterval is the pause between two checks by Start.
 	probeInterval = 5 * time.Second
 )
 
-// Health checks whether the store can be used, and remembers the result for the log and the metrics.
+// Health checks whether the store is ready, and keeps the last result for the log and the metrics.
 type Health struct {
 	client        *client
 	gate          *gate
@@ -34,7 +34,7 @@ type Health struct {
 	checked bool
 	ready   bool
 
-	mayEvict atomic.Bool // some server may evict keys, whether that is allowed or not
+	mayEvict atomic.Bool // a server may evict keys, allowed or not
 }
 
 func newHealth(o Options, client *client, gate *gate) *Health {
@@ -45,8 +45,8 @@ func newHealth(o Options, client *client, gate *gate) *Health {
 }
 
 // Start checks the store every few seconds until Stop. So the scripts are loaded before the first request, and the log and
-// the metrics show the store's health even if nobody probes podlink. It never fails: podlink starts without its store too,
-// and is not ready then. With Stop it makes a Health a Kratos transport.Server, so that the listeners open meanwhile.
+// the metrics show the store's health even if /readyz is never called. Start never fails: without its store podlink starts
+// and is not ready. Start and Stop make Health a Kratos transport.Server, which starts in parallel with the listeners.
 func (h *Health) Start(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -73,18 +73,18 @@ func (h *Health) Stop(context.Context) error {
 	return nil
 }
 
-// probe checks the store; record logs the result.
+// probe runs one check; Check records its result.
 func (h *Health) probe(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	_ = h.Check(ctx)
 }
 
-// Check returns nil when the store can be used: it answers, every script passes its self-test there, it takes writes, and
-// it does not evict keys. The error's text is for operators. The result goes to the log and the metrics as well.
+// Check returns nil if the store is ready: it answers, passes the self-test, accepts writes, and does not evict keys. The
+// error's text is for operators. Check also records the result for the log and the metrics.
 func (h *Health) Check(ctx context.Context) error {
 	err := h.check(ctx)
-	if !errors.Is(ctx.Err(), context.Canceled) { // The caller left, and that says nothing about the store.
+	if !errors.Is(ctx.Err(), context.Canceled) { // A canceled check says nothing about the store.
 		h.record(err)
 	}
 	return err
@@ -104,7 +104,7 @@ func (h *Health) check(ctx context.Context) error {
 	return err
 }
 
-// record logs a line when the store became ready, or is so no longer.
+// record logs a line when the store has become ready, or not ready.
 func (h *Health) record(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -132,15 +132,14 @@ func (h *Health) isReady() bool {
 	return h.ready
 }
 
-// errEviction: Redis would drop links silently to make room.
+// errEviction is returned because Redis would silently evict links to free memory.
 var errEviction = errors.New("the maxmemory-policy of redis must be noeviction, or data.redis.allow_eviction true: " +
 	"an evicted link is a lost session")
 
-// errReplica: writes go to a primary only.
-var errReplica = errors.New("redis is a replica, and takes no writes")
+var errReplica = errors.New("redis is a replica and accepts no writes")
 
-// checkServer checks what only a server itself knows, and sets evicts if it may evict keys. It asks by INFO, which managed
-// Redis allows where it denies CONFIG.
+// checkServer checks one server, and sets evicts if it may evict keys. It uses INFO, because managed Redis services deny
+// CONFIG.
 func (h *Health) checkServer(ctx context.Context, server *redis.Client, evicts *atomic.Bool) error {
 	if err := server.Ping(ctx).Err(); err != nil {
 		h.gate.reset() // Another server may answer next.
@@ -154,7 +153,7 @@ func (h *Health) checkServer(ctx context.Context, server *redis.Client, evicts *
 		return err
 	}
 	if role != "master" {
-		h.gate.reset() // The next primary is another server.
+		h.gate.reset() // The new primary is another server.
 		return errReplica
 	}
 	policy, err := serverInfo(ctx, server, "memory", "maxmemory_policy")
@@ -179,7 +178,7 @@ func serverInfo(ctx context.Context, server *redis.Client, section, key string) 
 	return infoValue(info, key), nil
 }
 
-// infoValue returns a value of INFO's reply, "" without one.
+// infoValue returns a value of a reply to INFO, "" if it has none.
 func infoValue(info, key string) string {
 	for line := range strings.Lines(info) {
 		if value, ok := strings.CutPrefix(line, key+":"); ok {

@@ -15,7 +15,7 @@ import (
 	redistest "podlink/test/kit/redis"
 )
 
-// gauge returns the value of one of the store's metrics without labels.
+// gauge returns the value of a metric without labels.
 func gauge(t *testing.T, db *DB, name string) float64 {
 	t.Helper()
 	text, err := testutil.CollectAndFormat(db.Metrics, expfmt.TypeTextPlain, name)
@@ -24,18 +24,18 @@ func gauge(t *testing.T, db *DB, name string) float64 {
 	return map[string]float64{name + " 0": 0, name + " 1": 1}[lines[len(lines)-1]]
 }
 
-// testLogger is a Logger.
+// testLogger is a Logger that writes every line to a logwatch.Log.
 type testLogger struct{ *logwatch.Log }
 
 func (l testLogger) Infof(format string, args ...any)  { fmt.Fprintf(l, format+"\n", args...) }
 func (l testLogger) Warnf(format string, args ...any)  { l.Infof(format, args...) }
 func (l testLogger) Errorf(format string, args ...any) { l.Infof(format, args...) }
 
-// TestStateChangesOfTheStore: each is told once, in the log and by the metric, and a caller who has left changes nothing.
-func TestStateChangesOfTheStore(t *testing.T) {
+// TestHealthChangesAreReportedOnce: in the log and by the metric; a canceled check changes nothing.
+func TestHealthChangesAreReportedOnce(t *testing.T) {
 	server := redistest.Start(t)
 	db, lines := open(t, server)
-	told := func(ready float64, want ...string) {
+	expect := func(ready float64, want ...string) {
 		t.Helper()
 		require.InDelta(t, ready, gauge(t, db, "podlink_store_ready"), 0)
 		var got []string
@@ -45,25 +45,25 @@ func TestStateChangesOfTheStore(t *testing.T) {
 		}
 		require.Equal(t, want, got, lines.String())
 	}
-	told(0)
+	expect(0)
 	require.NoError(t, db.Health.Check(t.Context()))
 	require.NoError(t, db.Health.Check(t.Context()))
-	told(1, "the store is ready")
-	left, cancel := context.WithCancel(t.Context())
+	expect(1, "the store is ready")
+	canceled, cancel := context.WithCancel(t.Context())
 	cancel()
-	require.Error(t, db.Health.Check(left))
-	told(1, "the store is ready")
+	require.Error(t, db.Health.Check(canceled))
+	expect(1, "the store is ready")
 	server.Kill()
 	require.Error(t, db.Health.Check(t.Context()))
 	require.Error(t, db.Health.Check(t.Context()))
-	told(0, "the store is ready", "the store is not ready")
+	expect(0, "the store is ready", "the store is not ready")
 	server.Restart()
 	require.Eventually(t, func() bool { return db.Health.Check(context.Background()) == nil }, 30*time.Second, 10*time.Millisecond)
-	told(1, "the store is ready", "the store is not ready", "the store is ready again")
+	expect(1, "the store is ready", "the store is not ready", "the store is ready again")
 }
 
-// TestStoreIsWatched: nobody asks for a check, and still it is told that the store went away and came back.
-func TestStoreIsWatched(t *testing.T) {
+// TestStartReportsHealthChanges: without a call of Check, the log still shows that the store failed and recovered.
+func TestStartReportsHealthChanges(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	db, lines := open(t, server)
@@ -77,11 +77,11 @@ func TestStoreIsWatched(t *testing.T) {
 	begin := time.Now()
 	require.NoError(t, db.Health.Stop(t.Context()))
 	require.NoError(t, <-ended)
-	require.Less(t, time.Since(begin), time.Second, "it does not wait for the next check")
-	require.NoError(t, db.Health.Stop(t.Context()), "a second stop is none")
+	require.Less(t, time.Since(begin), time.Second, "Stop does not wait for the next check")
+	require.NoError(t, db.Health.Stop(t.Context()), "a second Stop is a no-op")
 }
 
-// TestMayEvict: the metric says so whether it is allowed or not.
+// TestMayEvict: the metric reports it, allowed or not.
 func TestMayEvict(t *testing.T) {
 	server := redistest.Start(t)
 	refusing, _ := open(t, server)

@@ -12,12 +12,12 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	LogDriver(func(string, ...any) {}) // What the driver says of the faults that tests make.
-	// After many failed dials the driver keeps dialling by itself; it checks once a second whether its client is closed.
+	LogDriver(func(string, ...any) {}) // The tests inject faults; the driver's messages about them are noise.
+	// After many failed dials the driver dials in the background; it checks once a second whether its client is closed.
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
 }
 
-// The scripts that the tests run: one of each access.
+// The scripts of the tests: a mutation and a read.
 var (
 	increment = NewScript("increment", "counter", Write, "return {'DONE', tostring(redis.call('INCR', KEYS[1]))}")
 	show      = NewScript("show", "counter", Read, "return {'SHOWN', redis.call('GET', KEYS[1]) or '0'}")
@@ -29,7 +29,7 @@ var counterTest = SelfTest{
 	Key:     func(kind, id string) string { return "selftest:" + kind + ":" + id },
 }
 
-// testOptions are the options of a store on that server.
+// testOptions returns the options of a DB on the server.
 func testOptions(addr string) Options {
 	const timeout = 500 * time.Millisecond
 	return Options{
@@ -38,7 +38,7 @@ func testOptions(addr string) Options {
 	}
 }
 
-// open returns a store on the server, and what it logs.
+// open returns a DB on the server, and its log.
 func open(t *testing.T, server *redistest.Server, change ...func(*Options)) (*DB, *logwatch.Log) {
 	t.Helper()
 	o, log := testOptions(server.Addr()), new(logwatch.Log)
@@ -51,7 +51,7 @@ func open(t *testing.T, server *redistest.Server, change ...func(*Options)) (*DB
 	return db, log
 }
 
-// value returns the counter, read past the engine.
+// value reads the counter directly, without the DB.
 func value(t *testing.T, server *redistest.Server, key string) string {
 	t.Helper()
 	text, err := server.Client(t).Get(t.Context(), key).Result()

@@ -11,12 +11,12 @@ import (
 	"podlink/internal/telemetry/histogram"
 )
 
-// Metrics are the metrics of the store, a prometheus.Collector. No label ever holds what a caller chose.
+// Metrics is the prometheus.Collector of the store's metrics. No label value comes from a caller.
 type Metrics struct {
-	seconds     map[string]prometheus.Observer // by command; complete from the start
+	seconds     map[string]prometheus.Observer // by command
 	failures    *prometheus.CounterVec
 	batchSizes  prometheus.Histogram
-	lastSuccess atomic.Int64 // in ns since 1970; 0: none yet
+	lastSuccess atomic.Int64 // Unix time in ns; 0: none yet
 	collectors  []prometheus.Collector
 }
 
@@ -52,8 +52,8 @@ func newMetrics(scripts []*Script) *Metrics {
 	return m
 }
 
-// watch adds what is read at each scrape: from the driver, the coalescers and the health.
-func (m *Metrics) watch(driver redis.UniversalClient, coalescers *coalescers, health *Health) {
+// addGauges adds the collectors that read their value at each scrape: from the driver, the coalescers and the health.
+func (m *Metrics) addGauges(driver redis.UniversalClient, coalescers *coalescers, health *Health) {
 	gauge := func(name, help string, value func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
 	}

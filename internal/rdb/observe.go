@@ -12,7 +12,7 @@ import (
 	"podlink/internal/telemetry/histogram"
 )
 
-// Call is a call of the store in progress, for the metrics and for the trace of its request.
+// Call records a call of the store in the metrics and in the trace of its request.
 type Call struct {
 	metrics *Metrics
 	command string
@@ -20,7 +20,7 @@ type Call struct {
 	span    trace.Span // nil unless the request is traced
 }
 
-// begin starts a call: a script or a command, on a key of that kind. The span names neither a key nor a value.
+// begin starts a call of a script or a command on a key of the kind. The span contains neither keys nor values.
 func (m *Metrics) begin(ctx context.Context, command, kind string) Call {
 	c := Call{metrics: m, command: command, start: time.Now()}
 	if parent := trace.SpanFromContext(ctx); parent.IsRecording() {
@@ -31,10 +31,21 @@ func (m *Metrics) begin(ctx context.Context, command, kind string) Call {
 	return c
 }
 
-// Decoded ends the call. An err means that the caller could not decode the value: it counts as Corrupt.
+// Decoded ends the call. err is the caller's error of decoding the value; it counts as Corrupt.
 func (c Call) Decoded(err error) {
 	if err != nil {
 		err = withClass(Corrupt, err)
+	}
+	c.end(err)
+}
+
+// replied ends the call of a script.
+func (c Call) replied(reply Reply, err error) {
+	if err == nil {
+		c.describe(semconv.DBResponseStatusCode(reply.Status()))
+	}
+	if err == nil && reply.Unconfirmed != nil {
+		err = unconfirmedError(reply.Unconfirmed)
 	}
 	c.end(err)
 }
@@ -46,7 +57,7 @@ func (c Call) describe(attributes ...attribute.KeyValue) {
 	}
 }
 
-// end records the call's result.
+// end records the result of the call.
 func (c Call) end(err error) {
 	end := time.Now()
 	histogram.ObserveSeconds(c.metrics.seconds[c.command], end.Sub(c.start).Seconds(), c.trace())
@@ -66,7 +77,7 @@ func (c Call) end(err error) {
 	c.span.End(trace.WithTimestamp(end))
 }
 
-// trace returns the call's place in the trace of its request; it is not valid where there is none.
+// trace returns the context of the call's span; it is not valid if the request is not traced.
 func (c Call) trace() trace.SpanContext {
 	if c.span == nil {
 		return trace.SpanContext{}

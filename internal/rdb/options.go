@@ -9,7 +9,7 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
-// Mode is how Redis is run.
+// Mode is the deployment mode of Redis.
 type Mode string
 
 // The modes.
@@ -19,7 +19,7 @@ const (
 	Cluster    Mode = "cluster"
 )
 
-// Options configures a DB. Every duration must be set: nothing that matters is left to the driver's defaults.
+// Options configures a DB. Every duration must be set: the driver's defaults are not used.
 type Options struct {
 	Mode       Mode
 	Addrs      []string // host:port of the server, of the sentinels, or of some nodes of the cluster
@@ -35,26 +35,26 @@ type Options struct {
 
 	PoolSize     int // connections per server
 	MinIdleConns int
-	PoolTimeout  time.Duration // wait for a free connection
+	PoolTimeout  time.Duration // maximum wait for a free connection
 	DialTimeout  time.Duration
 	ReadTimeout  time.Duration
 	WriteTimeout time.Duration
 
-	// Coalesce lets concurrent calls share round trips to a server.
+	// Coalesce batches concurrent calls to a server into shared round trips.
 	Coalesce bool
-	// WaitReplicas is how many replicas must confirm a mutation before it is answered, 0 for none, and WaitTimeout how
-	// long to wait for them.
+	// WaitReplicas is the number of replicas that must confirm a mutation before it returns, 0 for none. WaitTimeout is
+	// the maximum wait for them.
 	WaitReplicas int
 	WaitTimeout  time.Duration
-	// AllowEviction makes a server ready that may evict keys.
+	// AllowEviction accepts servers that may evict keys as ready.
 	AllowEviction bool
-	// Embedded is set for the in-process store: it has neither INFO nor replicas to be asked about.
+	// Embedded is set for the in-process store, which supports neither INFO nor replicas.
 	Embedded bool
 
-	Logger Logger // of the store's health
+	Logger Logger // for changes of the store's health
 }
 
-// Logger takes the lines about the health of the store.
+// Logger is the part of a logger that Health uses.
 type Logger interface {
 	Infof(format string, args ...any)
 	Warnf(format string, args ...any)
@@ -83,19 +83,18 @@ func (o Options) driver() *redis.UniversalOptions {
 		DialTimeout:      o.DialTimeout,
 		ReadTimeout:      o.ReadTimeout,
 		WriteTimeout:     o.WriteTimeout,
-		// The driver ignores a context's deadline unless told.
+		// By default the driver ignores the deadline of a context.
 		ContextTimeoutEnabled: true,
-		// Only reads are repeated, once; mutations forbid it (onceCmd).
+		// Only reads are retried, once; mutations forbid it (onceCmd).
 		MaxRetries:    1,
 		DialerRetries: 1,
-		// No CLIENT SETINFO and no maintenance notifications: old servers and narrow ACLs refuse them.
+		// No CLIENT SETINFO and no maintenance notifications: old servers and narrow ACLs deny them.
 		DisableIdentity:          true,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	}
 }
 
-// LogDriver sends the driver's own messages to log. It is process-wide, because the driver's logger is: only the owner of
-// a process calls it.
+// LogDriver sets the log function of the driver. It applies to the whole process, so only main should call it.
 func LogDriver(log func(format string, args ...any)) { redis.SetLogger(driverLog(log)) }
 
 type driverLog func(format string, args ...any)

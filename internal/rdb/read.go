@@ -10,14 +10,14 @@ import (
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 )
 
-// The names that metrics and traces give to calls that are no script.
+// The names of calls other than scripts in metrics and traces.
 const (
 	commandHGet     = "HGET"
 	commandPipeline = "pipeline" // many reads in one round trip
 )
 
-// HGet reads a field of the hash at the key, of that kind; found is false when there is none. The caller decodes the value
-// and then ends the call with Decoded, so that a value it can't decode counts as a failure.
+// HGet reads a field of the hash at the key; found is false if there is none. kind is the kind of the key, for traces. The
+// caller must decode the value and then end the call with Decoded: a value that can't be decoded counts as a failure.
 func (r *Runner) HGet(ctx context.Context, kind, key, field string) (value string, found bool, call Call, err error) {
 	call = r.metrics.begin(ctx, commandHGet, kind)
 	reply, err := r.read(ctx, key, []any{"hget", key, field})
@@ -29,14 +29,45 @@ func (r *Runner) HGet(ctx context.Context, kind, key, field string) (value strin
 	return value, found, call, nil
 }
 
-// Result is what one read of ReadAll returned: a value, nil for none, or an error.
+// read sends a read to the primary of the key and returns the value, nil if there is none. The driver retries a failed
+// round trip once. In a cluster, a read that fails without a reply or is redirected is sent once more through the driver's
+// cluster client, which finds the new primary.
+func (r *Runner) read(ctx context.Context, key string, args []any) (any, error) {
+	node, err := r.client.primary(ctx, key)
+	if err != nil {
+		return nil, readError(ctx, err)
+	}
+	cmd := redis.NewCmd(ctx, args...)
+	o := r.coalescers.to(node, false).do(ctx, cmd)
+	if r.client.cluster != nil && o.err != nil && !o.abandoned && ctx.Err() == nil &&
+		(replyError(o.err) == nil || redirection(o.err)) {
+		cmd = redis.NewCmd(ctx, args...)
+		o.err = r.client.cluster.Process(ctx, cmd)
+	}
+	switch {
+	case errors.Is(o.err, redis.Nil):
+		return nil, nil //nolint:nilnil // Redis' own nil.
+	case o.err != nil:
+		return nil, readError(ctx, o.err)
+	}
+	return cmd.Val(), nil
+}
+
+// redirection reports whether err is a MOVED or ASK reply.
+func redirection(err error) bool {
+	_, moved := redis.IsMovedError(err)
+	_, asking := redis.IsAskError(err)
+	return moved || asking
+}
+
+// Result is the result of one read of ReadAll: a value, nil if there is none, or an error.
 type Result struct {
 	Value any
 	Err   error
 }
 
-// ReadAll sends reads of keys of one kind, each a command with its arguments, in one pipeline. It returns an error when no
-// read has a result.
+// ReadAll sends the reads, each a command with its arguments, in one pipeline. Their keys are of one kind. It returns an
+// error only if no read has a result.
 func (r *Runner) ReadAll(ctx context.Context, kind string, reads [][]any) ([]Result, error) {
 	call := r.metrics.begin(ctx, commandPipeline, kind)
 	call.describe(semconv.DBOperationBatchSize(len(reads)))
@@ -47,14 +78,14 @@ func (r *Runner) ReadAll(ctx context.Context, kind string, reads [][]any) ([]Res
 		}
 		return nil
 	})
-	// The driver leaves commands without a result or an error when the handshake of a new connection is refused.
+	// If the handshake of a new connection is refused, the driver sets neither results nor errors on the commands.
 	if failure != nil && !slices.ContainsFunc(cmds, func(cmd *redis.Cmd) bool { return cmd.Err() != nil }) {
 		failure = readError(ctx, failure)
 		call.end(failure)
 		return nil, failure
 	}
 	results := make([]Result, len(reads))
-	var first error // that is a failure: a missing value is none, and a forgotten script is sent again
+	var first error // the first failure; a missing value is none, nor is NOSCRIPT, after which the script is sent again
 	for i, cmd := range cmds {
 		err := cmd.Err()
 		switch {
@@ -72,8 +103,8 @@ func (r *Runner) ReadAll(ctx context.Context, kind string, reads [][]any) ([]Res
 	return results, nil
 }
 
-// RunAll executes a script that reads on each key, in one pipeline, and returns the replies in the order of keys. args
-// follow each key.
+// RunAll executes a read-only script on each of the keys, with the same arguments, in one pipeline. It returns the replies
+// in the order of the keys.
 func (r *Runner) RunAll(ctx context.Context, script *Script, keys []string, args ...any) ([]Reply, error) {
 	results, err := r.evaluateAll(ctx, script, "evalsha", script.sha, keys, args)
 	if redis.HasErrorPrefix(err, "NOSCRIPT") {

@@ -8,20 +8,20 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// replication is how many replicas must confirm a mutation before it is answered, and how long to wait for them. With
-// none, the primary's reply is enough.
+// replication is the number of replicas that must confirm a mutation before it returns, and the maximum wait for them. With
+// 0 replicas, the reply of the primary is enough.
 type replication struct {
 	replicas int
 	timeout  time.Duration
 }
 
-// wait returns the command that asks the replicas. WAIT covers what its own connection has written, so it goes in one
-// pipeline with the mutation; and it covers all of that, so a mutation that changed nothing confirms what was there.
+// wait returns the WAIT command. WAIT covers the earlier writes of its connection, so it has to be in one pipeline with
+// the mutation.
 func (r replication) wait(ctx context.Context) *redis.IntCmd {
 	return redis.NewIntCmd(ctx, "wait", r.replicas, r.timeout.Milliseconds())
 }
 
-// failure returns why the replicas have not confirmed, nil when they have.
+// failure returns why replicas have not confirmed, nil if they have.
 func (r replication) failure(wait *redis.IntCmd) error {
 	switch {
 	case wait.Err() != nil:

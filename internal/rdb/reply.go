@@ -5,16 +5,16 @@ import (
 	"strings"
 )
 
-// Reply is a script's reply: a status, and what the script's header says after it, as one text or as an array.
+// Reply is the reply of a script: a status, and the values that the script's header documents, as one text or as an array.
 type Reply struct {
 	Script string
-	Text   string // "" when the reply is an array
+	Text   string // "" if the reply is an array
 	Values []any
-	// Unconfirmed is why replicas have not confirmed the mutation; nil when they have, or need not.
+	// Unconfirmed is why replicas have not confirmed the mutation; nil if they have, or need not.
 	Unconfirmed error
 }
 
-// newReply reads what the driver returned for a script.
+// newReply converts the value that the driver returned for a script.
 func newReply(script *Script, value any, unconfirmed error) (Reply, error) {
 	reply := Reply{Script: script.Name, Unconfirmed: unconfirmed}
 	switch v := value.(type) {
@@ -41,15 +41,15 @@ func (r Reply) Status() string {
 	return text
 }
 
-// Malformed returns the error for a reply that the script's header does not allow.
+// Malformed returns the error for a reply that contradicts the script's header.
 func (r Reply) Malformed() error {
 	return fmt.Errorf("%s: reply %q %q contradicts its header", r.Script, r.Text, r.Values)
 }
 
-// Fields returns Values[from:] as count texts.
+// Fields returns Values[from:], which must be count strings.
 func (r Reply) Fields(from, count int) ([]string, error) { return r.texts(r.Values, from, count) }
 
-// Nested returns Values[i], a nested array, as count texts; nil when the array is empty.
+// Nested returns the nested array Values[i], which must be count strings or empty; nil if it is empty.
 func (r Reply) Nested(i, count int) ([]string, error) {
 	if i >= len(r.Values) {
 		return nil, r.Malformed()

@@ -11,7 +11,7 @@ import (
 	"podlink/internal/telemetry"
 )
 
-// linkStub is a store that answers every read with one link.
+// linkStub is a LinkRepo whose Get always returns a link to pod 7.
 type linkStub struct{ biz.LinkRepo }
 
 func (linkStub) Get(_ context.Context, key biz.LinkKey) (biz.Link, error) {
@@ -31,14 +31,14 @@ func BenchmarkGetLinkedPod(b *testing.B) {
 	}
 }
 
-// podStub is a store whose pod 7 reports to every reading.
+// podStub is a PodRepo with a live pod 7.
 type podStub struct{ biz.PodRepo }
 
 func (podStub) List(context.Context, biz.ServiceKey) ([]biz.Pod, error) {
 	return []biz.Pod{{Report: biz.Report{Pod: 7, State: "up", TTL: biz.Forever}, Live: true}}, nil
 }
 
-// BenchmarkComputeLinkedPod computes a link that stands.
+// BenchmarkComputeLinkedPod computes an existing link.
 func BenchmarkComputeLinkedPod(b *testing.B) {
 	b.ReportAllocs()
 	domain := telemetry.NewDomain()

@@ -1,4 +1,5 @@
-// Package service translates between the API's messages and the domain, and the domain's errors into the API's.
+// Package service implements the API's services on the use-cases: it converts messages to and from the domain, and domain
+// errors to API errors.
 package service
 
 import (
@@ -11,8 +12,8 @@ import (
 	"podlink/internal/biz"
 )
 
-// reasons is the only place where an error of the domain gets its reason and its public text. The HTTP codes belong to
-// the reasons: api/podlink/v1/error_reason.proto.
+// reasons maps the sentinel errors of the domain to their reasons and public texts. The HTTP code of a reason is in
+// api/podlink/v1/error_reason.proto.
 var reasons = []struct {
 	err     error
 	newf    func(format string, args ...any) *kerrors.Error
@@ -29,7 +30,7 @@ var reasons = []struct {
 	{biz.ErrStoreUnavailable, v1.ErrorStoreUnavailable, "the store is unavailable; nothing has changed; it is safe to retry"},
 }
 
-// PublicError returns what a caller is told about err: a reason, a text of ours and metadata. The cause stays attached
+// PublicError converts err to the error that the caller gets: a reason, a fixed text and metadata. The cause stays attached
 // for the log and is never part of a reply.
 func PublicError(err error) *kerrors.Error {
 	var public *kerrors.Error
@@ -61,7 +62,7 @@ func PublicError(err error) *kerrors.Error {
 	return Internal(err)
 }
 
-// linkMetadata names the link that stands.
+// linkMetadata returns the metadata that describes the current link.
 func linkMetadata(link biz.Link) map[string]string {
 	return map[string]string{
 		"pod_id": strconv.Itoa(int(link.Pod)),
@@ -69,7 +70,7 @@ func linkMetadata(link biz.Link) map[string]string {
 	}
 }
 
-// Internal is the answer to anything unforeseen.
+// Internal returns the error for any unexpected cause.
 func Internal(cause error) *kerrors.Error {
 	return v1.ErrorInternal("internal error; the log of podlink has the cause").WithCause(cause)
 }

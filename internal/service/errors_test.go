@@ -18,7 +18,7 @@ import (
 	"podlink/internal/biz"
 )
 
-// domainErrors are all errors of the domain, by the name of their variable or type, as the contract maps them.
+// domainErrors maps every domain error, by the name of its variable or type, to the API error that the contract demands.
 var domainErrors = map[string]struct {
 	err      error
 	reason   v1.ErrorReason
@@ -56,7 +56,7 @@ var domainErrors = map[string]struct {
 	},
 }
 
-// errDriver is what a driver might say.
+// errDriver is an error text with details that must not leak.
 var errDriver = errors.New("dial tcp 10.1.2.3:6379: EVALSHA podlink:link:ns:u1: /etc/podlink/secret")
 
 func TestPublicError(t *testing.T) {
@@ -77,8 +77,8 @@ func TestPublicError(t *testing.T) {
 	}
 }
 
-// TestPublicErrorOfTheUnknown: one fixed text for whatever nobody has thought of; the cause stays for the log.
-func TestPublicErrorOfTheUnknown(t *testing.T) {
+// TestPublicErrorOfUnknownErrors: an unexpected error gets one fixed text and keeps its cause for the log.
+func TestPublicErrorOfUnknownErrors(t *testing.T) {
 	for _, err := range []error{
 		errDriver, context.DeadlineExceeded, context.Canceled, status.Error(codes.NotFound, errDriver.Error()), fmt.Errorf("wrapped: %w", errDriver),
 	} {
@@ -92,14 +92,14 @@ func TestPublicErrorOfTheUnknown(t *testing.T) {
 	}
 }
 
-// TestPublicErrorKeepsItself: what is the API's already, as a wrong Content-Type, passes.
-func TestPublicErrorKeepsItself(t *testing.T) {
+// TestPublicErrorIsIdempotent: an error that is an API error already, as for a wrong Content-Type, is returned unchanged.
+func TestPublicErrorIsIdempotent(t *testing.T) {
 	want := v1.ErrorUnsupportedMediaType("text")
 	require.Same(t, want, PublicError(want))
 	require.Same(t, want, PublicError(fmt.Errorf("wrapped: %w", want)))
 }
 
-// TestEveryDomainError fails for an error of the domain that the table above does not have.
+// TestEveryDomainError fails for a domain error that is missing in the table above.
 func TestEveryDomainError(t *testing.T) {
 	file, err := parser.ParseFile(token.NewFileSet(), "../biz/errors.go", nil, 0)
 	require.NoError(t, err)
@@ -120,10 +120,10 @@ func TestEveryDomainError(t *testing.T) {
 		found++
 		return false
 	})
-	require.Equal(t, found+2, len(domainErrors)) // EpochMismatchError and UnconfirmedError stand there twice.
+	require.Equal(t, found+2, len(domainErrors)) // EpochMismatchError and UnconfirmedError have two rows.
 }
 
-// TestReasonsOnce: a reason has one text.
+// TestReasonsOnce: every reason has one text.
 func TestReasonsOnce(t *testing.T) {
 	seen := make(map[string]bool)
 	for _, row := range reasons {
@@ -133,7 +133,7 @@ func TestReasonsOnce(t *testing.T) {
 	}
 }
 
-// TestEnums: the domain's values and the API's are the same, in number and in name.
+// TestEnums: the enums of the domain and of the API have the same values and names.
 func TestEnums(t *testing.T) {
 	routings := map[biz.Routing]string{biz.Ready: "READY", biz.DenyNew: "DENY_NEW", biz.Shutdown: "SHUTDOWN"}
 	require.Len(t, v1.Routing_name, len(routings))

@@ -8,17 +8,17 @@ import (
 	"podlink/internal/biz"
 )
 
-// LinkService serves the API's LinkService.
+// LinkService implements v1.LinkServiceServer.
 type LinkService struct {
 	v1.UnimplementedLinkServiceServer
 
 	links *biz.LinkUsecase
 }
 
-// NewLinkService returns the service on its use-case.
+// NewLinkService returns the service on the use-case.
 func NewLinkService(links *biz.LinkUsecase) *LinkService { return &LinkService{links: links} }
 
-// linkRequest is what all requests on one link have in common.
+// linkRequest is implemented by all requests for one link.
 type linkRequest interface {
 	GetNamespace() string
 	GetUid() string
@@ -29,7 +29,7 @@ func linkKey(r linkRequest) biz.LinkKey {
 	return biz.LinkKey{Namespace: r.GetNamespace(), UID: r.GetUid(), Service: r.GetService()}
 }
 
-// cast returns nil for nil, and otherwise the value as the domain's type.
+// cast converts an optional number to a type of the domain; nil stays nil.
 func cast[To, From ~int32 | ~int64](value *From) *To {
 	if value == nil {
 		return nil
@@ -38,7 +38,7 @@ func cast[To, From ~int32 | ~int64](value *From) *To {
 	return &to
 }
 
-// persistence is Forever unless the caller asked for something else.
+// persistence converts an optional TTL; unset means Forever.
 func persistence(seconds *int32) biz.TTL {
 	if seconds == nil {
 		return biz.Forever

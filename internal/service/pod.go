@@ -7,17 +7,17 @@ import (
 	"podlink/internal/biz"
 )
 
-// StateService serves the API's StateService.
+// StateService implements v1.StateServiceServer.
 type StateService struct {
 	v1.UnimplementedStateServiceServer
 
 	pods *biz.PodUsecase
 }
 
-// NewStateService returns the service on its use-case.
+// NewStateService returns the service on the use-case.
 func NewStateService(pods *biz.PodUsecase) *StateService { return &StateService{pods: pods} }
 
-// serviceRequest is what all requests on one service have in common.
+// serviceRequest is implemented by all requests for one service.
 type serviceRequest interface {
 	GetNamespace() string
 	GetService() string
@@ -27,7 +27,7 @@ func serviceKey(r serviceRequest) biz.ServiceKey {
 	return biz.ServiceKey{Namespace: r.GetNamespace(), Service: r.GetService()}
 }
 
-// podMessage returns nil for nil.
+// podMessage converts a pod; nil stays nil.
 func podMessage(p *biz.Pod) *v1.Pod {
 	if p == nil {
 		return nil
@@ -36,7 +36,7 @@ func podMessage(p *biz.Pod) *v1.Pod {
 		PodId:       int32(p.Pod),
 		State:       p.State,
 		Load:        p.Load,
-		Routing:     v1.Routing(p.Routing), // The values are the same, and a test says so.
+		Routing:     v1.Routing(p.Routing), // TestEnums checks that the values are the same.
 		Live:        p.Live,
 		HeartbeatMs: p.HeartbeatMs,
 		TtlSeconds:  int32(p.TTL),

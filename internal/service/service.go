@@ -2,5 +2,5 @@ package service
 
 import "github.com/google/wire"
 
-// ProviderSet is what Wire needs of this package.
+// ProviderSet has the constructors of this package for Wire.
 var ProviderSet = wire.NewSet(NewLinkService, NewStateService, NewWorkloadService)

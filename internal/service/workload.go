@@ -7,14 +7,14 @@ import (
 	"podlink/internal/biz"
 )
 
-// WorkloadService serves the API's WorkloadService.
+// WorkloadService implements v1.WorkloadServiceServer.
 type WorkloadService struct {
 	v1.UnimplementedWorkloadServiceServer
 
 	workloads *biz.WorkloadUsecase
 }
 
-// NewWorkloadService returns the service on its use-case.
+// NewWorkloadService returns the service on the use-case.
 func NewWorkloadService(workloads *biz.WorkloadUsecase) *WorkloadService {
 	return &WorkloadService{workloads: workloads}
 }

@@ -222,7 +222,7 @@ var provocations = []provocation{
 	},
 	{
 		name: "stalled read", reason: v1.ErrorReason_DEADLINE_EXCEEDED, start: onStore(paused),
-		rpc: "GetLinkedPod", request: good["GetLinkedPod"], cause: "the read ran out of time: ",
+		rpc: "GetLinkedPod", request: good["GetLinkedPod"], cause: "the read timed out: ",
 	},
 	{
 		name: "foreign type", reason: v1.ErrorReason_STORE_DATA_CORRUPT, cause: "WRONGTYPE",

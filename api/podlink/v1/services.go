@@ -1,4 +1,4 @@
-// Package v1 is the API podlink.v1: generated messages, gRPC and HTTP bindings and errors, and the list of its services.
+// Package v1 is the API podlink.v1: generated messages, gRPC and HTTP bindings, error helpers, and a list of its services.
 package v1
 
 import (
@@ -10,8 +10,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 )
 
-// Services returns the API's services, sorted by name: every service of the proto package podlink.v1. Nobody has to list
-// them, so nobody can forget one.
+// Services returns every service of the proto package podlink.v1, sorted by name. It uses the registry of descriptors, so
+// that no list of services can become stale.
 func Services() []protoreflect.ServiceDescriptor {
 	var found []protoreflect.ServiceDescriptor
 	protoregistry.GlobalFiles.RangeFilesByPackage("podlink.v1", func(file protoreflect.FileDescriptor) bool {
@@ -35,7 +35,7 @@ func Methods() []protoreflect.MethodDescriptor {
 	return found
 }
 
-// Operation returns the method's name in gRPC and in Kratos, as in /podlink.v1.LinkService/GetLinkedPod.
+// Operation returns the full name of the method in gRPC and Kratos, such as /podlink.v1.LinkService/GetLinkedPod.
 func Operation(method protoreflect.MethodDescriptor) string {
 	return fmt.Sprintf("/%s/%s", method.Parent().FullName(), method.Name())
 }

@@ -1,4 +1,5 @@
-// Package embedded is a Redis-compatible store inside the process, for development: it lives in memory and ends with it.
+// Package embedded runs an in-memory, Redis-compatible store inside the process, for development. Its data is lost when the
+// process ends.
 package embedded
 
 import (
@@ -11,17 +12,17 @@ import (
 	"podlink/internal/rdb"
 )
 
-// sweepInterval is how often the store drops keys whose TTL is over. A sweep takes the time since the last one off every
-// TTL, also off one that was set in between: a key goes up to one interval early. Links don't mind, because their keys
-// outlive them by the second that data/lua/lib/write.lua calls GRACE_MS.
+// sweepInterval is the interval at which expired keys are removed. A sweep subtracts the time since the last sweep from
+// every TTL, even from one that was set in between, so a key may expire up to one interval early. That does not affect
+// links: their keys outlive them by a second (GRACE_MS in data/lua/lib/write.lua).
 const sweepInterval = 500 * time.Millisecond
 
-// Server is the store. It listens on a loopback port, behind a password that only this process knows. miniredis' in-memory
-// connections would need neither, but they have no buffers, and a pipeline over one deadlocks: the client writes its next
-// command while the store writes its first reply.
+// Server is the store. It listens on a loopback port, behind a password that only this process knows. In-memory connections
+// of miniredis would need neither, but they are unbuffered, so a pipeline deadlocks: the client writes its next command
+// while the store writes its first reply.
 //
-// Its clock is the process' own, to the microsecond, as epochs and expiries need it. Its TTLs do not tick by themselves;
-// of the two ways to make them, FastForward leaves that clock alone.
+// Its clock is that of the process, in microseconds, as epochs and expiries need it. miniredis does not expire keys by
+// itself; sweep does it with FastForward, which does not change the clock.
 type Server struct {
 	server   *miniredis.Miniredis
 	password string
@@ -29,7 +30,7 @@ type Server struct {
 	done     chan struct{}
 }
 
-// Start starts a store on a free loopback port.
+// Start starts a store on a free loopback port. The caller must call Close.
 func Start() (*Server, error) {
 	s := &Server{
 		server: miniredis.NewMiniRedis(), password: rand.Text(), stop: make(chan struct{}), done: make(chan struct{}),
@@ -52,7 +53,7 @@ func (s *Server) sweep() {
 		case <-s.stop:
 			return
 		case <-ticker.C:
-			// Never more than one interval: after a stall a key must not pay for time in which it did not exist.
+			// At most one interval: after a stall, a new key must not lose time from before it was set.
 			s.server.FastForward(min(time.Since(last), sweepInterval))
 			last = time.Now()
 		}
@@ -66,7 +67,7 @@ func (s *Server) Close() {
 	s.server.Close()
 }
 
-// Options returns o for this store, in place of the Redis that it names. Replicas and servers to ask about do not exist.
+// Options returns o with the address and password of this store, and without the options that it doesn't support.
 func (s *Server) Options(o rdb.Options) rdb.Options {
 	o.Mode, o.Addrs, o.DB, o.TLS = rdb.Standalone, []string{s.server.Addr()}, 0, nil
 	o.Username, o.Password = "", s.password

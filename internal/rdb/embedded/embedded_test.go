@@ -8,8 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestStall: a store that stood still for a while, as the machine of a developer does, takes the time of the
-// stall off no key that was set after it.
+// TestStall: after a stall, as when a developer's machine sleeps, a new key keeps its full TTL.
 func TestStall(t *testing.T) {
 	embedded, err := Start()
 	require.NoError(t, err)
@@ -19,7 +18,7 @@ func TestStall(t *testing.T) {
 	time.Sleep(stall)
 	embedded.server.Unlock()
 
-	// As many as it takes to be among the first after the stall.
+	// Enough keys that some are set before the first sweep after the stall.
 	const keys = 2000
 	for i := range keys {
 		require.NoError(t, embedded.server.Set(strconv.Itoa(i), "value"))
