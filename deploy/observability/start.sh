@@ -1,35 +1,35 @@
 #!/usr/bin/env bash
-# Shows what a running podlink tells: Prometheus scrapes it, the main queries are printed. See README.md.
+# Shows the metrics of a running podlink: starts a Prometheus that scrapes it, and prints the main queries. See README.md.
 set -euo pipefail
 
 usage() {
 	cat <<'USAGE'
 usage: start.sh [--once] [--admin HOST:PORT] [--help]
 
-Starts Prometheus with podlink's rules and alerts against a podlink that runs already, prints the result of the main
-queries, and stays until Ctrl-C. Starts Grafana with podlink's dashboard and an OpenTelemetry collector too, if they are
-installed. All of them listen on 127.0.0.1 and keep their data in a temporary folder, which is removed at the end.
+Starts Prometheus with podlink's rules and alerts against a running podlink, prints the results of the main queries, and
+runs until Ctrl-C. Also starts Grafana with podlink's dashboard and an OpenTelemetry collector, if they are installed. All
+of them listen on 127.0.0.1 and keep their data in a temporary folder, which is removed at the end.
 
   --once              end after printing
   --admin HOST:PORT   podlink's admin listener, as in server.admin.addr (default 127.0.0.1:8001)
   --help              print this
 
 environment:
-  PODLINK_SERVER_ADMIN_ADDR   as --admin, which goes first
+  PODLINK_SERVER_ADMIN_ADDR   as --admin, which overrides it
   PROMETHEUS_PORT             default 9090
   OTLP_PORT                   of the collector, default 4317
   GRAFANA_PORT                default 3000
-  GRAFANA_HOME                Grafana's folder, the one with conf/defaults.ini, where it is not found
+  GRAFANA_HOME                Grafana's folder, the one with conf/defaults.ini, if it is not found
 
-exit code: 0 when all went well, 1 when something is missing or does not start, 2 for a wrong argument
+exit code: 0 on success, 1 when a program is missing or does not start, 2 for a wrong argument
 USAGE
 }
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 deploy=$(dirname "$here")
-wait_seconds=60 # for each of the programs that are started
-samples=5       # scrapes to wait for, one each 5 s: as many as fill the window
-window=20s      # of the rates that are printed
+wait_seconds=60 # timeout for the start of each program
+samples=5       # scrapes to wait for, one each 5 s: enough to fill the window
+window=20s      # of the printed rates
 
 # --- messages ---------------------------------------------------------------------------------------------------------
 
@@ -48,7 +48,7 @@ wrong() {
 	exit 2
 }
 
-# log_end NAME shows how the log of a program ends.
+# log_end NAME prints the end of a program's log.
 log_end() {
 	say "the end of its log:"
 	tail -n 20 "$work/$1.log" | sed 's/^/  /' >&2
@@ -75,10 +75,10 @@ while [ $# -gt 0 ]; do
 	shift
 done
 
-# It goes into a sed command and a URL below: nothing but a host and a port.
+# It is used in a sed command and a URL below, so it must be a host and a port only.
 [[ $admin =~ ^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\]):[0-9]{1,5}$ ]] || wrong "not HOST:PORT: $admin"
 
-# port NAME DEFAULT prints the port that the environment variable NAME asks for.
+# port NAME DEFAULT prints the port in the environment variable NAME, or the default.
 port() {
 	local value=${!1:-$2}
 	if ! [[ $value =~ ^[1-9][0-9]{0,4}$ ]] || [ "$value" -gt 65535 ]; then
@@ -93,9 +93,9 @@ grafana_port=$(port GRAFANA_PORT 3000)
 prometheus_url=http://127.0.0.1:$prometheus_port
 grafana_url=http://127.0.0.1:$grafana_port
 
-# --- what is there ----------------------------------------------------------------------------------------------------
+# --- requirements -----------------------------------------------------------------------------------------------------
 
-# first_of NAME... prints the first of the commands that is installed.
+# first_of NAME... prints the path of the first command that is installed.
 first_of() {
 	local name
 	for name in "$@"; do
@@ -106,13 +106,13 @@ first_of() {
 
 for command in prometheus promtool; do
 	first_of "$command" > /dev/null ||
-		die "$command is not installed. Debian and its kin: run test/install.sh prometheus"
+		die "$command is not installed. On Debian and its derivatives: run test/install.sh prometheus"
 done
 first_of curl > /dev/null || die "curl is not installed"
 
 metrics=$(curl -fsS --max-time 5 "http://$admin/metrics") ||
-	die "podlink does not answer on http://$admin/metrics. Start it (make run), or say where it is: --admin HOST:PORT"
-[[ $metrics == *podlink_build_info* ]] || die "what answers on http://$admin/metrics is not podlink"
+	die "podlink does not answer on http://$admin/metrics. Start it (make run), or give its address: --admin HOST:PORT"
+[[ $metrics == *podlink_build_info* ]] || die "the server on http://$admin/metrics is not podlink"
 
 # --- start and stop ---------------------------------------------------------------------------------------------------
 
@@ -147,17 +147,17 @@ trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# listens PORT: does anybody listen there on loopback?
+# listens PORT succeeds if a server listens on that port of loopback.
 listens() {
 	(exec 3<> "/dev/tcp/127.0.0.1/$1") 2> /dev/null
 }
 
-# need_port PORT NAME: somebody else's server must not be taken for the one that is started here.
+# need_port PORT NAME fails if the port is in use: another server must not be mistaken for the one that is started here.
 need_port() {
 	! listens "$1" || die "port $1 is in use; choose another one with $2"
 }
 
-# start NAME COMMAND...: in the background, with its output in a file.
+# start NAME COMMAND... starts a program in the background, with its output in a file.
 start() {
 	local name=$1
 	shift
@@ -165,18 +165,18 @@ start() {
 	pids[$name]=$!
 }
 
-# wait_for NAME WHAT COMMAND...: until the command succeeds, while the program NAME runs.
+# wait_for NAME WHAT COMMAND... waits until the command succeeds, and fails when the program NAME ends before.
 wait_for() {
 	local name=$1 what=$2 end=$((SECONDS + wait_seconds))
 	shift 2
 	until "$@" > /dev/null 2>&1; do
 		if ! kill -0 "${pids[$name]}" 2> /dev/null; then
-			say "start.sh: $name has ended before $what"
+			say "start.sh: $name ended before $what"
 			log_end "$name"
 			exit 1
 		fi
 		if [ "$SECONDS" -ge "$end" ]; then
-			say "start.sh: not within $wait_seconds s: $what"
+			say "start.sh: timeout of $wait_seconds s: $what"
 			log_end "$name"
 			exit 1
 		fi
@@ -186,7 +186,7 @@ wait_for() {
 
 # --- Prometheus -------------------------------------------------------------------------------------------------------
 
-# The same folders as in the repository, so that the relative paths of prometheus.yml hold.
+# The same folders as in the repository, so that the relative paths of prometheus.yml are valid.
 mkdir "$work/observability"
 ln -s "$deploy/prometheus" "$work/prometheus"
 sed "s|127\.0\.0\.1:8001|$admin|" "$here/prometheus.yml" > "$work/observability/prometheus.yml"
@@ -215,12 +215,12 @@ if collector=$(first_of otelcol otelcol-contrib); then
 	start collector "$collector" --config "$work/otel-collector.yaml"
 	wait_for collector "the collector listens" listens "$otlp_port"
 else
-	say "skipped: the OpenTelemetry collector, for neither otelcol nor otelcol-contrib is installed"
+	say "skipped the OpenTelemetry collector: neither otelcol nor otelcol-contrib is installed"
 fi
 
 # --- Grafana, if there is one -----------------------------------------------------------------------------------------
 
-# grafana_home BINARY prints the folder that Grafana was installed to.
+# grafana_home BINARY prints Grafana's installation folder.
 grafana_home() {
 	local folder
 	for folder in "${GRAFANA_HOME:-}" "$(dirname "$(dirname "$(readlink -f "$1")")")" /usr/share/grafana; do
@@ -229,7 +229,7 @@ grafana_home() {
 	return 1
 }
 
-# Everything is allowed to whoever reaches this port of this machine, and nothing is kept: it has no data of its own.
+# No login: it listens on loopback only, and its data is removed at the end.
 start_grafana() {
 	local server=("$1")
 	[ "$(basename "$1")" = grafana-server ] || server+=(server)
@@ -256,10 +256,10 @@ if grafana=$(first_of grafana-server grafana); then
 		need_port "$grafana_port" GRAFANA_PORT
 		start_grafana "$grafana" "$home"
 	else
-		say "skipped: Grafana, its folder with conf/defaults.ini was not found; set GRAFANA_HOME"
+		say "skipped Grafana: its folder with conf/defaults.ini was not found; set GRAFANA_HOME"
 	fi
 else
-	say "skipped: Grafana, for neither grafana-server nor grafana is installed"
+	say "skipped Grafana: neither grafana-server nor grafana is installed"
 fi
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -267,8 +267,8 @@ fi
 say "waiting for $samples scrapes of http://$admin/metrics"
 wait_for prometheus "Prometheus has scraped podlink $samples times" scraped
 
-# show TITLE FORMAT EMPTY EXPRESSION prints a part of the table: a line for each result, the highest value first, with
-# the values of its labels. FORMAT: rate, ratio, seconds, count, yesno. EMPTY: the line when there is no result.
+# show TITLE FORMAT EMPTY EXPRESSION prints a section of the table: a line for each result, the highest value first, with
+# its label values. FORMAT: rate, ratio, seconds, count, yesno. EMPTY: the line to print without a result.
 show() {
 	local title=$1 format=$2 empty=$3 result
 	result=$(query "$4") || die "Prometheus does not answer the query: $4"
@@ -293,7 +293,7 @@ show() {
 		}'
 }
 
-# by_operation EXPRESSION: with the operation's short name.
+# by_operation EXPRESSION prints the expression with the operation's short name.
 by_operation() {
 	echo "label_replace($1, \"operation\", \"\$1\", \"operation\", \".*/(.*)\")"
 }
@@ -334,11 +334,11 @@ echo "Prometheus   $prometheus_url"
 	echo "collector    start podlink with PODLINK_TRACE_ENDPOINT=127.0.0.1:$otlp_port; the spans: $work/collector.log"
 echo "Ctrl-C ends it."
 
-# Whatever ends now was not asked to.
+# A program that ends now has failed.
 wait -n || true
 for name in "${!pids[@]}"; do
 	if ! kill -0 "${pids[$name]}" 2> /dev/null; then
-		say "start.sh: $name has ended"
+		say "start.sh: $name ended"
 		log_end "$name"
 	fi
 done
