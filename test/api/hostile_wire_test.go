@@ -278,11 +278,17 @@ func TestHostileHTTP(t *testing.T) {
 // edgeRows are unusual requests that are accepted.
 var edgeRows = []httpRow{
 	{name: "charset", method: "PUT", path: linkPath, header: "Content-Type: Application/JSON; charset=UTF-8", body: `{"podId":1}`},
-	{name: "no compression", method: "PUT", path: linkPath, header: "Content-Type: application/json\r\nContent-Encoding: identity", body: `{"podId":1}`},
+	{
+		name: "no compression", method: "PUT", path: linkPath,
+		header: "Content-Type: application/json\r\nContent-Encoding: identity", body: `{"podId":1}`,
+	},
 	{name: "names of protobuf", method: "PUT", path: linkPath, body: `{"pod_id":1,"persist_seconds":-1}`},
 	{name: "blanks around", method: "PUT", path: linkPath, body: "\r\n\t {\"podId\" : 1 } \n"},
 	{name: "exactly 1 MiB", method: "PUT", path: linkPath, body: `{"podId":1}` + strings.Repeat(" ", 1<<20-11)},
-	{name: "chunks", method: "PUT", path: linkPath, header: "Content-Type: application/json\r\nTransfer-Encoding: chunked", body: "b\r\n{\"podId\":1}\r\n0\r\n\r\n"},
+	{
+		name: "chunks", method: "PUT", path: linkPath,
+		header: "Content-Type: application/json\r\nTransfer-Encoding: chunked", body: "b\r\n{\"podId\":1}\r\n0\r\n\r\n",
+	},
 	{name: "body that agrees with the path", method: "PUT", path: linkPath, body: `{"namespace":"ns","uid":"u1","service":"svc","podId":1}`},
 	{name: "pod 0 in path and body", method: "PUT", path: "/v1/namespaces/ns/services/svc/pods/0", body: `{"podId":0,"state":"up"}`},
 	{name: "nothing to say", method: "POST", path: linkPath + ":compute"},
@@ -290,7 +296,10 @@ var edgeRows = []httpRow{
 	{name: "path that is encoded", method: "PUT", path: "/v1/namespaces/%6e%73/links/%75%31/services/sv%63", body: `{"podId":1}`},
 	{name: "UTF-8 that is not encoded", method: "PUT", path: "/v1/namespaces/ns/links/ä😀{x}|/services/svc", body: `{"podId":1}`},
 	{name: "empty query", method: "GET", path: linkPath + "?"},
-	{name: "query with a name of protobuf", method: "DELETE", path: linkPath + "?keep_seconds=5&expectedEpoch=0", reason: v1.ErrorReason_EPOCH_MISMATCH},
+	{
+		name: "query with a name of protobuf", method: "DELETE", path: linkPath + "?keep_seconds=5&expectedEpoch=0",
+		reason: v1.ErrorReason_EPOCH_MISMATCH,
+	},
 	{name: "another Accept", method: "GET", path: linkPath, header: "Accept: application/x-protobuf, text/html\r\nAccept-Encoding: br"},
 }
 

@@ -137,7 +137,8 @@ func panicking(t *testing.T, redis *redistest.Server) *testApp {
 			return nil, nil, err
 		}
 		drain := server.NewDrain(c)
-		chain, closeChain := server.NewChain(config.GetLog(), sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample())), metrics, logger)
+		traces := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample()))
+		chain, closeChain := server.NewChain(config.GetLog(), traces, metrics, logger)
 		api := server.NewAPI(service.NewLinkService(nil), service.NewStateService(nil), service.NewWorkloadService(nil))
 		grpcServer, stop := server.NewGRPCServer(c, api, chain, drain)
 		podlink := kratos.New(
@@ -432,7 +433,8 @@ func TestChain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			lines := new(logwatch.Log)
 			logger := telemetry.NewLogger(&conf.Log{Format: "json"}, telemetry.NewLogLevel("debug"), lines)
-			chain, closeChain := server.NewChain(&conf.Log{}, sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample())), metrics, logger)
+			traces := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample()))
+			chain, closeChain := server.NewChain(&conf.Log{}, traces, metrics, logger)
 			t.Cleanup(closeChain)
 			_, err := chain.Unary(row.handle)(transport.NewServerContext(t.Context(), overNothing{}), nil)
 			got := kerrors.FromError(err)

@@ -92,7 +92,9 @@ func (s *stage) load(t *testing.T) {
 	for pod := range int32(2) {
 		dead := false
 		every(100*time.Millisecond, func() {
-			report := &v1.SetServiceStateRequest{Namespace: "game", Service: "room", PodId: proto.Int32(pod), State: "up", TtlSeconds: proto.Int32(600)}
+			report := &v1.SetServiceStateRequest{
+				Namespace: "game", Service: "room", PodId: proto.Int32(pod), State: "up", TtlSeconds: proto.Int32(600),
+			}
 			dies := s.podsDie.Load()
 			if dies {
 				report.TtlSeconds = proto.Int32(1)

@@ -145,7 +145,8 @@ func TestTraceOfCompute(t *testing.T) {
 			traceparent := "00-" + row.traceID + "-" + caller + "-01"
 			var answered string // traceresponse
 			if row.overGRPC {
-				ctx := metadata.AppendToOutgoingContext(t.Context(), "traceparent", traceparent, "baggage", "user="+secretUID, "tracestate", "vendor="+secretUID)
+				ctx := metadata.AppendToOutgoingContext(t.Context(), "traceparent", traceparent,
+					"baggage", "user="+secretUID, "tracestate", "vendor="+secretUID)
 				answered = computeOverGRPC(ctx, t, p, row.service)
 			} else {
 				code, header := callHTTP(t, p, http.MethodPost,

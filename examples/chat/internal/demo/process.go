@@ -26,11 +26,13 @@ type process struct {
 
 // launch starts a program, which is killed when ctx ends.
 func launch(ctx context.Context, logs, name string, env []string, program string, args ...string) (*process, error) {
-	file, err := os.OpenFile(filepath.Join(logs, name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600) //nolint:gosec // The demo chooses the name.
+	path := filepath.Join(logs, name+".log")
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600) //nolint:gosec // The demo chooses the name.
 	if err != nil {
 		return nil, err
 	}
-	p := &process{name: name, cmd: exec.CommandContext(ctx, program, args...), log: file, done: make(chan struct{})} //nolint:gosec // Likewise.
+	cmd := exec.CommandContext(ctx, program, args...) //nolint:gosec // The demo chooses the program.
+	p := &process{name: name, cmd: cmd, log: file, done: make(chan struct{})}
 	p.cmd.Env, p.cmd.Stdout, p.cmd.Stderr = append(os.Environ(), env...), file, file
 	// In its own process group, Ctrl-C doesn't reach it: the demo stops its processes itself.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -20,7 +20,8 @@ func (d *demo) scenario(ctx context.Context) error {
 
 	d.talk.setPhase("kill")
 	d.pods[2].kill()
-	d.screen.headline("chat-2 was killed (kill -9): podlink considers it dead %s after its last report. %d rooms wait", d.TTL, d.talk.markGone(2))
+	d.screen.headline("chat-2 was killed (kill -9): podlink considers it dead %s after its last report. %d rooms wait",
+		d.TTL, d.talk.markGone(2))
 	if err := d.waitNone(ctx, d.talk.orphans, "have not been taken over"); err != nil {
 		return err
 	}
@@ -36,7 +37,8 @@ func (d *demo) scenario(ctx context.Context) error {
 	if err := d.pods[0].freeze(); err != nil {
 		return err
 	}
-	d.screen.headline("chat-0 is frozen (SIGSTOP): calls to it hang until they time out after %s. %d rooms wait", sayTimeout, d.talk.markGone(0))
+	d.screen.headline("chat-0 is frozen (SIGSTOP): calls to it hang until they time out after %s. %d rooms wait",
+		sayTimeout, d.talk.markGone(0))
 	if err := d.waitNone(ctx, d.talk.orphans, "have not been taken over"); err != nil {
 		return err
 	}
