@@ -1,8 +1,8 @@
-// Command chat is a chat whose rooms live in the memory of pods, and a demo of it on one machine: see its README.
+// Command chat is a chat whose rooms live in the memory of pods, with a demo that runs on one machine. See its README.
 //
 // Usage:
 //
-//	chat demo [flags]   run it all: podlink, three pods, a caller, and what happens to pods
+//	chat demo [flags]   run podlink, three pods and a caller, and make the pods fail
 //	chat pod [flags]    run one pod
 package main
 
@@ -46,12 +46,12 @@ func runDemo(args []string) error {
 	o := demo.Options{Out: os.Stdout}
 	flags := flag.NewFlagSet("chat demo", flag.ContinueOnError)
 	flags.StringVar(&o.Podlink, "podlink", "bin/podlink", "podlink's binary")
-	flags.IntVar(&o.Rooms, "rooms", 1000, "how many rooms talk")
-	flags.DurationVar(&o.Every, "every", 2*time.Second, "between two messages of a room")
-	flags.DurationVar(&o.TTL, "ttl", 3*time.Second, "how long a pod's report to podlink counts")
-	flags.DurationVar(&o.Linger, "linger", 2*time.Second, "how long a pod that stops keeps its rooms")
-	flags.DurationVar(&o.Steady, "steady", 6*time.Second, "how long nothing happens at first")
-	flags.BoolVar(&o.Static, "static", false, "use a static list of pods, also if there is an etcd")
+	flags.IntVar(&o.Rooms, "rooms", 1000, "number of rooms")
+	flags.DurationVar(&o.Every, "every", 2*time.Second, "interval between two messages in a room")
+	flags.DurationVar(&o.TTL, "ttl", 3*time.Second, "lifetime of a pod's report to podlink")
+	flags.DurationVar(&o.Linger, "linger", 2*time.Second, "how long a stopping pod keeps its rooms")
+	flags.DurationVar(&o.Steady, "steady", 6*time.Second, "length of the first phase, without faults")
+	flags.BoolVar(&o.Static, "static", false, "use a static list of pods even if etcd is installed")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -63,13 +63,13 @@ func runDemo(args []string) error {
 func runPod(args []string) error {
 	o := pod.Options{Logger: log.With(log.NewStdLogger(io.Writer(os.Stderr)), "ts", log.DefaultTimestamp)}
 	flags := flag.NewFlagSet("chat pod", flag.ContinueOnError)
-	flags.StringVar(&o.Name, "name", "", "the pod's name, as in chat-2; empty: POD_NAME, or the host name")
-	flags.StringVar(&o.Addr, "addr", "127.0.0.1:0", "where it listens")
-	flags.StringVar(&o.Store, "store", "", "the store of the rooms")
-	flags.StringVar(&o.Podlink, "podlink", "127.0.0.1:9000", "podlink's gRPC address, where there is no etcd")
-	flags.StringVar(&o.Etcd, "etcd", "", "where it registers itself and finds podlink; empty: nowhere")
-	flags.DurationVar(&o.TTL, "ttl", 15*time.Second, "how long a report to podlink counts")
-	flags.DurationVar(&o.Linger, "linger", 10*time.Second, "how long it keeps its rooms when it stops")
+	flags.StringVar(&o.Name, "name", "", "the pod's name, such as chat-2; empty: POD_NAME, or the host name")
+	flags.StringVar(&o.Addr, "addr", "127.0.0.1:0", "listen address")
+	flags.StringVar(&o.Store, "store", "", "address of the rooms' store")
+	flags.StringVar(&o.Podlink, "podlink", "127.0.0.1:9000", "podlink's gRPC address, used without etcd")
+	flags.StringVar(&o.Etcd, "etcd", "", "etcd's address, for registration and to find podlink; empty: no etcd")
+	flags.DurationVar(&o.TTL, "ttl", 15*time.Second, "lifetime of a report to podlink")
+	flags.DurationVar(&o.Linger, "linger", 10*time.Second, "how long the pod keeps its rooms when it stops")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-// Command quickstart asks podlink over gRPC which pod holds a user, and has it choose one when there is none.
+// Command quickstart looks up the pod of a user over gRPC, and has podlink choose one if the user has none.
 package main
 
 import (
@@ -18,7 +18,7 @@ func main() {
 	addr := flag.String("addr", "127.0.0.1:9000", "podlink's gRPC address")
 	flag.Parse()
 	if err := run(*addr); err != nil {
-		log.Fatal(err) //nolint:forbidigo // An example may.
+		log.Fatal(err) //nolint:forbidigo // Short is better in an example.
 	}
 }
 
@@ -31,14 +31,14 @@ func run(addr string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 
-	// Pod 0 of the service "room" says that it runs, with a load of 10.
+	// Pod 0 of the service "room" reports that it is up, with a load of 10.
 	_, err = podlink.SetServiceState(ctx, &v1.SetServiceStateRequest{
 		Namespace: "game", Service: "room", PodId: proto.Int32(0), State: "up", Load: proto.Int32(10),
 	})
 	if err != nil {
 		return err
 	}
-	// Where is bob? If nowhere: choose the best pod and bind him to it, atomically.
+	// Which pod has bob? If none: choose the best pod and link bob to it, atomically.
 	reply, err := podlink.ComputeLinkedPod(ctx, &v1.ComputeLinkedPodRequest{
 		Namespace: "game", Uid: "bob", Service: "room",
 	})

@@ -66,24 +66,24 @@ type problem struct {
 	Metadata map[string]string `json:"metadata"`
 }
 
-// answer is what a call came back with.
+// answer is the result of a call.
 type answer struct {
-	sent   string        // over HTTP: "GET /v1/…"
-	status int           // over HTTP
-	header http.Header   // over HTTP
-	code   codes.Code    // over gRPC
-	reply  string        // of a success, as JSON
-	into   proto.Message // of a success
+	sent   string        // HTTP only: "GET /v1/…"
+	status int           // HTTP only
+	header http.Header   // HTTP only
+	code   codes.Code    // gRPC only
+	reply  string        // the reply as JSON, if the call succeeded
+	into   proto.Message // the reply, if the call succeeded
 	problem
-	trace string // the trace id that the caller sent
+	trace string // the caller's trace id
 	took  time.Duration
 }
 
 func (a answer) ok() bool { return a.into != nil }
 
-// call calls an RPC with a request in JSON. Over HTTP, path, query and body are made of it as the proto's annotation
-// says, and whatever JSON a field has is sent; over gRPC only what the request's message can hold: else the error is
-// errInexpressible. Any other error means that there was no answer.
+// call calls an RPC with a request in JSON. Over HTTP it builds path, query and body by the proto's annotation, and sends any
+// JSON. Over gRPC, a request that doesn't fit the message returns errInexpressible. Any other error means that podlink gave no
+// answer.
 func (a *testApp) call(ctx context.Context, over via, name, request string) (answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
@@ -103,7 +103,7 @@ func (a *testApp) call(ctx context.Context, over via, name, request string) (ans
 	return got, err
 }
 
-// must is call for what has to be answered.
+// must is call, and fails the test without an answer.
 func (a *testApp) must(t testing.TB, over via, name, request string) answer {
 	t.Helper()
 	got, err := a.call(t.Context(), over, name, request)
@@ -111,7 +111,7 @@ func (a *testApp) must(t testing.TB, over via, name, request string) answer {
 	return got
 }
 
-// noRedirects shows a redirect instead of following it: on one, a body would be lost.
+// noRedirects returns a redirect instead of following it, since a redirected request loses its body.
 var noRedirects = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 
 var pathVariable = regexp.MustCompile(`\{\w+\}`)
@@ -169,7 +169,7 @@ func (a *testApp) callHTTP(
 	return got, protojson.Unmarshal(content, got.into)
 }
 
-// parseProblem reads an error's JSON, which must have its four keys and no other.
+// parseProblem parses an error's JSON, which must have exactly its four keys.
 func parseProblem(content []byte) (problem, error) {
 	var keys map[string]json.RawMessage
 	if err := json.Unmarshal(content, &keys); err != nil {
@@ -197,7 +197,7 @@ func httpRule(method protoreflect.MethodDescriptor) (verb, path string) {
 	return "", ""
 }
 
-// text is the value of a field as it stands in a path or a query.
+// text returns the value of a field as written in a path or a query.
 func text(value json.RawMessage) string {
 	var s string
 	if json.Unmarshal(value, &s) == nil && value[0] == '"' {
@@ -206,7 +206,7 @@ func text(value json.RawMessage) string {
 	return string(value)
 }
 
-// segment is percent-encoded for a path. A segment of dots has to be, for the rest of the world takes it away.
+// segment percent-encodes a path segment, including one of dots, which clients and proxies would resolve.
 func segment(text string) string {
 	if text == "." || text == ".." {
 		return strings.ReplaceAll(text, ".", "%2E")
@@ -214,7 +214,7 @@ func segment(text string) string {
 	return url.PathEscape(text)
 }
 
-// canonical spells JSON in one way.
+// canonical returns JSON without white space and with sorted keys.
 func canonical(content []byte) string {
 	decoder := json.NewDecoder(bytes.NewReader(content))
 	decoder.UseNumber()
@@ -264,7 +264,7 @@ func (a *testApp) invoke(
 	return got, nil
 }
 
-// stores are the two kinds of store that a podlink runs on.
+// stores are the kinds of store that podlink runs on.
 var stores = map[string]func(t *testing.T) []func(*conf.Bootstrap){
 	"embedded": func(*testing.T) []func(*conf.Bootstrap) { return nil },
 	"redis": func(t *testing.T) []func(*conf.Bootstrap) {
@@ -272,17 +272,17 @@ var stores = map[string]func(t *testing.T) []func(*conf.Bootstrap){
 	},
 }
 
-// apiSteps are one after the other. "NS" stands for the namespace, "E1", "E2" … for the epochs in their order, and "T"
-// for a time close to now; path is what is sent over HTTP.
+// apiSteps are calls made in sequence, with their replies. "NS" is the namespace, "E1", "E2" … are the epochs in order of
+// appearance, and "T" is a time close to now. path is the method and path over HTTP.
 var apiSteps = []struct{ rpc, path, request, reply string }{
-	// No link is an answer, never an error and never pod 0.
+	// A missing link is neither an error nor pod 0.
 	{"GetLinkedPod", "GET /v1/namespaces/NS/links/user:42/services/chat", `"uid":"user:42","service":"chat"`,
 		`{"link":` + noLink("user:42", "chat") + `}`},
 	{"GetLinkedPodIfPersist", "GET /v1/namespaces/NS/links/user:42/services/chat/persistent", `"uid":"user:42","service":"chat"`,
 		`{"link":` + noLink("user:42", "chat") + `}`},
 	{"ListLinkedServices", "GET /v1/namespaces/NS/links/user:42", `"uid":"user:42"`, `{"links":[]}`},
 
-	// The epoch stays while the pod does, and changes with it.
+	// The epoch changes if and only if the pod does.
 	{"SetLinkedPod", "PUT /v1/namespaces/NS/links/user:42/services/chat", `"uid":"user:42","service":"chat","podId":3`,
 		`{"link":` + link("user:42", "chat", 3, -1, "E1") + `,"previousPodId":-1}`},
 	{"SetLinkedPod", "", `"uid":"user:42","service":"chat","podId":3,"persistSeconds":60,"expectedEpoch":"E1"`,
@@ -308,7 +308,7 @@ var apiSteps = []struct{ rpc, path, request, reply string }{
 	{"ListLinkedServices", "", `"uid":"user:42"`,
 		`{"links":[` + link("user:42", "arena", 6, 60, "E4") + `,` + link("user:42", "chat", 5, -1, "E3") + `]}`},
 
-	// A batch is grouped by pod; uids in the order asked, doubles once.
+	// A batch is grouped by pod, with the uids in request order and without duplicates.
 	{"SetLinkedPod", "PUT /v1/namespaces/NS/links/a%2Fb/services/chat", `"uid":"a/b","service":"chat","podId":5,"persistSeconds":60`,
 		`{"link":` + link("a/b", "chat", 5, 60, "E5") + `,"previousPodId":-1}`},
 	{"SetLinkedPod", "", `"uid":"low","service":"chat","podId":2`,
@@ -317,7 +317,7 @@ var apiSteps = []struct{ rpc, path, request, reply string }{
 		`"service":"chat","uids":["user:42","z","a/b","low","z","user:42","y"]`,
 		`{"pods":[{"podId":2,"uids":["low"]},{"podId":5,"uids":["user:42","a/b"]}],"unlinkedUids":["z","y"]}`},
 
-	// Removing now, in a while, and only from one pod.
+	// Removal: now, after keepSeconds, and only from a given pod.
 	{"RemoveLinkedPod", "DELETE /v1/namespaces/NS/links/user:42/services/chat?keepSeconds=30",
 		`"uid":"user:42","service":"chat","keepSeconds":30`, `{"removed":true,"previousPodId":5}`},
 	{"GetLinkedPod", "", `"uid":"user:42","service":"chat"`, `{"link":` + link("user:42", "chat", 5, 30, "E3") + `}`},
@@ -333,7 +333,7 @@ var apiSteps = []struct{ rpc, path, request, reply string }{
 	{"RemoveLinkedPodWithId", "", `"uid":"low","service":"chat","podId":2,"keepSeconds":-1`,
 		`{"removed":true,"link":` + noLink("low", "chat") + `}`},
 
-	// Pods: the defaults, the report before, the live ones.
+	// Pods: the defaults, the previous report, only live pods.
 	{"GetServiceState", "GET /v1/namespaces/NS/services/game/pods", `"service":"game"`, `{"pods":[]}`},
 	{"SetServiceState", "PUT /v1/namespaces/NS/services/game/pods/10", `"service":"game","podId":10,"state":"up"`,
 		`{"pod":` + pod(10, "up", 0, "READY", 30) + `}`},
@@ -387,8 +387,8 @@ func workload(service, state string) string {
 	return fmt.Sprintf(`{"namespace":"NS","service":%q,"state":%q,"updateMs":"T"}`, service, state)
 }
 
-// TestAPI is every RPC of the contract: its path, and its replies to the letter, over both transports and on both
-// stores.
+// TestAPI calls every RPC of the contract over both transports and on both stores, and compares its path and its exact
+// replies.
 func TestAPI(t *testing.T) {
 	for name, store := range stores {
 		t.Run(name, func(t *testing.T) {
@@ -420,7 +420,7 @@ func testAPI(t *testing.T, a *testApp, over via) {
 	}
 	for name := range rpcs {
 		require.True(t, called[name], "no step calls %s", name)
-		require.True(t, pathed[name] || over == overGRPC, "no step tells the path of %s", name)
+		require.True(t, pathed[name] || over == overGRPC, "no step has the path of %s", name)
 	}
 }
 
@@ -433,7 +433,7 @@ var (
 	epochName  = regexp.MustCompile(`\bE\d+\b`)
 )
 
-// fill puts the epochs in the place of their names.
+// fill replaces the names of epochs by the epochs.
 func (p *placeholders) fill(text string) string {
 	return epochName.ReplaceAllStringFunc(text, func(name string) string {
 		n, _ := strconv.Atoi(name[1:])
@@ -441,7 +441,7 @@ func (p *placeholders) fill(text string) string {
 	})
 }
 
-// take puts names in the place of epochs, which must grow, and of times, which must be close to now.
+// take replaces epochs and times by their names. New epochs and times must be close to now.
 func (p *placeholders) take(t *testing.T, reply string) string {
 	reply = timeValue.ReplaceAllStringFunc(reply, func(match string) string {
 		parts := timeValue.FindStringSubmatch(match)

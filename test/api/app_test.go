@@ -1,4 +1,4 @@
-// Package api tests the API of a whole podlink in the process of the test, over HTTP and gRPC: what app.New assembles.
+// Package api tests the API over HTTP and gRPC, on a complete podlink that app.New assembles in the test's process.
 package api
 
 import (
@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// testApp is a whole podlink in this process, assembled by Wire as in the binary, on free ports.
+// testApp is a complete podlink in this process, assembled by Wire as in the binary, on free ports.
 type testApp struct {
 	http  string // base URL of the API
 	admin string // base URL of the admin listener
@@ -49,13 +49,13 @@ func onRedis(redis *redistest.Server) func(*conf.Bootstrap) {
 	}
 }
 
-// startApp starts podlink with the defaults as changed by the functions, and stops it when the test ends.
+// startApp starts podlink with the changed defaults, and stops it when the test ends.
 func startApp(t testing.TB, change ...func(*conf.Bootstrap)) *testApp {
 	t.Helper()
 	return startWired(t, app.New, change...)
 }
 
-// startWired is startApp for a podlink that is assembled by another function.
+// startWired is startApp with another function to assemble podlink.
 func startWired(
 	t testing.TB, assemble func(*conf.Bootstrap, *telemetry.LogLevel, log.Logger) (*kratos.App, func(), error),
 	change ...func(*conf.Bootstrap),
@@ -76,13 +76,13 @@ func startWired(
 	a := &testApp{log: new(logwatch.Log)}
 	level := telemetry.NewLogLevel(config.Log.Level)
 	logger := log.With(telemetry.NewLogger(config.Log, level, a.log), "trace_id", tracing.TraceID())
-	log.SetLogger(logger) // Kratos' servers write their addresses to the global one.
+	log.SetLogger(logger) // Kratos' servers log their addresses to the global logger.
 	podlink, cleanup, err := assemble(config, level, logger)
 	require.NoError(t, err)
 	ended := make(chan error, 1)
 	go func() { ended <- podlink.Run() }()
 
-	a.log.Wait(t, `the store is (ready|not ready)`) // Else the self-test would be among what a test does and sees.
+	a.log.Wait(t, `the store is (ready|not ready)`) // Otherwise the self-test would interfere with the test.
 	a.http = "http://" + a.log.Listening(t, "HTTP")
 	a.admin = "http://" + a.log.Listening(t, "admin")
 	a.grpc, err = grpc.NewClient(a.log.Listening(t, "gRPC"), grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -125,7 +125,7 @@ func (a *testApp) do(t testing.TB, method, path, body string) (int, string) {
 	return response.StatusCode, string(text)
 }
 
-// TestOutageInTheLog: a store that is down shows at once, fills no disk, and every failure is counted in exactly one line.
+// TestOutageInTheLog: an outage is logged at once, repeats are collapsed, and each failure is counted in exactly one line.
 func TestOutageInTheLog(t *testing.T) {
 	const calls = 200
 	redis := redistest.Start(t)
@@ -136,7 +136,7 @@ func TestOutageInTheLog(t *testing.T) {
 		require.Equal(t, http.StatusServiceUnavailable, code)
 	}
 	require.Contains(t, a.log.String(), "request failed")
-	require.NoError(t, a.stop(), "the rest is written at the stop")
+	require.NoError(t, a.stop(), "the pending counts are logged at the stop")
 	lines, counted := 0, 0
 	for text := range strings.Lines(a.log.String()) {
 		line := struct {

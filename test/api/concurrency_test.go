@@ -17,21 +17,21 @@ import (
 	redistest "podlink/test/kit/redis"
 )
 
-// patient gives requests more time than the default: a machine for CI is slow, and these tests are not about time.
-func patient(c *conf.Bootstrap) {
+// longTimeouts raises the timeouts of requests: these tests are not about time, and CI machines are slow.
+func longTimeouts(c *conf.Bootstrap) {
 	c.Server.Http.Timeout, c.Server.Grpc.Timeout = durationpb.New(10*time.Second), durationpb.New(10*time.Second)
 	redis := c.Data.Redis
 	redis.PoolTimeout, redis.DialTimeout = durationpb.New(9*time.Second), durationpb.New(9*time.Second)
 	redis.ReadTimeout, redis.WriteTimeout = durationpb.New(9*time.Second), durationpb.New(9*time.Second)
 }
 
-// twins are two podlinks on one Redis.
+// twins starts two podlinks on one Redis.
 func twins(t *testing.T) [2]*testApp {
 	redis := redistest.Start(t)
-	return [2]*testApp{startApp(t, onRedis(redis), patient), startApp(t, onRedis(redis), patient)}
+	return [2]*testApp{startApp(t, onRedis(redis), longTimeouts), startApp(t, onRedis(redis), longTimeouts)}
 }
 
-// together makes n calls at once, through both podlinks and over both transports, and returns their answers in order.
+// together makes n concurrent calls, to both podlinks and over both transports, and returns their answers in order.
 func together(t *testing.T, apps [2]*testApp, n int, name string, request func(i int) string) []answer {
 	t.Helper()
 	answers, errs := make([]answer, n), make([]error, n)
@@ -52,7 +52,7 @@ func together(t *testing.T, apps [2]*testApp, n int, name string, request func(i
 	return answers
 }
 
-// report stores a pod's report.
+// report sends a pod's report.
 func report(t *testing.T, a *testApp, service string, pod int, more string) {
 	t.Helper()
 	request := fmt.Sprintf(`{"namespace":"ns","service":%q,"podId":%d,"state":"up"%s}`, service, pod, more)
@@ -68,7 +68,7 @@ func linkOf(t *testing.T, a *testApp, uid, service string) *v1.Link {
 	return got.into.(*v1.GetLinkedPodReply).GetLink()
 }
 
-// TestOneOwner lets 100 callers bind one uid at once: one of them does, and all are told of the same owner.
+// TestOneOwner: of 100 concurrent callers that link one uid, exactly one creates the link, and all get the same owner.
 func TestOneOwner(t *testing.T) {
 	const callers = 100
 	apps := twins(t)
@@ -111,7 +111,7 @@ func TestOneOwner(t *testing.T) {
 	}
 }
 
-// TestSpread: uids that come at once spread evenly over pods of one load, also between two reports and over two podlinks.
+// TestSpread: concurrent new uids spread evenly over pods with the same load, even between reports and through two podlinks.
 func TestSpread(t *testing.T) {
 	const uids, pods = 90, 3
 	apps := twins(t)
@@ -129,7 +129,7 @@ func TestSpread(t *testing.T) {
 	}
 	require.Equal(t, map[int32]int{0: uids / pods, 1: uids / pods, 2: uids / pods}, count)
 
-	// One uid counts once, however many ask for it at once: the next ones go to the two other pods.
+	// A uid counts once, even if many callers compute it at once: the next uids go to the two other pods.
 	together(t, apps, 20, "ComputeLinkedPod", func(int) string { return good["ComputeLinkedPod"] })
 	taken := map[int32]bool{linkOf(t, apps[0], "u1", "svc").GetPodId(): true}
 	for i := range 2 {
@@ -139,7 +139,7 @@ func TestSpread(t *testing.T) {
 	require.Len(t, taken, pods)
 }
 
-// TestUsable: what Compute makes of a link depends on the pod that holds it.
+// TestUsable: Compute keeps or replaces a link depending on the state of its pod.
 func TestUsable(t *testing.T) {
 	for _, over := range transports {
 		a := startApp(t, onRedis(redistest.Start(t)))
@@ -149,7 +149,7 @@ func TestUsable(t *testing.T) {
 			require.True(t, got.ok())
 			return got.into.(*v1.SetLinkedPodReply).GetLink()
 		}
-		// Of mixed, pod 0 will be dead, 1 takes nothing, 2 drains and 3 is the only one for new links; of leaving, none is.
+		// In "mixed", pod 0 dies, 1 shuts down, 2 drains, and only 3 accepts new links. In "leaving", no pod does.
 		report(t, a, "mixed", 0, `,"ttlSeconds":1`)
 		report(t, a, "mixed", 1, `,"routing":"SHUTDOWN"`)
 		report(t, a, "mixed", 2, `,"routing":"DENY_NEW"`)
@@ -162,7 +162,7 @@ func TestUsable(t *testing.T) {
 		for _, row := range []struct {
 			uid, service string
 			pod, seconds int
-			outcome      v1.ComputeLinkedPodReply_Outcome // unspecified: NO_AVAILABLE_POD
+			outcome      v1.ComputeLinkedPodReply_Outcome // unspecified means NO_AVAILABLE_POD
 		}{
 			{"on a dead pod", "mixed", 0, -1, v1.ComputeLinkedPodReply_RELINKED},
 			{"on a dead pod for a while", "mixed", 0, 600, v1.ComputeLinkedPodReply_RELINKED},
@@ -171,8 +171,8 @@ func TestUsable(t *testing.T) {
 			{"on a draining pod", "mixed", 2, -1, v1.ComputeLinkedPodReply_EXISTING},
 			{"on a draining pod for a while", "mixed", 2, 600, v1.ComputeLinkedPodReply_EXISTING},
 			{"on a ready pod", "mixed", 3, -1, v1.ComputeLinkedPodReply_EXISTING},
-			{"on a pod nothing is known of", "unknown", 5, -1, v1.ComputeLinkedPodReply_EXISTING},
-			{"on a pod nothing is known of for a while", "unknown", 0, 600, v1.ComputeLinkedPodReply_EXISTING},
+			{"on a pod of an unknown service", "unknown", 5, -1, v1.ComputeLinkedPodReply_EXISTING},
+			{"on a pod of an unknown service for a while", "unknown", 0, 600, v1.ComputeLinkedPodReply_EXISTING},
 			{"on a draining pod of several", "leaving", 2, -1, v1.ComputeLinkedPodReply_EXISTING},
 			{"on a dead pod, with no other", "leaving", 0, -1, v1.ComputeLinkedPodReply_OUTCOME_UNSPECIFIED},
 			{"on a pod that shuts down, with no other", "leaving", 1, 600, v1.ComputeLinkedPodReply_OUTCOME_UNSPECIFIED},
@@ -207,10 +207,10 @@ func TestUsable(t *testing.T) {
 	}
 }
 
-// TestPausedRedis: while Redis stalls, every RPC is answered by its deadline; the first call after it works again.
+// TestPausedRedis: while Redis hangs, every RPC is answered by its deadline. The first call after that succeeds.
 func TestPausedRedis(t *testing.T) {
 	const deadline = time.Second // server.http.timeout and server.grpc.timeout
-	// The contract's tolerance is 100 ms; a busy machine for CI gets 400 ms more.
+	// The contract allows 100 ms; busy CI machines get 400 ms more.
 	const most = deadline + 500*time.Millisecond
 	redis := redistest.Start(t)
 	a := startApp(t, onRedis(redis))
@@ -223,7 +223,7 @@ func TestPausedRedis(t *testing.T) {
 		err  error
 	}
 	for _, warm := range []bool{false, true} {
-		if warm { // So that the mutations, too, find connections on which they can be sent.
+		if warm { // Open connections, so that mutations can be sent too.
 			together(t, [2]*testApp{a, a}, 60, "SetLinkedPod", func(int) string { return good["SetLinkedPod"] })
 		}
 		redis.Pause()
@@ -261,13 +261,13 @@ func TestPausedRedis(t *testing.T) {
 	}
 }
 
-// TestScriptFlush: a Redis that has forgotten the scripts, as after a restart or a failover, goes unnoticed.
+// TestScriptFlush: callers don't notice that Redis has lost its scripts, as after a restart or a failover.
 func TestScriptFlush(t *testing.T) {
 	redis := redistest.Start(t)
 	a := startApp(t, onRedis(redis))
 	client := redis.Client(t)
 	require.True(t, a.must(t, overHTTP, "SetWorkloadState", good["SetWorkloadState"]).ok())
-	temporary := with(t, good["SetLinkedPod"], "persistSeconds", "60") // Batches read it by script.
+	temporary := with(t, good["SetLinkedPod"], "persistSeconds", "60") // A batch reads temporary links by script.
 	for name := range rpcs {
 		for _, over := range transports {
 			require.True(t, a.must(t, over, "SetServiceState", good["SetServiceState"]).ok())

@@ -19,7 +19,7 @@ import (
 	redistest "podlink/test/kit/redis"
 )
 
-// good is a request of every RPC that is carried out.
+// good has a valid request for every RPC.
 var good = map[string]string{
 	"SetLinkedPod":          `{"namespace":"ns","uid":"u1","service":"svc","podId":1}`,
 	"TrySetLinkedPod":       `{"namespace":"ns","uid":"u1","service":"svc","podId":1}`,
@@ -40,7 +40,7 @@ var good = map[string]string{
 	"BatchGetWorkloadState": `{"namespace":"ns","services":["svc"]}`,
 }
 
-// with is the request with one field set to a JSON value, or without it.
+// with returns the request with a field set to a JSON value, or without the field if the value is absent.
 func with(t testing.TB, request, field, value string) string {
 	t.Helper()
 	var fields map[string]json.RawMessage
@@ -54,7 +54,7 @@ func with(t testing.TB, request, field, value string) string {
 	return string(out)
 }
 
-// absent stands in the tables for a field that is not there.
+// absent marks a missing field in the tables.
 const absent = ""
 
 func quoted(texts ...string) []string {
@@ -73,26 +73,26 @@ func list(n int, entry func(i int) string) string {
 	return "[" + strings.Join(entries, ",") + "]"
 }
 
-// badName are no names: a namespace and a service are 1 to 128 of A-Z a-z 0-9 . _ -, the first and last alphanumeric.
+// badName has invalid names. A namespace and a service are 1 to 128 of A-Z a-z 0-9 . _ -, the first and last alphanumeric.
 var badName = quoted("", "-a", "a-", ".a", "a.", "_a", "a_", "-", ".", "..", "a:b", ":a", "a:trySet", "a/b", "/", "../a",
 	"a{b", "a}b", "{x}", "a b", " a", "a*", "a?b", "a#b", "a%", "%2F", "a%2Fb", "a\x00b", "a\nb", "a\r\nb", "a\x7fb", "ä",
 	"😀", "a\u0301", "ａ", strings.Repeat("n", 129), strings.Repeat("n", 4096))
 
-// badUID are no uids: 1 to 256 bytes of UTF-8 without control characters.
+// badUID has invalid uids. A uid is 1 to 256 bytes of UTF-8 without control characters.
 var badUID = quoted("", "a\x00b", "\x00", "a\nb", "a\tb", "\x1b[31m", "a\x7f", "a\u0085b", "\u009f",
 	strings.Repeat("u", 257), strings.Repeat("ä", 128)+"u", strings.Repeat("😀", 65), strings.Repeat("u", 4096))
 
 var notNumber = []string{`1.5`, `-0.5`, `1e30`, `"1.5"`, `"abc"`, `""`, `" 1"`, `"0x1"`, `true`, `[]`, `[1]`, `{}`, `"NaN"`, `"Infinity"`}
 
-// notInt32 is what no field of 32 bits takes.
+// notInt32 has invalid values for fields of 32 bits.
 var notInt32 = append([]string{
 	`2147483648`, `-2147483649`, `4294967296`, `1e10`, `9223372036854775808`, `"99999999999999999999"`,
 }, notNumber...)
 
 var badDuration = append([]string{`0`, `-2`, `-2147483648`}, notInt32...)
 
-// badValues are JSON values of every field of every request, by its name, that are INVALID_ARGUMENT there. A field of
-// a path takes every JSON that is not a string as text, so strings are all there is to try in one.
+// badValues are JSON values that are INVALID_ARGUMENT, by the name of the field. In a path every value is text, so fields of a
+// path have strings only.
 var badValues = map[string][]string{
 	"namespace":       append([]string{absent}, badName...),
 	"service":         append([]string{absent}, badName...),
@@ -117,7 +117,7 @@ var badValues = map[string][]string{
 	},
 }
 
-// keyspace is every key of the Redis, with its content and whether it has a TTL.
+// keyspace returns every key of the Redis with its content and whether it has a TTL.
 func keyspace(t testing.TB, client *redis.Client) map[string]string {
 	t.Helper()
 	ctx := context.Background()
@@ -140,7 +140,7 @@ func keyspace(t testing.TB, client *redis.Client) map[string]string {
 	return content
 }
 
-// target is a podlink on a Redis that holds something of several tenants.
+// target is a podlink on a Redis with data of several tenants.
 type target struct {
 	*testApp
 	client *redis.Client
@@ -174,13 +174,13 @@ func newTarget(t testing.TB) *target {
 	return x
 }
 
-// unchanged fails when anything in Redis is not as it was at the start.
+// unchanged fails if the content of Redis has changed since the start.
 func (x *target) unchanged(t testing.TB, at string) {
 	t.Helper()
 	require.Equal(t, x.before, keyspace(t, x.client), at)
 }
 
-// alive fails when podlink has come to harm.
+// alive fails if podlink doesn't serve or has panicked.
 func (x *target) alive(t testing.TB) {
 	t.Helper()
 	status, body := x.do(t, http.MethodGet, linkPath, "")
@@ -189,14 +189,14 @@ func (x *target) alive(t testing.TB) {
 	require.NotContains(t, x.log.String(), "panic")
 }
 
-// calm is alive, and that no caller was able to write errors to the log, where operators look for podlink's own faults.
+// calm is alive, and fails if podlink logged an ERROR: callers must not be able to cause one.
 func (x *target) calm(t testing.TB) {
 	t.Helper()
 	x.alive(t)
 	require.NotContains(t, x.log.String(), `"level":"ERROR"`)
 }
 
-// requireInvalid wants INVALID_ARGUMENT that names the field, or an entry of it.
+// requireInvalid checks for an INVALID_ARGUMENT that names the field or one of its entries.
 func requireInvalid(t testing.TB, got answer, field, at string) {
 	t.Helper()
 	requireProblem(t, got, v1.ErrorReason_INVALID_ARGUMENT, at)
@@ -205,7 +205,7 @@ func requireInvalid(t testing.TB, got answer, field, at string) {
 	require.Contains(t, got.Message, named, at)
 }
 
-// requireProblem wants the reason, with what belongs to it, in the shape that every error has.
+// requireProblem checks for the reason with its code, in the shape of every error.
 func requireProblem(t testing.TB, got answer, reason v1.ErrorReason, at string) {
 	t.Helper()
 	want, ok := public[reason]
@@ -222,8 +222,7 @@ func requireProblem(t testing.TB, got answer, reason v1.ErrorReason, at string) 
 	require.Equal(t, "application/json", got.header.Get("Content-Type"), at)
 }
 
-// TestHostileFields puts every bad value into every field of every RPC: the answer names the field, and Redis is as it
-// was before.
+// TestHostileFields: for every bad value in every field of every RPC, the answer names the field and Redis is unchanged.
 func TestHostileFields(t *testing.T) {
 	x := newTarget(t)
 	rows, overBoth := 0, 0
@@ -247,7 +246,7 @@ func TestHostileFields(t *testing.T) {
 						require.NoError(t, err, at)
 						switch {
 						case over == overHTTP && inPath && (value == absent || value == `""`):
-							// There is no such path then, or it is another one, which has other methods.
+							// The path doesn't exist then, or is another one with other methods.
 							require.Contains(t, []int{http.StatusNotFound, http.StatusMethodNotAllowed}, got.status, at)
 						default:
 							requireInvalid(t, got, string(field.Name()), at)
@@ -265,7 +264,7 @@ func TestHostileFields(t *testing.T) {
 	x.calm(t)
 }
 
-// TestEdgeFields puts the largest and the strangest that is allowed into the fields: all of it is taken.
+// TestEdgeFields: the extreme values that the contract allows are accepted.
 func TestEdgeFields(t *testing.T) {
 	x := newTarget(t)
 	name := strconv.Quote(strings.Repeat("n", 128))
@@ -276,7 +275,7 @@ func TestEdgeFields(t *testing.T) {
 		{"SetLinkedPod", "service", `"0.a_b-C9"`},
 		{"SetLinkedPod", "uid", uid},
 		{"SetLinkedPod", "podId", `2147483647`},
-		{"SetLinkedPod", "podId", `"7"`}, // protojson takes numbers in quotes.
+		{"SetLinkedPod", "podId", `"7"`}, // protojson accepts quoted numbers.
 		{"SetLinkedPod", "persistSeconds", `2147483647`},
 		{"SetLinkedPod", "persistSeconds", `1`},
 		{"SetLinkedPod", "persistSeconds", `null`},
@@ -313,7 +312,7 @@ func TestEdgeFields(t *testing.T) {
 	x.calm(t)
 }
 
-// strangeUIDs are allowed, and each is another uid.
+// strangeUIDs are valid and all different.
 var strangeUIDs = []string{
 	"user:42", "user%3A42", "a/b", "a%2Fb", "a%252Fb", "/", "//", "a//b", "a/../b", "../b", "b", ".", "..", "...", "%2E", "%2e%2e",
 	"%", "%25", "%zz", "{x}", "{uid}", "x", ":", ":trySet", "%3AtrySet", "a:compute", "services", "links", "persistent", "?x=1", "x?",
@@ -322,7 +321,7 @@ var strangeUIDs = []string{
 	strings.Repeat("u", 256), strings.Repeat("u", 255),
 }
 
-// TestStrangeUIDs stores a link for each over one transport and reads it over the other: they all differ.
+// TestStrangeUIDs links each uid over one transport and reads it over the other: no two are the same.
 func TestStrangeUIDs(t *testing.T) {
 	x := newTarget(t)
 	all, _ := json.Marshal(strangeUIDs)
@@ -333,7 +332,7 @@ func TestStrangeUIDs(t *testing.T) {
 			pod := int32(pod)
 			got := x.must(t, over, "SetLinkedPodIfAbsent", with(t, request, "podId", strconv.Itoa(int(pod))))
 			require.True(t, got.ok(), "%q: %+v", uid, got.problem)
-			require.True(t, got.into.(*v1.SetLinkedPodIfAbsentReply).GetCreated(), "%q is taken for another uid", uid)
+			require.True(t, got.into.(*v1.SetLinkedPodIfAbsentReply).GetCreated(), "%q is confused with another uid", uid)
 			for _, reader := range []via{over, back} {
 				link := x.must(t, reader, "GetLinkedPod", request).into.(*v1.GetLinkedPodReply).GetLink()
 				require.Equal(t, uid, link.GetUid())
@@ -359,7 +358,7 @@ func TestStrangeUIDs(t *testing.T) {
 	x.calm(t)
 }
 
-// wrongTypes are what a key of podlink never is.
+// wrongTypes store values of types that podlink doesn't use.
 var wrongTypes = map[string]func(ctx context.Context, client *redis.Client, key string) error{
 	"a string": func(ctx context.Context, c *redis.Client, key string) error { return c.Set(ctx, key, "1 1 0", 0).Err() },
 	"a list":   func(ctx context.Context, c *redis.Client, key string) error { return c.RPush(ctx, key, "1 1 0").Err() },
@@ -375,11 +374,11 @@ var wrongTypes = map[string]func(ctx context.Context, client *redis.Client, key 
 	},
 }
 
-// foreignKeys are the keys that the good requests work on, with some values that podlink never writes there; the tests
-// of internal/data have all of them.
+// foreignKeys are the keys of the good requests, with values that podlink never writes there. The tests of internal/data have
+// more.
 var foreignKeys = []struct {
 	key     string
-	users   []string // the RPCs that come across the value
+	users   []string // the RPCs that read the value
 	content []map[string]string
 }{
 	{
@@ -413,7 +412,7 @@ var foreignKeys = []struct {
 	},
 }
 
-// TestForeignKeys finds in Redis what podlink did not write: STORE_DATA_CORRUPT, and the key stays as it is.
+// TestForeignKeys: data that podlink did not write is STORE_DATA_CORRUPT, and the key is left unchanged.
 func TestForeignKeys(t *testing.T) {
 	server := redistest.Start(t)
 	x := &target{testApp: startApp(t, onRedis(server)), client: server.Client(t)}

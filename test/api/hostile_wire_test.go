@@ -6,7 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
-	_ "net/http/pprof" // What http.DefaultServeMux must not give away.
+	_ "net/http/pprof" // Handlers that podlink must not serve.
 	"strings"
 	"sync"
 	"testing"
@@ -38,17 +38,17 @@ const (
 	tooLarge    = v1.ErrorReason_BODY_TOO_LARGE
 )
 
-// defaultMux gives http.DefaultServeMux an answer for everything.
+// defaultMux makes http.DefaultServeMux answer every path.
 var defaultMux = sync.OnceFunc(func() {
 	http.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "http.DefaultServeMux") })
 })
 
-// httpRow is a request to the byte. Without a header the body is announced as application/json.
+// httpRow is a raw request. Without a header the Content-Type is application/json.
 type httpRow struct {
 	name, method, path, header, body string
 
 	reason v1.ErrorReason
-	field  string // or for METHOD_NOT_ALLOWED the methods
+	field  string // of INVALID_ARGUMENT; the Allow header of METHOD_NOT_ALLOWED
 }
 
 var httpRows = []httpRow{
@@ -78,7 +78,7 @@ var httpRows = []httpRow{
 	{"deep value", "PUT", linkPath, "", `{"podId":` + strings.Repeat("[", 5000) + strings.Repeat("]", 5000) + `}`, invalid, "pod_id"},
 	{"a chunk that is none", "PUT", linkPath, "Content-Type: application/json\r\nTransfer-Encoding: chunked", "x\r\n", invalid, "body"},
 
-	// Fields that are missing, unknown, twice, or not as in the path. A pod that is not named is never pod 0.
+	// Fields that are missing, unknown, repeated, or contradict the path. A missing pod is never pod 0.
 	{"no body", "PUT", linkPath, "Content-Type: application/json\r\nContent-Length: 0", "", invalid, "pod_id"},
 	{"empty object", "PUT", linkPath, "", `{}`, invalid, "pod_id"},
 	{"no state", "PUT", podPath, "", `{}`, invalid, "state"},
@@ -130,12 +130,12 @@ var httpRows = []httpRow{
 	{"semicolons", "DELETE", linkPath + "?keepSeconds=1;expectedEpoch=1", "", "", invalid, "query"},
 	{"not percent-encoded", "GET", linkPath + "?x=%zz", "", "", invalid, "query"},
 
-	// Bodies where there is none.
+	// Bodies of methods without one.
 	{"body with GET", "GET", linkPath, "", `{}`, invalid, "body"},
 	{"body with DELETE", "DELETE", linkPath, "", `{"keepSeconds":60}`, invalid, "body"},
 	{"chunks with DELETE", "DELETE", linkPath, "Transfer-Encoding: chunked", "2\r\n{}\r\n0\r\n\r\n", invalid, "body"},
 
-	// What is not JSON in UTF-8.
+	// Content types other than JSON in UTF-8.
 	{"no Content-Type", "PUT", linkPath, "X-None: 1", `{"podId":1}`, wrongMedia, ""},
 	{"empty Content-Type", "PUT", linkPath, "Content-Type:", `{"podId":1}`, wrongMedia, ""},
 	{"YAML", "PUT", linkPath, "Content-Type: application/x-yaml", "podId: 1", wrongMedia, ""},
@@ -151,7 +151,7 @@ var httpRows = []httpRow{
 	{"gzip", "PUT", linkPath, "Content-Type: application/json\r\nContent-Encoding: gzip", "\x1f\x8b\x08\x00", wrongMedia, ""},
 	{"deflate", "PUT", linkPath, "Content-Type: application/json\r\nContent-Encoding: deflate", `{"podId":1}`, wrongMedia, ""},
 
-	// Too much.
+	// Bodies that are too large.
 	{"1 MiB and a byte", "PUT", linkPath, "", `{"podId":1}` + strings.Repeat(" ", 1<<20-10), tooLarge, ""},
 	{"2 MiB", "PUT", podPath, "", `{"state":"` + strings.Repeat("s", 2<<20) + `"}`, tooLarge, ""},
 	{
@@ -159,7 +159,7 @@ var httpRows = []httpRow{
 		"200000\r\n" + strings.Repeat("x", 2<<20) + "\r\n0\r\n\r\n", tooLarge, "",
 	},
 
-	// Identifiers that no protobuf string can hold, or that look like two.
+	// Identifiers that are not UTF-8, or that look like two.
 	{"namespace is not UTF-8", "GET", "/v1/namespaces/%ff/links/u1/services/svc", "", "", invalid, "namespace"},
 	{"uid is not UTF-8 in the path", "PUT", "/v1/namespaces/ns/links/%ff%fe/services/svc", "", `{"podId":1}`, invalid, "uid"},
 	{"uid is overlong UTF-8", "PUT", "/v1/namespaces/ns/links/%c0%af/services/svc", "", `{"podId":1}`, invalid, "uid"},
@@ -174,7 +174,7 @@ var httpRows = []httpRow{
 	{"a verb with GET", "GET", linkPath + ":compute", "", "", invalid, "service"},
 	{"an unknown verb with DELETE", "DELETE", linkPath + ":drop", "", "", invalid, "service"},
 
-	// Paths that are not there; a redirect would lose the body.
+	// Unknown paths. A redirect would lose the body.
 	{"root", "GET", "/", "", "", notFound, ""},
 	{"unknown", "GET", "/v2/namespaces", "", "", notFound, ""},
 	{"unknown with a body", "POST", "/v1/links", "", `{"podId":1}`, notFound, ""},
@@ -201,7 +201,7 @@ var httpRows = []httpRow{
 	{"HEAD of a link", "HEAD", linkPath, "", "", wrongMethod, "DELETE, GET, PUT"},
 	{"OPTIONS of a link", "OPTIONS", linkPath, "", "", wrongMethod, "DELETE, GET, PUT"},
 	{"TRACE of a link", "TRACE", linkPath, "", "", wrongMethod, "DELETE, GET, PUT"},
-	{"a method of one's own", "FLUSHALL", linkPath, "", "", wrongMethod, "DELETE, GET, PUT"},
+	{"a made-up method", "FLUSHALL", linkPath, "", "", wrongMethod, "DELETE, GET, PUT"},
 	{"method in small letters", "put", linkPath, "", `{"podId":1}`, wrongMethod, "DELETE, GET, PUT"},
 	{"GET of a batch", "GET", batchPath, "", "", wrongMethod, "POST"},
 	{"DELETE of a workload", "DELETE", workloadPath, "", "", wrongMethod, "GET, PUT"},
@@ -210,14 +210,14 @@ var httpRows = []httpRow{
 	{"method override", "POST", linkPath, "X-HTTP-Method-Override: PUT", `{"podId":1}`, wrongMethod, "DELETE, GET, PUT"},
 }
 
-// exchange sends bytes to podlink's HTTP port and returns the answer.
+// exchange sends a raw request to podlink's HTTP port and returns the response.
 func (x *target) exchange(t testing.TB, method, request string) (*http.Response, string) {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(x.http, "http://"))
 	require.NoError(t, err)
 	require.NoError(t, conn.SetDeadline(time.Now().Add(20*time.Second)))
 	var sending sync.WaitGroup
-	sending.Go(func() { _, _ = io.WriteString(conn, request) }) // It may answer and hang up before it has read all.
+	sending.Go(func() { _, _ = io.WriteString(conn, request) }) // podlink may answer and close before it has read everything.
 	defer sending.Wait()
 	defer conn.Close()
 	response, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: method})
@@ -275,14 +275,20 @@ func TestHostileHTTP(t *testing.T) {
 	x.calm(t)
 }
 
-// edgeRows are unusual and all the same taken.
+// edgeRows are unusual requests that are accepted.
 var edgeRows = []httpRow{
 	{name: "charset", method: "PUT", path: linkPath, header: "Content-Type: Application/JSON; charset=UTF-8", body: `{"podId":1}`},
-	{name: "no compression", method: "PUT", path: linkPath, header: "Content-Type: application/json\r\nContent-Encoding: identity", body: `{"podId":1}`},
+	{
+		name: "no compression", method: "PUT", path: linkPath,
+		header: "Content-Type: application/json\r\nContent-Encoding: identity", body: `{"podId":1}`,
+	},
 	{name: "names of protobuf", method: "PUT", path: linkPath, body: `{"pod_id":1,"persist_seconds":-1}`},
 	{name: "blanks around", method: "PUT", path: linkPath, body: "\r\n\t {\"podId\" : 1 } \n"},
 	{name: "exactly 1 MiB", method: "PUT", path: linkPath, body: `{"podId":1}` + strings.Repeat(" ", 1<<20-11)},
-	{name: "chunks", method: "PUT", path: linkPath, header: "Content-Type: application/json\r\nTransfer-Encoding: chunked", body: "b\r\n{\"podId\":1}\r\n0\r\n\r\n"},
+	{
+		name: "chunks", method: "PUT", path: linkPath,
+		header: "Content-Type: application/json\r\nTransfer-Encoding: chunked", body: "b\r\n{\"podId\":1}\r\n0\r\n\r\n",
+	},
 	{name: "body that agrees with the path", method: "PUT", path: linkPath, body: `{"namespace":"ns","uid":"u1","service":"svc","podId":1}`},
 	{name: "pod 0 in path and body", method: "PUT", path: "/v1/namespaces/ns/services/svc/pods/0", body: `{"podId":0,"state":"up"}`},
 	{name: "nothing to say", method: "POST", path: linkPath + ":compute"},
@@ -290,7 +296,10 @@ var edgeRows = []httpRow{
 	{name: "path that is encoded", method: "PUT", path: "/v1/namespaces/%6e%73/links/%75%31/services/sv%63", body: `{"podId":1}`},
 	{name: "UTF-8 that is not encoded", method: "PUT", path: "/v1/namespaces/ns/links/ä😀{x}|/services/svc", body: `{"podId":1}`},
 	{name: "empty query", method: "GET", path: linkPath + "?"},
-	{name: "query with a name of protobuf", method: "DELETE", path: linkPath + "?keep_seconds=5&expectedEpoch=0", reason: v1.ErrorReason_EPOCH_MISMATCH},
+	{
+		name: "query with a name of protobuf", method: "DELETE", path: linkPath + "?keep_seconds=5&expectedEpoch=0",
+		reason: v1.ErrorReason_EPOCH_MISMATCH,
+	},
 	{name: "another Accept", method: "GET", path: linkPath, header: "Accept: application/x-protobuf, text/html\r\nAccept-Encoding: br"},
 }
 
@@ -307,7 +316,7 @@ func TestEdgeHTTP(t *testing.T) {
 			require.Equal(t, http.StatusOK, response.StatusCode, body)
 		})
 	}
-	// They set u1's link to what it was. New are the link of the strange uid, and pod 0.
+	// The link of u1 is unchanged. The link of the strange uid and pod 0 are new.
 	now := keyspace(t, x.client)
 	for _, own := range []string{"podlink:link:ns:ä😀{x}|", "podlink:pods:ns:svc"} {
 		require.Contains(t, now, own)
@@ -318,7 +327,7 @@ func TestEdgeHTTP(t *testing.T) {
 	x.calm(t)
 }
 
-// TestNotHTTP sends what the HTTP library refuses by itself, before podlink sees it: with some 4xx, not always JSON.
+// TestNotHTTP: requests that the HTTP library rejects before podlink sees them get a 4xx, not always as JSON.
 func TestNotHTTP(t *testing.T) {
 	x := newTarget(t)
 	put := "PUT " + linkPath + " HTTP/1.1\r\nHost: podlink\r\nConnection: close\r\n"
@@ -347,14 +356,14 @@ func TestNotHTTP(t *testing.T) {
 	x.calm(t)
 }
 
-// wire is a codec that sends bytes as they are.
+// wire is a gRPC codec that sends raw bytes.
 type wire struct{}
 
 func (wire) Marshal(v any) ([]byte, error)      { return v.([]byte), nil }
 func (wire) Unmarshal(data []byte, v any) error { return proto.Unmarshal(data, v.(proto.Message)) }
 func (wire) Name() string                       { return "proto" }
 
-// subtype is wire under another name.
+// subtype is wire with another content subtype.
 type subtype struct {
 	wire
 	name string
@@ -362,7 +371,7 @@ type subtype struct {
 
 func (s subtype) Name() string { return s.name }
 
-// encode returns the request on the wire.
+// encode returns the request in protobuf's wire format.
 func encode(t testing.TB, method protoreflect.MethodDescriptor, request string) []byte {
 	t.Helper()
 	in := newMessage(method.Input())
@@ -454,22 +463,22 @@ func TestHostileGRPC(t *testing.T) {
 	x.calm(t)
 }
 
-// TestStalledCallers opens connections that fall silent: each is answered or cut off within 10 s, others are served
-// meanwhile, and nothing is half-applied.
+// TestStalledCallers: a connection that stalls is answered or closed within 10 s. Other callers are served meanwhile, and no
+// mutation is half-applied.
 func TestStalledCallers(t *testing.T) {
 	x := newTarget(t)
 	api, admin := strings.TrimPrefix(x.http, "http://"), strings.TrimPrefix(x.admin, "http://")
 	head := "PUT " + linkPath + " HTTP/1.1\r\nHost: podlink\r\nContent-Type: application/json\r\n"
 	var stalled sync.WaitGroup
 	for name, row := range map[string]struct{ addr, sent string }{
-		"half a body":                  {api, head + "Content-Length: 100\r\n\r\n" + `{"podId":9`},
-		"a body announced as a longer": {api, head + "Content-Length: 100\r\n\r\n" + `{"podId":9}`},
-		"half a chunk":                 {api, head + "Transfer-Encoding: chunked\r\n\r\n64\r\n" + `{"podId":9`},
-		"half the headers":             {api, head + "X-Slow: "},
-		"half a line":                  {api, "PU"},
-		"nothing":                      {api, ""},
-		"half to admin":                {admin, "GET /readyz HTTP/1.1\r\n"},
-		"nothing to gRPC":              {x.grpc.Target(), ""},
+		"half a body":                   {api, head + "Content-Length: 100\r\n\r\n" + `{"podId":9`},
+		"a body shorter than announced": {api, head + "Content-Length: 100\r\n\r\n" + `{"podId":9}`},
+		"half a chunk":                  {api, head + "Transfer-Encoding: chunked\r\n\r\n64\r\n" + `{"podId":9`},
+		"half the headers":              {api, head + "X-Slow: "},
+		"half a line":                   {api, "PU"},
+		"nothing":                       {api, ""},
+		"half to admin":                 {admin, "GET /readyz HTTP/1.1\r\n"},
+		"nothing to gRPC":               {x.grpc.Target(), ""},
 	} {
 		conn, err := net.Dial("tcp", row.addr)
 		require.NoError(t, err)
@@ -481,7 +490,7 @@ func TestStalledCallers(t *testing.T) {
 			defer conn.Close()
 			got, err := io.ReadAll(conn)
 			t.Logf("%s: after %s %.26q", name, time.Since(start).Round(time.Millisecond), got)
-			assert.NoError(t, err, "%s: it is still open", name)
+			assert.NoError(t, err, "%s: the connection is still open", name)
 			if strings.HasPrefix(string(got), "HTTP/") {
 				assert.Contains(t, string(got), "HTTP/1.1 4", name)
 			}

@@ -36,7 +36,7 @@ func (a *testApp) scrape(t *testing.T) map[string]*dto.MetricFamily {
 	return families
 }
 
-// metricWith returns the metric that has these labels, name and value in turn, among others; nil without one.
+// metricWith returns the metric with the given labels, as name and value pairs, or nil. It may have other labels too.
 func metricWith(family *dto.MetricFamily, labels ...string) *dto.Metric {
 	for _, metric := range family.GetMetric() {
 		has := true
@@ -52,7 +52,7 @@ func metricWith(family *dto.MetricFamily, labels ...string) *dto.Metric {
 	return nil
 }
 
-// TestPodsAreCountedWhenTheyReport: also when nobody computes a link to them.
+// TestPodsAreCountedWhenTheyReport: a report is enough, without any computed link.
 func TestPodsAreCountedWhenTheyReport(t *testing.T) {
 	a := startApp(t)
 	report := func(ttl string) {
@@ -69,7 +69,7 @@ func TestPodsAreCountedWhenTheyReport(t *testing.T) {
 	require.Eventually(t, func() bool { return pods("dead") == 1 && pods("live") == 0 }, 20*time.Second, 50*time.Millisecond)
 }
 
-// TestMetrics: the page lists every metric with its type and labels, and no other; and the store's tell what happened.
+// TestMetrics: docs/metrics.md lists exactly the exported metrics, with type and labels; the store's metrics match the calls made.
 func TestMetrics(t *testing.T) {
 	redis := redistest.Start(t)
 	agent := consultest.Start(t)
@@ -80,7 +80,7 @@ func TestMetrics(t *testing.T) {
 	shared := func() float64 {
 		return a.scrape(t)["podlink_store_batch_commands"].GetMetric()[0].GetHistogram().GetSampleSum()
 	}
-	before := shared() // The self-test has sent its scripts.
+	before := shared() // Scripts of the self-test.
 	for _, call := range []struct{ method, path, body string }{
 		{http.MethodPut, link, `{"podId":1}`},
 		{http.MethodGet, link, ""},
@@ -94,7 +94,7 @@ func TestMetrics(t *testing.T) {
 		metric := metricWith(families["podlink_store_seconds"], "command", command)
 		require.EqualValues(t, 1, metric.GetHistogram().GetSampleCount(), command)
 	}
-	require.EqualValues(t, 2, shared()-before, "the script and HGET went alone")
+	require.EqualValues(t, 2, shared()-before, "the script and HGET were not coalesced")
 	for _, metric := range families["podlink_store_errors_total"].GetMetric() {
 		require.Zero(t, metric.GetCounter().GetValue(), metric)
 	}
@@ -121,7 +121,8 @@ func TestMetrics(t *testing.T) {
 	page, err := os.ReadFile("../../docs/metrics.md")
 	require.NoError(t, err)
 	want := make(map[string]string)
-	for _, row := range regexp.MustCompile("(?m)^\\| `(\\w+)` \\| (counter|gauge|histogram) \\|([^|]*)\\|").FindAllStringSubmatch(string(page), -1) {
+	rows := regexp.MustCompile("(?m)^\\| `(\\w+)` \\| (counter|gauge|histogram) \\|([^|]*)\\|")
+	for _, row := range rows.FindAllStringSubmatch(string(page), -1) {
 		labels := regexp.MustCompile(`\w+`).FindAllString(row[3], -1)
 		slices.Sort(labels)
 		want[row[1]] = row[2] + " " + strings.Join(labels, " ")

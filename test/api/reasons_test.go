@@ -36,10 +36,10 @@ import (
 	redistest "podlink/test/kit/redis"
 )
 
-// public is what the contract promises for every reason.
+// public has the HTTP status and the gRPC code that the contract promises for each reason.
 var public = map[v1.ErrorReason]struct {
 	http int
-	grpc codes.Code // OK: HTTP only
+	grpc codes.Code // OK if HTTP only
 }{
 	v1.ErrorReason_INVALID_ARGUMENT:        {http.StatusBadRequest, codes.InvalidArgument},
 	v1.ErrorReason_POD_NOT_FOUND:           {http.StatusNotFound, codes.NotFound},
@@ -60,24 +60,24 @@ var public = map[v1.ErrorReason]struct {
 	v1.ErrorReason_REPLICATION_UNCONFIRMED: {http.StatusGatewayTimeout, codes.DeadlineExceeded},
 }
 
-// withoutSecurity are the reasons that come with security configured, which there is not yet.
+// withoutSecurity are the reasons of a podlink with security configured, which does not exist yet.
 var withoutSecurity = []v1.ErrorReason{
 	v1.ErrorReason_UNAUTHENTICATED, v1.ErrorReason_PERMISSION_DENIED, v1.ErrorReason_RATE_LIMITED,
 }
 
-// provocation brings a reason about for real.
+// provocation is a real fault that causes a reason.
 type provocation struct {
 	name         string
 	reason       v1.ErrorReason
 	rpc, request string
-	// start starts podlink on the server and brings both into the state that provokes the reason, once.
+	// start starts podlink on the server and sets up the fault, for one call.
 	start    func(t *testing.T, redis *redistest.Server) *testApp
-	metadata map[string]string // to the letter
-	cause    string            // a part of what the log of a 5xx tells
-	redis    []string          // arguments of the server
+	metadata map[string]string // must match exactly
+	cause    string            // must be part of a 5xx's log line
+	redis    []string          // arguments of redis-server
 }
 
-// onStore starts podlink on the server, and then does something to the server.
+// onStore starts podlink on the server and then applies the changes to the server.
 func onStore(then ...func(t *testing.T, redis *redistest.Server)) func(t *testing.T, redis *redistest.Server) *testApp {
 	return func(t *testing.T, redis *redistest.Server) *testApp {
 		a := startApp(t, onRedis(redis))
@@ -99,14 +99,14 @@ func full(t *testing.T, redis *redistest.Server) {
 	require.NoError(t, redis.Client(t).ConfigSet(t.Context(), "maxmemory", "1").Err())
 }
 
-// holding puts a hash into the store.
+// holding stores a hash.
 func holding(key string, values ...any) func(t *testing.T, redis *redistest.Server) {
 	return func(t *testing.T, redis *redistest.Server) {
 		require.NoError(t, redis.Client(t).HSet(t.Context(), key, values...).Err())
 	}
 }
 
-// losing puts a proxy before the server, which loses the next reply.
+// losing starts podlink behind a proxy that drops the server's next reply.
 func losing(t *testing.T, redis *redistest.Server) *testApp {
 	proxy := redistest.NewProxy(t, redis.Addr())
 	a := startApp(t, onRedis(redis), func(c *conf.Bootstrap) { c.Data.Redis.Addrs = []string{proxy.Addr()} })
@@ -114,7 +114,7 @@ func losing(t *testing.T, redis *redistest.Server) *testApp {
 	return a
 }
 
-// withoutReplicas starts a podlink that waits for a replica on a server that has none, and holds a link.
+// withoutReplicas starts a podlink that waits for a replica, on a server with a link but no replica.
 func withoutReplicas(t *testing.T, redis *redistest.Server) *testApp {
 	a := startApp(t, onRedis(redis), func(c *conf.Bootstrap) {
 		c.Data.Redis.WaitReplicas = 1
@@ -124,7 +124,7 @@ func withoutReplicas(t *testing.T, redis *redistest.Server) *testApp {
 	return a
 }
 
-// panicking starts a podlink whose services have no use-cases behind them: every valid call is a panic.
+// panicking starts a podlink whose services have nil use-cases: every valid call panics.
 func panicking(t *testing.T, redis *redistest.Server) *testApp {
 	return startWired(t, func(config *conf.Bootstrap, level *telemetry.LogLevel, logger log.Logger) (*kratos.App, func(), error) {
 		c := config.GetServer()
@@ -137,7 +137,8 @@ func panicking(t *testing.T, redis *redistest.Server) *testApp {
 			return nil, nil, err
 		}
 		drain := server.NewDrain(c)
-		chain, closeChain := server.NewChain(config.GetLog(), sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample())), metrics, logger)
+		traces := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample()))
+		chain, closeChain := server.NewChain(config.GetLog(), traces, metrics, logger)
 		api := server.NewAPI(service.NewLinkService(nil), service.NewStateService(nil), service.NewWorkloadService(nil))
 		grpcServer, stop := server.NewGRPCServer(c, api, chain, drain)
 		podlink := kratos.New(
@@ -240,14 +241,14 @@ var provocations = []provocation{
 		rpc: "GetLinkedPod", request: good["GetLinkedPod"], cause: "nil pointer",
 	},
 	{
-		// podlink's own command is unknown: Redis' reply holds the key, and with it the uid.
-		name: "unforeseen reply", reason: v1.ErrorReason_INTERNAL, start: onStore(), redis: []string{"--rename-command", "EVALSHA", "hidden"},
+		// EVALSHA is unknown to Redis, and its error quotes the key, which contains the uid.
+		name: "unexpected reply", reason: v1.ErrorReason_INTERNAL, start: onStore(), redis: []string{"--rename-command", "EVALSHA", "hidden"},
 		rpc: "SetLinkedPod", request: good["SetLinkedPod"], cause: "unknown command",
 	},
 }
 
-// TestReasons provokes every reason there is over both transports: code, reason, text and metadata are the contract's
-// and the same on both, the cause is in the log alone, and the log line of a request has its caller's trace id.
+// TestReasons causes every reason over both transports. Code, reason, text and metadata are those of the contract and the same
+// on both. The cause is only in the log, on a line with the caller's trace id.
 func TestReasons(t *testing.T) {
 	provoked := make(map[v1.ErrorReason]bool)
 	for _, p := range provocations {
@@ -278,29 +279,28 @@ func TestReasons(t *testing.T) {
 	provoked[v1.ErrorReason_CANCELED] = true // TestCallersThatLeave
 	for number, name := range v1.ErrorReason_name {
 		reason := v1.ErrorReason(number)
-		require.NotEqual(t, slices.Contains(withoutSecurity, reason), provoked[reason], "nothing provokes %s", name)
+		require.NotEqual(t, slices.Contains(withoutSecurity, reason), provoked[reason], "no test causes %s", name)
 	}
 }
 
-// leaks is what an operator may know and a caller may not: addresses, files, commands, and the words of the driver and
-// of the runtime.
+// leaks matches what is for operators only: addresses, files, commands, and texts of the driver and the runtime.
 var leaks = regexp.MustCompile(`(?i)redis|lua|script|evalsha|podlink:|wrongtype|noscript|\boom\b|\btcp\b|\bdial\b|\beof\b|i/o|` +
 	`refused|unknown command|goroutine|runtime|nil pointer|panic|\.go\b|context|secret|127\.0\.0\.1|localhost|:\d{3,}|(^|[\s"(])/\w`)
 
-// requireNoLeak wants neither leaks nor the address in what the caller is told.
+// requireNoLeak fails if the problem contains a leak or the address's port.
 func requireNoLeak(t testing.TB, p problem, addr string) {
 	t.Helper()
 	_, port, err := net.SplitHostPort(addr)
 	require.NoError(t, err)
-	told := p.Message
+	text := p.Message
 	for key, value := range p.Metadata {
-		told += "\n" + key + "\n" + value
+		text += "\n" + key + "\n" + value
 	}
-	require.NotRegexp(t, leaks, told)
-	require.NotContains(t, told, port)
+	require.NotRegexp(t, leaks, text)
+	require.NotContains(t, text, port)
 }
 
-// requireLogged wants the request's line in the log: an error with its cause for a 5xx, else for debugging only.
+// requireLogged checks the request's log line: an ERROR with the cause for a 5xx, otherwise a DEBUG line.
 func (a *testApp) requireLogged(t testing.TB, trace string, over via, p provocation) {
 	t.Helper()
 	line := a.logLine(trace)
@@ -315,11 +315,11 @@ func (a *testApp) requireLogged(t testing.TB, trace string, over via, p provocat
 		return
 	}
 	require.Equal(t, "ERROR", line["level"])
-	require.NotEmpty(t, p.cause, "say what the log should tell")
+	require.NotEmpty(t, p.cause, "a 5xx needs a cause")
 	require.Contains(t, line["cause"], p.cause)
 }
 
-// logLine returns the first line with the trace id, nil without one.
+// logLine returns the first log line with the trace id, or nil.
 func (a *testApp) logLine(trace string) map[string]any {
 	for text := range strings.Lines(a.log.String()) {
 		var line map[string]any
@@ -330,7 +330,7 @@ func (a *testApp) logLine(trace string) map[string]any {
 	return nil
 }
 
-// TestFullStore: reads and removals still work, also a removal that keeps the link for a while.
+// TestFullStore: reads and removals work on a full store, including removals with keepSeconds.
 func TestFullStore(t *testing.T) {
 	redis := redistest.Start(t)
 	a := startApp(t, onRedis(redis))
@@ -339,7 +339,7 @@ func TestFullStore(t *testing.T) {
 		for _, over := range transports {
 			require.NoError(t, client.ConfigSet(t.Context(), "maxmemory", "0").Err())
 			for _, setup := range []string{"SetLinkedPod", "SetServiceState", "SetWorkloadState"} {
-				require.True(t, a.must(t, over, setup, good[setup]).ok(), "with room again")
+				require.True(t, a.must(t, over, setup, good[setup]).ok(), "with free memory")
 			}
 			full(t, redis)
 			got := a.must(t, over, name, request)
@@ -356,8 +356,8 @@ func TestFullStore(t *testing.T) {
 	check("RemoveLinkedPodWithId", with(t, good["RemoveLinkedPodWithId"], "keepSeconds", "60"))
 }
 
-// TestCallersThatLeave: a read is CANCELED and a mutation that was sent is OUTCOME_UNKNOWN. The caller is not there to
-// be told; the log is.
+// TestCallersThatLeave: after the caller has left, a read is logged as CANCELED, and a mutation that was sent as
+// OUTCOME_UNKNOWN.
 func TestCallersThatLeave(t *testing.T) {
 	for _, over := range transports {
 		for name, reason := range map[string]v1.ErrorReason{
@@ -378,7 +378,7 @@ func TestCallersThatLeave(t *testing.T) {
 	}
 }
 
-// overNothing is the transport of a call that came over none.
+// overNothing is a transport.Transporter without a network.
 type overNothing struct{ transport.Transporter }
 
 func (overNothing) Kind() transport.Kind            { return transport.KindGRPC }
@@ -386,7 +386,7 @@ func (overNothing) Operation() string               { return v1.OperationLinkSer
 func (overNothing) RequestHeader() transport.Header { return carrier{} }
 func (overNothing) ReplyHeader() transport.Header   { return carrier{} }
 
-// carrier has no headers, and keeps none.
+// carrier is a transport.Header that stays empty.
 type carrier struct{}
 
 func (carrier) Get(string) string      { return "" }
@@ -395,7 +395,7 @@ func (carrier) Add(string, string)     {}
 func (carrier) Keys() []string         { return nil }
 func (carrier) Values(string) []string { return nil }
 
-// TestChain is for what no Redis can be made to do: whatever stands behind the chain, its error leaves as the API's.
+// TestChain: any error behind the chain becomes an error of the API, including those that no Redis can cause.
 func TestChain(t *testing.T) {
 	metrics, err := server.NewMetrics(nil)
 	require.NoError(t, err)
@@ -404,7 +404,7 @@ func TestChain(t *testing.T) {
 		reason v1.ErrorReason
 		logged string
 	}{
-		"caller that left": {
+		"caller has left": {
 			func(ctx context.Context, _ any) (any, error) {
 				ctx, cancel := context.WithCancel(ctx)
 				cancel()
@@ -422,7 +422,7 @@ func TestChain(t *testing.T) {
 				return nil, err
 			}, v1.ErrorReason_INTERNAL, "/secret/path",
 		},
-		"gRPC error of something behind": {
+		"gRPC error of a dependency": {
 			func(context.Context, any) (any, error) { return nil, status.Error(codes.NotFound, "secret") },
 			v1.ErrorReason_INTERNAL, "secret",
 		},
@@ -433,7 +433,8 @@ func TestChain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			lines := new(logwatch.Log)
 			logger := telemetry.NewLogger(&conf.Log{Format: "json"}, telemetry.NewLogLevel("debug"), lines)
-			chain, closeChain := server.NewChain(&conf.Log{}, sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample())), metrics, logger)
+			traces := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample()))
+			chain, closeChain := server.NewChain(&conf.Log{}, traces, metrics, logger)
 			t.Cleanup(closeChain)
 			_, err := chain.Unary(row.handle)(transport.NewServerContext(t.Context(), overNothing{}), nil)
 			got := kerrors.FromError(err)

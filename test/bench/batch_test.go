@@ -12,17 +12,17 @@ import (
 	"podlink/internal/biz"
 )
 
-// fewCallers are enough to keep Redis busy with calls for much at once.
+// fewCallers is enough to keep Redis busy with batches.
 const fewCallers = 16
 
-// TestBatches compares what a uid costs in a batch and alone, in the data layer.
+// TestBatches compares the cost of a uid in a batch and alone, in the data layer.
 func TestBatches(t *testing.T) {
 	const perSecond, cheaper, clientCPU, columns = 0, 1, 2, 3
 	crowds := []int{1, fewCallers}
 	table := &Table{
 		ID: "batch-data", Title: "Batches in the data layer",
-		Note: "How many uids podlink's data layer looks up in a second, and how much less one of them costs than by a Get of " +
-			"its own; from one caller, and from several at once.",
+		Note: "Uids that podlink's data layer looks up per second, and how much cheaper each is than with its own Get; " +
+			"from one caller, and from several at once.",
 	}
 	for _, callers := range crowds {
 		for _, column := range []string{"uids/s", "times cheaper", "client's CPU per uid, µs"} {
@@ -40,11 +40,11 @@ func TestBatches(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			return stands(links[size-1], nil)
+			return linkExists(links[size-1], nil)
 		}}
 	}
 	rivals[0] = rival{name: "Get", call: func(ctx context.Context, n int) error {
-		return stands(r.links.Get(ctx, linkOf(uid(n))))
+		return linkExists(r.links.Get(ctx, linkOf(uid(n))))
 	}}
 	for run := range runs {
 		for group, callers := range crowds {
@@ -111,7 +111,7 @@ func TestLists(t *testing.T) {
 	results.tables(table)
 }
 
-// complete returns an error unless a list is as long as it should be.
+// complete returns an error unless a list has the expected length.
 func complete(length, want int, err error) error {
 	if err == nil && length != want {
 		err = fmt.Errorf("%d entries instead of %d", length, want)

@@ -12,10 +12,10 @@ import (
 	"time"
 )
 
-// quick is for a look whether all of it still works: one run, short slices, small numbers.
+// quick selects a smoke test: one run, short slices, small numbers.
 var quick = os.Getenv("PODLINK_BENCH_QUICK") == "1"
 
-// runs is how often everything is measured.
+// runs is the number of runs of every measurement.
 var runs = func() int {
 	if n, err := strconv.Atoi(os.Getenv("PODLINK_BENCH_RUNS")); err == nil && n > 0 {
 		return n
@@ -26,7 +26,7 @@ var runs = func() int {
 	return 3
 }()
 
-// results is all that was measured so far. The measurements come one after the other.
+// results has all measurements so far. It needs no lock, as measurements don't run in parallel.
 var results collector
 
 type collector struct{ Results }
@@ -45,17 +45,16 @@ func (c *collector) tables(all ...*Table) {
 
 func (c *collector) target(target Target) { c.Targets = append(c.Targets, target) }
 
-// started is when the measurements began.
+// started is the start of the first measurement.
 var started = time.Now()
 
-// progress tells a person who waits what is measured now.
+// progress prints the current measurement.
 func progress(run int, format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "[%s] run %d of %d: %s\n", time.Since(started).Round(time.Second), run+1, runs,
 		fmt.Sprintf(format, args...))
 }
 
-// report prints what was measured, and writes it to the file, if there is to be one. Of a measurement that failed it
-// only prints what there is.
+// report prints the results, and writes them to the file unless its name is empty. Incomplete results are only printed.
 func report(out io.Writer, file string, whole bool) error {
 	if len(results.Charts)+len(results.Tables) == 0 {
 		return nil
@@ -71,7 +70,7 @@ func report(out io.Writer, file string, whole bool) error {
 	return results.write(file)
 }
 
-// print writes the medians of everything that was measured, and what became of the targets.
+// print writes the medians of all results, and the outcome of each target.
 func (r *Results) print(out io.Writer) {
 	for _, chart := range r.Charts {
 		printTable(out, chart.table())
@@ -95,7 +94,7 @@ func (r *Results) print(out io.Writer) {
 	_ = w.Flush() // Into memory, or to standard output.
 }
 
-// table is the chart as a table: a row per x, a column per series.
+// table returns the chart as a table with a row per x and a column per series.
 func (c Chart) table() Table {
 	table := Table{Title: c.Title + ": " + c.Y + ", by " + c.X}
 	for _, series := range c.Series {
@@ -126,7 +125,7 @@ func printTable(out io.Writer, table Table) {
 	_ = w.Flush() // Into memory, or to standard output.
 }
 
-// figure is a number with about three digits that count.
+// figure formats a number with about three significant digits.
 func figure(v float64) string {
 	decimals := 0
 	for limit := 100.0; decimals < 3 && v != 0 && v < limit && v > -limit; limit /= 10 {

@@ -19,13 +19,13 @@ import (
 	"podlink/internal/biz"
 )
 
-// cycle is a sequence of calls on one link that ends as it began, so that it can be repeated for ever.
+// cycle is a sequence of calls on one link that restores the initial state, so that it can be repeated.
 type cycle struct {
 	name  string
 	calls []func(ctx context.Context) error
 }
 
-// cycles have every operation, each where it has something to do.
+// cycles cover every operation, in a state in which it has an effect.
 func (r *rig) cycles() []cycle {
 	type call = func(ctx context.Context) error
 	link, game := linkOf(uid(0)), biz.ServiceKey{Namespace: namespace, Service: service}
@@ -39,8 +39,8 @@ func (r *rig) cycles() []cycle {
 	remove := func(ctx context.Context) error { return applied(r.links.Remove(ctx, link, 0, nil)) }
 	removeWithID := func(ctx context.Context) error { return applied(r.links.RemoveWithID(ctx, link, 1, 0)) }
 	return []cycle{
-		{"Get", []call{func(ctx context.Context) error { return stands(r.links.Get(ctx, link)) }}},
-		{"GetIfPersist", []call{func(ctx context.Context) error { return stands(r.links.GetIfPersist(ctx, link)) }}},
+		{"Get", []call{func(ctx context.Context) error { return linkExists(r.links.Get(ctx, link)) }}},
+		{"GetIfPersist", []call{func(ctx context.Context) error { return linkExists(r.links.GetIfPersist(ctx, link)) }}},
 		{"List, 1 link", []call{func(ctx context.Context) error { return second(r.links.List(ctx, namespace, link.UID)) }}},
 		{computeStanding, []call{func(ctx context.Context) error { return r.computeStanding(ctx, link) }}},
 		{"Set, Set", []call{set(1), set(2)}},
@@ -55,14 +55,13 @@ func (r *rig) cycles() []cycle {
 	}
 }
 
-// TestOneCaller compares podlink with the driver when nobody else calls: each operation with the very commands that it
-// sends.
+// TestOneCaller compares podlink with the driver for a single caller: each operation with exactly the commands that it sends.
 func TestOneCaller(t *testing.T) {
 	const podlinkP50, driverP50, ratio = 0, 1, 2
 	table := &Table{
 		ID: "data-one-caller", Title: "One caller",
-		Note: "The median time of a call when it is the only one, in podlink's data layer, and of the same commands with the " +
-			"same arguments sent by the driver alone. Of a sequence it is the mean of its calls.",
+		Note: "The median latency of a single caller in podlink's data layer, and of the same commands with the same " +
+			"arguments sent by the driver alone. For a sequence it is the mean of its calls.",
 		Columns: []string{"podlink, µs", "the driver alone, µs", "podlink's, of it"},
 	}
 	r := newRig(t)
@@ -108,14 +107,14 @@ func TestOneCaller(t *testing.T) {
 	})
 }
 
-// worst is the row whose median is the largest in a column.
+// worst returns the row with the largest median in a column.
 func (t *Table) worst(column int) Row {
 	return slices.MaxFunc(t.Rows, func(a, b Row) int {
 		return cmp.Compare(a.Cells[column].Median(), b.Cells[column].Median())
 	})
 }
 
-// sent returns the commands that do sends, but not those that scripts call.
+// sent returns the commands that do sends, without those called by scripts.
 func (r *rig) sent(t *testing.T, do func()) [][]any {
 	t.Helper()
 	conn, err := net.Dial("tcp", r.server.Addr())
@@ -171,9 +170,9 @@ func TestRedisTime(t *testing.T) {
 	const spent, ofReads, ofMutations = 0, 1, 2
 	table := &Table{
 		ID: "data-redis-time", Title: "Redis time per call",
-		Note: "From the command statistics of Redis: what a call takes there, without the network and the protocol. A script's " +
-			"time has that of the commands that it calls. A mutation is compared with what the predecessors do to a link that " +
-			"stands, or to a new one.",
+		Note: "From the command statistics of Redis: the execution time of a call, without network and protocol. A script's " +
+			"time includes the commands it calls. A mutation is compared with the predecessors' on an existing link, or " +
+			"on a new one.",
 		Columns: []string{"Redis time, µs", "of the predecessors' GET", "of the predecessors' EVAL"},
 	}
 	r := newRig(t)
@@ -187,7 +186,7 @@ func TestRedisTime(t *testing.T) {
 			contenders = append(contenders, writer)
 		}
 	}
-	acts := slices.DeleteFunc(r.acts(), func(a act) bool { return a.name == computeStanding }) // Of several commands.
+	acts := slices.DeleteFunc(r.acts(), func(a act) bool { return a.name == computeStanding }) // It has several commands.
 	for _, act := range acts {
 		contenders = append(contenders, act.rival)
 	}
@@ -217,11 +216,11 @@ func TestRedisTime(t *testing.T) {
 	})
 }
 
-// redisTime is the time that Redis spends on a call of each rival, in microseconds.
+// redisTime returns the time that Redis spends on a call of each rival, in microseconds.
 func (r *rig) redisTime(t *testing.T, callers int, rivals []rival) map[string]float64 {
 	t.Helper()
 	calls, spent := map[string]int{}, map[string]time.Duration{}
-	// Those that begin with no links at all come last, after those that want them to stand.
+	// Rivals that flush all links come last, after those that need them.
 	rivals = slices.Concat(
 		slices.DeleteFunc(slices.Clone(rivals), func(r rival) bool { return r.fresh != nil }),
 		slices.DeleteFunc(slices.Clone(rivals), func(r rival) bool { return r.fresh == nil }),

@@ -13,40 +13,41 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// rival is one of the ways that are compared.
+// rival is one side of a comparison.
 type rival struct {
 	name string
 	call func(ctx context.Context, n int) error // the n-th call
-	// fresh makes the store ready for the first users calls, before each slice; a slice ends with them. Nil for calls that
-	// can go on for ever.
+	// fresh prepares the store for freshUsers calls before each slice, which ends after them. Nil if calls can be repeated
+	// without limit.
 	fresh func(t *testing.T)
 
-	made int // calls, until now
+	made int // calls so far
 }
 
-// measured is what calls did, and the CPU time that this process spent on them.
+// measured is a load with the CPU time that this process spent on it.
 type measured struct {
 	load
 	cpu time.Duration
 }
 
-// microseconds is the CPU time per call.
+// microseconds returns the CPU time per call.
 func (m *measured) microseconds() float64 {
 	return float64(m.cpu) / float64(time.Microsecond) / float64(m.calls)
 }
 
-// pace says how what is compared takes turns.
+// pace is the length and number of the turns of each rival.
 type pace struct {
 	slice time.Duration
 	turns int
 }
 
-// steady is for throughput, fine for what needs few calls: the shorter the slices, the more alike the machine is to all.
+// steady is the pace for throughput, and fine the one for figures that need few calls. Shorter slices spread the machine's
+// changes more evenly over the rivals.
 func steady() pace { return pace{slice() / 4, 4 * turns()} }
 
 func fine() pace { return pace{slice() / 10, 5 * turns()} }
 
-// run makes the rival's calls from that many callers for a slice of time.
+// run makes the rival's calls from concurrent callers for a slice of time.
 func (r *rival) run(t *testing.T, callers int, slice time.Duration) measured {
 	t.Helper()
 	last := int64(math.MaxInt64)
@@ -75,7 +76,7 @@ func (r *rival) run(t *testing.T, callers int, slice time.Duration) measured {
 	return measured{load: l, cpu: ownCPU(t) - before}
 }
 
-// compare lets the rivals call in turns, each from that many callers: a slice to warm up, and then those that count.
+// compare runs the rivals in turns. The first turn is a warm-up and doesn't count.
 func compare(t *testing.T, p pace, callers int, rivals ...rival) []measured {
 	t.Helper()
 	total := make([]measured, len(rivals))
@@ -91,8 +92,8 @@ func compare(t *testing.T, p pace, callers int, rivals ...rival) []measured {
 	return total
 }
 
-// alternate makes two calls in turns for that long, from one caller, and returns what each did: whatever happens to the
-// machine meanwhile happens to both.
+// alternate makes the calls in turns from one caller for a slice of time, so that changes of the machine affect all of them. It
+// returns one load per call.
 func alternate(t *testing.T, slice time.Duration, calls ...func(ctx context.Context) error) []load {
 	t.Helper()
 	loads := make([]load, len(calls))
@@ -107,7 +108,7 @@ func alternate(t *testing.T, slice time.Duration, calls ...func(ctx context.Cont
 	return loads
 }
 
-// ownCPU is the CPU time that this process has used so far.
+// ownCPU returns the CPU time of this process so far.
 func ownCPU(t *testing.T) time.Duration {
 	t.Helper()
 	var usage syscall.Rusage

@@ -10,7 +10,7 @@ import (
 	"podlink/internal/biz"
 )
 
-// crowd is from how many callers the operations are compared.
+// crowd is the number of concurrent callers of a comparison.
 const crowd = 256
 
 // effect is what an operation does to links.
@@ -20,7 +20,7 @@ const (
 	reading effect = iota
 	changing
 	creating
-	choosing // a pod: it changes no link
+	choosing // chooses a pod, changes no link
 )
 
 // act is an operation of podlink's data layer.
@@ -29,7 +29,7 @@ type act struct {
 	effect effect
 }
 
-// acts are podlink's operations.
+// acts returns podlink's operations.
 func (r *rig) acts() []act {
 	filled := func(t *testing.T) {
 		t.Helper()
@@ -38,10 +38,10 @@ func (r *rig) acts() []act {
 	game := biz.ServiceKey{Namespace: namespace, Service: service}
 	return []act{
 		{rival{name: "Get", call: func(ctx context.Context, n int) error {
-			return stands(r.links.Get(ctx, linkOf(uid(n))))
+			return linkExists(r.links.Get(ctx, linkOf(uid(n))))
 		}}, reading},
 		{rival{name: "GetIfPersist", call: func(ctx context.Context, n int) error {
-			return stands(r.links.GetIfPersist(ctx, linkOf(uid(n))))
+			return linkExists(r.links.GetIfPersist(ctx, linkOf(uid(n))))
 		}}, reading},
 		{rival{name: "List, 1 link", call: func(ctx context.Context, n int) error {
 			return second(r.links.List(ctx, namespace, uid(n)))
@@ -82,12 +82,12 @@ func (r *rig) acts() []act {
 	}
 }
 
-// computeStanding is the name of ComputeLinkedPod where the link stands.
+// computeStanding names ComputeLinkedPod of a standing link.
 const computeStanding = "Compute, standing"
 
-// contest is an operation of the data layer that many callers make at once, and its rivals.
+// contest is an operation of the data layer with its rivals, for many concurrent callers.
 type contest struct {
-	id     string // of its charts; "" for an operation that is compared from a crowd only
+	id     string // of its charts; "" if it is compared at one number of callers only
 	act    act
 	rivals []rival
 }
@@ -100,7 +100,7 @@ func (r *rig) contests() []contest {
 		switch act.name {
 		case "Get":
 			c.rivals = append(r.readers(), rival{name: itselfAlone, call: func(ctx context.Context, n int) error {
-				return stands(r.unshared.links.Get(ctx, linkOf(uid(n))))
+				return linkExists(r.unshared.links.Get(ctx, linkOf(uid(n))))
 			}})
 		case "Set":
 			c.rivals = append(r.writers(nil), rival{name: itselfAlone, call: func(ctx context.Context, n int) error {
@@ -118,16 +118,16 @@ func (r *rig) contests() []contest {
 	return all
 }
 
-// computeStanding returns an error unless the link stands where it stood.
+// computeStanding computes an existing link, and returns an error if it was created or moved.
 func (l layer) computeStanding(ctx context.Context, key biz.LinkKey) error {
 	outcome, _, err := l.usecase.Compute(ctx, key, biz.Forever)
 	if err == nil && outcome != biz.Existing {
-		err = fmt.Errorf("the link of %s does not stand: outcome %d", key.UID, outcome)
+		err = fmt.Errorf("the link of %s was created or moved: outcome %d", key.UID, outcome)
 	}
 	return err
 }
 
-// The columns of the operations' table.
+// Columns of the table of operations.
 const (
 	callsPerSecond = iota
 	ofRival
@@ -140,10 +140,10 @@ const (
 func TestDataLayer(t *testing.T) {
 	table := &Table{
 		ID: "data-operations", Title: fmt.Sprintf("Operations, %d callers", crowd),
-		Note: fmt.Sprintf("Of %d users whose links stand; TrySet and SetIfAbsent link users who have none, Remove removes links "+
-			"that are there, and Set moves the user each time. The driver's EVALSHA runs HGET, HSET and PERSIST on one key, the "+
+		Note: fmt.Sprintf("Of %d users with a link. TrySet and SetIfAbsent link users without one, Remove removes existing "+
+			"links, and Set moves the user each time. The driver's EVALSHA runs HGET, HSET and PERSIST on one key, the "+
 			"predecessors' EVAL GET, SET, PERSIST and HSET on two. The driver's auto-pipeline has two batches "+
-			"under way, which is its best. Each client may have %d connections.", users, connectionsEach),
+			"in flight, its best setting. Each client may have %d connections.", users, connectionsEach),
 		Columns: []string{"calls/s", "podlink's, of it", "p50, ms", "p99, ms", "client's CPU per call, µs"},
 	}
 	r := newRig(t)
@@ -200,8 +200,8 @@ func TestDataLayer(t *testing.T) {
 	}
 }
 
-// charts are the contest's, and from how many callers it is held. Without an id it is held once, and the charts are for
-// nobody.
+// charts returns the contest's charts and its numbers of callers. Without an id there is one number, and the charts are not
+// published.
 func (c contest) charts() (throughput, latency *Chart, callers []int) {
 	switch {
 	case c.id == "":

@@ -1,9 +1,8 @@
 //go:build bench
 
-// Package bench measures podlink side by side with what it competes with: the driver alone, the predecessors' way of
-// calling Redis, and a Kratos server that answers from memory. `make bench` runs it, `make bench-quick` a small part of it.
+// Package bench compares podlink with its alternatives: the driver alone, the predecessors' way of calling Redis, and a Kratos
+// server that answers from memory. `make bench` runs it, and `make bench-quick` a small part of it.
 //
-// Two things to know before adding a measurement. What is compared runs in turns in one run, and its ratio is the figure:
-// machines differ, and the same one differs from minute to minute. And every figure keeps the values of all its runs, so
-// that its median can be told from luck.
+// Two rules for a new measurement. Rivals take turns within one run, and the figure is their ratio, because speed differs
+// between machines and from minute to minute. And every figure keeps the values of all runs, to show how far they scatter.
 package bench

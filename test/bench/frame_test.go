@@ -69,7 +69,7 @@ func TestUnquote(t *testing.T) {
 	require.Error(t, err)
 }
 
-// TestPrint: every figure is printed as its median, and a target that is missed catches the eye.
+// TestPrint: figures are printed as medians, and missed targets are marked.
 func TestPrint(t *testing.T) {
 	var c collector
 	chart := &Chart{Title: "Get", X: "callers", Y: "calls per second"}

@@ -16,35 +16,35 @@ import (
 	redistest "podlink/test/kit/redis"
 )
 
-// grown is podlink's data layer where something has grown to a size.
+// grown is podlink's data layer on a data set or cluster of a given size.
 type grown struct {
 	layer
 	size, users int
-	raw         *redis.AutoPipeliner // the driver alone on the same Redis; nil where it does not take part
+	raw         *redis.AutoPipeliner // the driver alone on the same Redis; nil if not compared
 	service     string               // of the users' links
 }
 
-// growing is an operation on a random user.
+// growing is an operation on a random user, measured at every size.
 type growing struct {
 	name string
 	call func(g grown, ctx context.Context, link biz.LinkKey) error
 }
 
 var growingGet = growing{"Get", func(g grown, ctx context.Context, link biz.LinkKey) error {
-	return stands(g.links.Get(ctx, link))
+	return linkExists(g.links.Get(ctx, link))
 }}
 
-// growingHGet is what the driver alone does at that size.
+// growingHGet is the driver alone, for comparison.
 var growingHGet = growing{autoHGet, func(g grown, ctx context.Context, link biz.LinkKey) error {
 	return g.raw.HGet(ctx, podlinkKey(link.UID), link.Service).Err()
 }}
 
-// growingSet moves the user, but for one call in a thousand.
+// growingSet moves the user to a random pod: one call in a thousand doesn't change the pod.
 var growingSet = growing{"Set", func(g grown, ctx context.Context, link biz.LinkKey) error {
 	return applied(g.links.Set(ctx, link, biz.PodID(rand.IntN(1000)), biz.Forever, nil))
 }}
 
-// compareGrown compares the operations at all sizes, from a crowd of callers.
+// compareGrown compares the operations at all sizes, with many callers.
 func compareGrown(t *testing.T, chart *Chart, all []grown, operations ...growing) {
 	t.Helper()
 	for run := range runs {
@@ -67,11 +67,11 @@ func compareGrown(t *testing.T, chart *Chart, all []grown, operations ...growing
 	results.charts(chart)
 }
 
-// growthTargets are that the throughput of every series hardly falls from the first size to the last.
+// growthTargets adds a target for each series: its throughput hardly falls from the first size to the last.
 func growthTargets(chart *Chart) {
 	for _, series := range chart.Series {
 		if series.Name == autoHGet {
-			continue // It is there to tell what is podlink's and what is Redis' own.
+			continue // It shows Redis' share of the change.
 		}
 		first, last := series.Points[0], series.Points[len(series.Points)-1]
 		target := Target{
@@ -112,7 +112,7 @@ func TestGrowthOfLinks(t *testing.T) {
 func TestGrowthOfPods(t *testing.T) {
 	chart := &Chart{
 		ID: "growth-pods", Title: "ComputeLinkedPod against pods",
-		Note: fmt.Sprintf("From %d callers, each call about a random one of %d users whose links stand.", crowd, users),
+		Note: fmt.Sprintf("From %d callers, each call about a random one of %d users with a link.", crowd, users),
 		X:    "pods", Y: "calls per second", LogX: true,
 	}
 	server := redistest.Start(t)
@@ -130,7 +130,7 @@ func TestGrowthOfPods(t *testing.T) {
 	growthTargets(chart)
 }
 
-// TestGrowthOfNodes compares clusters.
+// TestGrowthOfNodes compares clusters with few and with many nodes.
 func TestGrowthOfNodes(t *testing.T) {
 	chart := &Chart{
 		ID: "growth-nodes", Title: "Throughput against nodes of a cluster",

@@ -12,30 +12,30 @@ import (
 	"time"
 )
 
-// lateLimit is how long calls may take beyond the time of their load.
-const lateLimit = 10 * time.Second
+// overrunTimeout bounds how long the calls of a load may run after its slice.
+const overrunTimeout = 10 * time.Second
 
-// call makes one call on the connection of its caller. Callers are numbered from 0.
+// call makes one call on the connection of a caller. Callers are numbered from 0.
 type call func(ctx context.Context, caller int) error
 
-// load is what callers have done, in one slice or in several.
+// load is the result of concurrent callers in one or several slices of time.
 type load struct {
 	calls     int
 	took      time.Duration
 	latencies []time.Duration
 }
 
-// add adds another slice.
+// add adds the result of another slice.
 func (l *load) add(other load) {
 	l.calls += other.calls
 	l.took += other.took
 	l.latencies = append(l.latencies, other.latencies...)
 }
 
-// rate is in calls per second.
+// rate returns the calls per second.
 func (l *load) rate() float64 { return float64(l.calls) / l.took.Seconds() }
 
-// percentiles returns the latencies that the given shares of the calls did not exceed, in milliseconds.
+// percentiles returns latencies in milliseconds, with the shares as in .99 for p99.
 func (l *load) percentiles(shares ...float64) []float64 {
 	slices.Sort(l.latencies)
 	result := make([]float64, len(shares))
@@ -48,7 +48,7 @@ func (l *load) percentiles(shares ...float64) []float64 {
 	return result
 }
 
-// closed is a load in which every caller calls, waits for the answer and calls again: it tells the throughput.
+// closed runs a closed loop: each caller waits for its answer before the next call. It measures the throughput.
 func closed(callers int, slice time.Duration, call call) (load, error) {
 	start := time.Now()
 	return from(callers, slice, func(ctx context.Context, caller int, done func(time.Duration)) error {
@@ -63,19 +63,19 @@ func closed(callers int, slice time.Duration, call call) (load, error) {
 	})
 }
 
-// open is a load that comes at its own rate, in calls per second, whether or not the answers do. A latency counts from
-// the time that the call was due, so that a server can't hide what it kept waiting.
+// open runs an open loop: calls come at a fixed rate per second, even if answers are late. Latencies count from the time a call
+// was due, so that a stalled server can't hide its queue.
 func open(callers int, rate float64, slice time.Duration, call call) (load, error) {
-	due := make(chan int, int(rate*slice.Seconds())+1) // Room for all, so that a slow server doesn't slow the schedule.
+	due := make(chan int, int(rate*slice.Seconds())+1) // Buffered, so that a slow server doesn't delay the schedule.
 	start := time.Now()
 	at := func(n int) time.Time { return start.Add(time.Duration(float64(n) / rate * float64(time.Second))) }
 	go func() {
 		defer close(due)
 		for n := range cap(due) - 1 {
 			for wait := time.Until(at(n)); wait > 0; wait = time.Until(at(n)) {
-				// Go's own timers are late by up to a millisecond when all else rests.
+				// Go's timers are up to a millisecond late on an idle machine.
 				pause := syscall.NsecToTimespec(int64(wait))
-				_ = syscall.Nanosleep(&pause, nil) // A signal ends it early.
+				_ = syscall.Nanosleep(&pause, nil) // A signal interrupts it.
 			}
 			due <- n
 		}
@@ -91,11 +91,11 @@ func open(callers int, rate float64, slice time.Duration, call call) (load, erro
 	})
 }
 
-// from runs the callers; each tells how long its calls took. The first error ends the load.
+// from runs the callers, which report the latency of each call to done. The first error ends the load.
 func from(
 	callers int, slice time.Duration, caller func(ctx context.Context, caller int, done func(time.Duration)) error,
 ) (load, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), slice+lateLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), slice+overrunTimeout)
 	defer cancel()
 	var running sync.WaitGroup
 	latencies, errs := make([][]time.Duration, callers), make([]error, callers)

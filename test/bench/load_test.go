@@ -21,7 +21,7 @@ func TestPercentiles(t *testing.T) {
 	require.Equal(t, []float64{1, 500, 990, 999, 1000}, l.percentiles(0, .5, .99, .999, 1))
 }
 
-// TestClosed: every caller has one call under way at a time.
+// TestClosed: each caller has one call in flight at a time.
 func TestClosed(t *testing.T) {
 	const callers, each = 4, 5 * time.Millisecond
 	var under, calls atomic.Int32
@@ -38,7 +38,7 @@ func TestClosed(t *testing.T) {
 	require.InDelta(t, callers/each.Seconds(), l.rate(), callers/each.Seconds()/2)
 }
 
-// TestOpen: a server that stalls makes late all calls that were due meanwhile.
+// TestOpen: when a server stalls, all calls due meanwhile are late.
 func TestOpen(t *testing.T) {
 	const stall = 100 * time.Millisecond
 	calls := 0
@@ -50,7 +50,7 @@ func TestOpen(t *testing.T) {
 	})
 	require.NoError(t, err)
 	require.Equal(t, 200, l.calls)
-	require.Greater(t, l.percentiles(.75)[0], 20.0, "about 100 of the 200 calls wait, the first of them all of the stall")
+	require.Greater(t, l.percentiles(.75)[0], 20.0, "about 100 of the 200 calls wait, the first one for the whole stall")
 }
 
 func TestLoadFails(t *testing.T) {

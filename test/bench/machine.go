@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// thisMachine tells what the measurement ran on.
+// thisMachine describes the machine that the measurement ran on.
 func thisMachine() (Machine, error) {
 	m := Machine{
 		Cores: runtime.NumCPU(), Go: runtime.Version(), Date: time.Now().Format(time.DateOnly), Command: "make bench", Runs: runs,
@@ -34,7 +34,7 @@ func thisMachine() (Machine, error) {
 	} {
 		text, err := read.from()
 		if err != nil {
-			return Machine{}, fmt.Errorf("the machine: %w", err)
+			return Machine{}, fmt.Errorf("describe the machine: %w", err)
 		}
 		*read.into = text
 	}
@@ -47,7 +47,7 @@ func thisMachine() (Machine, error) {
 	return m, err
 }
 
-// property is the value of the first line "name: value" of a file.
+// property returns the value of the first line "name: value" of a file.
 func property(file, name string) (string, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -61,7 +61,7 @@ func property(file, name string) (string, error) {
 	return "", fmt.Errorf("%s has no %s", file, name)
 }
 
-// redisVersion is the 7.0.15 of "Redis server v=7.0.15 sha=…".
+// redisVersion returns the 7.0.15 of "Redis server v=7.0.15 sha=…".
 func redisVersion() (string, error) {
 	text, err := output("redis-server", "--version")
 	_, rest, _ := strings.Cut(text, "v=")

@@ -10,7 +10,7 @@ import (
 	podlinktest "podlink/test/kit/podlink"
 )
 
-// binary is podlink as it is.
+// binary is the unchanged podlink.
 var binary string
 
 func TestMain(m *testing.M) {

@@ -16,16 +16,16 @@ import (
 	redistest "podlink/test/kit/redis"
 )
 
-// shape is a way to store the links of users.
+// shape is a way to store users' links.
 type shape struct {
 	name      string
 	namespace string
 	links     int // of each user
 	put       func(pipe redis.Pipeliner, uid string, pod int32)
-	ttl       biz.TTL // of what podlink is to read back; Gone: it is not podlink's
+	ttl       biz.TTL // that podlink must read back; Gone: not podlink's data
 }
 
-// shapes are those whose memory is compared.
+// shapes are the ways to store links whose memory is compared.
 func shapes(t *testing.T) []shape {
 	t.Helper()
 	ctx := t.Context()
@@ -53,7 +53,7 @@ func shapes(t *testing.T) []shape {
 	}
 }
 
-// linkCounts are the numbers of links that growth is measured by. The figures per link are those of typical.
+// linkCounts returns the numbers of links that are measured, and the typical one, used for the figures per link.
 func linkCounts() (all []int, typical int) {
 	if quick {
 		return []int{10_000, 100_000}, 100_000
@@ -67,7 +67,7 @@ func TestMemory(t *testing.T) {
 	counts, typical := linkCounts()
 	table := &Table{
 		ID: "memory-per-link", Title: fmt.Sprintf("Memory per link, of %d links", typical),
-		Note:    "Uids of 12 bytes, the names of the services of 4, of the namespace of 5 unless said.",
+		Note:    "Uids have 12 bytes, service names 4, and the namespace 5 unless said otherwise.",
 		Columns: []string{"per link, B", "per uid, B"},
 	}
 	chart := &Chart{
@@ -82,7 +82,7 @@ func TestMemory(t *testing.T) {
 			empty, made := usedMemory(t, client), 0
 			for i, links := range counts {
 				if run > 0 && links > typical {
-					continue // It takes long, and differs by nothing.
+					continue // It takes long, and runs don't differ.
 				}
 				wanted := links / s.links
 				populate(t, client, wanted-made, func(pipe redis.Pipeliner, n int) { s.put(pipe, user(made+n), podOf(n)) })
@@ -111,7 +111,7 @@ func TestMemory(t *testing.T) {
 	}
 }
 
-// readBack makes sure that what was stored are links to podlink.
+// readBack checks that podlink reads the stored values as links.
 func (s shape) readBack(t *testing.T, addr string, users int) {
 	t.Helper()
 	if s.ttl == biz.Gone {
@@ -129,7 +129,7 @@ func (s shape) readBack(t *testing.T, addr string, users int) {
 	}
 }
 
-// usedMemory is what Redis says that its data takes, in bytes: all but the buffers of its clients.
+// usedMemory returns the memory of Redis in bytes, without the buffers of its clients.
 func usedMemory(t *testing.T, client *redis.Client) float64 {
 	t.Helper()
 	info := client.InfoMap(t.Context(), "memory")

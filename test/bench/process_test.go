@@ -18,13 +18,13 @@ import (
 	redistest "podlink/test/kit/redis"
 )
 
-// TestProcess measures what a podlink needs when it has nothing to do.
+// TestProcess measures the start, the memory and the binary of an idle podlink.
 func TestProcess(t *testing.T) {
 	const name, starts, calls, mega = "podlink", 5, 1000, 1e6
 	const start, idle, used, size = 0, 1, 2, 3
 	table := &Table{
 		ID: "process-idle", Title: "The process",
-		Note: fmt.Sprintf("podlink on a Redis. Its start is the median of %d.", starts),
+		Note: fmt.Sprintf("podlink on a Redis. The start is the median of %d.", starts),
 		Columns: []string{
 			"from start to ready, s", "resident memory once ready, MB",
 			fmt.Sprintf("resident memory after %d calls over %d connections, MB", calls, connections), "size of the binary, MB",
@@ -58,7 +58,7 @@ func TestProcess(t *testing.T) {
 	}
 }
 
-// TestReadings reads figures of this process that are known roughly.
+// TestReadings checks cpuTime and residentMemory on this process, whose values are roughly known.
 func TestReadings(t *testing.T) {
 	const busy = 200 * time.Millisecond
 	begin, before := time.Now(), cpuTime(t, os.Getpid())
@@ -73,7 +73,7 @@ func TestReadings(t *testing.T) {
 	require.Less(t, residentMemory(t, os.Getpid()), 1e9, "in bytes")
 }
 
-// cpuTime is what the process has used so far. The kernel tells it in hundredths of a second.
+// cpuTime returns the CPU time of a process so far, which the kernel reports in hundredths of a second.
 func cpuTime(t *testing.T, pid int) time.Duration {
 	t.Helper()
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
@@ -89,7 +89,7 @@ func cpuTime(t *testing.T, pid int) time.Duration {
 	return time.Duration(ticks) * 10 * time.Millisecond
 }
 
-// residentMemory is in bytes.
+// residentMemory returns the resident memory of a process in bytes.
 func residentMemory(t *testing.T, pid int) float64 {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))

@@ -28,25 +28,25 @@ import (
 )
 
 const (
-	// connectionsEach is how many connections podlink and each of its rivals may have.
+	// connectionsEach is the maximum number of connections of podlink and of each rival.
 	connectionsEach = 256
-	// driverTimeout is long: what is measured is speed, on machines that may be busy.
+	// driverTimeout is long, so that a busy machine causes no timeouts.
 	driverTimeout = 5 * time.Second
-	// freshUsers are those that a slice of calls can use up.
+	// freshUsers is the number of users without a link that a slice of calls may use.
 	freshUsers = 30_000
-	// standingPod is that of the links that stand at first: none that nextPod gives, so that the first Set moves them.
+	// standingPod is the pod of the initial links. nextPod never returns it, so that the first Set moves the user.
 	standingPod = pods
-	// epoch is a realistic one.
+	// epoch has a realistic length.
 	epoch = "1795408417769593"
 )
 
-// threeCommands is the least that a script on one link could do.
+// threeCommands is the minimal script to set a link.
 const threeCommands = `local link = redis.call('HGET', KEYS[1], ARGV[1])
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 redis.call('PERSIST', KEYS[1])
 return link`
 
-// predecessors is how podlink's predecessors link a user: by a script on two keys, which is sent with every call.
+// predecessors is the script by which podlink's predecessors link a user: on two keys, and sent with every call.
 const predecessors = `-- Links a user to a pod of a stateful service, persistently.
 --
 -- KEYS[1]  the link: a string, the pod
@@ -74,10 +74,10 @@ if not linkedPod then
 end
 return linkedPod`
 
-// user is the uid of the n-th user, of 12 bytes as all are.
+// user returns the uid of the n-th user. All uids have 12 bytes.
 func user(n int) string { return "user-" + strconv.Itoa(10_000_000 + n)[1:] }
 
-// The keys of a user's links: podlink's, that of the driver's script, and the predecessors' two.
+// Keys of a user's links: podlink's, the one of the driver's script, and the predecessors' two.
 func podlinkKey(uid string) string { return keyIn(namespace, uid) }
 
 func keyIn(namespace, uid string) string { return "podlink:link:" + namespace + ":" + uid }
@@ -88,10 +88,10 @@ func predecessorKeys(uid, service string) []string {
 	return []string{"link:" + namespace + ":" + uid + ":" + service, "links:" + namespace + ":" + uid}
 }
 
-// value is how podlink stores a persistent link.
+// value returns a persistent link as podlink stores it.
 func value(pod int32) string { return strconv.Itoa(int(pod)) + " " + epoch + " 0" }
 
-// podOf is the pod of a user's first link.
+// podOf returns the pod of a user's first link.
 func podOf(n int) int32 { return int32(n % pods) }
 
 // layer is podlink's data layer on a Redis.
@@ -101,7 +101,7 @@ type layer struct {
 	usecase *biz.LinkUsecase
 }
 
-// newLayer opens podlink's data layer as podlink itself does.
+// newLayer opens the data layer as podlink does.
 func newLayer(t *testing.T, mode string, addrs ...string) layer {
 	t.Helper()
 	return layerWith(t, func(c *conf.Data_Redis) { c.Mode, c.Addrs = mode, addrs })
@@ -129,7 +129,7 @@ func layerWith(t *testing.T, options func(c *conf.Data_Redis)) layer {
 	return l
 }
 
-// report makes pods of the service report, for ever.
+// report stores reports of a service's pods that don't expire.
 func (l layer) report(t *testing.T, service string, pods int) {
 	t.Helper()
 	for pod := range pods {
@@ -143,25 +143,25 @@ func linkOf(uid string) biz.LinkKey {
 	return biz.LinkKey{Namespace: namespace, UID: uid, Service: service}
 }
 
-// stands returns an error unless the link is there.
-func stands(link biz.Link, err error) error {
+// linkExists returns an error unless the link exists.
+func linkExists(link biz.Link, err error) error {
 	if err == nil && !link.Exists() {
 		err = errors.New("there is no link of " + link.Key.UID)
 	}
 	return err
 }
 
-// applied returns an error unless the mutation has changed something.
+// applied returns an error unless the mutation was applied.
 func applied(change biz.LinkChange, err error) error {
 	if err == nil && !change.Applied {
-		err = fmt.Errorf("nothing has changed: %+v", change)
+		err = fmt.Errorf("not applied: %+v", change)
 	}
 	return err
 }
 
 func second[T any](_ T, err error) error { return err }
 
-// rig is a Redis, podlink's data layer on it, and the driver alone on it, with the same options.
+// rig is a Redis with podlink's data layer and the driver alone, with the same options.
 type rig struct {
 	layer
 	unshared layer // podlink's data layer with data.redis.auto_pipeline off
@@ -185,7 +185,7 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
-// driver is the driver alone on a server, with podlink's options.
+// driver returns the driver alone on a server, with podlink's options.
 func driver(t *testing.T, server *redistest.Server) *redis.Client {
 	t.Helper()
 	client := redis.NewClient(&redis.Options{
@@ -197,8 +197,8 @@ func driver(t *testing.T, server *redistest.Server) *redis.Client {
 	return client
 }
 
-// autoPipelined is the driver's best: with one batch under way, its default, Redis waits now and then, and more than two
-// do no better.
+// autoPipelined returns the driver's auto-pipeline with its best setting, two batches in flight. With one, the default, Redis
+// is idle at times; more than two are no faster.
 func autoPipelined(t *testing.T, client *redis.Client) *redis.AutoPipeliner {
 	t.Helper()
 	auto, err := client.AutoPipelineWithOptions(
@@ -213,7 +213,7 @@ func (r *rig) flush(t *testing.T) {
 	require.NoError(t, r.plain.FlushDB(t.Context()).Err())
 }
 
-// stand links the users, in every way of storing it, and makes the pods report.
+// stand stores the users' links for every rival, and the reports of the pods.
 func (r *rig) stand(t *testing.T) {
 	t.Helper()
 	r.flush(t)
@@ -228,7 +228,7 @@ func (r *rig) stand(t *testing.T) {
 	})
 }
 
-// populate puts into pipelines what queue queues for each number below count. Several goroutines call queue.
+// populate calls queue for each number below count, and sends what it queues in pipelines. queue must be safe for concurrent use.
 func populate(t *testing.T, client redis.UniversalClient, count int, queue func(pipe redis.Pipeliner, n int)) {
 	t.Helper()
 	const batch, senders = 1000, 4
@@ -255,7 +255,7 @@ func populate(t *testing.T, client redis.UniversalClient, count int, queue func(
 	require.NoError(t, errors.Join(errs...))
 }
 
-// put stores the persistent links of as many users.
+// put stores persistent links of that many users.
 func put(t *testing.T, client redis.UniversalClient, users int, service string) {
 	t.Helper()
 	populate(t, client, users, func(pipe redis.Pipeliner, n int) {
@@ -263,7 +263,7 @@ func put(t *testing.T, client redis.UniversalClient, users int, service string) 
 	})
 }
 
-// The names of podlink and its rivals.
+// Names of podlink and its rivals.
 const (
 	itself        = "podlink"
 	itselfAlone   = "podlink, auto_pipeline off"
@@ -275,7 +275,7 @@ const (
 	predecessorsE = "the predecessors, EVAL"
 )
 
-// readers are podlink's rivals where a standing link is read.
+// readers returns podlink's rivals for reading an existing link.
 func (r *rig) readers() []rival {
 	hget := func(name string, client redis.Cmdable) rival {
 		return rival{name: name, call: func(ctx context.Context, n int) error {
@@ -290,7 +290,7 @@ func (r *rig) readers() []rival {
 	}}
 }
 
-// writers are podlink's rivals where a link is made or changed; fresh is as in a rival.
+// writers returns podlink's rivals for creating or changing a link. fresh is that of the rivals.
 func (r *rig) writers(fresh func(t *testing.T)) []rival {
 	evalsha := func(name string, client redis.Cmdable) rival {
 		return rival{name: name, fresh: fresh, call: func(ctx context.Context, n int) error {
@@ -305,7 +305,7 @@ func (r *rig) writers(fresh func(t *testing.T)) []rival {
 	}}
 }
 
-// userOf is the user of the n-th call: a new one each time, or one of those whose links stand.
+// userOf returns the user of the n-th call: a new one each time, or one with a link.
 func userOf(n int, fresh func(t *testing.T)) string {
 	if fresh != nil {
 		return user(n)
@@ -313,7 +313,7 @@ func userOf(n int, fresh func(t *testing.T)) string {
 	return uid(n)
 }
 
-// orNull is nil for a script's null as well.
+// orNull ignores redis.Nil, the null of a script.
 func orNull(err error) error {
 	if errors.Is(err, redis.Nil) {
 		return nil
@@ -321,7 +321,8 @@ func orNull(err error) error {
 	return err
 }
 
-// commandTime is the time that Redis has spent since the last CONFIG RESETSTAT on calls: on their scripts or, when they had none, on reads. What a script calls counts for the script.
+// commandTime returns the time that Redis has spent on calls since the last CONFIG RESETSTAT: on their scripts or, without any, on
+// reads. A script's time includes the commands it calls.
 func commandTime(t *testing.T, client *redis.Client) time.Duration {
 	t.Helper()
 	if scripts := redistest.StatsOf(t, client, "eval", "evalsha"); scripts.Calls > 0 {

@@ -4,7 +4,7 @@ package bench
 
 import "slices"
 
-// row returns the row of that name; it is a new, empty one at the end when there is none.
+// row returns the row of that name, and appends an empty one if there is none.
 func (t *Table) row(name string) *Row {
 	at := slices.IndexFunc(t.Rows, func(r Row) bool { return r.Name == name })
 	if at < 0 {
@@ -14,13 +14,13 @@ func (t *Table) row(name string) *Row {
 	return &t.Rows[at]
 }
 
-// add notes what a run measured.
+// add records a run's value.
 func (t *Table) add(row string, column int, value float64) {
 	cell := &t.row(row).Cells[column]
 	*cell = append(*cell, value)
 }
 
-// add notes what a run measured at x. Every run measures by rising x.
+// add records a run's value at x. Every run must measure in ascending order of x.
 func (c *Chart) add(series string, x, value float64) {
 	line := slices.IndexFunc(c.Series, func(s Series) bool { return s.Name == series })
 	if line < 0 {

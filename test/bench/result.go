@@ -8,7 +8,7 @@ import (
 	"slices"
 )
 
-// Results is all that was measured; tools/benchreport makes docs/performance.md of it.
+// Results has all measurements. tools/benchreport generates docs/performance.md from it.
 type Results struct {
 	Machine Machine  `json:"machine"`
 	Charts  []Chart  `json:"charts"`
@@ -16,7 +16,7 @@ type Results struct {
 	Targets []Target `json:"targets"`
 }
 
-// Machine is what it was measured on.
+// Machine describes the machine and the versions of a measurement.
 type Machine struct {
 	CPU     string `json:"cpu"`
 	Cores   int    `json:"cores"`
@@ -24,9 +24,9 @@ type Machine struct {
 	Kernel  string `json:"kernel"`
 	Go      string `json:"go"`
 	Redis   string `json:"redis"`
-	Podlink string `json:"podlink"` // the commit
+	Podlink string `json:"podlink"` // commit
 	Date    string `json:"date"`    // YYYY-MM-DD
-	Command string `json:"command"` // that repeats it
+	Command string `json:"command"` // that repeats the measurement
 	Runs    int    `json:"runs"`
 }
 
@@ -34,7 +34,7 @@ type Machine struct {
 type Chart struct {
 	ID     string   `json:"id"` // names the plot's file: lower case, digits and hyphens
 	Title  string   `json:"title"`
-	Note   string   `json:"note"` // what was done, in a sentence or two
+	Note   string   `json:"note"` // how it was measured, in a sentence or two
 	X      string   `json:"x"`    // what varies: "callers"
 	Y      string   `json:"y"`    // what was measured: "calls per second"
 	LogX   bool     `json:"log_x"`
@@ -45,7 +45,7 @@ type Chart struct {
 // Series is one line of a chart.
 type Series struct {
 	Name   string  `json:"name"`
-	Points []Point `json:"points"` // by rising X
+	Points []Point `json:"points"` // in ascending order of X
 }
 
 // Point is one measurement at X.
@@ -54,7 +54,7 @@ type Point struct {
 	Runs []float64 `json:"runs"`
 }
 
-// Table is a measurement of things that have no order.
+// Table is a measurement without a range.
 type Table struct {
 	ID      string   `json:"id"`
 	Title   string   `json:"title"`
@@ -63,16 +63,16 @@ type Table struct {
 	Rows    []Row    `json:"rows"`
 }
 
-// Row is one thing of a table.
+// Row is a row of a table.
 type Row struct {
 	Name  string `json:"name"`
-	Cells []Runs `json:"cells"` // one per column; empty where there is nothing to measure
+	Cells []Runs `json:"cells"` // one per column; empty if not measured
 }
 
-// Runs are the values of one figure, one per run.
+// Runs has the values of one figure, one per run.
 type Runs []float64
 
-// Median is the middle one; 0 without any.
+// Median returns the median, or 0 without values.
 func (r Runs) Median() float64 {
 	if len(r) == 0 {
 		return 0
@@ -85,16 +85,16 @@ func (r Runs) Median() float64 {
 	return (sorted[middle-1] + sorted[middle]) / 2
 }
 
-// Target is what podlink is to reach, and what it reached.
+// Target is a limit for a figure, with the measured values.
 type Target struct {
 	Measure string  `json:"measure"`
-	AtLeast bool    `json:"at_least"` // else: at most
+	AtLeast bool    `json:"at_least"` // otherwise at most
 	Limit   float64 `json:"limit"`
 	Unit    string  `json:"unit"` // "" for a ratio
 	Runs    Runs    `json:"runs"`
 }
 
-// Met tells whether the median reaches the target; one that was not measured is not met.
+// Met reports whether the median reaches the target. A target without values is not met.
 func (t Target) Met() bool {
 	if len(t.Runs) == 0 {
 		return false

@@ -21,19 +21,19 @@ import (
 const (
 	namespace = "bench"
 	service   = "game"
-	// connections is how many the clients of one transport have; each has one call under way.
+	// connections is the number of connections per transport. Each has one call in flight.
 	connections = 64
-	// users and pods are those that links are between.
+	// users and pods are the numbers of users and pods with links.
 	users, pods = 10_000, 10
 )
 
-// side is one of the servers that are compared, with its clients.
+// side is one of the compared servers, with its clients.
 type side struct {
 	name    string
 	process *podlinktest.Process
 	links   []v1.LinkServiceClient // one per connection
 	http    *http.Client
-	calls   atomic.Int64 // numbers them, through all loads
+	calls   atomic.Int64 // so far, in all loads
 }
 
 func newSide(t *testing.T, name string, process *podlinktest.Process) *side {
@@ -48,7 +48,7 @@ func newSide(t *testing.T, name string, process *podlinktest.Process) *side {
 	return s
 }
 
-// operation is a method that is measured, as it is called over either transport. N tells the user.
+// operation is a measured method over both transports. n selects the user.
 type operation struct {
 	name string
 	grpc func(ctx context.Context, links v1.LinkServiceClient, n int) (*v1.Link, error)
@@ -87,7 +87,7 @@ var (
 	}
 )
 
-// uids are those of the users whose links stand.
+// uids are the uids of the users with links.
 var uids = func() []string {
 	all := make([]string, users)
 	for n := range all {
@@ -98,14 +98,14 @@ var uids = func() []string {
 
 func uid(n int) string { return uids[n%users] }
 
-// nextPod is another one whenever it is the same user's turn again.
+// nextPod returns the pod for the n-th call: a user's next call gets another pod.
 func nextPod(n int) int32 { return int32(n / users % pods) }
 
 func linkPath(n int) string {
 	return "/v1/namespaces/" + namespace + "/links/" + uid(n) + "/services/" + service
 }
 
-// overGRPC and overHTTP are the transports. A call fails unless it is answered with a link that stands.
+// overGRPC and overHTTP call an operation over a transport. A call fails unless it returns an existing link.
 func (s *side) overGRPC(op operation) call {
 	return func(ctx context.Context, caller int) error {
 		link, err := op.grpc(ctx, s.links[caller], int(s.calls.Add(1)))
@@ -148,14 +148,14 @@ func (s *side) overHTTP(op operation) call {
 	}
 }
 
-func (s *side) standing(pod int32, stands bool) error {
-	if !stands || pod < 0 || pod >= pods {
-		return fmt.Errorf("%s answered that the link is to pod %d", s.name, pod)
+func (s *side) standing(pod int32, exists bool) error {
+	if !exists || pod < 0 || pod >= pods {
+		return fmt.Errorf("%s returned a link to pod %d", s.name, pod)
 	}
 	return nil
 }
 
-// batch looks up that many users at once, over gRPC. The size divides their number.
+// batch looks up size users in one call over gRPC. The size must divide the number of users.
 func (s *side) batch(size int) call {
 	return func(ctx context.Context, caller int) error {
 		first := int(s.calls.Add(1)) * size % users
@@ -169,7 +169,7 @@ func (s *side) batch(size int) call {
 	}
 }
 
-// transport is a way to call.
+// transport is a way to call a side.
 type transport struct {
 	name, id string
 	call     func(*side, operation) call

@@ -21,14 +21,14 @@ import (
 	redistest "podlink/test/kit/redis"
 )
 
-// arena is where the sides are compared: podlink on a Redis, a Kratos server that answers from memory, and one that sends
-// one plain command per call to the same Redis.
+// arena has the servers to compare: podlink on a Redis, a Kratos server that answers from memory, and one that sends one plain
+// command per call to the same Redis.
 type arena struct {
-	redis                         int // the id of its process
+	redis                         int // process id
 	podlink, second, memory, hget *side
 }
 
-// TestService measures the service as its callers see it.
+// TestService measures the service from the callers' side.
 func TestService(t *testing.T) {
 	a := newArena(t)
 	for _, over := range transports {
@@ -51,7 +51,7 @@ func newArena(t *testing.T) *arena {
 	onRedis := podlinktest.OnRedis("standalone", redis.Addr())
 	baseline := filepath.Join(t.TempDir(), "baseline")
 	build := exec.Command("go", "build", "-tags", "bench", "-trimpath", "-o", baseline, "./baseline")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0") // As podlink is built.
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // Like podlink.
 	output, err := build.CombinedOutput()
 	require.NoError(t, err, "%s", output)
 	a := &arena{
@@ -74,7 +74,7 @@ func newArena(t *testing.T) *arena {
 	return a
 }
 
-// redisPID is the id of the server's process.
+// redisPID returns the process id of a redis-server.
 func redisPID(t *testing.T, redis *redistest.Server) int {
 	t.Helper()
 	pid, err := strconv.Atoi(redis.Client(t).InfoMap(t.Context(), "server").Item("Server", "process_id"))
@@ -82,8 +82,8 @@ func redisPID(t *testing.T, redis *redistest.Server) int {
 	return pid
 }
 
-// slice is how long one load lasts, and turns how many of them each contender has in a run: many short ones, because the
-// machine's own speed changes too.
+// slice is the length of one load, and turns the number of loads per contender in a run. They are many and short, because the
+// machine's speed changes.
 func slice() time.Duration {
 	if quick {
 		return 200 * time.Millisecond
@@ -98,14 +98,14 @@ func turns() int {
 	return 6
 }
 
-// sides are those that are compared; memory is the second.
+// sides returns the servers; the second one answers from memory.
 func (a *arena) sides() []*side { return []*side{a.podlink, a.memory, a.hget} }
 
-// fill links users by that many calls.
+// fill links the users, one per call.
 func fill(t *testing.T, s *side, calls int) {
 	t.Helper()
 	var made atomic.Int64
-	_, err := from(connections, lateLimit, func(ctx context.Context, caller int, _ func(time.Duration)) error {
+	_, err := from(connections, overrunTimeout, func(ctx context.Context, caller int, _ func(time.Duration)) error {
 		for made.Add(1) <= int64(calls) {
 			if err := s.overGRPC(set)(ctx, caller); err != nil {
 				return err
@@ -116,7 +116,7 @@ func fill(t *testing.T, s *side, calls int) {
 	require.NoError(t, err)
 }
 
-// The columns of the tables of throughput. What has no sense for a side stays empty.
+// Columns of the throughput tables. A cell is empty if it makes no sense for a side.
 const (
 	perSecond = iota
 	ofMemory
@@ -134,19 +134,19 @@ var throughputColumns = []string{
 	"Redis' CPU per call, µs", "client's CPU per call, µs",
 }
 
-// throughputTable is for what a transport's calls cost.
+// throughputTable returns the table of a transport's throughput and costs.
 func throughputTable(over transport) *Table {
 	return &Table{
 		ID:    "service-" + over.id,
 		Title: fmt.Sprintf("The service over %s, %d connections", over.name, connections),
 		Note: fmt.Sprintf("Each connection calls, waits for the answer and calls again; %d users. The server, Redis and the clients "+
-			"share the machine. The rivals are one Kratos server with podlink's middleware and Kratos' own codecs: it answers from "+
+			"share the machine. The rivals are one Kratos server with podlink's middleware and Kratos' default codecs: it answers from "+
 			"memory, or after one plain HGET or HSET.", users),
 		Columns: throughputColumns,
 	}
 }
 
-// compareThroughput loads the sides with each operation in turns.
+// compareThroughput loads the sides in turns, with each operation.
 func (a *arena) compareThroughput(t *testing.T, over transport, table *Table, run int) {
 	t.Helper()
 	for _, op := range []operation{get, set, compute} {
@@ -175,7 +175,7 @@ func (a *arena) compareThroughput(t *testing.T, over transport, table *Table, ru
 	}
 }
 
-// throughputTargets are podlink's against the server that answers from memory.
+// throughputTargets adds podlink's targets relative to the server that answers from memory.
 func throughputTargets(over transport, table *Table) {
 	results.target(Target{
 		Measure: fmt.Sprintf("GetLinkedPod over %s, %d connections: throughput, of the same Kratos server's from memory",
@@ -190,33 +190,33 @@ func throughputTargets(over transport, table *Table) {
 	}
 }
 
-// figures are what a load did, and the CPU time that it took.
+// figures is a load with its CPU time.
 type figures struct {
 	load
 	cpu cpu
 }
 
-// cpu is CPU time by who spent it.
+// cpu is CPU time by process.
 type cpu struct{ server, redis, client time.Duration }
 
-// perCall is in microseconds.
+// perCall returns the CPU time per call in microseconds.
 func (f *figures) perCall(spent time.Duration) float64 {
 	return float64(spent) / float64(time.Microsecond) / float64(f.calls)
 }
 
-// spent is what a side, Redis and the clients have used so far.
+// spent returns the CPU time of a side, Redis and the clients so far.
 func (a *arena) spent(t *testing.T, s *side) cpu {
 	t.Helper()
 	return cpu{server: cpuTime(t, s.process.PID()), redis: cpuTime(t, a.redis), client: cpuTime(t, os.Getpid())}
 }
 
-// contender is a call that is compared with others, and the side whose CPU time it is to be told with.
+// contender is a call to compare, with the side whose CPU time counts.
 type contender struct {
 	side *side
 	call call
 }
 
-// inTurns makes each call from that many connections: a slice to warm up, and then slices in turns.
+// inTurns makes the contenders' calls in turns. The first turn is a warm-up and doesn't count.
 func (a *arena) inTurns(t *testing.T, callers int, contenders ...contender) []figures {
 	t.Helper()
 	total := make([]figures, len(contenders))
@@ -238,19 +238,18 @@ func (a *arena) inTurns(t *testing.T, callers int, contenders ...contender) []fi
 	return total
 }
 
-// latencyChart is for how long a transport's calls take under load.
+// latencyChart returns the chart of a transport's latency under load.
 func latencyChart(over transport) *Chart {
 	return &Chart{
 		ID:    "service-latency-" + over.id,
 		Title: "GetLinkedPod over " + over.name + ": latency against load",
-		Note: "The calls come at a fixed rate, whether or not the answers do, and their time counts from when they were due. " +
+		Note: "The calls come at a fixed rate even if answers are late, and their latency counts from when they were due. " +
 			"Both servers get the same rate: a share of podlink's own throughput in that run.",
 		X: "load, % of podlink's throughput", Y: "latency, ms", LogY: true,
 	}
 }
 
-// compareLatency loads podlink and the server that answers from memory at shares of the rate, which is podlink's
-// throughput.
+// compareLatency loads podlink and the server that answers from memory at shares of podlink's throughput.
 func (a *arena) compareLatency(t *testing.T, over transport, chart *Chart, run int, rate float64) {
 	t.Helper()
 	for _, percent := range []float64{10, 25, 50, 75, 90} {
@@ -265,14 +264,14 @@ func (a *arena) compareLatency(t *testing.T, over transport, chart *Chart, run i
 	}
 }
 
-// compareBatches compares what a uid costs in a batch and alone, over gRPC, from one connection and from all.
+// compareBatches compares the cost of a uid in a batch and alone, over gRPC, with one connection and with all.
 func (a *arena) compareBatches(t *testing.T) {
 	t.Helper()
 	const perSecond, cheaper, podlinkCPU, redisCPU, columns = 0, 1, 2, 3, 4
 	table := &Table{
 		ID:    "batch-grpc",
 		Title: "Batches over gRPC",
-		Note:  "How many uids podlink looks up in a second, and how much less one of them costs than by a GetLinkedPod of its own.",
+		Note:  "Uids that podlink looks up per second, and how much cheaper each is than with its own GetLinkedPod.",
 	}
 	for _, from := range []string{"1 connection", fmt.Sprintf("%d connections", connections)} {
 		for _, column := range []string{"uids/s", "times cheaper", "podlink's CPU per uid, µs", "Redis' CPU per uid, µs"} {
@@ -308,7 +307,7 @@ func (a *arena) compareBatches(t *testing.T) {
 	})
 }
 
-// comparePair compares one podlink with two on the same Redis.
+// comparePair compares one podlink process with two on the same Redis.
 func (a *arena) comparePair(t *testing.T) {
 	t.Helper()
 	chart := &Chart{

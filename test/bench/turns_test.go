@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// turnOperations are the data layer's operations as tools/benchcompare names them, and the acts that perform them. The
-// names on the left are fixed: the tool compares revisions by them.
+// turnOperations maps the names of operations in tools/benchcompare to acts. The names on the left must not change: the tool
+// compares revisions by them.
 var turnOperations = map[string]string{
 	"Get":               "Get",
 	"Set":               "Set",
@@ -24,9 +24,9 @@ var turnOperations = map[string]string{
 	"Compute, new":      "Compute's last step",
 }
 
-// init serves tools/benchcompare instead of running the tests, if PODLINK_BENCH_TURNS is set. TestMain is too late: it
-// builds podlink, which is not needed here. This file is also compiled into revisions that are older than it, so it
-// imports nothing of podlink and uses little of this package.
+// init serves tools/benchcompare instead of running the tests, if PODLINK_BENCH_TURNS is set. TestMain would be too late: it
+// builds podlink, which is not needed here. The tool also compiles this file into older revisions, so it imports nothing of
+// podlink and uses little of this package.
 func init() {
 	if os.Getenv("PODLINK_BENCH_TURNS") == "" {
 		return

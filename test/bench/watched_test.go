@@ -21,8 +21,8 @@ import (
 // scrapeInterval is how often metrics are asked for, more often than a Prometheus does.
 const scrapeInterval = time.Second
 
-// pairsEach is how many pairs of processes a run compares. Two processes of the same binary differ by 5 % and more, for as long
-// as they live: many short-lived ones say more than two that are measured for long.
+// pairsEach is the number of pairs of processes per run. Two processes of the same binary differ by 5 % or more for their whole
+// life, so many short-lived ones say more than two long-lived ones.
 func pairsEach() int {
 	if quick {
 		return 1
@@ -30,8 +30,8 @@ func pairsEach() int {
 	return 8
 }
 
-// TestWatched compares podlinks that are watched, with metrics that are scraped and one request in a hundred traced, with
-// podlinks that are neither.
+// TestWatched compares podlink with observability, scraped and with 1 % of the requests traced, and podlink without metrics and
+// traces.
 func TestWatched(t *testing.T) {
 	const watched, silent = "watched", "silent"
 	silentBinary, err := podlinktest.Build(t.TempDir(), silence...)
@@ -42,9 +42,9 @@ func TestWatched(t *testing.T) {
 	table := &Table{
 		ID:    "service-watched",
 		Title: "What it costs to be watched",
-		Note: fmt.Sprintf("podlinks whose metrics are scraped every second and of whose requests 1 %% are traced and exported, "+
-			"beside podlinks that were built without metrics and have tracing off; %d pairs of processes in a run. The receiver of "+
-			"the traces runs on the same machine.", pairsEach()),
+		Note: fmt.Sprintf("podlink scraped every second, with 1 %% of the requests traced and exported, against podlink built "+
+			"without metrics and with tracing off; %d pairs of processes in a run. The receiver of the traces runs on the "+
+			"same machine.", pairsEach()),
 		Columns: []string{"calls/s", "of the silent one's", "server's CPU per call, µs"},
 	}
 	operations := []operation{get, set}
@@ -61,7 +61,7 @@ func TestWatched(t *testing.T) {
 				fill(t, sides[0], users)
 			}
 			stop := scrape(sides[0].process.Admin)
-			if pair%2 == 1 { // Who comes first has another machine than who comes second.
+			if pair%2 == 1 { // Alternate, since the machine changes between the first and the second.
 				slices.Reverse(sides)
 			}
 			for _, over := range transports {
@@ -82,7 +82,7 @@ func TestWatched(t *testing.T) {
 			}
 			stop()
 			for _, s := range sides {
-				require.Zero(t, s.process.Stop(t)) // It sends the last of its traces.
+				require.Zero(t, s.process.Stop(t)) // The stop flushes its traces.
 			}
 		}
 		for _, over := range transports {
@@ -109,7 +109,7 @@ func TestWatched(t *testing.T) {
 	}
 }
 
-// scrape asks for the metrics until stop, as Prometheus does.
+// scrape reads the metrics periodically until stop, as Prometheus does.
 func scrape(admin string) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})

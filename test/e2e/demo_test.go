@@ -12,8 +12,8 @@ import (
 	"podlink/test/kit/proc"
 )
 
-// TestDemo runs the chat example, shortened: it ends with an error when one of its promises was broken. It finds a real etcd
-// on the PATH, or is told to do without. Its promises are about seconds, so it needs the machine for itself (make test-demo).
+// TestDemo runs a shorter chat demo, with etcd and with a static list of pods: the demo exits with an error if a promise was
+// broken. The promises are about seconds, so it must have the machine to itself (make test-demo).
 func TestDemo(t *testing.T) {
 	proc.Need(t, "etcd", "etcd-server")
 	chat := filepath.Join(t.TempDir(), "chat")
@@ -28,10 +28,10 @@ func TestDemo(t *testing.T) {
 			cmd.Dir = root
 			out, err := cmd.CombinedOutput()
 			require.NoError(t, err, string(out))
-			for _, promise := range []string{"0 were not at the linked pod", "0 answered messages are missing in the store",
-				"killed pod: its rooms were answered for by others within", "frozen pod: its rooms were answered for by others within",
+			for _, promise := range []string{"0 answered by the wrong pod", "0 answered messages missing from the store",
+				"killed pod: other pods took over its rooms within", "frozen pod: other pods took over its rooms within",
 				"drained pod: 0 failed", "rolling restart of all pods: 0 failed",
-				"0 times two pods held a room with one epoch"} {
+				"0 times two pods held a room with the same epoch"} {
 				require.Regexp(t, `(?m)^  kept +.*`+promise, string(out))
 			}
 			t.Logf("%s", out)

@@ -138,8 +138,8 @@ func TestAdminListener(t *testing.T) {
 	require.Equal(t, http.StatusNotFound, code)
 }
 
-// TestStopUnderLoadFailsNoRequest stops one of two podlinks while callers are busy on both transports. As in a cluster,
-// the callers are sent where /readyz says so; none of their calls fails.
+// TestStopUnderLoadFailsNoRequest stops one of two podlinks under load on both transports. As in a cluster, the callers move to
+// the other one once /readyz fails, and no call fails.
 func TestStopUnderLoadFailsNoRequest(t *testing.T) {
 	redis := redistest.Start(t)
 	stopping, staying := start(t, onRedis(redis)...), start(t, onRedis(redis)...)
@@ -182,8 +182,8 @@ func TestStopUnderLoadFailsNoRequest(t *testing.T) {
 	require.Eventually(t, func() bool {
 		code, _ := stopping.Ready(t)
 		return code == http.StatusServiceUnavailable
-	}, time.Second, 10*time.Millisecond, "a podlink that stops says so")
-	time.Sleep(300 * time.Millisecond) // It takes a while until everybody knows; podlink serves on.
+	}, time.Second, 10*time.Millisecond, "a stopping podlink is not ready")
+	time.Sleep(300 * time.Millisecond) // Callers move with a delay; podlink still serves them.
 	moved.Store(true)
 	code := stopping.Wait(t)
 	callers.Wait()
@@ -193,12 +193,12 @@ func TestStopUnderLoadFailsNoRequest(t *testing.T) {
 		return true
 	})
 	require.Equal(t, 0, code, "exit code")
-	require.Greater(t, before.Load(), int64(100), "too few calls to say anything")
+	require.Greater(t, before.Load(), int64(100), "too few calls for a result")
 	require.GreaterOrEqual(t, after.Load(), int64(200))
-	t.Logf("%d calls answered by the podlink that stopped, %d by the other, 0 failed", before.Load(), after.Load())
+	t.Logf("%d calls answered by the stopped podlink, %d by the other, 0 failed", before.Load(), after.Load())
 }
 
-// TestStopAnswersRequestsInProgress stops podlink while Redis hangs: what was accepted is answered when Redis goes on.
+// TestStopAnswersRequestsInProgress stops podlink while Redis hangs: requests in progress are answered once Redis resumes.
 func TestStopAnswersRequestsInProgress(t *testing.T) {
 	redis := redistest.Start(t)
 	p := start(t, append(onRedis(redis), "PODLINK_SERVER_STOP_DRAIN=0s")...)

@@ -13,10 +13,10 @@ import (
 	redistest "podlink/test/kit/redis"
 )
 
-// block is a fenced block of the README, and the one that follows at once: a command's answer.
+// block is a fenced block of the README. The block right after a command is its answer.
 type block struct {
 	language, text string
-	answer         *block // nil when prose follows
+	answer         *block // nil if prose follows
 }
 
 func readme(t *testing.T) []block {
@@ -40,8 +40,8 @@ func readme(t *testing.T) []block {
 	return blocks
 }
 
-// TestReadmeCommandsGiveItsAnswers runs every command of the README that has an answer there, in its order, against a
-// fresh podlink on each store.
+// TestReadmeCommandsGiveItsAnswers runs the README's commands that have an answer there, in order, against a new podlink on each
+// store.
 func TestReadmeCommandsGiveItsAnswers(t *testing.T) {
 	for name, env := range map[string]func(t *testing.T) []string{
 		"embedded": func(*testing.T) []string { return nil },
@@ -74,14 +74,14 @@ func TestReadmeCommandsGiveItsAnswers(t *testing.T) {
 	}
 }
 
-// withoutTime replaces an epoch by a word: it is a time, so each run has its own.
+// withoutTime replaces epochs by a constant: they are times, and differ in each run.
 func withoutTime(t *testing.T, text string) string {
 	t.Helper()
 	require.True(t, json.Valid([]byte(text)), text)
 	return regexp.MustCompile(`"epoch": ?"\d{16}"`).ReplaceAllString(text, `"epoch":"a time in µs"`)
 }
 
-// TestReadmeShowsTheExamplesAsTheyAre: what it shows of Go is part of what is compiled, and as short as it says.
+// TestReadmeShowsTheExamplesAsTheyAre: the README's Go code is part of compiled examples, and short.
 func TestReadmeShowsTheExamplesAsTheyAre(t *testing.T) {
 	var shown []string
 	for _, b := range readme(t) {
@@ -110,8 +110,8 @@ func unindented(text string) string {
 	return regexp.MustCompile(`(?m)^\t+`).ReplaceAllString(text, "")
 }
 
-// TestReadmeMakeTargetsExist keeps the README's other commands true: make run is how the binary of these tests is run,
-// and make test is what runs them.
+// TestReadmeMakeTargetsExist: the make targets in the README exist and run the expected commands. make run starts the binary that
+// these tests use, and make test runs them.
 func TestReadmeMakeTargetsExist(t *testing.T) {
 	targets := map[string]string{
 		"run":             "bin/podlink -conf configs/config.yaml",

@@ -20,10 +20,10 @@ import (
 	etcdtest "podlink/test/kit/etcd"
 )
 
-// foundLimit bounds how long podlink is not to be found after its registry is back.
-const foundLimit = 10 * time.Second
+// discoveryTimeout bounds how long podlink may be undiscoverable after its registry is back.
+const discoveryTimeout = 10 * time.Second
 
-// TestKratosClientsFindPodlinkInEtcd: see findByName.
+// TestKratosClientsFindPodlinkInEtcd runs findByName on etcd.
 func TestKratosClientsFindPodlinkInEtcd(t *testing.T) {
 	server := etcdtest.Start(t)
 	client, err := clientv3.New(clientv3.Config{Endpoints: []string{server.Addr}, Logger: zap.NewNop()})
@@ -32,7 +32,7 @@ func TestKratosClientsFindPodlinkInEtcd(t *testing.T) {
 	findByName(t, "etcd", server.Addr, server.RestartEmpty, func() registry.Discovery { return etcd.New(client) })
 }
 
-// TestKratosClientsFindPodlinkInConsul: see findByName.
+// TestKratosClientsFindPodlinkInConsul runs findByName on Consul.
 func TestKratosClientsFindPodlinkInConsul(t *testing.T) {
 	agent := consultest.Start(t)
 	client, err := api.NewClient(&api.Config{Address: agent.Addr})
@@ -40,8 +40,8 @@ func TestKratosClientsFindPodlinkInConsul(t *testing.T) {
 	findByName(t, "consul", agent.Addr, agent.RestartEmpty, func() registry.Discovery { return consul.New(client) })
 }
 
-// findByName: Kratos clients find podlink by discovery:///podlink, soon after the registry lost everything too, and no more as
-// soon as podlink drains, while it still serves.
+// findByName checks that Kratos clients find podlink by discovery:///podlink, that podlink registers again after the registry has
+// lost its data, and that a draining podlink deregisters but still serves.
 func findByName(t *testing.T, kind, addr string, loseAll func(), discovery func() registry.Discovery) {
 	t.Helper()
 	p := start(t, "PODLINK_REGISTRY_TYPE="+kind, "PODLINK_REGISTRY_ADDRS="+addr, "PODLINK_REGISTRY_METADATA=zone=a",
@@ -49,19 +49,19 @@ func findByName(t *testing.T, kind, addr string, loseAll func(), discovery func(
 	find := func() []*registry.ServiceInstance {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		known, err := discovery().GetService(ctx, "podlink")
+		instances, err := discovery().GetService(ctx, "podlink")
 		if err != nil {
 			return nil
 		}
-		return known
+		return instances
 	}
 	found := func() bool { return len(find()) == 1 }
-	require.Eventually(t, found, foundLimit, 20*time.Millisecond)
+	require.Eventually(t, found, discoveryTimeout, 20*time.Millisecond)
 	instance := find()[0]
 	require.ElementsMatch(t, []string{"http://" + p.HTTP, "grpc://" + p.GRPC}, instance.Endpoints)
 	require.Equal(t, "a", instance.Metadata["zone"])
 
-	ctx, cancel := context.WithTimeout(t.Context(), foundLimit)
+	ctx, cancel := context.WithTimeout(t.Context(), discoveryTimeout)
 	defer cancel()
 	conn, err := kgrpc.DialInsecure(ctx, kgrpc.WithEndpoint("discovery:///podlink"), kgrpc.WithDiscovery(discovery()),
 		kgrpc.WithPrintDiscoveryDebugLog(false))
@@ -72,18 +72,18 @@ func findByName(t *testing.T, kind, addr string, loseAll func(), discovery func(
 	require.NoError(t, err)
 
 	loseAll()
-	require.Eventually(t, found, foundLimit, 20*time.Millisecond, "it registers anew")
+	require.Eventually(t, found, discoveryTimeout, 20*time.Millisecond, "it registers again")
 
 	direct := v1.NewLinkServiceClient(p.Conn(t))
 	p.Terminate(t)
-	require.Eventually(t, func() bool { return len(find()) == 0 }, time.Second, 10*time.Millisecond, "it is not to be found any more")
+	require.Eventually(t, func() bool { return len(find()) == 0 }, time.Second, 10*time.Millisecond, "it deregisters")
 	_, err = direct.GetLinkedPod(t.Context(), &v1.GetLinkedPodRequest{Namespace: "game", Uid: "alice", Service: "room"})
-	require.NoError(t, err, "it still serves those who have found it")
+	require.NoError(t, err, "it still serves connected callers")
 	require.Zero(t, p.Wait(t))
 	require.Contains(t, p.Log.String(), "podlink is deregistered")
 }
 
-// TestStartsWithoutItsRegistry: it is ready all the same.
+// TestStartsWithoutItsRegistry: podlink is ready even if its registry is down.
 func TestStartsWithoutItsRegistry(t *testing.T) {
 	server := etcdtest.Start(t)
 	server.Kill()

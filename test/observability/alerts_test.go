@@ -26,16 +26,16 @@ import (
 )
 
 const (
-	// callers and callPause make some hundred requests a second: enough for every rate, and little for the machine.
+	// callers and callPause make a few hundred requests per second: enough for every rate, and a light load.
 	callers   = 4
 	callPause = 10 * time.Millisecond
-	// fireLimit bounds how long an alert may take to fire in the shorter windows: podlink looks at its store every 5 s.
-	fireLimit = 30 * time.Second
-	// endLimit bounds how long one may go on after its fault is over: the longest short window is two hours.
-	endLimit = 2*time.Hour/shorter + 30*time.Second
+	// fireTimeout bounds how long an alert may take to fire in the shorter windows. podlink checks its store every 5 s.
+	fireTimeout = 30 * time.Second
+	// resolveTimeout bounds how long an alert may fire after its fault is over. The longest short window is two hours.
+	resolveTimeout = 2*time.Hour/shorter + 30*time.Second
 )
 
-// stage is a podlink under load, on a Redis behind a proxy, and a Prometheus that watches it.
+// stage is a podlink under load on a Redis behind a proxy, scraped by a Prometheus.
 type stage struct {
 	env        []string
 	podlink    *podlinktest.Process
@@ -45,17 +45,17 @@ type stage struct {
 	proxy      *redistest.Proxy
 	prometheus *prometheustest.Server
 
-	podsDie atomic.Bool // pods report no more, and their last report counts for a second
-	fired   []string    // by this fault
-	ever    []string    // by any
+	podsDie atomic.Bool // pods stop reporting, with a last report that expires after a second
+	fired   []string    // alerts of this fault
+	ever    []string    // alerts of all faults
 }
 
-// setStage starts everything. Redis keeps its data, so that it comes back with the links.
+// setStage starts everything. Redis is persistent, so that it restarts with the links.
 func setStage(t *testing.T) *stage {
 	t.Helper()
 	s := &stage{server: redistest.Start(t, "--appendonly", "yes"), registry: consultest.Start(t)}
 	s.proxy, s.redis = redistest.NewProxy(t, s.server.Addr()), s.server.Client(t)
-	// A podlink that is started again listens where this one did, for Prometheus and the callers to find it.
+	// Fixed addresses, so that Prometheus and the callers find a restarted podlink.
 	s.env = append(podlinktest.OnRedis("standalone", s.proxy.Addr()),
 		"PODLINK_REGISTRY_TYPE=consul", "PODLINK_REGISTRY_ADDRS="+s.registry.Addr,
 		"PODLINK_SERVER_GRPC_ADDR="+proc.FreeAddr(t), "PODLINK_SERVER_ADMIN_ADDR="+proc.FreeAddr(t))
@@ -63,7 +63,7 @@ func setStage(t *testing.T) *stage {
 	s.podlink.WaitReady(t)
 	s.load(t)
 	s.prometheus = startPrometheus(t, s.podlink.Admin)
-	// Prometheus takes 5 s to look at its targets for the first time, which in shorter windows is eight minutes.
+	// Prometheus needs 5 s until its first scrape, which is eight minutes in the shorter windows.
 	s.watch(t, prometheustest.StartLimit, "not scraped", func(now []string) bool {
 		return len(now) == 0 && s.prometheus.Results(t, "up == 1") == 1
 	})
@@ -71,7 +71,7 @@ func setStage(t *testing.T) *stage {
 	return s
 }
 
-// load calls podlink until the test ends, whatever the answers.
+// load calls podlink until the test ends, and ignores the answers.
 func (s *stage) load(t *testing.T) {
 	t.Helper()
 	conn := s.podlink.Conn(t)
@@ -92,7 +92,9 @@ func (s *stage) load(t *testing.T) {
 	for pod := range int32(2) {
 		dead := false
 		every(100*time.Millisecond, func() {
-			report := &v1.SetServiceStateRequest{Namespace: "game", Service: "room", PodId: proto.Int32(pod), State: "up", TtlSeconds: proto.Int32(600)}
+			report := &v1.SetServiceStateRequest{
+				Namespace: "game", Service: "room", PodId: proto.Int32(pod), State: "up", TtlSeconds: proto.Int32(600),
+			}
 			dies := s.podsDie.Load()
 			if dies {
 				report.TtlSeconds = proto.Int32(1)
@@ -105,7 +107,7 @@ func (s *stage) load(t *testing.T) {
 	}
 }
 
-// callOnce finds, makes and removes links, as a gateway does.
+// callOnce makes a random call, as a gateway does: it reads, creates or removes a link.
 func callOnce(ctx context.Context, conn *grpc.ClientConn) {
 	links, uid := v1.NewLinkServiceClient(conn), fmt.Sprintf("user-%d", rand.IntN(500))
 	switch rand.IntN(5) {
@@ -120,7 +122,7 @@ func callOnce(ctx context.Context, conn *grpc.ClientConn) {
 	}
 }
 
-// poll notes what fires now, and returns it.
+// poll records and returns the alerts that fire now.
 func (s *stage) poll(t *testing.T) []string {
 	t.Helper()
 	now := s.prometheus.Firing(t)
@@ -133,25 +135,25 @@ func (s *stage) poll(t *testing.T) []string {
 	return now
 }
 
-// watch polls until done says so, and fails when that takes longer than the limit.
-func (s *stage) watch(t *testing.T, limit time.Duration, what string, done func(now []string) bool) {
+// watch polls until done returns true, and fails after the timeout.
+func (s *stage) watch(t *testing.T, timeout time.Duration, what string, done func(now []string) bool) {
 	t.Helper()
-	for end := time.Now().Add(limit); ; time.Sleep(pollInterval) {
+	for end := time.Now().Add(timeout); ; time.Sleep(pollInterval) {
 		now := s.poll(t)
 		if done(now) {
 			return
 		}
-		require.True(t, time.Now().Before(end), "%s: %v fire now, of all that have: %v", what, now, s.fired)
+		require.True(t, time.Now().Before(end), "%s: firing now: %v, fired so far: %v", what, now, s.fired)
 	}
 }
 
-// spent are the alerts on budgets: an outage spends them, and the longest windows remember it.
+// spent returns the alerts on an error budget. An outage spends it, and shows in the longest windows for some time.
 func spent(budget string) []string {
 	return []string{"Podlink" + budget + "BudgetBurnFast", "Podlink" + budget + "BudgetBurnSlow", "Podlink" + budget + "BudgetBurnTicket"}
 }
 
-// TestAlertsFireAndEnd: a real Prometheus watches a real podlink through one fault after the other. Each fault fires its
-// alerts and no others, and they end when it is over.
+// TestAlertsFireAndEnd: with a real Prometheus and a real podlink, each fault fires its alerts and no others, and they resolve
+// when it is over.
 func TestAlertsFireAndEnd(t *testing.T) {
 	begin := time.Now()
 	s := setStage(t)
@@ -163,7 +165,7 @@ func TestAlertsFireAndEnd(t *testing.T) {
 
 	t.Run("no fault", func(t *testing.T) {
 		until := time.Now().Add(8 * time.Second)
-		s.watch(t, fireLimit, "", func([]string) bool { return time.Now().After(until) })
+		s.watch(t, fireTimeout, "", func([]string) bool { return time.Now().After(until) })
 		require.Empty(t, s.fired)
 		for _, rule := range rules(t, "podlink.rules.yml") {
 			require.Positive(t, s.prometheus.Results(t, rule.Record), "%s is not recorded", rule.Record)
@@ -173,14 +175,14 @@ func TestAlertsFireAndEnd(t *testing.T) {
 		}
 	})
 
-	// What earlier faults have spent may go on in a later one.
+	// Budget alerts of earlier faults may still fire in later ones.
 	var remembered []string
 	for _, fault := range []struct {
 		name       string
 		begin, end func()
-		fires      []string // all of them have to
-		may        []string // these may as well
-		spends     bool     // errors
+		fires      []string // all of these must fire
+		may        []string // these may fire too
+		spends     bool     // the error budget
 	}{
 		{
 			name:  "pods die",
@@ -196,7 +198,7 @@ func TestAlertsFireAndEnd(t *testing.T) {
 			name:  "Redis is killed",
 			begin: s.server.Kill, end: s.server.Restart,
 			fires: []string{"PodlinkStoreNotReady"}, spends: true,
-			// The calls under way at that moment have an unknown outcome; failing to connect takes its time.
+			// Calls in flight have an unknown outcome, and failing connections take time.
 			may: append(spent("Latency"), "PodlinkOutcomeUnknown"),
 		},
 		{
@@ -219,7 +221,7 @@ func TestAlertsFireAndEnd(t *testing.T) {
 			fires: []string{"PodlinkStoreDataCorrupt"}, may: spent("Error"),
 		},
 		{
-			name:  "the registry is away",
+			name:  "the registry is down",
 			begin: s.registry.Kill, end: s.registry.RestartEmpty,
 			fires: []string{"PodlinkNotRegistered"},
 		},
@@ -244,24 +246,24 @@ func TestAlertsFireAndEnd(t *testing.T) {
 			if fault.spends {
 				wanted = append(wanted, spent("Error")[0])
 			}
-			s.watch(t, fireLimit, "not all of "+fmt.Sprint(wanted)+" fire", func([]string) bool {
+			s.watch(t, fireTimeout, fmt.Sprintf("not all of %v fired", wanted), func([]string) bool {
 				return !slices.ContainsFunc(wanted, func(name string) bool { return !slices.Contains(s.fired, name) })
 			})
 			fault.end()
-			s.watch(t, fireLimit, "they go on", func(now []string) bool {
+			s.watch(t, fireTimeout, "alerts still fire", func(now []string) bool {
 				return !slices.ContainsFunc(now, func(name string) bool { return slices.Contains(fault.fires, name) })
 			})
 			for _, name := range s.fired {
-				require.Contains(t, append(slices.Clone(remembered), fault.fires...), name, "it fires for nothing")
+				require.Contains(t, append(slices.Clone(remembered), fault.fires...), name, "it must not fire")
 			}
 			t.Logf("%.0f s: %v", time.Since(begin).Seconds(), s.fired)
 		})
 		require.False(t, t.Failed())
 	}
 
-	t.Run("all is over", func(t *testing.T) {
-		s.watch(t, endLimit, "they go on", func(now []string) bool { return len(now) == 0 })
+	t.Run("all faults over", func(t *testing.T) {
+		s.watch(t, resolveTimeout, "alerts still fire", func(now []string) bool { return len(now) == 0 })
 		t.Logf("%.0f s", time.Since(begin).Seconds())
-		require.Subset(t, s.ever, spent("Error"), "the slow ones take more than one fault")
+		require.Subset(t, s.ever, spent("Error"), "the slow alerts need more than one fault")
 	})
 }

@@ -18,16 +18,15 @@ import (
 	"podlink/test/kit/proc"
 )
 
-// exampleLimit bounds how long deploy/observability/start.sh may take: it waits for five scrapes, one each 5 s.
-const exampleLimit = 2 * time.Minute
+// exampleTimeout bounds deploy/observability/start.sh, which waits for five scrapes at an interval of 5 s.
+const exampleTimeout = 2 * time.Minute
 
-// runExample runs deploy/observability/start.sh with a Prometheus at that address, and returns what it prints and its exit
-// code.
+// runExample runs deploy/observability/start.sh with a Prometheus at that address, and returns its output and exit code.
 func runExample(t *testing.T, prometheusAddr string, args ...string) (output string, code int) {
 	t.Helper()
 	_, port, err := net.SplitHostPort(prometheusAddr)
 	require.NoError(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), exampleLimit)
+	ctx, cancel := context.WithTimeout(t.Context(), exampleTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, deployed(t, "deploy/observability/start.sh"), args...)
 	cmd.Env = append(os.Environ(), "PROMETHEUS_PORT="+port, "TMPDIR="+t.TempDir())
@@ -39,7 +38,7 @@ func runExample(t *testing.T, prometheusAddr string, args ...string) (output str
 	return string(out), cmd.ProcessState.ExitCode()
 }
 
-// TestExample: the example that the README names prints what a podlink does, and leaves nothing behind.
+// TestExample: the README's example prints the state of a podlink, and leaves no process or file behind.
 func TestExample(t *testing.T) {
 	t.Cleanup(http.DefaultTransport.(*http.Transport).CloseIdleConnections)
 	p, addr := podlinktest.Start(t, binary), proc.FreeAddr(t)

@@ -24,7 +24,7 @@ const (
 	secretState    = "state-nobody-sees"
 )
 
-// scripted is a podlink on a Redis with a password, behind a proxy, for a load that knows every way to fail.
+// scripted is a podlink on a password-protected Redis behind a proxy, for a load in which calls fail in every way.
 type scripted struct {
 	*podlinktest.Process
 	server *redistest.Server
@@ -33,13 +33,13 @@ type scripted struct {
 	conn   *grpc.ClientConn
 }
 
-// startScripted starts podlink so that it tells as much as it can.
+// startScripted starts podlink with its most verbose log.
 func startScripted(t *testing.T, env ...string) scripted {
 	t.Helper()
 	server := redistest.Start(t, "--requirepass", secretPassword)
 	proxy := redistest.NewProxy(t, server.Addr())
 	registry := consultest.Start(t)
-	registry.RequireToken("another-token") // podlink's is refused.
+	registry.RequireToken("another-token") // podlink's token is refused.
 	p := podlinktest.Start(t, binary, append(append([]string{
 		"PODLINK_DATA_REDIS_PASSWORD=" + secretPassword,
 		"PODLINK_REGISTRY_TYPE=consul", "PODLINK_REGISTRY_ADDRS=" + registry.Addr, "PODLINK_REGISTRY_TOKEN=" + secretToken,
@@ -54,7 +54,7 @@ const (
 	servicePath = "/v1/namespaces/game/services/room"
 )
 
-// httpCalls are one call of every operation.
+// httpCalls call every operation.
 var httpCalls = []struct{ method, path, body string }{
 	{http.MethodPut, servicePath + "/pods/1", `{"state":"` + secretState + `"}`},
 	{http.MethodPut, linkPath, `{"podId":1}`},
@@ -76,7 +76,7 @@ var httpCalls = []struct{ method, path, body string }{
 	{http.MethodPost, "/v1/namespaces/game/workloads:batchGet", `{"services":["room"]}`},
 }
 
-// wrongCalls are refused for what they say; their answers' codes are not this test's matter.
+// wrongCalls are invalid. This test doesn't check their answers.
 var wrongCalls = []struct{ method, path, body string }{
 	{http.MethodPut, linkPath, `{"podId":1,"` + secretUID + `":1}`},
 	{http.MethodPut, linkPath, `{"podId":"` + secretUID + `"}`},
@@ -94,7 +94,7 @@ var wrongCalls = []struct{ method, path, body string }{
 	{http.MethodGet, "/v1/namespaces/game/workloads/absent", ""},
 }
 
-// callAll makes every call over HTTP, and every operation over gRPC; it does not matter how they end.
+// callAll makes every call over HTTP and every operation over gRPC, and ignores the results.
 func (s scripted) callAll(t *testing.T) {
 	t.Helper()
 	for _, call := range httpCalls {
@@ -105,7 +105,7 @@ func (s scripted) callAll(t *testing.T) {
 	}
 }
 
-// filled is a request that names the same things as httpCalls do.
+// filled returns a request with the same names as in httpCalls.
 func filled(kind protoreflect.MessageDescriptor) *dynamicpb.Message {
 	values := map[protoreflect.Name]protoreflect.Value{
 		"namespace": protoreflect.ValueOfString("game"), "uid": protoreflect.ValueOfString(secretUID),
@@ -125,7 +125,7 @@ func filled(kind protoreflect.MessageDescriptor) *dynamicpb.Message {
 	return message
 }
 
-// run is the load: everything succeeds, everything is refused, and everything fails in each way that Redis has.
+// run is the load: calls that succeed, calls that are refused, and calls that fail for every fault of Redis.
 func (s scripted) run(t *testing.T) {
 	t.Helper()
 	s.WaitReady(t)
@@ -147,7 +147,7 @@ func (s scripted) run(t *testing.T) {
 	s.callAll(t)
 	configure("maxmemory", "0")
 
-	configure("min-replicas-to-write", "1") // Refused, and certainly not carried out.
+	configure("min-replicas-to-write", "1") // Refused, so the outcome is known.
 	s.callAll(t)
 	configure("min-replicas-to-write", "0")
 
@@ -158,13 +158,13 @@ func (s scripted) run(t *testing.T) {
 	s.callAll(t)
 	require.NoError(t, s.redis.FlushAll(ctx).Err())
 
-	// NO_AVAILABLE_POD: for a first link, and for one to a pod that died.
+	// NO_AVAILABLE_POD: for a new link, and for a link to a dead pod.
 	callHTTP(t, s.Process, http.MethodPut, servicePath+"/pods/1", `{"state":"up","ttlSeconds":1}`, "")
 	callHTTP(t, s.Process, http.MethodPost, linkPath+":compute", "{}", "")
 	callHTTP(t, s.Process, http.MethodPut, linkPath+"2", `{"podId":1,"persistSeconds":1}`, "")
 	time.Sleep(2200 * time.Millisecond)
 	callHTTP(t, s.Process, http.MethodPost, linkPath+":compute", "{}", "")
-	callHTTP(t, s.Process, http.MethodGet, linkPath+"2", "", "") // It has expired, and its field is still there.
+	callHTTP(t, s.Process, http.MethodGet, linkPath+"2", "", "") // An expired link, whose field still exists.
 
 	s.proxy.Cut() // DEADLINE_EXCEEDED, OUTCOME_UNKNOWN
 	callHTTP(t, s.Process, http.MethodGet, linkPath, "", "")

@@ -1,5 +1,4 @@
-// Package observability tests from outside what podlink tells of itself, in its traces, its metrics and its log, and what
-// deploy/ makes of it.
+// Package observability tests podlink's traces, metrics and log from outside, and the alerts and dashboards of deploy/.
 package observability
 
 import (

@@ -18,15 +18,15 @@ import (
 )
 
 const (
-	// shorter is by how much every window of the rules is shorter in the tests: five minutes are three seconds.
+	// shorter divides every window of the rules in the tests: five minutes become three seconds.
 	shorter = 100
-	// scrapeInterval is how often the tests' Prometheus asks podlink.
+	// scrapeInterval is the scrape interval of the tests' Prometheus.
 	scrapeInterval = 500 * time.Millisecond
-	// pollInterval is how often the tests ask which alerts fire.
+	// pollInterval is the interval at which the tests poll the firing alerts.
 	pollInterval = 100 * time.Millisecond
 )
 
-// ruleDurations finds the durations in a file of rules.
+// ruleDurations matches the durations in a file of rules.
 var ruleDurations = regexp.MustCompile(`(\[|\b(?:for|interval):\s*|\boffset\s+)([0-9]+[smhd])`)
 
 // shortened returns a file of rules with shorter windows.
@@ -40,7 +40,7 @@ func shortened(t *testing.T, text string) string {
 	})
 }
 
-// startPrometheus starts a Prometheus that watches a podlink with the rules of deploy/prometheus in shorter windows.
+// startPrometheus starts a Prometheus that scrapes a podlink, with the rules of deploy/prometheus in shorter windows.
 func startPrometheus(t *testing.T, target string) *prometheustest.Server {
 	t.Helper()
 	files := map[string]string{"prometheus.yml": fmt.Sprintf(`
@@ -58,7 +58,7 @@ scrape_configs:
 	return prometheustest.Start(t, files, "--query.lookback-delta=3s")
 }
 
-// TestShortenedRulesAreRules: what the other tests run is what deploy/ ships, but for the windows.
+// TestShortenedRulesAreRules: the tests use the rules that deploy/ ships, except for the durations.
 func TestShortenedRulesAreRules(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"podlink.rules.yml", "podlink.alerts.yml"} {

@@ -21,7 +21,7 @@ import (
 	podlinktest "podlink/test/kit/podlink"
 )
 
-// deployed is a file of deploy/ or docs/, as seen from the top of the repository.
+// deployed returns the path of a file, given its path from the root of the repository.
 func deployed(t *testing.T, path string) string {
 	t.Helper()
 	root, err := podlinktest.Root()
@@ -29,13 +29,13 @@ func deployed(t *testing.T, path string) string {
 	return filepath.Join(root, path)
 }
 
-// rule is an alert, or a query that Prometheus records.
+// rule is an alert or a recording rule.
 type rule struct {
 	Alert, Record, Expr string
 	Annotations, Labels map[string]string
 }
 
-// rules returns those of a file of deploy/prometheus.
+// rules returns the rules in a file of deploy/prometheus.
 func rules(t *testing.T, file string) []rule {
 	t.Helper()
 	text, err := os.ReadFile(deployed(t, "deploy/prometheus/"+file))
@@ -50,7 +50,7 @@ func rules(t *testing.T, file string) []rule {
 	return all
 }
 
-// panelQueries returns the queries of the dashboard, with what Grafana puts in for its variables.
+// panelQueries returns the queries of the dashboard, with values for Grafana's variables.
 func panelQueries(t *testing.T) []string {
 	t.Helper()
 	text, err := os.ReadFile(deployed(t, "deploy/grafana/podlink.json"))
@@ -79,10 +79,10 @@ func panelQueries(t *testing.T) []string {
 	return queries
 }
 
-// exported is what a podlink exports: the label values of each series, by the name of its sample.
+// exported has the labels of every series that a podlink exports, by sample name.
 type exported map[string][]map[string]string
 
-// prometheusAdds are the labels of every series that it scrapes.
+// prometheusAdds are the labels that Prometheus adds to every series it scrapes.
 var prometheusAdds = map[string]string{"job": "podlink", "instance": "127.0.0.1:8001"}
 
 func parseMetrics(t *testing.T, text string) exported {
@@ -103,7 +103,7 @@ func parseMetrics(t *testing.T, text string) exported {
 	return e
 }
 
-// add notes the series that a metric is made of.
+// add records the series of a metric.
 func (e exported) add(name string, kind dto.MetricType, metric *dto.Metric, labels map[string]string) {
 	with := func(label string, value float64) map[string]string {
 		all := maps.Clone(labels)
@@ -137,8 +137,7 @@ var (
 	queryKeywords = []string{"and", "or", "unless", "offset", "bool", "by", "without"}
 )
 
-// check fails unless podlink exports each series that the query selects, with its labels and, where it asks for certain
-// ones, their values.
+// check fails unless podlink exports every series that the query selects, with the labels and label values that it uses.
 func (e exported) check(query string) error {
 	var selected []string
 	for _, selector := range querySelector.FindAllStringSubmatch(query, -1) {
@@ -178,7 +177,7 @@ func hasLabel(series []map[string]string, label string) bool {
 	return ok
 }
 
-// checkSelector fails unless some series has that name, and labels as the matchers want them.
+// checkSelector fails unless a series has that name and matching labels.
 func (e exported) checkSelector(name, matchers string) error {
 	series, ok := e[name]
 	if !ok {
@@ -199,13 +198,13 @@ func (e exported) checkSelector(name, matchers string) error {
 		})
 	}
 	if len(series) == 0 {
-		return fmt.Errorf("no series is as %s{%s}", name, matchers)
+		return fmt.Errorf("no series matches %s{%s}", name, matchers)
 	}
 	return nil
 }
 
-// TestQueriesAskForWhatIsExported: every metric, label and label value that a panel of the dashboard, an alert or a
-// recorded query uses comes from a podlink after a load in which everything has succeeded and failed.
+// TestQueriesAskForWhatIsExported: every metric, label and label value in a dashboard panel, an alert or a recording rule is
+// exported by a podlink on which every operation has succeeded and failed.
 func TestQueriesAskForWhatIsExported(t *testing.T) {
 	s := startScripted(t)
 	s.run(t)
@@ -241,8 +240,8 @@ func TestQueriesAskForWhatIsExported(t *testing.T) {
 	}
 }
 
-// TestEveryAlertHasItsCases: promtool's tests have, for each alert, a case in which it fires and one in which it does not.
-// make check-rules runs them.
+// TestEveryAlertHasItsCases: promtool's tests, which make check-rules runs, have for each alert a case in which it fires and one
+// in which it doesn't.
 func TestEveryAlertHasItsCases(t *testing.T) {
 	text, err := os.ReadFile(deployed(t, "deploy/prometheus/podlink.tests.yml"))
 	require.NoError(t, err)
@@ -271,7 +270,7 @@ func TestEveryAlertHasItsCases(t *testing.T) {
 	}
 }
 
-// TestEveryAlertHasItsPage: severity, texts, and a page of docs/runbooks that its URL names; and no page is without alert.
+// TestEveryAlertHasItsPage: each alert has a severity, texts, and a runbook at its URL, and each runbook has an alert.
 func TestEveryAlertHasItsPage(t *testing.T) {
 	pages := []string{"README.md"}
 	index, err := os.ReadFile(deployed(t, "docs/runbooks/README.md"))

@@ -10,8 +10,8 @@ import (
 	otlptest "podlink/test/kit/otlp"
 )
 
-// TestNothingSecretIsTold: after every operation has succeeded and failed in every way, neither the log at its most
-// talkative, nor a trace, nor a metric holds a uid, a state, a password, a token or a key.
+// TestNothingSecretIsTold: after every operation has succeeded and failed in every way, the log at its most verbose, the traces
+// and the metrics contain no uid, state, password, token or key.
 func TestNothingSecretIsTold(t *testing.T) {
 	receiver := otlptest.Start(t)
 	s := startScripted(t, append(exportTo(receiver, "1"), "PODLINK_TRACE_HEADERS=authorization="+secretToken)...)
@@ -23,7 +23,7 @@ func TestNothingSecretIsTold(t *testing.T) {
 	texts["log"], texts["traces"] = s.Log.String(), receiver.Text()
 
 	require.Equal(t, []string{secretToken}, receiver.Headers()[0].Get("authorization"), "the token was in use")
-	for _, reason := range []string{ // The load has done what it should.
+	for _, reason := range []string{ // The load has caused every failure.
 		"INVALID_ARGUMENT", "EPOCH_MISMATCH", "POD_NOT_FOUND", "WORKLOAD_NOT_FOUND", "NOT_FOUND", "METHOD_NOT_ALLOWED",
 		"BODY_TOO_LARGE", "OUTCOME_UNKNOWN", "STORE_FULL", "STORE_DATA_CORRUPT", "STORE_UNAVAILABLE", "NO_AVAILABLE_POD",
 		"DEADLINE_EXCEEDED",
@@ -40,13 +40,13 @@ func TestNothingSecretIsTold(t *testing.T) {
 	for where, text := range texts {
 		for _, secret := range []string{secretUID, secretState, secretPassword, secretToken, "podlink:link:", "podlink:pods:"} {
 			if i := strings.Index(strings.ToLower(text), secret); i >= 0 {
-				require.Failf(t, "a secret is told", "%q in the %s:\n…%s…", secret, where, text[max(0, i-500):min(len(text), i+100)])
+				require.Failf(t, "a secret leaked", "%q in the %s:\n…%s…", secret, where, text[max(0, i-500):min(len(text), i+100)])
 			}
 		}
 	}
 }
 
-// metrics is what a scraper gets that asks for this format.
+// metrics returns the metrics page in a format.
 func (s scripted) metrics(t *testing.T, format string) string {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+s.Admin+"/metrics", http.NoBody)

@@ -20,12 +20,12 @@ import (
 
 const secretUID = "uid-nobody-sees"
 
-// exportTo is the environment of a podlink that sends its traces to the receiver at once.
+// exportTo returns the environment of a podlink that exports its traces to the receiver without delay.
 func exportTo(receiver *otlptest.Receiver, ratio string) []string {
 	return []string{"PODLINK_TRACE_ENDPOINT=" + receiver.Addr, "PODLINK_TRACE_SAMPLING_RATIO=" + ratio, "OTEL_BSP_SCHEDULE_DELAY=50"}
 }
 
-// callHTTP calls the API, with a caller's trace context where there is one, and returns the status and the reply's headers.
+// callHTTP calls the API, with a trace context unless it is empty, and returns the status and the reply's headers.
 func callHTTP(t *testing.T, p *podlinktest.Process, method, path, body, traceparent string) (int, http.Header) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, "http://"+p.HTTP+path, strings.NewReader(body))
@@ -40,7 +40,7 @@ func callHTTP(t *testing.T, p *podlinktest.Process, method, path, body, tracepar
 	return response.StatusCode, response.Header
 }
 
-// send sends the request, without following a redirection, and returns the whole reply.
+// send sends the request without following redirects, and returns the response with its body.
 func send(t *testing.T, request *http.Request) (*http.Response, string) {
 	t.Helper()
 	response, err := http.DefaultTransport.RoundTrip(request)
@@ -51,14 +51,14 @@ func send(t *testing.T, request *http.Request) (*http.Response, string) {
 	return response, string(body)
 }
 
-// spanWant is a span as it should arrive, under the one before it in the list that is named.
+// spanWant is an expected span, with the name of its parent, an earlier span in the list.
 type spanWant struct {
 	name, under, kind, failure string
 	attributes                 map[string]string
 }
 
-// TestTraceOfCompute: one call makes a trace with the request, the decision and each call of Redis, under the caller's
-// trace id, however it ends.
+// TestTraceOfCompute: each call, successful or not, makes a trace under the caller's trace id, with spans for the request, the
+// decision and every call to Redis.
 func TestTraceOfCompute(t *testing.T) {
 	t.Cleanup(http.DefaultTransport.(*http.Transport).CloseIdleConnections)
 	patched, err := podlinktest.Build(t.TempDir(), podlinktest.Patch{
@@ -145,7 +145,8 @@ func TestTraceOfCompute(t *testing.T) {
 			traceparent := "00-" + row.traceID + "-" + caller + "-01"
 			var answered string // traceresponse
 			if row.overGRPC {
-				ctx := metadata.AppendToOutgoingContext(t.Context(), "traceparent", traceparent, "baggage", "user="+secretUID, "tracestate", "vendor="+secretUID)
+				ctx := metadata.AppendToOutgoingContext(t.Context(), "traceparent", traceparent,
+					"baggage", "user="+secretUID, "tracestate", "vendor="+secretUID)
 				answered = computeOverGRPC(ctx, t, p, row.service)
 			} else {
 				code, header := callHTTP(t, p, http.MethodPost,
@@ -160,7 +161,7 @@ func TestTraceOfCompute(t *testing.T) {
 				got := spans[i]
 				require.Equal(t, want, spanWant{got.Name, want.under, got.Kind, got.Error, got.Attributes})
 				require.Equal(t, ids[want.under], got.Parent, "%s is under %q", got.Name, want.under)
-				require.Zero(t, got.Events, "an event would hold a panic's text")
+				require.Zero(t, got.Events, "an event would contain a panic's text")
 				require.False(t, got.End.Before(got.Start))
 				ids[got.Name] = got.ID
 			}
@@ -172,7 +173,7 @@ func TestTraceOfCompute(t *testing.T) {
 	require.Zero(t, p.Stop(t))
 }
 
-// computeOverGRPC returns the traceresponse of a call that fails.
+// computeOverGRPC makes a call that must fail, and returns its traceresponse.
 func computeOverGRPC(ctx context.Context, t *testing.T, p *podlinktest.Process, service string) string {
 	t.Helper()
 	var header metadata.MD
@@ -184,7 +185,7 @@ func computeOverGRPC(ctx context.Context, t *testing.T, p *podlinktest.Process, 
 	return header.Get("traceresponse")[0]
 }
 
-// TestLastSpansAreSentAtTheEnd: a span that waits for its batch when podlink is told to stop arrives.
+// TestLastSpansAreSentAtTheEnd: the stop flushes spans that wait in a batch.
 func TestLastSpansAreSentAtTheEnd(t *testing.T) {
 	t.Cleanup(http.DefaultTransport.(*http.Transport).CloseIdleConnections)
 	receiver := otlptest.Start(t)
@@ -193,5 +194,5 @@ func TestLastSpansAreSentAtTheEnd(t *testing.T) {
 	require.Equal(t, http.StatusOK, code)
 	require.Empty(t, receiver.All())
 	require.Zero(t, p.Stop(t))
-	require.Len(t, receiver.All(), 2, "the request and the call of Redis")
+	require.Len(t, receiver.All(), 2, "the request and the call to Redis")
 }

@@ -11,20 +11,20 @@ import (
 	v1 "podlink/api/podlink/v1"
 )
 
-// links is the part of the API that is measured: links are persistent, and those that are asked for stand.
+// links implements the measured part of the API. All links are persistent, and every link that is read exists.
 type links struct {
 	v1.UnimplementedLinkServiceServer
 
 	pods store
 }
 
-// store holds the pods of the links.
+// store stores the links' pods.
 type store interface {
 	get(ctx context.Context, user, service string) (int, error)
 	set(ctx context.Context, user, service string, pod int32) error
 }
 
-// request is what the requests have in common.
+// request has the fields common to all requests.
 type request interface {
 	GetNamespace() string
 	GetUid() string
@@ -33,7 +33,7 @@ type request interface {
 
 func user(r request) string { return r.GetNamespace() + ":" + r.GetUid() }
 
-// link is as long as podlink's.
+// link returns a link of the same size as podlink's.
 func link(r request, pod int32) *v1.Link {
 	return &v1.Link{
 		Namespace: r.GetNamespace(), Uid: r.GetUid(), Service: r.GetService(), PodId: pod,
@@ -55,13 +55,13 @@ func (l *links) ComputeLinkedPod(ctx context.Context, r *v1.ComputeLinkedPodRequ
 	}, err
 }
 
-// SetLinkedPod implements the API, without the previous pod: one command could not tell it.
+// SetLinkedPod implements the API, without the previous pod, which one command can't return.
 func (l *links) SetLinkedPod(ctx context.Context, r *v1.SetLinkedPodRequest) (*v1.SetLinkedPodReply, error) {
 	err := l.pods.set(ctx, user(r), r.GetService(), r.GetPodId())
 	return &v1.SetLinkedPodReply{Link: link(r, r.GetPodId()), PreviousPodId: -1}, err
 }
 
-// memory is a map.
+// memory is a store in a map.
 type memory struct {
 	mu   sync.RWMutex
 	pods map[string]int32
@@ -80,7 +80,7 @@ func (m *memory) set(_ context.Context, user, service string, pod int32) error {
 	return nil
 }
 
-// plain is a Redis, one plain command per call.
+// plain is a store in Redis, with one plain command per call.
 type plain struct{ client *redis.Client }
 
 func (p plain) get(ctx context.Context, user, service string) (int, error) {

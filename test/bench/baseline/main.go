@@ -1,8 +1,8 @@
 //go:build bench
 
-// Command baseline is what podlink's service is measured against: the same API, configuration, listeners and middleware
-// chain on a Kratos server as it comes, with Kratos' own codecs, decoders and encoders, and a handler that does nothing
-// but answer. In the mode embedded it answers from a map in memory; on a Redis each call is one plain command.
+// Command baseline is the server that podlink's service is compared with. It has podlink's API, configuration, listeners and
+// middleware chain, but Kratos' default codecs, decoders and encoders, and trivial handlers. In embedded mode it answers from a
+// map; on a Redis each call is one plain command.
 package main
 
 import (
@@ -33,7 +33,7 @@ func main() {
 	}
 }
 
-// run serves until a signal to stop. The log tells where, in podlink's own words.
+// run serves until a signal. It logs its addresses in the same words as podlink.
 func run(path string) error {
 	config, err := conf.Load(path, os.LookupEnv)
 	if err != nil {
@@ -73,7 +73,7 @@ func storeOf(c *conf.Data_Redis) store {
 	})}
 }
 
-// ready is a server.Checker: there is nothing to wait for.
+// ready is a server.Checker that is always ready.
 type ready struct{}
 
 // Check implements server.Checker.

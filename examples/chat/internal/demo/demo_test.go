@@ -12,9 +12,9 @@ import (
 	"podlink/examples/chat/internal/store"
 )
 
-// TestSummaryFindsBrokenPromises: each thing that must not be makes the demo fail.
+// TestSummaryFindsBrokenPromises: the demo fails on every kind of violation.
 func TestSummaryFindsBrokenPromises(t *testing.T) {
-	const limit = 3*time.Second + takeOver
+	const limit = 3*time.Second + takeoverTimeout
 	for name, row := range map[string]struct {
 		spoil func(d *demo, r *room)
 		want  string
@@ -23,19 +23,19 @@ func TestSummaryFindsBrokenPromises(t *testing.T) {
 		"answered by another pod": {func(d *demo, r *room) {
 			d.talk.answered(r, &chatv1.SayReply{Number: 2, PodId: 1, Epoch: 5})
 			d.talk.holders[tenure{r.name, 5}] = 0
-			d.talk.note(tenure{r.name, 5}, 0, r)
-		}, "not at the linked pod"},
+			d.talk.record(tenure{r.name, 5}, 0, r)
+		}, "by the wrong pod"},
 		"a number twice":     {func(d *demo, r *room) { d.talk.answered(r, &chatv1.SayReply{Number: 1, PodId: 0, Epoch: 5}) }, "out of order"},
 		"an older epoch":     {func(d *demo, r *room) { d.talk.answered(r, &chatv1.SayReply{Number: 2, PodId: 0, Epoch: 4}) }, "out of order"},
-		"never compared":     {func(d *demo, _ *room) { d.talk.checked = 0 }, "compared"},
-		"lost":               {func(_ *demo, r *room) { r.said++ }, "missing in the store"},
+		"never compared":     {func(d *demo, _ *room) { d.talk.checked = 0 }, "checked against"},
+		"lost":               {func(_ *demo, r *room) { r.said++ }, "missing from the store"},
 		"steady":             {func(d *demo, r *room) { d.talk.fail("steady", r, io.EOF) }, "steady: 1 failed"},
 		"elsewhere":          {func(d *demo, r *room) { d.talk.fail("kill", r, io.EOF) }, "1 failed elsewhere"},
 		"drain":              {func(d *demo, r *room) { d.talk.fail("drain", r, io.EOF) }, "drained pod: 1 failed"},
 		"rolling restart":    {func(d *demo, r *room) { d.talk.fail("rolling restart", r, io.EOF) }, "all pods: 1 failed"},
 		"never frozen":       {func(d *demo, _ *room) { delete(d.talk.longest, "freeze") }, "frozen pod"},
 		"too long":           {func(d *demo, _ *room) { d.talk.longest["kill"] = limit + 1 }, "killed pod"},
-		"nobody answered":    {func(d *demo, r *room) { d.talk.awaited[r] = true }, "killed pod"},
+		"never taken over":   {func(d *demo, r *room) { d.talk.orphaned[r] = true }, "killed pod"},
 		"two pods, one time": {func(d *demo, r *room) { openRoom(t, d.rooms, r.name, 5, 1) }, "1 times two pods"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -45,8 +45,8 @@ func TestSummaryFindsBrokenPromises(t *testing.T) {
 			_, err := d.rooms.AppendMessage(t.Context(), &chatv1.AppendMessageRequest{Room: r.name, Epoch: 5, Id: messageID(1)})
 			require.NoError(t, err)
 			d.talk.answered(r, &chatv1.SayReply{Number: 1, PodId: 0, Epoch: 5})
-			d.talk.note(tenure{r.name, 5}, 0, r)
-			d.talk.longest["kill"], d.talk.longest["freeze"] = limit, sayLimit
+			d.talk.record(tenure{r.name, 5}, 0, r)
+			d.talk.longest["kill"], d.talk.longest["freeze"] = limit, sayTimeout
 			row.spoil(d, r)
 			var broken []string
 			for _, p := range d.promises() {
@@ -80,7 +80,7 @@ func openRoom(t *testing.T, s *store.Store, room string, epoch int64, pod int32)
 	}
 }
 
-// TestMissing counts what is not in its place, and what is there twice.
+// TestMissing: a message at another place counts, and so does a duplicate.
 func TestMissing(t *testing.T) {
 	for name, row := range map[string]struct {
 		stored []string

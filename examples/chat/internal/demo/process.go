@@ -12,40 +12,42 @@ import (
 	"time"
 )
 
-// exitLimit bounds how long a process may take to end after it was told to: more than a pod's drain.
-const exitLimit = 20 * time.Second
+// exitTimeout bounds the exit of a process after SIGTERM. It is longer than a pod's drain.
+const exitTimeout = 20 * time.Second
 
-// process is a program of the demo, which logs into a file of its own.
+// process is a child process whose output goes to a log file.
 type process struct {
 	name string
 	cmd  *exec.Cmd
 	log  *os.File
-	done chan struct{} // closed when it has ended
-	err  error         // of its end
+	done chan struct{} // closed when it has exited
+	err  error         // from Wait; read it after done is closed
 }
 
-// launch starts a program; it is killed when ctx ends.
+// launch starts a program, which is killed when ctx ends.
 func launch(ctx context.Context, logs, name string, env []string, program string, args ...string) (*process, error) {
-	file, err := os.OpenFile(filepath.Join(logs, name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600) //nolint:gosec // A name of the demo's own.
+	path := filepath.Join(logs, name+".log")
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600) //nolint:gosec // The demo chooses the name.
 	if err != nil {
 		return nil, err
 	}
-	p := &process{name: name, cmd: exec.CommandContext(ctx, program, args...), log: file, done: make(chan struct{})} //nolint:gosec // Likewise.
+	cmd := exec.CommandContext(ctx, program, args...) //nolint:gosec // The demo chooses the program.
+	p := &process{name: name, cmd: cmd, log: file, done: make(chan struct{})}
 	p.cmd.Env, p.cmd.Stdout, p.cmd.Stderr = append(os.Environ(), env...), file, file
-	// Ctrl-C is for the demo, which ends its processes itself.
+	// In its own process group, Ctrl-C doesn't reach it: the demo stops its processes itself.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := p.cmd.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start %s: %w", name, err), file.Close())
 	}
 	go func() {
 		p.err = p.cmd.Wait()
-		_ = file.Close() // It has been written.
+		_ = file.Close()
 		close(p.done)
 	}()
 	return p, nil
 }
 
-// running tells whether it has not ended yet.
+// running reports whether the process has not exited.
 func (p *process) running() bool {
 	select {
 	case <-p.done:
@@ -55,25 +57,25 @@ func (p *process) running() bool {
 	}
 }
 
-// kill ends it as kill -9 does.
+// kill sends SIGKILL and waits for the exit.
 func (p *process) kill() {
-	_ = p.cmd.Process.Kill() // It may have ended by itself.
+	_ = p.cmd.Process.Kill() // It may have exited already.
 	<-p.done
 }
 
-// freeze stops it in the middle of whatever it does, and thaw lets it go on.
+// freeze sends SIGSTOP, and thaw resumes the process.
 func (p *process) freeze() error { return p.cmd.Process.Signal(syscall.SIGSTOP) }
 func (p *process) thaw() error   { return p.cmd.Process.Signal(syscall.SIGCONT) }
 
-// terminate tells it to stop, and waits until it has.
+// terminate sends SIGTERM and waits for the exit.
 func (p *process) terminate(ctx context.Context) error {
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return fmt.Errorf("stop %s: %w", p.name, err)
 	}
 	select {
 	case <-p.done:
-	case <-time.After(exitLimit):
-		return fmt.Errorf("%s does not stop within %s", p.name, exitLimit)
+	case <-time.After(exitTimeout):
+		return fmt.Errorf("%s did not stop within %s", p.name, exitTimeout)
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -83,9 +85,9 @@ func (p *process) terminate(ctx context.Context) error {
 	return nil
 }
 
-// freeAddr returns an address of the loopback that nobody listens on.
+// freeAddr returns a loopback address with a free port.
 func freeAddr() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // It does not wait.
+	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // Listen does not block.
 	if err != nil {
 		return "", err
 	}

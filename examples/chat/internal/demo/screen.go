@@ -15,17 +15,17 @@ import (
 )
 
 const (
-	// refresh is between two looks at the table. Where the output is no terminal it is written less often.
+	// refresh is the interval at which the table is redrawn on a terminal. Other outputs get it less often.
 	refresh = 500 * time.Millisecond
-	// askLimit bounds what a look asks podlink.
-	askLimit = 2 * time.Second
+	// queryTimeout bounds the calls to podlink for one table.
+	queryTimeout = 2 * time.Second
 )
 
-// screen shows what podlink knows about the pods, and what the talkers see.
+// screen prints the headlines and a table of the pods, as podlink and the caller see them.
 type screen struct {
 	d     *demo
 	out   io.Writer
-	live  bool
+	live  bool // the output is a terminal
 	begin time.Time
 	lines chan string
 
@@ -43,12 +43,12 @@ func newScreen(d *demo) *screen {
 	return s
 }
 
-// headline says what is done now.
+// headline prints the current step of the demo.
 func (s *screen) headline(format string, args ...any) {
 	s.lines <- fmt.Sprintf("%5.1f s  %s", time.Since(s.begin).Seconds(), fmt.Sprintf(format, args...))
 }
 
-// run shows the table until ctx ends, and then a last time.
+// run redraws the table until ctx ends, and then once more.
 func (s *screen) run(ctx context.Context) {
 	tick := time.NewTicker(refresh)
 	defer tick.Stop()
@@ -78,7 +78,7 @@ func (s *screen) run(ctx context.Context) {
 	}
 }
 
-// clear takes the table off the terminal.
+// clear erases the table from the terminal.
 func (s *screen) clear() {
 	if s.height > 0 {
 		fmt.Fprintf(s.out, "\x1b[%dA\x1b[J", s.height)
@@ -94,9 +94,9 @@ func (s *screen) show(ctx context.Context) {
 	}
 }
 
-// table is what podlink says of the pods and the links, and how many messages each pod answers.
+// table formats the pods' reports, their links, and the messages that each pod answers per second.
 func (s *screen) table(ctx context.Context) string {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askLimit) // Also the last one is whole.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), queryTimeout) // The last table is complete too.
 	defer cancel()
 	reports := map[int32]*v1.Pod{}
 	if reply, err := s.d.client.GetServiceState(ctx, &v1.GetServiceStateRequest{Namespace: pod.Namespace, Service: pod.Service}); err == nil {
@@ -114,11 +114,11 @@ func (s *screen) table(ctx context.Context) string {
 		if err != nil {
 			continue
 		}
-		for _, on := range reply.GetPods() {
-			links[on.GetPodId()] += len(on.GetUids())
+		for _, group := range reply.GetPods() {
+			links[group.GetPodId()] += len(group.GetUids())
 		}
 	}
-	passed := time.Since(s.at).Seconds()
+	elapsed := time.Since(s.at).Seconds()
 	s.at = time.Now()
 
 	var text bytes.Buffer
@@ -138,14 +138,14 @@ func (s *screen) table(ctx context.Context) string {
 			live = "yes"
 		}
 		fmt.Fprintf(rows, "\t%s\t%s\t%s\t%s\t%d\t%d\t%.0f\t\n", podName(i), process, live, reports[id].GetRouting(), reports[id].GetLoad(),
-			links[id], float64(s.d.talk.said[id]-s.said[id])/passed)
+			links[id], float64(s.d.talk.said[id]-s.said[id])/elapsed)
 		s.said[id] = s.d.talk.said[id]
 	}
 	failed := 0
 	for _, n := range s.d.talk.failed {
 		failed += n
 	}
-	_ = rows.Flush() // To memory.
-	fmt.Fprintf(&text, "         %d rooms of a pod that is gone wait, %d messages failed otherwise\n", len(s.d.talk.awaited), failed)
+	_ = rows.Flush() // A bytes.Buffer can't fail.
+	fmt.Fprintf(&text, "         %d rooms wait for a takeover, %d other messages failed\n", len(s.d.talk.orphaned), failed)
 	return text.String()
 }

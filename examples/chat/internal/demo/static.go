@@ -6,7 +6,7 @@ import (
 	"github.com/go-kratos/kratos/v2/registry"
 )
 
-// static is a registry.Discovery for where there is none: a list that never changes.
+// static is a registry.Discovery with a fixed list of pods, for a demo without etcd.
 type static []*registry.ServiceInstance
 
 // GetService implements registry.Discovery.

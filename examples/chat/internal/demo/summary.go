@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// promise is a line of the summary.
+// promise is a line of the summary: what podlink promises, with the measured figures.
 type promise struct {
 	kept bool
 	text string
 }
 
-// summary says what was promised and what came of it. It is an error when a promise was not kept.
+// summary prints each promise, kept or broken. A broken one is an error.
 func (d *demo) summary(took time.Duration) error {
 	promises := d.promises()
 	fmt.Fprintf(d.Out, "\nAfter %.0f s:\n", took.Seconds())
@@ -50,28 +50,28 @@ func (d *demo) promises() []promise {
 	}
 	return []promise{
 		{len(t.wrong) == 0 && t.checked > said*9/10, fmt.Sprintf(
-			"%d messages were answered; %d were compared with podlink's link, %d were not at the linked pod or out of order", said, t.checked, len(t.wrong))},
-		{lost == 0, fmt.Sprintf("%d answered messages are missing in the store, out of order or there twice", lost)},
+			"%d messages answered; %d checked against podlink's link, %d answered by the wrong pod or out of order", said, t.checked, len(t.wrong))},
+		{lost == 0, fmt.Sprintf("%d answered messages missing from the store, out of order or stored twice", lost)},
 		{t.failed["steady"] == 0, fmt.Sprintf("steady: %d failed", t.failed["steady"])},
-		d.takenOver("kill", "killed pod", d.TTL+takeOver),
-		d.takenOver("freeze", "frozen pod", max(d.TTL, d.Every+sayLimit)+takeOver),
+		d.takeover("kill", "killed pod", d.TTL+takeoverTimeout),
+		d.takeover("freeze", "frozen pod", max(d.TTL, d.Every+sayTimeout)+takeoverTimeout),
 		{t.failed["drain"] == 0, fmt.Sprintf("drained pod: %d failed", t.failed["drain"])},
 		{t.failed["rolling restart"] == 0, fmt.Sprintf("rolling restart of all pods: %d failed", t.failed["rolling restart"])},
-		{shared == 0, fmt.Sprintf("%d times two pods held a room with one epoch (%d calls of pods that had lost theirs were refused)", shared, refused)},
+		{shared == 0, fmt.Sprintf("%d times two pods held a room with the same epoch (%d calls from previous owners refused)", shared, refused)},
 	}
 }
 
-// takenOver is the promise of a phase in which a pod was gone; the caller holds the talk's lock.
-func (d *demo) takenOver(phase, pod string, limit time.Duration) promise {
+// takeover is the promise of a phase in which a pod was gone. The caller must hold the talk's lock.
+func (d *demo) takeover(phase, pod string, limit time.Duration) promise {
 	t := d.talk
 	return promise{
-		t.failed[phase] == 0 && len(t.awaited) == 0 && t.longest[phase] > 0 && t.longest[phase] <= limit,
-		fmt.Sprintf("%s: its rooms were answered for by others within %.1f s (limit %s; %d tries failed until then), %d failed elsewhere",
-			pod, t.longest[phase].Seconds(), limit, t.orphaned[phase], t.failed[phase]),
+		t.failed[phase] == 0 && len(t.orphaned) == 0 && t.longest[phase] > 0 && t.longest[phase] <= limit,
+		fmt.Sprintf("%s: other pods took over its rooms within %.1f s (limit %s; %d attempts failed until then), %d failed elsewhere",
+			pod, t.longest[phase].Seconds(), limit, t.attempts[phase], t.failed[phase]),
 	}
 }
 
-// missing counts which of the first n messages a store does not have in their places, and what it has twice.
+// missing counts the first n messages that are not at their place in the store, and the duplicates.
 func missing(stored []string, n int64) int {
 	count := 0
 	for i := range n {

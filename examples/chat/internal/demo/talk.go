@@ -13,37 +13,38 @@ import (
 )
 
 const (
-	// sayLimit bounds a message with all that the router does for it.
-	sayLimit = 3 * time.Second
-	// retryPause is before a message that failed is said again.
-	retryPause = 300 * time.Millisecond
-	// leaveEvery is after how many messages a room is left, to come back to the link that was kept.
+	// sayTimeout bounds one message, including the router's lookups and retries.
+	sayTimeout = 3 * time.Second
+	// retryDelay is the pause before a failed message is repeated.
+	retryDelay = 300 * time.Millisecond
+	// leaveEvery is the number of messages after which a room is left: the next message finds the temporary link.
 	leaveEvery = 7
 )
 
-// talk talks in all the rooms, and notes what must not be.
+// talk sends messages to all rooms and records every violation of podlink's promises.
 type talk struct {
 	chat  chatv1.ChatServiceClient
 	links v1.LinkServiceClient
-	every time.Duration // between two messages of a room
+	every time.Duration // interval between two messages in a room
 	rooms []*room
 
-	mu       sync.Mutex
-	phase    string
-	said     map[int32]int    // messages by the pod that has answered
-	failed   map[string]int   // by phase
-	last     error            // the last failure
-	holders  map[tenure]int32 // which pod podlink says holds a room in an epoch
-	checked  int              // messages compared with podlink's link
-	wrong    []string         // what must not be
-	gone     time.Time        // when a pod was killed or frozen; zero: none
-	victim   int32
-	awaited  map[*room]bool           // the rooms of that pod that nobody has answered for yet
-	longest  map[string]time.Duration // how long the longest of them was without an answer, by phase
-	orphaned map[string]int           // tries that failed in them, by phase
+	mu      sync.Mutex
+	phase   string
+	said    map[int32]int    // answered messages by pod
+	failed  map[string]int   // failed calls by phase
+	last    error            // the last failure
+	holders map[tenure]int32 // the owner of a room in an epoch, according to podlink
+	checked int              // messages checked against podlink's link
+	wrong   []string         // violations
+
+	victim    int32                    // the pod that was killed or frozen last
+	goneSince time.Time                // when that was
+	orphaned  map[*room]bool           // its rooms that no other pod has taken over yet
+	longest   map[string]time.Duration // the longest takeover of a room, by phase
+	attempts  map[string]int           // failed calls to orphaned rooms, by phase
 }
 
-// room is what its talker knows. Only the talker changes it.
+// room is the caller's view of a room. Only the room's goroutine writes it.
 type room struct {
 	name  string
 	said  int64
@@ -51,7 +52,7 @@ type room struct {
 	epoch int64
 }
 
-// tenure is a room's time at one pod.
+// tenure is the time a room spends on one pod.
 type tenure struct {
 	room  string
 	epoch int64
@@ -60,7 +61,8 @@ type tenure struct {
 func newTalk(chat chatv1.ChatServiceClient, links v1.LinkServiceClient, rooms int, every time.Duration) *talk {
 	t := &talk{
 		chat: chat, links: links, every: every, phase: "start",
-		said: map[int32]int{}, failed: map[string]int{}, holders: map[tenure]int32{}, awaited: map[*room]bool{}, longest: map[string]time.Duration{}, orphaned: map[string]int{},
+		said: map[int32]int{}, failed: map[string]int{}, holders: map[tenure]int32{},
+		orphaned: map[*room]bool{}, longest: map[string]time.Duration{}, attempts: map[string]int{},
 	}
 	for i := range rooms {
 		t.rooms = append(t.rooms, &room{name: fmt.Sprintf("room-%04d", i), pod: -1})
@@ -73,15 +75,15 @@ func (t *talk) run(ctx context.Context) {
 	var talkers sync.WaitGroup
 	for _, r := range t.rooms {
 		talkers.Go(func() {
-			// They do not all talk at once.
-			for wait := time.Duration(rand.Int64N(int64(t.every))); ; { //nolint:gosec // It is no secret.
+			// Start at a random time, to spread the load.
+			for wait := time.Duration(rand.Int64N(int64(t.every))); ; { //nolint:gosec // Not a secret.
 				select {
 				case <-time.After(wait):
 				case <-ctx.Done():
 					return
 				}
 				if wait = t.every; !t.say(ctx, r) {
-					wait = retryPause
+					wait = retryDelay
 				}
 			}
 		})
@@ -89,9 +91,9 @@ func (t *talk) run(ctx context.Context) {
 	talkers.Wait()
 }
 
-// say says the room's next message, the same one again if it failed before, and tells whether it was answered.
+// say sends the room's next message, and reports whether it was answered. A failed message is repeated by the next call.
 func (t *talk) say(ctx context.Context, r *room) bool {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sayLimit) // The last message is waited for.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sayTimeout) // Wait for the last message.
 	defer cancel()
 	t.mu.Lock()
 	phase := t.phase
@@ -102,7 +104,7 @@ func (t *talk) say(ctx context.Context, r *room) bool {
 		return false
 	}
 	t.answered(r, reply)
-	t.compare(ctx, r)
+	t.check(ctx, r)
 	if r.said%leaveEvery == 0 {
 		if _, err := t.chat.Leave(ctx, &chatv1.LeaveRequest{Room: r.name}); err != nil {
 			t.fail(phase, r, err)
@@ -117,8 +119,8 @@ func (t *talk) fail(phase string, r *room, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.last = err
-	if t.awaited[r] {
-		t.orphaned[t.phase]++ // Nobody can answer yet.
+	if t.orphaned[r] {
+		t.attempts[t.phase]++ // Expected: no pod owns the room yet.
 		return
 	}
 	t.failed[phase]++
@@ -128,72 +130,74 @@ func (t *talk) answered(r *room, reply *chatv1.SayReply) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if reply.GetNumber() != r.said+1 {
-		t.wrong = append(t.wrong, fmt.Sprintf("%s: message %d became number %d", r.name, r.said+1, reply.GetNumber()))
+		t.wrong = append(t.wrong, fmt.Sprintf("%s: message %d got number %d", r.name, r.said+1, reply.GetNumber()))
 	}
 	if reply.GetEpoch() < r.epoch {
 		t.wrong = append(t.wrong, fmt.Sprintf("%s: epoch %d after %d", r.name, reply.GetEpoch(), r.epoch))
 	}
 	r.said, r.pod, r.epoch = reply.GetNumber(), reply.GetPodId(), reply.GetEpoch()
 	t.said[r.pod]++
-	if t.awaited[r] && r.pod != t.victim { // Its last answer may come late.
-		delete(t.awaited, r)
-		t.longest[t.phase] = max(t.longest[t.phase], time.Since(t.gone))
+	if t.orphaned[r] && r.pod != t.victim { // A late answer of the victim is no takeover.
+		delete(t.orphaned, r)
+		t.longest[t.phase] = max(t.longest[t.phase], time.Since(t.goneSince))
 	}
 }
 
-// compare asks podlink whose the room is. If it has moved since the answer, the epochs differ, and nothing is said about it.
-func (t *talk) compare(ctx context.Context, r *room) {
+// check compares the pod that answered with podlink's link. If the room has moved since the answer, the epochs differ and there
+// is nothing to compare.
+func (t *talk) check(ctx context.Context, r *room) {
 	reply, err := t.links.GetLinkedPod(ctx, &v1.GetLinkedPodRequest{Namespace: pod.Namespace, Uid: r.name, Service: pod.Service})
 	if err != nil {
 		return
 	}
-	t.note(tenure{r.name, reply.GetLink().GetEpoch()}, reply.GetLink().GetPodId(), r)
+	t.record(tenure{r.name, reply.GetLink().GetEpoch()}, reply.GetLink().GetPodId(), r)
 }
 
-// note notes which pod holds a room, and whether it is the one that has answered.
-func (t *talk) note(of tenure, holder int32, r *room) {
+// record stores the owner of a tenure, and records a violation if another pod answered in it.
+func (t *talk) record(current tenure, holder int32, r *room) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if of.epoch != 0 {
-		t.holders[of] = holder
+	if current.epoch != 0 {
+		t.holders[current] = holder
 	}
-	if holder, known := t.holders[tenure{r.name, r.epoch}]; known {
+	if holder, ok := t.holders[tenure{r.name, r.epoch}]; ok {
 		t.checked++
 		if holder != r.pod {
-			t.wrong = append(t.wrong, fmt.Sprintf("%s: pod %d has answered, the link was to pod %d", r.name, r.pod, holder))
+			t.wrong = append(t.wrong, fmt.Sprintf("%s: pod %d answered, but the link was to pod %d", r.name, r.pod, holder))
 		}
 	}
 }
 
-// begin names what is done from now on.
-func (t *talk) begin(phase string) {
+// setPhase starts a phase: failures count for it from now on.
+func (t *talk) setPhase(phase string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.phase = phase
 }
 
-// lose notes that a pod has been killed or frozen: its rooms may fail until others answer for them.
-func (t *talk) lose(victim int32) int {
+// markGone records that a pod was killed or frozen, and returns the number of its rooms: calls to them may fail until other
+// pods take over.
+func (t *talk) markGone(victim int32) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.gone, t.victim = time.Now(), victim
+	t.goneSince, t.victim = time.Now(), victim
 	for _, r := range t.rooms {
 		if r.pod == victim {
-			t.awaited[r] = true
+			t.orphaned[r] = true
 		}
 	}
-	return len(t.awaited)
+	return len(t.orphaned)
 }
 
-// waiting returns for how many rooms of that pod nobody has answered yet.
-func (t *talk) waiting() int {
+// orphans returns the number of rooms of a killed or frozen pod that no other pod has taken over yet.
+func (t *talk) orphans() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.awaited)
+	return len(t.orphaned)
 }
 
-// silent returns how many rooms were never answered.
-func (t *talk) silent() int {
+// unanswered returns the number of rooms without any answer.
+func (t *talk) unanswered() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n := 0

@@ -19,47 +19,47 @@ import (
 	chatv1 "podlink/examples/chat/api/chat/v1"
 )
 
-// What the chat is called, in podlink and in the registry.
+// The chat's names in podlink and in the registry.
 const (
 	Namespace = "demo"
 	Service   = "chat"
 )
 
 const (
-	// registryTTL is how long a pod that has died is still found.
+	// registryTTL is the lifetime of a dead pod's registration.
 	registryTTL = 5 * time.Second
-	// dialLimit bounds how long etcd may take to let the pod in.
-	dialLimit = 3 * time.Second
+	// dialTimeout bounds the connection to etcd.
+	dialTimeout = 3 * time.Second
 )
 
-// Options are a pod's settings.
+// Options configures a pod.
 type Options struct {
-	Name    string        // as in chat-2
+	Name    string        // such as chat-2
 	Addr    string        // host:port to listen on
-	Podlink string        // podlink's address; empty: what etcd says
-	Etcd    string        // host:port; empty: the pod does not register itself
+	Podlink string        // podlink's address, used without etcd
+	Etcd    string        // host:port; empty: no registration
 	Store   string        // host:port of the rooms' store
-	TTL     time.Duration // how long a report to podlink counts
-	Linger  time.Duration // how long a pod that stops keeps its rooms
+	TTL     time.Duration // lifetime of a report to podlink
+	Linger  time.Duration // how long a stopping pod keeps its rooms
 	Logger  log.Logger
 }
 
-// Run runs the pod until it is told to stop.
+// Run runs the pod until ctx ends or the process gets a signal to stop.
 func Run(ctx context.Context, o Options) error {
 	var (
 		settings = []kratos.Option{kratos.Context(ctx), kratos.Name(Service), kratos.Logger(o.Logger)}
 		target   = o.Podlink
-		reach    client.Options
+		options  client.Options
 	)
 	if o.Etcd != "" {
-		conn, err := clientv3.New(clientv3.Config{Endpoints: []string{o.Etcd}, DialTimeout: dialLimit, Logger: zap.NewNop()})
+		conn, err := clientv3.New(clientv3.Config{Endpoints: []string{o.Etcd}, DialTimeout: dialTimeout, Logger: zap.NewNop()})
 		if err != nil {
 			return err
 		}
 		defer conn.Close()
 		registry := etcd.New(conn, etcd.RegisterTTL(registryTTL))
 		settings = append(settings, kratos.Registrar(registry))
-		target, reach.Discovery = "discovery:///podlink", registry
+		target, options.Discovery = "discovery:///podlink", registry
 	}
 	toStore, err := grpc.NewClient(o.Store, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -68,7 +68,7 @@ func Run(ctx context.Context, o Options) error {
 	defer toStore.Close()
 	chat := &rooms{store: chatv1.NewStoreServiceClient(toStore), open: map[string]*room{}}
 
-	podlink, err := client.New(target, reach)
+	podlink, err := client.New(target, options)
 	if err != nil {
 		return err
 	}

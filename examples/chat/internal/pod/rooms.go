@@ -13,10 +13,10 @@ import (
 	chatv1 "podlink/examples/chat/api/chat/v1"
 )
 
-// keep is how long a room that was left finds its pod again.
+// keep is the lifetime of a left room's link: until then, the next message goes to the same pod.
 const keep = 5 * time.Second
 
-// rooms are those that this pod holds. They are a chatv1.ChatServiceServer behind the agent's Guard.
+// rooms implements chatv1.ChatServiceServer with the rooms in this pod's memory. It runs behind the agent's Guard.
 type rooms struct {
 	chatv1.UnimplementedChatServiceServer
 	agent *client.Agent
@@ -29,11 +29,12 @@ type rooms struct {
 // room is a room in memory.
 type room struct {
 	mu    sync.Mutex // one message at a time
-	epoch int64      // that it was loaded with; 0: it is not loaded
+	epoch int64      // the link's epoch when it was loaded; 0: not loaded
 	ids   []string
 }
 
-func (r *rooms) room(name string) *room {
+// get returns the room of that name, which may not be loaded yet.
+func (r *rooms) get(name string) *room {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.open[name] == nil {
@@ -44,33 +45,33 @@ func (r *rooms) room(name string) *room {
 
 // Say implements chatv1.ChatServiceServer.
 func (r *rooms) Say(ctx context.Context, request *chatv1.SayRequest) (*chatv1.SayReply, error) {
-	held := r.room(request.GetRoom())
-	held.mu.Lock()
-	defer held.mu.Unlock()
-	if held.epoch == 0 || held.epoch < client.Epoch(ctx) {
-		if err := r.load(ctx, request.GetRoom(), held); err != nil {
+	rm := r.get(request.GetRoom())
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
+	if rm.epoch == 0 || rm.epoch < client.Epoch(ctx) {
+		if err := r.load(ctx, request.GetRoom(), rm); err != nil {
 			return nil, err
 		}
 	}
-	reply := &chatv1.SayReply{PodId: r.agent.PodID(), Epoch: held.epoch}
-	if said := slices.Index(held.ids, request.GetId()); said >= 0 {
+	reply := &chatv1.SayReply{PodId: r.agent.PodID(), Epoch: rm.epoch}
+	if said := slices.Index(rm.ids, request.GetId()); said >= 0 {
 		reply.Number = int64(said) + 1
 		return reply, nil
 	}
 	_, err := r.store.AppendMessage(ctx, &chatv1.AppendMessageRequest{
-		Room: request.GetRoom(), Epoch: held.epoch, PodId: r.agent.PodID(), Id: request.GetId(), Text: request.GetText(),
+		Room: request.GetRoom(), Epoch: rm.epoch, PodId: r.agent.PodID(), Id: request.GetId(), Text: request.GetText(),
 	})
 	if err != nil {
-		held.epoch = 0 // What the store has is not known any more.
+		rm.epoch = 0 // The message may be in the store: load the room again.
 		return nil, stale(err)
 	}
-	held.ids = append(held.ids, request.GetId())
-	reply.Number = int64(len(held.ids))
+	rm.ids = append(rm.ids, request.GetId())
+	reply.Number = int64(len(rm.ids))
 	return reply, nil
 }
 
-// load begins the room's session, and reads what was said in it. From then on the store refuses whoever held it before.
-func (r *rooms) load(ctx context.Context, name string, held *room) error {
+// load starts the room's session and reads its messages. From then on the store refuses the previous owner.
+func (r *rooms) load(ctx context.Context, name string, rm *room) error {
 	epoch, err := r.agent.StartSession(ctx, name)
 	if err != nil {
 		return err
@@ -79,11 +80,11 @@ func (r *rooms) load(ctx context.Context, name string, held *room) error {
 	if err != nil {
 		return stale(err)
 	}
-	held.epoch, held.ids = epoch, opened.GetIds()
+	rm.epoch, rm.ids = epoch, opened.GetIds()
 	return nil
 }
 
-// stale makes the store's refusal what it means to a caller: the room is another pod's.
+// stale maps the store's refusal of an old epoch to the error for callers: another pod owns the room.
 func stale(err error) error {
 	if status.Code(err) == codes.FailedPrecondition {
 		return client.ErrWrongPod
@@ -97,28 +98,28 @@ func (r *rooms) Leave(ctx context.Context, request *chatv1.LeaveRequest) (*chatv
 	return &chatv1.LeaveReply{}, nil
 }
 
-// close forgets a room; all of it is in the store.
+// close drops a room from memory and ends its session. The store has all of its messages.
 func (r *rooms) close(ctx context.Context, name string, keep time.Duration) {
-	held := r.room(name)
-	held.mu.Lock()
-	defer held.mu.Unlock()
-	held.epoch, held.ids = 0, nil
+	rm := r.get(name)
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
+	rm.epoch, rm.ids = 0, nil
 	r.agent.EndSession(ctx, name, keep)
 }
 
-// lost forgets a room that is another pod's.
+// lost drops a room that another pod owns now.
 func (r *rooms) lost(name string, epoch int64) {
-	go func() { // The room may be busy with a message that waits for this very call.
-		held := r.room(name)
-		held.mu.Lock()
-		defer held.mu.Unlock()
-		if held.epoch == epoch {
-			held.epoch, held.ids = 0, nil
+	go func() { // In the background: the message that holds the room's lock may be waiting for this callback.
+		rm := r.get(name)
+		rm.mu.Lock()
+		defer rm.mu.Unlock()
+		if rm.epoch == epoch {
+			rm.epoch, rm.ids = 0, nil
 		}
 	}()
 }
 
-// handOver lets the rooms' sessions go on for a while, and then gives the rooms to the other pods.
+// handOver ends all sessions after a while, so that other pods take the rooms.
 func (r *rooms) handOver(ctx context.Context, after time.Duration) {
 	select {
 	case <-time.After(after):

@@ -1,5 +1,5 @@
-// Package store keeps the rooms of the chat in memory, and refuses the writes of pods that have lost a room: it is what a
-// database with a condition on the epoch would be.
+// Package store is the chat's storage, in memory. It refuses writes with an old epoch, as a database with a condition on the
+// epoch would.
 package store
 
 import (
@@ -13,7 +13,7 @@ import (
 	chatv1 "podlink/examples/chat/api/chat/v1"
 )
 
-// Store is a chatv1.StoreServiceServer.
+// Store implements chatv1.StoreServiceServer.
 type Store struct {
 	chatv1.UnimplementedStoreServiceServer
 
@@ -24,8 +24,8 @@ type Store struct {
 }
 
 type room struct {
-	epoch int64 // the greatest one that it was opened with
-	pod   int32 // that opened it
+	epoch int64 // the greatest epoch that opened it
+	pod   int32 // the pod that opened it with that epoch
 	ids   []string
 }
 
@@ -34,7 +34,7 @@ func New() *Store {
 	return &Store{rooms: map[string]*room{}}
 }
 
-// OpenRoom implements chatv1.StoreServiceServer. From now on only this epoch, or a greater one, may write.
+// OpenRoom implements chatv1.StoreServiceServer. From then on, writes with a smaller epoch are refused.
 func (s *Store) OpenRoom(_ context.Context, request *chatv1.OpenRoomRequest) (*chatv1.OpenRoomReply, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -47,7 +47,7 @@ func (s *Store) OpenRoom(_ context.Context, request *chatv1.OpenRoomRequest) (*c
 	case request.GetEpoch() < r.epoch:
 		return nil, s.stale()
 	case request.GetEpoch() == r.epoch && request.GetPodId() != r.pod:
-		s.shared++ // Two pods hold one room: what podlink is there to prevent.
+		s.shared++ // Two pods own one room: podlink must prevent this.
 		return nil, s.stale()
 	}
 	r.epoch, r.pod = request.GetEpoch(), request.GetPodId()
@@ -70,13 +70,13 @@ func (s *Store) AppendMessage(_ context.Context, request *chatv1.AppendMessageRe
 	return &chatv1.AppendMessageReply{}, nil
 }
 
-// stale refuses a pod that has lost the room; the caller holds the lock.
+// stale counts a refused call and returns its error. The caller must hold the lock.
 func (s *Store) stale() error {
 	s.refused++
 	return status.Error(codes.FailedPrecondition, "another pod has opened the room since")
 }
 
-// IDs returns the ids of a room's messages, in their order.
+// IDs returns the ids of a room's messages, oldest first.
 func (s *Store) IDs(name string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -86,8 +86,7 @@ func (s *Store) IDs(name string) []string {
 	return nil
 }
 
-// Refused returns how many calls of stale owners were refused, and Shared how often two pods came with the same epoch, which
-// must never be.
+// Refused returns the number of refused calls, and how many of them came from a second pod with the same epoch: that must be 0.
 func (s *Store) Refused() (refused, shared int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

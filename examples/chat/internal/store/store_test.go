@@ -21,7 +21,7 @@ func say(s *Store, epoch int64, pod int32, id string) error {
 	return err
 }
 
-// TestStaleOwnersAreRefused: whoever has opened a room last, with the greatest epoch, is the only one who writes.
+// TestStaleOwnersAreRefused: only the pod that opened the room with the greatest epoch may write.
 func TestStaleOwnersAreRefused(t *testing.T) {
 	s := New()
 	require.Error(t, say(s, 1, 0, "before it was opened"))
@@ -30,7 +30,7 @@ func TestStaleOwnersAreRefused(t *testing.T) {
 	require.NoError(t, say(s, 5, 0, "a"))
 	ids, err := open(s, 7, 1)
 	require.NoError(t, err)
-	require.Equal(t, []string{"a"}, ids, "the next owner gets all of it")
+	require.Equal(t, []string{"a"}, ids, "the next owner reads all messages")
 	require.Equal(t, codes.FailedPrecondition, status.Code(say(s, 5, 0, "late")))
 	_, err = open(s, 5, 0)
 	require.Equal(t, codes.FailedPrecondition, status.Code(err))
@@ -41,7 +41,7 @@ func TestStaleOwnersAreRefused(t *testing.T) {
 	require.Zero(t, shared)
 }
 
-// TestTwoPodsWithOneEpoch are counted: it is what must never be.
+// TestTwoPodsWithOneEpoch: two owners with the same epoch are refused and counted, as podlink's promise is broken.
 func TestTwoPodsWithOneEpoch(t *testing.T) {
 	s := New()
 	_, err := open(s, 5, 0)

@@ -24,7 +24,7 @@ const (
 type SayRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Room  string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
-	// The sender's name for the message, unique in the room.
+	// The message's id, chosen by the sender and unique in the room.
 	Id            string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
 	Text          string `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -86,7 +86,7 @@ type SayReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The message's place in the room: 1, 2, 3 …
 	Number int64 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
-	// The pod that has answered, and the epoch of its link.
+	// The pod that answered, and the epoch of its link.
 	PodId         int32 `protobuf:"varint,2,opt,name=pod_id,json=podId,proto3" json:"pod_id,omitempty"`
 	Epoch         int64 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -286,7 +286,7 @@ func (x *OpenRoomRequest) GetPodId() int32 {
 
 type OpenRoomReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The ids of its messages, in their order.
+	// The ids of its messages, oldest first.
 	Ids           []string `protobuf:"bytes,1,rep,name=ids,proto3" json:"ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

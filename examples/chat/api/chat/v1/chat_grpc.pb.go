@@ -27,9 +27,9 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// ChatService is what a pod serves. A room is in the memory of one pod, the one that podlink has linked it to.
+// ChatService is the API of a pod. A room is in the memory of one pod: the one that podlink has linked it to.
 type ChatServiceClient interface {
-	// Say adds a message to the room. Said again with the same id it is added once.
+	// Say adds a message to the room. It is idempotent: a message id is added once.
 	Say(ctx context.Context, in *SayRequest, opts ...grpc.CallOption) (*SayReply, error)
 	// Leave ends the room's session: the pod forgets the room, and the next message may find another pod.
 	Leave(ctx context.Context, in *LeaveRequest, opts ...grpc.CallOption) (*LeaveReply, error)
@@ -67,9 +67,9 @@ func (c *chatServiceClient) Leave(ctx context.Context, in *LeaveRequest, opts ..
 // All implementations must embed UnimplementedChatServiceServer
 // for forward compatibility.
 //
-// ChatService is what a pod serves. A room is in the memory of one pod, the one that podlink has linked it to.
+// ChatService is the API of a pod. A room is in the memory of one pod: the one that podlink has linked it to.
 type ChatServiceServer interface {
-	// Say adds a message to the room. Said again with the same id it is added once.
+	// Say adds a message to the room. It is idempotent: a message id is added once.
 	Say(context.Context, *SayRequest) (*SayReply, error)
 	// Leave ends the room's session: the pod forgets the room, and the next message may find another pod.
 	Leave(context.Context, *LeaveRequest) (*LeaveReply, error)
@@ -175,10 +175,10 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// StoreService keeps the rooms for the pods. It is fenced: once a pod has opened a room with an epoch, whoever comes with a
-// smaller one is refused.
+// StoreService stores the rooms for the pods. It is fenced: once a room was opened with an epoch, calls with a smaller epoch are
+// refused.
 type StoreServiceClient interface {
-	// OpenRoom answers all that was said in the room.
+	// OpenRoom returns the ids of all messages in the room.
 	OpenRoom(ctx context.Context, in *OpenRoomRequest, opts ...grpc.CallOption) (*OpenRoomReply, error)
 	// AppendMessage adds a message. The room must have been opened with the same epoch.
 	AppendMessage(ctx context.Context, in *AppendMessageRequest, opts ...grpc.CallOption) (*AppendMessageReply, error)
@@ -216,10 +216,10 @@ func (c *storeServiceClient) AppendMessage(ctx context.Context, in *AppendMessag
 // All implementations must embed UnimplementedStoreServiceServer
 // for forward compatibility.
 //
-// StoreService keeps the rooms for the pods. It is fenced: once a pod has opened a room with an epoch, whoever comes with a
-// smaller one is refused.
+// StoreService stores the rooms for the pods. It is fenced: once a room was opened with an epoch, calls with a smaller epoch are
+// refused.
 type StoreServiceServer interface {
-	// OpenRoom answers all that was said in the room.
+	// OpenRoom returns the ids of all messages in the room.
 	OpenRoom(context.Context, *OpenRoomRequest) (*OpenRoomReply, error)
 	// AppendMessage adds a message. The room must have been opened with the same epoch.
 	AppendMessage(context.Context, *AppendMessageRequest) (*AppendMessageReply, error)

@@ -1,0 +1,181 @@
+package demo
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/go-kratos/kratos/contrib/registry/etcd/v2"
+	"github.com/go-kratos/kratos/v2/registry"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+
+	v1 "podlink/api/podlink/v1"
+	"podlink/client"
+	chatv1 "podlink/examples/chat/api/chat/v1"
+	"podlink/examples/chat/internal/pod"
+)
+
+// startTimeout bounds how long a process may take from its start to its first answer.
+const startTimeout = 20 * time.Second
+
+func (d *demo) startStore(context.Context) error {
+	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // Listen does not block.
+	if err != nil {
+		return err
+	}
+	server := grpc.NewServer()
+	chatv1.RegisterStoreServiceServer(server, d.rooms)
+	go func() { _ = server.Serve(listener) }() // Until Stop.
+	d.onClose(server.Stop)
+	d.store = listener.Addr().String()
+	return nil
+}
+
+// startDiscovery starts etcd if it is installed. Otherwise the pods listen on fixed addresses, listed in a static discovery.
+func (d *demo) startDiscovery(ctx context.Context) error {
+	program, err := exec.LookPath("etcd")
+	if d.Static || err != nil {
+		fmt.Fprintln(d.Out, "Using a static list of pods. With etcd on the PATH (Debian: etcd-server), the pods register themselves there.")
+		var list static
+		for i := range d.addrs {
+			if d.addrs[i], err = freeAddr(); err != nil {
+				return err
+			}
+			list = append(list, &registry.ServiceInstance{
+				ID: podName(i), Name: pod.Service, Metadata: map[string]string{client.MetadataPodName: podName(i)},
+				Endpoints: []string{"grpc://" + d.addrs[i]},
+			})
+		}
+		d.discovery = list
+		return nil
+	}
+	for i := range d.addrs {
+		d.addrs[i] = "127.0.0.1:0"
+	}
+	if d.etcd, err = freeAddr(); err != nil {
+		return err
+	}
+	fmt.Fprintln(d.Out, "The pods and podlink register themselves in etcd.")
+	peer, err := freeAddr()
+	if err != nil {
+		return err
+	}
+	p, err := launch(ctx, d.logs, "etcd", nil, program, "--name", "demo", "--data-dir", filepath.Join(d.logs, "etcd"),
+		"--listen-client-urls", "http://"+d.etcd, "--advertise-client-urls", "http://"+d.etcd,
+		"--listen-peer-urls", "http://"+peer, "--initial-advertise-peer-urls", "http://"+peer, "--initial-cluster", "demo=http://"+peer)
+	if err != nil {
+		return err
+	}
+	d.onClose(p.kill)
+	conn, err := clientv3.New(clientv3.Config{Endpoints: []string{d.etcd}, Logger: zap.NewNop()})
+	if err != nil {
+		return err
+	}
+	d.onClose(func() { _ = conn.Close() })
+	discovery := etcd.New(conn)
+	d.discovery = discovery
+	return d.await(ctx, "etcd does not answer", p, func(ctx context.Context) bool {
+		_, err := discovery.GetService(ctx, "podlink")
+		return err == nil
+	})
+}
+
+func (d *demo) startPodlink(ctx context.Context) error {
+	env := []string{"PODLINK_SERVER_HTTP_ADDR=127.0.0.1:0", "PODLINK_SERVER_ADMIN_ADDR=127.0.0.1:0"}
+	var (
+		err     error
+		target  = "discovery:///podlink"
+		options = client.Options{Discovery: d.discovery}
+	)
+	if d.podlink, err = freeAddr(); err != nil {
+		return err
+	}
+	if d.etcd != "" {
+		env = append(env, "PODLINK_REGISTRY_TYPE=etcd", "PODLINK_REGISTRY_ADDRS="+d.etcd)
+	} else {
+		target, options = d.podlink, client.Options{}
+	}
+	p, err := launch(ctx, d.logs, "podlink", append(env, "PODLINK_SERVER_GRPC_ADDR="+d.podlink), d.Podlink, "-conf", "configs/config.yaml")
+	if err != nil {
+		return err
+	}
+	d.onClose(p.kill)
+	if d.client, err = client.New(target, options); err != nil {
+		return err
+	}
+	d.onClose(func() { _ = d.client.Close() })
+	return d.await(ctx, "podlink does not answer", p, func(ctx context.Context) bool {
+		_, err := d.client.GetServiceState(ctx, &v1.GetServiceStateRequest{Namespace: pod.Namespace, Service: pod.Service})
+		return err == nil
+	})
+}
+
+func podName(i int) string { return fmt.Sprintf("%s-%d", pod.Service, i) }
+
+func (d *demo) startPods(ctx context.Context) error {
+	for i := range d.pods {
+		if err := d.startPod(ctx, i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// startPod starts a pod and waits until it is serving.
+func (d *demo) startPod(ctx context.Context, i int) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	began := time.Now().Add(-time.Millisecond)
+	p, err := launch(ctx, d.logs, podName(i), nil, self, "pod", "-name", podName(i), "-addr", d.addrs[i], "-store", d.store,
+		"-podlink", d.podlink, "-etcd", d.etcd, "-ttl", d.TTL.String(), "-linger", d.Linger.String())
+	if err != nil {
+		return err
+	}
+	d.onClose(p.kill)
+	d.mu.Lock()
+	d.pods[i] = p
+	d.mu.Unlock()
+	return d.waitServing(ctx, i, began)
+}
+
+// waitServing waits until a pod has reported READY after the given time and is discoverable.
+func (d *demo) waitServing(ctx context.Context, i int, since time.Time) error {
+	return d.await(ctx, podName(i)+" does not serve", d.pods[i], func(ctx context.Context) bool {
+		reply, err := d.client.GetServicePod(ctx, &v1.GetServicePodRequest{Namespace: pod.Namespace, Service: pod.Service, PodId: new(int32(i))})
+		if err != nil || reply.GetPod().GetHeartbeatMs() < since.UnixMilli() || reply.GetPod().GetRouting() != v1.Routing_READY {
+			return false
+		}
+		if d.etcd == "" {
+			return true
+		}
+		instances, err := d.discovery.GetService(ctx, pod.Service)
+		return err == nil && slices.ContainsFunc(instances, func(instance *registry.ServiceInstance) bool {
+			return instance.Metadata[client.MetadataPodID] == fmt.Sprint(i)
+		})
+	})
+}
+
+// await polls a condition until it is true. It fails with the given text after startTimeout, or as soon as the process exits.
+func (d *demo) await(ctx context.Context, failure string, p *process, condition func(ctx context.Context) bool) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for !condition(ctx) {
+		select {
+		case <-p.done:
+			return fmt.Errorf("%s: it has exited: %w", failure, p.err)
+		case <-ctx.Done():
+			return fmt.Errorf("%s: %w", failure, ctx.Err())
+		case <-time.After(pollInterval):
+		}
+	}
+	return nil
+}
