@@ -67,12 +67,12 @@ func (r linkRepo) one(ctx context.Context, script *rdb.Script, key biz.LinkKey, 
 	for _, arg := range args {
 		full = append(full, plain(arg))
 	}
-	answer, err := r.run(ctx, script, r.keys.links(key.Namespace, key.UID), full...)
+	reply, err := r.run(ctx, script, r.keys.links(key.Namespace, key.UID), full...)
 	if err != nil {
 		return rdb.Reply{}, biz.LinkChange{}, err
 	}
-	change, err := linkChange(answer, key)
-	return answer, change, err
+	change, err := linkChange(reply, key)
+	return reply, change, err
 }
 
 // plain converts the domain's types to types that go-redis accepts as arguments.
@@ -108,21 +108,21 @@ func (p *parser) link(key biz.LinkKey, text string) biz.Link {
 
 // change runs a mutation. A mutation that changed nothing needs no confirmation by replicas.
 func (r linkRepo) change(ctx context.Context, script *rdb.Script, key biz.LinkKey, args ...any) (biz.LinkChange, error) {
-	answer, change, err := r.one(ctx, script, key, args...)
+	reply, change, err := r.one(ctx, script, key, args...)
 	if err != nil {
 		return biz.LinkChange{}, err
 	}
-	r.metrics.count(script, answer, change)
-	switch answer.Status() {
+	r.metrics.count(script, reply, change)
+	switch reply.Status() {
 	case "LINKED", "REMOVED":
 		change.Applied = true
-		return change, unconfirmed(answer, &change.Link)
+		return change, unconfirmed(reply, &change.Link)
 	case "REFUSED", "EXISTING", "ABSENT":
 		return change, nil
 	case "EPOCH_MISMATCH":
 		return biz.LinkChange{}, &biz.EpochMismatchError{Current: change.Link}
 	default:
-		return biz.LinkChange{}, answer.Malformed()
+		return biz.LinkChange{}, reply.Malformed()
 	}
 }
 
@@ -139,8 +139,8 @@ func (r linkRepo) Get(ctx context.Context, key biz.LinkKey) (biz.Link, error) {
 	if err != nil || !temporary {
 		return link, err
 	}
-	answer, change, err := r.one(ctx, scriptGetLink, key)
-	r.metrics.countRead(scriptGetLink, answer)
+	reply, change, err := r.one(ctx, scriptGetLink, key)
+	r.metrics.countRead(scriptGetLink, reply)
 	return change.Link, err
 }
 

@@ -13,9 +13,9 @@
 -- Repeat:  RESERVED adds another reservation
 
 if ARGV[1] ~= '-1' then
-  local standing, failure = read(ARGV[1])
+  local linked, failure = read(ARGV[1])
   if failure then return failure end
-  if standing and live(standing.ttl, standing.heartbeat) and (standing.routing == READY or standing.routing == DENY_NEW) then
+  if linked and live(linked.ttl, linked.heartbeat) and (linked.routing == READY or linked.routing == DENY_NEW) then
     return {'USABLE'}
   end
 end

@@ -75,8 +75,8 @@ local previous = pod or '-1'
 local status = 'FOUND'
 if expiry ~= '0' then status, pod = 'ABSENT', nil end
 
--- === lib/answer.lua ===
--- answer.lua returns the reply of every script on one link, as one text: the status, the pod of the live link before the
+-- === lib/reply.lua ===
+-- reply.lua returns the reply of every script on one link, as one text: the status, the pod of the live link before the
 -- call (-1: none), and the current link.
 
 if not pod then return status .. ' ' .. previous .. ' -1 0 -2' end
@@ -92,7 +92,7 @@ local function ttl(expiry, now)
   return string.format('%d', math.min(left, 2147483647)) -- The clock may have been set back since.
 end
 
--- === lib/answer_temporary.lua ===
--- answer_temporary.lua is the part of answer.lua for an unchanged temporary link.
+-- === lib/reply_temporary.lua ===
+-- reply_temporary.lua is the part of reply.lua for an unchanged temporary link.
 
 return status .. ' ' .. previous .. ' ' .. pod .. ' ' .. epoch .. ' ' .. ttl(expiry, now)

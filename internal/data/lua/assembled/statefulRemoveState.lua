@@ -130,7 +130,7 @@ end
 local report, failure = read(ARGV[1])
 if failure then return failure end
 if not report then return {'ABSENT', {}} end
-local answer = {'REMOVED', describe(report)}
+local reply = {'REMOVED', describe(report)}
 if call('HLEN', key) == 1 then
   -- Set the mark before deleting the last field, which deletes the key: while its slot is migrated, a script can't write
   -- to a deleted key, and if the ACL denies HSET, the service must not lose its report.
@@ -140,4 +140,4 @@ if call('HLEN', key) == 1 then
   call('HSET', key, MARK, '1')
 end
 call('HDEL', key, ARGV[1])
-return answer
+return reply

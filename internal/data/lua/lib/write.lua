@@ -4,7 +4,7 @@
 -- The TTL of the key is garbage collection only: the key has a TTL if and only if all its links are temporary, and it
 -- expires GRACE_MS after the last of them, never early.
 --
--- Then:    answer
+-- Then:    reply
 
 if changed then
   local GRACE_MS, NEVER = 1000, 2 ^ 53 -- later than every expiry

@@ -1,4 +1,4 @@
--- answer_temporary.lua is the part of answer.lua for an unchanged temporary link.
+-- reply_temporary.lua is the part of reply.lua for an unchanged temporary link.
 --
 -- Needs:   ttl
 
