@@ -46,7 +46,7 @@ type UnconfirmedError struct {
 
 // Error implements error.
 func (e *UnconfirmedError) Error() string {
-	return "carried out, but not confirmed by replicas: " + e.Cause.Error()
+	return "executed, but not confirmed by replicas: " + e.Cause.Error()
 }
 
 // Unwrap returns the cause.

@@ -14,7 +14,7 @@ import (
 	redistest "podlink/test/kit/redis"
 )
 
-// The users that docs/operations.md recommends, by the comment before each line.
+// The comments before the ACL rules in docs/operations.md.
 const (
 	forAll       = "on every server"
 	forCluster   = "and with mode cluster"
@@ -23,7 +23,8 @@ const (
 	forSentinels = "on the sentinels"
 )
 
-// documentedUsers are the rules of the lines "ACL SETUSER podlink ...", by the comment before each.
+// documentedUsers returns the rules of the lines "ACL SETUSER podlink ..." in docs/operations.md, by the comment before
+// each.
 func documentedUsers(t *testing.T) map[string][]string {
 	t.Helper()
 	text, err := os.ReadFile("../../docs/operations.md")
@@ -41,14 +42,14 @@ func documentedUsers(t *testing.T) map[string][]string {
 	return users
 }
 
-// restricted is a Redis, in some mode, that podlink may use only as the documented user.
+// restricted is a Redis deployment on which podlink logs in as the documented user.
 type restricted struct {
 	store     option
-	servers   []*redis.Client // each with the user
+	servers   []*redis.Client // all servers that have the user
 	sentinels []*redis.Client
 }
 
-// userModes start a Redis for the comments whose rules are needed together.
+// userModes starts a deployment per mode, and names the comments whose rules it needs.
 var userModes = map[string]struct {
 	comments []string
 	start    func(t *testing.T) restricted
@@ -94,7 +95,7 @@ var userModes = map[string]struct {
 	"cluster": {[]string{forAll, forCluster}, func(t *testing.T) restricted {
 		cluster := redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 2})
 		g := restricted{store: onCluster(cluster.Addrs())}
-		// The populated link is where its slot is on its way to.
+		// The slot of the populated link is being migrated.
 		key := Keyspace("podlink").links("ns", populated.uid)
 		for _, server := range cluster.Nodes() {
 			g.servers = append(g.servers, server.Client(t))
@@ -108,7 +109,7 @@ var userModes = map[string]struct {
 	}},
 }
 
-// setUser gives podlink's user exactly those rights.
+// setUser gives podlink's user exactly the rules.
 func setUser(t *testing.T, servers []*redis.Client, rules []string) {
 	t.Helper()
 	command := []any{"ACL", "SETUSER", "podlink", "reset"}
@@ -121,13 +122,13 @@ func setUser(t *testing.T, servers []*redis.Client, rules []string) {
 	}
 }
 
-// open opens a store that logs in as the user.
+// open returns a store that logs in as the user.
 func (g restricted) open(t *testing.T) *testStore {
 	t.Helper()
-	return openStore(t, longTimeouts, g.store, withUser, prefix("podlink"))
+	return openStore(t, withLongTimeouts, g.store, withUser, prefix("podlink"))
 }
 
-// use does all that podlink does with Redis, and returns the first error.
+// use makes every call of podlink on Redis, and returns the first error.
 func (g restricted) use(t *testing.T) error {
 	t.Helper()
 	store := g.open(t)
@@ -135,7 +136,7 @@ func (g restricted) use(t *testing.T) error {
 		return err
 	}
 	for _, server := range g.servers {
-		require.NoError(t, server.ScriptFlush(t.Context()).Err()) // EVAL is needed as well.
+		require.NoError(t, server.ScriptFlush(t.Context()).Err()) // So that EVAL is used, too.
 	}
 	for _, call := range repoCalls {
 		if err := call.do(t.Context(), reposOf(store), populated); !isAnswer(err) {
@@ -145,21 +146,21 @@ func (g restricted) use(t *testing.T) error {
 	return nil
 }
 
-// deniedRights are the rights that somebody lacked since setUser.
+// deniedRights returns the commands and keys that the ACL has denied since setUser.
 func deniedRights(t *testing.T, servers []*redis.Client) []string {
 	t.Helper()
-	var lacked []string
+	var found []string
 	for _, server := range servers {
 		entries, err := server.ACLLog(t.Context(), 100).Result()
 		require.NoError(t, err)
 		for _, entry := range entries {
-			lacked = append(lacked, entry.Reason+" "+entry.Object)
+			found = append(found, entry.Reason+" "+entry.Object)
 		}
 	}
-	return lacked
+	return found
 }
 
-// TestDocumentedUsers: the users of docs/operations.md may do all that podlink does, and nothing more.
+// TestDocumentedUsers: the users of docs/operations.md have all permissions that podlink needs, and no others.
 func TestDocumentedUsers(t *testing.T) {
 	t.Parallel()
 	users := documentedUsers(t)
@@ -186,20 +187,20 @@ func TestDocumentedUsers(t *testing.T) {
 	}
 }
 
-// TestDocumentedUserOfSentinels: a sentinel denies nothing to the user of docs/operations.md, and something without any of
-// its rights. But for the name of the primary, what is missing only shows when things go wrong.
+// TestDocumentedUserOfSentinels: a sentinel denies nothing to the user of docs/operations.md, and denies something if any
+// rule is missing. Except for the lookup of the primary, a missing rule does not fail the check.
 func TestDocumentedUserOfSentinels(t *testing.T) {
 	parallel(t)
 	users := documentedUsers(t)
 	g := userModes["sentinel"].start(t)
 	setUser(t, g.servers, users[forAll])
-	// listens is how often the driver asks a subscription whether it lives, and some more.
-	const listens = 4 * time.Second
+	// pingInterval is a bit more than the interval of the driver's health checks of a subscription.
+	const pingInterval = 4 * time.Second
 	rules := users[forSentinels]
 	setUser(t, g.sentinels, rules)
 	store := g.open(t)
 	require.NoError(t, store.Check(t.Context()))
-	time.Sleep(listens)
+	time.Sleep(pingInterval)
 	require.Empty(t, deniedRights(t, g.sentinels))
 	require.True(t, slices.ContainsFunc(g.sentinels, func(sentinel *redis.Client) bool {
 		for client := range strings.Lines(sentinel.ClientList(context.Background()).Val()) {
@@ -208,7 +209,7 @@ func TestDocumentedUserOfSentinels(t *testing.T) {
 			}
 		}
 		return false
-	}), "it listens to the events of failovers")
+	}), "it is subscribed to failover events")
 
 	for i, rule := range rules {
 		if strings.ContainsAny(rule[:1], "+&") {
@@ -217,7 +218,7 @@ func TestDocumentedUserOfSentinels(t *testing.T) {
 			err := store.Check(t.Context())
 			require.Equal(t, rule == "+sentinel|get-master-addr-by-name", err != nil, "without %s: %v", rule, err)
 			require.Eventually(t, func() bool { return len(deniedRights(t, g.sentinels)) > 0 },
-				2*listens, 10*time.Millisecond, "without %s", rule)
+				2*pingInterval, 10*time.Millisecond, "without %s", rule)
 		}
 	}
 }

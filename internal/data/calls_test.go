@@ -23,13 +23,13 @@ const (
 	releases
 )
 
-// subject are what a call is about.
+// subject is the uid and the pod of a call.
 type subject struct {
 	uid string
 	pod biz.PodID
 }
 
-// The names that populate makes something of, and others.
+// The subject that populate stores, and another one.
 var (
 	populated = subject{uid: "user-1", pod: 1}
 	fresh     = subject{uid: "user-2", pod: 2}
@@ -41,17 +41,17 @@ func (n subject) link() biz.LinkKey {
 
 var game = biz.ServiceKey{Namespace: "ns", Service: "game"}
 
-// repoCall is a call of a repo's method.
+// repoCall is a call of a repo method.
 type repoCall struct {
-	name   string // of the method, and what is special about the call
-	kind   string // of the key: link, pods, workload
+	name   string // name of the method, and the variant
+	kind   string // kind of the key: link, pods, workload
 	effect effect
 	do     func(ctx context.Context, r biztest.Repos, n subject) error
 }
 
 func (c repoCall) mutation() bool { return c.effect != reads }
 
-// key is the key that the call works on.
+// key returns the key that the call works on.
 func (c repoCall) key(s *testStore, n subject) string {
 	switch c.kind {
 	case "link":
@@ -154,7 +154,7 @@ func TestRepoCallsHaveEveryMethod(t *testing.T) {
 	}
 }
 
-// populate makes the populated names: links, pods that take new links, a workload.
+// populate stores the links of the populated subject, a READY pod and a workload.
 func populate(t *testing.T, store *testStore) {
 	t.Helper()
 	ctx, r := context.Background(), reposOf(store)
@@ -166,7 +166,7 @@ func populate(t *testing.T, store *testStore) {
 	require.NoError(t, second(r.Workloads.Set(ctx, game, "up")))
 }
 
-// isAnswer tells the answers of a store that works, be it empty.
+// isAnswer reports whether err is a reply of a working store: no error, or not found.
 func isAnswer(err error) bool {
 	return err == nil || errors.Is(err, biz.ErrPodNotFound) || errors.Is(err, biz.ErrWorkloadNotFound)
 }

@@ -14,11 +14,11 @@ import (
 	redistest "podlink/test/kit/redis"
 )
 
-// TestNewNode: a slot moves to a node that podlink has never heard of, and nobody notices.
+// TestNewNode: calls succeed when a slot moves to a node that podlink doesn't know yet.
 func TestNewNode(t *testing.T) {
 	for name, with := range map[string][]option{
-		"waiting for none":      nil,
-		"waiting for a replica": {confirmedBy(1, 400*time.Millisecond)},
+		"without replicas":   nil,
+		"with wait_replicas": {confirmedBy(1, 400*time.Millisecond)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 1})
@@ -42,7 +42,7 @@ func TestNewNode(t *testing.T) {
 	}
 }
 
-// joinCluster starts a node that owns no slot, and lets the cluster know it.
+// joinCluster starts a node without slots and adds it to the cluster.
 func joinCluster(t *testing.T, c *redistest.Cluster) *redistest.Server {
 	t.Helper()
 	bus := proc.FreePorts(t, 1)[0]

@@ -11,24 +11,24 @@ import (
 	redistest "podlink/test/kit/redis"
 )
 
-// confirmedBy makes mutations wait for replicas.
+// confirmedBy makes mutations wait for that many replicas.
 func confirmedBy(replicas int, timeout time.Duration) option {
 	return func(c *testOptions) { c.WaitReplicas, c.WaitTimeout = replicas, timeout }
 }
 
 func isUnconfirmed(err error) bool { return errors.As(err, new(*biz.UnconfirmedError)) }
 
-// waitForReplica waits until the primary counts its replica: that is in sync a moment before.
+// waitForReplica waits until the primary counts its replica, which may be a moment after the replica is in sync.
 func waitForReplica(t *testing.T, primary *redistest.Server) {
 	t.Helper()
 	require.EqualValues(t, 1, primary.Client(t).Do(t.Context(), "WAIT", 1, 10_000).Val())
 }
 
-// reservation tells the calls that no replica is waited for: they count, and a count may be lost.
+// reservation reports whether the call is a mutation without confirmation by replicas.
 func (c repoCall) reservation() bool { return c.name == "Pods.Reserve" || c.name == "Pods.Release" }
 
-// TestConfirmed: with a replica that follows, mutations are answered as without; with too few they are carried out all
-// the same, and say that they are not as safe as configured.
+// TestConfirmed: with enough replicas, mutations succeed; with too few they are executed as well, but return
+// *UnconfirmedError.
 func TestConfirmed(t *testing.T) {
 	primary := redistest.Start(t)
 	replica := redistest.StartReplica(t, primary.Addr())
@@ -46,7 +46,7 @@ func TestConfirmed(t *testing.T) {
 		change, err := reposOf(store).Links.Set(t.Context(), fresh.link(), 5, biz.Forever, nil)
 		require.NoError(t, err)
 		value := direct.HGet(t.Context(), store.keys.links("ns", fresh.uid), "game").Val()
-		require.Contains(t, value, "5 ", "the replica has link %+v when it is answered", change.Link)
+		require.Contains(t, value, "5 ", "the replica has link %+v when Set returns", change.Link)
 	})
 	t.Run("too few replicas", func(t *testing.T) {
 		plain := openStore(t, onServer(primary.Addr()))
@@ -65,12 +65,12 @@ func TestConfirmed(t *testing.T) {
 			}
 			require.True(t, isUnconfirmed(err), "%s: %v", call.name, err)
 			require.ErrorContains(t, err, "1 of 2 replicas within 10ms", call.name)
-			require.NotEqual(t, before, dump(t, plain), "%s was carried out", call.name)
+			require.NotEqual(t, before, dump(t, plain), "%s was executed", call.name)
 		}
 	})
 }
 
-// TestUnconfirmedLink: the error names the link that stands, and setting it again waits anew.
+// TestUnconfirmedLink: the error has the current link, and setting the same link again waits for replicas again.
 func TestUnconfirmedLink(t *testing.T) {
 	primary := redistest.Start(t)
 	links := reposOf(openStore(t, onServer(primary.Addr()), confirmedBy(1, 100*time.Millisecond))).Links
@@ -82,13 +82,13 @@ func TestUnconfirmedLink(t *testing.T) {
 		return *unconfirmed.Link
 	}
 	link := unconfirmed(second(links.SetIfAbsent(t.Context(), key, 3, biz.Forever)))
-	stands, err := links.Get(t.Context(), key)
+	current, err := links.Get(t.Context(), key)
 	require.NoError(t, err)
-	require.Equal(t, stands, link)
+	require.Equal(t, current, link)
 	require.EqualValues(t, 3, link.Pod)
 	require.Equal(t, link, unconfirmed(second(links.Set(t.Context(), key, 3, biz.Forever, &link.Epoch))), "still without a replica")
 
-	// What changes nothing is answered as it is.
+	// A mutation that changes nothing needs no confirmation.
 	change, err := links.SetIfAbsent(t.Context(), key, 4, biz.Forever)
 	require.NoError(t, err)
 	require.False(t, change.Applied)
@@ -114,7 +114,7 @@ func TestUnconfirmedLink(t *testing.T) {
 	}(), "a removal leaves no link")
 }
 
-// TestConfirmationUnderFaults: waiting for replicas changes nothing in what a failed mutation says.
+// TestConfirmationUnderFaults: with wait_replicas, a failed mutation returns the same error as without.
 func TestConfirmationUnderFaults(t *testing.T) {
 	waiting := confirmedBy(1, 400*time.Millisecond)
 	set := func(t *testing.T, store *testStore, timeout time.Duration) error {
@@ -134,15 +134,15 @@ func TestConfirmationUnderFaults(t *testing.T) {
 		require.ErrorIs(t, set(t, store, time.Second), biz.ErrOutcomeUnknown)
 		require.Equal(t, before+1, executions(t, server.Client(t)), "executed once")
 	})
-	t.Run("the time is over while it waits", func(t *testing.T) {
+	t.Run("the call times out while it waits", func(t *testing.T) {
 		store := openStore(t, onServer(redistest.Start(t).Addr()), waiting)
 		require.NoError(t, store.Check(t.Context()), "the scripts are loaded")
 		err := set(t, store, 150*time.Millisecond)
-		require.True(t, isUnconfirmed(err), "the script has answered: %v", err)
+		require.True(t, isUnconfirmed(err), "the script has replied: %v", err)
 	})
 	t.Run("redis is paused", func(t *testing.T) {
 		server := redistest.Start(t)
-		// Without idle connections there is only the one that the check has used; a new one would have to log in first.
+		// Without idle connections, the call uses the connection of the check; a new one would have to authenticate first.
 		store := openStore(t, onServer(server.Addr()), waiting, func(c *testOptions) { c.MinIdleConns = 0 })
 		require.NoError(t, store.Check(t.Context()))
 		server.Pause()

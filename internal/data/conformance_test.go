@@ -10,11 +10,11 @@ import (
 
 // TestConformance runs the suite on every kind of store.
 func TestConformance(t *testing.T) {
-	waiting := confirmedBy(1, time.Minute) // It changes no answer.
+	waiting := confirmedBy(1, time.Minute) // It must not change any reply.
 	t.Run("embedded", func(t *testing.T) {
-		// The embedded store lives in one process: there is no other view of it.
+		// No other process can use the embedded store.
 		t.Parallel()
-		biztest.Run(t, sameRepos(reposOf(openStore(t, embeddedStore, longTimeouts))))
+		biztest.Run(t, sameRepos(reposOf(openStore(t, embeddedStore, withLongTimeouts))))
 	})
 	t.Run("standalone", func(t *testing.T) {
 		t.Parallel()
@@ -31,15 +31,15 @@ func TestConformance(t *testing.T) {
 	})
 }
 
-// testConformance runs the suite on the store, as two processes see it; other settings are those of the second.
+// testConformance runs the suite on the store, with two processes; other has further options of the second.
 func testConformance(t *testing.T, store option, other ...option) {
-	first := openStore(t, store, longTimeouts)
-	second := openStore(t, append(other, store, longTimeouts, prefix(string(first.keys)))...)
+	first := openStore(t, store, withLongTimeouts)
+	second := openStore(t, append(other, store, withLongTimeouts, prefix(string(first.keys)))...)
 	biztest.Run(t, sameRepos(reposOf(first)), sameRepos(reposOf(second)))
 }
 
-// longTimeouts is a store whose calls don't run out of time: the suite is about what calls do, and does hundreds at once.
-func longTimeouts(c *testOptions) {
+// withLongTimeouts avoids timeouts in tests that make hundreds of calls at once.
+func withLongTimeouts(c *testOptions) {
 	c.PoolTimeout = time.Minute
 	c.DialTimeout, c.ReadTimeout, c.WriteTimeout = c.PoolTimeout, c.PoolTimeout, c.PoolTimeout
 }
@@ -52,7 +52,7 @@ func reposOf(store *testStore) biztest.Repos {
 	}
 }
 
-// sameRepos is a factory of one store: every test of the suite has a namespace of its own.
+// sameRepos returns a factory that always returns the repos: every test of the suite has its own namespace.
 func sameRepos(repos biztest.Repos) func(*testing.T) biztest.Repos {
 	return func(*testing.T) biztest.Repos { return repos }
 }

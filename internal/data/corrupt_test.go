@@ -10,7 +10,7 @@ import (
 	"podlink/internal/biz"
 )
 
-// The values that podlink does not write, by the kind of the key. They are of a field that the calls look at.
+// Values that podlink does not write, by the kind of the key. The tests store them in a field that the calls read.
 var (
 	foreignLinks = map[string]string{
 		"empty":              "",
@@ -85,13 +85,13 @@ var (
 	}
 )
 
-// foreign is a way to fill a key with what podlink does not write.
+// foreign is a way to fill a key with a value that podlink does not write.
 type foreign struct {
 	name string
 	fill func(store *testStore, key string) error
 }
 
-// foreignKeys are the ways to fill a key of the kind: with another type, or with a hash of its own making.
+// foreignKeys returns the ways to fill a key of the kind: with another type, or with a malformed hash.
 func foreignKeys(kind string) []foreign {
 	ways := []foreign{
 		{"a string", func(s *testStore, key string) error { return s.client.Set(context.Background(), key, "hello", 0).Err() }},
@@ -119,7 +119,7 @@ func foreignKeys(kind string) []foreign {
 	return ways
 }
 
-// TestForeignData: what podlink did not write is reported by every method, and left exactly as it is.
+// TestForeignData: every method reports a foreign value, and leaves it unchanged.
 func TestForeignData(t *testing.T) {
 	onEachStore(t, func(t *testing.T, store *testStore) {
 		for _, call := range repoCalls {
@@ -137,7 +137,7 @@ func TestForeignData(t *testing.T) {
 	})
 }
 
-// TestForeignPodNames: what is no pod at all among the pods of a service.
+// TestForeignPodNames: the hash of a service has a field whose name is not a pod.
 func TestForeignPodNames(t *testing.T) {
 	onEachStore(t, func(t *testing.T, store *testStore) {
 		key := store.keys.pods(game)
@@ -154,8 +154,8 @@ func TestForeignPodNames(t *testing.T) {
 	})
 }
 
-// TestForeignNeighbour: what podlink did not write under another service of the uid stops nobody, and is never removed:
-// not by a sweep, not by the last removal, and not by a TTL of the key.
+// TestForeignNeighbour: a foreign value under another service of the uid makes no call fail, and is never removed: not by
+// a sweep, not by the removal of the last link, and not by a TTL of the key.
 func TestForeignNeighbour(t *testing.T) {
 	set := func(ttl biz.TTL) func(t *testing.T, links biz.LinkRepo) {
 		return func(t *testing.T, links biz.LinkRepo) {
@@ -186,7 +186,7 @@ func TestForeignNeighbour(t *testing.T) {
 						after := read(t, store, key)
 						require.Equal(t, value, after.value.(map[string]string)["chat"])
 						if after.value.(map[string]string)["game"] != fields["game"] {
-							require.False(t, after.hasTTL, "its TTL would take all with it")
+							require.False(t, after.hasTTL, "a TTL would remove the foreign value")
 						}
 						require.NoError(t, second(links.Get(t.Context(), populated.link())))
 						require.NoError(t, store.client.Del(t.Context(), key).Err())

@@ -10,7 +10,7 @@ import (
 	"podlink/internal/biz"
 )
 
-// TestEmbeddedPipeline: the largest batch there is, in both directions.
+// TestEmbeddedPipeline: the largest possible batch, in requests and in replies.
 func TestEmbeddedPipeline(t *testing.T) {
 	repos := reposOf(openStore(t, embeddedStore))
 	services := make([]string, 1000)

@@ -7,7 +7,7 @@ import (
 	"podlink/internal/rdb"
 )
 
-// domainError returns the domain's error for a failed call of the store; the cause stays attached, for the log.
+// domainError maps an error of the store to the error of the domain. The cause stays attached for the log.
 func domainError(err error) error {
 	if err == nil {
 		return nil
@@ -25,15 +25,15 @@ func domainError(err error) error {
 		return wrap(biz.ErrDeadlineExceeded, err)
 	case rdb.Canceled:
 		return wrap(biz.ErrCanceled, err)
-	default: // rdb.Other; and rdb.Unconfirmed is no error of a call, but part of its reply.
+	default: // rdb.Other. rdb.Unconfirmed is not returned as an error, but in Reply.Unconfirmed.
 		return err
 	}
 }
 
 func wrap(class, err error) error { return fmt.Errorf("%w: %w", class, err) }
 
-// unconfirmed returns the error for a mutation that replicas have not confirmed, nil when they have; link is what stands
-// after a mutation of one.
+// unconfirmed returns the error for a mutation that replicas have not confirmed, nil if they have. link is the link after
+// the mutation, nil if the mutation was not of a link.
 func unconfirmed(reply rdb.Reply, link *biz.Link) error {
 	if reply.Unconfirmed == nil {
 		return nil

@@ -19,35 +19,35 @@ import (
 	redistest "podlink/test/kit/redis"
 )
 
-// The store's error table is this file, and for what takes a test of its own: TestFullRedis (OOM), TestForeignData
-// (WRONGTYPE), TestScriptFlush (NOSCRIPT), TestRefusedLogin (NOAUTH, WRONGPASS), TestPausedRedis and TestLostReply (no
-// reply in time, or none at all), TestCanceledCall and TestExpiredCall (no time before the send).
+// This file tests the store's errors, except for those with their own tests: TestFullRedis (OOM), TestForeignData
+// (WRONGTYPE), TestScriptFlush (NOSCRIPT), TestRefusedLogin (NOAUTH, WRONGPASS), TestPausedRedis and TestLostReply (late or
+// lost replies), TestCanceledCall and TestExpiredCall (canceled or timed out before the send).
 
-// refusal is a state of Redis in which it carries nothing out that changes something.
+// refusal is a state of Redis in which it refuses calls.
 type refusal struct {
 	name string
 	args []string // of redis-server
 	with []option // of the store
-	// provoke brings it about and returns what ends it.
+	// provoke causes the state and returns a function that ends it.
 	provoke func(t *testing.T, store *testStore, server *redistest.Server, direct *redis.Client) (end func())
-	word    string              // of the error that the log gets
-	unknown bool                // whether a mutation may be OUTCOME_UNKNOWN as well
-	refused func(repoCall) bool // whether a call is refused; the others work
-	only    string              // "standalone" or "cluster", if it is for one of them
+	word    string              // in the text of the error
+	unknown bool                // mutations may also return ErrOutcomeUnknown
+	refused func(repoCall) bool // whether the call is refused; other calls must succeed
+	only    string              // "standalone" or "cluster"; "" for both
 }
 
 func anyCall(repoCall) bool { return true }
 
-// runsScript tells the calls that run a script, as persistent links and workloads are read without one.
+// runsScript reports whether the call runs a script. Persistent links and workloads are read without one.
 func runsScript(c repoCall) bool {
 	return c.name != "Links.Get" && c.name != "Workloads.Get" && c.name != "Workloads.BatchGet"
 }
 
-// withUser is a store that logs in as the user of limitedUser.
+// withUser logs in as the user of aclUser.
 func withUser(c *testOptions) { c.Username, c.Password = "podlink", "secret" }
 
-// limitedUser are the arguments of a server with a user that may do everything.
-var limitedUser = []string{"--user", "podlink", "on", ">secret", "~*", "+@all"}
+// aclUser are the arguments of a server with a user that has all permissions.
+var aclUser = []string{"--user", "podlink", "on", ">secret", "~*", "+@all"}
 
 var refusals = []refusal{
 	{
@@ -60,7 +60,7 @@ var refusals = []refusal{
 	},
 	{
 		name: "LOADING", refused: anyCall, word: "LOADING", provoke: loadingServer, only: "standalone",
-		// It loads for ten seconds and more, and looks at its clients every few milliseconds.
+		// Loading takes at least ten seconds, and the server handles its clients every few milliseconds.
 		args: []string{
 			"--enable-debug-command", "yes", "--key-load-delay", "100", "--loading-process-events-interval-bytes", "1024",
 		},
@@ -89,15 +89,15 @@ var refusals = []refusal{
 	},
 	{name: "MISCONF: no append-only file", refused: repoCall.mutation, word: "MISCONF", provoke: withFullDisk},
 	{
-		name: "NOPERM: the command", refused: runsScript, word: "NOPERM", args: limitedUser, with: []option{withUser},
+		name: "NOPERM: the command", refused: runsScript, word: "NOPERM", args: aclUser, with: []option{withUser},
 		provoke: ruled("-evalsha", "+evalsha"),
 	},
 	{
-		name: "NOPERM: the key", refused: anyCall, word: "NOPERM", args: limitedUser, with: []option{withUser},
+		name: "NOPERM: the key", refused: anyCall, word: "NOPERM", args: aclUser, with: []option{withUser},
 		provoke: ruled("resetkeys", "~*"),
 	},
 	{
-		name: "a user who is switched off", refused: anyCall, word: "WRONGPASS", args: limitedUser, with: []option{withUser},
+		name: "a disabled user", refused: anyCall, word: "WRONGPASS", args: aclUser, with: []option{withUser},
 		provoke: func(t *testing.T, store *testStore, server *redistest.Server, direct *redis.Client) func() {
 			end := ruled("off", "on")(t, store, server, direct)
 			require.NoError(t, direct.Do(t.Context(), "CLIENT", "KILL", "USER", "podlink").Err())
@@ -105,7 +105,7 @@ var refusals = []refusal{
 		},
 	},
 	{
-		name: "a user who is deleted", refused: anyCall, word: "WRONGPASS", args: limitedUser, with: []option{withUser},
+		name: "a deleted user", refused: anyCall, word: "WRONGPASS", args: aclUser, with: []option{withUser},
 		provoke: func(t *testing.T, _ *testStore, _ *redistest.Server, direct *redis.Client) func() {
 			require.NoError(t, direct.Do(t.Context(), "ACL", "DELUSER", "podlink").Err())
 			require.Eventually(t, func() bool {
@@ -118,14 +118,14 @@ var refusals = []refusal{
 		},
 	},
 	{
-		name: "another password", refused: anyCall, word: "WRONGPASS", args: limitedUser, with: []option{withUser},
+		name: "a changed password", refused: anyCall, word: "WRONGPASS", args: aclUser, with: []option{withUser},
 		provoke: func(t *testing.T, store *testStore, server *redistest.Server, direct *redis.Client) func() {
 			end := ruled("<secret", ">secret")(t, store, server, direct)
 			require.NoError(t, direct.Do(t.Context(), "CLIENT", "KILL", "USER", "podlink").Err())
 			return end
 		},
 	},
-	// The driver takes the refusal of its handshake for that of an old server, and sends the command all the same.
+	// The driver takes the refused handshake for that of an old server, and sends the command anyway.
 	{name: "too many clients", refused: anyCall, provoke: withoutRoom, unknown: true},
 	{
 		name: "no free connection", refused: anyCall, word: "connection pool timeout", provoke: poolHeld,
@@ -135,8 +135,8 @@ var refusals = []refusal{
 	},
 }
 
-// TestRefusals: what Redis refuses is STORE_UNAVAILABLE, has changed nothing, and works again once the cause is gone. With
-// and without replicas to wait for, as mutations take different ways then.
+// TestRefusals: a call that Redis refuses returns ErrStoreUnavailable, has changed nothing, and works again once the cause
+// is gone. Tested with and without wait_replicas, which use different code paths.
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	for _, row := range refusals {
@@ -155,8 +155,8 @@ func TestRefusals(t *testing.T) {
 				if row.only == "" || row.only == name {
 					t.Run(name, func(t *testing.T) {
 						redis, server := start(t, row.args)
-						t.Run("waiting for none", func(t *testing.T) { row.test(t, server, redis) })
-						t.Run("waiting for a replica", func(t *testing.T) {
+						t.Run("without replicas", func(t *testing.T) { row.test(t, server, redis) })
+						t.Run("with wait_replicas", func(t *testing.T) {
 							row.test(t, server, redis, confirmedBy(1, time.Millisecond))
 						})
 					})
@@ -166,17 +166,17 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// recoveryTimeout bounds how long a store may take to work again. A node of a cluster takes nothing for two seconds after
-// its start.
+// recoveryTimeout is the maximum time until a store works again. A cluster node refuses calls for two seconds after its
+// start.
 const recoveryTimeout = 30 * time.Second
 
 func (row refusal) test(t *testing.T, server *redistest.Server, all ...option) {
-	all = append(append(all, longTimeouts), row.with...)
+	all = append(append(all, withLongTimeouts), row.with...)
 	store := openStore(t, all...)
 	repos := reposOf(store)
 	plain := openStore(t, append(all, prefix(string(store.keys)), confirmedBy(0, time.Second))...)
 	populate(t, plain)
-	// A report with a link given out: to release it would change something.
+	// A report with a reservation, so that Release changes something.
 	counted := "0 1 0 -1 1700000000000 up"
 	require.NoError(t, plain.client.HSet(t.Context(), plain.keys.pods(game), "1", counted).Err())
 	waitReady(t, store)
@@ -203,13 +203,13 @@ func (row refusal) test(t *testing.T, server *redistest.Server, all ...option) {
 		err := call.do(t.Context(), repos, populated)
 		require.True(t, isAnswer(err) || isUnconfirmed(err), "%s: %v", call.name, err)
 	}
-	require.NotEqual(t, before, callKeys(t, plain), "the calls do change something")
+	require.NotEqual(t, before, callKeys(t, plain), "the calls change something when they succeed")
 	for key := range dump(t, plain) {
 		require.NoError(t, plain.client.Del(t.Context(), key).Err())
 	}
 }
 
-// callKeys is what calls have written: a self-test that could not end may have left its keys.
+// callKeys returns the keys that calls have written. An aborted self-test may have left its own keys.
 func callKeys(t *testing.T, store *testStore) map[string]keyContent {
 	t.Helper()
 	all := dump(t, store)
@@ -217,7 +217,7 @@ func callKeys(t *testing.T, store *testStore) map[string]keyContent {
 	return all
 }
 
-// changing are the names with which the call changes something in a populated store.
+// changing returns the subject with which the call changes something in a populated store.
 func (c repoCall) changing() subject {
 	if c.effect == stores {
 		return fresh
@@ -225,7 +225,7 @@ func (c repoCall) changing() subject {
 	return populated
 }
 
-// loadingServer restarts the server with so much data that it loads for long.
+// loadingServer restarts the server with enough data that loading it takes long.
 func loadingServer(t *testing.T, _ *testStore, server *redistest.Server, direct *redis.Client) func() {
 	require.NoError(t, direct.Do(t.Context(), "DEBUG", "POPULATE", 100_000).Err())
 	require.NoError(t, direct.Save(t.Context()).Err())
@@ -233,7 +233,7 @@ func loadingServer(t *testing.T, _ *testStore, server *redistest.Server, direct 
 	return func() { setConfig(t, direct, "key-load-delay", "0") }
 }
 
-// demotedServer makes the server a replica of another one that has the same data.
+// demotedServer makes the server a replica of another server with the same data.
 func demotedServer(t *testing.T, _ *testStore, server *redistest.Server, direct *redis.Client) func() {
 	twin := redistest.StartReplica(t, server.Addr())
 	require.NoError(t, twin.Client(t).Do(t.Context(), "REPLICAOF", "NO", "ONE").Err())
@@ -242,7 +242,7 @@ func demotedServer(t *testing.T, _ *testStore, server *redistest.Server, direct 
 	return func() { promote(t, direct) }
 }
 
-// orphanedReplica makes the server a replica that has lost its primary, and answers nothing then.
+// orphanedReplica makes the server a replica without its primary, which refuses all calls.
 func orphanedReplica(t *testing.T, _ *testStore, _ *redistest.Server, direct *redis.Client) func() {
 	primary := redistest.Start(t)
 	primary.Kill()
@@ -263,7 +263,7 @@ func promote(t *testing.T, direct *redis.Client) {
 	require.NoError(t, direct.Do(context.Background(), "REPLICAOF", "NO", "ONE").Err())
 }
 
-// withoutSlot takes a slot away from a cluster of one node.
+// withoutSlot removes a slot from a cluster of one node.
 func withoutSlot(slot int) func(*testing.T, *testStore, *redistest.Server, *redis.Client) func() {
 	return func(t *testing.T, _ *testStore, _ *redistest.Server, direct *redis.Client) func() {
 		require.NoError(t, direct.ClusterDelSlots(t.Context(), slot).Err())
@@ -271,7 +271,7 @@ func withoutSlot(slot int) func(*testing.T, *testStore, *redistest.Server, *redi
 	}
 }
 
-// busyScript keeps the server busy with somebody else's endless script.
+// busyScript keeps the server busy with an endless script.
 func busyScript(t *testing.T, _ *testStore, server *redistest.Server, direct *redis.Client) func() {
 	done := make(chan error, 1)
 	endless := server.Client(t).WithTimeout(time.Minute)
@@ -285,7 +285,7 @@ func busyScript(t *testing.T, _ *testStore, server *redistest.Server, direct *re
 	}
 }
 
-// configured sets a value of the server's configuration for a while.
+// configured sets a value of the server's configuration until the state ends.
 func configured(key, bad, good string) func(*testing.T, *testStore, *redistest.Server, *redis.Client) func() {
 	return func(t *testing.T, _ *testStore, _ *redistest.Server, direct *redis.Client) func() {
 		setConfig(t, direct, key, bad)
@@ -293,7 +293,7 @@ func configured(key, bad, good string) func(*testing.T, *testStore, *redistest.S
 	}
 }
 
-// withoutSnapshot lets a snapshot fail: there is a directory where its file should be.
+// withoutSnapshot makes snapshots fail: there is a directory in place of the file.
 func withoutSnapshot(t *testing.T, _ *testStore, _ *redistest.Server, direct *redis.Client) func() {
 	file := filepath.Join(dirOf(t, direct), "dump.rdb")
 	save := func(status string) {
@@ -312,11 +312,11 @@ func withoutSnapshot(t *testing.T, _ *testStore, _ *redistest.Server, direct *re
 	}
 }
 
-// withFullDisk puts the append-only file where every write fails for want of space.
+// withFullDisk makes every write to the append-only file fail with "no space left on device".
 func withFullDisk(t *testing.T, _ *testStore, _ *redistest.Server, direct *redis.Client) func() {
 	folder := filepath.Join(dirOf(t, direct), "appendonlydir")
 	require.NoError(t, os.MkdirAll(folder, 0o700))
-	file := filepath.Join(folder, "temp-appendonly.aof.incr") // Which it becomes only once the first part is written.
+	file := filepath.Join(folder, "temp-appendonly.aof.incr") // Its name until the base file is written.
 	require.NoError(t, os.Symlink("/dev/full", file))
 	setConfig(t, direct, "appendonly", "yes")
 	require.Eventually(t, func() bool {
@@ -328,7 +328,7 @@ func withFullDisk(t *testing.T, _ *testStore, _ *redistest.Server, direct *redis
 	}
 }
 
-// dirOf is the directory of the server's files.
+// dirOf returns the data directory of the server.
 func dirOf(t *testing.T, direct *redis.Client) string {
 	t.Helper()
 	config, err := direct.ConfigGet(t.Context(), "dir").Result()
@@ -336,7 +336,7 @@ func dirOf(t *testing.T, direct *redis.Client) string {
 	return config["dir"]
 }
 
-// ruled changes a rule of the user for a while.
+// ruled changes a rule of the user until the state ends.
 func ruled(bad, good string) func(*testing.T, *testStore, *redistest.Server, *redis.Client) func() {
 	set := func(t *testing.T, direct *redis.Client, rule string) {
 		require.NoError(t, direct.Do(context.Background(), "ACL", "SETUSER", "podlink", rule).Err())
@@ -347,16 +347,16 @@ func ruled(bad, good string) func(*testing.T, *testStore, *redistest.Server, *re
 	}
 }
 
-// withoutRoom lets the server take no clients but direct, which has one connection.
+// withoutRoom makes the server refuse all clients except direct, which has one connection.
 func withoutRoom(t *testing.T, _ *testStore, _ *redistest.Server, direct *redis.Client) func() {
 	setConfig(t, direct, "maxclients", "1")
 	require.NoError(t, direct.Do(t.Context(), "CLIENT", "KILL", "SKIPME", "yes").Err())
 	return func() { setConfig(t, direct, "maxclients", "1000") }
 }
 
-// poolHeld takes the only connection that the store may have.
+// poolHeld occupies the store's only connection.
 func poolHeld(t *testing.T, store *testStore, server *redistest.Server, _ *redis.Client) func() {
-	// A read that waits for its reply holds it.
+	// A read that waits for its reply.
 	server.Pause()
 	held := make(chan error, 1)
 	go func() { held <- second(reposOf(store).Links.GetIfPersist(context.Background(), fresh.link())) }()
@@ -370,14 +370,14 @@ func poolHeld(t *testing.T, store *testStore, server *redistest.Server, _ *redis
 	}
 }
 
-// TestClusterWithoutAPrimary: while a primary is missing, nothing that is refused was carried out, be it that its own node
-// can't be reached or that the others have given up.
+// TestClusterWithoutAPrimary: while a primary is down, every refused call was not executed, whether its node can't be
+// reached or the cluster has failed.
 func TestClusterWithoutAPrimary(t *testing.T) {
 	parallel(t)
 	cluster := redistest.StartCluster(t, redistest.ClusterOptions{
 		Primaries: 3, Args: []string{"--cluster-node-timeout", "500", "--appendonly", "yes", "--appendfsync", "always"},
 	})
-	store := openStore(t, onCluster(cluster.Addrs()), longTimeouts)
+	store := openStore(t, onCluster(cluster.Addrs()), withLongTimeouts)
 	repos := reposOf(store)
 	populate(t, store)
 	waitReady(t, store)
@@ -388,14 +388,14 @@ func TestClusterWithoutAPrimary(t *testing.T) {
 			alive = append(alive, node.Client(t))
 		}
 	}
-	given := func() bool {
+	clusterFailed := func() bool {
 		return !slices.ContainsFunc(alive, func(node *redis.Client) bool {
 			return !strings.Contains(node.ClusterInfo(context.Background()).Val(), "cluster_state:fail")
 		})
 	}
 
 	dead.Kill()
-	for begin := time.Now(); !given(); {
+	for begin := time.Now(); !clusterFailed(); {
 		require.Less(t, time.Since(begin), 20*time.Second)
 		for _, call := range repoCalls {
 			if err := call.do(t.Context(), repos, call.changing()); !isAnswer(err) {
@@ -416,8 +416,9 @@ func TestClusterWithoutAPrimary(t *testing.T) {
 	waitReady(t, store)
 }
 
-// TestNoPrimaryNamed: as long as nobody names the primary nothing is carried out, and "there is no link" is no answer.
-func TestNoPrimaryNamed(t *testing.T) {
+// TestUnknownPrimary: if no sentinel returns the address of the primary, every call returns ErrStoreUnavailable; a read must
+// not return NoLink.
+func TestUnknownPrimary(t *testing.T) {
 	parallel(t)
 	set := redistest.StartSentinel(t, redistest.SentinelOptions{SentinelPassword: "secret"})
 	dead := redistest.Start(t)
@@ -440,34 +441,34 @@ func TestNoPrimaryNamed(t *testing.T) {
 			}
 		})
 	}
-	t.Run("as it should be", func(t *testing.T) {
-		store := openStore(t, onSentinel(set), login, longTimeouts)
+	t.Run("correct options", func(t *testing.T) {
+		store := openStore(t, onSentinel(set), login, withLongTimeouts)
 		waitReady(t, store)
 		populate(t, store)
 	})
 }
 
-// TestSlotOnItsWay: while a slot moves, TRYAGAIN is for scripts with several keys, which podlink's are not; their calls
-// find every key, wherever it is.
-func TestSlotOnItsWay(t *testing.T) {
+// TestMovingSlot: while a slot is migrated, every call finds its key on either node. Redis replies TRYAGAIN only to
+// commands with several keys, which podlink doesn't send.
+func TestMovingSlot(t *testing.T) {
 	t.Parallel()
 	for name, waiting := range map[string]option{
-		"waiting for none":      confirmedBy(0, time.Millisecond),
-		"waiting for a replica": confirmedBy(1, time.Millisecond),
+		"without replicas":   confirmedBy(0, time.Millisecond),
+		"with wait_replicas": confirmedBy(1, time.Millisecond),
 	} {
 		t.Run(name, func(t *testing.T) {
 			parallel(t)
-			testSlotOnItsWay(t, waiting)
+			testMovingSlot(t, waiting)
 		})
 	}
 }
 
-func testSlotOnItsWay(t *testing.T, waiting option) {
+func testMovingSlot(t *testing.T, waiting option) {
 	const tag = "{tag}"
 	slot := redistest.Slot(tag)
 	cluster := redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 2})
-	store := openStore(t, onCluster(cluster.Addrs()), prefix(tag), longTimeouts, waiting)
-	plain := openStore(t, onCluster(cluster.Addrs()), prefix(tag), longTimeouts)
+	store := openStore(t, onCluster(cluster.Addrs()), prefix(tag), withLongTimeouts, waiting)
+	plain := openStore(t, onCluster(cluster.Addrs()), prefix(tag), withLongTimeouts)
 	source, target := cluster.Nodes()[0], cluster.Nodes()[1]
 	if cluster.Owner(tag) != source {
 		source, target = target, source
@@ -480,7 +481,7 @@ func testSlotOnItsWay(t *testing.T, waiting option) {
 			require.True(t, isAnswer(err) || isUnconfirmed(err), "%s, %s: %v", stage, call.name, err)
 		}
 	}
-	// mutation is the error of a mutation with two keys: that is why a script works on one.
+	// mutation returns the error of a mutation with several keys: it shows why a script works on one.
 	mutation := func(keys ...any) error {
 		args := append([]any{"eval", "return redis.call('HSET', KEYS[1], 'field', 'value')", len(keys)}, keys...)
 		return from.Do(t.Context(), args...).Err()
@@ -516,7 +517,7 @@ func testSlotOnItsWay(t *testing.T, waiting option) {
 	require.Zero(t, from.ClusterCountKeysInSlot(t.Context(), slot).Val())
 }
 
-// startMove puts a slot on its way between two nodes, with none of its keys.
+// startMove starts the migration of a slot between two nodes, without moving any of its keys.
 func startMove(t *testing.T, slot int, from, to *redis.Client) {
 	t.Helper()
 	require.NoError(t, to.Do(t.Context(), "CLUSTER", "SETSLOT", slot, "IMPORTING", idOf(t, from)).Err())

@@ -17,29 +17,29 @@ import (
 	redistest "podlink/test/kit/redis"
 )
 
-// executions counts how many scripts the server has run.
+// executions returns the number of scripts that the server has run.
 func executions(t *testing.T, client *redis.Client) int {
 	t.Helper()
 	return redistest.StatsOf(t, client, "eval", "evalsha").Calls
 }
 
-// TestLostReply: a mutation whose reply is lost was executed, exactly once, and its caller is told that nobody knows.
+// TestLostReply: a mutation whose reply is lost is executed exactly once and returns ErrOutcomeUnknown.
 func TestLostReply(t *testing.T) {
 	parallel(t)
 	for name, open := range map[string]func(t *testing.T) (*testStore, *redis.Client, *redistest.Proxy){
 		"standalone": func(t *testing.T) (*testStore, *redis.Client, *redistest.Proxy) {
 			server := redistest.Start(t)
 			proxy := redistest.NewProxy(t, server.Addr())
-			return openStore(t, onServer(proxy.Addr()), longTimeouts), server.Client(t), proxy
+			return openStore(t, onServer(proxy.Addr()), withLongTimeouts), server.Client(t), proxy
 		},
 		"cluster": func(t *testing.T) (*testStore, *redis.Client, *redistest.Proxy) {
 			server := redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 1}).Nodes()[0]
 			proxy := redistest.NewProxy(t, server.Addr())
 			direct := server.Client(t)
-			// The client goes where the node says that it is.
+			// The client connects to the address that the node announces.
 			_, port, _ := strings.Cut(proxy.Addr(), ":")
 			setConfig(t, direct, "cluster-announce-port", port)
-			return openStore(t, onCluster([]string{proxy.Addr()}), longTimeouts), direct, proxy
+			return openStore(t, onCluster([]string{proxy.Addr()}), withLongTimeouts), direct, proxy
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -67,8 +67,8 @@ func TestLostReply(t *testing.T) {
 	}
 }
 
-// TestLostReplyShows: where something is counted, the store shows that it was counted once.
-func TestLostReplyShows(t *testing.T) {
+// TestLostReplyIsExecutedOnce: a count in the store shows that each mutation was executed once.
+func TestLostReplyIsExecutedOnce(t *testing.T) {
 	server := redistest.Start(t)
 	proxy := redistest.NewProxy(t, server.Addr())
 	store := openStore(t, onServer(proxy.Addr()))
@@ -92,7 +92,7 @@ func TestLostReplyShows(t *testing.T) {
 	require.Greater(t, after.Epoch, before.Epoch)
 }
 
-// TestLostReplyOfRead: a read may be repeated.
+// TestLostReplyOfRead: a read is retried.
 func TestLostReplyOfRead(t *testing.T) {
 	server := redistest.Start(t)
 	proxy := redistest.NewProxy(t, server.Addr())
@@ -104,11 +104,11 @@ func TestLostReplyOfRead(t *testing.T) {
 			require.NoError(t, call.do(t.Context(), reposOf(store), populated), call.name)
 		}
 	}
-	require.Positive(t, proxy.Lost(), "the proxy was at work")
+	require.Positive(t, proxy.Lost(), "the proxy has lost replies")
 }
 
-// TestReadIsRepeatedOnce: no read is sent more than twice, alone or in a batch, also when no reply comes at all.
-func TestReadIsRepeatedOnce(t *testing.T) {
+// TestReadIsRetriedOnce: no read is sent more than twice, alone or in a batch, even if every reply is lost.
+func TestReadIsRetriedOnce(t *testing.T) {
 	server := redistest.Start(t)
 	proxy := redistest.NewProxy(t, server.Addr())
 	store := openStore(t, onServer(proxy.Addr()))
@@ -128,14 +128,14 @@ func TestReadIsRepeatedOnce(t *testing.T) {
 		sent := executions(t, direct) - before
 		require.LessOrEqual(t, sent, 2*callers)
 		if callers == 1 {
-			require.Equal(t, 2, sent, "it is repeated")
-		} // Of a batch, what stands behind the reply that is lost may not have been executed before the connection was closed.
+			require.Equal(t, 2, sent, "it is retried")
+		} // In a batch, commands after the lost reply may not have been executed before the connection was closed.
 	}
 }
 
-// TestDriverRepeatsOtherCommands is what the tests above are measured against: sent as any other command, the driver
-// repeats a script whose reply was lost.
-func TestDriverRepeatsOtherCommands(t *testing.T) {
+// TestDriverRetriesOtherCommands is the control for the tests above: sent as an ordinary command, a script whose reply was
+// lost is retried by the driver.
+func TestDriverRetriesOtherCommands(t *testing.T) {
 	server := redistest.Start(t)
 	proxy := redistest.NewProxy(t, server.Addr())
 	store := openStore(t, onServer(proxy.Addr()))
@@ -148,7 +148,7 @@ func TestDriverRepeatsOtherCommands(t *testing.T) {
 	require.Equal(t, before+2, executions(t, direct))
 }
 
-// TestPausedRedis: a call ends with its context when Redis does not answer.
+// TestPausedRedis: a call returns when its context ends, even if Redis does not reply.
 func TestPausedRedis(t *testing.T) { onEachRedis(t, testPausedRedis) }
 
 func testPausedRedis(t *testing.T, store *testStore, server *redistest.Server) {
@@ -163,9 +163,9 @@ func testPausedRedis(t *testing.T, store *testStore, server *redistest.Server) {
 	require.Eventually(t, func() bool {
 		link, err := repos.Links.Get(t.Context(), populated.link())
 		return err == nil && link.Pod == 5
-	}, 2*time.Second, 10*time.Millisecond, "and carried out later")
+	}, 2*time.Second, 10*time.Millisecond, "and executed later")
 
-	// All calls at once: some on connections that stand, some on new ones.
+	// All calls at once: some use idle connections, some new ones.
 	results := make([]error, len(repoCalls))
 	took := make([]time.Duration, len(repoCalls))
 	server.Pause()
@@ -204,7 +204,7 @@ func requireOneOf(t *testing.T, err error, classes ...error) {
 	require.Failf(t, "another error", "%v is none of %v", err, classes)
 }
 
-// TestKilledRedis: what never reached Redis was certainly not carried out.
+// TestKilledRedis: a call that never reached Redis returns ErrStoreUnavailable.
 func TestKilledRedis(t *testing.T) {
 	parallel(t)
 	onEachRedis(t, func(t *testing.T, store *testStore, server *redistest.Server) {
@@ -227,7 +227,7 @@ func TestKilledRedis(t *testing.T) {
 	})
 }
 
-// TestScriptFlush: a lost script cache goes unnoticed.
+// TestScriptFlush: calls succeed after the script cache was flushed.
 func TestScriptFlush(t *testing.T) {
 	parallel(t)
 	flushed := func(t *testing.T, store *testStore, nodes []*redistest.Server) {
@@ -247,15 +247,15 @@ func TestScriptFlush(t *testing.T) {
 	}
 	t.Run("standalone", func(t *testing.T) {
 		server := redistest.Start(t)
-		flushed(t, openStore(t, onServer(server.Addr()), longTimeouts), []*redistest.Server{server})
+		flushed(t, openStore(t, onServer(server.Addr()), withLongTimeouts), []*redistest.Server{server})
 	})
 	t.Run("cluster", func(t *testing.T) {
 		cluster := redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 2})
-		flushed(t, openStore(t, onCluster(cluster.Addrs()), longTimeouts), cluster.Nodes())
+		flushed(t, openStore(t, onCluster(cluster.Addrs()), withLongTimeouts), cluster.Nodes())
 	})
 }
 
-// TestCanceledCall: a caller that has left sends nothing.
+// TestCanceledCall: a call with a canceled context is not sent.
 func TestCanceledCall(t *testing.T) {
 	parallel(t)
 	onEachRedis(t, func(t *testing.T, store *testStore, server *redistest.Server) {
@@ -271,7 +271,7 @@ func TestCanceledCall(t *testing.T) {
 	})
 }
 
-// TestExpiredCall: a deadline that is over before the call is sent.
+// TestExpiredCall: the deadline has passed before the call is sent.
 func TestExpiredCall(t *testing.T) {
 	parallel(t)
 	onEachRedis(t, func(t *testing.T, store *testStore, _ *redistest.Server) {
@@ -281,14 +281,14 @@ func TestExpiredCall(t *testing.T) {
 		for _, call := range repoCalls {
 			want := biz.ErrDeadlineExceeded
 			if call.mutation() {
-				want = biz.ErrStoreUnavailable // Certainly not carried out.
+				want = biz.ErrStoreUnavailable // Not executed.
 			}
 			require.ErrorIs(t, call.do(ctx, reposOf(store), populated), want, call.name)
 		}
 	})
 }
 
-// TestBusyPool: a call that gets no connection was not carried out.
+// TestBusyPool: a call that gets no connection is not executed.
 func TestBusyPool(t *testing.T) {
 	server := redistest.Start(t)
 	store := openStore(t, onServer(server.Addr()), func(c *testOptions) { c.PoolSize, c.MinIdleConns = 1, 0 })

@@ -30,20 +30,19 @@ import (
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	rdb.LogDriver(func(string, ...any) {}) // What the driver says of the faults that tests make.
-	// The tests that wait for an expiry do nothing else meanwhile: let them wait together, on however few cores.
+	rdb.LogDriver(func(string, ...any) {}) // The tests inject faults; the driver's messages about them are noise.
+	// Many tests only wait for an expiry: let them wait in parallel, however few cores there are.
 	if err := flag.Set("test.parallel", "128"); err != nil {
 		panic(err)
 	}
-	// After many failed dials the driver dials on by itself; it looks once a second whether its client is closed.
+	// After many failed dials the driver dials in the background; it checks once a second whether its client is closed.
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
 }
 
-// parallelSlots is for the tests that run together because each of them waits for its servers most of the time: for a few, so that
-// no server is slow for want of a processor.
+// parallelSlots limits the number of tests with their own servers that run at once: too many servers would be slow.
 var parallelSlots = make(chan struct{}, 4*runtime.GOMAXPROCS(0))
 
-// parallel runs the test in parallel with others, once there is room.
+// parallel runs the test in parallel with others, once there is a free slot.
 func parallel(t *testing.T) {
 	t.Helper()
 	t.Parallel()
@@ -51,16 +50,16 @@ func parallel(t *testing.T) {
 	t.Cleanup(func() { <-parallelSlots })
 }
 
-// testOptions are what a test's store is configured with.
+// testOptions are the options of a testStore.
 type testOptions struct {
 	rdb.Options
 	Prefix string
-	Tls    *conf.TLS //nolint:revive // Named as the configuration's.
+	Tls    *conf.TLS //nolint:revive // Named as in conf.
 
 	embedded bool
 }
 
-// defaults are podlink's, but for a prefix of the test's own.
+// defaults returns podlink's defaults, with a unique prefix.
 func defaults() testOptions {
 	const timeout = 500 * time.Millisecond
 	return testOptions{
@@ -73,20 +72,20 @@ func defaults() testOptions {
 	}
 }
 
-// option changes the options of a test's store.
+// option changes the options of a testStore.
 type option func(*testOptions)
 
-// testStore is a store as tests see it: the repositories' engine, and a client that goes past it.
+// testStore is a store for tests, with a client that bypasses the runner.
 type testStore struct {
 	*rdb.DB
-	client  redis.UniversalClient // of the same servers; it repeats what fails once, as the driver does
+	client  redis.UniversalClient // of the same servers; retries once, as the store's driver does
 	keys    Keyspace
 	metrics *LinkMetrics
 }
 
 func (s *testStore) Check(ctx context.Context) error { return s.Health.Check(ctx) }
 
-// onServer is a store on the server, or on a proxy in front of one.
+// onServer connects to a single server, or to a proxy in front of one.
 func onServer(addr string) option {
 	return func(c *testOptions) { c.Mode, c.Addrs = rdb.Standalone, []string{addr} }
 }
@@ -107,7 +106,7 @@ func password(text string) option { return func(c *testOptions) { c.Password = t
 
 func prefix(text string) option { return func(c *testOptions) { c.Prefix = text } }
 
-// openStore returns a store with the default options, changed by the settings.
+// openStore returns a store with the default options, changed by all.
 func openStore(t testing.TB, all ...option) *testStore {
 	t.Helper()
 	o := defaults()
@@ -149,7 +148,7 @@ func (o testOptions) client() redis.UniversalClient {
 	}
 }
 
-// waitReady waits until the store can be used. A machine that is busy may not let the first self-test end in time.
+// waitReady waits until the store is ready. On a busy machine the first self-test may time out.
 func waitReady(t *testing.T, store *testStore) {
 	t.Helper()
 	const timeout = 30 * time.Second
@@ -161,39 +160,39 @@ func waitReady(t *testing.T, store *testStore) {
 	require.NoError(t, err)
 }
 
-// storeKinds are the stores that every script has to work on alike.
+// storeKinds opens each kind of store on which the scripts must behave the same.
 var storeKinds = map[string]func(t *testing.T) *testStore{
 	"embedded": func(t *testing.T) *testStore { return openStore(t, embeddedStore) },
 	"redis":    func(t *testing.T) *testStore { return openStore(t, onServer(redistest.Start(t).Addr())) },
 }
 
-// onEachStore runs a test on every store.
+// onEachStore runs a test on each kind of store.
 func onEachStore(t *testing.T, run func(t *testing.T, store *testStore)) {
 	for name, open := range storeKinds {
 		t.Run(name, func(t *testing.T) { run(t, open(t)) })
 	}
 }
 
-// onEachRedis runs a test on a server, and on a cluster of one node: the driver takes different ways to them.
+// onEachRedis runs a test on a server, and on a cluster of one node, which uses other code paths of the driver.
 func onEachRedis(t *testing.T, run func(t *testing.T, store *testStore, server *redistest.Server)) {
 	t.Run("standalone", func(t *testing.T) {
 		server := redistest.Start(t)
-		run(t, openStore(t, onServer(server.Addr()), longTimeouts), server)
+		run(t, openStore(t, onServer(server.Addr()), withLongTimeouts), server)
 	})
 	t.Run("cluster", func(t *testing.T) {
 		cluster := redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 1})
-		run(t, openStore(t, onCluster(cluster.Addrs()), longTimeouts), cluster.Nodes()[0])
+		run(t, openStore(t, onCluster(cluster.Addrs()), withLongTimeouts), cluster.Nodes()[0])
 	})
 }
 
-// keyContent is a key: what it holds, and whether it has a TTL. Times to live run, so their amount is none of it.
+// keyContent is the type and value of a key, and whether it has a TTL. The TTL itself changes with time.
 type keyContent struct {
 	kind   string
 	value  any
 	hasTTL bool
 }
 
-// dump returns all that is under the store's prefix.
+// dump returns all keys with the store's prefix.
 func dump(t *testing.T, store *testStore) map[string]keyContent {
 	t.Helper()
 	ctx := context.Background()
@@ -206,7 +205,7 @@ func dump(t *testing.T, store *testStore) map[string]keyContent {
 	return all
 }
 
-// read returns what the key is.
+// read returns the content of the key.
 func read(t *testing.T, store *testStore, key string) keyContent {
 	t.Helper()
 	ctx := context.Background()
@@ -228,7 +227,7 @@ func read(t *testing.T, store *testStore, key string) keyContent {
 	return c
 }
 
-// withTimeout is a context that ends soon.
+// withTimeout returns a context that ends after the timeout or with the test.
 func withTimeout(t *testing.T, timeout time.Duration) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
@@ -236,19 +235,19 @@ func withTimeout(t *testing.T, timeout time.Duration) context.Context {
 	return ctx
 }
 
-// setConfig sets a server's configuration.
+// setConfig sets a value of the server's configuration.
 func setConfig(t *testing.T, client *redis.Client, key, value string) {
 	t.Helper()
 	require.NoError(t, client.ConfigSet(context.Background(), key, value).Err())
 }
 
-// scriptSHA is the name of a script in Redis.
+// scriptSHA returns the SHA-1 by which Redis knows the script.
 func scriptSHA(script *rdb.Script) string {
 	sum := sha1.Sum([]byte(script.Source())) // Redis names scripts by their SHA-1.
 	return hex.EncodeToString(sum[:])
 }
 
-// gauge returns the value of one of the store's metrics: its name, with its labels as they are exported.
+// gauge returns the value of a series of the store's metrics: a name, with its labels as they are exported.
 func gauge(t *testing.T, store *testStore, series string) float64 {
 	t.Helper()
 	name, _, _ := strings.Cut(series, "{")

@@ -2,27 +2,28 @@ package data
 
 import "podlink/internal/biz"
 
-// Keyspace makes the keys; its value is the configured prefix, so that several podlinks can share one Redis. Namespace and
-// service have no ':' and the uid comes last, so two different names never make one key. docs/data-model.md says the same.
+// Keyspace builds the keys. Its value is the configured prefix, so that several podlinks can share one Redis. Namespace and
+// service contain no ':' and the uid comes last, so different names never give the same key. docs/data-model.md documents
+// the keys.
 type Keyspace string
 
-// links is a hash: service -> "<pod> <epoch> <expiry>", all links of one uid.
+// links is the key of a hash with all links of one uid: service -> "<pod> <epoch> <expiry>".
 func (p Keyspace) links(namespace, uid string) string {
 	return string(p) + ":link:" + namespace + ":" + uid
 }
 
-// pods is a hash: pod -> "<load> <given> <routing> <ttl> <heartbeat> <state>", all pods of one service; and the field
-// "reported" once a pod was removed as the last one.
+// pods is the key of a hash with all pods of one service: pod -> "<load> <given> <routing> <ttl> <heartbeat> <state>". Once
+// its last pod was removed, it also has the field "reported".
 func (p Keyspace) pods(key biz.ServiceKey) string {
 	return string(p) + ":pods:" + key.Namespace + ":" + key.Service
 }
 
-// workload is a hash: state, update_ms.
+// workload is the key of a hash with the fields state and update_ms.
 func (p Keyspace) workload(namespace, service string) string {
 	return string(p) + ":workload:" + namespace + ":" + service
 }
 
-// selfTest is a key that only one self-test touches, of the kind that the script under test works on.
+// selfTest is the key, of the kind, that only the self-test with the id uses.
 func (p Keyspace) selfTest(kind, id string) string {
 	return string(p) + ":selftest:" + kind + ":" + id
 }

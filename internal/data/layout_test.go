@@ -11,9 +11,9 @@ import (
 	"podlink/internal/biz"
 )
 
-// These tests write fields as podlink does, to get at what a clock alone would take too long to bring about.
+// These tests write fields themselves, for states that would take too long to reach by the clock.
 
-// write puts a link field into the store.
+// writeLink writes the field of a link.
 func (s *testStore) writeLink(t *testing.T, key biz.LinkKey, pod int, epoch int64, expiry time.Time) {
 	t.Helper()
 	ms := int64(0)
@@ -24,8 +24,8 @@ func (s *testStore) writeLink(t *testing.T, key biz.LinkKey, pod int, epoch int6
 	require.NoError(t, s.client.HSet(t.Context(), s.keys.links(key.Namespace, key.UID), key.Service, field).Err())
 }
 
-// TestEpochOfAClockThatWasSetBack: the epoch grows also when the store's clock is behind the last epoch.
-func TestEpochOfAClockThatWasSetBack(t *testing.T) {
+// TestEpochAfterClockWasSetBack: the epoch grows even if the store's clock is behind the last epoch.
+func TestEpochAfterClockWasSetBack(t *testing.T) {
 	ahead := time.Now().Add(time.Hour).UnixMicro()
 	for name, expiry := range map[string]time.Time{
 		"persistent": {},
@@ -46,7 +46,7 @@ func TestEpochOfAClockThatWasSetBack(t *testing.T) {
 	}
 }
 
-// TestLargestEpoch: 64 bits are not rounded on their way through Lua.
+// TestLargestEpoch: Lua does not round the largest epoch.
 func TestLargestEpoch(t *testing.T) {
 	onEachStore(t, func(t *testing.T, store *testStore) {
 		store.writeLink(t, populated.link(), 1, maxEpoch, time.Time{})
@@ -67,8 +67,8 @@ func TestLargestEpoch(t *testing.T) {
 	})
 }
 
-// TestTTLOfAClockThatWasSetBack: a link may have longer to live than any caller can ask for.
-func TestTTLOfAClockThatWasSetBack(t *testing.T) {
+// TestTTLAfterClockWasSetBack: the remaining TTL may exceed the maximum of the API, and is capped.
+func TestTTLAfterClockWasSetBack(t *testing.T) {
 	onEachStore(t, func(t *testing.T, store *testStore) {
 		longest := (1<<31 - 1) * time.Second
 		store.writeLink(t, populated.link(), 1, 1, time.Now().Add(longest+time.Hour))
@@ -78,7 +78,7 @@ func TestTTLOfAClockThatWasSetBack(t *testing.T) {
 	})
 }
 
-// TestSweep: expired links of a uid go with a later mutation of temporary ones, and nothing else does.
+// TestSweep: a mutation of a temporary link sweeps expired links of the uid, and nothing else.
 func TestSweep(t *testing.T) {
 	const expired = 250
 	onEachStore(t, func(t *testing.T, store *testStore) {
@@ -94,7 +94,7 @@ func TestSweep(t *testing.T) {
 		for i := range expired {
 			store.writeLink(t, named("old-"+strconv.Itoa(i)), 1, 1, time.Now().Add(-time.Minute))
 		}
-		for range expired { // More than enough: a mutation sweeps some.
+		for range expired { // More than enough: each mutation sweeps up to a hundred.
 			require.NoError(t, second(links.Set(t.Context(), named("game"), 1, 600, nil)))
 			require.NoError(t, second(links.Remove(t.Context(), named("game"), 0, nil)))
 		}

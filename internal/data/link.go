@@ -15,7 +15,7 @@ type linkRepo struct {
 	metrics *LinkMetrics
 }
 
-// NewLinkRepo returns the links in the store.
+// NewLinkRepo returns the repo of the links in the store.
 func NewLinkRepo(runner *rdb.Runner, keys Keyspace, metrics *LinkMetrics) biz.LinkRepo {
 	return linkRepo{store{runner, keys}, metrics}
 }
@@ -52,7 +52,7 @@ func (r linkRepo) RemoveWithID(
 	return r.change(ctx, scriptRemoveWithID, key, keep, pod)
 }
 
-// withEpoch adds an expected epoch to the arguments, if there is one.
+// withEpoch appends the expected epoch to the arguments if it is set.
 func withEpoch(expected *biz.Epoch, args ...any) []any {
 	if expected != nil {
 		args = append(args, int64(*expected))
@@ -67,15 +67,15 @@ func (r linkRepo) one(ctx context.Context, script *rdb.Script, key biz.LinkKey, 
 	for _, arg := range args {
 		full = append(full, plain(arg))
 	}
-	answer, err := r.run(ctx, script, r.keys.links(key.Namespace, key.UID), full...)
+	reply, err := r.run(ctx, script, r.keys.links(key.Namespace, key.UID), full...)
 	if err != nil {
 		return rdb.Reply{}, biz.LinkChange{}, err
 	}
-	change, err := linkChange(answer, key)
-	return answer, change, err
+	change, err := linkChange(reply, key)
+	return reply, change, err
 }
 
-// plain turns the domain's types into those that go-redis takes as arguments.
+// plain converts the domain's types to types that go-redis accepts as arguments.
 func plain(arg any) any {
 	switch v := arg.(type) {
 	case biz.PodID:
@@ -87,7 +87,7 @@ func plain(arg any) any {
 	}
 }
 
-// linkChange reads "<status> <previous> <pod> <epoch> <ttl>".
+// linkChange parses the reply "<status> <previous> <pod> <epoch> <ttl>".
 func linkChange(r rdb.Reply, key biz.LinkKey) (biz.LinkChange, error) {
 	_, rest, _ := strings.Cut(r.Text, " ")
 	previous, rest, ok := strings.Cut(rest, " ")
@@ -99,34 +99,35 @@ func linkChange(r rdb.Reply, key biz.LinkKey) (biz.LinkChange, error) {
 	return change, p.err
 }
 
-// link reads "<pod> <epoch> <ttl>".
+// link parses "<pod> <epoch> <ttl>".
 func (p *parser) link(key biz.LinkKey, text string) biz.Link {
 	pod, rest, _ := strings.Cut(text, " ")
 	epoch, ttl, _ := strings.Cut(rest, " ")
 	return biz.Link{Key: key, Pod: p.pod(pod), Epoch: p.epoch(epoch), TTL: p.ttl(ttl)}
 }
 
-// change runs a mutation. One that changed nothing has nothing to be confirmed.
+// change runs a mutation. A mutation that changed nothing needs no confirmation by replicas.
 func (r linkRepo) change(ctx context.Context, script *rdb.Script, key biz.LinkKey, args ...any) (biz.LinkChange, error) {
-	answer, change, err := r.one(ctx, script, key, args...)
+	reply, change, err := r.one(ctx, script, key, args...)
 	if err != nil {
 		return biz.LinkChange{}, err
 	}
-	r.metrics.count(script, answer, change)
-	switch answer.Status() {
+	r.metrics.count(script, reply, change)
+	switch reply.Status() {
 	case "LINKED", "REMOVED":
 		change.Applied = true
-		return change, unconfirmed(answer, &change.Link)
+		return change, unconfirmed(reply, &change.Link)
 	case "REFUSED", "EXISTING", "ABSENT":
 		return change, nil
 	case "EPOCH_MISMATCH":
 		return biz.LinkChange{}, &biz.EpochMismatchError{Current: change.Link}
 	default:
-		return biz.LinkChange{}, answer.Malformed()
+		return biz.LinkChange{}, reply.Malformed()
 	}
 }
 
-// Get reads a persistent link without a script. How long a temporary one still lasts only the store's clock knows.
+// Get reads a persistent link without a script. A temporary one takes a script, because its TTL depends on the store's
+// clock.
 func (r linkRepo) Get(ctx context.Context, key biz.LinkKey) (biz.Link, error) {
 	name := r.keys.links(key.Namespace, key.UID)
 	value, found, call, err := r.runner.HGet(ctx, scriptGetLink.KeyKind, name, key.Service)
@@ -138,18 +139,19 @@ func (r linkRepo) Get(ctx context.Context, key biz.LinkKey) (biz.Link, error) {
 	if err != nil || !temporary {
 		return link, err
 	}
-	answer, change, err := r.one(ctx, scriptGetLink, key)
-	r.metrics.countRead(scriptGetLink, answer)
+	reply, change, err := r.one(ctx, scriptGetLink, key)
+	r.metrics.countRead(scriptGetLink, reply)
 	return change.Link, err
 }
 
-// persistentLink decodes a field's value. It only reports that a link is temporary: reading it takes a script.
+// persistentLink decodes the value of a field. If the link is temporary, it only reports that, because reading it takes a
+// script.
 func persistentLink(key biz.LinkKey, value string, found bool) (link biz.Link, temporary bool, _ error) {
 	if !found {
 		return biz.NoLink(key), false, nil
 	}
 	if !strings.HasSuffix(value, " 0") {
-		return biz.NoLink(key), true, nil // Or it is no link at all, which the script finds.
+		return biz.NoLink(key), true, nil // Or it is not a link, which the script detects.
 	}
 	var p parser
 	pod, epoch, _ := strings.Cut(strings.TrimSuffix(value, " 0"), " ")
@@ -167,7 +169,7 @@ func (r linkRepo) GetIfPersist(ctx context.Context, key biz.LinkKey) (biz.Link, 
 	return change.Link, err
 }
 
-// BatchGet reads all links in one pipeline, and those that turn out to be temporary in a second one.
+// BatchGet reads all links in one pipeline, and then the temporary ones by script in a second one.
 func (r linkRepo) BatchGet(ctx context.Context, namespace, service string, uids []string) ([]biz.Link, error) {
 	reads := make([][]any, len(uids))
 	for i, uid := range uids {
@@ -197,7 +199,7 @@ func (r linkRepo) BatchGet(ctx context.Context, namespace, service string, uids 
 	return links, r.getTemporary(ctx, service, links, temporaries)
 }
 
-// getTemporary reads links[i] by script for every i of temporaries. All are of that service.
+// getTemporary sets links[i] by script for every i in temporaries. All links are of the service.
 func (r linkRepo) getTemporary(ctx context.Context, service string, links []biz.Link, temporaries []int) error {
 	if len(temporaries) == 0 {
 		return nil

@@ -9,7 +9,7 @@ import (
 	"podlink/internal/rdb"
 )
 
-// LinkMetrics counts how calls end for links. It is a prometheus.Collector. No label ever holds what a caller chose.
+// LinkMetrics counts the outcomes of calls for links. It is a prometheus.Collector. No label value comes from a caller.
 type LinkMetrics struct{ *prometheus.CounterVec }
 
 // NewLinkMetrics returns the metrics of a LinkRepo.
@@ -20,19 +20,19 @@ func NewLinkMetrics() *LinkMetrics {
 	}, []string{"command", "outcome"})}
 }
 
-// count counts the reply of a script that may change a link.
+// count records the reply of a mutation.
 func (m *LinkMetrics) count(script *rdb.Script, reply rdb.Reply, change biz.LinkChange) {
 	m.WithLabelValues(script.Name, linkOutcome(reply.Status(), change)).Inc()
 }
 
-// countRead counts a read that found an expired link.
+// countRead records a read that found an expired link.
 func (m *LinkMetrics) countRead(script *rdb.Script, reply rdb.Reply) {
 	if reply.Status() == "EXPIRED" {
 		m.WithLabelValues(script.Name, "expired").Inc()
 	}
 }
 
-// linkOutcome returns the value of the label outcome.
+// linkOutcome returns the value of the outcome label.
 func linkOutcome(status string, change biz.LinkChange) string {
 	switch {
 	case status != "LINKED" && status != "REMOVED":

@@ -12,9 +12,8 @@ import (
 	redistest "podlink/test/kit/redis"
 )
 
-// TestReadsThatFail: what podlink did not write is counted as that wherever a read meets it, and that Redis has forgotten a
-// script is no failure.
-func TestReadsThatFail(t *testing.T) {
+// TestFailedReads: a foreign value is counted as corrupt wherever a read finds it; NOSCRIPT is not counted as a failure.
+func TestFailedReads(t *testing.T) {
 	server := redistest.Start(t)
 	store := openStore(t, onServer(server.Addr()))
 	links, key := reposOf(store).Links, biz.LinkKey{Namespace: "ns", UID: "u", Service: "game"}
@@ -40,15 +39,15 @@ func TestReadsThatFail(t *testing.T) {
 	require.NoError(t, client.Del(t.Context(), name).Err())
 	require.NoError(t, client.Set(t.Context(), name, "foreign", 0).Err())
 	require.ErrorIs(t, batch(), biz.ErrStoreDataCorrupt)
-	require.InDelta(t, 1, failures("pipeline", "corrupt"), 0, "though the first read found nothing")
+	require.InDelta(t, 1, failures("pipeline", "corrupt"), 0, "although the first read succeeded")
 }
 
-// TestLinkOutcomes: every way in which a call may change a link, as it is counted.
+// TestLinkOutcomes provokes every value of the outcome label.
 func TestLinkOutcomes(t *testing.T) {
 	server := redistest.Start(t)
 	store := openStore(t, onServer(server.Addr()))
 	links, key := reposOf(store).Links, biz.LinkKey{Namespace: "ns", UID: "u", Service: "game"}
-	other := biz.LinkKey{Namespace: key.Namespace, UID: key.UID, Service: "chat"} // Its field outlives it while the game's link stands.
+	other := biz.LinkKey{Namespace: key.Namespace, UID: key.UID, Service: "chat"} // Its field remains after expiry: the key has a link.
 	stale := biz.Epoch(1)
 	for _, step := range []struct {
 		call             func() error
@@ -80,6 +79,6 @@ func TestLinkOutcomes(t *testing.T) {
 		all, one := testutil.CollectAndCount(store.metrics), testutil.ToFloat64(counter)
 		require.NoError(t, step.call(), "%s, %s", step.command, step.outcome)
 		require.InDelta(t, one+1, testutil.ToFloat64(counter), 0, "%s, %s", step.command, step.outcome)
-		require.Equal(t, all, testutil.CollectAndCount(store.metrics), "it counts as nothing else")
+		require.Equal(t, all, testutil.CollectAndCount(store.metrics), "no other series is added")
 	}
 }

@@ -17,12 +17,12 @@ import (
 
 // storedLink is a live link of the model.
 type storedLink struct {
-	biz.Link           // as it was answered when it was made
-	since    time.Time // some time before that
+	biz.Link           // as it was returned when it was stored
+	since    time.Time // a time before that
 }
 
-// The names and numbers of random calls on links: few, so that they meet, and the extremes; and times to live that don't
-// end during the test.
+// The generators for calls on links. They have few values, so that calls hit the same links, the extremes, and TTLs that
+// don't expire during the test.
 var (
 	someUID     = rapid.SampledFrom([]string{"user:1", "user:2"})
 	someService = rapid.SampledFrom([]string{"chat", "game"})
@@ -35,7 +35,7 @@ func (m *model) someLink(t *rapid.T) biz.LinkKey {
 	return biz.LinkKey{Namespace: m.namespace, UID: someUID.Draw(t, "uid"), Service: someService.Draw(t, "service")}
 }
 
-// current is the link that stands, be it none.
+// current returns the current link, NoLink if there is none.
 func (m *model) current(key biz.LinkKey) storedLink {
 	if link, ok := m.links[key]; ok {
 		return link
@@ -43,7 +43,7 @@ func (m *model) current(key biz.LinkKey) storedLink {
 	return storedLink{Link: biz.NoLink(key)}
 }
 
-// someExpected draws an expected epoch: none, the current one, no link's, another one, or the one before.
+// someExpected draws an expected epoch: unset, the current one, that of no link, an unused one, or the previous one.
 func (m *model) someExpected(t *rapid.T, key biz.LinkKey) *biz.Epoch {
 	current, last := m.current(key).Epoch, m.epochs[key]
 	epochs := []*biz.Epoch{nil, nil, &current, new(biz.Epoch), &last, ptr(current + 1)}
@@ -105,9 +105,9 @@ func (m *model) setLinkIfAbsent(t *rapid.T) {
 func (m *model) computeLink(t *rapid.T) {
 	key, pod, ttl := m.someLink(t), somePod.Draw(t, "pod"), someTTL.Draw(t, "ttl")
 	current := m.current(key)
-	judged := rapid.SampledFrom([]biz.Epoch{0, current.Epoch, m.epochs[key]}).Draw(t, "judged")
-	change, err := m.repos.Links.SetIfEpoch(context.Background(), key, pod, ttl, judged)
-	if current.Exists() && judged != current.Epoch {
+	epoch := rapid.SampledFrom([]biz.Epoch{0, current.Epoch, m.epochs[key]}).Draw(t, "epoch")
+	change, err := m.repos.Links.SetIfEpoch(context.Background(), key, pod, ttl, epoch)
+	if current.Exists() && epoch != current.Epoch {
 		m.refuse(t, "Links.SetIfEpoch", key, change, err)
 	} else {
 		m.link(t, "Links.SetIfEpoch", key, pod, ttl, change, err)
@@ -133,7 +133,7 @@ func (m *model) removeLinkWithID(t *rapid.T) {
 	}
 }
 
-// link is what a mutation that links has to do.
+// link checks the result of a mutation that must link the key, and updates the model.
 func (m *model) link(
 	t *rapid.T, call string, key biz.LinkKey, pod biz.PodID, ttl biz.TTL, change biz.LinkChange, err error,
 ) {
@@ -142,21 +142,21 @@ func (m *model) link(
 	want := biz.Link{Key: key, Pod: pod, TTL: ttl, Epoch: before.Epoch}
 	if before.Pod != pod {
 		want.Epoch = change.Link.Epoch
-		m.judgeEpoch(t, call, key, want.Epoch)
+		m.checkEpoch(t, call, key, want.Epoch)
 	}
 	agree(t, call, biz.LinkChange{Applied: true, Previous: before.Pod, Link: want}, change)
 	m.links[key] = storedLink{want, m.before}
 }
 
-// judgeEpoch is for the epoch of a new owner: greater than any before, and the store's time unless that is behind.
-func (m *model) judgeEpoch(t *rapid.T, call string, key biz.LinkKey, epoch biz.Epoch) {
+// checkEpoch checks the epoch of a new owner: greater than any before, and the store's time unless that is behind.
+func (m *model) checkEpoch(t *rapid.T, call string, key biz.LinkKey, epoch biz.Epoch) {
 	last := m.epochs[key]
 	agree(t, call+": the epoch grows", true, epoch > last)
 	agree(t, call+": the epoch is the time", true, epoch == last+1 || nearNow(time.UnixMicro(int64(epoch))))
 	m.epochs[key] = epoch
 }
 
-// refuse is what a mutation whose condition does not hold has to do.
+// refuse checks the result of a mutation whose condition does not hold.
 func (m *model) refuse(t *rapid.T, call string, key biz.LinkKey, change biz.LinkChange, err error) {
 	succeeds(t, call, err)
 	current := m.current(key)
@@ -165,7 +165,7 @@ func (m *model) refuse(t *rapid.T, call string, key biz.LinkKey, change biz.Link
 	sameAs(t, call, current, change.Link)
 }
 
-// mismatch checks the result of a call that expects an epoch; it is true when it was to be refused.
+// mismatch checks the error of a call with an expected epoch. It returns whether the call had to fail.
 func (m *model) mismatch(t *rapid.T, call string, key biz.LinkKey, expected *biz.Epoch, err error) bool {
 	current := m.current(key)
 	if expected == nil || *expected == current.Epoch {
@@ -177,7 +177,7 @@ func (m *model) mismatch(t *rapid.T, call string, key biz.LinkKey, expected *biz
 	return true
 }
 
-// unlink is what a removal has to do.
+// unlink checks the result of a removal, and updates the model.
 func (m *model) unlink(t *rapid.T, call string, key biz.LinkKey, keep int32, change biz.LinkChange, err error) {
 	before := m.current(key)
 	if !before.Exists() {
@@ -196,7 +196,7 @@ func (m *model) unlink(t *rapid.T, call string, key biz.LinkKey, keep int32, cha
 	agree(t, call, biz.LinkChange{Applied: true, Previous: before.Pod, Link: want}, change)
 }
 
-// sameAs compares a link that was stored some time before.
+// sameAs compares a link with one that was stored some time ago.
 func sameAs(t *rapid.T, call string, want storedLink, got biz.Link) {
 	if want.TTL > 0 {
 		passed := biz.TTL(time.Since(want.since)/time.Second) + 1
@@ -206,7 +206,7 @@ func sameAs(t *rapid.T, call string, want storedLink, got biz.Link) {
 	agree(t, call, want.Link, got)
 }
 
-// sameLink is for the tests without a model.
+// sameLink compares links in tests without a model; the TTL may have decreased.
 func sameLink(t require.TestingT, want, got biz.Link) {
 	if want.TTL > 0 {
 		require.InDelta(t, float64(want.TTL), float64(got.TTL), 60)
@@ -215,8 +215,8 @@ func sameLink(t require.TestingT, want, got biz.Link) {
 	require.Equal(t, want, got)
 }
 
-// expire puts the expiry of a temporary link into the past, as if that much time had gone by. What is left of it in the
-// store nobody may see, except that the next epoch is greater.
+// expire sets the expiry of a temporary link to the past, as if time had passed. The expired field must not be visible in
+// any reply, except that the next epoch is greater.
 func (m *model) expire(t *rapid.T) {
 	var temporary []biz.LinkKey
 	for key, link := range m.links {
@@ -266,7 +266,7 @@ func (m *model) batchGetLinks(t *rapid.T) {
 	}
 }
 
-// ofUID are the uid's links by service.
+// ofUID returns the links of the uid, by service.
 func (m *model) ofUID(uid string) map[string]storedLink {
 	links := make(map[string]storedLink)
 	for key, link := range m.links {
@@ -282,7 +282,7 @@ func (m *model) listLinks(t *rapid.T) {
 	want := m.ofUID(uid)
 	got, err := m.repos.Links.List(context.Background(), m.namespace, uid)
 	succeeds(t, "Links.List", err)
-	agree(t, "Links.List: as many", len(want), len(got))
+	agree(t, "Links.List: the number of links", len(want), len(got))
 	for i, service := range sorted(want) {
 		sameAs(t, "Links.List", want[service], got[i])
 	}
@@ -290,15 +290,15 @@ func (m *model) listLinks(t *rapid.T) {
 
 func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
-// keyTTL: a key with a persistent link has no TTL, which would take it along; any other has one, not before the last of
-// its links expires.
+// keyTTL checks the TTL of a key: a key with a persistent link must not have one, any other must have one, and not end
+// before its last link expires.
 func (m *model) keyTTL(t *rapid.T) {
 	uid := someUID.Draw(t, "uid")
 	links := m.ofUID(uid)
 	key := m.store.keys.links(m.namespace, uid)
 	left, err := m.store.client.PTTL(context.Background(), key).Result()
 	succeeds(t, "PTTL", err)
-	const noTTL, noKey = -1, -2 // In the reply, which the driver passes on as nanoseconds.
+	const noTTL, noKey = -1, -2 // The replies of PTTL, which the driver returns as nanoseconds.
 	longest, persistent := time.Duration(0), false
 	for _, link := range links {
 		lasts := time.Duration(link.TTL)*time.Second - time.Since(link.since)
@@ -308,9 +308,9 @@ func (m *model) keyTTL(t *rapid.T) {
 	case persistent:
 		agree(t, "the TTL of a key with a persistent link", time.Duration(noTTL), left)
 	case len(links) > 0:
-		agree(t, "the key of temporary links has a TTL that is not early", true, left >= longest)
+		agree(t, "the key of temporary links outlives them", true, left >= longest)
 	default:
-		// Links that have expired may be left in it.
-		agree(t, "a key without links is none, or has a TTL", true, left == noKey || left > 0)
+		// It may still contain expired links.
+		agree(t, "a key without links does not exist, or has a TTL", true, left == noKey || left > 0)
 	}
 }

@@ -13,26 +13,26 @@ import (
 	"podlink/internal/biz"
 )
 
-// reports are the pods of a service that has reported.
+// reports are the reports of a service that has reported.
 type reports map[biz.PodID]*report
 
-// report is a pod's report, and how many links were given out since.
+// report is the report of a pod, and the number of reservations since.
 type report struct {
 	biz.Pod
 	given int64
 }
 
-// modelReservation is a choice that may be given back.
+// modelReservation is a reservation that may be released.
 type modelReservation struct {
 	service biz.ServiceKey
-	choice  biz.Reservation
+	biz.Reservation
 }
 
-// maxReservations is how many of the latest reservations a model may give back.
+// maxReservations is the number of reservations that a model keeps for Release.
 const maxReservations = 4
 
-// The inputs of random calls on pods: small loads, so that there are ties; pods whose order as numbers is another one
-// than as texts; and times to live that don't end during the test.
+// The generators for calls on pods: small loads, so that there are ties; pods that sort differently as numbers and as texts;
+// and TTLs that don't expire during the test.
 var (
 	someReportingService = rapid.SampledFrom([]string{"chat", "game", "game", "game"})
 	someReporter         = rapid.SampledFrom([]biz.PodID{2, 2, 10, 10, math.MaxInt32})
@@ -46,11 +46,11 @@ func (m *model) someService(t *rapid.T) biz.ServiceKey {
 	return m.service(someReportingService.Draw(t, "service"))
 }
 
-// find returns a pod's report, nil without one.
+// find returns the report of a pod, nil if there is none.
 func (m *model) find(key biz.ServiceKey, pod biz.PodID) *report { return m.services[key][pod] }
 
-// answer is how the report is answered, nil without one.
-func (r *report) answer() *biz.Pod {
+// pod returns the pod as replies contain it; nil stays nil.
+func (r *report) pod() *biz.Pod {
 	if r == nil {
 		return nil
 	}
@@ -66,7 +66,7 @@ func (m *model) podSteps() steps {
 			"Pods.Reserve": m.reserve,
 			"Pods.Release": m.release,
 		},
-		time: map[string]func(*rapid.T){"a report ages": m.age},
+		time: map[string]func(*rapid.T){"a report expires": m.age},
 		reads: map[string]func(*rapid.T){
 			"Pods.Get":        m.getState,
 			"Pods.List":       m.listStates,
@@ -89,7 +89,7 @@ func (m *model) setState(t *rapid.T) {
 	want.HeartbeatMs = got.HeartbeatMs
 	agree(t, "Pods.Set: the heartbeat is now", true, nearNow(time.UnixMilli(got.HeartbeatMs)))
 	agree(t, "Pods.Set", want, got)
-	agree(t, "Pods.Set: the report before", m.find(key, want.Pod).answer(), previous)
+	agree(t, "Pods.Set: the previous report", m.find(key, want.Pod).pod(), previous)
 	if m.services[key] == nil {
 		m.services[key] = make(reports)
 	}
@@ -100,25 +100,25 @@ func (m *model) removeState(t *rapid.T) {
 	key, pod := m.someService(t), someReporter.Draw(t, "pod")
 	previous, err := m.repos.Pods.Remove(context.Background(), key, pod)
 	succeeds(t, "Pods.Remove", err)
-	agree(t, "Pods.Remove", m.find(key, pod).answer(), previous)
+	agree(t, "Pods.Remove", m.find(key, pod).pod(), previous)
 	delete(m.services[key], pod)
 }
 
 func (m *model) reserve(t *rapid.T) {
 	key := m.someService(t)
-	linked := rapid.OneOf(rapid.Just(biz.NoPod), rapid.Just(biz.NoPod), someReporter).Draw(t, "standing")
+	linked := rapid.OneOf(rapid.Just(biz.NoPod), rapid.Just(biz.NoPod), someReporter).Draw(t, "linked")
 	want := m.choose(key, linked)
 	got, err := m.repos.Pods.Reserve(context.Background(), key, linked)
 	succeeds(t, "Pods.Reserve", err)
 	agree(t, "Pods.Reserve", want, got)
 	if got.Outcome == biz.Reserved {
 		m.find(key, got.Pod).given++
-		m.choices = append(m.choices, modelReservation{key, got})
-		m.choices = m.choices[max(0, len(m.choices)-maxReservations):]
+		m.reservations = append(m.reservations, modelReservation{key, got})
+		m.reservations = m.reservations[max(0, len(m.reservations)-maxReservations):]
 	}
 }
 
-// choose is the choice that Reserve has to make.
+// choose returns the result that Reserve must have.
 func (m *model) choose(key biz.ServiceKey, linked biz.PodID) biz.Reservation {
 	if r := m.find(key, linked); r != nil && r.Live && r.Routing != biz.Shutdown {
 		return biz.Reservation{Outcome: biz.LinkedPodUsable}
@@ -138,25 +138,25 @@ func (m *model) choose(key biz.ServiceKey, linked biz.PodID) biz.Reservation {
 	return biz.Reservation{Outcome: biz.Reserved, Pod: best.Report.Pod, HeartbeatMs: best.HeartbeatMs}
 }
 
-// better tells which of two pods takes the next link.
+// better reports whether r gets the next link rather than than.
 func (r *report) better(than *report) bool {
-	mine, its := int64(r.Load)+r.given, int64(than.Load)+than.given
-	return mine < its || mine == its && r.Report.Pod < than.Report.Pod
+	load, other := int64(r.Load)+r.given, int64(than.Load)+than.given
+	return load < other || load == other && r.Report.Pod < than.Report.Pod
 }
 
-// release gives back a reservation, be it for a second time, or one that was never made.
+// release releases a reservation, possibly for a second time, or one that was never made.
 func (m *model) release(t *rapid.T) {
 	invented := biz.Reservation{Outcome: biz.Reserved, Pod: someReporter.Draw(t, "pod"), HeartbeatMs: 1}
-	choices := append(slices.Clone(m.choices), modelReservation{m.someService(t), invented})
-	given := choices[rapid.IntRange(0, len(choices)-1).Draw(t, "reservation")]
-	succeeds(t, "Pods.Release", m.repos.Pods.Release(context.Background(), given.service, given.choice))
-	r := m.find(given.service, given.choice.Pod)
-	if r != nil && r.HeartbeatMs == given.choice.HeartbeatMs && r.given > 0 {
+	reservations := append(slices.Clone(m.reservations), modelReservation{m.someService(t), invented})
+	one := reservations[rapid.IntRange(0, len(reservations)-1).Draw(t, "reservation")]
+	succeeds(t, "Pods.Release", m.repos.Pods.Release(context.Background(), one.service, one.Reservation))
+	r := m.find(one.service, one.Pod)
+	if r != nil && r.HeartbeatMs == one.HeartbeatMs && r.given > 0 {
 		r.given--
 	}
 }
 
-// age puts a report so far into the past that it counts no longer, unless it never ages.
+// age moves a report far enough into the past that it has expired, unless it never expires.
 func (m *model) age(t *rapid.T) {
 	key, pod := m.someService(t), someReporter.Draw(t, "pod")
 	r := m.find(key, pod)
@@ -197,7 +197,7 @@ func (m *model) listStates(t *rapid.T) {
 	agree(t, "Pods.List", want, got)
 }
 
-// countGiven looks at a count in the store: by the answers alone, a wrong one shows late.
+// countGiven checks the reservation count in the store: in replies, a wrong count shows late.
 func (m *model) countGiven(t *rapid.T) {
 	key, pod := m.someService(t), someReporter.Draw(t, "pod")
 	r := m.find(key, pod)

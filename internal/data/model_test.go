@@ -17,11 +17,11 @@ import (
 	redistest "podlink/test/kit/redis"
 )
 
-// operationsVariable names the environment variable that says how many operations TestModel does at least on each
-// store. Without it rapid's flags alone decide.
+// operationsVariable is the environment variable with the minimum number of operations of TestModel per store. If it is
+// unset, rapid's flags decide.
 const operationsVariable = "PODLINK_TEST_MODEL_OPERATIONS"
 
-// TestModel does random calls of every repo and compares every answer with a model: the Lua against plain Go.
+// TestModel makes random calls of every repo and compares every result with a model: the Lua scripts against plain Go.
 func TestModel(t *testing.T) {
 	target := 0
 	if text := os.Getenv(operationsVariable); text != "" {
@@ -36,9 +36,9 @@ func TestModel(t *testing.T) {
 			return onCluster(redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 3}).Addrs())
 		},
 	} {
-		// One after the other: the generators are shared, and rapid's are not safe for concurrent use.
+		// Not in parallel: the generators are shared, and rapid's are not safe for concurrent use.
 		t.Run(name, func(t *testing.T) {
-			store, runs, operations, begin := openStore(t, start(t), longTimeouts), 0, 0, time.Now()
+			store, runs, operations, begin := openStore(t, start(t), withLongTimeouts), 0, 0, time.Now()
 			for done := false; !done; done = operations >= target {
 				rapid.Check(t, func(rt *rapid.T) {
 					runs++
@@ -51,19 +51,19 @@ func TestModel(t *testing.T) {
 	}
 }
 
-// model is what the store is to hold and to answer, in a namespace of its own: plain maps, and the contract's rules in
-// plain Go. What comes from the store's clock it takes from the answers, and judges it.
+// model is the expected content of one namespace of the store: plain maps, and the contract's rules in plain Go. It takes
+// times of the store's clock from the replies, and checks that they are plausible.
 type model struct {
 	store     *testStore
 	repos     biztest.Repos
 	namespace string
-	before    time.Time // some time before the call that goes on
+	before    time.Time // a time before the current call
 
-	links     map[biz.LinkKey]storedLink // the live ones
-	epochs    map[biz.LinkKey]biz.Epoch  // the greatest so far
-	services  map[biz.ServiceKey]reports // that have reported
-	choices   []modelReservation         // that Reserve has answered, the latest ones
-	workloads map[biz.ServiceKey]biz.Workload
+	links        map[biz.LinkKey]storedLink // the live ones
+	epochs       map[biz.LinkKey]biz.Epoch  // the greatest so far
+	services     map[biz.ServiceKey]reports // that have reported
+	reservations []modelReservation         // the latest ones
+	workloads    map[biz.ServiceKey]biz.Workload
 }
 
 func newModel(store *testStore, namespace string) *model {
@@ -75,11 +75,11 @@ func newModel(store *testStore, namespace string) *model {
 	}
 }
 
-// steps are what a run may do, by name: calls that change something and count as operations, what time does, and reads.
+// steps are the actions of a run by name: calls, which count as operations, effects of time, and reads.
 type steps struct{ calls, time, reads map[string]func(*rapid.T) }
 
-// actions are the steps of a run: of the links, of the pods, or of everything, for few names meet each other more often
-// when there are no others. Each step is followed by a read.
+// actions draws the steps of a run: those of links, of pods, or all of them. A run with one kind has more conflicts. Each
+// step is followed by a read.
 func (m *model) actions(t *rapid.T, operations *int) map[string]func(*rapid.T) {
 	links, pods, workloads := m.linkSteps(), m.podSteps(), m.workloadSteps()
 	focus := map[string][]steps{"links": {links}, "pods": {pods}, "everything": {links, pods, workloads}}
@@ -102,8 +102,8 @@ func (m *model) actions(t *rapid.T, operations *int) map[string]func(*rapid.T) {
 	return all
 }
 
-// agree ends the test when an answer is not the model's. The text of the failure holds no value from a clock: rapid tells
-// by it whether a shorter run fails alike.
+// agree fails the test if a result differs from the model's. The failure text contains no value of a clock, because rapid
+// compares the texts to find a shorter run with the same failure.
 func agree(t *rapid.T, what string, want, got any) {
 	if !assert.ObjectsAreEqual(want, got) {
 		t.Logf("%s: the model says %+v, the store %+v", what, want, got)
@@ -111,7 +111,7 @@ func agree(t *rapid.T, what string, want, got any) {
 	}
 }
 
-// succeeds ends the test on an error.
+// succeeds fails the test on an error.
 func succeeds(t *rapid.T, what string, err error) {
 	if err != nil {
 		t.Logf("%s: %v", what, err)
@@ -119,13 +119,13 @@ func succeeds(t *rapid.T, what string, err error) {
 	}
 }
 
-// clockTolerance is how far the store's clock may be from the test's, which runs on the same machine.
+// clockTolerance is the maximum difference between the clocks of the store and the test, which run on one machine.
 const clockTolerance = time.Minute
 
-// nearNow tells whether a time by the store's clock is the present.
+// nearNow reports whether a time of the store's clock is about now.
 func nearNow(at time.Time) bool { return time.Since(at).Abs() <= clockTolerance }
 
-// The workloads of a model.
+// The generator for workloads.
 var someWorkload = rapid.SampledFrom([]string{"chat", "game", "lobby"})
 
 func (m *model) service(name string) biz.ServiceKey {

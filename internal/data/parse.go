@@ -10,7 +10,7 @@ import (
 	"podlink/internal/biz"
 )
 
-// parser reads values of the store and keeps the first error: a value out of form was not written by podlink.
+// parser parses values of the store and keeps the first error: a malformed value was not written by podlink.
 type parser struct{ err error }
 
 func (p *parser) number(text string, least, most int64) int64 {
@@ -21,13 +21,13 @@ func (p *parser) number(text string, least, most int64) int64 {
 	return n
 }
 
-// canonical reports whether podlink writes the number like that: without a plus sign or leading zeros.
+// canonical reports whether the number is in podlink's format: without a plus sign or leading zeros.
 func canonical(number string) bool {
 	digits := strings.TrimPrefix(number, "-")
 	return digits[0] != '+' && (digits[0] != '0' || number == "0")
 }
 
-// text accepts what callers can be sent: every text that podlink writes is valid UTF-8 and not empty.
+// text checks that the text is not empty and valid UTF-8, as every text that podlink writes.
 func (p *parser) text(text string) string {
 	if p.err == nil && (text == "" || !utf8.ValidString(text)) {
 		p.err = fmt.Errorf("%w: %q is not a text in UTF-8", biz.ErrStoreDataCorrupt, text)
@@ -43,7 +43,7 @@ func (p *parser) ttl(text string) biz.TTL {
 	return biz.TTL(p.number(text, int64(biz.Gone), math.MaxInt32))
 }
 
-// maxEpoch is the largest epoch that scripts accept, so that there is always a greater one.
+// maxEpoch is the largest epoch that scripts accept; there must be room for a greater one.
 const maxEpoch = 1<<53 - 2
 
 func (p *parser) epoch(text string) biz.Epoch { return biz.Epoch(p.number(text, 0, maxEpoch)) }

@@ -15,16 +15,16 @@ import (
 	redistest "podlink/test/kit/redis"
 )
 
-// concurrency is how many callers a test lets call at once.
+// concurrency is the number of concurrent callers of a test.
 const concurrency = 64
 
 func guestKey(i int) biz.LinkKey {
 	return biz.LinkKey{Namespace: "ns", UID: "guest-" + strconv.Itoa(i), Service: "game"}
 }
 
-// callDuringPause lets a crowd call while the server stands still, and returns what they got and how long that took. They come
-// one after the other, so that the first ones have a round trip of their own and the others share the next ones.
-func callDuringPause(t *testing.T, server *redistest.Server, stands time.Duration, call func(i int) error) ([]error, []time.Duration) {
+// callDuringPause makes concurrent calls while the server is paused, and returns their errors and durations. The first calls
+// have their own round trips, and the others are queued and share the next ones.
+func callDuringPause(t *testing.T, server *redistest.Server, pause time.Duration, call func(i int) error) ([]error, []time.Duration) {
 	t.Helper()
 	errs, took := make([]error, concurrency), make([]time.Duration, concurrency)
 	server.Pause()
@@ -36,13 +36,13 @@ func callDuringPause(t *testing.T, server *redistest.Server, stands time.Duratio
 			took[i] = time.Since(start)
 		})
 	}
-	time.Sleep(stands)
+	time.Sleep(pause)
 	server.Resume()
 	calls.Wait()
 	return errs, took
 }
 
-// readEvents counts how often the server has read from a connection.
+// readEvents returns how often the server has read from a connection.
 func readEvents(t *testing.T, client *redis.Client) int {
 	t.Helper()
 	info, err := client.Info(context.Background(), "stats").Result()
@@ -52,7 +52,7 @@ func readEvents(t *testing.T, client *redis.Client) int {
 	return n
 }
 
-// TestCallsShareRoundTrips, unless they are told not to.
+// TestCallsShareRoundTrips: concurrent calls share round trips, unless Coalesce is off.
 func TestCallsShareRoundTrips(t *testing.T) {
 	for name, shared := range map[string]bool{"auto_pipeline": true, "no auto_pipeline": false} {
 		t.Run(name, func(t *testing.T) {
@@ -78,9 +78,8 @@ func TestCallsShareRoundTrips(t *testing.T) {
 	}
 }
 
-// TestWaitingCallsEndInTime: a call that waits for a round trip ends with its deadline like any other, and one that was
-// not sent by then is not sent later.
-func TestWaitingCallsEndInTime(t *testing.T) {
+// TestQueuedCallsMeetTheirDeadline: a queued call returns at its deadline like any other call, and is not sent later.
+func TestQueuedCallsMeetTheirDeadline(t *testing.T) {
 	const timeout, tolerance = 200 * time.Millisecond, 100 * time.Millisecond
 	server := redistest.Start(t)
 	store := openStore(t, onServer(server.Addr()))
@@ -92,7 +91,7 @@ func TestWaitingCallsEndInTime(t *testing.T) {
 		return second(links.Set(ctx, guestKey(i), 1, biz.Forever, nil))
 	})
 	require.NoError(t, second(links.Set(t.Context(), fresh.link(), 1, biz.Forever, nil)), "the next call works")
-	time.Sleep(100 * time.Millisecond) // What was sent is done by now.
+	time.Sleep(100 * time.Millisecond) // Then all sent calls are executed.
 	refused := 0
 	for i, err := range errs {
 		require.LessOrEqual(t, took[i], timeout+tolerance)
@@ -101,42 +100,42 @@ func TestWaitingCallsEndInTime(t *testing.T) {
 			refused++
 			link, err := links.Get(t.Context(), guestKey(i))
 			require.NoError(t, err)
-			require.False(t, link.Exists(), "it was said not to be carried out")
+			require.False(t, link.Exists(), "its error says that it was not executed")
 		}
 	}
-	require.Positive(t, refused, "those that never had a round trip")
+	require.Positive(t, refused, "calls that were never sent")
 }
 
-// TestCallerLeavesTheQueue: a caller that leaves before its command has a round trip sends nothing.
-func TestCallerLeavesTheQueue(t *testing.T) {
+// TestCanceledCallLeavesTheQueue: a call that is canceled while it is queued is not sent.
+func TestCanceledCallLeavesTheQueue(t *testing.T) {
 	server := redistest.Start(t)
-	store := openStore(t, onServer(server.Addr()), longTimeouts)
+	store := openStore(t, onServer(server.Addr()), withLongTimeouts)
 	require.NoError(t, store.Check(t.Context()))
 	direct := server.Client(t)
 	before := executions(t, direct)
 	links := reposOf(store).Links
-	const stay = 2 // calls in flight at once, as docs/decisions/0007-own-pipeline.md says
+	const inFlight = 2 // round trips at once, see docs/decisions/0007-own-pipeline.md
 	errs, _ := callDuringPause(t, server, 800*time.Millisecond, func(i int) error {
-		if i < stay {
+		if i < inFlight {
 			return second(links.Set(context.Background(), guestKey(i), 1, biz.Forever, nil))
 		}
-		time.Sleep(250 * time.Millisecond) // Both round trips are taken.
+		time.Sleep(250 * time.Millisecond) // Until both round trips are in flight.
 		ctx, cancel := context.WithCancel(context.Background())
 		time.AfterFunc(50*time.Millisecond, cancel)
 		return second(links.Set(ctx, guestKey(i), 1, biz.Forever, nil))
 	})
 	for i, err := range errs {
-		if i < stay {
+		if i < inFlight {
 			require.NoError(t, err)
 		} else {
 			require.ErrorIs(t, err, biz.ErrCanceled)
 		}
 	}
-	require.Equal(t, before+stay, executions(t, direct))
+	require.Equal(t, before+inFlight, executions(t, direct))
 }
 
-// TestLostReplyInABatch: of the commands that share a round trip, those whose replies came are done, the others unknown,
-// and none is executed twice.
+// TestLostReplyInABatch: when a batch loses its connection, commands with a reply succeed, the outcome of the others is
+// unknown, and none is executed twice.
 func TestLostReplyInABatch(t *testing.T) {
 	server := redistest.Start(t)
 	proxy := redistest.NewProxy(t, server.Addr())
@@ -144,7 +143,7 @@ func TestLostReplyInABatch(t *testing.T) {
 	require.NoError(t, store.Check(t.Context()))
 	direct := server.Client(t)
 	links := reposOf(store).Links
-	before, sent, told := executions(t, direct), 0, 0
+	before, sent, unknown := executions(t, direct), 0, 0
 	const rounds = 10
 	for round := range rounds {
 		proxy.LoseEvery(concurrency / 3)
@@ -161,7 +160,7 @@ func TestLostReplyInABatch(t *testing.T) {
 				require.EqualValues(t, round, link.Pod)
 			case errors.Is(err, biz.ErrOutcomeUnknown):
 				sent++
-				told++
+				unknown++
 			default:
 				require.ErrorIs(t, err, biz.ErrStoreUnavailable)
 			}
@@ -169,13 +168,13 @@ func TestLostReplyInABatch(t *testing.T) {
 	}
 	executed := executions(t, direct) - before
 	require.LessOrEqual(t, executed, sent, "none twice")
-	require.GreaterOrEqual(t, executed, sent-told+proxy.Lost(), "all that were answered, and those whose replies were lost")
+	require.GreaterOrEqual(t, executed, sent-unknown+proxy.Lost(), "all with a reply, and those whose replies were lost")
 	require.GreaterOrEqual(t, proxy.Lost(), rounds)
-	require.GreaterOrEqual(t, told, proxy.Lost())
-	require.Less(t, told, sent, "replies that came before the lost one are not lost with it")
+	require.GreaterOrEqual(t, unknown, proxy.Lost())
+	require.Less(t, unknown, sent, "replies before the lost one are not lost with it")
 }
 
-// TestErrorsStayWithTheirCommands: what Redis refuses in a batch is refused alone.
+// TestErrorsStayWithTheirCommands: an error reply to one command of a batch does not affect the others.
 func TestErrorsStayWithTheirCommands(t *testing.T) {
 	server := redistest.Start(t)
 	store := openStore(t, onServer(server.Addr()))
@@ -198,7 +197,7 @@ func TestErrorsStayWithTheirCommands(t *testing.T) {
 	}
 }
 
-// TestConfirmedBatch: replicas are asked once for a whole batch, and each of its mutations is told.
+// TestConfirmedBatch: a batch sends WAIT once, and each of its mutations gets the result.
 func TestConfirmedBatch(t *testing.T) {
 	server := redistest.Start(t)
 	store := openStore(t, onServer(server.Addr()), confirmedBy(1, 20*time.Millisecond))

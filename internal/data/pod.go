@@ -11,7 +11,7 @@ import (
 
 type podRepo struct{ store }
 
-// NewPodRepo returns the reports of pods in the store.
+// NewPodRepo returns the repo of the pods' reports in the store.
 func NewPodRepo(runner *rdb.Runner, keys Keyspace) biz.PodRepo {
 	return podRepo{store{runner, keys}}
 }
@@ -36,7 +36,7 @@ func (r podRepo) Set(ctx context.Context, key biz.ServiceKey, report biz.Report)
 	return *pod, previous, unconfirmed(reply, nil)
 }
 
-// podOf reads reply.Values[i] as "{<pod> <state> <load> <routing> <live> <heartbeat> <ttl>}", nil for "{}".
+// podOf parses reply.Values[i], which is "{<pod> <state> <load> <routing> <live> <heartbeat> <ttl>}"; nil for "{}".
 func podOf(reply rdb.Reply, i int) (*biz.Pod, error) {
 	fields, err := reply.Nested(i, 7)
 	if err != nil || fields == nil {
@@ -101,8 +101,8 @@ func (r podRepo) Remove(ctx context.Context, key biz.ServiceKey, id biz.PodID) (
 	return pod, unconfirmed(reply, nil)
 }
 
-func (r podRepo) Reserve(ctx context.Context, key biz.ServiceKey, standing biz.PodID) (biz.Reservation, error) {
-	reply, err := r.run(ctx, scriptReservePod, r.keys.pods(key), int32(standing))
+func (r podRepo) Reserve(ctx context.Context, key biz.ServiceKey, linked biz.PodID) (biz.Reservation, error) {
+	reply, err := r.run(ctx, scriptReservePod, r.keys.pods(key), int32(linked))
 	if err != nil {
 		return biz.Reservation{}, err
 	}
@@ -119,16 +119,16 @@ func (r podRepo) Reserve(ctx context.Context, key biz.ServiceKey, standing biz.P
 			return biz.Reservation{}, err
 		}
 		var p parser
-		choice := biz.Reservation{
+		reservation := biz.Reservation{
 			Outcome: biz.Reserved, Pod: p.pod(fields[0]), HeartbeatMs: p.number(fields[1], 0, math.MaxInt64),
 		}
-		return choice, p.err
+		return reservation, p.err
 	default:
 		return biz.Reservation{}, reply.Malformed()
 	}
 }
 
-func (r podRepo) Release(ctx context.Context, key biz.ServiceKey, choice biz.Reservation) error {
-	_, err := r.run(ctx, scriptReleasePod, r.keys.pods(key), int32(choice.Pod), choice.HeartbeatMs)
+func (r podRepo) Release(ctx context.Context, key biz.ServiceKey, reservation biz.Reservation) error {
+	_, err := r.run(ctx, scriptReleasePod, r.keys.pods(key), int32(reservation.Pod), reservation.HeartbeatMs)
 	return err
 }

@@ -11,10 +11,10 @@ import (
 	redistest "podlink/test/kit/redis"
 )
 
-// TestOnlyPrimariesAreAsked: a replica may lack what was just written, so no call goes to one.
-func TestOnlyPrimariesAreAsked(t *testing.T) {
+// TestOnlyPrimariesAreUsed: a replica may lag behind its primary, so no call is sent to one.
+func TestOnlyPrimariesAreUsed(t *testing.T) {
 	parallel(t)
-	asked := func(t *testing.T, store *testStore, primaries []*redistest.Server, replica *redistest.Server) {
+	test := func(t *testing.T, store *testStore, primaries []*redistest.Server, replica *redistest.Server) {
 		t.Helper()
 		waitReady(t, store)
 		for _, call := range repoCalls {
@@ -30,24 +30,24 @@ func TestOnlyPrimariesAreAsked(t *testing.T) {
 		require.Eventually(t, func() bool {
 			stats = direct.Info(context.Background(), "commandstats").Val()
 			return strings.Contains(stats, "cmdstat_hset:")
-		}, 10*time.Second, 10*time.Millisecond, "it follows its primary")
+		}, 10*time.Second, 10*time.Millisecond, "it replicates its primary")
 		for _, command := range []string{"eval", "evalsha", "hget", "hmget", "hgetall"} {
 			require.NotContains(t, stats, "cmdstat_"+command+":")
 		}
 	}
 	t.Run("sentinel", func(t *testing.T) {
 		s := redistest.StartSentinel(t, redistest.SentinelOptions{})
-		store := openStore(t, onSentinel(s), longTimeouts)
+		store := openStore(t, onSentinel(s), withLongTimeouts)
 		primary := s.Primary()
-		asked(t, store, []*redistest.Server{primary}, otherServer(s.Servers(), primary))
+		test(t, store, []*redistest.Server{primary}, otherServer(s.Servers(), primary))
 	})
 	t.Run("cluster", func(t *testing.T) {
 		c := redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 1, Replicas: 1})
-		asked(t, openStore(t, onCluster(c.Addrs()), longTimeouts), c.Primaries(), c.ReplicaOf(c.Primaries()[0]))
+		test(t, openStore(t, onCluster(c.Addrs()), withLongTimeouts), c.Primaries(), c.ReplicaOf(c.Primaries()[0]))
 	})
 }
 
-// otherServer is the first server that is not the one.
+// otherServer returns the one of two servers that is not one.
 func otherServer(servers []*redistest.Server, one *redistest.Server) *redistest.Server {
 	if servers[0] == one {
 		return servers[1]

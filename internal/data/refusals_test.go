@@ -11,7 +11,7 @@ import (
 	redistest "podlink/test/kit/redis"
 )
 
-// TestFullRedis: a Redis without memory takes nothing new, and still answers reads and removals.
+// TestFullRedis: a Redis that is out of memory refuses new data, and still serves reads and removals.
 func TestFullRedis(t *testing.T) {
 	server := redistest.Start(t)
 	direct := server.Client(t)
@@ -36,7 +36,7 @@ func TestFullRedis(t *testing.T) {
 			}
 		})
 	}
-	t.Run("kept links and the mark of a service stay as they are to be", func(t *testing.T) {
+	t.Run("kept links get their TTL and services their mark", func(t *testing.T) {
 		require.NoError(t, direct.FlushDB(t.Context()).Err())
 		populate(t, store)
 		setConfig(t, direct, "maxmemory", "1")
@@ -52,13 +52,13 @@ func TestFullRedis(t *testing.T) {
 		require.Equal(t, change.Link, after)
 
 		require.NoError(t, second(repos.Pods.Remove(t.Context(), game, populated.pod)))
-		choice, err := repos.Pods.Reserve(t.Context(), game, biz.NoPod)
+		reservation, err := repos.Pods.Reserve(t.Context(), game, biz.NoPod)
 		require.NoError(t, err)
-		require.Equal(t, biz.NoPodAvailable, choice.Outcome, "the service has reported")
+		require.Equal(t, biz.NoPodAvailable, reservation.Outcome, "the service has reported")
 	})
 }
 
-// TestRefusedLogin: a Redis that lets nobody in has carried out nothing.
+// TestRefusedLogin: if Redis refuses the login, every call returns ErrStoreUnavailable.
 func TestRefusedLogin(t *testing.T) {
 	for name, with := range map[string][]option{
 		"no password":    nil,
@@ -85,7 +85,7 @@ func TestRefusedLogin(t *testing.T) {
 	})
 }
 
-// TestCheckOfReplica: a replica takes no writes.
+// TestCheckOfReplica: a replica is not ready, because it accepts no writes.
 func TestCheckOfReplica(t *testing.T) {
 	primary := redistest.Start(t)
 	require.NoError(t, openStore(t, onServer(primary.Addr())).Check(t.Context()))
@@ -98,7 +98,7 @@ func TestCheckOfReplica(t *testing.T) {
 	require.ErrorContains(t, store.Check(t.Context()), "is a replica", "it was demoted")
 }
 
-// TestCheckOfEvictionPolicy: a Redis that drops keys to make room would lose links silently.
+// TestCheckOfEvictionPolicy: a Redis that may evict keys is not ready, because it would silently lose links.
 func TestCheckOfEvictionPolicy(t *testing.T) {
 	parallel(t)
 	allow := func(c *testOptions) { c.AllowEviction = true }
@@ -123,8 +123,7 @@ func TestCheckOfEvictionPolicy(t *testing.T) {
 	})
 }
 
-// TestCheckOfPermissions: a denied command would stop a script half-way; the self-test finds each of them before a
-// request does.
+// TestCheckOfPermissions: a denied command would stop a script half-way, so the self-test must detect each one.
 func TestCheckOfPermissions(t *testing.T) {
 	server := redistest.Start(t)
 	direct := server.Client(t)
@@ -146,7 +145,7 @@ func TestCheckOfPermissions(t *testing.T) {
 	}
 }
 
-// TestCheckLeavesNothing: the self-test works on keys of its own, and they go with it.
+// TestCheckLeavesNothing: the self-test uses its own keys and removes them.
 func TestCheckLeavesNothing(t *testing.T) {
 	onEachStore(t, func(t *testing.T, store *testStore) {
 		populate(t, store)
@@ -157,7 +156,7 @@ func TestCheckLeavesNothing(t *testing.T) {
 	})
 }
 
-// TestCheckAfterRestart: what answers after a restart is tested anew.
+// TestCheckAfterRestart: after a restart the self-test runs again.
 func TestCheckAfterRestart(t *testing.T) {
 	server := redistest.Start(t)
 	store := openStore(t, onServer(server.Addr()))

@@ -18,7 +18,7 @@ import (
 	redistest "podlink/test/kit/redis"
 )
 
-// scriptCommands are the Redis commands that scripts use, as rules of the ACL.
+// scriptCommands returns the Redis commands of the scripts, as in ACL rules.
 func scriptCommands() []string {
 	used := make(map[string]bool)
 	for _, sc := range scripts {
@@ -29,14 +29,14 @@ func scriptCommands() []string {
 	return sorted(used)
 }
 
-// allow sets a rule of the user that stores log in as.
-func allow(t *testing.T, direct *redis.Client, rule string) {
+// setRule sets an ACL rule of podlink's user.
+func setRule(t *testing.T, direct *redis.Client, rule string) {
 	t.Helper()
 	require.NoError(t, direct.Do(context.Background(), "ACL", "SETUSER", "podlink", rule).Err())
 }
 
-// initialStates are what a call may find: the populated link persistent, temporary or not at all, with and without others
-// of the uid; and a pod with a link given out.
+// initialStates are states before a call: the populated link is persistent, temporary or missing, with or without another
+// link of the uid; and the pod has a reservation.
 var initialStates = map[string]func(ctx context.Context, s *testStore) error{
 	"nothing":             func(context.Context, *testStore) error { return nil },
 	"persistent":          func(ctx context.Context, s *testStore) error { return makeState(ctx, s, biz.Forever, 0) },
@@ -46,7 +46,7 @@ var initialStates = map[string]func(ctx context.Context, s *testStore) error{
 	"persistent, another": func(ctx context.Context, s *testStore) error { return makeState(ctx, s, biz.Forever, 200) },
 }
 
-// makeState makes the populated link and, unless other is 0, one of another service; a report; and a workload.
+// makeState stores the populated link and, unless other is 0, one of another service; a report; and a workload.
 func makeState(ctx context.Context, s *testStore, ttl, other biz.TTL) error {
 	key := populated.link()
 	if err := second(reposOf(s).Links.Set(ctx, key, populated.pod, ttl, nil)); err != nil {
@@ -64,15 +64,15 @@ func makeState(ctx context.Context, s *testStore, ttl, other biz.TTL) error {
 	return second(reposOf(s).Workloads.Set(ctx, game, "down"))
 }
 
-// visibleState is all that answers can tell of the store: the fields, without what comes from a clock, and which keys go before
-// their time. That a key without links stays for longer shows nowhere.
+// visibleState returns the part of the store's content that replies depend on: the fields, without clock values, and the keys
+// that would expire too early. A key that outlives its links has no effect.
 func visibleState(t *testing.T, store *testStore) map[string]string {
 	t.Helper()
 	all := make(map[string]string)
 	for key, content := range dump(t, store) {
 		fields := content.value.(map[string]string)
 		if len(fields) > 1 {
-			delete(fields, "reported") // It tells something only when it is the last one.
+			delete(fields, "reported") // It only matters if it is the last field.
 		}
 		for field, value := range fields {
 			all[strings.TrimPrefix(key, string(store.keys))+" "+field] = clockPattern.ReplaceAllString(value, "#")
@@ -81,46 +81,46 @@ func visibleState(t *testing.T, store *testStore) map[string]string {
 			return strings.HasSuffix(value, " 0")
 		})
 		if content.hasTTL && persistent {
-			all[key] = "goes with its TTL"
+			all[key] = "expires with its TTL"
 		}
 	}
 	return all
 }
 
-// TestDeniedCommand: a script that the ACL stops leaves what it has found, or what it was to leave, and nothing between.
+// TestDeniedCommand: a script that the ACL stops leaves the state before or after the script, and nothing in between.
 func TestDeniedCommand(t *testing.T) {
 	parallel(t)
-	server := redistest.Start(t, limitedUser...)
+	server := redistest.Start(t, aclUser...)
 	direct := server.Client(t)
-	admin := openStore(t, onServer(server.Addr()), longTimeouts)
+	admin := openStore(t, onServer(server.Addr()), withLongTimeouts)
 	clean := func() { require.NoError(t, direct.FlushDB(t.Context()).Err()) }
 	stopped := 0
-	for before, stand := range initialStates {
+	for before, prepare := range initialStates {
 		for _, call := range repoCalls {
 			if !call.mutation() {
 				continue
 			}
 			clean()
-			require.NoError(t, stand(t.Context(), admin))
+			require.NoError(t, prepare(t.Context(), admin))
 			found := visibleState(t, admin)
 			require.NoError(t, call.do(t.Context(), reposOf(admin), populated))
 			left := visibleState(t, admin)
-			store := openStore(t, onServer(server.Addr()), withUser, longTimeouts, prefix(string(admin.keys)))
+			store := openStore(t, onServer(server.Addr()), withUser, withLongTimeouts, prefix(string(admin.keys)))
 			for _, command := range scriptCommands() {
 				name := before + "/" + call.name + "/" + command
 				clean()
-				require.NoError(t, stand(t.Context(), admin))
-				allow(t, direct, "-"+command)
+				require.NoError(t, prepare(t.Context(), admin))
+				setRule(t, direct, "-"+command)
 				err := call.do(t.Context(), reposOf(store), populated)
-				allow(t, direct, "+"+command)
+				setRule(t, direct, "+"+command)
 				got := visibleState(t, admin)
 				if err == nil {
 					require.Equal(t, left, got, name)
 					continue
 				}
 				stopped++
-				// This one waits until its self-test has passed again.
-				store = openStore(t, onServer(server.Addr()), withUser, longTimeouts, prefix(string(admin.keys)))
+				// The gate of the old one is closed.
+				store = openStore(t, onServer(server.Addr()), withUser, withLongTimeouts, prefix(string(admin.keys)))
 				require.ErrorIs(t, err, biz.ErrOutcomeUnknown, name)
 				if !maps.Equal(found, got) {
 					require.Equal(t, left, got, name)
@@ -131,26 +131,26 @@ func TestDeniedCommand(t *testing.T) {
 	require.Greater(t, stopped, 200, "scripts that were stopped")
 }
 
-// TestRightTakenAway: when a user loses a right at run time, the calls under way may not know what became of them. From
-// then on mutations are refused, until the right is back; reads go on, and the check says why.
-func TestRightTakenAway(t *testing.T) {
+// TestRevokedPermission: when the user loses a permission at run time, mutations in flight may have an unknown outcome.
+// From then on mutations are refused until the permission is back; reads still work, and the check returns the cause.
+func TestRevokedPermission(t *testing.T) {
 	t.Parallel()
 	for _, command := range []string{"hset", "hdel", "persist", "pexpireat", "hlen"} {
 		t.Run(command, func(t *testing.T) {
 			parallel(t)
-			server := redistest.Start(t, limitedUser...)
+			server := redistest.Start(t, aclUser...)
 			direct := server.Client(t)
-			store := openStore(t, onServer(server.Addr()), withUser, longTimeouts)
+			store := openStore(t, onServer(server.Addr()), withUser, withLongTimeouts)
 			populate(t, store)
 			waitReady(t, store)
 
-			const callers, patience = 8, 20 * time.Second
+			const callers, timeout = 8, 20 * time.Second
 			var done, unknown atomic.Int64
 			var calls sync.WaitGroup
 			begin := time.Now()
 			for range callers {
 				calls.Go(func() {
-					for refused := false; !refused && time.Since(begin) < patience; {
+					for refused := false; !refused && time.Since(begin) < timeout; {
 						for _, call := range repoCalls {
 							err := call.do(context.Background(), reposOf(store), populated)
 							done.Add(1)
@@ -162,11 +162,11 @@ func TestRightTakenAway(t *testing.T) {
 					}
 				})
 			}
-			require.Eventually(t, func() bool { return done.Load() > 100 }, patience, time.Millisecond)
-			allow(t, direct, "-"+command)
+			require.Eventually(t, func() bool { return done.Load() > 100 }, timeout, time.Millisecond)
+			setRule(t, direct, "-"+command)
 			calls.Wait()
 			require.Positive(t, unknown.Load())
-			require.LessOrEqual(t, unknown.Load(), int64(callers), "no more than were under way")
+			require.LessOrEqual(t, unknown.Load(), int64(callers), "at most those in flight")
 
 			before := visibleState(t, openStore(t, onServer(server.Addr()), prefix(string(store.keys))))
 			for _, call := range repoCalls {
@@ -181,13 +181,13 @@ func TestRightTakenAway(t *testing.T) {
 			require.Equal(t, before, visibleState(t, openStore(t, onServer(server.Addr()), prefix(string(store.keys)))))
 			require.ErrorContains(t, store.Check(t.Context()), "self-test")
 
-			allow(t, direct, "+"+command)
-			back := time.Now()
+			setRule(t, direct, "+"+command)
+			restored := time.Now()
 			for _, call := range repoCalls {
 				require.Eventually(t, func() bool { return isAnswer(call.do(t.Context(), reposOf(store), populated)) },
 					recoveryTimeout, time.Millisecond, call.name)
 			}
-			require.Less(t, time.Since(back), time.Second+3*time.Second)
+			require.Less(t, time.Since(restored), time.Second+3*time.Second)
 			waitReady(t, store)
 		})
 	}

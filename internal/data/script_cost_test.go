@@ -20,11 +20,12 @@ import (
 	redistest "podlink/test/kit/redis"
 )
 
-// costCalls is how many calls of a case are counted: enough for what one call in fifty costs, as the garbage collector.
+// costCalls is the number of calls per case: enough to average out costs of every fiftieth call, such as garbage
+// collection.
 const costCalls = 300
 
-// TestScriptCost counts the instructions that Redis spends on a call of each script, case by case. Unlike times they
-// hardly differ from run to run, so they show the cost of a change. `make bench-scripts` runs it.
+// TestScriptCost counts the instructions of Redis per call of each script, case by case. Unlike times, they hardly vary
+// between runs, so they show the cost of a change. `make bench-scripts` runs it.
 func TestScriptCost(t *testing.T) {
 	counted := startCounted(t)
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
@@ -39,11 +40,11 @@ func TestScriptCost(t *testing.T) {
 	require.NoError(t, table.Flush())
 }
 
-// countedServer is a redis-server under callgrind, which counts the instructions of EVALSHA and of nothing else, and writes
-// what it has counted whenever the server gets an ECHO.
+// countedServer is a redis-server under callgrind, which counts only the instructions of EVALSHA and writes a profile at
+// every ECHO.
 type countedServer struct {
 	client *redis.Client
-	output string // the profiles are files of this name with a number behind it
+	output string // the profiles are files with this name and a numeric suffix
 	dumps  int
 }
 
@@ -61,13 +62,13 @@ func startCounted(t *testing.T) *countedServer {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "redis-server"), []byte(wrapper), 0o700))
 	t.Setenv("PATH", dir+string(os.PathListSeparator)+os.Getenv("PATH"))
 	options := *redistest.Start(t).Client(t).Options()
-	options.ReadTimeout = time.Minute // It is some fifty times slower than without.
+	options.ReadTimeout = time.Minute // Callgrind makes it about fifty times slower.
 	s.client = redis.NewClient(&options)
 	t.Cleanup(func() { _ = s.client.Close() })
 	return s
 }
 
-// cost returns the instructions of a call as the run makes it, on keys that are as the run wants them before it.
+// cost returns the instructions per call of the run, on keys prepared by its before steps.
 func (s *countedServer) cost(t *testing.T, run scriptRun) int {
 	t.Helper()
 	require.NoError(t, s.client.FlushDB(t.Context()).Err())
@@ -79,7 +80,7 @@ func (s *countedServer) cost(t *testing.T, run scriptRun) int {
 			continue
 		}
 		for i := range costCalls {
-			// By EVAL, which does not count.
+			// By EVAL, which is not counted.
 			value, err := s.client.Eval(t.Context(), step.script.Source(), []string{key(i)}, resolve(step.args, replies[i])...).Result()
 			require.NoError(t, err)
 			replies[i] = append(replies[i], render(value))

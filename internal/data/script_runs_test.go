@@ -17,17 +17,17 @@ import (
 	"podlink/internal/rdb"
 )
 
-// lua is a run of a script; an argument may be an epoch or a heartbeat that an earlier run answered.
+// lua is a run of a script. An argument may be an epoch or a heartbeat of an earlier reply.
 type lua struct {
 	script *rdb.Script
 	args   []any
 }
 
-// fromReply is the last epoch or heartbeat in the n-th reply so far.
+// fromReply is an argument: the last epoch or heartbeat of the n-th reply so far.
 type fromReply int
 
-// scriptRun is a run of a script and what it must answer, by its header: at first, and when it is repeated. In replies
-// epochs and heartbeats are #1, #2 … in ascending order over the whole run, so that what stays and what grows shows.
+// scriptRun is a run of a script, and its replies by the header: the first, and that of a repeated call. In replies, epochs
+// and heartbeats are written as #1, #2 … in ascending order over the whole run, which shows whether they have changed.
 type scriptRun struct {
 	script *rdb.Script
 	name   string
@@ -46,7 +46,7 @@ var (
 
 const forever = -1
 
-// What stands before a run.
+// The steps before a run.
 var (
 	persistentTo2 = lua{scriptSetLink, []any{"a", forever, 2}}
 	temporaryTo2  = lua{scriptSetLink, []any{"a", 600, 2}}
@@ -55,7 +55,7 @@ var (
 	pod2Down      = lua{scriptSetState, []any{2, "up", 5, 2, 30}}
 	pod2Removed   = lua{scriptRemoveState, []any{2}}
 	reservation   = lua{scriptReservePod, []any{forever}}
-	aSecondLater  = lua{} // Links of a second have expired.
+	aSecondLater  = lua{} // Waits until links of one second have expired.
 )
 
 // scriptRuns provokes every documented reply of every script.
@@ -93,9 +93,9 @@ var scriptRuns = []scriptRun{
 
 	{scriptComputeLink, "creates", nil, []any{"a", forever, 1, 0},
 		"LINKED -1 1 #1 -1", "EXISTING 1 1 #1 -1", once},
-	{scriptComputeLink, "moves the one that was judged", []lua{persistentTo2}, []any{"a", 600, 1, fromReply(0)},
+	{scriptComputeLink, "moves the expected one", []lua{persistentTo2}, []any{"a", 600, 1, fromReply(0)},
 		"LINKED 2 1 #2 600", "EXISTING 1 1 #2 600", once},
-	{scriptComputeLink, "finds one that was not judged", []lua{persistentTo2}, []any{"a", 600, 1, 0},
+	{scriptComputeLink, "finds another than expected", []lua{persistentTo2}, []any{"a", 600, 1, 0},
 		"EXISTING 2 2 #1 -1", "EXISTING 2 2 #1 -1", nothing},
 
 	{scriptGetLink, "finds a persistent one", []lua{persistentTo2}, []any{"a"},
@@ -104,7 +104,7 @@ var scriptRuns = []scriptRun{
 		"FOUND 2 2 #1 600", "FOUND 2 2 #1 600", nothing},
 	{scriptGetLink, "finds none", []lua{persistentTo2}, []any{"b"},
 		"ABSENT -1 -1 0 -2", "ABSENT -1 -1 0 -2", nothing},
-	{scriptGetLink, "finds one of the past", []lua{{scriptSetLink, []any{"b", forever, 2}}, {scriptSetLink, []any{"a", 1, 2}}, aSecondLater},
+	{scriptGetLink, "finds an expired one", []lua{{scriptSetLink, []any{"b", forever, 2}}, {scriptSetLink, []any{"a", 1, 2}}, aSecondLater},
 		[]any{"a"}, "EXPIRED -1 -1 0 -2", "EXPIRED -1 -1 0 -2", nothing},
 
 	{scriptGetPersist, "finds a persistent one", []lua{persistentTo2}, []any{"a"},
@@ -154,7 +154,7 @@ var scriptRuns = []scriptRun{
 		"PODS [2 up 5 0 1 #1 30]", "PODS [2 up 5 0 1 #1 30]", nothing},
 	{scriptGetService, "finds none", nil, nil,
 		"PODS", "PODS", nothing},
-	{scriptGetService, "finds none any more", []lua{pod2, pod2Removed}, nil,
+	{scriptGetService, "finds none after a removal", []lua{pod2, pod2Removed}, nil,
 		"PODS", "PODS", nothing},
 
 	{scriptGetServicePod, "finds it", []lua{pod2}, []any{2},
@@ -173,20 +173,20 @@ var scriptRuns = []scriptRun{
 		"USABLE", "USABLE", nothing},
 	{scriptReservePod, "nothing reported", nil, []any{forever},
 		"UNKNOWN", "UNKNOWN", nothing},
-	{scriptReservePod, "none takes new links", []lua{pod2Down}, []any{2},
+	{scriptReservePod, "none accepts new links", []lua{pod2Down}, []any{2},
 		"NONE", "NONE", nothing},
-	{scriptReservePod, "none any more", []lua{pod2, pod2Removed}, []any{forever},
+	{scriptReservePod, "none after a removal", []lua{pod2, pod2Removed}, []any{forever},
 		"NONE", "NONE", nothing},
 	{scriptReservePod, "reserves", []lua{pod2}, []any{forever},
 		"RESERVED 2 #1", "RESERVED 2 #1", twice},
 
-	{scriptReleasePod, "gives back", []lua{pod2, reservation, reservation}, []any{2, fromReply(1)},
+	{scriptReleasePod, "releases", []lua{pod2, reservation, reservation}, []any{2, fromReply(1)},
 		"RELEASED", "RELEASED", twice},
-	{scriptReleasePod, "gives the only one back", []lua{pod2, reservation}, []any{2, fromReply(1)},
+	{scriptReleasePod, "releases the only one", []lua{pod2, reservation}, []any{2, fromReply(1)},
 		"RELEASED", "STALE", once},
 	{scriptReleasePod, "has reported since", []lua{pod2, reservation, pod2, reservation}, []any{2, fromReply(1)},
 		"STALE", "STALE", nothing},
-	{scriptReleasePod, "is gone", []lua{pod2, reservation, pod2Removed}, []any{2, fromReply(1)},
+	{scriptReleasePod, "was removed", []lua{pod2, reservation, pod2Removed}, []any{2, fromReply(1)},
 		"STALE", "STALE", nothing},
 
 	{scriptSetWorkload, "stores", nil, []any{"up"},
@@ -210,14 +210,14 @@ func TestScriptRepliesAreDocumented(t *testing.T) {
 			require.True(t, provoked[sc][documented], "%s: no run provokes %s", sc.Name, documented)
 		}
 		require.Len(t, provoked[sc], len(documentedStatuses(header)), "%s: more replies than documented", sc.Name)
-		require.Equal(t, (sc.Access != rdb.Read), changed[sc], "%s: a script changes something exactly when it writes", sc.Name)
+		require.Equal(t, (sc.Access != rdb.Read), changed[sc], "%s: a script changes something if and only if it writes", sc.Name)
 	}
 	for _, run := range scriptRuns {
 		repeat := parseHeader(headerText(run.script))["Repeat"][0]
 		if run.changes[0] {
 			require.Contains(t, repeat, status(run.repeated), "%s %s: Repeat", run.script.Name, run.name)
 		} else {
-			require.Equal(t, run.reply, run.repeated, "%s %s: what changes nothing repeats itself", run.script.Name, run.name)
+			require.Equal(t, run.reply, run.repeated, "%s %s: without a change, a repeated call has the same reply", run.script.Name, run.name)
 		}
 	}
 }
@@ -239,7 +239,7 @@ func (run scriptRun) test(t *testing.T, store *testStore) {
 			time.Sleep(1100 * time.Millisecond)
 			return
 		}
-		time.Sleep(2 * time.Millisecond) // Clocks that count in ms must move on.
+		time.Sleep(2 * time.Millisecond) // So that a clock in ms advances.
 		reply, err := store.Runner.Run(t.Context(), step.script, key, resolve(step.args, replies)...)
 		require.NoError(t, err)
 		replies = append(replies, render(reply))
@@ -261,7 +261,7 @@ func (run scriptRun) test(t *testing.T, store *testStore) {
 	require.NoError(t, store.client.Del(context.Background(), key).Err())
 }
 
-// resolve returns the arguments with what the replies so far have answered.
+// resolve returns the arguments with each fromReply replaced by its value.
 func resolve(args []any, replies []string) []any {
 	args = slices.Clone(args)
 	for i, arg := range args {
@@ -273,7 +273,7 @@ func resolve(args []any, replies []string) []any {
 	return args
 }
 
-// keyOf returns a new key of the kind that the script's header names.
+// keyOf returns a new key of the script's kind.
 func (s *testStore) keyOf(t *testing.T, sc *rdb.Script) string {
 	t.Helper()
 	namespace := rand.Text()
@@ -293,7 +293,7 @@ func status(reply string) string {
 	return word
 }
 
-// render writes a reply as its script's header does.
+// render formats a reply like the header of its script.
 func render(value any) string {
 	if r, ok := value.(rdb.Reply); ok {
 		if r.Text != "" {
@@ -319,10 +319,10 @@ func isNested(value any) bool {
 	return nested
 }
 
-// clockPattern finds what comes from a clock: ms or µs since 1970.
+// clockPattern matches values of a clock: Unix time in ms or µs.
 var clockPattern = regexp.MustCompile(`\b\d{13,16}\b`)
 
-// normalizeClocks puts #1, #2 … in the place of what comes from a clock, in ascending order.
+// normalizeClocks replaces values of a clock by #1, #2 … in ascending order.
 func normalizeClocks(replies []string) []string {
 	numbers := clockPattern.FindAllString(strings.Join(replies, " "), -1)
 	slices.SortFunc(numbers, func(a, b string) int {

@@ -17,14 +17,14 @@ import (
 	redistest "podlink/test/kit/redis"
 )
 
-// contractScripts are the scripts that the contract names; none of them may be missing.
+// contractScripts are the scripts that the contract requires.
 var contractScripts = []string{
 	"statefulSetLink", "statefulTrySetLink", "statefulSetLinkIfAbsent", "statefulComputeLinkIfAbsent",
 	"statefulGetLinkIfPersist", "statefulRemoveLink", "statefulRemoveLinkWithId", "statefulGetLinkService",
 	"statefulSetState", "statefulGetService", "statefulGetServicePod",
 }
 
-// The commands that scripts use, by what they do to a key. A new one has to be put here first.
+// The commands of the scripts, by their access to the key. A new command must be added here.
 var (
 	readCommands  = []string{"HGET", "HGETALL", "HLEN", "HMGET", "TIME"}
 	writeCommands = []string{"HSET", "HDEL", "PERSIST", "PEXPIREAT"}
@@ -38,8 +38,8 @@ func TestEveryScriptIsKnown(t *testing.T) {
 	require.Subset(t, listed, contractScripts)
 	require.Len(t, slices.Compact(slices.Sorted(slices.Values(listed))), len(listed), "each once")
 
-	require.ElementsMatch(t, listed, luaFiles(t, "lua"), "every file is a script, and the other way round")
-	require.ElementsMatch(t, listed, luaFiles(t, "lua/assembled"), "every script is assembled, and nothing else: make generate")
+	require.ElementsMatch(t, listed, luaFiles(t, "lua"), "every file is a script, and every script has a file")
+	require.ElementsMatch(t, listed, luaFiles(t, "lua/assembled"), "every script is assembled, and nothing else; run make generate")
 
 	var inTable, inSelfTest []string
 	for _, run := range scriptRuns {
@@ -55,11 +55,11 @@ func TestEveryScriptIsKnown(t *testing.T) {
 		require.True(t, slices.ContainsFunc(scripts, func(sc *rdb.Script) bool {
 			_, needed := partsOf(sc)["lib/"+library+".lua"]
 			return needed
-		}), "nobody needs %s", library)
+		}), "no script needs %s", library)
 	}
 }
 
-// luaFiles are the names of the Lua files of a folder.
+// luaFiles returns the names of the Lua files in a folder.
 func luaFiles(t *testing.T, folder string) []string {
 	t.Helper()
 	files, err := os.ReadDir(folder)
@@ -103,7 +103,7 @@ func TestHeaderSaysWhatTheBodyDoes(t *testing.T) {
 	}
 }
 
-// TestHeaderAgreesWithTheList: a reader of the Lua is told what Go goes by.
+// TestHeaderAgreesWithTheList: the headers of the Lua files have the kind and the access that Go uses.
 func TestHeaderAgreesWithTheList(t *testing.T) {
 	for _, sc := range scripts {
 		require.Empty(t, disagreements(sc), sc.Name)
@@ -113,11 +113,11 @@ func TestHeaderAgreesWithTheList(t *testing.T) {
 		change func(sc *rdb.Script)
 		want   string
 	}{
-		"a write that is called a read": {scriptSetLink, func(sc *rdb.Script) { sc.Access = rdb.Read }, "Access"},
-		"a read that is called a write": {scriptGetLink, func(sc *rdb.Script) { sc.Access = rdb.Write }, "Access"},
-		"another kind of key":           {scriptSetState, func(sc *rdb.Script) { sc.KeyKind = keyLink }, "KEYS[1]"},
-		"a write that nobody confirms":  {scriptSetLink, func(sc *rdb.Script) { sc.Access = rdb.WriteUnconfirmed }, "Confirm"},
-		"a count that is confirmed":     {scriptReservePod, func(sc *rdb.Script) { sc.Access = rdb.Write }, "Confirm"},
+		"a write that is called a read":   {scriptSetLink, func(sc *rdb.Script) { sc.Access = rdb.Read }, "Access"},
+		"a read that is called a write":   {scriptGetLink, func(sc *rdb.Script) { sc.Access = rdb.Write }, "Access"},
+		"another kind of key":             {scriptSetState, func(sc *rdb.Script) { sc.KeyKind = keyLink }, "KEYS[1]"},
+		"a write without confirmation":    {scriptSetLink, func(sc *rdb.Script) { sc.Access = rdb.WriteUnconfirmed }, "Confirm"},
+		"a reservation with confirmation": {scriptReservePod, func(sc *rdb.Script) { sc.Access = rdb.Write }, "Confirm"},
 	} {
 		changed := *wrong.script
 		wrong.change(&changed)
@@ -125,7 +125,7 @@ func TestHeaderAgreesWithTheList(t *testing.T) {
 	}
 }
 
-// disagreements are the labels of the header that differ from what scripts.go says.
+// disagreements returns the labels of the header that differ from scripts.go.
 func disagreements(sc *rdb.Script) []string {
 	header := parseHeader(headerText(sc))
 	access := map[bool]string{false: "read", true: "write"}[sc.Access != rdb.Read]
@@ -143,7 +143,7 @@ func disagreements(sc *rdb.Script) []string {
 	return found
 }
 
-// TestErrorsNameTheLineOfTheFile: what is embedded is the file as it is, so the line in an error of Redis is the line to open.
+// TestErrorsNameTheLineOfTheFile: files are embedded unchanged, so a line number in an error of Redis is a line of the file.
 func TestErrorsNameTheLineOfTheFile(t *testing.T) {
 	for _, sc := range scripts {
 		file, err := os.ReadFile("lua/assembled/" + sc.Name + ".lua")
@@ -172,10 +172,10 @@ func TestErrorsNameTheLineOfTheFile(t *testing.T) {
 	}
 }
 
-// partPattern finds the line that introduces a part of an assembled script, and names its source file.
+// partPattern matches the line before a part of an assembled script, which names its source file.
 var partPattern = regexp.MustCompile(`(?m)^-- === (\S+) ===$`)
 
-// partsOf returns the parts of the script as it is embedded, by their source files.
+// partsOf returns the parts of the embedded script by source file.
 func partsOf(sc *rdb.Script) map[string]string {
 	parts := make(map[string]string)
 	begins := partPattern.FindAllStringSubmatchIndex(sc.Source(), -1)
@@ -189,14 +189,14 @@ func partsOf(sc *rdb.Script) map[string]string {
 	return parts
 }
 
-// headerText returns the header of the script as it is embedded: the comment behind the line that says who wrote the file.
+// headerText returns the header of the embedded script: the comment after the "Code generated" line.
 func headerText(sc *rdb.Script) string {
 	_, rest, _ := strings.Cut(sc.Source(), "\n\n")
 	header, _, _ := strings.Cut(rest, "\n\n")
 	return header
 }
 
-// parseHeader returns what the lines "-- Label: text" of a header say, by label and in order.
+// parseHeader returns the texts of the lines "-- Label: text" of a header, by label and in order.
 func parseHeader(text string) map[string][]string {
 	header := make(map[string][]string)
 	for line := range strings.Lines(text) {
@@ -212,7 +212,7 @@ var commentPattern = regexp.MustCompile(`(?m)--.*$`)
 
 func withoutComments(text string) string { return commentPattern.ReplaceAllString(text, "") }
 
-// matches returns what the pattern finds, sorted and each once.
+// matches returns the distinct matches of the pattern, sorted.
 func matches(pattern, text string) []string {
 	found := make(map[string]bool)
 	for _, match := range regexp.MustCompile(pattern).FindAllStringSubmatch(text, -1) {
@@ -221,26 +221,26 @@ func matches(pattern, text string) []string {
 	return slices.Sorted(maps.Keys(found))
 }
 
-// The top level of a library: functions, and variables with what they are set to.
+// The top level of a library: functions, and variables with their values.
 var (
 	functionPattern = regexp.MustCompile(`(?ms)^local function (\w+)\(.*?^end$`)
 	variablePattern = regexp.MustCompile(`(?m)^local ([\w, ]+?) = (.+)$`)
 	wordPattern     = regexp.MustCompile(`\w+`)
 )
 
-// reachable returns the body with everything of the library that it uses, directly or through something else.
+// reachable returns the body and all of the library that it uses, directly or indirectly.
 func reachable(body, library string) string {
 	definitions := make(map[string]string)
 	for _, function := range functionPattern.FindAllStringSubmatch(library, -1) {
 		definitions[function[1]] = function[0]
 	}
 	for _, variable := range variablePattern.FindAllStringSubmatch(functionPattern.ReplaceAllString(library, ""), -1) {
-		// Of several names each counts as all the values.
+		// With several names, each gets all the values.
 		for name := range strings.SplitSeq(variable[1], ", ") {
 			definitions[name] = variable[2]
 		}
 	}
-	// What stands outside of functions runs in every script.
+	// Code outside functions runs in every script.
 	reached := body + variablePattern.ReplaceAllString(functionPattern.ReplaceAllString(library, ""), "")
 	for {
 		more := ""
@@ -259,7 +259,7 @@ const calleePattern = `\bp?call\('(\w+)'`
 
 func callees(text string) []string { return matches(calleePattern, text) }
 
-// documentedInputs are the KEYS and ARGV that a header explains.
+// documentedInputs returns the KEYS and ARGV of a header.
 func documentedInputs(header map[string][]string) []string {
 	var inputs []string
 	for label := range header {
@@ -271,12 +271,12 @@ func documentedInputs(header map[string][]string) []string {
 	return inputs
 }
 
-// statuses are the words in capitals that a body answers with.
+// statuses returns the statuses in a body: its strings in capitals.
 func statuses(body string) []string {
 	return matches(`'([A-Z][A-Z_]+)'`, regexp.MustCompile(calleePattern).ReplaceAllString(body, ""))
 }
 
-// documentedStatuses are those that a header explains.
+// documentedStatuses returns the statuses of a header.
 func documentedStatuses(header map[string][]string) []string {
 	return matches(`(?m)^([A-Z_]+)`, strings.Join(header["Reply"], "\n"))
 }

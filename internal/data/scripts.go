@@ -6,24 +6,24 @@ import (
 	"podlink/internal/rdb"
 )
 
-// assembled are the scripts as `make generate` writes them. They are embedded as they are, so a line number in an error of
-// Redis is one of the file.
+// assembled has the scripts that `make generate` writes. They are embedded unchanged, so that a line number in an error of
+// Redis is a line of the file.
 //
 //go:embed lua/assembled/*.lua
 var assembled embed.FS
 
-// The kinds of key. Metrics and spans name them, keys.go writes them.
+// The kinds of keys, as used in metrics and spans. keys.go builds the keys.
 const (
 	keyLink     = "link"
 	keyPods     = "pods"
 	keyWorkload = "workload"
 )
 
-// scripts lists every script: what register was called with, in that order.
+// scripts lists every registered script, in the order of registration.
 var scripts []*rdb.Script
 
-// The scripts; each works on one key. A line here is all that Go has to know of one: kind and access are said nowhere else,
-// and a test compares them with the header and the body.
+// The scripts; each works on one key. Kind and access of a script are defined here only, and a test compares them with its
+// header and its body.
 var (
 	scriptSetLink       = register("statefulSetLink", keyLink, rdb.Write)
 	scriptTrySetLink    = register("statefulTrySetLink", keyLink, rdb.Write)
@@ -43,12 +43,12 @@ var (
 	scriptSetWorkload   = register("statefulSetWorkload", keyWorkload, rdb.Write)
 )
 
-// register adds a script to scripts. Its file is part of the binary: a missing one is a fault of the build, found by the
-// first test.
+// register adds a script to scripts. It panics if the file is missing in the binary, which is a build error that every test
+// finds.
 func register(name, keyKind string, access rdb.Access) *rdb.Script {
 	source, err := assembled.ReadFile("lua/assembled/" + name + ".lua")
 	if err != nil {
-		panic(err) //nolint:forbidigo // The binary lacks a part of itself.
+		panic(err) //nolint:forbidigo // The binary is incomplete.
 	}
 	script := rdb.NewScript(name, keyKind, access, string(source))
 	scripts = append(scripts, script)

@@ -2,12 +2,12 @@ package data
 
 import "podlink/internal/rdb"
 
-// SelfTest returns what a store must pass before podlink counts as ready. keys is the keyspace of the repositories.
+// SelfTest returns the self-test that a store must pass to be ready. keys is the keyspace of the repositories.
 func SelfTest(keys Keyspace) rdb.SelfTest {
 	return rdb.SelfTest{Scripts: scripts, Steps: selfTestSteps, Key: keys.selfTest}
 }
 
-// selfTestSteps run every script, and every Redis command in them.
+// selfTestSteps runs every script, and every Redis command in them.
 var selfTestSteps = []rdb.SelfTestStep{
 	expect(scriptSetIfAbsent, "LINKED", "a", -1, 1),
 	expect(scriptTrySetLink, "REFUSED", "a", -1, 2),

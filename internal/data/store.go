@@ -1,7 +1,7 @@
-// Package data keeps links, pod reports and workload states in Redis: it implements the repositories of biz.
+// Package data implements the repositories of biz on Redis: links, pod reports and workload states.
 //
-// Two things to know before changing anything here. Every mutation is one script on one key (lua/), so it happens wholly
-// or not at all. And everything goes through an rdb.Runner, which sends a mutation at most once.
+// Two things to know before changing anything here. Every mutation is one Lua script on one key (lua/), so it is atomic.
+// And all commands go through an rdb.Runner, which sends a mutation at most once.
 package data
 
 import (
@@ -10,13 +10,13 @@ import (
 	"podlink/internal/rdb"
 )
 
-// store is what the repositories share: the engine, and the keys in it.
+// store is the runner and the keyspace that the repositories share.
 type store struct {
 	runner *rdb.Runner
 	keys   Keyspace
 }
 
-// run executes the script on the key. Its errors are the domain's.
+// run executes the script on the key. It returns errors of the domain.
 func (s store) run(ctx context.Context, script *rdb.Script, key string, args ...any) (rdb.Reply, error) {
 	reply, err := s.runner.Run(ctx, script, key, args...)
 	return reply, domainError(err)

@@ -22,8 +22,8 @@ import (
 	redistest "podlink/test/kit/redis"
 )
 
-// startSecured runs a redis-server that has no port for plaintext, for clients and other servers alike, with the named
-// certificate. Args come first, for one may be a file. It returns the server's host:port, and a client.
+// startSecured runs a redis-server with the named certificate and without a plaintext port, for clients or other servers.
+// args come first, because one may be a configuration file. It returns the server's host:port and a client.
 func (a authority) startSecured(t *testing.T, certificate string, args ...string) (addr string, client *redis.Client) {
 	t.Helper()
 	port := proc.FreePorts(t, 1)[0]
@@ -55,7 +55,7 @@ func (a authority) startSentinel(t *testing.T, certificate, primary string) (add
 	return addr
 }
 
-// startCluster starts a cluster of primaries, whose bus is secured as well.
+// startCluster starts a cluster of primaries that uses TLS on its bus as well.
 func (a authority) startCluster(t *testing.T, certificate string, nodes int) (addrs []string) {
 	t.Helper()
 	const slots = 16384
@@ -82,8 +82,8 @@ func (a authority) startCluster(t *testing.T, certificate string, nodes int) (ad
 	return addrs
 }
 
-// TestTLSEverywhere: with TLS, every connection has it, those to sentinels and to the nodes of a cluster as well. Where
-// any of them can't be secured as configured, nothing is sent.
+// TestTLSEverywhere: with TLS, every connection uses it, including those to sentinels and cluster nodes. If a connection
+// can't be secured as configured, nothing is sent.
 func TestTLSEverywhere(t *testing.T) {
 	t.Parallel()
 	plain := redistest.Start(t)
@@ -106,7 +106,7 @@ func TestTLSEverywhere(t *testing.T) {
 	modes := map[string]option{"sentinel": watched, "cluster": cluster}
 
 	secured := func(c *testOptions) {
-		c.DialTimeout = 100 * time.Millisecond // A port that expects something else may just wait.
+		c.DialTimeout = 100 * time.Millisecond // A port with another protocol may never reply.
 		c.MinIdleConns = 0
 		c.Tls = &conf.TLS{
 			Enabled: true, CaFile: ca.Path("ca.crt"), CertFile: ca.Path("client.crt"), KeyFile: ca.Path("client.key"),
@@ -115,7 +115,7 @@ func TestTLSEverywhere(t *testing.T) {
 	}
 	for name, store := range modes {
 		t.Run(name, func(t *testing.T) {
-			store := openStore(t, secured, store, longTimeouts)
+			store := openStore(t, secured, store, withLongTimeouts)
 			waitReady(t, store)
 			populate(t, store)
 			for _, call := range repoCalls {
@@ -144,7 +144,7 @@ func TestTLSEverywhere(t *testing.T) {
 		refused(name+"/unknown authority", store, func(c *testOptions) { c.Tls.CaFile = ca.Path("stranger.crt") })
 		refused(name+"/another name", store, func(c *testOptions) { c.Tls.ServerName = "other.test" })
 		refused(name+"/no client certificate", store, func(c *testOptions) { c.Tls.CertFile, c.Tls.KeyFile = "", "" })
-		refused(name+"/asked for plaintext", store, func(c *testOptions) { c.Tls.Enabled = false })
+		refused(name+"/plaintext client", store, func(c *testOptions) { c.Tls.Enabled = false })
 	}
 	refused("sentinel/expired certificate", sentinel(ca.startSentinel(t, "expired", primary)))
 	refused("sentinel/expired certificate of the primary", sentinel(ca.startSentinel(t, "server", expired)))

@@ -14,7 +14,7 @@ import (
 	tlstest "podlink/test/kit/tls"
 )
 
-// authority signs certificates for a test, and starts servers that use them.
+// authority is a CA for a test that also starts servers with its certificates.
 type authority struct{ *tlstest.Authority }
 
 func newAuthority(t *testing.T, dir, name string) authority {
@@ -22,13 +22,13 @@ func newAuthority(t *testing.T, dir, name string) authority {
 	return authority{tlstest.New(t, dir, name)}
 }
 
-// sign issues a certificate for "redis.test" that ends at that time.
+// sign issues a certificate for "redis.test" that expires at notAfter.
 func (a authority) sign(t *testing.T, name string, notAfter time.Time) {
 	t.Helper()
 	a.Sign(t, name, "redis.test", notAfter)
 }
 
-// startTLS starts a Redis that also listens for TLS, with the named certificate, and asks clients for one.
+// startTLS starts a Redis that also has a TLS port, with the named certificate, and requires client certificates.
 func (a authority) startTLS(t *testing.T, name string) (addr string, plain *redistest.Server) {
 	t.Helper()
 	port := proc.FreePorts(t, 1)[0]
@@ -47,7 +47,7 @@ func TestTLS(t *testing.T) {
 	addr, plain := ca.startTLS(t, "server")
 	expired, _ := ca.startTLS(t, "expired")
 
-	// secured is how a client should connect; each row takes something away.
+	// secured has the correct options; each row changes one of them.
 	secured := func(change func(*conf.TLS)) option {
 		return func(c *testOptions) {
 			c.Tls = &conf.TLS{
@@ -63,16 +63,16 @@ func TestTLS(t *testing.T) {
 		change func(*conf.TLS)
 		ok     bool
 	}{
-		"all in order":                      {addr, func(*conf.TLS) {}, true},
-		"an unknown authority":              {addr, func(c *conf.TLS) { c.CaFile = ca.Path("stranger.crt") }, false},
-		"the system's authorities":          {addr, func(c *conf.TLS) { c.CaFile = "" }, false},
-		"another name":                      {addr, func(c *conf.TLS) { c.ServerName = "other.test" }, false},
-		"the address instead of a name":     {addr, func(c *conf.TLS) { c.ServerName = "" }, false},
-		"no client certificate":             {addr, func(c *conf.TLS) { c.CertFile, c.KeyFile = "", "" }, false},
-		"an expired server certificate":     {expired, func(*conf.TLS) {}, false},
-		"a plaintext port, asked for TLS":   {plain.Addr(), func(*conf.TLS) {}, false},
-		"a TLS port, asked for plaintext":   {addr, func(c *conf.TLS) { c.Enabled = false }, false},
-		"a plaintext port, as it should be": {plain.Addr(), func(c *conf.TLS) { c.Enabled = false }, true},
+		"correct options":                  {addr, func(*conf.TLS) {}, true},
+		"an unknown authority":             {addr, func(c *conf.TLS) { c.CaFile = ca.Path("stranger.crt") }, false},
+		"the system's authorities":         {addr, func(c *conf.TLS) { c.CaFile = "" }, false},
+		"another name":                     {addr, func(c *conf.TLS) { c.ServerName = "other.test" }, false},
+		"the address instead of a name":    {addr, func(c *conf.TLS) { c.ServerName = "" }, false},
+		"no client certificate":            {addr, func(c *conf.TLS) { c.CertFile, c.KeyFile = "", "" }, false},
+		"an expired server certificate":    {expired, func(*conf.TLS) {}, false},
+		"a TLS client on a plaintext port": {plain.Addr(), func(*conf.TLS) {}, false},
+		"a plaintext client on a TLS port": {addr, func(c *conf.TLS) { c.Enabled = false }, false},
+		"plaintext on a plaintext port":    {plain.Addr(), func(c *conf.TLS) { c.Enabled = false }, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			store := openStore(t, onServer(row.addr), secured(row.change))
@@ -85,7 +85,7 @@ func TestTLS(t *testing.T) {
 				require.NoError(t, store.Check(t.Context()))
 				return
 			}
-			require.ErrorIs(t, err, biz.ErrStoreUnavailable, "it was certainly not carried out")
+			require.ErrorIs(t, err, biz.ErrStoreUnavailable, "it was not executed")
 			require.Error(t, readErr)
 			require.Error(t, store.Check(t.Context()))
 		})

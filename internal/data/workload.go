@@ -11,7 +11,7 @@ import (
 
 type workloadRepo struct{ store }
 
-// NewWorkloadRepo returns the workload states in the store.
+// NewWorkloadRepo returns the repo of the workload states in the store.
 func NewWorkloadRepo(runner *rdb.Runner, keys Keyspace) biz.WorkloadRepo {
 	return workloadRepo{store{runner, keys}}
 }
@@ -69,7 +69,7 @@ func (r workloadRepo) BatchGet(ctx context.Context, namespace string, services [
 		state, okState := fields[0].(string)
 		update, okUpdate := fields[1].(string)
 		if !okState || !okUpdate {
-			return nil, fmt.Errorf("%w: a workload lacks its state or its time", biz.ErrStoreDataCorrupt)
+			return nil, fmt.Errorf("%w: a workload lacks its state or its update time", biz.ErrStoreDataCorrupt)
 		}
 		var p parser
 		workloads = append(workloads, biz.Workload{

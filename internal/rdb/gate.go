@@ -134,7 +134,7 @@ func (t selfTester) load(ctx context.Context) error {
 	})
 }
 
-// runSteps runs the steps on keys of their own and removes those keys.
+// runSteps runs the steps on keys that nothing else uses, and removes the keys.
 func (t selfTester) runSteps(ctx context.Context) (err error) {
 	id := rand.Text()
 	whole := ctx

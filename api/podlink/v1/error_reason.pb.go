@@ -22,11 +22,11 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// ErrorReason tells errors apart, the same on HTTP and gRPC.
+// ErrorReason identifies an error, the same on HTTP and gRPC.
 type ErrorReason int32
 
 const (
-	// Anything unforeseen: the text is fixed, the cause is only in podlink's log.
+	// An unexpected error: the text is fixed, the cause is only in podlink's log.
 	ErrorReason_INTERNAL ErrorReason = 0
 	// The request is malformed; metadata "field" names the field.
 	ErrorReason_INVALID_ARGUMENT ErrorReason = 1
@@ -36,25 +36,25 @@ const (
 	ErrorReason_WORKLOAD_NOT_FOUND ErrorReason = 3
 	// expected_epoch is not the link's epoch; metadata has the current "pod_id" and "epoch". Nothing has changed.
 	ErrorReason_EPOCH_MISMATCH ErrorReason = 4
-	// No pod takes new links. Nothing has changed.
+	// No pod accepts new links. Nothing has changed.
 	ErrorReason_NO_AVAILABLE_POD ErrorReason = 5
-	// The store can't be used now. The call was not carried out; it is safe to retry.
+	// The store is unavailable. The call was not carried out; it is safe to retry.
 	ErrorReason_STORE_UNAVAILABLE ErrorReason = 6
 	// Redis is out of memory. The call was not carried out; reads and removals still work.
 	ErrorReason_STORE_FULL ErrorReason = 7
-	// The reply of a mutation was lost: it may or may not have been carried out. Read, then decide.
+	// The reply to a mutation was lost: it may or may not have been carried out. Read, then decide.
 	ErrorReason_OUTCOME_UNKNOWN ErrorReason = 8
-	// A read ran out of time.
+	// A read timed out.
 	ErrorReason_DEADLINE_EXCEEDED ErrorReason = 9
-	// The caller left.
+	// The caller canceled the call.
 	ErrorReason_CANCELED ErrorReason = 10
-	// A key in Redis holds what podlink did not write. It is left as it is.
+	// A key in Redis holds data that podlink did not write. It is left unchanged.
 	ErrorReason_STORE_DATA_CORRUPT ErrorReason = 11
-	// With security configured: the caller did not say, or could not prove, who it is.
+	// With security configured: the caller has no valid credentials.
 	ErrorReason_UNAUTHENTICATED ErrorReason = 12
 	// With security configured: the caller may not do this.
 	ErrorReason_PERMISSION_DENIED ErrorReason = 13
-	// With security configured: the caller asks too often.
+	// With security configured: the caller has exceeded its rate limit.
 	ErrorReason_RATE_LIMITED ErrorReason = 14
 	// HTTP only: there is no such path.
 	ErrorReason_NOT_FOUND ErrorReason = 15
@@ -65,7 +65,7 @@ const (
 	// HTTP only: the body is over 1 MiB.
 	ErrorReason_BODY_TOO_LARGE ErrorReason = 18
 	// With data.redis.wait_replicas: the change was carried out, but too few replicas have confirmed it in time; if the
-	// primary is lost now, the change may be lost with it. For a link, metadata has the "pod_id" and "epoch" that stand.
+	// primary fails now, the change may be lost. For a link, metadata has the current "pod_id" and "epoch".
 	ErrorReason_REPLICATION_UNCONFIRMED ErrorReason = 19
 )
 

@@ -11,7 +11,7 @@ import (
 // is compatible with the kratos package it is being compiled against.
 const _ = errors.SupportPackageIsVersion1
 
-// Anything unforeseen: the text is fixed, the cause is only in podlink's log.
+// An unexpected error: the text is fixed, the cause is only in podlink's log.
 func IsInternal(err error) bool {
 	if err == nil {
 		return false
@@ -20,7 +20,7 @@ func IsInternal(err error) bool {
 	return e.Reason == ErrorReason_INTERNAL.String() && e.Code == 500
 }
 
-// Anything unforeseen: the text is fixed, the cause is only in podlink's log.
+// An unexpected error: the text is fixed, the cause is only in podlink's log.
 func ErrorInternal(format string, args ...interface{}) *errors.Error {
 	return errors.New(500, ErrorReason_INTERNAL.String(), fmt.Sprintf(format, args...))
 }
@@ -81,7 +81,7 @@ func ErrorEpochMismatch(format string, args ...interface{}) *errors.Error {
 	return errors.New(409, ErrorReason_EPOCH_MISMATCH.String(), fmt.Sprintf(format, args...))
 }
 
-// No pod takes new links. Nothing has changed.
+// No pod accepts new links. Nothing has changed.
 func IsNoAvailablePod(err error) bool {
 	if err == nil {
 		return false
@@ -90,12 +90,12 @@ func IsNoAvailablePod(err error) bool {
 	return e.Reason == ErrorReason_NO_AVAILABLE_POD.String() && e.Code == 503
 }
 
-// No pod takes new links. Nothing has changed.
+// No pod accepts new links. Nothing has changed.
 func ErrorNoAvailablePod(format string, args ...interface{}) *errors.Error {
 	return errors.New(503, ErrorReason_NO_AVAILABLE_POD.String(), fmt.Sprintf(format, args...))
 }
 
-// The store can't be used now. The call was not carried out; it is safe to retry.
+// The store is unavailable. The call was not carried out; it is safe to retry.
 func IsStoreUnavailable(err error) bool {
 	if err == nil {
 		return false
@@ -104,7 +104,7 @@ func IsStoreUnavailable(err error) bool {
 	return e.Reason == ErrorReason_STORE_UNAVAILABLE.String() && e.Code == 503
 }
 
-// The store can't be used now. The call was not carried out; it is safe to retry.
+// The store is unavailable. The call was not carried out; it is safe to retry.
 func ErrorStoreUnavailable(format string, args ...interface{}) *errors.Error {
 	return errors.New(503, ErrorReason_STORE_UNAVAILABLE.String(), fmt.Sprintf(format, args...))
 }
@@ -123,7 +123,7 @@ func ErrorStoreFull(format string, args ...interface{}) *errors.Error {
 	return errors.New(503, ErrorReason_STORE_FULL.String(), fmt.Sprintf(format, args...))
 }
 
-// The reply of a mutation was lost: it may or may not have been carried out. Read, then decide.
+// The reply to a mutation was lost: it may or may not have been carried out. Read, then decide.
 func IsOutcomeUnknown(err error) bool {
 	if err == nil {
 		return false
@@ -132,12 +132,12 @@ func IsOutcomeUnknown(err error) bool {
 	return e.Reason == ErrorReason_OUTCOME_UNKNOWN.String() && e.Code == 504
 }
 
-// The reply of a mutation was lost: it may or may not have been carried out. Read, then decide.
+// The reply to a mutation was lost: it may or may not have been carried out. Read, then decide.
 func ErrorOutcomeUnknown(format string, args ...interface{}) *errors.Error {
 	return errors.New(504, ErrorReason_OUTCOME_UNKNOWN.String(), fmt.Sprintf(format, args...))
 }
 
-// A read ran out of time.
+// A read timed out.
 func IsDeadlineExceeded(err error) bool {
 	if err == nil {
 		return false
@@ -146,12 +146,12 @@ func IsDeadlineExceeded(err error) bool {
 	return e.Reason == ErrorReason_DEADLINE_EXCEEDED.String() && e.Code == 504
 }
 
-// A read ran out of time.
+// A read timed out.
 func ErrorDeadlineExceeded(format string, args ...interface{}) *errors.Error {
 	return errors.New(504, ErrorReason_DEADLINE_EXCEEDED.String(), fmt.Sprintf(format, args...))
 }
 
-// The caller left.
+// The caller canceled the call.
 func IsCanceled(err error) bool {
 	if err == nil {
 		return false
@@ -160,12 +160,12 @@ func IsCanceled(err error) bool {
 	return e.Reason == ErrorReason_CANCELED.String() && e.Code == 499
 }
 
-// The caller left.
+// The caller canceled the call.
 func ErrorCanceled(format string, args ...interface{}) *errors.Error {
 	return errors.New(499, ErrorReason_CANCELED.String(), fmt.Sprintf(format, args...))
 }
 
-// A key in Redis holds what podlink did not write. It is left as it is.
+// A key in Redis holds data that podlink did not write. It is left unchanged.
 func IsStoreDataCorrupt(err error) bool {
 	if err == nil {
 		return false
@@ -174,12 +174,12 @@ func IsStoreDataCorrupt(err error) bool {
 	return e.Reason == ErrorReason_STORE_DATA_CORRUPT.String() && e.Code == 500
 }
 
-// A key in Redis holds what podlink did not write. It is left as it is.
+// A key in Redis holds data that podlink did not write. It is left unchanged.
 func ErrorStoreDataCorrupt(format string, args ...interface{}) *errors.Error {
 	return errors.New(500, ErrorReason_STORE_DATA_CORRUPT.String(), fmt.Sprintf(format, args...))
 }
 
-// With security configured: the caller did not say, or could not prove, who it is.
+// With security configured: the caller has no valid credentials.
 func IsUnauthenticated(err error) bool {
 	if err == nil {
 		return false
@@ -188,7 +188,7 @@ func IsUnauthenticated(err error) bool {
 	return e.Reason == ErrorReason_UNAUTHENTICATED.String() && e.Code == 401
 }
 
-// With security configured: the caller did not say, or could not prove, who it is.
+// With security configured: the caller has no valid credentials.
 func ErrorUnauthenticated(format string, args ...interface{}) *errors.Error {
 	return errors.New(401, ErrorReason_UNAUTHENTICATED.String(), fmt.Sprintf(format, args...))
 }
@@ -207,7 +207,7 @@ func ErrorPermissionDenied(format string, args ...interface{}) *errors.Error {
 	return errors.New(403, ErrorReason_PERMISSION_DENIED.String(), fmt.Sprintf(format, args...))
 }
 
-// With security configured: the caller asks too often.
+// With security configured: the caller has exceeded its rate limit.
 func IsRateLimited(err error) bool {
 	if err == nil {
 		return false
@@ -216,7 +216,7 @@ func IsRateLimited(err error) bool {
 	return e.Reason == ErrorReason_RATE_LIMITED.String() && e.Code == 429
 }
 
-// With security configured: the caller asks too often.
+// With security configured: the caller has exceeded its rate limit.
 func ErrorRateLimited(format string, args ...interface{}) *errors.Error {
 	return errors.New(429, ErrorReason_RATE_LIMITED.String(), fmt.Sprintf(format, args...))
 }
@@ -278,7 +278,7 @@ func ErrorBodyTooLarge(format string, args ...interface{}) *errors.Error {
 }
 
 // With data.redis.wait_replicas: the change was carried out, but too few replicas have confirmed it in time; if the
-// primary is lost now, the change may be lost with it. For a link, metadata has the "pod_id" and "epoch" that stand.
+// primary fails now, the change may be lost. For a link, metadata has the current "pod_id" and "epoch".
 func IsReplicationUnconfirmed(err error) bool {
 	if err == nil {
 		return false
@@ -288,7 +288,7 @@ func IsReplicationUnconfirmed(err error) bool {
 }
 
 // With data.redis.wait_replicas: the change was carried out, but too few replicas have confirmed it in time; if the
-// primary is lost now, the change may be lost with it. For a link, metadata has the "pod_id" and "epoch" that stand.
+// primary fails now, the change may be lost. For a link, metadata has the current "pod_id" and "epoch".
 func ErrorReplicationUnconfirmed(format string, args ...interface{}) *errors.Error {
 	return errors.New(504, ErrorReason_REPLICATION_UNCONFIRMED.String(), fmt.Sprintf(format, args...))
 }

@@ -28,7 +28,7 @@ const (
 	ComputeLinkedPodReply_OUTCOME_UNSPECIFIED ComputeLinkedPodReply_Outcome = 0
 	// There was no link; the uid is now linked to the best pod.
 	ComputeLinkedPodReply_CREATED ComputeLinkedPodReply_Outcome = 1
-	// The link stands and its pod is usable; nothing has changed.
+	// There was a link and its pod is usable; nothing has changed.
 	ComputeLinkedPodReply_EXISTING ComputeLinkedPodReply_Outcome = 2
 	// The link's pod was not usable; the uid is now linked to the best pod.
 	ComputeLinkedPodReply_RELINKED ComputeLinkedPodReply_Outcome = 3
@@ -77,7 +77,7 @@ func (ComputeLinkedPodReply_Outcome) EnumDescriptor() ([]byte, []int) {
 	return file_podlink_v1_link_proto_rawDescGZIP(), []int{8, 0}
 }
 
-// Link says which pod holds a uid. Without a link: pod_id -1, persistent false, ttl_seconds -2, epoch 0.
+// Link is the assignment of a uid to a pod. Without a link: pod_id -1, persistent false, ttl_seconds -2, epoch 0.
 type Link struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
@@ -396,9 +396,9 @@ func (x *TrySetLinkedPodRequest) GetPersistSeconds() int32 {
 
 type TrySetLinkedPodReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// False when a persistent link to another pod stands; nothing has changed then.
+	// False if the uid has a persistent link to another pod; nothing has changed then.
 	Linked bool `protobuf:"varint,1,opt,name=linked,proto3" json:"linked,omitempty"`
-	// The link that stands now.
+	// The current link.
 	Link *Link `protobuf:"bytes,2,opt,name=link,proto3" json:"link,omitempty"`
 	// The pod of the live link before the call; -1 when there was none.
 	PreviousPodId int32 `protobuf:"varint,3,opt,name=previous_pod_id,json=previousPodId,proto3" json:"previous_pod_id,omitempty"`
@@ -537,9 +537,9 @@ func (x *SetLinkedPodIfAbsentRequest) GetPersistSeconds() int32 {
 
 type SetLinkedPodIfAbsentReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// False when a link stood already; nothing has changed then.
+	// False if the uid already had a link; nothing has changed then.
 	Created bool `protobuf:"varint,1,opt,name=created,proto3" json:"created,omitempty"`
-	// The link that stands now.
+	// The current link.
 	Link          *Link `protobuf:"bytes,2,opt,name=link,proto3" json:"link,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -594,7 +594,7 @@ type ComputeLinkedPodRequest struct {
 	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	Uid       string                 `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
 	Service   string                 `protobuf:"bytes,3,opt,name=service,proto3" json:"service,omitempty"`
-	// For a link that this call makes. Unset or -1: persistent. 1 … 2147483647: temporary, for that many seconds.
+	// The lifetime of a link that this call creates. Unset or -1: persistent. 1 … 2147483647: temporary, for that many seconds.
 	PersistSeconds *int32 `protobuf:"varint,4,opt,name=persist_seconds,json=persistSeconds,proto3,oneof" json:"persist_seconds,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -661,7 +661,7 @@ func (x *ComputeLinkedPodRequest) GetPersistSeconds() int32 {
 type ComputeLinkedPodReply struct {
 	state   protoimpl.MessageState        `protogen:"open.v1"`
 	Outcome ComputeLinkedPodReply_Outcome `protobuf:"varint,1,opt,name=outcome,proto3,enum=podlink.v1.ComputeLinkedPodReply_Outcome" json:"outcome,omitempty"`
-	// The link that stands now.
+	// The current link.
 	Link *Link `protobuf:"bytes,2,opt,name=link,proto3" json:"link,omitempty"`
 	// The pod of the live link before the call; -1 when there was none.
 	PreviousPodId int32 `protobuf:"varint,3,opt,name=previous_pod_id,json=previousPodId,proto3" json:"previous_pod_id,omitempty"`
@@ -932,7 +932,7 @@ type BatchGetLinkedPodRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	Service   string                 `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
-	// 1 … 1000 (limits.max_batch) uids; one named twice counts once.
+	// 1 … 1000 (limits.max_batch) uids; duplicates count once.
 	Uids          []string `protobuf:"bytes,3,rep,name=uids,proto3" json:"uids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -991,9 +991,9 @@ func (x *BatchGetLinkedPodRequest) GetUids() []string {
 
 type BatchGetLinkedPodReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// By pod_id.
+	// Sorted by pod_id.
 	Pods []*BatchGetLinkedPodReply_PodUids `protobuf:"bytes,1,rep,name=pods,proto3" json:"pods,omitempty"`
-	// The uids without a link, in the order asked.
+	// The uids without a link, in the order of the request.
 	UnlinkedUids  []string `protobuf:"bytes,2,rep,name=unlinked_uids,json=unlinkedUids,proto3" json:"unlinked_uids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1123,7 +1123,7 @@ func (x *RemoveLinkedPodRequest) GetExpectedEpoch() int64 {
 
 type RemoveLinkedPodReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// True when there was a link: it is removed now, or temporary when keep_seconds asked for that.
+	// True if there was a link: it is removed, or temporary if keep_seconds was set.
 	Removed bool `protobuf:"varint,1,opt,name=removed,proto3" json:"removed,omitempty"`
 	// The pod of the live link before the call; -1 when there was none.
 	PreviousPodId int32 `protobuf:"varint,2,opt,name=previous_pod_id,json=previousPodId,proto3" json:"previous_pod_id,omitempty"`
@@ -1255,9 +1255,9 @@ func (x *RemoveLinkedPodWithIdRequest) GetKeepSeconds() int32 {
 
 type RemoveLinkedPodWithIdReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// True when the link was to pod_id: it is removed now, or temporary when keep_seconds asked for that.
+	// True if the link was to pod_id: it is removed, or temporary if keep_seconds was set.
 	Removed bool `protobuf:"varint,1,opt,name=removed,proto3" json:"removed,omitempty"`
-	// What stands now.
+	// The current link.
 	Link          *Link `protobuf:"bytes,2,opt,name=link,proto3" json:"link,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1361,7 +1361,7 @@ func (x *ListLinkedServicesRequest) GetUid() string {
 
 type ListLinkedServicesReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// By service.
+	// Sorted by service.
 	Links         []*Link `protobuf:"bytes,1,rep,name=links,proto3" json:"links,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1407,7 +1407,7 @@ func (x *ListLinkedServicesReply) GetLinks() []*Link {
 type BatchGetLinkedPodReply_PodUids struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	PodId int32                  `protobuf:"varint,1,opt,name=pod_id,json=podId,proto3" json:"pod_id,omitempty"`
-	// In the order asked.
+	// In the order of the request.
 	Uids          []string `protobuf:"bytes,2,rep,name=uids,proto3" json:"uids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -37,31 +37,30 @@ const (
 //
 // LinkService remembers which pod of a stateful service holds which user.
 //
-// A link is (namespace, uid, service) -> pod. It is persistent, or temporary: then it is gone N seconds later, to the
+// A link is (namespace, uid, service) -> pod. It is persistent, or temporary: then it expires after N seconds, to the
 // millisecond by the store's clock. Every mutation is one atomic step, is sent to the store at most once, and is safe
 // for the caller to repeat.
 type LinkServiceClient interface {
-	// SetLinkedPod links the uid to the pod, whatever stood before.
+	// SetLinkedPod links the uid to the pod, replacing any link.
 	SetLinkedPod(ctx context.Context, in *SetLinkedPodRequest, opts ...grpc.CallOption) (*SetLinkedPodReply, error)
-	// TrySetLinkedPod links the uid to the pod unless a persistent link to another pod stands.
+	// TrySetLinkedPod links the uid to the pod unless it has a persistent link to another pod.
 	TrySetLinkedPod(ctx context.Context, in *TrySetLinkedPodRequest, opts ...grpc.CallOption) (*TrySetLinkedPodReply, error)
-	// SetLinkedPodIfAbsent links the uid to the pod unless any link stands.
+	// SetLinkedPodIfAbsent links the uid to the pod unless it has a link.
 	SetLinkedPodIfAbsent(ctx context.Context, in *SetLinkedPodIfAbsentRequest, opts ...grpc.CallOption) (*SetLinkedPodIfAbsentReply, error)
-	// ComputeLinkedPod answers the standing link when its pod is usable; otherwise it links the uid to the best pod:
-	// the one with the lowest load plus links given out since its last report, ties to the lowest pod_id.
+	// ComputeLinkedPod returns the standing link if its pod is usable; otherwise it links the uid to the best pod: the one
+	// with the lowest load plus new links since its last report, ties to the lowest pod_id.
 	ComputeLinkedPod(ctx context.Context, in *ComputeLinkedPodRequest, opts ...grpc.CallOption) (*ComputeLinkedPodReply, error)
-	// GetLinkedPod answers the link; pod_id is -1 when there is none.
+	// GetLinkedPod returns the link; pod_id is -1 if there is none.
 	GetLinkedPod(ctx context.Context, in *GetLinkedPodRequest, opts ...grpc.CallOption) (*GetLinkedPodReply, error)
-	// GetLinkedPodIfPersist answers the link if it is persistent; pod_id is -1 when there is none or it is temporary.
+	// GetLinkedPodIfPersist returns the link if it is persistent; pod_id is -1 if there is none or it is temporary.
 	GetLinkedPodIfPersist(ctx context.Context, in *GetLinkedPodIfPersistRequest, opts ...grpc.CallOption) (*GetLinkedPodIfPersistReply, error)
-	// BatchGetLinkedPod groups many uids by the pod that holds them. Each link is read correctly; the whole is not a
-	// snapshot.
+	// BatchGetLinkedPod groups uids by the pod that holds them. Each link is read atomically; the reply is not a snapshot.
 	BatchGetLinkedPod(ctx context.Context, in *BatchGetLinkedPodRequest, opts ...grpc.CallOption) (*BatchGetLinkedPodReply, error)
 	// RemoveLinkedPod removes the link, or keeps it as a temporary one for keep_seconds.
 	RemoveLinkedPod(ctx context.Context, in *RemoveLinkedPodRequest, opts ...grpc.CallOption) (*RemoveLinkedPodReply, error)
-	// RemoveLinkedPodWithId does the same, but only if the link is to pod_id.
+	// RemoveLinkedPodWithId removes the link, or keeps it for keep_seconds, only if it is to pod_id.
 	RemoveLinkedPodWithId(ctx context.Context, in *RemoveLinkedPodWithIdRequest, opts ...grpc.CallOption) (*RemoveLinkedPodWithIdReply, error)
-	// ListLinkedServices answers every live link of the uid, persistent and temporary, by service.
+	// ListLinkedServices returns every live link of the uid, persistent and temporary, sorted by service.
 	ListLinkedServices(ctx context.Context, in *ListLinkedServicesRequest, opts ...grpc.CallOption) (*ListLinkedServicesReply, error)
 }
 
@@ -179,31 +178,30 @@ func (c *linkServiceClient) ListLinkedServices(ctx context.Context, in *ListLink
 //
 // LinkService remembers which pod of a stateful service holds which user.
 //
-// A link is (namespace, uid, service) -> pod. It is persistent, or temporary: then it is gone N seconds later, to the
+// A link is (namespace, uid, service) -> pod. It is persistent, or temporary: then it expires after N seconds, to the
 // millisecond by the store's clock. Every mutation is one atomic step, is sent to the store at most once, and is safe
 // for the caller to repeat.
 type LinkServiceServer interface {
-	// SetLinkedPod links the uid to the pod, whatever stood before.
+	// SetLinkedPod links the uid to the pod, replacing any link.
 	SetLinkedPod(context.Context, *SetLinkedPodRequest) (*SetLinkedPodReply, error)
-	// TrySetLinkedPod links the uid to the pod unless a persistent link to another pod stands.
+	// TrySetLinkedPod links the uid to the pod unless it has a persistent link to another pod.
 	TrySetLinkedPod(context.Context, *TrySetLinkedPodRequest) (*TrySetLinkedPodReply, error)
-	// SetLinkedPodIfAbsent links the uid to the pod unless any link stands.
+	// SetLinkedPodIfAbsent links the uid to the pod unless it has a link.
 	SetLinkedPodIfAbsent(context.Context, *SetLinkedPodIfAbsentRequest) (*SetLinkedPodIfAbsentReply, error)
-	// ComputeLinkedPod answers the standing link when its pod is usable; otherwise it links the uid to the best pod:
-	// the one with the lowest load plus links given out since its last report, ties to the lowest pod_id.
+	// ComputeLinkedPod returns the standing link if its pod is usable; otherwise it links the uid to the best pod: the one
+	// with the lowest load plus new links since its last report, ties to the lowest pod_id.
 	ComputeLinkedPod(context.Context, *ComputeLinkedPodRequest) (*ComputeLinkedPodReply, error)
-	// GetLinkedPod answers the link; pod_id is -1 when there is none.
+	// GetLinkedPod returns the link; pod_id is -1 if there is none.
 	GetLinkedPod(context.Context, *GetLinkedPodRequest) (*GetLinkedPodReply, error)
-	// GetLinkedPodIfPersist answers the link if it is persistent; pod_id is -1 when there is none or it is temporary.
+	// GetLinkedPodIfPersist returns the link if it is persistent; pod_id is -1 if there is none or it is temporary.
 	GetLinkedPodIfPersist(context.Context, *GetLinkedPodIfPersistRequest) (*GetLinkedPodIfPersistReply, error)
-	// BatchGetLinkedPod groups many uids by the pod that holds them. Each link is read correctly; the whole is not a
-	// snapshot.
+	// BatchGetLinkedPod groups uids by the pod that holds them. Each link is read atomically; the reply is not a snapshot.
 	BatchGetLinkedPod(context.Context, *BatchGetLinkedPodRequest) (*BatchGetLinkedPodReply, error)
 	// RemoveLinkedPod removes the link, or keeps it as a temporary one for keep_seconds.
 	RemoveLinkedPod(context.Context, *RemoveLinkedPodRequest) (*RemoveLinkedPodReply, error)
-	// RemoveLinkedPodWithId does the same, but only if the link is to pod_id.
+	// RemoveLinkedPodWithId removes the link, or keeps it for keep_seconds, only if it is to pod_id.
 	RemoveLinkedPodWithId(context.Context, *RemoveLinkedPodWithIdRequest) (*RemoveLinkedPodWithIdReply, error)
-	// ListLinkedServices answers every live link of the uid, persistent and temporary, by service.
+	// ListLinkedServices returns every live link of the uid, persistent and temporary, sorted by service.
 	ListLinkedServices(context.Context, *ListLinkedServicesRequest) (*ListLinkedServicesReply, error)
 	mustEmbedUnimplementedLinkServiceServer()
 }

@@ -31,27 +31,26 @@ const OperationLinkServiceSetLinkedPodIfAbsent = "/podlink.v1.LinkService/SetLin
 const OperationLinkServiceTrySetLinkedPod = "/podlink.v1.LinkService/TrySetLinkedPod"
 
 type LinkServiceHTTPServer interface {
-	// BatchGetLinkedPod BatchGetLinkedPod groups many uids by the pod that holds them. Each link is read correctly; the whole is not a
-	// snapshot.
+	// BatchGetLinkedPod BatchGetLinkedPod groups uids by the pod that holds them. Each link is read atomically; the reply is not a snapshot.
 	BatchGetLinkedPod(context.Context, *BatchGetLinkedPodRequest) (*BatchGetLinkedPodReply, error)
-	// ComputeLinkedPod ComputeLinkedPod answers the standing link when its pod is usable; otherwise it links the uid to the best pod:
-	// the one with the lowest load plus links given out since its last report, ties to the lowest pod_id.
+	// ComputeLinkedPod ComputeLinkedPod returns the standing link if its pod is usable; otherwise it links the uid to the best pod: the one
+	// with the lowest load plus new links since its last report, ties to the lowest pod_id.
 	ComputeLinkedPod(context.Context, *ComputeLinkedPodRequest) (*ComputeLinkedPodReply, error)
-	// GetLinkedPod GetLinkedPod answers the link; pod_id is -1 when there is none.
+	// GetLinkedPod GetLinkedPod returns the link; pod_id is -1 if there is none.
 	GetLinkedPod(context.Context, *GetLinkedPodRequest) (*GetLinkedPodReply, error)
-	// GetLinkedPodIfPersist GetLinkedPodIfPersist answers the link if it is persistent; pod_id is -1 when there is none or it is temporary.
+	// GetLinkedPodIfPersist GetLinkedPodIfPersist returns the link if it is persistent; pod_id is -1 if there is none or it is temporary.
 	GetLinkedPodIfPersist(context.Context, *GetLinkedPodIfPersistRequest) (*GetLinkedPodIfPersistReply, error)
-	// ListLinkedServices ListLinkedServices answers every live link of the uid, persistent and temporary, by service.
+	// ListLinkedServices ListLinkedServices returns every live link of the uid, persistent and temporary, sorted by service.
 	ListLinkedServices(context.Context, *ListLinkedServicesRequest) (*ListLinkedServicesReply, error)
 	// RemoveLinkedPod RemoveLinkedPod removes the link, or keeps it as a temporary one for keep_seconds.
 	RemoveLinkedPod(context.Context, *RemoveLinkedPodRequest) (*RemoveLinkedPodReply, error)
-	// RemoveLinkedPodWithId RemoveLinkedPodWithId does the same, but only if the link is to pod_id.
+	// RemoveLinkedPodWithId RemoveLinkedPodWithId removes the link, or keeps it for keep_seconds, only if it is to pod_id.
 	RemoveLinkedPodWithId(context.Context, *RemoveLinkedPodWithIdRequest) (*RemoveLinkedPodWithIdReply, error)
-	// SetLinkedPod SetLinkedPod links the uid to the pod, whatever stood before.
+	// SetLinkedPod SetLinkedPod links the uid to the pod, replacing any link.
 	SetLinkedPod(context.Context, *SetLinkedPodRequest) (*SetLinkedPodReply, error)
-	// SetLinkedPodIfAbsent SetLinkedPodIfAbsent links the uid to the pod unless any link stands.
+	// SetLinkedPodIfAbsent SetLinkedPodIfAbsent links the uid to the pod unless it has a link.
 	SetLinkedPodIfAbsent(context.Context, *SetLinkedPodIfAbsentRequest) (*SetLinkedPodIfAbsentReply, error)
-	// TrySetLinkedPod TrySetLinkedPod links the uid to the pod unless a persistent link to another pod stands.
+	// TrySetLinkedPod TrySetLinkedPod links the uid to the pod unless it has a persistent link to another pod.
 	TrySetLinkedPod(context.Context, *TrySetLinkedPodRequest) (*TrySetLinkedPodReply, error)
 }
 
@@ -305,27 +304,26 @@ func _LinkService_ListLinkedServices0_HTTP_Handler(srv LinkServiceHTTPServer) fu
 }
 
 type LinkServiceHTTPClient interface {
-	// BatchGetLinkedPod BatchGetLinkedPod groups many uids by the pod that holds them. Each link is read correctly; the whole is not a
-	// snapshot.
+	// BatchGetLinkedPod BatchGetLinkedPod groups uids by the pod that holds them. Each link is read atomically; the reply is not a snapshot.
 	BatchGetLinkedPod(ctx context.Context, req *BatchGetLinkedPodRequest, opts ...http.CallOption) (rsp *BatchGetLinkedPodReply, err error)
-	// ComputeLinkedPod ComputeLinkedPod answers the standing link when its pod is usable; otherwise it links the uid to the best pod:
-	// the one with the lowest load plus links given out since its last report, ties to the lowest pod_id.
+	// ComputeLinkedPod ComputeLinkedPod returns the standing link if its pod is usable; otherwise it links the uid to the best pod: the one
+	// with the lowest load plus new links since its last report, ties to the lowest pod_id.
 	ComputeLinkedPod(ctx context.Context, req *ComputeLinkedPodRequest, opts ...http.CallOption) (rsp *ComputeLinkedPodReply, err error)
-	// GetLinkedPod GetLinkedPod answers the link; pod_id is -1 when there is none.
+	// GetLinkedPod GetLinkedPod returns the link; pod_id is -1 if there is none.
 	GetLinkedPod(ctx context.Context, req *GetLinkedPodRequest, opts ...http.CallOption) (rsp *GetLinkedPodReply, err error)
-	// GetLinkedPodIfPersist GetLinkedPodIfPersist answers the link if it is persistent; pod_id is -1 when there is none or it is temporary.
+	// GetLinkedPodIfPersist GetLinkedPodIfPersist returns the link if it is persistent; pod_id is -1 if there is none or it is temporary.
 	GetLinkedPodIfPersist(ctx context.Context, req *GetLinkedPodIfPersistRequest, opts ...http.CallOption) (rsp *GetLinkedPodIfPersistReply, err error)
-	// ListLinkedServices ListLinkedServices answers every live link of the uid, persistent and temporary, by service.
+	// ListLinkedServices ListLinkedServices returns every live link of the uid, persistent and temporary, sorted by service.
 	ListLinkedServices(ctx context.Context, req *ListLinkedServicesRequest, opts ...http.CallOption) (rsp *ListLinkedServicesReply, err error)
 	// RemoveLinkedPod RemoveLinkedPod removes the link, or keeps it as a temporary one for keep_seconds.
 	RemoveLinkedPod(ctx context.Context, req *RemoveLinkedPodRequest, opts ...http.CallOption) (rsp *RemoveLinkedPodReply, err error)
-	// RemoveLinkedPodWithId RemoveLinkedPodWithId does the same, but only if the link is to pod_id.
+	// RemoveLinkedPodWithId RemoveLinkedPodWithId removes the link, or keeps it for keep_seconds, only if it is to pod_id.
 	RemoveLinkedPodWithId(ctx context.Context, req *RemoveLinkedPodWithIdRequest, opts ...http.CallOption) (rsp *RemoveLinkedPodWithIdReply, err error)
-	// SetLinkedPod SetLinkedPod links the uid to the pod, whatever stood before.
+	// SetLinkedPod SetLinkedPod links the uid to the pod, replacing any link.
 	SetLinkedPod(ctx context.Context, req *SetLinkedPodRequest, opts ...http.CallOption) (rsp *SetLinkedPodReply, err error)
-	// SetLinkedPodIfAbsent SetLinkedPodIfAbsent links the uid to the pod unless any link stands.
+	// SetLinkedPodIfAbsent SetLinkedPodIfAbsent links the uid to the pod unless it has a link.
 	SetLinkedPodIfAbsent(ctx context.Context, req *SetLinkedPodIfAbsentRequest, opts ...http.CallOption) (rsp *SetLinkedPodIfAbsentReply, err error)
-	// TrySetLinkedPod TrySetLinkedPod links the uid to the pod unless a persistent link to another pod stands.
+	// TrySetLinkedPod TrySetLinkedPod links the uid to the pod unless it has a persistent link to another pod.
 	TrySetLinkedPod(ctx context.Context, req *TrySetLinkedPodRequest, opts ...http.CallOption) (rsp *TrySetLinkedPodReply, err error)
 }
 
@@ -337,8 +335,7 @@ func NewLinkServiceHTTPClient(client *http.Client) LinkServiceHTTPClient {
 	return &LinkServiceHTTPClientImpl{client}
 }
 
-// BatchGetLinkedPod BatchGetLinkedPod groups many uids by the pod that holds them. Each link is read correctly; the whole is not a
-// snapshot.
+// BatchGetLinkedPod BatchGetLinkedPod groups uids by the pod that holds them. Each link is read atomically; the reply is not a snapshot.
 func (c *LinkServiceHTTPClientImpl) BatchGetLinkedPod(ctx context.Context, in *BatchGetLinkedPodRequest, opts ...http.CallOption) (*BatchGetLinkedPodReply, error) {
 	var out BatchGetLinkedPodReply
 	pattern := "/v1/namespaces/{namespace}/services/{service}/links:batchGet"
@@ -352,8 +349,8 @@ func (c *LinkServiceHTTPClientImpl) BatchGetLinkedPod(ctx context.Context, in *B
 	return &out, nil
 }
 
-// ComputeLinkedPod ComputeLinkedPod answers the standing link when its pod is usable; otherwise it links the uid to the best pod:
-// the one with the lowest load plus links given out since its last report, ties to the lowest pod_id.
+// ComputeLinkedPod ComputeLinkedPod returns the standing link if its pod is usable; otherwise it links the uid to the best pod: the one
+// with the lowest load plus new links since its last report, ties to the lowest pod_id.
 func (c *LinkServiceHTTPClientImpl) ComputeLinkedPod(ctx context.Context, in *ComputeLinkedPodRequest, opts ...http.CallOption) (*ComputeLinkedPodReply, error) {
 	var out ComputeLinkedPodReply
 	pattern := "/v1/namespaces/{namespace}/links/{uid}/services/{service}:compute"
@@ -367,7 +364,7 @@ func (c *LinkServiceHTTPClientImpl) ComputeLinkedPod(ctx context.Context, in *Co
 	return &out, nil
 }
 
-// GetLinkedPod GetLinkedPod answers the link; pod_id is -1 when there is none.
+// GetLinkedPod GetLinkedPod returns the link; pod_id is -1 if there is none.
 func (c *LinkServiceHTTPClientImpl) GetLinkedPod(ctx context.Context, in *GetLinkedPodRequest, opts ...http.CallOption) (*GetLinkedPodReply, error) {
 	var out GetLinkedPodReply
 	pattern := "/v1/namespaces/{namespace}/links/{uid}/services/{service}"
@@ -381,7 +378,7 @@ func (c *LinkServiceHTTPClientImpl) GetLinkedPod(ctx context.Context, in *GetLin
 	return &out, nil
 }
 
-// GetLinkedPodIfPersist GetLinkedPodIfPersist answers the link if it is persistent; pod_id is -1 when there is none or it is temporary.
+// GetLinkedPodIfPersist GetLinkedPodIfPersist returns the link if it is persistent; pod_id is -1 if there is none or it is temporary.
 func (c *LinkServiceHTTPClientImpl) GetLinkedPodIfPersist(ctx context.Context, in *GetLinkedPodIfPersistRequest, opts ...http.CallOption) (*GetLinkedPodIfPersistReply, error) {
 	var out GetLinkedPodIfPersistReply
 	pattern := "/v1/namespaces/{namespace}/links/{uid}/services/{service}/persistent"
@@ -395,7 +392,7 @@ func (c *LinkServiceHTTPClientImpl) GetLinkedPodIfPersist(ctx context.Context, i
 	return &out, nil
 }
 
-// ListLinkedServices ListLinkedServices answers every live link of the uid, persistent and temporary, by service.
+// ListLinkedServices ListLinkedServices returns every live link of the uid, persistent and temporary, sorted by service.
 func (c *LinkServiceHTTPClientImpl) ListLinkedServices(ctx context.Context, in *ListLinkedServicesRequest, opts ...http.CallOption) (*ListLinkedServicesReply, error) {
 	var out ListLinkedServicesReply
 	pattern := "/v1/namespaces/{namespace}/links/{uid}"
@@ -423,7 +420,7 @@ func (c *LinkServiceHTTPClientImpl) RemoveLinkedPod(ctx context.Context, in *Rem
 	return &out, nil
 }
 
-// RemoveLinkedPodWithId RemoveLinkedPodWithId does the same, but only if the link is to pod_id.
+// RemoveLinkedPodWithId RemoveLinkedPodWithId removes the link, or keeps it for keep_seconds, only if it is to pod_id.
 func (c *LinkServiceHTTPClientImpl) RemoveLinkedPodWithId(ctx context.Context, in *RemoveLinkedPodWithIdRequest, opts ...http.CallOption) (*RemoveLinkedPodWithIdReply, error) {
 	var out RemoveLinkedPodWithIdReply
 	pattern := "/v1/namespaces/{namespace}/links/{uid}/services/{service}/pods/{pod_id}"
@@ -437,7 +434,7 @@ func (c *LinkServiceHTTPClientImpl) RemoveLinkedPodWithId(ctx context.Context, i
 	return &out, nil
 }
 
-// SetLinkedPod SetLinkedPod links the uid to the pod, whatever stood before.
+// SetLinkedPod SetLinkedPod links the uid to the pod, replacing any link.
 func (c *LinkServiceHTTPClientImpl) SetLinkedPod(ctx context.Context, in *SetLinkedPodRequest, opts ...http.CallOption) (*SetLinkedPodReply, error) {
 	var out SetLinkedPodReply
 	pattern := "/v1/namespaces/{namespace}/links/{uid}/services/{service}"
@@ -451,7 +448,7 @@ func (c *LinkServiceHTTPClientImpl) SetLinkedPod(ctx context.Context, in *SetLin
 	return &out, nil
 }
 
-// SetLinkedPodIfAbsent SetLinkedPodIfAbsent links the uid to the pod unless any link stands.
+// SetLinkedPodIfAbsent SetLinkedPodIfAbsent links the uid to the pod unless it has a link.
 func (c *LinkServiceHTTPClientImpl) SetLinkedPodIfAbsent(ctx context.Context, in *SetLinkedPodIfAbsentRequest, opts ...http.CallOption) (*SetLinkedPodIfAbsentReply, error) {
 	var out SetLinkedPodIfAbsentReply
 	pattern := "/v1/namespaces/{namespace}/links/{uid}/services/{service}:setIfAbsent"
@@ -465,7 +462,7 @@ func (c *LinkServiceHTTPClientImpl) SetLinkedPodIfAbsent(ctx context.Context, in
 	return &out, nil
 }
 
-// TrySetLinkedPod TrySetLinkedPod links the uid to the pod unless a persistent link to another pod stands.
+// TrySetLinkedPod TrySetLinkedPod links the uid to the pod unless it has a persistent link to another pod.
 func (c *LinkServiceHTTPClientImpl) TrySetLinkedPod(ctx context.Context, in *TrySetLinkedPodRequest, opts ...http.CallOption) (*TrySetLinkedPodReply, error) {
 	var out TrySetLinkedPodReply
 	pattern := "/v1/namespaces/{namespace}/links/{uid}/services/{service}:trySet"

@@ -22,15 +22,15 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Routing says which links a pod takes.
+// Routing is which links a pod accepts.
 type Routing int32
 
 const (
-	// Takes new links. An unset routing means READY.
+	// Accepts new links. An unset routing means READY.
 	Routing_READY Routing = 0
-	// Keeps its links and takes no new ones: it drains.
+	// Keeps its links and accepts no new ones: it drains.
 	Routing_DENY_NEW Routing = 1
-	// Takes nothing; its links are moved when ComputeLinkedPod asks for them.
+	// Accepts no links; ComputeLinkedPod moves its links.
 	Routing_SHUTDOWN Routing = 2
 )
 
@@ -81,14 +81,14 @@ type Pod struct {
 	PodId int32 `protobuf:"varint,1,opt,name=pod_id,json=podId,proto3" json:"pod_id,omitempty"`
 	// Free-form, 1 … 1024 bytes.
 	State string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
-	// The load that the pod reported, in units of its own; a link counts as 1.
+	// The load that the pod reported, in its own units; a new link counts as 1.
 	Load    int32   `protobuf:"varint,3,opt,name=load,proto3" json:"load,omitempty"`
 	Routing Routing `protobuf:"varint,4,opt,name=routing,proto3,enum=podlink.v1.Routing" json:"routing,omitempty"`
-	// True while the report is not older than its ttl.
+	// True as long as the report is not older than its ttl.
 	Live bool `protobuf:"varint,5,opt,name=live,proto3" json:"live,omitempty"`
-	// When the pod reported, by the store's clock: milliseconds since 1970.
+	// The time of the report by the store's clock: Unix time in milliseconds.
 	HeartbeatMs int64 `protobuf:"varint,6,opt,name=heartbeat_ms,json=heartbeatMs,proto3" json:"heartbeat_ms,omitempty"`
-	// How long the report counts, in seconds; -1: it never ages.
+	// How long the report is valid, in seconds; -1: it never expires.
 	TtlSeconds    int32 `protobuf:"varint,7,opt,name=ttl_seconds,json=ttlSeconds,proto3" json:"ttl_seconds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -187,7 +187,7 @@ type SetServiceStateRequest struct {
 	Load *int32 `protobuf:"varint,5,opt,name=load,proto3,oneof" json:"load,omitempty"`
 	// Unset: READY.
 	Routing *Routing `protobuf:"varint,6,opt,name=routing,proto3,enum=podlink.v1.Routing,oneof" json:"routing,omitempty"`
-	// Unset: the configured state.pod_ttl. -1: the report never ages. 1 … 2147483647: seconds.
+	// Unset: the configured state.pod_ttl. -1: the report never expires. 1 … 2147483647: seconds.
 	TtlSeconds    *int32 `protobuf:"varint,7,opt,name=ttl_seconds,json=ttlSeconds,proto3,oneof" json:"ttl_seconds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -275,7 +275,7 @@ func (x *SetServiceStateRequest) GetTtlSeconds() int32 {
 type SetServiceStateReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Pod   *Pod                   `protobuf:"bytes,1,opt,name=pod,proto3" json:"pod,omitempty"`
-	// The report that this one replaces; unset when it is the pod's first.
+	// The replaced report; unset if this is the pod's first.
 	Previous      *Pod `protobuf:"bytes,2,opt,name=previous,proto3,oneof" json:"previous,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -329,7 +329,7 @@ type GetServiceStateRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	Service   string                 `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
-	// True: only the pods that are live.
+	// True: only live pods.
 	LiveOnly      *bool `protobuf:"varint,3,opt,name=live_only,json=liveOnly,proto3,oneof" json:"live_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -388,7 +388,7 @@ func (x *GetServiceStateRequest) GetLiveOnly() bool {
 
 type GetServiceStateReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// By pod_id.
+	// Sorted by pod_id.
 	Pods          []*Pod `protobuf:"bytes,1,rep,name=pods,proto3" json:"pods,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -599,7 +599,7 @@ func (x *RemoveServiceStateRequest) GetPodId() int32 {
 
 type RemoveServiceStateReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// False when there was no report of this pod.
+	// False if there was no report of this pod.
 	Removed bool `protobuf:"varint,1,opt,name=removed,proto3" json:"removed,omitempty"`
 	// The report that was removed.
 	Previous      *Pod `protobuf:"bytes,2,opt,name=previous,proto3,oneof" json:"previous,omitempty"`

@@ -29,16 +29,16 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// StateService keeps what the pods of a stateful service report: a free-form state, the load, the routing, and when.
-// ComputeLinkedPod chooses a pod by these reports.
+// StateService stores the reports of the pods of a stateful service: a free-form state, the load, the routing and the time.
+// ComputeLinkedPod selects a pod by these reports.
 type StateServiceClient interface {
-	// SetServiceState stores a pod's report. It also starts the count of links given out to the pod anew.
+	// SetServiceState stores a pod's report. It also resets the pod's count of new links.
 	SetServiceState(ctx context.Context, in *SetServiceStateRequest, opts ...grpc.CallOption) (*SetServiceStateReply, error)
-	// GetServiceState answers every pod of the service that has reported, by pod_id.
+	// GetServiceState returns every pod of the service that has reported, sorted by pod_id.
 	GetServiceState(ctx context.Context, in *GetServiceStateRequest, opts ...grpc.CallOption) (*GetServiceStateReply, error)
-	// GetServicePod answers one pod; POD_NOT_FOUND when it has never reported.
+	// GetServicePod returns one pod; POD_NOT_FOUND if it has never reported.
 	GetServicePod(ctx context.Context, in *GetServicePodRequest, opts ...grpc.CallOption) (*GetServicePodReply, error)
-	// RemoveServiceState forgets a pod's report, as for a pod that was scaled away. Its links stay.
+	// RemoveServiceState deletes a pod's report, for example after scaling down. Its links stay.
 	RemoveServiceState(ctx context.Context, in *RemoveServiceStateRequest, opts ...grpc.CallOption) (*RemoveServiceStateReply, error)
 }
 
@@ -94,16 +94,16 @@ func (c *stateServiceClient) RemoveServiceState(ctx context.Context, in *RemoveS
 // All implementations must embed UnimplementedStateServiceServer
 // for forward compatibility.
 //
-// StateService keeps what the pods of a stateful service report: a free-form state, the load, the routing, and when.
-// ComputeLinkedPod chooses a pod by these reports.
+// StateService stores the reports of the pods of a stateful service: a free-form state, the load, the routing and the time.
+// ComputeLinkedPod selects a pod by these reports.
 type StateServiceServer interface {
-	// SetServiceState stores a pod's report. It also starts the count of links given out to the pod anew.
+	// SetServiceState stores a pod's report. It also resets the pod's count of new links.
 	SetServiceState(context.Context, *SetServiceStateRequest) (*SetServiceStateReply, error)
-	// GetServiceState answers every pod of the service that has reported, by pod_id.
+	// GetServiceState returns every pod of the service that has reported, sorted by pod_id.
 	GetServiceState(context.Context, *GetServiceStateRequest) (*GetServiceStateReply, error)
-	// GetServicePod answers one pod; POD_NOT_FOUND when it has never reported.
+	// GetServicePod returns one pod; POD_NOT_FOUND if it has never reported.
 	GetServicePod(context.Context, *GetServicePodRequest) (*GetServicePodReply, error)
-	// RemoveServiceState forgets a pod's report, as for a pod that was scaled away. Its links stay.
+	// RemoveServiceState deletes a pod's report, for example after scaling down. Its links stay.
 	RemoveServiceState(context.Context, *RemoveServiceStateRequest) (*RemoveServiceStateReply, error)
 	mustEmbedUnimplementedStateServiceServer()
 }

@@ -25,13 +25,13 @@ const OperationStateServiceRemoveServiceState = "/podlink.v1.StateService/Remove
 const OperationStateServiceSetServiceState = "/podlink.v1.StateService/SetServiceState"
 
 type StateServiceHTTPServer interface {
-	// GetServicePod GetServicePod answers one pod; POD_NOT_FOUND when it has never reported.
+	// GetServicePod GetServicePod returns one pod; POD_NOT_FOUND if it has never reported.
 	GetServicePod(context.Context, *GetServicePodRequest) (*GetServicePodReply, error)
-	// GetServiceState GetServiceState answers every pod of the service that has reported, by pod_id.
+	// GetServiceState GetServiceState returns every pod of the service that has reported, sorted by pod_id.
 	GetServiceState(context.Context, *GetServiceStateRequest) (*GetServiceStateReply, error)
-	// RemoveServiceState RemoveServiceState forgets a pod's report, as for a pod that was scaled away. Its links stay.
+	// RemoveServiceState RemoveServiceState deletes a pod's report, for example after scaling down. Its links stay.
 	RemoveServiceState(context.Context, *RemoveServiceStateRequest) (*RemoveServiceStateReply, error)
-	// SetServiceState SetServiceState stores a pod's report. It also starts the count of links given out to the pod anew.
+	// SetServiceState SetServiceState stores a pod's report. It also resets the pod's count of new links.
 	SetServiceState(context.Context, *SetServiceStateRequest) (*SetServiceStateReply, error)
 }
 
@@ -135,13 +135,13 @@ func _StateService_RemoveServiceState0_HTTP_Handler(srv StateServiceHTTPServer) 
 }
 
 type StateServiceHTTPClient interface {
-	// GetServicePod GetServicePod answers one pod; POD_NOT_FOUND when it has never reported.
+	// GetServicePod GetServicePod returns one pod; POD_NOT_FOUND if it has never reported.
 	GetServicePod(ctx context.Context, req *GetServicePodRequest, opts ...http.CallOption) (rsp *GetServicePodReply, err error)
-	// GetServiceState GetServiceState answers every pod of the service that has reported, by pod_id.
+	// GetServiceState GetServiceState returns every pod of the service that has reported, sorted by pod_id.
 	GetServiceState(ctx context.Context, req *GetServiceStateRequest, opts ...http.CallOption) (rsp *GetServiceStateReply, err error)
-	// RemoveServiceState RemoveServiceState forgets a pod's report, as for a pod that was scaled away. Its links stay.
+	// RemoveServiceState RemoveServiceState deletes a pod's report, for example after scaling down. Its links stay.
 	RemoveServiceState(ctx context.Context, req *RemoveServiceStateRequest, opts ...http.CallOption) (rsp *RemoveServiceStateReply, err error)
-	// SetServiceState SetServiceState stores a pod's report. It also starts the count of links given out to the pod anew.
+	// SetServiceState SetServiceState stores a pod's report. It also resets the pod's count of new links.
 	SetServiceState(ctx context.Context, req *SetServiceStateRequest, opts ...http.CallOption) (rsp *SetServiceStateReply, err error)
 }
 
@@ -153,7 +153,7 @@ func NewStateServiceHTTPClient(client *http.Client) StateServiceHTTPClient {
 	return &StateServiceHTTPClientImpl{client}
 }
 
-// GetServicePod GetServicePod answers one pod; POD_NOT_FOUND when it has never reported.
+// GetServicePod GetServicePod returns one pod; POD_NOT_FOUND if it has never reported.
 func (c *StateServiceHTTPClientImpl) GetServicePod(ctx context.Context, in *GetServicePodRequest, opts ...http.CallOption) (*GetServicePodReply, error) {
 	var out GetServicePodReply
 	pattern := "/v1/namespaces/{namespace}/services/{service}/pods/{pod_id}"
@@ -167,7 +167,7 @@ func (c *StateServiceHTTPClientImpl) GetServicePod(ctx context.Context, in *GetS
 	return &out, nil
 }
 
-// GetServiceState GetServiceState answers every pod of the service that has reported, by pod_id.
+// GetServiceState GetServiceState returns every pod of the service that has reported, sorted by pod_id.
 func (c *StateServiceHTTPClientImpl) GetServiceState(ctx context.Context, in *GetServiceStateRequest, opts ...http.CallOption) (*GetServiceStateReply, error) {
 	var out GetServiceStateReply
 	pattern := "/v1/namespaces/{namespace}/services/{service}/pods"
@@ -181,7 +181,7 @@ func (c *StateServiceHTTPClientImpl) GetServiceState(ctx context.Context, in *Ge
 	return &out, nil
 }
 
-// RemoveServiceState RemoveServiceState forgets a pod's report, as for a pod that was scaled away. Its links stay.
+// RemoveServiceState RemoveServiceState deletes a pod's report, for example after scaling down. Its links stay.
 func (c *StateServiceHTTPClientImpl) RemoveServiceState(ctx context.Context, in *RemoveServiceStateRequest, opts ...http.CallOption) (*RemoveServiceStateReply, error) {
 	var out RemoveServiceStateReply
 	pattern := "/v1/namespaces/{namespace}/services/{service}/pods/{pod_id}"
@@ -195,7 +195,7 @@ func (c *StateServiceHTTPClientImpl) RemoveServiceState(ctx context.Context, in 
 	return &out, nil
 }
 
-// SetServiceState SetServiceState stores a pod's report. It also starts the count of links given out to the pod anew.
+// SetServiceState SetServiceState stores a pod's report. It also resets the pod's count of new links.
 func (c *StateServiceHTTPClientImpl) SetServiceState(ctx context.Context, in *SetServiceStateRequest, opts ...http.CallOption) (*SetServiceStateReply, error) {
 	var out SetServiceStateReply
 	pattern := "/v1/namespaces/{namespace}/services/{service}/pods/{pod_id}"

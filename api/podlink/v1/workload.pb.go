@@ -28,7 +28,7 @@ type Workload struct {
 	Service   string                 `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
 	// Free-form, 1 … 1024 bytes.
 	State string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
-	// When it was set, by the store's clock: milliseconds since 1970.
+	// The time of the update by the store's clock: Unix time in milliseconds.
 	UpdateMs      int64 `protobuf:"varint,4,opt,name=update_ms,json=updateMs,proto3" json:"update_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -298,7 +298,7 @@ func (x *GetWorkloadStateReply) GetWorkload() *Workload {
 type BatchGetWorkloadStateRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
-	// 1 … 1000 (limits.max_batch) services; one named twice counts once.
+	// 1 … 1000 (limits.max_batch) services; duplicates count once.
 	Services      []string `protobuf:"bytes,2,rep,name=services,proto3" json:"services,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

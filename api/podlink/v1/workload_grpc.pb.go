@@ -28,13 +28,13 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// WorkloadService keeps one free-form state for a whole stateful service.
+// WorkloadService stores one free-form state per stateful service.
 type WorkloadServiceClient interface {
 	// SetWorkloadState stores the state of the service.
 	SetWorkloadState(ctx context.Context, in *SetWorkloadStateRequest, opts ...grpc.CallOption) (*SetWorkloadStateReply, error)
-	// GetWorkloadState answers the state of the service; WORKLOAD_NOT_FOUND when it was never set.
+	// GetWorkloadState returns the state of the service; WORKLOAD_NOT_FOUND if it was never set.
 	GetWorkloadState(ctx context.Context, in *GetWorkloadStateRequest, opts ...grpc.CallOption) (*GetWorkloadStateReply, error)
-	// BatchGetWorkloadState answers the states of many services; those never set are left out.
+	// BatchGetWorkloadState returns the states of several services; those never set are omitted.
 	BatchGetWorkloadState(ctx context.Context, in *BatchGetWorkloadStateRequest, opts ...grpc.CallOption) (*BatchGetWorkloadStateReply, error)
 }
 
@@ -80,13 +80,13 @@ func (c *workloadServiceClient) BatchGetWorkloadState(ctx context.Context, in *B
 // All implementations must embed UnimplementedWorkloadServiceServer
 // for forward compatibility.
 //
-// WorkloadService keeps one free-form state for a whole stateful service.
+// WorkloadService stores one free-form state per stateful service.
 type WorkloadServiceServer interface {
 	// SetWorkloadState stores the state of the service.
 	SetWorkloadState(context.Context, *SetWorkloadStateRequest) (*SetWorkloadStateReply, error)
-	// GetWorkloadState answers the state of the service; WORKLOAD_NOT_FOUND when it was never set.
+	// GetWorkloadState returns the state of the service; WORKLOAD_NOT_FOUND if it was never set.
 	GetWorkloadState(context.Context, *GetWorkloadStateRequest) (*GetWorkloadStateReply, error)
-	// BatchGetWorkloadState answers the states of many services; those never set are left out.
+	// BatchGetWorkloadState returns the states of several services; those never set are omitted.
 	BatchGetWorkloadState(context.Context, *BatchGetWorkloadStateRequest) (*BatchGetWorkloadStateReply, error)
 	mustEmbedUnimplementedWorkloadServiceServer()
 }

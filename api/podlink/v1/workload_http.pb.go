@@ -24,9 +24,9 @@ const OperationWorkloadServiceGetWorkloadState = "/podlink.v1.WorkloadService/Ge
 const OperationWorkloadServiceSetWorkloadState = "/podlink.v1.WorkloadService/SetWorkloadState"
 
 type WorkloadServiceHTTPServer interface {
-	// BatchGetWorkloadState BatchGetWorkloadState answers the states of many services; those never set are left out.
+	// BatchGetWorkloadState BatchGetWorkloadState returns the states of several services; those never set are omitted.
 	BatchGetWorkloadState(context.Context, *BatchGetWorkloadStateRequest) (*BatchGetWorkloadStateReply, error)
-	// GetWorkloadState GetWorkloadState answers the state of the service; WORKLOAD_NOT_FOUND when it was never set.
+	// GetWorkloadState GetWorkloadState returns the state of the service; WORKLOAD_NOT_FOUND if it was never set.
 	GetWorkloadState(context.Context, *GetWorkloadStateRequest) (*GetWorkloadStateReply, error)
 	// SetWorkloadState SetWorkloadState stores the state of the service.
 	SetWorkloadState(context.Context, *SetWorkloadStateRequest) (*SetWorkloadStateReply, error)
@@ -112,9 +112,9 @@ func _WorkloadService_BatchGetWorkloadState0_HTTP_Handler(srv WorkloadServiceHTT
 }
 
 type WorkloadServiceHTTPClient interface {
-	// BatchGetWorkloadState BatchGetWorkloadState answers the states of many services; those never set are left out.
+	// BatchGetWorkloadState BatchGetWorkloadState returns the states of several services; those never set are omitted.
 	BatchGetWorkloadState(ctx context.Context, req *BatchGetWorkloadStateRequest, opts ...http.CallOption) (rsp *BatchGetWorkloadStateReply, err error)
-	// GetWorkloadState GetWorkloadState answers the state of the service; WORKLOAD_NOT_FOUND when it was never set.
+	// GetWorkloadState GetWorkloadState returns the state of the service; WORKLOAD_NOT_FOUND if it was never set.
 	GetWorkloadState(ctx context.Context, req *GetWorkloadStateRequest, opts ...http.CallOption) (rsp *GetWorkloadStateReply, err error)
 	// SetWorkloadState SetWorkloadState stores the state of the service.
 	SetWorkloadState(ctx context.Context, req *SetWorkloadStateRequest, opts ...http.CallOption) (rsp *SetWorkloadStateReply, err error)
@@ -128,7 +128,7 @@ func NewWorkloadServiceHTTPClient(client *http.Client) WorkloadServiceHTTPClient
 	return &WorkloadServiceHTTPClientImpl{client}
 }
 
-// BatchGetWorkloadState BatchGetWorkloadState answers the states of many services; those never set are left out.
+// BatchGetWorkloadState BatchGetWorkloadState returns the states of several services; those never set are omitted.
 func (c *WorkloadServiceHTTPClientImpl) BatchGetWorkloadState(ctx context.Context, in *BatchGetWorkloadStateRequest, opts ...http.CallOption) (*BatchGetWorkloadStateReply, error) {
 	var out BatchGetWorkloadStateReply
 	pattern := "/v1/namespaces/{namespace}/workloads:batchGet"
@@ -142,7 +142,7 @@ func (c *WorkloadServiceHTTPClientImpl) BatchGetWorkloadState(ctx context.Contex
 	return &out, nil
 }
 
-// GetWorkloadState GetWorkloadState answers the state of the service; WORKLOAD_NOT_FOUND when it was never set.
+// GetWorkloadState GetWorkloadState returns the state of the service; WORKLOAD_NOT_FOUND if it was never set.
 func (c *WorkloadServiceHTTPClientImpl) GetWorkloadState(ctx context.Context, in *GetWorkloadStateRequest, opts ...http.CallOption) (*GetWorkloadStateReply, error) {
 	var out GetWorkloadStateReply
 	pattern := "/v1/namespaces/{namespace}/workloads/{service}"

@@ -1,9 +1,9 @@
-// Package biztest is the conformance suite of biz' repos: what docs and contract promise, on any store.
+// Package biztest is the conformance suite for implementations of biz' repos: it tests what the docs and the contract
+// promise, on any store.
 //
-// Two things to know before adding a test. A test takes its expectations from the contract, never from what a store
-// happens to answer. And nothing here depends on how fast the machine is: whatever is due to a clock is compared with
-// when the test surely had, and surely had not, done what started the clock (span). Tests that wait run in parallel;
-// give them room with -parallel.
+// Two things to know before adding a test. A test takes its expectations from the contract, never from the observed
+// replies of a store. And no test depends on the speed of the machine: a time is only compared with the earliest and the
+// latest moment (span) at which it may have started. Tests that wait run in parallel; use a high -parallel.
 package biztest
 
 import (
@@ -18,16 +18,16 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Repos is a store as one podlink process sees it.
+// Repos are the repos of one podlink process on a store.
 type Repos struct {
 	Links     biz.LinkRepo
 	Pods      biz.PodRepo
 	Workloads biz.WorkloadRepo
 }
 
-// Run runs the suite on the store that open returns, once per test; it may be the same one each time, for every test
-// has a namespace of its own. Others return the same store as further podlink processes see it, and take part in the
-// tests of concurrency.
+// Run runs the suite on the store that open returns. open is called once per test and may return the same store each time,
+// because every test has its own namespace. others return the same store as seen by other podlink processes; they take
+// part in the concurrency tests.
 func Run(t *testing.T, open func(t *testing.T) Repos, others ...func(t *testing.T) Repos) {
 	s := suite{open: open, others: others}
 	for _, group := range []struct {
@@ -53,7 +53,7 @@ func Run(t *testing.T, open func(t *testing.T) Repos, others ...func(t *testing.
 	}
 }
 
-// suite is the factory of environments.
+// suite creates an env for each test.
 type suite struct {
 	open   func(t *testing.T) Repos
 	others []func(t *testing.T) Repos
@@ -71,28 +71,28 @@ func (s suite) test(t *testing.T, name string, run func(e *env)) {
 	})
 }
 
-// env is what one test works with: a namespace of its own in the store.
+// env is the environment of one test: a store, and its own namespace in it.
 type env struct {
 	*testing.T
 	Repos
-	views     []Repos // Repos, and the same store as other processes see it
+	views     []Repos // Repos, and those of the other processes
 	namespace string
 }
 
-// service is the one that tests use where it does not matter which.
+// service is the default service of the tests.
 const service = "game"
 
-// key is the link that tests use where it does not matter which.
+// key is the default link of the tests.
 func (e *env) key() biz.LinkKey { return e.keyOf("user-1", service) }
 
 func (e *env) keyOf(uid, service string) biz.LinkKey {
 	return biz.LinkKey{Namespace: e.namespace, UID: uid, Service: service}
 }
 
-// pods is the service of key.
+// pods returns the key of the default service.
 func (e *env) pods() biz.ServiceKey { return biz.ServiceKey{Namespace: e.namespace, Service: service} }
 
-// links is the use-case on the repos.
+// links returns the use-case on the repos.
 func (e *env) links() *biz.LinkUsecase { return linkUsecase(e.Repos) }
 
 func linkUsecase(r Repos) *biz.LinkUsecase {
@@ -111,7 +111,7 @@ func (e *env) set(key biz.LinkKey, pod biz.PodID, ttl biz.TTL) biz.Link {
 	return change.Link
 }
 
-// report stores a report of a pod of the tests' service.
+// report stores a report of a pod of the default service.
 func (e *env) report(report biz.Report) biz.Pod {
 	e.Helper()
 	pod, _, err := e.Pods.Set(e.Context(), e.pods(), report)
@@ -119,7 +119,7 @@ func (e *env) report(report biz.Report) biz.Pod {
 	return pod
 }
 
-// ready stores equal reports of pods that take new links.
+// reportReady stores equal READY reports of the pods.
 func (e *env) reportReady(pods ...biz.PodID) {
 	e.Helper()
 	for _, pod := range pods {
@@ -127,7 +127,7 @@ func (e *env) reportReady(pods ...biz.PodID) {
 	}
 }
 
-// same compares two links; a time to live may have run a little since it was wanted.
+// requireSameLink compares two links; the TTL of got may have decreased since want was stored.
 func (e *env) requireSameLink(want, got biz.Link) {
 	e.Helper()
 	e.requireTTL(want.TTL, got.TTL)
@@ -135,7 +135,7 @@ func (e *env) requireSameLink(want, got biz.Link) {
 	require.Equal(e, want, got)
 }
 
-// ttlTolerance is how much of a time to live may have run between two steps of a test, in seconds.
+// ttlTolerance is the maximum decrease of a TTL between two steps of a test, in seconds.
 const ttlTolerance = 30
 
 func (e *env) requireTTL(want, got biz.TTL) {
@@ -148,7 +148,7 @@ func (e *env) requireTTL(want, got biz.TTL) {
 	require.GreaterOrEqual(e, got, max(want-ttlTolerance, 1), "ttl")
 }
 
-// stands checks that the link is what every read finds.
+// requireLink checks that every read returns the link.
 func (e *env) requireLink(want biz.Link) {
 	e.Helper()
 	key := want.Key
@@ -180,29 +180,29 @@ func (e *env) requireLink(want biz.Link) {
 	e.requireSameLink(want, listed)
 }
 
-// absent checks that no read finds a link.
+// requireNoLink checks that no read finds a link.
 func (e *env) requireNoLink(key biz.LinkKey) {
 	e.Helper()
 	e.requireLink(biz.NoLink(key))
 }
 
-// tick makes sure that the store's clock, which may count in ms, has moved on.
+// tick waits for the next tick of the store's clock, which may count in ms.
 func tick() { time.Sleep(2 * time.Millisecond) }
 
-// margin is for the clocks: the store's is not the test's, and it may count in ms.
+// margin is the tolerance between the clocks of the test and the store, which may count in ms.
 const margin = 10 * time.Millisecond
 
-// span is the time during which a test did something: not before its start, and not after its end.
+// span is the time during which an action of a test ran: the store executed it at some moment between start and end.
 type span struct{ start, end time.Time }
 
-// during runs do and returns when.
+// during runs do and returns its span.
 func during(do func()) span {
 	start := time.Now()
 	do()
 	return span{start, time.Now()}
 }
 
-// surelyBefore and surelyAfter tell whether all of s was less, or more, than d after what was done in began.
+// surelyBefore and surelyAfter report whether all of s was certainly less, or more, than d after the action of began.
 func (s span) surelyBefore(began span, d time.Duration) bool {
 	return s.end.Before(began.start.Add(d - margin))
 }
@@ -211,19 +211,19 @@ func (s span) surelyAfter(began span, d time.Duration) bool {
 	return s.start.After(began.end.Add(d + margin))
 }
 
-// sleepPast waits until d has surely passed since what was done in began.
+// sleepPast waits until d has certainly passed since the action of s.
 func (s span) sleepPast(d time.Duration) { time.Sleep(time.Until(s.end.Add(d + 2*margin))) }
 
-// secondsLeft bounds, rounded up, what is left during s of d that began in began.
+// secondsLeft returns the bounds of what is left, during s, of a TTL d that started in began; in seconds, rounded up.
 func (s span) secondsLeft(began span, d time.Duration) (least, most biz.TTL) {
 	ceil := func(left time.Duration) biz.TTL { return biz.TTL(math.Ceil(max(left, 1).Seconds())) }
 	return ceil(began.start.Add(d - margin).Sub(s.end)), ceil(began.end.Add(d + margin).Sub(s.start))
 }
 
-// concurrency is how many callers race in the tests of concurrency.
+// concurrency is the number of callers in the concurrency tests.
 const concurrency = 100
 
-// race calls do from that many goroutines at once and returns what they got.
+// race calls do from as many goroutines at once and returns the results.
 func race[T any](callers int, do func(i int) T) []T {
 	results := make([]T, callers)
 	var ready, done sync.WaitGroup

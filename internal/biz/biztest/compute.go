@@ -9,18 +9,18 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// computeCell is a cell of the contract's row of ComputeLinkedPod, or a variant of it.
+// computeCell is a cell of the contract's row for ComputeLinkedPod, or a variant of it.
 type computeCell struct {
 	column, variant string
 
-	ttl  biz.TTL      // of the link to pod other that stands before; Gone: none
-	pods func(e *env) // makes the pods of the service
+	ttl  biz.TTL      // of the current link, which is to otherPod; Gone: there is none
+	pods func(e *env) // stores the reports of the service
 
 	outcome biz.Outcome // 0: ErrNoAvailablePod
 	wantPod biz.PodID
 }
 
-// computeCells is the row. The pod that takes new links is always asked; other is the one that is linked.
+// computeCells is the row. The best pod is always requestedPod; the current link is to otherPod.
 func computeCells() []computeCell {
 	ready := func(e *env) { e.reportReady(requestedPod) }
 	with := func(reports ...biz.Report) func(*env) {
@@ -44,7 +44,7 @@ func computeCells() []computeCell {
 			report(0, 0, biz.DenyNew), report(2, 0, biz.Shutdown),
 		), biz.Created, requestedPod},
 		{noLink, "no pod has ever reported", biz.Gone, nothing, 0, biz.NoPod},
-		{noLink, "no pod takes new links", biz.Gone, with(report(requestedPod, 0, biz.DenyNew)), 0, biz.NoPod},
+		{noLink, "no pod accepts new links", biz.Gone, with(report(requestedPod, 0, biz.DenyNew)), 0, biz.NoPod},
 	}
 	for column, ttl := range map[string]biz.TTL{temporaryOther: currentTTL, persistentOther: biz.Forever} {
 		for _, c := range []computeCell{
@@ -70,13 +70,13 @@ func computeCells() []computeCell {
 	return all
 }
 
-// deadPod makes a pod whose report does not count any more.
+// deadPod stores a report of the pod that has expired.
 func deadPod(e *env, pod biz.PodID) {
 	when := during(func() { e.report(biz.Report{Pod: pod, State: "up", TTL: 1}) })
 	when.sleepPast(time.Second)
 }
 
-// removedPod makes a pod that has reported and was removed.
+// removedPod stores a report of the pod and removes it.
 func removedPod(e *env, pod biz.PodID) {
 	e.reportReady(pod)
 	_, err := e.Pods.Remove(e.Context(), e.pods(), pod)
@@ -111,16 +111,16 @@ func (c computeCell) test(e *env) {
 	e.requireLink(want)
 }
 
-// testCompute tests what Compute does beyond the table.
+// testCompute tests the rules of Compute that are not in the table.
 func testCompute(t *testing.T, s suite) {
-	s.test(t, "a repeated compute finds what it made", func(e *env) {
+	s.test(t, "a repeated compute returns the same link", func(e *env) {
 		e.reportReady(1, 2)
 		_, first, err := e.links().Compute(e.Context(), e.key(), biz.Forever)
 		require.NoError(e, err)
 		outcome, second, err := e.links().Compute(e.Context(), e.key(), requestedTTL)
 		require.NoError(e, err)
 		require.Equal(e, biz.Existing, outcome)
-		require.Equal(e, first.Link, second.Link, "also its persistence")
+		require.Equal(e, first.Link, second.Link, "its TTL is unchanged")
 	})
 	s.test(t, "a burst of new uids spreads over the pods between two reports", func(e *env) {
 		e.reportReady(0, 1, 2)
@@ -132,7 +132,7 @@ func testCompute(t *testing.T, s suite) {
 		}
 		require.Equal(e, map[biz.PodID]int{0: 3, 1: 3, 2: 3}, given)
 	})
-	s.test(t, "an existing link counts for no pod", func(e *env) {
+	s.test(t, "an existing link reserves nothing", func(e *env) {
 		e.reportReady(0, 1)
 		e.set(e.key(), 1, biz.Forever)
 		for range 5 {
@@ -142,10 +142,10 @@ func testCompute(t *testing.T, s suite) {
 		require.EqualValues(e, 0, e.reserve(biz.NoPod).Pod)
 		require.EqualValues(e, 1, e.reserve(biz.NoPod).Pod)
 	})
-	s.test(t, "the repo links only what was judged", func(e *env) {
-		judged := e.set(e.key(), 1, biz.Forever)
+	s.test(t, "SetIfEpoch links only at the expected epoch", func(e *env) {
+		replaced := e.set(e.key(), 1, biz.Forever)
 		moved := e.set(e.key(), 2, biz.Forever)
-		for name, epoch := range map[string]biz.Epoch{"no link": 0, "an earlier owner": judged.Epoch} {
+		for name, epoch := range map[string]biz.Epoch{"no link": 0, "an earlier owner": replaced.Epoch} {
 			change, err := e.Links.SetIfEpoch(e.Context(), e.key(), 3, biz.Forever, epoch)
 			require.NoError(e, err, name)
 			require.False(e, change.Applied, name)
@@ -159,14 +159,14 @@ func testCompute(t *testing.T, s suite) {
 		require.Greater(e, change.Link.Epoch, moved.Epoch)
 		e.requireLink(biz.Link{Key: e.key(), Pod: 3, TTL: requestedTTL, Epoch: change.Link.Epoch})
 	})
-	s.test(t, "a judged link that is gone meanwhile is created anew", func(e *env) {
-		judged := e.set(e.key(), 1, biz.Forever)
+	s.test(t, "SetIfEpoch creates a link that was removed meanwhile", func(e *env) {
+		removed := e.set(e.key(), 1, biz.Forever)
 		_, err := e.Links.Remove(e.Context(), e.key(), 0, nil)
 		require.NoError(e, err)
-		change, err := e.Links.SetIfEpoch(e.Context(), e.key(), 3, biz.Forever, judged.Epoch)
+		change, err := e.Links.SetIfEpoch(e.Context(), e.key(), 3, biz.Forever, removed.Epoch)
 		require.NoError(e, err)
 		require.True(e, change.Applied)
 		require.Equal(e, biz.NoPod, change.Previous)
-		require.Greater(e, change.Link.Epoch, judged.Epoch)
+		require.Greater(e, change.Link.Epoch, removed.Epoch)
 	})
 }

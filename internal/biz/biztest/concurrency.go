@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// result is what one of a crowd got.
+// result is the result of one of the concurrent callers.
 type result struct {
 	outcome biz.Outcome // of a compute
 	change  biz.LinkChange
@@ -17,7 +17,7 @@ type result struct {
 }
 
 func testConcurrency(t *testing.T, s suite) {
-	// Of many callers that want the key for a pod of their own, one gets it.
+	// If many callers link the key, each to another pod, exactly one succeeds.
 	for name, call := range map[string]func(e *env, links biz.LinkRepo, pod biz.PodID) (biz.LinkChange, error){
 		"SetIfAbsent, persistent": func(e *env, links biz.LinkRepo, pod biz.PodID) (biz.LinkChange, error) {
 			return links.SetIfAbsent(e.Context(), e.key(), pod, biz.Forever)
@@ -55,14 +55,14 @@ func testConcurrency(t *testing.T, s suite) {
 		})
 	}
 
-	s.test(t, "every move has an epoch of its own", func(e *env) {
+	s.test(t, "every move has its own epoch", func(e *env) {
 		attempts := race(concurrency, func(i int) result {
 			change, err := e.view(i).Links.Set(e.Context(), e.key(), biz.PodID(i), biz.Forever, nil)
 			return result{change: change, err: err}
 		})
 		pods := make(map[biz.PodID]bool)
 		var last biz.Link
-		previous := make(map[biz.PodID]biz.Epoch) // who was replaced -> by which epoch
+		previous := make(map[biz.PodID]biz.Epoch) // replaced pod -> epoch of its successor
 		epochs := make(map[biz.PodID]biz.Epoch)
 		for _, a := range attempts {
 			require.NoError(e, a.err)
@@ -73,7 +73,7 @@ func testConcurrency(t *testing.T, s suite) {
 			}
 		}
 		require.Len(e, pods, concurrency)
-		require.Len(e, previous, concurrency, "each replaced another one")
+		require.Len(e, previous, concurrency, "each replaced a different one")
 		for pod, by := range previous {
 			require.Greater(e, by, epochs[pod], "the epoch grows from owner to owner")
 		}
@@ -90,7 +90,7 @@ func testConcurrency(t *testing.T, s suite) {
 		e.requireNoLink(e.key())
 	})
 
-	s.test(t, "services of one uid do not disturb each other", func(e *env) {
+	s.test(t, "services of one uid are independent", func(e *env) {
 		attempts := race(concurrency, func(i int) result {
 			key := e.keyOf("user-1", "game-"+string(rune('a'+i%10)))
 			ttl := []biz.TTL{biz.Forever, currentTTL}[i%2]
@@ -143,7 +143,7 @@ func testConcurrency(t *testing.T, s suite) {
 			}
 			e.requireLink(made.Link)
 
-			// All but one reservation were given back: the pods have one link altogether.
+			// All but one reservation were released: the pods have one link in total.
 			next := map[biz.PodID]bool{made.Link.Pod: true, e.reserved(): true, e.reserved(): true}
 			require.Equal(e, map[biz.PodID]bool{0: true, 1: true, 2: true}, next)
 		})
@@ -165,7 +165,7 @@ func testConcurrency(t *testing.T, s suite) {
 		require.Equal(e, map[biz.PodID]int{0: concurrency / 4, 1: concurrency / 4, 2: concurrency / 4, 3: concurrency / 4}, given)
 	})
 
-	s.test(t, "reservations spread as if one after the other", func(e *env) {
+	s.test(t, "concurrent reservations spread like sequential ones", func(e *env) {
 		e.reportReady(0, 1, 2)
 		pods := race(90, func(i int) biz.PodID {
 			reservation, err := e.view(i).Pods.Reserve(e.Context(), e.pods(), biz.NoPod)
@@ -182,10 +182,10 @@ func testConcurrency(t *testing.T, s suite) {
 	})
 }
 
-// view is the store as the i-th caller sees it.
+// view returns the repos of the i-th caller.
 func (e *env) view(i int) Repos { return e.views[i%len(e.views)] }
 
-// oneApplied returns the only change that was applied.
+// onlyApplied returns the only change that was applied.
 func (e *env) onlyApplied(attempts []result) biz.LinkChange {
 	e.Helper()
 	var applied []biz.LinkChange

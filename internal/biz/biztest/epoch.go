@@ -9,12 +9,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// cycles is how often an epoch must grow in a row.
+// cycles is the number of owner changes for which the epoch must grow.
 const cycles = 200
 
 func testEpoch(t *testing.T, s suite) {
 	s.test(t, "grows with every new owner", func(e *env) {
-		// The ways to get an owner where there is none, to get another one, and to get rid of it.
+		// The mutations that create a link, move it, and remove it.
 		creates := []func(e *env, pod biz.PodID) (biz.LinkChange, error){
 			func(e *env, pod biz.PodID) (biz.LinkChange, error) {
 				return e.Links.SetIfAbsent(e.Context(), e.key(), pod, biz.Forever)
@@ -64,17 +64,17 @@ func testEpoch(t *testing.T, s suite) {
 		}
 	})
 
-	// Nobody loses or gains the link by these.
+	// These mutations keep the owner, so they must keep the epoch.
 	for name, step := range map[string]struct {
 		from, to biz.TTL
 		do       func(e *env) (biz.LinkChange, error)
 	}{
-		"temporary to persistent":              {currentTTL, biz.Forever, setAgain(biz.Forever)},
-		"persistent to temporary":              {biz.Forever, requestedTTL, setAgain(requestedTTL)},
-		"temporary anew":                       {currentTTL, requestedTTL, setAgain(requestedTTL)},
-		"persistent again":                     {biz.Forever, biz.Forever, setAgain(biz.Forever)},
-		"keep of a temporary link on removal":  {currentTTL, 60, keepOnRemoval},
-		"keep of a persistent link on removal": {biz.Forever, 60, keepOnRemoval},
+		"temporary to persistent":    {currentTTL, biz.Forever, setAgain(biz.Forever)},
+		"persistent to temporary":    {biz.Forever, requestedTTL, setAgain(requestedTTL)},
+		"temporary again":            {currentTTL, requestedTTL, setAgain(requestedTTL)},
+		"persistent again":           {biz.Forever, biz.Forever, setAgain(biz.Forever)},
+		"temporary kept on removal":  {currentTTL, 60, keepOnRemoval},
+		"persistent kept on removal": {biz.Forever, 60, keepOnRemoval},
 	} {
 		s.test(t, "stays/"+name, func(e *env) {
 			before := e.set(e.key(), requestedPod, step.from)
@@ -99,7 +99,7 @@ func keepOnRemoval(e *env) (biz.LinkChange, error) {
 	return e.Links.Remove(e.Context(), e.key(), 60, nil)
 }
 
-// conditional are the mutations that take an expected epoch.
+// conditional lists the mutations with an expected epoch.
 var conditional = []struct {
 	name string
 	call func(e *env, expected biz.Epoch) (biz.LinkChange, error)
@@ -119,7 +119,7 @@ func testExpectedEpoch(t *testing.T, s suite) {
 	for _, mutation := range conditional {
 		test := func(name string, run func(e *env)) { s.test(t, mutation.name+"/"+name, run) }
 
-		// mismatches checks that the call is refused for what stands, and changes nothing.
+		// mismatches checks that the call fails with the current link in its error, and changes nothing.
 		mismatches := func(e *env, expected biz.Epoch, current biz.Link) {
 			e.Helper()
 			_, err := mutation.call(e, expected)
@@ -165,7 +165,7 @@ func testExpectedEpoch(t *testing.T, s suite) {
 		})
 	}
 
-	// 0 is the epoch of the absence of a link.
+	// Epoch 0 means that there is no link.
 	s.test(t, "Set/0 and no link", func(e *env) {
 		none := biz.Epoch(0)
 		change, err := e.Links.Set(e.Context(), e.key(), requestedPod, requestedTTL, &none)

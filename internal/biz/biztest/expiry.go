@@ -10,7 +10,7 @@ import (
 )
 
 func testExpiry(t *testing.T, s suite) {
-	// Every way to get a temporary link of game: steps that leave one of n seconds.
+	// Every sequence of mutations that results in a link of n seconds.
 	const n = 3
 	for name, steps := range map[string][]step{
 		"set":                           {set(service, n)},
@@ -27,8 +27,8 @@ func testExpiry(t *testing.T, s suite) {
 		"keep of a persistent one":      {set(service, biz.Forever), keep(service, n)},
 		"keep of a longer one":          {set(service, currentTTL), keep(service, n)},
 		"keep of a shorter one":         {set(service, n-1), keep(service, n)},
-		"keep of the pod's own":         {set(service, biz.Forever), keepOwn(service, n)},
-		"keep of the pod's own, again":  {set(service, biz.Forever), keepOwn(service, n-1), keepOwn(service, n)},
+		"keep by its pod":               {set(service, biz.Forever), keepOwn(service, n)},
+		"keep by its pod, again":        {set(service, biz.Forever), keepOwn(service, n-1), keepOwn(service, n)},
 		"next to a persistent one":      {set("chat", biz.Forever), set(service, n)},
 		"next to a longer one":          {set("chat", currentTTL), set(service, n)},
 		"before a longer one":           {set(service, n), set("chat", currentTTL)},
@@ -40,7 +40,7 @@ func testExpiry(t *testing.T, s suite) {
 		})
 	}
 
-	// An expired link is absent for every operation: each does what it does without a link.
+	// Every operation must treat an expired link like no link.
 	for name, call := range map[string]func(e *env, expired biz.Link){
 		"Get, GetIfPersist, BatchGet, List": func(e *env, _ biz.Link) { e.requireNoLink(e.key()) },
 		"Set of the same pod": func(e *env, expired biz.Link) {
@@ -58,7 +58,7 @@ func testExpiry(t *testing.T, s suite) {
 		"Compute": func(e *env, expired biz.Link) {
 			e.requireCreated(expired, requestedTTL)(e.Links.SetIfEpoch(e.Context(), e.key(), expired.Pod, requestedTTL, 0))
 		},
-		"Compute that judged it": func(e *env, expired biz.Link) {
+		"Compute that has read it": func(e *env, expired biz.Link) {
 			e.requireCreated(expired, requestedTTL)(e.Links.SetIfEpoch(e.Context(), e.key(), expired.Pod, requestedTTL, expired.Epoch))
 		},
 		"Remove":          func(e *env, _ biz.Link) { e.requireNotRemoved(e.Links.Remove(e.Context(), e.key(), 0, nil)) },
@@ -85,7 +85,7 @@ func testExpiry(t *testing.T, s suite) {
 		}
 	}
 
-	s.test(t, "the longest time to live", func(e *env) {
+	s.test(t, "the longest TTL", func(e *env) {
 		const longest biz.TTL = 1<<31 - 1
 		e.requireLink(e.set(e.key(), requestedPod, longest))
 		change, err := e.Links.Remove(e.Context(), e.key(), int32(longest), nil)
@@ -101,7 +101,7 @@ func (e *env) requireApplied(change biz.LinkChange, err error) {
 	require.True(e, change.Applied)
 }
 
-// createdAfter checks the result of a mutation that found no link where one has expired.
+// requireCreated checks the result of a mutation that creates a link in place of an expired one.
 func (e *env) requireCreated(expired biz.Link, ttl biz.TTL) func(biz.LinkChange, error) {
 	return func(change biz.LinkChange, err error) {
 		e.Helper()
@@ -113,7 +113,7 @@ func (e *env) requireCreated(expired biz.Link, ttl biz.TTL) func(biz.LinkChange,
 	}
 }
 
-// notThere checks the result of a removal that found no link.
+// requireNotRemoved checks the result of a removal that found no link.
 func (e *env) requireNotRemoved(change biz.LinkChange, err error) {
 	e.Helper()
 	require.NoError(e, err)
@@ -121,8 +121,8 @@ func (e *env) requireNotRemoved(change biz.LinkChange, err error) {
 	e.requireNoLink(e.key())
 }
 
-// endsExactly watches the link of key, which was made in began, until well after its end: it is there until lifetime
-// has passed, with its seconds rounded up, and then never again.
+// requireExactExpiry polls the link of key, which was stored in began, until well after its expiry: it must exist until
+// lifetime has passed, with its remaining seconds rounded up, and never again after that.
 func (e *env) requireExactExpiry(began span, lifetime time.Duration) {
 	e.Helper()
 	first, err := e.Links.Get(e.Context(), e.key())
@@ -134,17 +134,17 @@ func (e *env) requireExactExpiry(began span, lifetime time.Duration) {
 		require.NoError(e, err)
 		if !link.Exists() {
 			absent = true
-			require.False(e, now.surelyBefore(began, lifetime), "it went %s early", lifetime-now.end.Sub(began.start))
+			require.False(e, now.surelyBefore(began, lifetime), "it expired %s early", lifetime-now.end.Sub(began.start))
 		} else {
 			require.False(e, absent, "it came back")
-			require.False(e, now.surelyAfter(began, lifetime), "it stayed %s too long", now.start.Sub(began.end)-lifetime)
+			require.False(e, now.surelyAfter(began, lifetime), "it expired %s late", now.start.Sub(began.end)-lifetime)
 			require.Equal(e, first.Pod, link.Pod)
 			require.Equal(e, first.Epoch, link.Epoch)
 			least, most := now.secondsLeft(began, lifetime)
 			require.GreaterOrEqual(e, link.TTL, least, "seconds left, rounded up")
 			require.LessOrEqual(e, link.TTL, most, "seconds left, rounded up")
 		}
-		// A store that sweeps late must not bring it back: watch on for a while.
+		// A late sweep of the store must not bring it back, so poll for a while longer.
 		if now.surelyAfter(began, lifetime+time.Second/2) {
 			return
 		}

@@ -12,7 +12,7 @@ import (
 )
 
 func testLinks(t *testing.T, s suite) {
-	// A mutation touches one link: no other service of the uid, no other uid, no other namespace.
+	// A mutation must not change another link: of another service, uid or namespace.
 	for name, mutation := range map[string]step{
 		"Set":                      set(service, requestedTTL),
 		"Set to another pod":       move(service, biz.Forever),
@@ -27,7 +27,7 @@ func testLinks(t *testing.T, s suite) {
 		"Compute, temporary link":  compute("new", requestedTTL),
 	} {
 		for kind, ttl := range map[string]biz.TTL{"persistent": biz.Forever, "temporary": currentTTL} {
-			s.test(t, "touches no other link/"+name+"/"+kind, func(e *env) {
+			s.test(t, "changes no other link/"+name+"/"+kind, func(e *env) {
 				e.set(e.key(), requestedPod, ttl)
 				var others []biz.Link
 				for i, key := range similarKeys(e.key()) {
@@ -110,7 +110,7 @@ func testLinks(t *testing.T, s suite) {
 		})
 	}
 
-	s.test(t, "BatchGet/order and mixture", func(e *env) {
+	s.test(t, "BatchGet/in order, with all kinds of links", func(e *env) {
 		var uids []string
 		var want []biz.Link
 		for i := range 40 {
@@ -138,7 +138,7 @@ func testLinks(t *testing.T, s suite) {
 		require.NoError(e, err)
 		require.Equal(e, []biz.Link{biz.NoLink(e.keyOf("b", service)), biz.NoLink(e.keyOf("a", service))}, got)
 	})
-	s.test(t, "BatchGet/the use-case asks for each uid once", func(e *env) {
+	s.test(t, "BatchGet/the use-case reads each uid once", func(e *env) {
 		link := e.set(e.keyOf("a", service), requestedPod, biz.Forever)
 		got, err := e.links().BatchGet(e.Context(), e.namespace, service, []string{"b", "a", "b", "a"})
 		require.NoError(e, err)
@@ -175,7 +175,7 @@ func testLinks(t *testing.T, s suite) {
 			e.requireLink(link)
 		}
 	})
-	s.test(t, "List/nothing", func(e *env) {
+	s.test(t, "List/no link", func(e *env) {
 		got, err := e.Links.List(e.Context(), e.namespace, "user-1")
 		require.NoError(e, err)
 		require.Empty(e, got)
@@ -186,7 +186,7 @@ func testLinks(t *testing.T, s suite) {
 	})
 }
 
-// similarKeys are links that have all but one thing in common with key, or nearly so.
+// similarKeys returns keys that differ from key in one field.
 func similarKeys(key biz.LinkKey) []biz.LinkKey {
 	with := func(change func(*biz.LinkKey)) biz.LinkKey {
 		other := key

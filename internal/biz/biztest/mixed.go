@@ -11,13 +11,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// step is a mutation of a link of the tests' uid; all of them are to be carried out.
+// step is a mutation of a link of the default uid. It must be applied.
 type step struct {
 	service string
 	call    func(e *env, key biz.LinkKey) (biz.LinkChange, error)
 }
 
-// The steps link to pod asked, except move.
+// The steps link to requestedPod, except move.
 
 func set(service string, ttl biz.TTL) step {
 	return step{service, func(e *env, key biz.LinkKey) (biz.LinkChange, error) {
@@ -63,13 +63,13 @@ func keepOwn(service string, seconds int32) step {
 	}}
 }
 
-// outcome is what the last step on a service left, and when.
+// outcome is the link after the last step on a service, and the span of that step.
 type outcome struct {
 	link  biz.Link
 	began span
 }
 
-// take takes the steps and returns what they left, by service.
+// run runs the steps and returns their outcomes by service.
 func (e *env) run(steps []step) map[string]outcome {
 	e.Helper()
 	left := make(map[string]outcome)
@@ -84,9 +84,9 @@ func (e *env) run(steps []step) map[string]outcome {
 	return left
 }
 
-// testMixed tests uids that have persistent and temporary links. All links of a uid share a place in the store: that
-// the temporary ones end must not take the persistent ones along, in whatever order they came. A lost link is the worst
-// failure there is.
+// testMixed tests uids with persistent and temporary links. A store may keep all links of a uid under one key: the expiry
+// of temporary links must never remove a persistent one, whatever the order in which they were stored. A lost link is the
+// worst possible failure.
 func testMixed(t *testing.T, s suite) {
 	const forever = biz.Forever
 	for name, steps := range map[string][]step{
@@ -94,7 +94,7 @@ func testMixed(t *testing.T, s suite) {
 		"persistent, then temporary":                {set("a", forever), set("b", 1)},
 		"temporary made persistent":                 {set("a", 1), set("b", 1), set("a", forever)},
 		"temporary made persistent by trySet":       {set("a", 1), trySet("a", forever), set("b", 1)},
-		"temporary moved and persistent":            {set("a", 1), move("a", forever), set("b", 1)},
+		"temporary moved and made persistent":       {set("a", 1), move("a", forever), set("b", 1)},
 		"persistent made temporary":                 {set("a", forever), set("b", forever), set("a", 1)},
 		"persistent kept on removal":                {set("a", forever), set("b", forever), keep("a", 1)},
 		"persistent kept on removal by its pod":     {set("a", forever), set("b", forever), keepOwn("a", 1)},
@@ -118,18 +118,18 @@ func testMixed(t *testing.T, s suite) {
 		"temporary, then persistent by compute":     {compute("a", 1), compute("b", forever)},
 		"removed and persistent again":              {set("a", forever), remove("a"), set("b", 1), set("a", forever)},
 		"temporary removed and persistent again":    {set("a", 1), set("b", currentTTL), remove("b"), set("b", forever)},
-		"persistent again, which changes nothing":   {set("a", forever), set("b", 1), set("a", forever)},
+		"persistent again, unchanged":               {set("a", forever), set("b", 1), set("a", forever)},
 		"temporary ones around a persistent one":    {set("a", 1), set("b", 1), set("c", forever), set("d", 1)},
 	} {
 		s.test(t, name, func(e *env) {
 			var left map[string]outcome
 			whole := during(func() { left = e.run(steps) })
-			// A store may sweep up what has expired some time later: watch the others well past that.
+			// A store may sweep expired links later, so check the other links for some time after that.
 			for now := whole; !now.surelyAfter(whole, 3500*time.Millisecond); {
 				now = during(func() { e.requireLifetimes(left) })
 				time.Sleep(300 * time.Millisecond)
 			}
-			// Nor may a later mutation sweep up too much.
+			// A later mutation must not sweep too much, either.
 			left["z"] = e.run([]step{set("z", currentTTL)})["z"]
 			e.requireLifetimes(left)
 			delete(left, "z")
@@ -144,7 +144,7 @@ func testMixed(t *testing.T, s suite) {
 	}
 }
 
-// endInTime checks that each of the links is there for as long as it has to be, and not longer.
+// requireLifetimes checks that each link exists until its expiry and not longer.
 func (e *env) requireLifetimes(left map[string]outcome) {
 	e.Helper()
 	var found []biz.Link

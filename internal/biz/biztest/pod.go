@@ -13,22 +13,22 @@ import (
 
 func testPods(t *testing.T, s suite) {
 	for name, report := range map[string]biz.Report{
-		"least":     {Pod: 0, State: "x", TTL: 1},
-		"most":      {Pod: math.MaxInt32, State: "x", Load: math.MaxInt32, Routing: biz.Shutdown, TTL: math.MaxInt32},
-		"never age": {Pod: 1, State: "x", TTL: biz.Forever},
+		"minimum":   {Pod: 0, State: "x", TTL: 1},
+		"maximum":   {Pod: math.MaxInt32, State: "x", Load: math.MaxInt32, Routing: biz.Shutdown, TTL: math.MaxInt32},
+		"no expiry": {Pod: 1, State: "x", TTL: biz.Forever},
 		"READY":     {Pod: 1, State: "x", Load: 17, Routing: biz.Ready, TTL: 30},
 		"DENY_NEW":  {Pod: 1, State: "x", Load: 17, Routing: biz.DenyNew, TTL: 30},
 		"SHUTDOWN":  {Pod: 1, State: "x", Load: 17, Routing: biz.Shutdown, TTL: 30},
 	} {
-		s.test(t, "a report comes back as it was sent/"+name, func(e *env) { e.roundTrip(report) })
+		s.test(t, "a report is returned as it was sent/"+name, func(e *env) { e.roundTrip(report) })
 	}
 	for name, state := range freeFormTexts {
-		s.test(t, "a state comes back as it was sent/"+name, func(e *env) {
+		s.test(t, "a state is returned as it was sent/"+name, func(e *env) {
 			e.roundTrip(biz.Report{Pod: 1, State: state, Load: 2, Routing: biz.DenyNew, TTL: 30})
 		})
 	}
 
-	s.test(t, "Set/the report before", func(e *env) {
+	s.test(t, "Set/the previous report", func(e *env) {
 		first, previous, err := e.Pods.Set(e.Context(), e.pods(), biz.Report{Pod: 1, State: "one", Load: 5, TTL: 30})
 		require.NoError(e, err)
 		require.Nil(e, previous)
@@ -57,7 +57,7 @@ func testPods(t *testing.T, s suite) {
 		require.ErrorIs(e, err, biz.ErrPodNotFound)
 	})
 
-	s.test(t, "List/by pod, also those not live", func(e *env) {
+	s.test(t, "List/sorted by pod, dead ones included", func(e *env) {
 		ids := []biz.PodID{10, 9, 2, 0, 100, 1, math.MaxInt32, 33}
 		e.reportReady(ids...)
 		deadPod(e, 7)
@@ -75,9 +75,9 @@ func testPods(t *testing.T, s suite) {
 
 		pods, err = biz.NewPodUsecase(biz.NewPodViews(e.Pods, biz.NopObserver{}), 30).List(e.Context(), e.pods(), true)
 		require.NoError(e, err)
-		require.Len(e, pods, len(live), "the use-case lists the live ones alone when asked")
+		require.Len(e, pods, len(live), "the use-case lists only live pods with liveOnly")
 	})
-	s.test(t, "List/nothing", func(e *env) {
+	s.test(t, "List/no report", func(e *env) {
 		pods, err := e.Pods.List(e.Context(), e.pods())
 		require.NoError(e, err)
 		require.Empty(e, pods)
@@ -87,7 +87,7 @@ func testPods(t *testing.T, s suite) {
 		require.Empty(e, pods)
 	})
 
-	s.test(t, "a report counts for its ttl", func(e *env) {
+	s.test(t, "a report is valid for its ttl", func(e *env) {
 		const lifetime = 2 * time.Second
 		began := during(func() { e.report(biz.Report{Pod: 1, State: "up", TTL: 2}) })
 		for {
@@ -98,7 +98,7 @@ func testPods(t *testing.T, s suite) {
 			if pod.Live {
 				require.False(e, now.surelyAfter(began, lifetime), "still live after its ttl")
 			} else {
-				require.False(e, now.surelyBefore(began, lifetime), "not live before its ttl is over")
+				require.False(e, now.surelyBefore(began, lifetime), "dead before its ttl is over")
 			}
 			if now.surelyAfter(began, lifetime) {
 				break
@@ -107,13 +107,13 @@ func testPods(t *testing.T, s suite) {
 		}
 		before, err := e.Pods.Get(e.Context(), e.pods(), 1)
 		require.NoError(e, err)
-		require.EqualValues(e, 2, before.TTL, "the pod is remembered as it was")
+		require.EqualValues(e, 2, before.TTL, "the report is unchanged")
 		pod, previous, err := e.Pods.Set(e.Context(), e.pods(), biz.Report{Pod: 1, State: "up", TTL: 2})
 		require.NoError(e, err)
-		require.True(e, pod.Live, "a new report counts again")
-		require.Equal(e, &before, previous, "and the one before was not live")
+		require.True(e, pod.Live, "a new report makes it live")
+		require.Equal(e, &before, previous, "the previous report was not live")
 	})
-	s.test(t, "a report with ttl -1 never ages", func(e *env) {
+	s.test(t, "a report with ttl -1 never expires", func(e *env) {
 		e.reportReady(1)
 		time.Sleep(2500 * time.Millisecond)
 		pod, err := e.Pods.Get(e.Context(), e.pods(), 1)
@@ -134,10 +134,10 @@ func testPods(t *testing.T, s suite) {
 		require.Nil(e, previous)
 		_, previous, err = e.Pods.Set(e.Context(), e.pods(), biz.Report{Pod: 1, State: "up", TTL: 30})
 		require.NoError(e, err)
-		require.Nil(e, previous, "a removed pod reports for the first time again")
+		require.Nil(e, previous, "the first report after a removal has no previous one")
 	})
 
-	s.test(t, "services and namespaces are apart", func(e *env) {
+	s.test(t, "services and namespaces are separate", func(e *env) {
 		e.reportReady(1)
 		neighbours := []biz.ServiceKey{
 			{Namespace: e.namespace, Service: "game2"},
@@ -161,7 +161,7 @@ func testPods(t *testing.T, s suite) {
 	})
 }
 
-// freeFormTexts are texts that a careless store would take apart.
+// freeFormTexts are texts that a store with careless parsing would corrupt.
 var freeFormTexts = map[string]string{
 	"spaces":           "  two  words ",
 	"leading digits":   "42 players 7",
@@ -181,7 +181,7 @@ var freeFormTexts = map[string]string{
 	"false":            "false",
 }
 
-// roundTrip stores a report and checks that everything that was sent comes back, by every way.
+// roundTrip stores a report and checks that every read returns it unchanged.
 func (e *env) roundTrip(report biz.Report) {
 	e.Helper()
 	pod := e.report(report)
@@ -199,7 +199,7 @@ func (e *env) roundTrip(report biz.Report) {
 	require.Equal(e, pod, e.ignoreAge(*previous))
 }
 
-// still excuses a pod whose report of one second has aged while a slow test looked.
+// ignoreAge marks a pod with a TTL of one second as live: its report may have expired during a slow test.
 func (e *env) ignoreAge(pod biz.Pod) biz.Pod {
 	pod.Live = pod.Live || pod.TTL == 1
 	return pod

@@ -16,7 +16,7 @@ func (e *env) reserve(linked biz.PodID) biz.Reservation {
 	return reservation
 }
 
-// reserved reserves a pod for a new link.
+// reserved reserves a pod for a new link and returns it.
 func (e *env) reserved() biz.PodID {
 	e.Helper()
 	reservation := e.reserve(biz.NoPod)
@@ -32,8 +32,8 @@ func testReserve(t *testing.T, s suite) {
 	nothing := func(*env, biz.PodID) {}
 	up, drains, down := report(biz.Ready, forever), report(biz.DenyNew, forever), report(biz.Shutdown, forever)
 	for name, row := range map[string]struct {
-		linked, free func(e *env, pod biz.PodID) // makes pod other, which is linked, and pod asked
-		standing     biz.PodID
+		linked, free func(e *env, pod biz.PodID) // stores the reports of otherPod, which is linked, and of requestedPod
+		current      biz.PodID
 		want         biz.ReserveOutcome
 	}{
 		"no link/nothing reported":                      {nothing, nothing, biz.NoPod, biz.NeverReported},
@@ -59,7 +59,7 @@ func testReserve(t *testing.T, s suite) {
 		s.test(t, "outcome/"+name, func(e *env) {
 			row.linked(e, otherPod)
 			row.free(e, requestedPod)
-			reservation := e.reserve(row.standing)
+			reservation := e.reserve(row.current)
 			require.Equal(e, row.want, reservation.Outcome)
 			if row.want != biz.Reserved {
 				require.Equal(e, biz.Reservation{Outcome: row.want}, reservation)
@@ -71,7 +71,7 @@ func testReserve(t *testing.T, s suite) {
 		})
 	}
 
-	s.test(t, "a standing link's pod is given nothing", func(e *env) {
+	s.test(t, "an existing link reserves nothing", func(e *env) {
 		e.reportReady(0, 1)
 		for range 5 {
 			require.Equal(e, biz.LinkedPodUsable, e.reserve(0).Outcome)
@@ -92,7 +92,7 @@ func testReserve(t *testing.T, s suite) {
 			require.Equal(e, want, e.reserved())
 		}
 	})
-	s.test(t, "load counts as much as links given out", func(e *env) {
+	s.test(t, "load counts as much as reservations", func(e *env) {
 		for pod, load := range []int32{3, 0, 5} {
 			e.report(biz.Report{Pod: biz.PodID(pod), State: "up", Load: load, TTL: forever})
 		}
@@ -100,7 +100,7 @@ func testReserve(t *testing.T, s suite) {
 			require.Equal(e, want, e.reserved())
 		}
 	})
-	s.test(t, "pods that take no new links get none", func(e *env) {
+	s.test(t, "pods that accept no new links get none", func(e *env) {
 		e.report(biz.Report{Pod: 0, State: "up", Routing: biz.DenyNew, TTL: forever})
 		e.report(biz.Report{Pod: 1, State: "up", Routing: biz.Shutdown, TTL: forever})
 		deadPod(e, 2)
@@ -109,7 +109,7 @@ func testReserve(t *testing.T, s suite) {
 			require.EqualValues(e, 3, e.reserved())
 		}
 	})
-	s.test(t, "a report starts its pod's count anew", func(e *env) {
+	s.test(t, "a report resets the count of its pod", func(e *env) {
 		e.reportReady(0, 1)
 		for _, want := range []biz.PodID{0, 1, 0, 1} {
 			require.Equal(e, want, e.reserved())
@@ -120,7 +120,7 @@ func testReserve(t *testing.T, s suite) {
 		}
 	})
 
-	s.test(t, "Release gives back", func(e *env) {
+	s.test(t, "Release undoes a reservation", func(e *env) {
 		e.reportReady(0, 1)
 		first := e.reserve(biz.NoPod)
 		require.EqualValues(e, 0, first.Pod)
@@ -128,16 +128,16 @@ func testReserve(t *testing.T, s suite) {
 		require.EqualValues(e, 0, e.reserved())
 		require.EqualValues(e, 1, e.reserved())
 	})
-	s.test(t, "Release after a new report gives nothing back", func(e *env) {
+	s.test(t, "Release after a new report changes nothing", func(e *env) {
 		e.reportReady(0, 1)
 		first := e.reserve(biz.NoPod)
 		tick()
 		e.reportReady(0)
 		require.EqualValues(e, 0, e.reserved())
 		require.NoError(e, e.Pods.Release(e.Context(), e.pods(), first))
-		require.EqualValues(e, 1, e.reserved(), "pod 0 has been given one since its report")
+		require.EqualValues(e, 1, e.reserved(), "pod 0 has one reservation since its report")
 	})
-	s.test(t, "Release of a pod that is gone", func(e *env) {
+	s.test(t, "Release of a removed pod", func(e *env) {
 		e.reportReady(0)
 		first := e.reserve(biz.NoPod)
 		_, err := e.Pods.Remove(e.Context(), e.pods(), 0)
@@ -147,7 +147,7 @@ func testReserve(t *testing.T, s suite) {
 		require.ErrorIs(e, err, biz.ErrPodNotFound)
 		require.Equal(e, biz.NoPodAvailable, e.reserve(biz.NoPod).Outcome)
 	})
-	s.test(t, "Release gives back no more than was given", func(e *env) {
+	s.test(t, "Release never makes the count negative", func(e *env) {
 		e.reportReady(0, 1)
 		first := e.reserve(biz.NoPod)
 		for range 3 {
@@ -157,14 +157,14 @@ func testReserve(t *testing.T, s suite) {
 			require.Equal(e, want, e.reserved())
 		}
 	})
-	s.test(t, "what was reserved is in no report", func(e *env) {
+	s.test(t, "reservations don't change the report", func(e *env) {
 		pod := e.report(biz.Report{Pod: 0, State: "a b", Load: 3, TTL: forever})
 		e.reserved()
 		got, err := e.Pods.Get(e.Context(), e.pods(), 0)
 		require.NoError(e, err)
 		require.Equal(e, pod, got)
 	})
-	s.test(t, "a pod that has died is given nothing more", func(e *env) {
+	s.test(t, "a dead pod gets no reservations", func(e *env) {
 		began := during(func() { e.report(biz.Report{Pod: 0, State: "up", TTL: 1}) })
 		e.report(biz.Report{Pod: 1, State: "up", Load: 100, TTL: forever})
 		began.sleepPast(time.Second)

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The columns of the contract's table: what a mutation finds.
+// The columns of the contract's table: the current link before a mutation.
 const (
 	noLink          = "no link"
 	samePod         = "same pod"
@@ -17,7 +17,7 @@ const (
 	persistentOther = "persistent link to another pod"
 )
 
-// The pods of the table, and the times to live of what stands and of what is asked for.
+// The pods of the table, and the TTLs of the current link and of the request.
 const (
 	requestedPod biz.PodID = 7
 	otherPod     biz.PodID = 3
@@ -31,30 +31,30 @@ const (
 type cell struct {
 	operation, column, variant string
 
-	pod biz.PodID // of the link that stands before; NoPod: none
+	pod biz.PodID // of the current link; NoPod: there is none
 	ttl biz.TTL
 
 	call func(e *env, key biz.LinkKey) (biz.LinkChange, error)
 
 	applied  bool
-	wantPod  biz.PodID // of the link that stands afterwards; NoPod: none
+	wantPod  biz.PodID // of the link after the mutation; NoPod: there is none
 	wantTTL  biz.TTL
-	newEpoch bool // it has an owner that it did not have before
+	newEpoch bool // the owner has changed
 }
 
-// unchanged is the end of a call whose condition did not hold.
+// unchanged expects that the condition did not hold and nothing has changed.
 func (c cell) unchanged() cell {
 	c.applied, c.wantPod, c.wantTTL, c.newEpoch = false, c.pod, c.ttl, false
 	return c
 }
 
-// linked is the end of a call that links the asked pod.
+// linked expects a link to requestedPod.
 func (c cell) linked(ttl biz.TTL) cell {
 	c.applied, c.wantPod, c.wantTTL, c.newEpoch = true, requestedPod, ttl, c.pod != requestedPod
 	return c
 }
 
-// removed is the end of a call that removes the link, or keeps it for a while.
+// removed expects that the link was removed, or kept for some seconds.
 func (c cell) removed(keep int32) cell {
 	c.applied, c.wantPod, c.wantTTL, c.newEpoch = true, c.pod, biz.TTL(keep), false
 	if keep == 0 {
@@ -63,7 +63,7 @@ func (c cell) removed(keep int32) cell {
 	return c
 }
 
-// tableColumns are the columns: what a call finds, the asked pod with either kind of link.
+// tableColumns returns the columns; that of the same pod in two variants, persistent and temporary.
 func tableColumns() []cell {
 	return []cell{
 		{column: noLink, pod: biz.NoPod, ttl: biz.Gone},
@@ -74,7 +74,7 @@ func tableColumns() []cell {
 	}
 }
 
-// cells is the contract's table without the row of ComputeLinkedPod, which is computeCells.
+// cells returns the contract's table, except for the row of ComputeLinkedPod, which is computeCells.
 func cells() []cell {
 	var all []cell
 	add := func(operation, variant string, c cell) {
@@ -86,7 +86,7 @@ func cells() []cell {
 		all = append(all, c)
 	}
 	for _, c := range tableColumns() {
-		for variant, ttl := range map[string]biz.TTL{"asked persistent": biz.Forever, "asked temporary": requestedTTL} {
+		for variant, ttl := range map[string]biz.TTL{"persistent request": biz.Forever, "temporary request": requestedTTL} {
 			c.call = func(e *env, key biz.LinkKey) (biz.LinkChange, error) {
 				return e.Links.Set(e.Context(), key, requestedPod, ttl, nil)
 			}
@@ -171,10 +171,10 @@ func (c cell) test(e *env) {
 	e.requireLink(want)
 }
 
-// clockSlack is how far the store's clock may be from the test's.
+// clockSlack is the maximum difference between the clocks of the store and the test.
 const clockSlack = time.Second
 
-// clocked checks that a new epoch is the store's clock in µs.
+// requireClockEpoch checks that a new epoch is the store's clock in µs.
 func (e *env) requireClockEpoch(epoch biz.Epoch, when span) {
 	e.Helper()
 	require.GreaterOrEqual(e, int64(epoch), when.start.Add(-clockSlack).UnixMicro(), "an epoch is in µs since 1970")

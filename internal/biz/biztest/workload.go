@@ -10,14 +10,14 @@ import (
 
 func testWorkloads(t *testing.T, s suite) {
 	for name, state := range freeFormTexts {
-		s.test(t, "a state comes back as it was sent/"+name, func(e *env) {
+		s.test(t, "a state is returned as it was sent/"+name, func(e *env) {
 			stored := e.workload(e.pods(), state)
 			got, err := e.Workloads.Get(e.Context(), e.pods())
 			require.NoError(e, err)
 			require.Equal(e, stored, got)
 		})
 	}
-	s.test(t, "Set/the last state counts", func(e *env) {
+	s.test(t, "Set/replaces the state", func(e *env) {
 		first := e.workload(e.pods(), "starting")
 		tick()
 		second := e.workload(e.pods(), "up")
@@ -33,7 +33,7 @@ func testWorkloads(t *testing.T, s suite) {
 		_, err = e.Workloads.Get(e.Context(), e.pods())
 		require.ErrorIs(e, err, biz.ErrWorkloadNotFound, "pods are no workload")
 	})
-	s.test(t, "BatchGet/in the order asked, without the absent", func(e *env) {
+	s.test(t, "BatchGet/in order, without those never set", func(e *env) {
 		var want []biz.Workload
 		for _, service := range []string{"z", "a", "game"} {
 			want = append(want, e.workload(biz.ServiceKey{Namespace: e.namespace, Service: service}, "up "+service))
@@ -45,7 +45,7 @@ func testWorkloads(t *testing.T, s suite) {
 		require.NoError(e, err)
 		require.Empty(e, got)
 	})
-	s.test(t, "services and namespaces are apart", func(e *env) {
+	s.test(t, "services and namespaces are separate", func(e *env) {
 		stored := e.workload(e.pods(), "up")
 		e.workload(biz.ServiceKey{Namespace: e.namespace + "2", Service: service}, "other")
 		e.workload(biz.ServiceKey{Namespace: e.namespace, Service: service + "2"}, "other")
@@ -57,7 +57,7 @@ func testWorkloads(t *testing.T, s suite) {
 	})
 }
 
-// workload sets the state and checks the answer.
+// workload sets the state and checks the result.
 func (e *env) workload(key biz.ServiceKey, state string) biz.Workload {
 	e.Helper()
 	var workload biz.Workload

@@ -1,15 +1,15 @@
--- statefulGetLink reads the link. A persistent one can be read without a script; the time that a temporary one has
--- left needs the store's clock.
+-- statefulGetLink reads the link. A persistent link can be read without a script; the TTL of a temporary one depends on the
+-- store's clock.
 --
 -- Needs:   field
 -- Needs:   link
--- Then:    answer
+-- Then:    reply
 -- Access:  read
 -- KEYS[1]: podlink:link:<namespace>:<uid>
 -- ARGV[1]: service
 -- Reply:   FOUND <previous> <pod> <epoch> <ttl>: the link
 -- Reply:   ABSENT -1 -1 0 -2: there is none
--- Reply:   EXPIRED -1 -1 0 -2: there is one of the past
+-- Reply:   EXPIRED -1 -1 0 -2: there is an expired one
 -- Repeat:  the same
 
 local status = 'FOUND'

@@ -2,7 +2,7 @@
 --
 -- Needs:   field
 -- Needs:   link
--- Then:    answer
+-- Then:    reply
 -- Access:  read
 -- KEYS[1]: podlink:link:<namespace>:<uid>
 -- ARGV[1]: service

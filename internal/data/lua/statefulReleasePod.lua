@@ -1,14 +1,14 @@
--- statefulReleasePod gives a reservation back that did not become a link, unless the pod has reported since.
+-- statefulReleasePod releases a reservation that did not become a link, unless the pod has reported since.
 --
 -- Needs:   pod
 -- Access:  write
--- Confirm: no, a count that is lost makes a pod look less busy until its next report, and nothing else
+-- Confirm: no, a lost count only makes a pod look less busy until its next report
 -- KEYS[1]: podlink:pods:<namespace>:<service>
 -- ARGV[1]: pod, as reserved by statefulReservePod
 -- ARGV[2]: heartbeat of the report that counts the reservation
--- Reply:   RELEASED: the pod has been given one link less
--- Reply:   STALE: the pod has reported since, or is gone; nothing has changed
--- Repeat:  RELEASED gives back one more, down to none, then STALE: not to be repeated
+-- Reply:   RELEASED: the pod has one reservation less
+-- Reply:   STALE: the pod has reported since, or was removed; nothing has changed
+-- Repeat:  RELEASED releases one more, down to none, then STALE: must not be repeated
 
 local report, failure = read(ARGV[1])
 if failure then return failure end

@@ -1,4 +1,4 @@
--- statefulRemoveLink removes the link, or makes it a temporary one.
+-- statefulRemoveLink removes the link, or turns it into a temporary one.
 --
 -- Needs:   fields
 -- Needs:   link
@@ -7,11 +7,11 @@
 -- KEYS[1]: podlink:link:<namespace>:<uid>
 -- ARGV[1]: service
 -- ARGV[2]: seconds to keep the link; 0: remove it now
--- ARGV[3]: the epoch that the link must have; 0: there must be no link; without it: any
--- Reply:   REMOVED <previous> <pod> <epoch> <ttl>: there was a link; the reply names what stands now
+-- ARGV[3]: expected epoch; 0: there must be no link; absent: any
+-- Reply:   REMOVED <previous> <pod> <epoch> <ttl>: there was a link; the reply has the link after the call
 -- Reply:   ABSENT -1 -1 0 -2: there was none
--- Reply:   EPOCH_MISMATCH <previous> <pod> <epoch> <ttl>: the link that stands has another epoch; nothing has changed
--- Repeat:  ABSENT, or EPOCH_MISMATCH when ARGV[3] named the old epoch; REMOVED while it is kept, and it lasts anew
+-- Reply:   EPOCH_MISMATCH <previous> <pod> <epoch> <ttl>: the current link has another epoch; nothing has changed
+-- Repeat:  ABSENT, or EPOCH_MISMATCH if ARGV[3] was the old epoch; REMOVED while it is kept, which restarts its TTL
 
 local status = 'REMOVED'
 if ARGV[3] and ARGV[3] ~= (epoch or '0') then

@@ -1,4 +1,4 @@
--- statefulRemoveLinkWithId removes the link, or makes it a temporary one, if it is to the pod.
+-- statefulRemoveLinkWithId removes the link, or turns it into a temporary one, if it is to the pod.
 --
 -- Needs:   fields
 -- Needs:   link
@@ -8,9 +8,9 @@
 -- ARGV[1]: service
 -- ARGV[2]: seconds to keep the link; 0: remove it now
 -- ARGV[3]: pod
--- Reply:   REMOVED <previous> <pod> <epoch> <ttl>: the link was to the pod; the reply names what stands now
+-- Reply:   REMOVED <previous> <pod> <epoch> <ttl>: the link was to the pod; the reply has the link after the call
 -- Reply:   ABSENT <previous> <pod> <epoch> <ttl>: there is no link to the pod; nothing has changed
--- Repeat:  ABSENT; REMOVED while it is kept, and it lasts anew
+-- Repeat:  ABSENT; REMOVED while it is kept, which restarts its TTL
 
 local status = 'REMOVED'
 if pod ~= ARGV[3] then status = 'ABSENT' end

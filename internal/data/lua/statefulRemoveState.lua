@@ -1,24 +1,24 @@
--- statefulRemoveState forgets a pod's report, and marks the service as one that has reported.
+-- statefulRemoveState deletes a pod's report. If it is the last one, it marks the service as one that has reported.
 --
 -- Needs:   pod
 -- Access:  write
 -- KEYS[1]: podlink:pods:<namespace>:<service>
 -- ARGV[1]: pod
--- Reply:   REMOVED {<pod> <state> <load> <routing> <live> <heartbeat> <ttl>}: the report that was there
+-- Reply:   REMOVED {<pod> <state> <load> <routing> <live> <heartbeat> <ttl>}: the deleted report
 -- Reply:   ABSENT {}: there was none; nothing has changed
 -- Repeat:  ABSENT
 
 local report, failure = read(ARGV[1])
 if failure then return failure end
 if not report then return {'ABSENT', {}} end
-local answer = {'REMOVED', describe(report)}
+local reply = {'REMOVED', describe(report)}
 if call('HLEN', key) == 1 then
-  -- The last field takes the key with it, and with the key the mark. So the mark comes first: a script whose key has gone
-  -- may write no more while a slot moves, and a user who has lost the right to write it must not lose it either.
-  -- But a removal has to work also when Redis is out of memory, where a script that has written once may write on. This is
-  -- the write that needs no memory and changes nothing: the key has no TTL.
+  -- Set the mark before deleting the last field, which deletes the key: while its slot is migrated, a script can't write
+  -- to a deleted key, and if the ACL denies HSET, the service must not lose its report.
+  -- A removal must work even if Redis is out of memory, where a script may still write after its first write. PERSIST is a
+  -- first write that needs no memory and changes nothing: the key has no TTL.
   call('PERSIST', key)
   call('HSET', key, MARK, '1')
 end
 call('HDEL', key, ARGV[1])
-return answer
+return reply

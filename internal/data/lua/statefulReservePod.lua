@@ -1,22 +1,21 @@
--- statefulReservePod judges the pod of a standing link and, if that can't be used, chooses the best pod for a new one
--- and counts a link as given to it. Best is the lowest load + links given out since the pod's report, ties to the
--- lowest pod.
+-- statefulReservePod checks the pod of the current link. If it is not usable, it selects the best pod for a new link and
+-- adds a reservation to it. Best is the lowest load + reservations since the pod's report, ties to the lowest pod.
 --
 -- Needs:   pod
 -- Access:  write
--- Confirm: no, a count that is lost makes a pod look less busy until its next report, and nothing else
+-- Confirm: no, a lost count only makes a pod look less busy until its next report
 -- KEYS[1]: podlink:pods:<namespace>:<service>
--- ARGV[1]: pod of the standing link; -1: there is none
--- Reply:   USABLE: the standing link's pod is live and READY or DENY_NEW; nothing has changed
+-- ARGV[1]: pod of the current link; -1: there is none
+-- Reply:   USABLE: the current link's pod is live and READY or DENY_NEW; nothing has changed
 -- Reply:   UNKNOWN: no pod of the service has ever reported; nothing has changed
 -- Reply:   NONE: no pod is live and READY; nothing has changed
 -- Reply:   RESERVED <pod> <heartbeat>: the best pod, and the heartbeat of its report
--- Repeat:  RESERVED counts one more link
+-- Repeat:  RESERVED adds another reservation
 
 if ARGV[1] ~= '-1' then
-  local standing, failure = read(ARGV[1])
+  local linked, failure = read(ARGV[1])
   if failure then return failure end
-  if standing and live(standing.ttl, standing.heartbeat) and (standing.routing == READY or standing.routing == DENY_NEW) then
+  if linked and live(linked.ttl, linked.heartbeat) and (linked.routing == READY or linked.routing == DENY_NEW) then
     return {'USABLE'}
   end
 end
@@ -24,7 +23,7 @@ end
 local fields = call('HGETALL', key)
 if #fields == 0 then return {'UNKNOWN'} end
 
-local best, least, lowest -- the index of the best pod's field, its burden and its number
+local best, least, lowest -- index of the best pod's field, its load + reservations, and its number
 for i = 1, #fields, 2 do
   if fields[i] ~= MARK then
     local load, given, routing, ttl, heartbeat = decode(fields[i], fields[i + 1])

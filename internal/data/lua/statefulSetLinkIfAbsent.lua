@@ -1,4 +1,4 @@
--- statefulSetLinkIfAbsent links the uid to the pod unless any link stands.
+-- statefulSetLinkIfAbsent links the uid to the pod unless it has a link.
 --
 -- Needs:   fields
 -- Needs:   link
@@ -6,10 +6,10 @@
 -- Access:  write
 -- KEYS[1]: podlink:link:<namespace>:<uid>
 -- ARGV[1]: service
--- ARGV[2]: seconds the link lasts; -1: persistent
+-- ARGV[2]: TTL of the link in seconds; -1: persistent
 -- ARGV[3]: pod
 -- Reply:   LINKED <previous> <pod> <epoch> <ttl>: the uid is linked to the pod
--- Reply:   EXISTING <previous> <pod> <epoch> <ttl>: a link stands; nothing has changed
+-- Reply:   EXISTING <previous> <pod> <epoch> <ttl>: there is a link; nothing has changed
 -- Repeat:  EXISTING with the same epoch; nothing changes
 
 local status = 'LINKED'

@@ -1,4 +1,4 @@
--- statefulSetState stores a pod's report, as of now, and starts its count of links given out anew.
+-- statefulSetState stores a pod's report, as of now, and resets its reservation count.
 --
 -- Needs:   pod
 -- Access:  write
@@ -7,9 +7,9 @@
 -- ARGV[2]: state
 -- ARGV[3]: load
 -- ARGV[4]: routing; 0: READY, 1: DENY_NEW, 2: SHUTDOWN
--- ARGV[5]: seconds the report counts; -1: it never ages
--- Reply:   STORED {<pod> <state> <load> <routing> <live> <heartbeat> <ttl>} {the same of the report before, or nothing}
--- Repeat:  STORED with a later heartbeat, and the first report as the one before
+-- ARGV[5]: TTL of the report in seconds; -1: it never expires
+-- Reply:   STORED {<pod> <state> <load> <routing> <live> <heartbeat> <ttl>} {the same of the previous report, or nothing}
+-- Repeat:  STORED with a later heartbeat, and the first report as the previous one
 
 local before, failure = read(ARGV[1])
 if failure then return failure end

@@ -6,7 +6,7 @@
 -- Access:  write
 -- KEYS[1]: podlink:workload:<namespace>:<service>
 -- ARGV[1]: state
--- Reply:   STORED <update>: the time in ms since 1970
+-- Reply:   STORED <update>: the Unix time in ms
 -- Repeat:  STORED with a later time
 
 local stored = call('HMGET', KEYS[1], 'state', 'update_ms')

@@ -10,20 +10,21 @@
 -- Repeat:  the same
 
 -- === lib/links.lua ===
--- links.lua stands before every script on KEYS[1], the hash of all links of one uid: service -> "<pod> <epoch> <expiry>".
--- The epoch is in µs, the expiry in ms since 1970, 0 for a persistent link. The expiry decides, to the millisecond.
+-- links.lua is the common part of all scripts on KEYS[1], the hash of all links of one uid: service ->
+-- "<pod> <epoch> <expiry>". The epoch is Unix time in µs; the expiry is Unix time in ms, 0 for a persistent link. A link is
+-- live until its expiry, to the millisecond.
 --
--- These scripts are what Redis spends its time with. So a link stays the three texts that it is stored as, a number is
--- made of one only to calculate with it, and what can be a plain sequence is no function. Lua makes a function anew
--- whenever a script comes to it: those that there are use no variable from outside, which would have to be made as well.
+-- These scripts dominate the load of Redis, so they avoid work: a link stays three strings, converted to numbers only for
+-- arithmetic, and code is inlined where possible. Each run of a script creates its functions, so there are few, and they
+-- have no upvalues.
 
 local call = redis.call
 local key = KEYS[1]
 
--- decode returns the pod, the epoch and the expiry that a field's value stands for, nothing when podlink did not write it:
--- without zeros before a number, and with none that is too large. Numbers are doubles here, exact up to 2^53, and there
--- has to be room for a greater epoch. What is accepted here, reply.go accepts as well, or a mutation would be carried out
--- and then reported as failed.
+-- decode returns the pod, the epoch and the expiry of a value, nothing if podlink did not write the value. Numbers must
+-- have no leading zeros and a limited size: Lua's numbers are doubles, exact up to 2^53, and there must be room for a
+-- greater epoch. data/parse.go must accept every value that decode accepts, or a mutation would be executed and then
+-- reported as failed.
 local function decode(value)
   local pod, epoch, expiry = string.match(value, '^(%d+) ([1-9]%d*) (%d+)$')
   if not pod then return end
@@ -37,12 +38,12 @@ end
 -- field.lua reads the link of the service ARGV[1].
 
 local service = ARGV[1]
-local raw = call('HGET', key, service) -- the field's value; false without one
+local raw = call('HGET', key, service) -- the value of the field; false if there is none
 
 -- === lib/clock.lua ===
--- clock.lua reads the store's clock. A script reads it at most once, so that all of it happens at one time.
+-- clock.lua reads the store's clock. A script calls it at most once, so that it uses a single time.
 
--- clock returns the µs since 1970 as a text, for it is stored and compared as one.
+-- clock returns the Unix time in µs as a string, because it is stored and compared as one.
 local function clock()
   local time = redis.call('TIME')
   local us = time[2]
@@ -51,13 +52,13 @@ local function clock()
 end
 
 -- === lib/link.lua ===
--- link.lua follows field.lua or fields.lua, and ends the script when podlink did not write the field. The script itself
--- says in status what becomes of the call.
+-- link.lua decodes the field that field.lua or fields.lua has read. It ends the script with an error if podlink did not
+-- write the field. The script then sets status.
 
-local now -- the store's clock; set when the live link is a temporary one
-local last_epoch, last_expiry -- those of the link in the field, expired or not; nil without one
-local pod, epoch, expiry -- the live link; nil without one
-local left -- seconds that the live link has left, a text; set when it is known already
+local now -- the store's clock; set if the field has a temporary link
+local last_epoch, last_expiry -- of the link in the field, expired or not; nil if there is none
+local pod, epoch, expiry -- the live link; nil if there is none
+local left -- the TTL of the link in seconds, as a string; set once it is known
 if raw then
   pod, epoch, expiry = decode(raw)
   if not pod then return redis.error_reply('CORRUPT link') end
@@ -74,24 +75,24 @@ local previous = pod or '-1'
 local status = 'FOUND'
 if expiry ~= '0' then status, pod = 'ABSENT', nil end
 
--- === lib/answer.lua ===
--- answer.lua is what every script on one link replies, as one text: what became of the call, the pod of the live link
--- before it (-1: none), and the link that stands now.
+-- === lib/reply.lua ===
+-- reply.lua returns the reply of every script on one link, as one text: the status, the pod of the live link before the
+-- call (-1: none), and the current link.
 
 if not pod then return status .. ' ' .. previous .. ' -1 0 -2' end
 if expiry == '0' then left = '-1' end
 if left then return status .. ' ' .. previous .. ' ' .. pod .. ' ' .. epoch .. ' ' .. left end
 
 -- === lib/ttl.lua ===
--- ttl.lua is for scripts that answer temporary links.
+-- ttl.lua computes the TTL of temporary links.
 
--- ttl is how many seconds a live temporary link has left.
+-- ttl returns the remaining seconds of a live temporary link, rounded up.
 local function ttl(expiry, now)
   local left = math.ceil((expiry * 1000 - now) / 1000000)
   return string.format('%d', math.min(left, 2147483647)) -- The clock may have been set back since.
 end
 
--- === lib/answer_temporary.lua ===
--- answer_temporary.lua goes on with answer.lua where a temporary link stands as before.
+-- === lib/reply_temporary.lua ===
+-- reply_temporary.lua is the part of reply.lua for an unchanged temporary link.
 
 return status .. ' ' .. previous .. ' ' .. pod .. ' ' .. epoch .. ' ' .. ttl(expiry, now)

@@ -8,20 +8,21 @@
 -- Repeat:  the same
 
 -- === lib/links.lua ===
--- links.lua stands before every script on KEYS[1], the hash of all links of one uid: service -> "<pod> <epoch> <expiry>".
--- The epoch is in µs, the expiry in ms since 1970, 0 for a persistent link. The expiry decides, to the millisecond.
+-- links.lua is the common part of all scripts on KEYS[1], the hash of all links of one uid: service ->
+-- "<pod> <epoch> <expiry>". The epoch is Unix time in µs; the expiry is Unix time in ms, 0 for a persistent link. A link is
+-- live until its expiry, to the millisecond.
 --
--- These scripts are what Redis spends its time with. So a link stays the three texts that it is stored as, a number is
--- made of one only to calculate with it, and what can be a plain sequence is no function. Lua makes a function anew
--- whenever a script comes to it: those that there are use no variable from outside, which would have to be made as well.
+-- These scripts dominate the load of Redis, so they avoid work: a link stays three strings, converted to numbers only for
+-- arithmetic, and code is inlined where possible. Each run of a script creates its functions, so there are few, and they
+-- have no upvalues.
 
 local call = redis.call
 local key = KEYS[1]
 
--- decode returns the pod, the epoch and the expiry that a field's value stands for, nothing when podlink did not write it:
--- without zeros before a number, and with none that is too large. Numbers are doubles here, exact up to 2^53, and there
--- has to be room for a greater epoch. What is accepted here, reply.go accepts as well, or a mutation would be carried out
--- and then reported as failed.
+-- decode returns the pod, the epoch and the expiry of a value, nothing if podlink did not write the value. Numbers must
+-- have no leading zeros and a limited size: Lua's numbers are doubles, exact up to 2^53, and there must be room for a
+-- greater epoch. data/parse.go must accept every value that decode accepts, or a mutation would be executed and then
+-- reported as failed.
 local function decode(value)
   local pod, epoch, expiry = string.match(value, '^(%d+) ([1-9]%d*) (%d+)$')
   if not pod then return end
@@ -32,9 +33,9 @@ local function decode(value)
 end
 
 -- === lib/clock.lua ===
--- clock.lua reads the store's clock. A script reads it at most once, so that all of it happens at one time.
+-- clock.lua reads the store's clock. A script calls it at most once, so that it uses a single time.
 
--- clock returns the µs since 1970 as a text, for it is stored and compared as one.
+-- clock returns the Unix time in µs as a string, because it is stored and compared as one.
 local function clock()
   local time = redis.call('TIME')
   local us = time[2]
@@ -43,9 +44,9 @@ local function clock()
 end
 
 -- === lib/ttl.lua ===
--- ttl.lua is for scripts that answer temporary links.
+-- ttl.lua computes the TTL of temporary links.
 
--- ttl is how many seconds a live temporary link has left.
+-- ttl returns the remaining seconds of a live temporary link, rounded up.
 local function ttl(expiry, now)
   local left = math.ceil((expiry * 1000 - now) / 1000000)
   return string.format('%d', math.min(left, 2147483647)) -- The clock may have been set back since.

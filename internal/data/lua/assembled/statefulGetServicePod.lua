@@ -10,25 +10,25 @@
 -- Repeat:  the same
 
 -- === lib/value.lua ===
--- value.lua tells what podlink writes from what it does not. What it did not write, a script reports and leaves as it
--- is; what is accepted here, reply.go accepts as well, or a mutation would be carried out and then reported as failed.
+-- value.lua detects values that podlink did not write: a script reports them and leaves them unchanged. data/parse.go must
+-- accept every value that is accepted here, or a mutation would be executed and then reported as failed.
 
 local call = redis.call
 
--- The most that numbers may be, as texts. Numbers are doubles here, exact up to 2^53; what is counted on must stay below.
+-- The maximum values, as strings. Lua's numbers are doubles, exact up to 2^53; a count must have room for an increment.
 local LARGEST, LARGEST_COUNTED, LARGEST_INT32 = '9007199254740991', '9007199254740990', '2147483647'
 
--- whole tells whether digits are a number as podlink writes it: without zeros before it, and at most that large. It
--- compares texts, which costs less than making numbers of them.
+-- whole reports whether digits are a number as podlink writes it: without leading zeros, and not greater than most. It
+-- compares strings, which is cheaper than converting them to numbers.
 local function whole(digits, most)
   if #digits == 1 then return true end
   return digits >= '1' and (#digits < #most or #digits == #most and digits <= most)
 end
 
 -- === lib/clock.lua ===
--- clock.lua reads the store's clock. A script reads it at most once, so that all of it happens at one time.
+-- clock.lua reads the store's clock. A script calls it at most once, so that it uses a single time.
 
--- clock returns the µs since 1970 as a text, for it is stored and compared as one.
+-- clock returns the Unix time in µs as a string, because it is stored and compared as one.
 local function clock()
   local time = redis.call('TIME')
   local us = time[2]
@@ -37,10 +37,9 @@ local function clock()
 end
 
 -- === lib/text.lua ===
--- text.lua tells whether a text is one that podlink writes. It stands apart from value.lua, because the scripts on links
--- have no text to look at.
+-- text.lua validates UTF-8.
 
--- The runes above ASCII by their first bytes; Lua has no UTF-8 of its own.
+-- The encodings of runes above ASCII; this version of Lua has no UTF-8 library.
 local RUNES = {
   '[\194-\223][\128-\191]',
   '\224[\160-\191][\128-\191]',
@@ -52,7 +51,7 @@ local RUNES = {
 }
 local ABOVE_ASCII = '[\128-\255]'
 
--- is_text tells whether the text is valid UTF-8 and not empty.
+-- is_text reports whether the string is not empty and valid UTF-8.
 local function is_text(text)
   if not string.find(text, ABOVE_ASCII) then return text ~= '' end
   for _, rune in ipairs(RUNES) do
@@ -62,25 +61,24 @@ local function is_text(text)
 end
 
 -- === lib/pod.lua ===
--- pod.lua stands before every script whose header says "Needs: pod". KEYS[1] is the hash of all pods of one service:
--- pod -> "<load> <given> <routing> <ttl> <heartbeat> <state>", where given counts the links given out since the report,
--- routing is 0 READY, 1 DENY_NEW, 2 SHUTDOWN, ttl is in seconds (-1: the report never ages) and heartbeat is the time
--- of the report in ms since 1970. The field "reported" says that the service has reported, also when its last pod was
--- removed.
+-- pod.lua is the common part of all scripts on KEYS[1], the hash of all pods of one service: pod ->
+-- "<load> <given> <routing> <ttl> <heartbeat> <state>". given is the number of reservations since the report, routing is
+-- 0 READY, 1 DENY_NEW or 2 SHUTDOWN, ttl is in seconds (-1: the report never expires), and heartbeat is the Unix time of
+-- the report in ms. The field "reported" marks a service whose last pod was removed as one that has reported.
 
 local READY, DENY_NEW = '0', '1'
 local MARK = 'reported'
 
 local key = KEYS[1]
 
-local now -- ms since 1970, read once
+local now -- Unix time in ms, read once
 local function now_ms()
   now = now or tonumber(string.sub(clock(), 1, -4))
   return now
 end
 
--- decode returns what a field stands for: load, given, routing, ttl, heartbeat and state; nothing when podlink did not
--- write it. It makes no table of them: choosing a pod looks at all, and keeps one.
+-- decode returns the load, given, routing, ttl, heartbeat and state of a field, nothing if podlink did not write the field.
+-- It returns no table, because selecting a pod decodes all pods and keeps one.
 local function decode(pod, value)
   if not string.find(pod, '^%d+$') or not whole(pod, LARGEST_INT32) then return end
   local load, given, routing, ttl, heartbeat, state =
@@ -99,14 +97,14 @@ local function live(ttl, heartbeat)
   return ttl == '-1' or now_ms() - heartbeat <= ttl * 1000
 end
 
--- report returns the pod's report as a table, nil when podlink did not write it.
+-- report returns the pod's report as a table, nil if podlink did not write it.
 local function report(pod, value)
   local load, given, routing, ttl, heartbeat, state = decode(pod, value)
   if not load then return nil end
   return {pod = pod, load = load, given = given, routing = routing, ttl = ttl, heartbeat = heartbeat, state = state}
 end
 
--- read returns the pod's report, nil without one; and an error reply when podlink did not write it.
+-- read returns the pod's report, nil if there is none, and an error reply if podlink did not write it.
 local function read(pod)
   local value = call('HGET', key, pod)
   if not value then return nil, nil end
@@ -120,7 +118,7 @@ local function write(report)
   call('HSET', key, report.pod, table.concat(value, ' '))
 end
 
--- describe is how every script answers a pod; nothing, {}, without one.
+-- describe returns the pod as it is in replies; {} for nil.
 local function describe(report)
   if not report then return {} end
   return {report.pod, report.state, report.load, report.routing, live(report.ttl, report.heartbeat) and '1' or '0',

@@ -5,29 +5,29 @@
 -- Access:  write
 -- KEYS[1]: podlink:workload:<namespace>:<service>
 -- ARGV[1]: state
--- Reply:   STORED <update>: the time in ms since 1970
+-- Reply:   STORED <update>: the Unix time in ms
 -- Repeat:  STORED with a later time
 
 -- === lib/value.lua ===
--- value.lua tells what podlink writes from what it does not. What it did not write, a script reports and leaves as it
--- is; what is accepted here, reply.go accepts as well, or a mutation would be carried out and then reported as failed.
+-- value.lua detects values that podlink did not write: a script reports them and leaves them unchanged. data/parse.go must
+-- accept every value that is accepted here, or a mutation would be executed and then reported as failed.
 
 local call = redis.call
 
--- The most that numbers may be, as texts. Numbers are doubles here, exact up to 2^53; what is counted on must stay below.
+-- The maximum values, as strings. Lua's numbers are doubles, exact up to 2^53; a count must have room for an increment.
 local LARGEST, LARGEST_COUNTED, LARGEST_INT32 = '9007199254740991', '9007199254740990', '2147483647'
 
--- whole tells whether digits are a number as podlink writes it: without zeros before it, and at most that large. It
--- compares texts, which costs less than making numbers of them.
+-- whole reports whether digits are a number as podlink writes it: without leading zeros, and not greater than most. It
+-- compares strings, which is cheaper than converting them to numbers.
 local function whole(digits, most)
   if #digits == 1 then return true end
   return digits >= '1' and (#digits < #most or #digits == #most and digits <= most)
 end
 
 -- === lib/clock.lua ===
--- clock.lua reads the store's clock. A script reads it at most once, so that all of it happens at one time.
+-- clock.lua reads the store's clock. A script calls it at most once, so that it uses a single time.
 
--- clock returns the µs since 1970 as a text, for it is stored and compared as one.
+-- clock returns the Unix time in µs as a string, because it is stored and compared as one.
 local function clock()
   local time = redis.call('TIME')
   local us = time[2]
@@ -36,10 +36,9 @@ local function clock()
 end
 
 -- === lib/text.lua ===
--- text.lua tells whether a text is one that podlink writes. It stands apart from value.lua, because the scripts on links
--- have no text to look at.
+-- text.lua validates UTF-8.
 
--- The runes above ASCII by their first bytes; Lua has no UTF-8 of its own.
+-- The encodings of runes above ASCII; this version of Lua has no UTF-8 library.
 local RUNES = {
   '[\194-\223][\128-\191]',
   '\224[\160-\191][\128-\191]',
@@ -51,7 +50,7 @@ local RUNES = {
 }
 local ABOVE_ASCII = '[\128-\255]'
 
--- is_text tells whether the text is valid UTF-8 and not empty.
+-- is_text reports whether the string is not empty and valid UTF-8.
 local function is_text(text)
   if not string.find(text, ABOVE_ASCII) then return text ~= '' end
   for _, rune in ipairs(RUNES) do

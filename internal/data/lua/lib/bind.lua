@@ -1,5 +1,5 @@
--- bind.lua follows a script that links the uid to the pod ARGV[3] when its status is LINKED. A new owner gets a new epoch,
--- greater than every earlier one of this link; the same owner keeps its own.
+-- bind.lua links the uid to the pod ARGV[3] if the script has set status to LINKED. A new owner gets a new epoch, greater
+-- than all earlier ones of the link; the same owner keeps its epoch.
 --
 -- Then:    write
 

@@ -1,6 +1,6 @@
--- clock.lua reads the store's clock. A script reads it at most once, so that all of it happens at one time.
+-- clock.lua reads the store's clock. A script calls it at most once, so that it uses a single time.
 
--- clock returns the µs since 1970 as a text, for it is stored and compared as one.
+-- clock returns the Unix time in µs as a string, because it is stored and compared as one.
 local function clock()
   local time = redis.call('TIME')
   local us = time[2]

@@ -3,4 +3,4 @@
 -- Needs:   links
 
 local service = ARGV[1]
-local raw = call('HGET', key, service) -- the field's value; false without one
+local raw = call('HGET', key, service) -- the value of the field; false if there is none

@@ -1,10 +1,10 @@
--- fields.lua reads what a mutation of the link of the service ARGV[1] has to know: only the link itself when it is to be
--- persistent, ARGV[2] being -1; otherwise all links of the uid, because on them depends how long the key lives.
+-- fields.lua reads the fields for a mutation of the link of the service ARGV[1]: only the link itself if it will be
+-- persistent (ARGV[2] is -1), otherwise all links of the uid, because the TTL of the key depends on them.
 --
 -- Needs:   links
 
 local service = ARGV[1]
-local raw, fields -- the field's value, false or nil without one; all fields and values in turn, nil when they were not read
+local raw, fields -- the value of the field, false or nil if there is none; the reply of HGETALL, nil if it was not called
 if ARGV[2] == '-1' then
   raw = call('HGET', key, service)
 else

@@ -1,13 +1,13 @@
--- link.lua follows field.lua or fields.lua, and ends the script when podlink did not write the field. The script itself
--- says in status what becomes of the call.
+-- link.lua decodes the field that field.lua or fields.lua has read. It ends the script with an error if podlink did not
+-- write the field. The script then sets status.
 --
 -- Needs:   links
 -- Needs:   clock
 
-local now -- the store's clock; set when the live link is a temporary one
-local last_epoch, last_expiry -- those of the link in the field, expired or not; nil without one
-local pod, epoch, expiry -- the live link; nil without one
-local left -- seconds that the live link has left, a text; set when it is known already
+local now -- the store's clock; set if the field has a temporary link
+local last_epoch, last_expiry -- of the link in the field, expired or not; nil if there is none
+local pod, epoch, expiry -- the live link; nil if there is none
+local left -- the TTL of the link in seconds, as a string; set once it is known
 if raw then
   pod, epoch, expiry = decode(raw)
   if not pod then return redis.error_reply('CORRUPT link') end

@@ -1,17 +1,18 @@
--- links.lua stands before every script on KEYS[1], the hash of all links of one uid: service -> "<pod> <epoch> <expiry>".
--- The epoch is in µs, the expiry in ms since 1970, 0 for a persistent link. The expiry decides, to the millisecond.
+-- links.lua is the common part of all scripts on KEYS[1], the hash of all links of one uid: service ->
+-- "<pod> <epoch> <expiry>". The epoch is Unix time in µs; the expiry is Unix time in ms, 0 for a persistent link. A link is
+-- live until its expiry, to the millisecond.
 --
--- These scripts are what Redis spends its time with. So a link stays the three texts that it is stored as, a number is
--- made of one only to calculate with it, and what can be a plain sequence is no function. Lua makes a function anew
--- whenever a script comes to it: those that there are use no variable from outside, which would have to be made as well.
+-- These scripts dominate the load of Redis, so they avoid work: a link stays three strings, converted to numbers only for
+-- arithmetic, and code is inlined where possible. Each run of a script creates its functions, so there are few, and they
+-- have no upvalues.
 
 local call = redis.call
 local key = KEYS[1]
 
--- decode returns the pod, the epoch and the expiry that a field's value stands for, nothing when podlink did not write it:
--- without zeros before a number, and with none that is too large. Numbers are doubles here, exact up to 2^53, and there
--- has to be room for a greater epoch. What is accepted here, reply.go accepts as well, or a mutation would be carried out
--- and then reported as failed.
+-- decode returns the pod, the epoch and the expiry of a value, nothing if podlink did not write the value. Numbers must
+-- have no leading zeros and a limited size: Lua's numbers are doubles, exact up to 2^53, and there must be room for a
+-- greater epoch. data/parse.go must accept every value that decode accepts, or a mutation would be executed and then
+-- reported as failed.
 local function decode(value)
   local pod, epoch, expiry = string.match(value, '^(%d+) ([1-9]%d*) (%d+)$')
   if not pod then return end

@@ -1,8 +1,7 @@
--- pod.lua stands before every script whose header says "Needs: pod". KEYS[1] is the hash of all pods of one service:
--- pod -> "<load> <given> <routing> <ttl> <heartbeat> <state>", where given counts the links given out since the report,
--- routing is 0 READY, 1 DENY_NEW, 2 SHUTDOWN, ttl is in seconds (-1: the report never ages) and heartbeat is the time
--- of the report in ms since 1970. The field "reported" says that the service has reported, also when its last pod was
--- removed.
+-- pod.lua is the common part of all scripts on KEYS[1], the hash of all pods of one service: pod ->
+-- "<load> <given> <routing> <ttl> <heartbeat> <state>". given is the number of reservations since the report, routing is
+-- 0 READY, 1 DENY_NEW or 2 SHUTDOWN, ttl is in seconds (-1: the report never expires), and heartbeat is the Unix time of
+-- the report in ms. The field "reported" marks a service whose last pod was removed as one that has reported.
 --
 -- Needs:   value
 -- Needs:   clock
@@ -13,14 +12,14 @@ local MARK = 'reported'
 
 local key = KEYS[1]
 
-local now -- ms since 1970, read once
+local now -- Unix time in ms, read once
 local function now_ms()
   now = now or tonumber(string.sub(clock(), 1, -4))
   return now
 end
 
--- decode returns what a field stands for: load, given, routing, ttl, heartbeat and state; nothing when podlink did not
--- write it. It makes no table of them: choosing a pod looks at all, and keeps one.
+-- decode returns the load, given, routing, ttl, heartbeat and state of a field, nothing if podlink did not write the field.
+-- It returns no table, because selecting a pod decodes all pods and keeps one.
 local function decode(pod, value)
   if not string.find(pod, '^%d+$') or not whole(pod, LARGEST_INT32) then return end
   local load, given, routing, ttl, heartbeat, state =
@@ -39,14 +38,14 @@ local function live(ttl, heartbeat)
   return ttl == '-1' or now_ms() - heartbeat <= ttl * 1000
 end
 
--- report returns the pod's report as a table, nil when podlink did not write it.
+-- report returns the pod's report as a table, nil if podlink did not write it.
 local function report(pod, value)
   local load, given, routing, ttl, heartbeat, state = decode(pod, value)
   if not load then return nil end
   return {pod = pod, load = load, given = given, routing = routing, ttl = ttl, heartbeat = heartbeat, state = state}
 end
 
--- read returns the pod's report, nil without one; and an error reply when podlink did not write it.
+-- read returns the pod's report, nil if there is none, and an error reply if podlink did not write it.
 local function read(pod)
   local value = call('HGET', key, pod)
   if not value then return nil, nil end
@@ -60,7 +59,7 @@ local function write(report)
   call('HSET', key, report.pod, table.concat(value, ' '))
 end
 
--- describe is how every script answers a pod; nothing, {}, without one.
+-- describe returns the pod as it is in replies; {} for nil.
 local function describe(report)
   if not report then return {} end
   return {report.pod, report.state, report.load, report.routing, live(report.ttl, report.heartbeat) and '1' or '0',

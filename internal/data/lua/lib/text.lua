@@ -1,7 +1,6 @@
--- text.lua tells whether a text is one that podlink writes. It stands apart from value.lua, because the scripts on links
--- have no text to look at.
+-- text.lua validates UTF-8.
 
--- The runes above ASCII by their first bytes; Lua has no UTF-8 of its own.
+-- The encodings of runes above ASCII; this version of Lua has no UTF-8 library.
 local RUNES = {
   '[\194-\223][\128-\191]',
   '\224[\160-\191][\128-\191]',
@@ -13,7 +12,7 @@ local RUNES = {
 }
 local ABOVE_ASCII = '[\128-\255]'
 
--- is_text tells whether the text is valid UTF-8 and not empty.
+-- is_text reports whether the string is not empty and valid UTF-8.
 local function is_text(text)
   if not string.find(text, ABOVE_ASCII) then return text ~= '' end
   for _, rune in ipairs(RUNES) do

@@ -1,4 +1,4 @@
--- unbind.lua follows a script that removes the link when its status is REMOVED, unless ARGV[2] says how long to keep it.
+-- unbind.lua removes the link if the script has set status to REMOVED, or keeps it for ARGV[2] seconds if that is not 0.
 --
 -- Then:    write
 

@@ -1,15 +1,15 @@
--- write.lua writes the link as it stands now if it has changed, for ARGV[2] seconds, -1: persistently; without a pod it
--- removes the link. What could fail has been checked before.
+-- write.lua writes the link if it has changed, for ARGV[2] seconds (-1: persistent), or removes it if pod is nil. All
+-- checks have been made before.
 --
--- The TTL of the key only sweeps up: the key carries one exactly when all its links are temporary, and it ends GRACE_MS
--- after the last of them, so that it is never early.
+-- The TTL of the key is garbage collection only: the key has a TTL if and only if all its links are temporary, and it
+-- expires GRACE_MS after the last of them, never early.
 --
--- Then:    answer
+-- Then:    reply
 
 if changed then
   local GRACE_MS, NEVER = 1000, 2 ^ 53 -- later than every expiry
-  local latest = NEVER -- the latest expiry of the uid's links; NEVER when one is persistent or was not written by podlink
-  local gone -- services whose links are no more; of expired ones at most a hundred are swept at once
+  local latest = NEVER -- the latest expiry of the uid's links; NEVER if one is persistent or was not written by podlink
+  local gone -- the fields to delete; at most a hundred expired ones per call
   left = ARGV[2]
   if left == '-1' then
     expiry = '0'
@@ -45,8 +45,8 @@ if changed then
     if status ~= 'REMOVED' then
       call('HSET', key, service, value)
     elseif type(redis.pcall('HSET', key, service, value)) == 'table' then
-      -- A removal has to work also when Redis is out of memory, and a script that has written once may write on then. This
-      -- is the write that needs no memory and loses nothing: the key gets its TTL below.
+      -- A removal must work even if Redis is out of memory, where a script may still write after its first write. PERSIST
+      -- is a first write that needs no memory and does no harm: the key gets its TTL below.
       call('PERSIST', key)
       call('HSET', key, service, value)
     end
@@ -59,9 +59,9 @@ if changed then
     reply = redis.pcall('PEXPIREAT', key, string.format('%d', latest + GRACE_MS))
   end
   if pod and type(reply) == 'table' then
-    -- The user has lost the right to a command since podlink's start. That must not leave a link behind that lacks its
-    -- TTL, or a persistent one that goes with the TTL of others: the field is put back. After a removal the key only
-    -- stays for longer than its links, which no answer shows.
+    -- The user has lost the permission for a command since the self-test. Restore the field: a key of temporary links must
+    -- not lack its TTL, and a persistent link must not expire with the TTL of others. After a removal, the key only
+    -- outlives its links, which no reply shows.
     if raw then call('HSET', key, service, raw) else call('HDEL', key, service) end
     error(reply.err)
   end

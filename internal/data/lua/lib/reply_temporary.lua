@@ -1,4 +1,4 @@
--- answer_temporary.lua goes on with answer.lua where a temporary link stands as before.
+-- reply_temporary.lua is the part of reply.lua for an unchanged temporary link.
 --
 -- Needs:   ttl
 

@@ -1,7 +1,7 @@
--- answer.lua is what every script on one link replies, as one text: what became of the call, the pod of the live link
--- before it (-1: none), and the link that stands now.
+-- reply.lua returns the reply of every script on one link, as one text: the status, the pod of the live link before the
+-- call (-1: none), and the current link.
 --
--- Then:    answer_temporary
+-- Then:    reply_temporary
 
 if not pod then return status .. ' ' .. previous .. ' -1 0 -2' end
 if expiry == '0' then left = '-1' end
