@@ -1,9 +1,9 @@
 #!/bin/sh
-# install.sh PACKAGE... makes sure that what the tests start is there: redis-server, prometheus, etcd-server, valgrind.
-# Debian and its kin install the packages, as root or with sudo; elsewhere a hint tells what to do.
+# install.sh PACKAGE... installs programs that tests run, unless they are on PATH: redis-server, prometheus, etcd-server,
+# valgrind. On Debian and its derivatives it installs the packages, as root or with sudo; elsewhere it prints a hint.
 set -eu
 
-# commands PACKAGE: what the tests need of it.
+# commands PACKAGE prints the commands of a package that tests need.
 commands() {
 	case $1 in
 	redis-server) echo redis-server ;;
@@ -11,13 +11,13 @@ commands() {
 	etcd-server) echo etcd ;;
 	valgrind) echo valgrind ;;
 	*)
-		echo "install.sh knows no package $1" >&2
+		echo "install.sh: unknown package $1" >&2
 		exit 2
 		;;
 	esac
 }
 
-# present PACKAGE: are its commands there?
+# present PACKAGE succeeds if its commands are on PATH.
 present() {
 	for command in $(commands "$1"); do
 		command -v "$command" > /dev/null || return 1
@@ -42,17 +42,17 @@ for package; do
 	fi
 	echo "installing $package for the tests"
 	$sudo apt-get update -q
-	# Without what it recommends: no exporter or the like of this machine.
+	# No recommended packages: they include exporters that would run as services.
 	DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -q --no-install-recommends "$package"
-	# The tests start servers of their own: Debian's service stays off.
+	# Tests start their servers themselves, so Debian's service must not run.
 	service=${package%-server}
 	[ "$package" = redis-server ] && service=redis-server
 	if [ "$package" = valgrind ]; then
-		: # It has no service.
+		: # no service
 	elif [ -d /run/systemd/system ]; then
 		$sudo systemctl disable --quiet --now "$service"
 	elif command -v service > /dev/null; then
 		$sudo service "$service" stop > /dev/null 2>&1 || true
 	fi
-	present "$package" || hint "the package $package did not bring it."
+	present "$package" || hint "the package $package does not contain it."
 done

@@ -30,7 +30,7 @@ func TestCluster(t *testing.T) {
 		},
 		repair: func(killed *redistest.Server) {
 			killed.Restart()
-			cluster.WaitWhole()
+			cluster.WaitHealthy()
 		},
 	})
 	others := untouched(quick, outages)

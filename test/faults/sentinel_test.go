@@ -115,7 +115,7 @@ func TestSentinel(t *testing.T) {
 		repair: func(killed *redistest.Server) {
 			set.WaitNewPrimary(killed)
 			killed.Restart()
-			set.WaitWhole()
+			set.WaitHealthy()
 		},
 	})
 	requireRedundancy(t, quick, safe, outages, downAfter+3*time.Second)

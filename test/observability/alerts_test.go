@@ -64,7 +64,7 @@ func setStage(t *testing.T) *stage {
 	s.load(t)
 	s.prometheus = startPrometheus(t, s.podlink.Admin)
 	// Prometheus takes 5 s to look at its targets for the first time, which in shorter windows is eight minutes.
-	s.watch(t, prometheustest.StartLimit, "not scraped", func(now []string) bool {
+	s.watch(t, prometheustest.StartTimeout, "not scraped", func(now []string) bool {
 		return len(now) == 0 && s.prometheus.Results(t, "up == 1") == 1
 	})
 	s.fired = nil
