@@ -48,7 +48,7 @@ for package; do
 	service=${package%-server}
 	[ "$package" = redis-server ] && service=redis-server
 	if [ "$package" = valgrind ]; then
-		: # It has no service.
+		: # no service
 	elif [ -d /run/systemd/system ]; then
 		$sudo systemctl disable --quiet --now "$service"
 	elif command -v service > /dev/null; then

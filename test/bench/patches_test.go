@@ -6,9 +6,9 @@ import (
 	podlinktest "podlink/test/kit/podlink"
 )
 
-// silence removes all metrics of requests, use-cases and calls to the store from podlink, to measure what they cost: users
-// can't turn them off. This file has no build tag, so that `make test` finds a patch that no longer applies to its source;
-// `make bench` would only find it after many minutes.
+// silence removes the metrics of requests, use-cases and calls to the store from podlink, to measure their cost: there is no
+// setting that does. This file has no build tag, so that `make test` finds a patch that no longer applies to its source;
+// `make bench` takes many minutes to find it.
 var silence = []podlinktest.Patch{
 	{File: "internal/server/chain.go", Old: "\tc.metrics.count(t, typ, span.SpanContext(), took, err)\n"},
 	{File: "internal/telemetry/domain.go", Old: "\td.computes.WithLabelValues(outcome).Inc()\n"},
@@ -22,5 +22,5 @@ var silence = []podlinktest.Patch{
 	{File: "internal/data/metrics.go", Old: "\tm.WithLabelValues(script.Name, linkOutcome(reply.Status(), change)).Inc()\n"},
 }
 
-// TestPatchesApply builds nothing: it fails when a patch does not apply to its source any more.
+// TestPatchesApply fails if a patch no longer applies to its source. It builds nothing.
 func TestPatchesApply(t *testing.T) { podlinktest.CheckPatches(t, silence...) }

@@ -17,14 +17,14 @@ import (
 
 const (
 	namespace = "faults"
-	// noEpoch: no epoch is expected.
+	// noEpoch is the expected epoch of an unconditional operation.
 	noEpoch = -1
-	// noPod and gone are the pod and the seconds of a link that does not exist; forever are those of a persistent one.
+	// noPod and gone are the pod and the seconds of an absent link; forever is the seconds of a persistent one.
 	noPod   = -1
 	gone    = -2
 	forever = -1
-	// clientLimit is the clients' own deadline. It is much longer than podlink's, which is the one that is measured.
-	clientLimit = 10 * time.Second
+	// clientTimeout is the clients' deadline. It is much longer than podlink's, so that podlink's is the one measured.
+	clientTimeout = 10 * time.Second
 )
 
 // kind is a method of the LinkService.
@@ -44,32 +44,32 @@ const (
 
 func (k kind) reads() bool { return k == get || k == getPersist || k == list }
 
-// operation is a call and its arguments; a kind uses those that it has.
+// operation is a method and its arguments; a method ignores those that it does not have.
 type operation struct {
 	kind         kind
 	uid, service string
 	pod          int32
-	seconds      int32 // persist_seconds, or keep_seconds of a removal
-	expected     int64 // expected_epoch, or noEpoch
+	seconds      int32 // persist_seconds; of a removal, keep_seconds
+	expected     int64 // expected_epoch; noEpoch for none
 }
 
-// link is a link as a reply describes it.
+// link is a link in a reply.
 type link struct {
 	pod, seconds int32
 	epoch        int64
 }
 
-// outcome is what a client knows of its call.
+// outcome is what a client knows about the effect of its call.
 type outcome string
 
 const (
-	acknowledged outcome = "acknowledged" // carried out, or a "no" that the contract gives
-	refused      outcome = "refused"      // certainly not carried out
-	unknown      outcome = "unknown"      // may or may not have been carried out
-	wrong        outcome = "wrong"        // an error that no fault excuses
+	acknowledged outcome = "acknowledged" // executed, or declined as the contract says
+	refused      outcome = "refused"      // certainly not executed
+	unknown      outcome = "unknown"      // may or may not have been executed
+	wrong        outcome = "wrong"        // an error that no fault justifies
 )
 
-// answer is what a client got.
+// answer is the reply or the error that a client received.
 type answer struct {
 	outcome outcome
 	reason  string // of an error
@@ -77,12 +77,12 @@ type answer struct {
 
 	applied  bool   // linked, created or removed
 	computed string // outcome of a ComputeLinkedPod
-	previous *int32 // nil: the reply does not tell
-	link     *link  // what stands after the call; nil: the reply does not tell
+	previous *int32 // nil: not in the reply
+	link     *link  // the link after the call; nil: not in the reply
 	links    map[string]link
 }
 
-// call is one call and what became of it. Its times are since the start of the run.
+// call is a call and its answer. Its times are since the start of the run.
 type call struct {
 	operation
 	answer
@@ -90,7 +90,7 @@ type call struct {
 	begin, end      time.Duration
 }
 
-// outcomeOf tells what an error's reason says about its call.
+// outcomeOf returns the outcome of a call that failed with the reason.
 func outcomeOf(k kind, reason string) outcome {
 	switch reason {
 	case "EPOCH_MISMATCH", "NO_AVAILABLE_POD":
@@ -109,10 +109,10 @@ func outcomeOf(k kind, reason string) outcome {
 	return wrong
 }
 
-// perform carries out the operation. An error without a reason is not podlink's: the connection to it broke, or it has
-// not answered within the clients' own deadline.
+// perform calls podlink. An error without a reason is not from podlink: the connection broke, or the client's deadline
+// passed.
 func perform(conn *grpc.ClientConn, op operation) answer {
-	ctx, cancel := context.WithTimeout(context.Background(), clientLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), clientTimeout)
 	defer cancel()
 	a, err := send(ctx, v1.NewLinkServiceClient(conn), op)
 	if err == nil {
@@ -127,7 +127,7 @@ func perform(conn *grpc.ClientConn, op operation) answer {
 	return a
 }
 
-// mismatched reads the link that an EPOCH_MISMATCH tells; its seconds are not told. Nil when it tells none.
+// mismatched returns the link in the metadata of an EPOCH_MISMATCH, without its seconds; nil if there is none.
 func mismatched(metadata map[string]string) *link {
 	pod, err := strconv.ParseInt(metadata["pod_id"], 10, 32)
 	if err != nil {
@@ -205,7 +205,7 @@ func read(ctx context.Context, links v1.LinkServiceClient, op operation) (answer
 		}
 		return a, err
 	default:
-		return answer{}, fmt.Errorf("no such method: %s", op.kind)
+		return answer{}, fmt.Errorf("unknown method: %s", op.kind)
 	}
 }
 

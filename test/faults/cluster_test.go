@@ -12,12 +12,12 @@ import (
 	redistest "podlink/test/kit/redis"
 )
 
-// TestCluster loses the primaries of a cluster in turn. Meanwhile the keys of the other primaries go on.
+// TestCluster kills the primaries of a cluster in turn. Keys of the other primaries must stay available.
 func TestCluster(t *testing.T) {
 	const nodeTimeout = 1500 * time.Millisecond
 	cluster := redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 3, Replicas: 1, Args: []string{
 		"--cluster-node-timeout", "1500", "--cluster-replica-validity-factor", "0", "--appendonly", "yes",
-		"--cluster-require-full-coverage", "no", // Else no key can be used while one primary is lost.
+		"--cluster-require-full-coverage", "no", // Else the loss of one primary makes all keys unavailable.
 	}})
 	quick, safe, outages := losePrimaries(t, redundant{
 		env: podlinktest.OnRedis("cluster", cluster.Addrs()...),
@@ -30,16 +30,16 @@ func TestCluster(t *testing.T) {
 		},
 		repair: func(killed *redistest.Server) {
 			killed.Restart()
-			cluster.WaitWhole()
+			cluster.WaitHealthy()
 		},
 	})
 	others := untouched(quick, outages)
 	requireRedundancy(t, quick, safe, outages, nodeTimeout+5*time.Second)
 	others.publish(t)
-	require.Zero(t, others.Operations-others.Acknowledged, "of keys whose primary was not lost")
+	require.Zero(t, others.Operations-others.Acknowledged, "mutations of keys of other primaries")
 }
 
-// untouched reports the mutations of keys whose primary was not lost, while another one was.
+// untouched reports the mutations of other primaries' keys during the outages.
 func untouched(r *run, outages []outage) *Report {
 	report := &Report{Name: r.report.Name + ", keys of other primaries", Faults: len(outages), wantOperations: 1000}
 	r.mu.Lock()
@@ -48,7 +48,7 @@ func untouched(r *run, outages []outage) *Report {
 		success := o.from
 		for _, c := range r.calls {
 			if c.begin < o.from || c.end > o.to || c.kind == compute || o.owned(linkKey(quickPrefix, c.uid)) {
-				continue // A compute needs the key of the service's pods as well.
+				continue // A compute also needs the key of the service's pods.
 			}
 			report.Operations++
 			report.Late = max(report.Late, c.end-c.begin-serverTimeout)

@@ -24,13 +24,13 @@ import (
 
 const (
 	ledgerService = "ledger"
-	// batch is how many links are read at once, limits.max_batch.
+	// batch is how many links one call reads, limits.max_batch.
 	batch = 1000
 )
 
-// ledger is a workload in which every uid is linked once: nothing but a loss can remove or change the link.
+// ledger is a workload that links every uid once, so that only a loss can remove or change a link.
 type ledger struct {
-	tags []string // hash tags that the uids begin with, in turn; empty for none
+	tags []string // hash tags for the uids, in turn; empty for none
 
 	mu    sync.Mutex
 	begun int32
@@ -56,7 +56,7 @@ func (l *ledger) next(int, *rand.Rand) operation {
 	return operation{kind: set, uid: uid, service: ledgerService, pod: l.begun, seconds: forever, expected: noEpoch}
 }
 
-// inSlot makes a uid whose links belong to the slot of the hash tag.
+// inSlot returns a uid whose key is in the slot of the hash tag.
 func inSlot(tag, uid string) string { return "{" + tag + "}" + uid }
 
 // done implements workload.
@@ -69,28 +69,28 @@ func (l *ledger) done(c call) {
 	l.acked = append(l.acked, entry{uid: c.uid, pod: c.pod})
 }
 
-// entries are those that are acknowledged until now.
+// entries returns the writes acknowledged so far.
 func (l *ledger) entries() []entry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Clone(l.acked)
 }
 
-// check reads all links that were acknowledged until now, and returns how many of them are gone, or were when it was
-// called before. It waits for a store that recovers.
+// check reads all links acknowledged so far, and returns how many of them are lost, or were lost at an earlier check. It
+// waits until the store has recovered.
 func (l *ledger) check(t testing.TB, conn *grpc.ClientConn) int {
 	t.Helper()
 	all := l.entries()
 	lost := 0
 	for chunk := range slices.Chunk(all, batch) {
-		deadline := time.Now().Add(readLimit)
-		stands, err := readBatch(conn, chunk)
-		for ; err != nil; stands, err = readBatch(conn, chunk) {
-			require.True(t, time.Now().Before(deadline), "the store does not recover: %v", err)
+		deadline := time.Now().Add(readTimeout)
+		linked, err := readBatch(conn, chunk)
+		for ; err != nil; linked, err = readBatch(conn, chunk) {
+			require.True(t, time.Now().Before(deadline), "the store has not recovered: %v", err)
 			time.Sleep(20 * time.Millisecond)
 		}
 		for i, e := range chunk {
-			chunk[i].lost = e.lost || stands[e.uid] != e.pod
+			chunk[i].lost = e.lost || linked[e.uid] != e.pod
 			if chunk[i].lost {
 				lost++
 			}
@@ -102,25 +102,25 @@ func (l *ledger) check(t testing.TB, conn *grpc.ClientConn) int {
 	return lost
 }
 
-// readBatch returns the pods that stand, by uid.
+// readBatch returns the linked pods, by uid.
 func readBatch(conn *grpc.ClientConn, entries []entry) (map[string]int32, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), clientLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), clientTimeout)
 	defer cancel()
 	request := &v1.BatchGetLinkedPodRequest{Namespace: namespace, Service: ledgerService}
 	for _, e := range entries {
 		request.Uids = append(request.Uids, e.uid)
 	}
 	reply, err := v1.NewLinkServiceClient(conn).BatchGetLinkedPod(ctx, request)
-	stands := make(map[string]int32)
+	linked := make(map[string]int32)
 	for _, pod := range reply.GetPods() {
 		for _, uid := range pod.GetUids() {
-			stands[uid] = pod.GetPodId()
+			linked[uid] = pod.GetPodId()
 		}
 	}
-	return stands, err
+	return linked, err
 }
 
-// mixture gives every client one of several workloads.
+// mixture distributes the clients over several workloads.
 type mixture []workload
 
 func (m mixture) of(client int) workload { return m[client%len(m)] }
@@ -133,7 +133,7 @@ func (m mixture) next(client int, random *rand.Rand) operation {
 // done implements workload.
 func (m mixture) done(c call) { m.of(c.client).done(c) }
 
-// losses is a mixture of all mutations that shows which acknowledged writes are gone.
+// losses is a mixture of all mutations that detects lost acknowledged writes.
 type losses struct {
 	mixture
 	ledger  *ledger
@@ -150,24 +150,24 @@ func newLosses(t *testing.T, p *podlinktest.Process, clients int) *losses {
 	return l
 }
 
-// end ends the load and returns its report, with what is lost.
+// end ends the load and returns its report, including lost writes.
 func (l *losses) end(t *testing.T, r *run) *Report {
 	t.Helper()
 	report := r.end(t)
-	l.writers.judge(t, r.podlinks[0], report)
+	l.writers.verify(t, r.podlinks[0], report)
 	report.Lost += l.ledger.check(t, r.conns[0])
 	return report
 }
 
-// site is the Redis of a podlink, behind a proxy that is aimed anew after a failover.
+// site is a Redis behind a proxy, which follows failovers.
 type site struct {
 	redis   *redistest.Server
-	front   *redistest.Proxy
+	front   *redistest.Proxy  // between podlink and redis
 	replica *redistest.Server // of redis; nil for none
-	between *redistest.Proxy  // which replica has its primary's data from
+	between *redistest.Proxy  // between redis and its replica
 }
 
-// danger is what can make Redis lose what it has acknowledged.
+// danger is a setup and a fault that may make Redis lose acknowledged writes.
 type danger struct {
 	redis      []string // arguments of redis-server
 	env        []string // of podlink
@@ -177,8 +177,7 @@ type danger struct {
 	inject     func(t *testing.T, r *run, s *site)
 }
 
-// durability puts a podlink under load while its Redis is in danger, and returns the report, which counts the
-// acknowledged writes that are gone.
+// durability runs a load while the fault is injected. The report counts the acknowledged writes that were lost.
 func durability(t *testing.T, binary string, d danger) *Report {
 	t.Helper()
 	s := &site{redis: redistest.Start(t, d.redis...)}
@@ -200,14 +199,14 @@ func durability(t *testing.T, binary string, d danger) *Report {
 	return report
 }
 
-// replicate gives the site's Redis a replica.
+// replicate starts a replica.
 func (s *site) replicate(t *testing.T, args []string) {
 	t.Helper()
 	s.between = redistest.NewProxy(t, s.redis.Addr())
 	s.replica = redistest.StartReplica(t, s.between.Addr(), args...)
 }
 
-// failOver replaces the site's Redis by its replica.
+// failOver kills the primary and promotes the replica.
 func (s *site) failOver(t *testing.T) {
 	t.Helper()
 	s.redis.Kill()
@@ -217,7 +216,7 @@ func (s *site) failOver(t *testing.T) {
 	s.redis = s.replica
 }
 
-// crashes are kill -9 and restart, again and again.
+// crashes kills Redis with SIGKILL and restarts it, repeatedly.
 func crashes(args ...string) danger {
 	return danger{
 		redis: args, operations: 3000, faults: 8,
@@ -231,14 +230,14 @@ func crashes(args ...string) danger {
 	}
 }
 
-// failovers are those to a replica that has not been reachable for a while, again and again.
+// failovers fails over to a replica that has been unreachable for a while, repeatedly.
 func failovers(waitReplicas int) danger {
-	aof := []string{"--appendonly", "yes"} // Nothing but the failover is to lose a write.
+	aof := []string{"--appendonly", "yes"} // So that only the failover can lose a write.
 	return danger{
 		redis: aof, env: []string{"PODLINK_DATA_REDIS_WAIT_REPLICAS=" + strconv.Itoa(waitReplicas)}, replicated: true,
 		operations: 1500, faults: 8,
 		inject: func(t *testing.T, r *run, s *site) {
-			for n := 2; r.more(); n += 2 { // the cut and the kill
+			for n := 2; r.more(); n += 2 { // Two faults per round: the cut and the kill.
 				time.Sleep(500 * time.Millisecond)
 				s.between.Cut()
 				require.Positive(t, s.between.Faults().ConnectionsCut)
@@ -251,7 +250,7 @@ func failovers(waitReplicas int) danger {
 	}
 }
 
-// evictions are keys that Redis drops to make room.
+// evictions limits the memory of a Redis that may evict keys.
 func evictions() danger {
 	const room = 200 << 10 // for links, in bytes
 	return danger{
@@ -282,7 +281,7 @@ func infoNumber(t *testing.T, client *redis.Client, section, field string) int {
 	return number
 }
 
-// TestDurability counts the acknowledged writes that are gone after what a Redis that is set up well survives.
+// TestDurability counts lost acknowledged writes on a Redis that is configured to survive the fault.
 func TestDurability(t *testing.T) {
 	for _, row := range []struct {
 		name     string
@@ -290,7 +289,7 @@ func TestDurability(t *testing.T) {
 		promised bool
 	}{
 		{"AOF always, kill -9", crashes("--appendonly", "yes", "--appendfsync", "always"), true},
-		// Redis puts off writing while it syncs, and answers nevertheless: with a slow disk it does lose writes.
+		// Redis delays writes during an fsync and replies all the same: with a slow disk it does lose writes.
 		{"AOF everysec, kill -9", crashes("--appendonly", "yes", "--appendfsync", "everysec"), false},
 		{"cut and failover with wait_replicas 1", failovers(1), true},
 	} {
@@ -304,7 +303,7 @@ func TestDurability(t *testing.T) {
 	}
 }
 
-// TestDurabilityKnownBad: what loses writes is found, without which none lost would mean nothing.
+// TestDurabilityKnownBad: setups that lose writes are detected. Otherwise "none lost" would prove nothing.
 func TestDurabilityKnownBad(t *testing.T) {
 	for _, row := range []struct {
 		name   string

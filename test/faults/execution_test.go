@@ -15,17 +15,17 @@ import (
 	redistest "podlink/test/kit/redis"
 )
 
-// modes are the values of data.redis.mode that mean a real Redis.
+// modes are the values of data.redis.mode with a real Redis.
 var modes = []string{"standalone", "sentinel", "cluster"}
 
 // deployment is a Redis behind proxies.
 type deployment struct {
-	env     []string // makes podlink use it
+	env     []string // points podlink to it
 	servers []*redistest.Server
 	proxies []*redistest.Proxy
 }
 
-// deployments start a Redis for each of modes.
+// deployments has a function for each mode that starts its Redis.
 var deployments = map[string]func(t *testing.T) deployment{
 	"standalone": func(t *testing.T) deployment {
 		server := redistest.Start(t)
@@ -69,7 +69,7 @@ func (d deployment) lost() int {
 	return lost
 }
 
-// executions are the scripts that the servers have run. One that a server does not know (NOSCRIPT) has failed there.
+// executions returns how many scripts the servers have executed. A call refused with NOSCRIPT counts as failed.
 func executions(t *testing.T, clients []*redis.Client) int {
 	t.Helper()
 	total := 0
@@ -80,10 +80,10 @@ func executions(t *testing.T, clients []*redis.Client) int {
 	return total
 }
 
-// countExecutions loses replies to mutations, each of which is one script, and returns how many scripts the servers
-// have run beyond one per call. Calls that share round trips share what happens to these: with one lost reply go those
-// behind it, of commands that may have been executed or not. So only of calls that do not share the count is exact.
-// Nobody asks podlink whether it is ready meanwhile: it would run scripts.
+// countExecutions loses replies to mutations, each of which is one script, and returns how many scripts the servers executed
+// beyond one per call. The count is exact unless calls share round trips: then a lost reply takes later ones with it, of
+// commands that may or may not have been executed. The test must not call /readyz during the load, because a self-test
+// executes scripts.
 func countExecutions(t *testing.T, binary, mode string, shared bool) (report *Report, more int) {
 	t.Helper()
 	d := deployments[mode](t)
@@ -109,20 +109,20 @@ func countExecutions(t *testing.T, binary, mode string, shared bool) (report *Re
 	executed := executions(t, clients) - before
 	more = executed - report.Acknowledged - report.Unknown
 	if more > 0 || !shared && more != 0 {
-		report.violated("the servers have run %d scripts more than one per call", more)
+		report.violated("the servers executed %d scripts more than one per call", more)
 	}
 	if executed < report.Acknowledged+report.Faults {
-		report.violated("the servers have run %d scripts less than were answered or lost their reply",
+		report.violated("the servers executed %d scripts fewer than calls were answered or lost their reply",
 			report.Acknowledged+report.Faults-executed)
 	}
 	if report.Unknown < report.Faults || !shared && report.Unknown != report.Faults {
-		report.violated("%d replies were lost, and %d callers were told", report.Faults, report.Unknown)
+		report.violated("%d replies were lost, but %d callers got an unknown outcome", report.Faults, report.Unknown)
 	}
 	report.publish(t)
 	return report, more
 }
 
-// TestAtMostOneExecution: a mutation whose reply is lost is not repeated, and its caller is told that nobody knows.
+// TestAtMostOneExecution: a mutation whose reply is lost is not retried, and its caller gets OUTCOME_UNKNOWN.
 func TestAtMostOneExecution(t *testing.T) {
 	for _, mode := range modes {
 		for name, shared := range map[string]bool{mode: false, mode + ", shared round trips": true} {

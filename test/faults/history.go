@@ -20,27 +20,27 @@ import (
 )
 
 const (
-	// A generation of uids serves that many operations: enough for its links to be fought for, and few enough for the
-	// checker, which tries every order of the operations whose outcome is unknown.
+	// After generation operations, the load goes on to new uids: enough operations for contention, and few enough for the
+	// checker, which tries every order of the operations of unknown outcome.
 	generation        = 1000
 	uidsPerGeneration = 20
-	// checkLimit bounds the check of all histories of a run.
-	checkLimit = 2 * time.Minute
+	// checkTimeout bounds the check of all histories of a run.
+	checkTimeout = 2 * time.Minute
 )
 
-// services are those that the uids of a history have links of. Their links share a key of the store.
+// services are the services of the links. The links of a uid share a key.
 var services = []string{"room", "chat"}
 
-// lasting are what persist_seconds and keep_seconds are taken from; no link expires during a run.
+// lasting has the values of persist_seconds and keep_seconds, all longer than a run: no link expires.
 var lasting = []int32{2000, 4000, 8000}
 
-// mutations are those that are one script each; compute is several.
+// mutations are the mutations that execute one script each. compute executes several.
 var mutations = []kind{set, set, trySet, setIfAbsent, remove, removeWithID}
 
-// everything are all calls on links, in the proportion in which they are made.
+// everything is all methods on links, weighted by repetition.
 var everything = append([]kind{compute, compute, get, get, getPersist, list}, mutations...)
 
-// linkName names a link of a history.
+// linkName identifies a link.
 type linkName struct{ uid, service string }
 
 // histories is a workload in which all clients work on the same few links.
@@ -49,14 +49,14 @@ type histories struct {
 
 	mu     sync.Mutex
 	begun  int
-	epochs map[linkName]int64 // the latest that a client was told
+	epochs map[linkName]int64 // of the latest reply
 }
 
 func newHistories(kinds []kind) *histories {
 	return &histories{kinds: kinds, epochs: make(map[linkName]int64)}
 }
 
-// prepare reports the pods, for computes.
+// prepare reports the pods, so that compute finds them.
 func (h *histories) prepare(t testing.TB, p *podlinktest.Process) {
 	t.Helper()
 	states := v1.NewStateServiceClient(p.Conn(t))
@@ -103,16 +103,16 @@ func (h *histories) done(c call) {
 	h.epochs[linkName{c.uid, c.service}] = c.link.epoch
 }
 
-// history is what happened to one link.
+// history is the operations on a link.
 type history struct {
 	linkName
 	operations []porcupine.Operation
 }
 
-// read reads every link of the run once more, now that the load is over, and returns all calls.
+// read reads every link once more after the load, and returns all calls of the run with these reads.
 func (h *histories) read(t testing.TB, r *run) []call {
 	t.Helper()
-	deadline := time.Now().Add(readLimit)
+	deadline := time.Now().Add(readTimeout)
 	var names []linkName
 	known := make(map[linkName]bool)
 	for _, c := range r.calls {
@@ -132,7 +132,7 @@ func (h *histories) read(t testing.TB, r *run) []call {
 				break
 			}
 			require.Equal(t, refused, c.outcome, "%s: %s", c.reason, c.message)
-			require.True(t, time.Now().Before(deadline), "the store does not recover: %s", c.reason)
+			require.True(t, time.Now().Before(deadline), "the store has not recovered: %s", c.reason)
 			time.Sleep(20 * time.Millisecond)
 		}
 		calls = append(calls, c)
@@ -140,8 +140,8 @@ func (h *histories) read(t testing.TB, r *run) []call {
 	return calls
 }
 
-// historiesOf sorts the calls by link. What was refused must have had no effect, and is left out. What is unknown may
-// have happened until the end, or at the end, which is as good as never.
+// historiesOf groups the calls by link. It omits refused calls, which must have had no effect. A call of unknown outcome never
+// returns: it may take effect at any time, and at the end of the history is as good as never.
 func historiesOf(calls []call) []history {
 	var all []history
 	known := make(map[linkName]int)
@@ -175,11 +175,10 @@ func historiesOf(calls []call) []history {
 	return all
 }
 
-// illegal returns the first history that no order of its operations explains, nil when there is none. A check that
-// takes too long fails the test.
+// illegal returns the first history that is not linearizable, nil if all are. It fails the test if the check times out.
 func illegal(t testing.TB, all []history) *history {
 	t.Helper()
-	deadline := time.Now().Add(checkLimit)
+	deadline := time.Now().Add(checkTimeout)
 	m := model()
 	for i := range all {
 		left := max(time.Until(deadline), time.Millisecond)
@@ -188,17 +187,17 @@ func illegal(t testing.TB, all []history) *history {
 		case porcupine.Illegal:
 			return &all[i]
 		case porcupine.Unknown:
-			require.Failf(t, "the check takes too long", "%d of %d histories within %s", i, len(all), checkLimit)
+			require.Failf(t, "the check timed out", "%d of %d histories within %s", i, len(all), checkTimeout)
 		}
 	}
 	return nil
 }
 
-// draw writes a picture of the history to a new file in dir, and returns its path.
+// draw writes a visualization of the history to a new file in dir, and returns its path.
 func (h *history) draw(t testing.TB, dir string) string {
 	t.Helper()
 	m := model()
-	_, info := porcupine.CheckOperationsVerbose(m, h.operations, checkLimit)
+	_, info := porcupine.CheckOperationsVerbose(m, h.operations, checkTimeout)
 	file, err := os.CreateTemp(dir, "podlink-history-*.html")
 	require.NoError(t, err)
 	defer file.Close()

@@ -14,16 +14,16 @@ import (
 	redistest "podlink/test/kit/redis"
 )
 
-// recoveryLimit bounds how long it may take from a loss to the first acknowledged mutation after it.
-const recoveryLimit = 20 * time.Second
+// recoveryTimeout bounds the time from a fault to the first acknowledged mutation after it.
+const recoveryTimeout = 20 * time.Second
 
-// disturbance is what is done to the store while clients fight for links.
+// disturbance is a fault to inject during a contended load.
 type disturbance struct {
 	name    string
 	redis   []string // arguments of redis-server
-	proxied bool     // podlink is behind a proxy
-	faults  int      // at least
-	// invisible: no caller notices anything.
+	proxied bool     // Redis is behind a proxy
+	faults  int      // minimum
+	// invisible means that callers must not notice the fault.
 	invisible bool
 	inject    func(t *testing.T, r *run, redis *redistest.Server, proxy *redistest.Proxy)
 }
@@ -53,7 +53,7 @@ var (
 				killed := time.Now()
 				time.Sleep(200 * time.Millisecond)
 				redis.Restart()
-				r.recovered(t, killed, recoveryLimit, nil)
+				r.recovered(t, killed, recoveryTimeout, nil)
 				r.injected(n)
 			}
 		},
@@ -69,7 +69,7 @@ var (
 				paused := time.Now()
 				time.Sleep(lengths[n%len(lengths)])
 				redis.Resume()
-				r.recovered(t, paused, recoveryLimit, nil)
+				r.recovered(t, paused, recoveryTimeout, nil)
 				r.injected(n + 1)
 			}
 		},
@@ -100,8 +100,8 @@ var (
 	}
 )
 
-// linearizability lets 8 clients fight for links over two podlinks while the store is disturbed. It returns the report,
-// and the first history that is illegal, nil without one.
+// linearizability runs 8 clients that contend for links through two podlinks while the fault is injected. It returns the
+// report, and the first history that is not linearizable, nil if all are.
 func linearizability(t *testing.T, binary string, d disturbance) (*Report, *history) {
 	t.Helper()
 	redis := redistest.Start(t, d.redis...)
@@ -124,7 +124,7 @@ func linearizability(t *testing.T, binary string, d disturbance) (*Report, *hist
 	report := r.end(t)
 	found := illegal(t, historiesOf(workload.read(t, r)))
 	if found != nil {
-		report.violated("uid %s, service %s: no order of the calls explains the answers", found.uid, found.service)
+		report.violated("uid %s, service %s: history is not linearizable", found.uid, found.service)
 	}
 	if d.invisible && report.Refused+report.Unknown > 0 {
 		report.violated("callers noticed the fault")
@@ -133,13 +133,13 @@ func linearizability(t *testing.T, binary string, d disturbance) (*Report, *hist
 	return report, found
 }
 
-// TestLinearizability: whatever happens to Redis, every link is as if its operations came one after the other.
+// TestLinearizability: the operations on every link are linearizable, whatever fault Redis has.
 func TestLinearizability(t *testing.T) {
 	for _, d := range []disturbance{undisturbed, lostReplies, kills, pauses, resets, flushes} {
 		t.Run(d.name, func(t *testing.T) {
 			report, found := linearizability(t, binary, d)
 			if found != nil {
-				t.Errorf("illegal history: %s", found.draw(t, os.TempDir()))
+				t.Errorf("history that is not linearizable: %s", found.draw(t, os.TempDir()))
 			}
 			require.Empty(t, report.Violations)
 		})

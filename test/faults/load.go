@@ -17,57 +17,57 @@ import (
 )
 
 const (
-	// serverTimeout is podlink's own limit for a request, the default of server.grpc.timeout.
+	// serverTimeout is podlink's request timeout, the default of server.grpc.timeout.
 	serverTimeout = time.Second
-	// lateLimit is how far a call may outlive it.
-	lateLimit = 100 * time.Millisecond
-	// baseLimit is how long a podlink may take after the load to be what it was before.
-	baseLimit = 10 * time.Second
-	// goroutineAllowance is for those that are there now and then, as one that serves /metrics.
+	// maxLateness is how far a call may exceed serverTimeout.
+	maxLateness = 100 * time.Millisecond
+	// baselineTimeout bounds how long a podlink may take to return to its baseline after the load.
+	baselineTimeout = 10 * time.Second
+	// goroutineAllowance is for short-lived goroutines, such as one that serves /metrics.
 	goroutineAllowance = 5
-	// memoryAllowance is for what the runtime keeps of the heap that the load needed, in bytes.
+	// memoryAllowance is for heap that the runtime has not returned to the system, in bytes.
 	memoryAllowance = 32 << 20
-	// loadLimit bounds a load that does not get its operations and faults together.
-	loadLimit = 3 * time.Minute
+	// loadTimeout bounds a load that does not reach its minimum of operations and faults.
+	loadTimeout = 3 * time.Minute
 )
 
-// workload chooses what the clients call.
+// workload chooses the operations of the clients. It must be safe for concurrent use.
 type workload interface {
-	// next is the client's next operation. Clients are numbered from 0 and ask at the same time.
+	// next returns the client's next operation. Clients are numbered from 0.
 	next(client int, random *rand.Rand) operation
-	// done tells the workload what became of a call, before the client asks for its next operation.
+	// done reports the client's finished call. It is called before the client's next call of next.
 	done(call call)
 }
 
-// load is a closed loop: every client calls, waits for the answer and calls again.
+// load is a closed-loop load: every client calls, waits for the answer and calls again.
 type load struct {
-	podlinks []*podlinktest.Process // each call goes to one of them
+	podlinks []*podlinktest.Process // each call goes to a random one
 	workload workload
 	clients  int
-	// operations (acknowledged ones) and faults are the minimum: the load goes on until it has both.
+	// The load continues until it has both acknowledged operations and faults.
 	operations, faults int
-	// pause is how long a client rests between two calls.
+	// pause is between two calls of a client.
 	pause time.Duration
 }
 
-// run is a load under way.
+// run is a running load.
 type run struct {
 	load
 	started time.Time
-	conns   []*grpc.ClientConn // to each of podlinks
-	base    []level            // of each of podlinks
+	conns   []*grpc.ClientConn // to each podlink
+	base    []level            // of each podlink
 	running sync.WaitGroup
 
 	mu      sync.Mutex
-	ended   bool // the test injects no more faults
-	failed  bool // the test is over
+	ended   bool // no more faults are injected
+	failed  bool // the test has ended
 	calls   []call
-	success time.Duration // the end of the latest acknowledged call
+	success time.Duration // end of the latest acknowledged call
 	wrong   map[string]int
 	report  *Report
 }
 
-// level is what a podlink needs.
+// level is the resource usage of a podlink.
 type level struct{ goroutines, memory float64 }
 
 func levelOf(t testing.TB, p *podlinktest.Process) level {
@@ -75,7 +75,7 @@ func levelOf(t testing.TB, p *podlinktest.Process) level {
 	return level{p.Metric(t, "go_goroutines"), p.Metric(t, "process_resident_memory_bytes")}
 }
 
-// begin starts the load. The test injects faults as long as more says so, and calls end.
+// begin starts the load. The test then injects faults while more returns true, and calls end.
 func (l load) begin(t testing.TB) *run {
 	t.Helper()
 	r := &run{
@@ -97,7 +97,7 @@ func (l load) begin(t testing.TB) *run {
 	return r
 }
 
-// abandon ends a load whose test has failed before its end.
+// abandon ends a load whose test has failed early.
 func (r *run) abandon() {
 	r.mu.Lock()
 	r.failed = true
@@ -120,34 +120,34 @@ func (r *run) over() bool {
 	return r.failed || r.overdue() || r.ended && r.report.Acknowledged >= r.operations
 }
 
-// overdue tells that the load has taken too long.
-func (r *run) overdue() bool { return time.Since(r.started) > loadLimit }
+// overdue reports whether the load has timed out.
+func (r *run) overdue() bool { return time.Since(r.started) > loadTimeout }
 
-// more tells whether the load still lacks operations or faults.
+// more reports whether the load needs more operations or faults.
 func (r *run) more() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return !r.overdue() && (r.report.Acknowledged < r.operations || r.report.Faults < r.faults)
 }
 
-// injected notes how many faults were injected until now.
+// injected records the total number of faults so far.
 func (r *run) injected(total int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.report.Faults = total
 }
 
-// call carries out one operation and notes what became of it.
+// call performs an operation, and records the call.
 func (r *run) call(client, podlink int, op operation) call {
 	c := call{operation: op, client: client, podlink: podlink, begin: time.Since(r.started)}
 	c.answer = perform(r.conns[podlink], op)
 	c.end = time.Since(r.started)
-	r.note(c)
+	r.record(c)
 	r.workload.done(c)
 	return c
 }
 
-func (r *run) note(c call) {
+func (r *run) record(c call) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.calls = append(r.calls, c)
@@ -167,10 +167,10 @@ func (r *run) note(c call) {
 	}
 }
 
-// recovered waits for an acknowledged mutation that began after since and whose uid matches, and returns how long after
-// since it was acknowledged. Matches may be nil: any uid.
+// recovered waits for an acknowledged mutation that began after since, of a uid that matches (nil: any), and returns the time
+// from since to its acknowledgement.
 func (r *run) recovered(
-	t testing.TB, since time.Time, limit time.Duration, matches func(uid string) bool,
+	t testing.TB, since time.Time, timeout time.Duration, matches func(uid string) bool,
 ) time.Duration {
 	t.Helper()
 	after := since.Sub(r.started)
@@ -185,12 +185,12 @@ func (r *run) recovered(
 			}
 		}
 		r.mu.Unlock()
-		require.Less(t, time.Since(since), limit, "no acknowledged mutation after the fault")
+		require.Less(t, time.Since(since), timeout, "no acknowledged mutation after the fault")
 	}
 }
 
-// end waits until the load is over, and until every podlink is again what it was before the load. The report is the
-// caller's to complete and to publish.
+// end waits until the load is over and every podlink has returned to its baseline. The caller must complete and publish the
+// report.
 func (r *run) end(t testing.TB) *Report {
 	t.Helper()
 	r.mu.Lock()
@@ -200,17 +200,17 @@ func (r *run) end(t testing.TB) *Report {
 	for failure, times := range r.wrong {
 		r.report.violated("%d times %s", times, failure)
 	}
-	if r.report.Late > lateLimit {
+	if r.report.Late > maxLateness {
 		r.report.violated("a call took %s longer than podlink's timeout", r.report.Late)
 	}
-	deadline := time.Now().Add(baseLimit)
+	deadline := time.Now().Add(baselineTimeout)
 	for i, p := range r.podlinks {
 		r.settled(t, i, p, deadline)
 	}
 	return r.report
 }
 
-// settled waits until the podlink is at its base level.
+// settled waits until the podlink has returned to its baseline.
 func (r *run) settled(t testing.TB, i int, p *podlinktest.Process, deadline time.Time) {
 	t.Helper()
 	base := r.base[i]
@@ -222,7 +222,7 @@ func (r *run) settled(t testing.TB, i int, p *podlinktest.Process, deadline time
 			return
 		}
 		if time.Now().After(deadline) {
-			r.report.violated("podlink %d does not come back to its base level: %.0f goroutines before, %.0f after; "+
+			r.report.violated("podlink %d did not return to its baseline: %.0f goroutines before, %.0f after; "+
 				"%.0f MiB before, %.0f MiB after", i, base.goroutines, now.goroutines, base.memory/(1<<20), now.memory/(1<<20))
 			return
 		}

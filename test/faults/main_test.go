@@ -11,7 +11,7 @@ import (
 	podlinktest "podlink/test/kit/podlink"
 )
 
-// binary is podlink as it is.
+// binary is podlink without patches.
 var binary string
 
 func TestMain(m *testing.M) {
@@ -26,13 +26,13 @@ func TestMain(m *testing.M) {
 func variant(t *testing.T, name string) string {
 	t.Helper()
 	patches := variants(t)[name]
-	require.NotEmpty(t, patches, "no variant %q", name)
+	require.NotEmpty(t, patches, "unknown variant %q", name)
 	binary, err := podlinktest.Build(t.TempDir(), patches...)
 	require.NoError(t, err)
 	return binary
 }
 
-// start runs that many podlinks on one Redis, and waits until they are ready.
+// start starts a number of podlinks with the same environment, and waits until they are ready.
 func start(t *testing.T, binary string, podlinks int, env ...string) []*podlinktest.Process {
 	t.Helper()
 	started := make([]*podlinktest.Process, podlinks)

@@ -17,10 +17,10 @@ import (
 	redistest "podlink/test/kit/redis"
 )
 
-// movingTags are hash tags, of slots that belong to different nodes at first.
+// movingTags are hash tags whose slots are on different nodes at first.
 var movingTags = []string{"a", "b", "c"}
 
-// inSlots puts the uids of a workload into the slots of movingTags.
+// inSlots maps the uids of a workload to the slots of movingTags.
 type inSlots struct{ workload }
 
 // next implements workload.
@@ -38,24 +38,24 @@ func (s inSlots) done(c call) {
 	s.workload.done(c)
 }
 
-// move is a slot on its way, by its tag; times are since the start of the load.
+// move is the move of a tag's slot. Its times are since the start of the load.
 type move struct {
 	tag      string
 	from, to time.Duration
 }
 
-// touches tells whether the call was about the slot while it was on its way.
+// touches reports whether the call used the slot during the move.
 func (m move) touches(c call) bool {
 	return strings.HasPrefix(c.uid, inSlot(m.tag, "")) && c.begin < m.to && c.end > m.from
 }
 
-// migrate moves slots back and forth between the nodes of a cluster, under the load of two podlinks, one of which waits
-// for replicas. All links of the load are in these slots.
+// migrate moves the slots of movingTags from node to node of a cluster, while two podlinks, one of which waits for replicas,
+// serve a load. All links of the load are in these slots.
 func migrate(t *testing.T, binary string, operations int) *Report {
 	t.Helper()
 	cluster := redistest.StartCluster(t, redistest.ClusterOptions{Primaries: 3, Replicas: 1})
 	env := append(podlinktest.OnRedis("cluster", cluster.Addrs()...),
-		// Replicas that are slow on a busy machine are none of this scenario.
+		// Long, because this scenario is not about slow replicas on a busy machine.
 		"PODLINK_DATA_REDIS_READ_TIMEOUT=900ms", "PODLINK_DATA_REDIS_WAIT_TIMEOUT=800ms")
 	podlinks := start(t, binary, 1, env...)
 	podlinks = append(podlinks, start(t, binary, 1, append(env, "PODLINK_DATA_REDIS_WAIT_REPLICAS=1")...)...)
@@ -68,12 +68,12 @@ func migrate(t *testing.T, binary string, operations int) *Report {
 	}.begin(t)
 
 	reader := readBatches(r, entries)
-	time.Sleep(time.Second) // For links to move.
+	time.Sleep(time.Second) // Until there are links to move.
 	var moves []move
 	for r.more() {
 		tag := movingTags[len(moves)%len(movingTags)]
 		m := move{tag: tag, from: time.Since(r.started)}
-		moveOn(cluster, tag)
+		moveToNext(cluster, tag)
 		m.to = time.Since(r.started)
 		moves = append(moves, m)
 		r.injected(len(moves))
@@ -93,36 +93,36 @@ func migrate(t *testing.T, binary string, operations int) *Report {
 	}
 	r.calls = slices.DeleteFunc(r.calls, func(c call) bool { return c.service == ledgerService })
 	if found := illegal(t, historiesOf(links.read(t, r))); found != nil {
-		report.violated("uid %s, service %s: no order of the calls explains the answers", found.uid, found.service)
+		report.violated("uid %s, service %s: history is not linearizable", found.uid, found.service)
 	}
 	report.publish(t)
-	t.Logf("%d slots moved, %d calls on a slot while it moved, %d batches read", len(moves), touching, batches)
+	t.Logf("%d slots moved, %d calls on a moving slot, %d batches read", len(moves), touching, batches)
 	require.Greater(t, touching, operations/10, "too few calls to prove anything")
 	require.Greater(t, batches, 50, "too few batches to prove anything")
 	return report
 }
 
-// moveOn moves the slot of the tag to the next primary.
-func moveOn(cluster *redistest.Cluster, tag string) {
+// moveToNext moves the slot of the tag to the next primary.
+func moveToNext(cluster *redistest.Cluster, tag string) {
 	primaries, from := cluster.Primaries(), cluster.Owner(inSlot(tag, ""))
 	to := primaries[(slices.Index(primaries, from)+1)%len(primaries)]
 	cluster.MoveSlot(redistest.Slot(inSlot(tag, "")), from, to)
 }
 
-// batchReader reads batches of links that have to be there, again and again.
+// batchReader reads batches of acknowledged links until stop, and records those that are missing.
 type batchReader struct {
-	over     chan struct{}
+	stopped  chan struct{}
 	running  sync.WaitGroup
 	batches  int
 	failures []string
 }
 
 func readBatches(r *run, entries *ledger) *batchReader {
-	b := &batchReader{over: make(chan struct{})}
+	b := &batchReader{stopped: make(chan struct{})}
 	b.running.Go(func() {
 		for {
 			select {
-			case <-b.over:
+			case <-b.stopped:
 				return
 			case <-time.After(10 * time.Millisecond):
 				b.read(r, entries)
@@ -140,25 +140,25 @@ func (b *batchReader) read(r *run, entries *ledger) {
 		return
 	}
 	b.batches++
-	stands, err := readBatch(r.conns[b.batches%len(r.conns)], newest)
+	linked, err := readBatch(r.conns[b.batches%len(r.conns)], newest)
 	if err != nil {
 		b.failures = append(b.failures, "a batch: "+err.Error())
 		return
 	}
 	for _, e := range newest {
-		if stands[e.uid] != e.pod {
+		if linked[e.uid] != e.pod {
 			b.failures = append(b.failures, "a batch lacks "+e.uid)
 		}
 	}
 }
 
 func (b *batchReader) stop() (batches int, failures []string) {
-	close(b.over)
+	close(b.stopped)
 	b.running.Wait()
 	return b.batches, b.failures
 }
 
-// TestMigration: nobody notices that slots move.
+// TestMigration: callers do not notice that slots move.
 func TestMigration(t *testing.T) {
 	report := migrate(t, binary, 10_000)
 	require.Empty(t, report.Violations)
@@ -167,7 +167,7 @@ func TestMigration(t *testing.T) {
 	require.Zero(t, report.Lost)
 }
 
-// TestMigrationKnownBad: scripts on two keys are refused while a slot moves, which this has to find.
+// TestMigrationKnownBad: Redis refuses scripts with two keys while their slot moves, and the scenario finds that.
 func TestMigrationKnownBad(t *testing.T) {
 	t.Run("known-bad/two keys per link", func(t *testing.T) {
 		report := migrate(t, variant(t, twoKeys), 3000)

@@ -8,18 +8,18 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// pods are those that the links of a history go to. All of them are READY during the whole run.
+// pods are the pods of all links. All of them are READY during the whole run.
 var pods = []int32{0, 1, 2}
 
-// elapsed bounds how many seconds a history takes: a temporary link may have that much less than it was given.
-const elapsed = 900
+// maxElapsed bounds the seconds of a run, and so how much of its time a temporary link may have used up.
+const maxElapsed = 900
 
-// state is a link as the model knows it.
+// state is a link in the model.
 type state struct {
 	pod     int32
-	seconds int32 // as it was given: forever, gone, or how long it is to last
-	// epoch is the link's. Where it is not exact, nobody was told: it is at least that. Without a link it is the least
-	// that every later epoch must exceed.
+	seconds int32 // as it was set: forever, gone, or a number of seconds
+	// epoch is the link's if exact, else its lower bound: no reply has had it yet. Without a link, every later epoch must be
+	// greater.
 	epoch int64
 	exact bool
 }
@@ -28,31 +28,31 @@ var noLink = state{pod: noPod, seconds: gone}
 
 func (s state) exists() bool { return s.pod != noPod }
 
-// effect is what an operation does to a link, and what its reply has to tell.
+// effect is the effect of an operation on a link, and the reply that it must have.
 type effect struct {
 	next     state
 	applied  bool
 	previous int32
 	computed string
 	mismatch bool // the reply is EPOCH_MISMATCH
-	hidden   bool // the reply tells of no link although there is one
+	hidden   bool // the reply has no link although there is one
 }
 
-// effects are all that the operation may do. There is more than one where a reply was not seen: an epoch or a choice
-// that nobody was told.
+// effects returns the possible effects of the operation. There are several if they depend on an epoch that no reply has had,
+// or on podlink's choice of a pod.
 func effects(s state, op operation) []effect {
-	stays := effect{next: s, previous: s.pod}
+	unchanged := effect{next: s, previous: s.pod}
 	switch op.kind {
 	case set:
 		return conditional(s, op, func(s state) effect { return bound(s, op) })
 	case trySet:
 		if s.exists() && s.seconds == forever && s.pod != op.pod {
-			return []effect{stays}
+			return []effect{unchanged}
 		}
 		return []effect{bound(s, op)}
 	case setIfAbsent:
 		if s.exists() {
-			return []effect{stays}
+			return []effect{unchanged}
 		}
 		return []effect{bound(s, op)}
 	case compute:
@@ -61,17 +61,17 @@ func effects(s state, op operation) []effect {
 		return conditional(s, op, func(s state) effect { return unbound(s, op) })
 	case removeWithID:
 		if s.pod != op.pod {
-			return []effect{stays}
+			return []effect{unchanged}
 		}
 		return []effect{unbound(s, op)}
 	case getPersist:
-		stays.hidden = s.seconds != forever
+		unchanged.hidden = s.seconds != forever
 	case get, list:
 	}
-	return []effect{stays}
+	return []effect{unchanged}
 }
 
-// bound is the effect of linking to op's pod. A new owner has a new epoch, greater than every earlier one.
+// bound is the effect of a link to op's pod. Another pod has a new epoch, greater than every earlier one.
 func bound(s state, op operation) effect {
 	next := state{pod: op.pod, seconds: op.seconds, epoch: s.epoch, exact: s.exact}
 	if s.pod != op.pod {
@@ -94,7 +94,7 @@ func unbound(s state, op operation) effect {
 	return e
 }
 
-// computed is the effect of a compute: all pods are usable, so a link stays, and a new one goes to any of them.
+// computed returns the effects of a compute. All pods are usable, so it keeps a link, and creates one to any pod.
 func computed(s state, op operation) []effect {
 	if s.exists() {
 		return []effect{{next: s, previous: s.pod, computed: "EXISTING"}}
@@ -109,7 +109,7 @@ func computed(s state, op operation) []effect {
 	return all
 }
 
-// conditional is the effect of an operation that may expect an epoch.
+// conditional returns the effects of an operation that may expect an epoch.
 func conditional(s state, op operation, apply func(state) effect) []effect {
 	mismatch := effect{next: s, previous: s.pod, mismatch: true}
 	holds := false
@@ -131,7 +131,7 @@ func conditional(s state, op operation, apply func(state) effect) []effect {
 	return []effect{mismatch}
 }
 
-// step is the model: the states that the link may have after the operation, none where the answer is impossible.
+// step returns the states that the link may have after the operation; none if the answer is impossible.
 func step(s state, op operation, a answer) []state {
 	var next []state
 	for _, e := range effects(s, op) {
@@ -146,7 +146,7 @@ func step(s state, op operation, a answer) []state {
 	return next
 }
 
-// agrees tells whether the answer is what the effect has to tell. The answer may tell an epoch that was not known.
+// agrees reports whether the answer is the one that the effect must have. The answer may make the epoch exact.
 func (e effect) agrees(op operation, a answer) (after state, possible bool) {
 	if e.mismatch != (a.reason == "EPOCH_MISMATCH") || !e.mismatch && a.reason != "" {
 		return state{}, false
@@ -154,22 +154,22 @@ func (e effect) agrees(op operation, a answer) (after state, possible bool) {
 	if e.applied != a.applied || e.computed != a.computed || a.previous != nil && e.previous != *a.previous {
 		return state{}, false
 	}
-	told := a.link
+	got := a.link
 	if op.kind == list {
 		l, found := a.links[op.service]
 		if !found {
 			l = link{pod: noPod, seconds: gone}
 		}
-		told = &l
+		got = &l
 	}
-	if told == nil {
+	if got == nil {
 		return e.next, !e.mismatch
 	}
-	return e.told(op, *told)
+	return e.agreesOn(op, *got)
 }
 
-// told compares the link that a reply tells with the one that stands.
-func (e effect) told(op operation, l link) (after state, possible bool) {
+// agreesOn compares the link in a reply with the model's.
+func (e effect) agreesOn(op operation, l link) (after state, possible bool) {
 	if e.hidden || !e.next.exists() {
 		return e.next, l.pod == noPod && l.epoch == 0 && (e.mismatch || l.seconds == gone)
 	}
@@ -186,15 +186,15 @@ func (e effect) told(op operation, l link) (after state, possible bool) {
 	return after, possible && l.pod == after.pod && lasts(l.seconds, after.seconds)
 }
 
-// lasts tells whether a link that was given that many seconds may have left that many.
+// lasts reports whether a link that was set for given seconds may have left seconds left.
 func lasts(left, given int32) bool {
 	if given == forever {
 		return left == forever
 	}
-	return left <= given && left > given-elapsed
+	return left <= given && left > given-maxElapsed
 }
 
-// model is that of one link, for porcupine.
+// model returns porcupine's model of a link.
 func model() porcupine.Model {
 	nondeterministic := porcupine.NondeterministicModel{
 		Init: func() []any { return []any{noLink} },
@@ -252,7 +252,7 @@ func describeAnswer(a answer) string {
 
 func describeState(s state) string {
 	if !s.exists() {
-		return fmt.Sprintf("no link, epochs > %d", s.epoch)
+		return fmt.Sprintf("no link, next epoch > %d", s.epoch)
 	}
 	relation := ">="
 	if s.exact {

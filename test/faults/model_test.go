@@ -12,7 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// The operations of hand-made histories.
+// Operations for handmade histories.
 
 func setting(pod int32) operation {
 	return operation{kind: set, pod: pod, seconds: forever, expected: noEpoch}
@@ -37,19 +37,19 @@ func removing() operation { return operation{kind: remove, expected: noEpoch} }
 
 func reading() operation { return operation{kind: get, service: "room"} }
 
-// And their answers.
+// Answers to them.
 
 var (
 	lostReply = answer{outcome: unknown, reason: "OUTCOME_UNKNOWN"}
 	none      = link{pod: noPod, seconds: gone}
 )
 
-// did is the answer of an operation that was applied, with the pod before it and the link after it.
+// did is the answer to an operation that was applied, with the pod before it and the link after it.
 func did(previous int32, l link) answer {
 	return answer{outcome: acknowledged, applied: true, previous: proto.Int32(previous), link: &l}
 }
 
-// didNot is the answer of an operation that was not applied.
+// didNot is the answer to an operation that was not applied.
 func didNot(l link) answer {
 	return answer{outcome: acknowledged, previous: proto.Int32(l.pod), link: &l}
 }
@@ -69,7 +69,7 @@ func (a answer) computing(outcome string) answer {
 	return a
 }
 
-// during is an operation from begin to end; of unknown outcome, it has no end.
+// during is an operation from begin to end. One of unknown outcome never ends.
 func during(begin, end int64, op operation, a answer) porcupine.Operation {
 	if a.outcome == unknown {
 		end = math.MaxInt64
@@ -77,7 +77,7 @@ func during(begin, end int64, op operation, a answer) porcupine.Operation {
 	return porcupine.Operation{Input: op, Output: a, Call: begin, Return: end}
 }
 
-// inOrder are operations of which each begins after the one before it has ended.
+// inOrder returns sequential operations, from pairs of operation and answer.
 func inOrder(pairs ...any) []porcupine.Operation {
 	var all []porcupine.Operation
 	for i := 0; i < len(pairs); i += 2 {
@@ -93,9 +93,9 @@ func TestModel(t *testing.T) {
 		operations []porcupine.Operation
 	}{
 		{"nothing", true, inOrder(reading(), found(none))},
-		{"a link out of nothing", false, inOrder(reading(), found(link{1, forever, 5}))},
+		{"a link that was never set", false, inOrder(reading(), found(link{1, forever, 5}))},
 
-		{"a link stands", true, inOrder(
+		{"a link is read", true, inOrder(
 			setting(1), did(noPod, link{1, forever, 5}),
 			reading(), found(link{1, forever, 5}))},
 		{"a link is gone", false, inOrder(
@@ -105,7 +105,7 @@ func TestModel(t *testing.T) {
 			setting(1), did(noPod, link{1, forever, 5}),
 			setting(2), did(1, link{2, forever, 6}),
 			reading(), found(link{1, forever, 5}))},
-		{"an old link is read meanwhile", true, []porcupine.Operation{
+		{"an old link is read during a set", true, []porcupine.Operation{
 			during(0, 1, setting(1), did(noPod, link{1, forever, 5})),
 			during(2, 9, setting(2), did(1, link{2, forever, 6})),
 			during(3, 4, reading(), found(link{1, forever, 5})),
@@ -117,32 +117,32 @@ func TestModel(t *testing.T) {
 			during(5, 6, reading(), found(link{1, forever, 5})),
 		}},
 
-		{"two at once, one after the other", true, []porcupine.Operation{
+		{"two concurrent sets, one after the other", true, []porcupine.Operation{
 			during(0, 9, setting(1), did(2, link{1, forever, 6})),
 			during(0, 9, setting(2), did(noPod, link{2, forever, 5})),
 		}},
-		{"two at once, both the first", false, []porcupine.Operation{
+		{"two concurrent sets, both the first", false, []porcupine.Operation{
 			during(0, 9, setting(1), did(noPod, link{1, forever, 6})),
 			during(0, 9, setting(2), did(noPod, link{2, forever, 5})),
 		}},
-		{"two at once, the second with a lower epoch", false, []porcupine.Operation{
+		{"two concurrent sets, the second with a lower epoch", false, []porcupine.Operation{
 			during(0, 9, setting(1), did(2, link{1, forever, 5})),
 			during(0, 9, setting(2), did(noPod, link{2, forever, 6})),
 		}},
-		{"another pod before than there was", false, inOrder(
+		{"a wrong previous pod", false, inOrder(
 			setting(1), did(noPod, link{1, forever, 5}),
 			setting(2), did(0, link{2, forever, 6}))},
 
-		{"the same owner keeps its epoch", true, inOrder(
+		{"the same pod keeps its epoch", true, inOrder(
 			setting(1), did(noPod, link{1, forever, 5}),
 			setting(1).lasting(2000), did(1, link{1, 2000, 5}))},
-		{"the same owner gets another epoch", false, inOrder(
+		{"the same pod gets another epoch", false, inOrder(
 			setting(1), did(noPod, link{1, forever, 5}),
 			setting(1), did(1, link{1, forever, 6}))},
-		{"another owner keeps the epoch", false, inOrder(
+		{"another pod keeps the epoch", false, inOrder(
 			setting(1), did(noPod, link{1, forever, 5}),
 			setting(2), did(1, link{2, forever, 5}))},
-		{"an epoch returns after a removal", false, inOrder(
+		{"an epoch is reused after a removal", false, inOrder(
 			setting(1), did(noPod, link{1, forever, 5}),
 			removing(), removed(1),
 			setting(2), did(noPod, link{2, forever, 5}))},
@@ -160,30 +160,30 @@ func TestModel(t *testing.T) {
 		{"a temporary link has become persistent", false, inOrder(
 			setting(1).lasting(2000), did(noPod, link{1, 2000, 5}),
 			reading(), found(link{1, forever, 5}))},
-		{"a temporary link is not told of as persistent", true, inOrder(
+		{"a temporary link is not returned as persistent", true, inOrder(
 			setting(1).lasting(2000), did(noPod, link{1, 2000, 5}),
 			reading().on(getPersist), found(none))},
-		{"a persistent link is not told of as persistent", false, inOrder(
+		{"a persistent link is not returned as persistent", false, inOrder(
 			setting(1), did(noPod, link{1, forever, 5}),
 			reading().on(getPersist), found(none))},
 
-		{"try takes a temporary link", true, inOrder(
+		{"try moves a temporary link", true, inOrder(
 			setting(1).lasting(2000), did(noPod, link{1, 2000, 5}),
 			setting(2).on(trySet), did(1, link{2, forever, 6}))},
-		{"try leaves a persistent link", true, inOrder(
+		{"try keeps a persistent link", true, inOrder(
 			setting(1), did(noPod, link{1, forever, 5}),
 			setting(2).on(trySet), didNot(link{1, forever, 5}))},
-		{"try takes a persistent link", false, inOrder(
+		{"try moves a persistent link", false, inOrder(
 			setting(1), did(noPod, link{1, forever, 5}),
 			setting(2).on(trySet), did(1, link{2, forever, 6}))},
-		{"if absent leaves a link", true, inOrder(
+		{"if absent keeps a link", true, inOrder(
 			setting(1).lasting(2000), did(noPod, link{1, 2000, 5}),
 			setting(2).on(setIfAbsent), didNot(link{1, 2000, 5}))},
-		{"if absent takes a link", false, inOrder(
+		{"if absent moves a link", false, inOrder(
 			setting(1).lasting(2000), did(noPod, link{1, 2000, 5}),
 			setting(2).on(setIfAbsent), answer{outcome: acknowledged, applied: true, link: &link{2, forever, 6}})},
 
-		{"compute links", true, inOrder(
+		{"compute creates a link", true, inOrder(
 			setting(0).on(compute), did(noPod, link{2, forever, 5}).computing("CREATED"),
 			reading(), found(link{2, forever, 5}))},
 		{"compute finds a link", true, inOrder(
@@ -192,7 +192,7 @@ func TestModel(t *testing.T) {
 		{"compute moves a link", false, inOrder(
 			setting(1), did(noPod, link{1, forever, 5}),
 			setting(0).on(compute), did(1, link{2, forever, 6}).computing("RELINKED"))},
-		{"compute finds a link where there is none", false, inOrder(
+		{"compute finds an absent link", false, inOrder(
 			setting(0).on(compute), didNot(link{2, forever, 5}).computing("EXISTING"))},
 		{"compute finds no pod", false, inOrder(
 			setting(0).on(compute), answer{outcome: acknowledged, reason: "NO_AVAILABLE_POD"})},
@@ -202,11 +202,11 @@ func TestModel(t *testing.T) {
 			removing(), removed(1),
 			removing(), removed(noPod),
 			reading(), found(none))},
-		{"a removal that has not removed", false, inOrder(
+		{"a removal without effect", false, inOrder(
 			setting(1), did(noPod, link{1, forever, 5}),
 			removing(), removed(1),
 			reading(), found(link{1, forever, 5}))},
-		{"two removals at once that both removed", false, []porcupine.Operation{
+		{"two concurrent removals that both removed", false, []porcupine.Operation{
 			during(0, 1, setting(1), did(noPod, link{1, forever, 5})),
 			during(2, 9, removing(), removed(1)),
 			during(2, 9, removing(), removed(1)),
@@ -233,59 +233,59 @@ func TestModel(t *testing.T) {
 			setting(1), did(noPod, link{1, forever, 5}),
 			setting(2).expecting(4), mismatch(link{pod: 1, epoch: 5}),
 			removing().expecting(0), mismatch(link{pod: 1, epoch: 5}))},
-		{"no link is not the expected epoch", true, inOrder(
+		{"an epoch is expected of an absent link", true, inOrder(
 			removing().expecting(4), mismatch(link{pod: noPod}))},
-		{"a link in spite of the expected epoch", false, inOrder(
+		{"a set with a wrong expected epoch", false, inOrder(
 			setting(1), did(noPod, link{1, forever, 5}),
 			setting(2).expecting(4), did(1, link{2, forever, 6}))},
-		{"a mismatch in spite of the expected epoch", false, inOrder(
+		{"a mismatch with the right expected epoch", false, inOrder(
 			setting(1), did(noPod, link{1, forever, 5}),
 			setting(2).expecting(5), mismatch(link{pod: 1, epoch: 5}))},
-		{"a mismatch that tells another link", false, inOrder(
+		{"a mismatch with a wrong link", false, inOrder(
 			setting(1), did(noPod, link{1, forever, 5}),
 			setting(2).expecting(4), mismatch(link{pod: 2, epoch: 5}))},
 
-		{"a lost reply that is never seen", true, inOrder(
+		{"a lost reply without effect", true, inOrder(
 			setting(1), lostReply,
 			reading(), found(none))},
-		{"a lost reply that is seen", true, inOrder(
+		{"a lost reply with an effect", true, inOrder(
 			setting(1), lostReply,
 			reading(), found(link{1, forever, 5}))},
-		{"a lost reply that is seen late", true, inOrder(
+		{"a lost reply with a late effect", true, inOrder(
 			setting(1), lostReply,
 			reading(), found(none),
 			setting(2), did(noPod, link{2, forever, 5}),
 			reading(), found(link{1, forever, 6}))},
-		{"a lost reply that is seen twice", false, inOrder(
+		{"a lost reply with two effects", false, inOrder(
 			setting(1), lostReply,
 			reading(), found(link{1, forever, 5}),
 			setting(2), did(1, link{2, forever, 6}),
 			reading(), found(link{1, forever, 7}))},
-		{"a lost reply that is seen with an old epoch", false, inOrder(
+		{"a lost reply whose effect has an old epoch", false, inOrder(
 			setting(2), did(noPod, link{2, forever, 5}),
 			setting(1), lostReply,
 			reading(), found(link{1, forever, 5}))},
 		{"an operation that was executed twice", false, inOrder(
 			setting(2), did(noPod, link{2, forever, 5}),
 			setting(1), did(1, link{1, forever, 6}))},
-		{"a lost reply that another one expects", true, inOrder(
+		{"the epoch of a lost reply is expected", true, inOrder(
 			setting(1), lostReply,
 			setting(2).expecting(5), did(1, link{2, forever, 6}))},
-		{"a lost reply that another one does not expect", true, inOrder(
+		{"the epoch of a lost reply is not the expected one", true, inOrder(
 			setting(1), lostReply,
 			setting(2).expecting(5), mismatch(link{pod: 1, epoch: 7}))},
-		{"two lost replies, one expects the other", true, inOrder(
+		{"the epoch of a lost reply is expected by a lost one", true, inOrder(
 			setting(1), lostReply,
 			setting(2).expecting(5), lostReply,
 			reading(), found(link{2, forever, 6}))},
-		{"a lost reply of a compute", true, inOrder(
+		{"a lost reply to a compute", true, inOrder(
 			setting(0).on(compute), lostReply,
 			reading(), found(link{2, forever, 5}))},
-		{"a lost reply of a compute that moves", false, inOrder(
+		{"a lost reply to a compute that moves", false, inOrder(
 			setting(1), did(noPod, link{1, forever, 5}),
 			setting(0).on(compute), lostReply,
 			reading(), found(link{2, forever, 6}))},
-		{"a lost reply of a removal", true, inOrder(
+		{"a lost reply to a removal", true, inOrder(
 			setting(1), did(noPod, link{1, forever, 5}),
 			removing(), lostReply,
 			reading(), found(link{1, forever, 5}),
@@ -329,7 +329,7 @@ func TestOutcomes(t *testing.T) {
 		{get, "OUTCOME_UNKNOWN", wrong},
 		{get, "INTERNAL", wrong},
 		{get, "STORE_DATA_CORRUPT", wrong},
-		{get, "", wrong}, // The connection to podlink broke, or it did not answer.
+		{get, "", wrong}, // The connection to podlink broke, or the deadline passed.
 	} {
 		t.Run(string(row.kind)+" "+row.reason, func(t *testing.T) {
 			require.Equal(t, row.want, outcomeOf(row.kind, row.reason))
@@ -337,7 +337,7 @@ func TestOutcomes(t *testing.T) {
 	}
 }
 
-// TestHistories: what was refused is left out, what is unknown does not end, and a list is of every link.
+// TestHistories: refused calls are omitted, calls of unknown outcome never end, and a list belongs to every link.
 func TestHistories(t *testing.T) {
 	room := linkName{"u", "room"}
 	made := func(k kind, o outcome) call {
@@ -346,7 +346,7 @@ func TestHistories(t *testing.T) {
 	for _, row := range []struct {
 		name string
 		call call
-		want map[linkName]int64 // when it ended
+		want map[linkName]int64 // end of the call
 	}{
 		{"acknowledged", made(set, acknowledged), map[linkName]int64{room: 2}},
 		{"unknown", made(set, unknown), map[linkName]int64{room: math.MaxInt64}},

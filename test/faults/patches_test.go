@@ -11,7 +11,7 @@ import (
 	podlinktest "podlink/test/kit/podlink"
 )
 
-// The builds with a known fault. TestVariantScripts, TestVariantRetries and so on say how each is found.
+// Names of known-bad builds. The tests that use them say how each fault is found.
 const (
 	driverRetries   = "the driver retries mutations"
 	podlinkRetries  = "podlink retries mutations"
@@ -22,8 +22,8 @@ const (
 	noWait          = "WAIT is left out"
 )
 
-// variants returns the patches of each build. This file has no build tag, so that `make test` finds a patch that no longer
-// applies to its source; `make test-faults` would only find it after minutes.
+// variants returns the patches of each known-bad build. This file has no build tag, so that `make test` finds a patch that no
+// longer applies to its source; `make test-faults` takes minutes to find it.
 func variants(tb testing.TB) map[string][]podlinktest.Patch {
 	tb.Helper()
 	return map[string][]podlinktest.Patch{
@@ -32,7 +32,7 @@ func variants(tb testing.TB) map[string][]podlinktest.Patch {
 			Old:  "func (c *onceCmd) NoRetry() bool { return true }",
 			New:  "func (c *onceCmd) NoRetry() bool { return false }",
 		}},
-		// The driver does not retry on the client of a single cluster node, so this one does it itself.
+		// The driver does not retry on a single node of a cluster.
 		podlinkRetries: {{
 			File: "internal/rdb/coalesce.go",
 			Old:  "\t\treturn outcome{err: node.Process(ctx, cmd)}\n",
@@ -100,7 +100,7 @@ func variants(tb testing.TB) map[string][]podlinktest.Patch {
 	}
 }
 
-// inEveryScript patches each assembled script that has the text, as a change of the part in lua/lib would.
+// inEveryScript patches each assembled script with the text, like a change of the fragment in lua/lib would.
 func inEveryScript(tb testing.TB, from, to string) []podlinktest.Patch {
 	tb.Helper()
 	root, err := podlinktest.Root()
@@ -120,7 +120,7 @@ func inEveryScript(tb testing.TB, from, to string) []podlinktest.Patch {
 	return patches
 }
 
-// TestPatchesApply builds nothing: it fails when a patch does not apply to its source any more.
+// TestPatchesApply fails if a patch no longer applies to its source. It builds nothing.
 func TestPatchesApply(t *testing.T) {
 	for name, patches := range variants(t) {
 		t.Run(name, func(t *testing.T) { podlinktest.CheckPatches(t, patches...) })

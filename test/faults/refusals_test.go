@@ -15,73 +15,72 @@ import (
 	redistest "podlink/test/kit/redis"
 )
 
-// order is a command to a server.
-type order []any
+// command is a command to a server, with its arguments.
+type command []any
 
-// refusing is a disturbance in which the server refuses calls now and then: one of breaks in turn, for a while, and then
-// what heals it.
-func refusing(name string, faults int, heals order, breaks ...[]order) disturbance {
+// refusing is a disturbance by a server that refuses calls: it applies each of breaks in turn, for a while, and then heals.
+func refusing(name string, faults int, heals command, breaks ...[]command) disturbance {
 	return disturbance{
 		name: name, faults: faults,
 		inject: func(t *testing.T, r *run, server *redistest.Server, _ *redistest.Proxy) {
 			client := server.Client(t)
 			for n := 0; r.more(); n++ {
 				time.Sleep(300 * time.Millisecond)
-				obey(t, client, breaks[n%len(breaks)]...)
+				do(t, client, breaks[n%len(breaks)]...)
 				time.Sleep(300 * time.Millisecond)
-				obey(t, client, heals)
-				r.recovered(t, time.Now(), recoveryLimit, nil)
+				do(t, client, heals)
+				r.recovered(t, time.Now(), recoveryTimeout, nil)
 				r.injected(n + 1)
 			}
 		},
 	}
 }
 
-func obey(t *testing.T, client *redis.Client, orders ...order) {
+func do(t *testing.T, client *redis.Client, commands ...command) {
 	t.Helper()
-	for _, order := range orders {
-		require.NoError(t, client.Do(context.Background(), order...).Err())
+	for _, command := range commands {
+		require.NoError(t, client.Do(context.Background(), command...).Err())
 	}
 }
 
-// TestFullMemory: a Redis that is full refuses what needs memory, and changes nothing by halves.
+// TestFullMemory: a full Redis refuses commands that need memory, and executes no script halfway.
 func TestFullMemory(t *testing.T) {
 	report, found := linearizability(t, binary, refusing("out of memory", 8,
-		order{"CONFIG", "SET", "maxmemory", "0"}, []order{{"CONFIG", "SET", "maxmemory", "1"}}))
+		command{"CONFIG", "SET", "maxmemory", "0"}, []command{{"CONFIG", "SET", "maxmemory", "1"}}))
 	require.Nil(t, found)
 	require.Empty(t, report.Violations)
 	require.Positive(t, report.Refused)
 	require.Zero(t, report.Unknown, "a refusal is certain")
 }
 
-// TestRightsTakenAway: a user that loses a right in the middle of its work leaves no link half-made. The calls that find
-// out can't tell what has become of them; after them no mutation is sent.
+// TestRightsTakenAway: when podlink's user loses a right during a script, no link is left half-written. The calls in flight
+// have an unknown outcome; after them no mutation is sent.
 func TestRightsTakenAway(t *testing.T) {
 	const clients = 8
-	var breaks [][]order
-	for _, command := range []string{"-hset", "-pexpireat", "-persist", "-hdel", "-evalsha"} {
-		breaks = append(breaks, []order{{"ACL", "SETUSER", "default", command}})
+	var breaks [][]command
+	for _, right := range []string{"-hset", "-pexpireat", "-persist", "-hdel", "-evalsha"} {
+		breaks = append(breaks, []command{{"ACL", "SETUSER", "default", right}})
 	}
 	report, found := linearizability(t, binary, refusing("rights taken away", 10,
-		order{"ACL", "SETUSER", "default", "+@all"}, breaks...))
+		command{"ACL", "SETUSER", "default", "+@all"}, breaks...))
 	require.Nil(t, found)
 	require.Empty(t, report.Violations)
 	require.Positive(t, report.Refused)
-	require.LessOrEqual(t, report.Unknown, report.Faults*clients, "at most the calls that were under way")
+	require.LessOrEqual(t, report.Unknown, report.Faults*clients, "at most the calls in flight")
 }
 
-// TestPasswordChanged: a Redis that lets podlink no longer in has carried out nothing.
+// TestPasswordChanged: a Redis that refuses podlink's password has executed nothing.
 func TestPasswordChanged(t *testing.T) {
 	report, found := linearizability(t, binary, refusing("password changed", 6,
-		order{"CONFIG", "SET", "requirepass", ""},
-		// Who is in stays in, so everybody has to come in anew.
-		[]order{{"CONFIG", "SET", "requirepass", "another"}, {"CLIENT", "KILL", "TYPE", "normal"}}))
+		command{"CONFIG", "SET", "requirepass", ""},
+		// Open connections stay authenticated, so kill them.
+		[]command{{"CONFIG", "SET", "requirepass", "another"}, {"CLIENT", "KILL", "TYPE", "normal"}}))
 	require.Nil(t, found)
 	require.Empty(t, report.Violations)
 	require.Positive(t, report.Refused)
 }
 
-// TestEvictionTurnedOn: a Redis that begins to evict makes podlink not ready, and one that stops ready again.
+// TestEvictionTurnedOn: podlink is not ready while Redis has an eviction policy.
 func TestEvictionTurnedOn(t *testing.T) {
 	server := redistest.Start(t)
 	podlink := start(t, binary, 1, podlinktest.OnRedis("standalone", server.Addr())...)[0]
@@ -89,11 +88,11 @@ func TestEvictionTurnedOn(t *testing.T) {
 	report := &Report{Name: "eviction turned on", wantOperations: 20, wantFaults: 5}
 	for range 5 {
 		for _, policy := range []string{"allkeys-lru", "volatile-ttl"} {
-			obey(t, client, order{"CONFIG", "SET", "maxmemory-policy", policy})
+			do(t, client, command{"CONFIG", "SET", "maxmemory-policy", policy})
 			status, reason := podlink.Ready(t)
 			require.Equal(t, http.StatusServiceUnavailable, status)
 			require.Contains(t, reason, policy)
-			obey(t, client, order{"CONFIG", "SET", "maxmemory-policy", "noeviction"})
+			do(t, client, command{"CONFIG", "SET", "maxmemory-policy", "noeviction"})
 			status, _ = podlink.Ready(t)
 			require.Equal(t, http.StatusOK, status)
 			report.Operations += 2

@@ -14,33 +14,33 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Report is what one run did and what it saw.
+// Report is the result of a run.
 type Report struct {
 	Name         string
-	Operations   int // calls that were answered, with whatever
-	Faults       int // really injected
-	Acknowledged int // carried out, or a "no" that the contract gives
-	Refused      int // certainly not carried out
-	Unknown      int // may or may not have been carried out
+	Operations   int // calls with any answer
+	Faults       int // injected
+	Acknowledged int // executed, or declined as the contract says
+	Refused      int // certainly not executed
+	Unknown      int // may or may not have been executed
 	Lost         int // acknowledged writes that are gone
-	// Unavailable is the longest time between two acknowledged calls, of whichever clients.
+	// Unavailable is the longest time between two acknowledged calls of any clients.
 	Unavailable time.Duration
-	// Recovery is the longest time from a loss to the first acknowledged mutation after it.
+	// Recovery is the longest time from a fault to the first acknowledged mutation after it.
 	Recovery time.Duration
-	// Late is how far the slowest call outlived podlink's own request timeout.
+	// Late is how far the slowest call exceeded podlink's request timeout.
 	Late time.Duration
-	// Violations are the promises that were broken, in words.
+	// Violations describes the guarantees that were violated.
 	Violations []string
 
 	wantOperations, wantFaults int
 }
 
-// violated notes that a promise was broken.
+// violated records a violation of a guarantee.
 func (r *Report) violated(format string, args ...any) {
 	r.Violations = append(r.Violations, fmt.Sprintf(format, args...))
 }
 
-// publish prints the report and keeps it for the table of all runs. It fails a run that did too little.
+// publish logs the report, adds it to the table of all runs, and fails a run that is too small.
 func (r *Report) publish(t testing.TB) {
 	t.Helper()
 	var text strings.Builder
@@ -50,14 +50,14 @@ func (r *Report) publish(t testing.TB) {
 	r.requireEnough(t)
 }
 
-// requireEnough fails a run that did too little to prove anything.
+// requireEnough fails a run that is too small to prove anything.
 func (r *Report) requireEnough(t testing.TB) {
 	t.Helper()
 	require.GreaterOrEqual(t, r.Acknowledged, r.wantOperations, "too few operations to prove anything")
 	require.GreaterOrEqual(t, r.Faults, r.wantFaults, "too few faults to prove anything")
 }
 
-// published are the reports of all runs so far.
+// published has the reports of all runs so far.
 var published reports
 
 type reports struct {
@@ -79,7 +79,7 @@ func (r *reports) write(w io.Writer) {
 	}
 }
 
-// writeTable writes one line per report. Its last number is how many promises were broken.
+// writeTable writes a line per report. The last column is the number of violations.
 func writeTable(w io.Writer, all []Report) {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table,
@@ -89,7 +89,7 @@ func writeTable(w io.Writer, all []Report) {
 			r.Refused, r.Unknown, r.Lost, milliseconds(r.Unavailable), milliseconds(r.Recovery), milliseconds(r.Late),
 			len(r.Violations))
 	}
-	_ = table.Flush() // Into memory, or to standard output.
+	_ = table.Flush() // To memory or standard output.
 }
 
 func milliseconds(d time.Duration) string {

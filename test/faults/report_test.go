@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// recorder is a test that notes that it was ended.
+// recorder is a test that records its failure.
 type recorder struct {
 	testing.TB
 	failed bool
@@ -23,7 +23,7 @@ func (r *recorder) Errorf(string, ...any) { r.failed = true }
 
 func (r *recorder) FailNow() { runtime.Goexit() }
 
-func TestReportOfTooLittle(t *testing.T) {
+func TestReportOfTooSmallRun(t *testing.T) {
 	for _, row := range []struct {
 		name                 string
 		acknowledged, faults int

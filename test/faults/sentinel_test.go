@@ -14,30 +14,30 @@ import (
 )
 
 const (
-	// primariesLost is how often a scenario loses a primary.
+	// primariesLost is how often a scenario kills a primary.
 	primariesLost = 10
-	// The two podlinks of the scenario have keys of their own.
+	// Key prefixes of the scenario's two podlinks.
 	quickPrefix, safePrefix = "quick", "safe"
 )
 
-// redundant is a Redis that goes on after the loss of a primary.
+// redundant is a Redis deployment that survives the loss of a primary.
 type redundant struct {
 	env []string // makes podlink use it
-	// kill ends a primary as kill -9 does, and tells which keys it owned.
+	// kill kills a primary. owned reports whether the primary owned a key.
 	kill func(round int) (killed *redistest.Server, owned func(key string) bool)
-	// repair brings back what was killed, and waits until the next primary may be lost.
+	// repair restarts the killed server, and returns when the next primary may be killed.
 	repair func(killed *redistest.Server)
 }
 
-// outage is the time from the loss of a primary to the repair, since the start of a load.
+// outage is the time from the loss of a primary to its repair. Its times are since the start of the load.
 type outage struct {
 	from, to time.Duration
-	took     time.Duration // until the first mutation of a key that the primary owned
+	took     time.Duration // until the first mutation of a key of the primary
 	owned    func(key string) bool
 }
 
-// losePrimaries kills primaries under the load of two podlinks. The quick one acknowledges what the primary has: it
-// tells how long it can't write. The safe one waits for a replica: it tells what is lost nevertheless.
+// losePrimaries kills primaries while two podlinks serve loads. The quick one acknowledges a write once the primary has it,
+// and shows how long writes are unavailable. The safe one waits for a replica, and shows whether writes are lost even so.
 func losePrimaries(t *testing.T, d redundant) (quick, safe *run, outages []outage) {
 	t.Helper()
 	quick = beginLosses(t, slices.Concat(d.env, []string{"PODLINK_DATA_REDIS_PREFIX=" + quickPrefix}))
@@ -48,16 +48,16 @@ func losePrimaries(t *testing.T, d redundant) (quick, safe *run, outages []outag
 		time.Sleep(500 * time.Millisecond)
 		killed, owned := d.kill(round)
 		at := time.Now()
-		took := quick.recovered(t, at, readLimit, func(uid string) bool { return owned(linkKey(quickPrefix, uid)) })
+		took := quick.recovered(t, at, readTimeout, func(uid string) bool { return owned(linkKey(quickPrefix, uid)) })
 		d.repair(killed)
 		repaired := time.Now()
-		safe.recovered(t, repaired, readLimit, func(uid string) bool { return owned(linkKey(safePrefix, uid)) })
+		safe.recovered(t, repaired, readTimeout, func(uid string) bool { return owned(linkKey(safePrefix, uid)) })
 		quick.injected(round + 1)
 		safe.injected(round + 1)
 		outages = append(outages, outage{
 			from: at.Sub(quick.started), to: repaired.Sub(quick.started), took: took, owned: owned,
 		})
-		t.Logf("primary %d: first mutation after %s, repaired after %s; lost until now: %d, with wait_replicas: %d",
+		t.Logf("primary %d: first mutation after %s, repaired after %s; lost so far: %d, with wait_replicas: %d",
 			round+1, took.Round(time.Millisecond), repaired.Sub(at).Round(time.Millisecond),
 			quick.workload.(*losses).ledger.check(t, quick.conns[0]),
 			safe.workload.(*losses).ledger.check(t, safe.conns[0]))
@@ -65,7 +65,7 @@ func losePrimaries(t *testing.T, d redundant) (quick, safe *run, outages []outag
 	return quick, safe, outages
 }
 
-// beginLosses starts a podlink and a load that shows what is lost.
+// beginLosses starts a podlink and a load that detects lost writes.
 func beginLosses(t *testing.T, env []string) *run {
 	t.Helper()
 	const clients = 8
@@ -76,10 +76,10 @@ func beginLosses(t *testing.T, env []string) *run {
 	}.begin(t)
 }
 
-// linkKey is the key of a uid's links.
+// linkKey returns the key of a uid's links.
 func linkKey(prefix, uid string) string { return prefix + ":link:" + namespace + ":" + uid }
 
-// endLosses ends the load, counts what is lost and publishes the report.
+// endLosses ends the load, counts the lost writes and publishes the report.
 func endLosses(t *testing.T, r *run, name string) *Report {
 	t.Helper()
 	report := r.workload.(*losses).end(t, r)
@@ -88,19 +88,20 @@ func endLosses(t *testing.T, r *run, name string) *Report {
 	return report
 }
 
-// requireRedundancy asserts what losePrimaries has to show, with limit for the first mutation after each loss.
-func requireRedundancy(t *testing.T, quick, safe *run, outages []outage, limit time.Duration) {
+// requireRedundancy asserts that the results of losePrimaries hold the guarantees, with the first mutation after each loss
+// within timeout.
+func requireRedundancy(t *testing.T, quick, safe *run, outages []outage, timeout time.Duration) {
 	t.Helper()
 	quickReport, safeReport := endLosses(t, quick, "wait_replicas 0"), endLosses(t, safe, "wait_replicas 1")
 	for i, o := range outages {
-		require.LessOrEqual(t, o.took, limit, "the first mutation after loss %d", i+1)
+		require.LessOrEqual(t, o.took, timeout, "the first mutation after loss %d", i+1)
 	}
 	require.Empty(t, quickReport.Violations)
 	require.Empty(t, safeReport.Violations)
 	require.Zero(t, safeReport.Lost)
 }
 
-// TestSentinel loses the primary of a set under Sentinel, and the one that took over, and so on.
+// TestSentinel kills the primary of a Sentinel deployment, then the promoted one, and so on.
 func TestSentinel(t *testing.T) {
 	const downAfter = 1500 * time.Millisecond
 	set := redistest.StartSentinel(t, redistest.SentinelOptions{
@@ -115,7 +116,7 @@ func TestSentinel(t *testing.T) {
 		repair: func(killed *redistest.Server) {
 			set.WaitNewPrimary(killed)
 			killed.Restart()
-			set.WaitWhole()
+			set.WaitHealthy()
 		},
 	})
 	requireRedundancy(t, quick, safe, outages, downAfter+3*time.Second)

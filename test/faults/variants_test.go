@@ -12,7 +12,7 @@ import (
 	redistest "podlink/test/kit/redis"
 )
 
-// TestVariantRetries: a build that repeats mutations is found, by what the callers see and by what the servers run.
+// TestVariantRetries: builds that retry mutations are found, by the callers' answers and by the servers' counts.
 func TestVariantRetries(t *testing.T) {
 	byDriver, byPodlink := variant(t, driverRetries), variant(t, podlinkRetries)
 	t.Run("linearizability", func(t *testing.T) {
@@ -29,8 +29,8 @@ func TestVariantRetries(t *testing.T) {
 	}
 }
 
-// TestVariantLimits: a build whose calls go on after their deadline, and whose mutations each leave a goroutine behind,
-// is found by a pause of Redis.
+// TestVariantLimits: a build whose calls outlive their deadline and whose mutations leak goroutines is found by a pause of
+// Redis.
 func TestVariantLimits(t *testing.T) {
 	report, _ := linearizability(t, variant(t, ignoresDeadline), disturbance{
 		faults: 1,
@@ -43,11 +43,11 @@ func TestVariantLimits(t *testing.T) {
 	})
 	found := strings.Join(report.Violations, "\n")
 	require.Contains(t, found, "longer than podlink's timeout")
-	require.Contains(t, found, "podlink 0 does not come back to its base level")
-	require.Contains(t, found, "podlink 1 does not come back to its base level")
+	require.Contains(t, found, "podlink 0 did not return to its baseline")
+	require.Contains(t, found, "podlink 1 did not return to its baseline")
 }
 
-// TestVariantScripts: a faulty script is found without any other fault.
+// TestVariantScripts: a faulty script is found without an injected fault.
 func TestVariantScripts(t *testing.T) {
 	for _, name := range []string{staleEpoch, overwrites} {
 		t.Run(name, func(t *testing.T) {

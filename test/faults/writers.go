@@ -15,18 +15,18 @@ import (
 
 const (
 	writersService = "writers"
-	// readLimit bounds how long the store may take after the load to answer a read.
-	readLimit = 30 * time.Second
+	// readTimeout bounds how long the store may take to answer a read after the load.
+	readTimeout = 30 * time.Second
 )
 
-// writers is a workload that shows which acknowledged writes are gone. Each uid has one client that writes it: its n-th
-// write links the uid to pod n. So the pod of a link, and the previous pod in the reply to the next write, tell which
-// writes stood and which are gone; also of writes that were replaced since.
+// writers is a workload that detects lost acknowledged writes, even those that a later write has replaced. Each uid is written
+// by one client, whose n-th write links it to pod n. So the pod of the final link, and the previous pod in the reply to each
+// write, identify the write that was current at that time.
 type writers struct {
 	uids [][]*written // of each client
 }
 
-// written is what a client knows of one of its uids.
+// written is a uid and what its client knows about it.
 type written struct {
 	uid      string
 	attempts int32
@@ -42,7 +42,7 @@ type ack struct {
 	lost  bool
 }
 
-// newWriters returns the workload for that many clients with that many uids each.
+// newWriters returns the workload for the number of clients, with a number of uids each.
 func newWriters(clients, each int) *writers {
 	w := &writers{uids: make([][]*written, clients)}
 	for client := range clients {
@@ -54,7 +54,7 @@ func newWriters(clients, each int) *writers {
 	return w
 }
 
-// next is a write of one of the client's uids.
+// next implements workload: a write of one of the client's uids.
 func (w *writers) next(client int, random *rand.Rand) operation {
 	uid := w.uids[client][random.IntN(len(w.uids[client]))]
 	uid.attempts++
@@ -77,7 +77,7 @@ func (u *written) done(c call) {
 	case unknown:
 		u.unknown[c.pod] = true
 	case acknowledged:
-		u.stood(*c.previous)
+		u.wasCurrent(*c.previous)
 		if len(u.acked) > 0 && c.link.epoch <= u.acked[len(u.acked)-1].epoch {
 			u.violated("write %d has epoch %d, not more than the write before it", c.pod, c.link.epoch)
 		}
@@ -90,32 +90,32 @@ func (u *written) violated(format string, args ...any) {
 	u.broken = append(u.broken, u.uid+": "+fmt.Sprintf(format, args...))
 }
 
-// stood learns which write stood just before the next one.
-func (u *written) stood(pod int32) {
+// wasCurrent marks lost writes, given the pod that was linked just before the next write, or at the end.
+func (u *written) wasCurrent(pod int32) {
 	switch {
 	case len(u.acked) > 0 && u.acked[len(u.acked)-1].pod == pod:
-		// Nothing is gone.
+		// Nothing is lost.
 	case u.unknown[pod]:
-		// It was carried out. Maybe later than the writes after it: they are not known to be lost.
+		// It was executed, perhaps after later writes, so those are not known to be lost.
 	case pod == noPod:
 		u.lose(func(ack) bool { return true })
 	case u.find(pod) != nil:
 		u.lose(func(a ack) bool { return a.pod > pod })
 	default:
-		u.violated("pod %d stood, whose write was refused or never made", pod)
+		u.violated("linked to pod %d, whose write was refused or never made", pod)
 	}
 }
 
-// stands learns which link stands at the end.
-func (u *written) stands(l link) {
+// isFinal marks lost writes, given the link at the end.
+func (u *written) isFinal(l link) {
 	found := u.find(l.pod)
 	switch {
 	case u.unknown[l.pod]:
 		u.lose(func(a ack) bool { return a.epoch > l.epoch })
 	case l.pod != noPod && found != nil && found.epoch != l.epoch:
-		u.violated("write %d was acknowledged with epoch %d and stands with %d", l.pod, found.epoch, l.epoch)
+		u.violated("write %d was acknowledged with epoch %d and now has %d", l.pod, found.epoch, l.epoch)
 	default:
-		u.stood(l.pod)
+		u.wasCurrent(l.pod)
 	}
 }
 
@@ -128,7 +128,7 @@ func (u *written) find(pod int32) *ack {
 	return nil
 }
 
-// lose marks the acknowledged writes that are gone.
+// lose marks the acknowledged writes for which gone is true as lost.
 func (u *written) lose(gone func(ack) bool) {
 	for i := range u.acked {
 		if gone(u.acked[i]) {
@@ -137,7 +137,7 @@ func (u *written) lose(gone func(ack) bool) {
 	}
 }
 
-// lost is how many acknowledged writes are gone.
+// lost returns the number of lost acknowledged writes.
 func (u *written) lost() int {
 	lost := 0
 	for _, a := range u.acked {
@@ -148,22 +148,21 @@ func (u *written) lost() int {
 	return lost
 }
 
-// judge reads every uid through the podlink, once the load is over, and completes the report: how many acknowledged
-// writes are gone, and what should be impossible even then.
-func (w *writers) judge(t testing.TB, p *podlinktest.Process, report *Report) {
+// verify reads every uid through the podlink after the load, and adds lost writes and violations to the report.
+func (w *writers) verify(t testing.TB, p *podlinktest.Process, report *Report) {
 	t.Helper()
 	conn := p.Conn(t)
-	deadline := time.Now().Add(readLimit)
+	deadline := time.Now().Add(readTimeout)
 	for _, uids := range w.uids {
 		for _, uid := range uids {
 			op := operation{kind: get, uid: uid.uid, service: writersService}
 			a := perform(conn, op)
 			for ; a.outcome == refused; a = perform(conn, op) {
-				require.True(t, time.Now().Before(deadline), "the store does not recover: %s", a.reason)
+				require.True(t, time.Now().Before(deadline), "the store has not recovered: %s", a.reason)
 				time.Sleep(20 * time.Millisecond)
 			}
 			require.Equal(t, acknowledged, a.outcome, "%s: %s", a.reason, a.message)
-			uid.stands(*a.link)
+			uid.isFinal(*a.link)
 			report.Lost += uid.lost()
 			report.Violations = append(report.Violations, uid.broken...)
 		}

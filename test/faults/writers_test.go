@@ -11,7 +11,7 @@ import (
 )
 
 func TestWritten(t *testing.T) {
-	// acked is the answer to a write: which pod's link it has replaced, and its own epoch.
+	// acked returns the answer to a write that replaced a link to previous.
 	acked := func(previous int32, epoch int64) call {
 		return call{answer: answer{outcome: acknowledged, previous: proto.Int32(previous), link: &link{epoch: epoch}}}
 	}
@@ -20,50 +20,50 @@ func TestWritten(t *testing.T) {
 	for _, row := range []struct {
 		name   string
 		writes []call // the n-th is to pod n, from 1
-		stands link
+		final  link
 		lost   int
 		broken bool
 	}{
-		{name: "nothing", stands: none},
-		{name: "all stood", writes: []call{acked(noPod, 5), acked(1, 6)}, stands: link{2, forever, 6}},
-		{name: "the last is gone", writes: []call{acked(noPod, 5), acked(1, 6)}, stands: link{1, forever, 5}, lost: 1},
-		{name: "all are gone", writes: []call{acked(noPod, 5), acked(1, 6)}, stands: none, lost: 2},
+		{name: "nothing", final: none},
+		{name: "none lost", writes: []call{acked(noPod, 5), acked(1, 6)}, final: link{2, forever, 6}},
+		{name: "the last is lost", writes: []call{acked(noPod, 5), acked(1, 6)}, final: link{1, forever, 5}, lost: 1},
+		{name: "all are lost", writes: []call{acked(noPod, 5), acked(1, 6)}, final: none, lost: 2},
 		{
-			name:   "two were gone when the next one came",
-			writes: []call{acked(noPod, 5), acked(1, 6), acked(2, 7), acked(1, 8)}, stands: link{4, forever, 8}, lost: 2,
+			name:   "two were lost before the next one",
+			writes: []call{acked(noPod, 5), acked(1, 6), acked(2, 7), acked(1, 8)}, final: link{4, forever, 8}, lost: 2,
 		},
 		{
-			name:   "all were gone when the next one came",
-			writes: []call{acked(noPod, 5), acked(1, 6), acked(noPod, 7)}, stands: link{3, forever, 7}, lost: 2,
+			name:   "all were lost before the next one",
+			writes: []call{acked(noPod, 5), acked(1, 6), acked(noPod, 7)}, final: link{3, forever, 7}, lost: 2,
 		},
 		{
-			name:   "what is gone counts once",
-			writes: []call{acked(noPod, 5), acked(noPod, 6), acked(noPod, 7)}, stands: none, lost: 3,
+			name:   "each lost write counts once",
+			writes: []call{acked(noPod, 5), acked(noPod, 6), acked(noPod, 7)}, final: none, lost: 3,
 		},
-		{name: "an unknown write stands", writes: []call{acked(noPod, 5), lost}, stands: link{2, forever, 6}},
-		{name: "an unknown write never was", writes: []call{acked(noPod, 5), lost}, stands: link{1, forever, 5}},
+		{name: "an unknown write is current", writes: []call{acked(noPod, 5), lost}, final: link{2, forever, 6}},
+		{name: "an unknown write was not executed", writes: []call{acked(noPod, 5), lost}, final: link{1, forever, 5}},
 		{
-			name:   "an unknown write stood before the next one",
-			writes: []call{acked(noPod, 5), lost, acked(2, 7)}, stands: link{3, forever, 7},
-		},
-		{
-			name:   "an unknown write came late",
-			writes: []call{acked(noPod, 5), lost, acked(1, 7)}, stands: link{2, forever, 8},
+			name:   "an unknown write was current before the next one",
+			writes: []call{acked(noPod, 5), lost, acked(2, 7)}, final: link{3, forever, 7},
 		},
 		{
-			name:   "an unknown write stands and a later one is gone",
-			writes: []call{acked(noPod, 5), lost, acked(2, 7)}, stands: link{2, forever, 6}, lost: 1,
+			name:   "an unknown write was executed late",
+			writes: []call{acked(noPod, 5), lost, acked(1, 7)}, final: link{2, forever, 8},
+		},
+		{
+			name:   "an unknown write is current and a later one is lost",
+			writes: []call{acked(noPod, 5), lost, acked(2, 7)}, final: link{2, forever, 6}, lost: 1,
 		},
 		{
 			name:   "a refused write had no effect",
-			writes: []call{acked(noPod, 5), not, acked(1, 6)}, stands: link{3, forever, 6},
+			writes: []call{acked(noPod, 5), not, acked(1, 6)}, final: link{3, forever, 6},
 		},
-		{name: "a refused write stands", writes: []call{acked(noPod, 5), not}, stands: link{2, forever, 6}, broken: true},
-		{name: "a refused write stood", writes: []call{not, acked(1, 6)}, stands: link{2, forever, 6}, broken: true},
-		{name: "another epoch", writes: []call{acked(noPod, 5)}, stands: link{1, forever, 6}, broken: true},
+		{name: "a refused write is current", writes: []call{acked(noPod, 5), not}, final: link{2, forever, 6}, broken: true},
+		{name: "a refused write was current", writes: []call{not, acked(1, 6)}, final: link{2, forever, 6}, broken: true},
+		{name: "another epoch", writes: []call{acked(noPod, 5)}, final: link{1, forever, 6}, broken: true},
 		{
 			name:   "an epoch that does not grow",
-			writes: []call{acked(noPod, 5), acked(1, 5)}, stands: link{2, forever, 5}, broken: true,
+			writes: []call{acked(noPod, 5), acked(1, 5)}, final: link{2, forever, 5}, broken: true,
 		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -76,7 +76,7 @@ func TestWritten(t *testing.T) {
 				w.done(c)
 			}
 			uid := w.uids[0][0]
-			uid.stands(row.stands)
+			uid.isFinal(row.final)
 			require.Equal(t, row.lost, uid.lost())
 			require.Equal(t, row.broken, len(uid.broken) > 0, uid.broken)
 		})

@@ -1,8 +1,7 @@
-// Package consul is a stand-in for a Consul agent, for there is no package of a real one to install. It does what Consul's
-// documentation of the HTTP API says about services with one TTL check: register, deregister, a check that fails when nobody
-// confirms it, callers' queries for healthy instances, also those that wait for a change, and tokens. What it leaves out:
-// the catalog apart from the agent, rules of an ACL (a token may do everything or nothing), and the removal of entries that
-// have failed for long.
+// Package consul is a stand-in for a Consul agent, because Debian has no package of a real one. It implements what the
+// documentation of Consul's HTTP API says about services with one TTL check: registration and deregistration, checks that
+// turn critical without updates, queries for healthy instances, blocking queries, and tokens. It leaves out the catalog, ACL
+// rules (a token permits everything or nothing), and the removal of services that are critical for long.
 package consul
 
 import (
@@ -22,10 +21,10 @@ import (
 	"podlink/test/kit/proc"
 )
 
-// waitDefault is how long a query waits that names an index and no time, as in Consul.
+// waitDefault is how long a blocking query waits unless it names a time, as in Consul.
 const waitDefault = 5 * time.Minute
 
-// Server is an agent on the loopback. It ends with the test that started it.
+// Server is an agent on the loopback. It stops with the test that started it.
 type Server struct {
 	Addr string // host:port
 
@@ -33,21 +32,21 @@ type Server struct {
 	serving *http.Server // nil while it is down
 
 	mu       sync.Mutex
-	token    string // that every request has to have; empty: none
+	token    string // that requests need; empty: none
 	services map[string]*service
 	index    uint64
 	changed  chan struct{} // closed at the next change
 }
 
 type service struct {
-	entry api.AgentService
-	check string // its id; empty: none, and always healthy
-	ttl   time.Duration
-	ends  *time.Timer // when the check fails
-	fails bool
+	entry    api.AgentService
+	check    string // the check's id; empty: none, and always healthy
+	ttl      time.Duration
+	timer    *time.Timer // makes the check critical
+	critical bool        // of the check
 }
 
-// Start starts an agent that knows no service and asks for no token.
+// Start starts an agent without services that needs no token.
 func Start(tb testing.TB) *Server {
 	tb.Helper()
 	s := &Server{Addr: proc.FreeAddr(tb), tb: tb, services: make(map[string]*service), index: 1, changed: make(chan struct{})}
@@ -62,10 +61,10 @@ func (s *Server) start() {
 	require.NoError(s.tb, err)
 	serving := &http.Server{Handler: s.handler(), ReadHeaderTimeout: time.Minute}
 	s.serving = serving
-	go func() { _ = serving.Serve(listener) }() // It ends with Kill.
+	go func() { _ = serving.Serve(listener) }() // Returns after Kill.
 }
 
-// Kill ends the agent, with all connections.
+// Kill stops the agent and closes all its connections.
 func (s *Server) Kill() {
 	if s.serving == nil {
 		return
@@ -73,26 +72,26 @@ func (s *Server) Kill() {
 	require.NoError(s.tb, s.serving.Close())
 	s.serving = nil
 	s.change(func() {
-		for _, known := range s.services {
-			known.stop()
+		for _, svc := range s.services {
+			svc.stop()
 		}
 	})
 }
 
-// Restart kills the agent and starts it again on the same port. It knows its services still, and their checks have failed
-// until somebody confirms them, as with a Consul that has a folder for its data.
+// Restart kills the agent and starts it again on the same port. It has the same services, with critical checks until the next
+// update, like a Consul with a data directory.
 func (s *Server) Restart() {
 	s.tb.Helper()
 	s.Kill()
 	s.change(func() {
-		for _, known := range s.services {
-			known.fails = known.check != ""
+		for _, svc := range s.services {
+			svc.critical = svc.check != ""
 		}
 	})
 	s.start()
 }
 
-// RestartEmpty does the same without its data.
+// RestartEmpty is Restart without the services.
 func (s *Server) RestartEmpty() {
 	s.tb.Helper()
 	s.Kill()
@@ -100,18 +99,18 @@ func (s *Server) RestartEmpty() {
 	s.start()
 }
 
-// RequireToken makes the agent answer 403 to requests with another token, and find nothing for those without.
+// RequireToken makes the agent answer 403 to requests with another token, and return no instances to queries without one.
 func (s *Server) RequireToken(token string) {
 	s.change(func() { s.token = token })
 }
 
-// Remove removes a service, as an operator does with `consul services deregister -id`.
+// Remove removes a service, like `consul services deregister -id`.
 func (s *Server) Remove(id string) {
 	s.tb.Helper()
 	require.NoError(s.tb, s.deregister(id))
 }
 
-// change does something under the lock, and wakes those who wait for a change.
+// change calls f under the lock, and wakes blocking queries.
 func (s *Server) change(f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -122,38 +121,38 @@ func (s *Server) change(f func()) {
 }
 
 func (k *service) stop() {
-	if k.ends != nil {
-		k.ends.Stop()
+	if k.timer != nil {
+		k.timer.Stop()
 	}
 }
 
-// confirm passes the check for as long as its ttl.
-func (s *Server) confirm(known *service) {
-	known.stop()
-	known.fails = false
-	var ends *time.Timer
-	ends = time.AfterFunc(known.ttl, func() {
-		s.change(func() { known.fails = known.fails || known.ends == ends })
+// pass makes the check pass until its TTL has elapsed.
+func (s *Server) pass(svc *service) {
+	svc.stop()
+	svc.critical = false
+	var timer *time.Timer
+	timer = time.AfterFunc(svc.ttl, func() {
+		s.change(func() { svc.critical = svc.critical || svc.timer == timer })
 	})
-	known.ends = ends
+	svc.timer = timer
 }
 
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("PUT /v1/agent/service/register", s.writes(func(r *http.Request) error {
-		var asked api.AgentServiceRegistration
-		if err := json.NewDecoder(r.Body).Decode(&asked); err != nil {
+		var request api.AgentServiceRegistration
+		if err := json.NewDecoder(r.Body).Decode(&request); err != nil {
 			return problem{http.StatusBadRequest, "Request decode failed: " + err.Error()}
 		}
 		s.change(func() {
-			known := s.services[asked.ID]
-			if known == nil {
-				known = new(service)
-				s.services[asked.ID] = known
+			svc := s.services[request.ID]
+			if svc == nil {
+				svc = new(service)
+				s.services[request.ID] = svc
 			}
-			known.entry = api.AgentService{
-				ID: asked.ID, Service: asked.Name, Tags: asked.Tags, Meta: asked.Meta,
-				Address: asked.Address, Port: asked.Port, TaggedAddresses: asked.TaggedAddresses,
+			svc.entry = api.AgentService{
+				ID: request.ID, Service: request.Name, Tags: request.Tags, Meta: request.Meta,
+				Address: request.Address, Port: request.Port, TaggedAddresses: request.TaggedAddresses,
 			}
 		})
 		return nil
@@ -163,16 +162,16 @@ func (s *Server) handler() http.Handler {
 	}))
 	mux.HandleFunc("PUT /v1/agent/check/register", s.writes(s.registerCheck))
 	mux.HandleFunc("PUT /v1/agent/check/update/{id}", s.writes(func(r *http.Request) error {
-		var asked struct{ Status string }
-		if err := json.NewDecoder(r.Body).Decode(&asked); err != nil || asked.Status != api.HealthPassing {
+		var request struct{ Status string }
+		if err := json.NewDecoder(r.Body).Decode(&request); err != nil || request.Status != api.HealthPassing {
 			return problem{http.StatusBadRequest, "Invalid check status"}
 		}
 		err := error(problem{http.StatusNotFound, "Unknown check ID " + strconv.Quote(r.PathValue("id")) +
 			". Ensure that the check ID is passed, not the check name."})
 		s.change(func() {
-			for _, known := range s.services {
-				if known.check == r.PathValue("id") {
-					s.confirm(known)
+			for _, svc := range s.services {
+				if svc.check == r.PathValue("id") {
+					s.pass(svc)
 					err = nil
 				}
 			}
@@ -184,23 +183,23 @@ func (s *Server) handler() http.Handler {
 }
 
 func (s *Server) registerCheck(r *http.Request) error {
-	var asked api.AgentCheckRegistration
-	if err := json.NewDecoder(r.Body).Decode(&asked); err != nil {
+	var request api.AgentCheckRegistration
+	if err := json.NewDecoder(r.Body).Decode(&request); err != nil {
 		return problem{http.StatusBadRequest, "Request decode failed: " + err.Error()}
 	}
-	ttl, err := time.ParseDuration(asked.TTL)
+	ttl, err := time.ParseDuration(request.TTL)
 	if err != nil || ttl <= 0 {
 		return problem{http.StatusBadRequest, "Invalid check: TTL must be > 0 for TTL checks"}
 	}
 	s.change(func() {
-		known := s.services[asked.ServiceID]
-		if known == nil {
-			err = problem{http.StatusNotFound, "ServiceID " + strconv.Quote(asked.ServiceID) + " does not exist"}
+		svc := s.services[request.ServiceID]
+		if svc == nil {
+			err = problem{http.StatusNotFound, "ServiceID " + strconv.Quote(request.ServiceID) + " does not exist"}
 			return
 		}
-		known.check, known.ttl, known.fails = asked.ID, ttl, true
-		if asked.Status == api.HealthPassing {
-			s.confirm(known)
+		svc.check, svc.ttl, svc.critical = request.ID, ttl, true
+		if request.Status == api.HealthPassing {
+			s.pass(svc)
 		}
 	})
 	return err
@@ -210,8 +209,8 @@ func (s *Server) deregister(id string) error {
 	err := error(problem{http.StatusNotFound, "Unknown service ID " + strconv.Quote(id) +
 		". Ensure that the service ID is passed, not the service name."})
 	s.change(func() {
-		if known := s.services[id]; known != nil {
-			known.stop()
+		if svc := s.services[id]; svc != nil {
+			svc.stop()
 			delete(s.services, id)
 			err = nil
 		}
@@ -219,7 +218,7 @@ func (s *Server) deregister(id string) error {
 	return err
 }
 
-// query answers with the instances of a service, at once or, where an index is named, when something has changed since.
+// query answers with the instances of a service: at once or, if the request has an index, once that index has changed.
 func (s *Server) query(w http.ResponseWriter, r *http.Request) {
 	if r.Header.Get("X-Consul-Token") != "" && s.refuses(r) {
 		problem{http.StatusForbidden, "ACL not found"}.answer(w)
@@ -233,7 +232,7 @@ func (s *Server) query(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	seen, _ := strconv.ParseUint(r.FormValue("index"), 10, 64) // 0 without one: at once.
+	seen, _ := strconv.ParseUint(r.FormValue("index"), 10, 64) // 0 without one: don't block.
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for waiting := seen > 0; waiting; {
@@ -255,21 +254,21 @@ func (s *Server) query(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	entries := []*api.ServiceEntry{}
-	for _, known := range s.services {
+	for _, svc := range s.services {
 		status := api.HealthPassing
-		if known.fails {
+		if svc.critical {
 			status = api.HealthCritical
 		}
 		shown := status == api.HealthPassing || !r.Form.Has("passing")
-		if known.entry.Service == r.PathValue("name") && shown && !refused {
+		if svc.entry.Service == r.PathValue("name") && shown && !refused {
 			entries = append(entries, &api.ServiceEntry{
-				Node: &api.Node{Node: "stand-in"}, Service: &known.entry,
-				Checks: api.HealthChecks{{CheckID: known.check, ServiceID: known.entry.ID, Status: status}},
+				Node: &api.Node{Node: "stand-in"}, Service: &svc.entry,
+				Checks: api.HealthChecks{{CheckID: svc.check, ServiceID: svc.entry.ID, Status: status}},
 			})
 		}
 	}
 	w.Header().Set("X-Consul-Index", strconv.FormatUint(s.index, 10))
-	_ = json.NewEncoder(w).Encode(entries) // Who asked may have gone.
+	_ = json.NewEncoder(w).Encode(entries) // The client may have disconnected.
 }
 
 func (s *Server) refuses(r *http.Request) bool {
@@ -278,7 +277,7 @@ func (s *Server) refuses(r *http.Request) bool {
 	return s.token != "" && r.Header.Get("X-Consul-Token") != s.token
 }
 
-// problem is an answer other than 200.
+// problem is a response other than 200.
 type problem struct {
 	code int
 	text string
@@ -288,7 +287,7 @@ func (p problem) Error() string { return p.text }
 
 func (p problem) answer(w http.ResponseWriter) { http.Error(w, p.text, p.code) }
 
-// writes returns a handler for what needs the token.
+// writes returns a handler of requests that need the token.
 func (s *Server) writes(f func(r *http.Request) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		defer func() { _, _ = io.Copy(io.Discard, r.Body) }()

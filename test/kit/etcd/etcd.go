@@ -1,6 +1,5 @@
-// Package etcd starts real etcd processes for tests, on free ports of the loopback and with a folder of their own. Every
-// process ends with the test that started it. Without etcd on the PATH the tests are skipped, except where the environment
-// says CI=true: there they fail.
+// Package etcd starts real etcd processes for tests, on free ports and with temporary data directories. Every process ends
+// with the test that started it. Without etcd on PATH tests are skipped; with CI=true they fail instead.
 package etcd
 
 import (
@@ -18,15 +17,15 @@ import (
 	"podlink/test/kit/proc"
 )
 
-// startLimit bounds how long etcd may take until it answers.
-const startLimit = 20 * time.Second
+// startTimeout bounds how long etcd may take to answer.
+const startTimeout = 20 * time.Second
 
 // Server is an etcd process.
 type Server struct {
 	Addr string // host:port for clients
 
 	tb      testing.TB
-	data    string // its folder
+	data    string // data directory
 	process *proc.Process
 }
 
@@ -43,13 +42,13 @@ func Start(tb testing.TB) *Server {
 		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "test=" + peer,
 		"--logger", "zap", "--log-level", "warn",
 	}})
-	s.answers()
+	s.awaitHealthy()
 	return s
 }
 
-func (s *Server) answers() {
+func (s *Server) awaitHealthy() {
 	s.tb.Helper()
-	require.Eventually(s.tb, s.healthy, startLimit, 20*time.Millisecond, "etcd does not answer:\n%s", s.process.Log)
+	require.Eventually(s.tb, s.healthy, startTimeout, 20*time.Millisecond, "etcd does not answer:\n%s", s.process.Log)
 }
 
 func (s *Server) healthy() bool {
@@ -68,17 +67,17 @@ func (s *Server) healthy() bool {
 	return response.StatusCode == http.StatusOK
 }
 
-// Kill ends the process as kill -9 does, and returns when it is gone.
+// Kill sends SIGKILL and returns when the process has exited.
 func (s *Server) Kill() { s.process.Kill() }
 
-// Restart kills the process and starts it again on the same port with the data that it has kept.
+// Restart kills the process and starts it again on the same port with the same data.
 func (s *Server) Restart() {
 	s.tb.Helper()
 	require.NoError(s.tb, s.process.Restart())
-	s.answers()
+	s.awaitHealthy()
 }
 
-// RestartEmpty does the same without its data.
+// RestartEmpty is Restart without the data.
 func (s *Server) RestartEmpty() {
 	s.tb.Helper()
 	s.Kill()
@@ -86,20 +85,20 @@ func (s *Server) RestartEmpty() {
 	s.Restart()
 }
 
-// RequirePassword makes the etcd let in nobody but the user, who may do everything, and returns a client of his.
+// RequirePassword enables authentication, with one user who has all rights, and returns a client of that user.
 func (s *Server) RequirePassword(user, password string) *clientv3.Client {
 	s.tb.Helper()
 	config := clientv3.Config{Endpoints: []string{s.Addr}, Logger: zap.NewNop()}
-	anyone, err := clientv3.New(config)
+	anonymous, err := clientv3.New(config)
 	require.NoError(s.tb, err)
-	defer anyone.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
+	defer anonymous.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
-	_, err = anyone.UserAdd(ctx, user, password)
+	_, err = anonymous.UserAdd(ctx, user, password)
 	require.NoError(s.tb, err)
-	_, err = anyone.UserGrantRole(ctx, user, "root")
+	_, err = anonymous.UserGrantRole(ctx, user, "root")
 	require.NoError(s.tb, err)
-	_, err = anyone.AuthEnable(ctx)
+	_, err = anonymous.AuthEnable(ctx)
 	require.NoError(s.tb, err)
 	config.Username, config.Password = user, password
 	client, err := clientv3.New(config)

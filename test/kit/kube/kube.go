@@ -1,7 +1,7 @@
-// Package kube is a Kubernetes API server that has one pod, for tests of who labels it. Where the environment variable
-// KUBE_APISERVER names the program of a real one, it is that, with an etcd and with podlink's rights and no others; without,
-// as in CI, a stand-in: there is no package of a real one to install. The stand-in does what the documentation of the API says
-// about reading and patching a pod, about labels, and about tokens.
+// Package kube runs a Kubernetes API server with one pod, for tests that label the pod. It is a stand-in, because Debian has
+// no package of a real one: it implements what the API's documentation says about reading and patching pods, labels and
+// tokens. With the environment variable KUBE_APISERVER, the path of a kube-apiserver, it is a real one, with an etcd, in which
+// podlink has the documented rights only.
 package kube
 
 import (
@@ -30,14 +30,14 @@ import (
 const (
 	namespace = "podlinks"
 	pod       = "podlink-0"
-	// Token is that of podlink's service account.
+	// Token authenticates podlink's service account.
 	Token      = "token-of-podlink"
 	adminToken = "token-of-an-administrator"
-	// startLimit bounds how long a real one may take until it answers.
-	startLimit = time.Minute
+	// startTimeout bounds how long a real API server may take to answer.
+	startTimeout = time.Minute
 )
 
-// Server is an API server, with a pod podlink-0 that runs at 127.0.0.1 and has the container ports 8000 and 9000. It ends
+// Server is an API server with a pod, podlink-0, that runs at 127.0.0.1 and has the container ports 8000 and 9000. It stops
 // with the test that started it.
 type Server struct {
 	t    *testing.T
@@ -47,13 +47,13 @@ type Server struct {
 	program
 }
 
-// program is the stand-in, or a real one.
+// program is the stand-in or a real API server.
 type program interface {
 	start(s *Server)
 	kill()
 }
 
-// Start starts an API server and makes the pod.
+// Start starts an API server and creates the pod.
 func Start(t *testing.T) *Server {
 	t.Helper()
 	s := &Server{t: t, tls: tlstest.New(t, t.TempDir(), "ca"), program: newStandIn()}
@@ -62,32 +62,32 @@ func Start(t *testing.T) *Server {
 	}
 	s.tls.Sign(t, "server", "localhost", time.Time{})
 	s.addr = "localhost:" + strconv.Itoa(proc.FreePorts(t, 1)[0])
-	s.http = &http.Client{Timeout: startLimit, Transport: &http.Transport{
+	s.http = &http.Client{Timeout: startTimeout, Transport: &http.Transport{
 		TLSClientConfig:   &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: s.tls.Pool()},
-		DisableKeepAlives: true, // The server is killed now and then.
+		DisableKeepAlives: true, // Tests kill the server.
 	}}
 	t.Cleanup(func() { s.kill() })
 	s.start(s)
-	s.makePod()
+	s.createPod()
 	return s
 }
 
-// Kill ends it as kill -9 does.
+// Kill stops the API server and closes its connections.
 func (s *Server) Kill() { s.kill() }
 
-// Restart kills it and starts it again on the same port with the data that it has kept.
+// Restart kills the API server and starts it again on the same port with the same data.
 func (s *Server) Restart() {
 	s.t.Helper()
 	s.kill()
 	s.start(s)
 }
 
-// RestartEmpty does the same, and the pod is another one of the same name.
+// RestartEmpty is Restart, followed by a replacement of the pod by a new one of the same name.
 func (s *Server) RestartEmpty() {
 	s.t.Helper()
 	s.Restart()
-	s.ask(http.MethodDelete, podPath+"?gracePeriodSeconds=0", nil, nil)
-	s.makePod()
+	s.call(http.MethodDelete, podPath+"?gracePeriodSeconds=0", nil, nil)
+	s.createPod()
 }
 
 const (
@@ -97,19 +97,19 @@ const (
 
 type object = map[string]any
 
-func (s *Server) makePod() {
+func (s *Server) createPod() {
 	s.t.Helper()
 	ports := []object{{"containerPort": 8000}, {"containerPort": 9000}}
-	s.ask(http.MethodPost, podsPath, object{
+	s.call(http.MethodPost, podsPath, object{
 		"apiVersion": "v1", "kind": "Pod", "metadata": object{"name": pod},
 		"spec": object{"containers": []object{{"name": pod, "image": pod, "ports": ports}}},
 	}, nil)
-	s.ask(http.MethodPatch, podPath+"/status", object{"status": object{
+	s.call(http.MethodPatch, podPath+"/status", object{"status": object{
 		"phase": "Running", "podIP": "127.0.0.1", "podIPs": []object{{"ip": "127.0.0.1"}},
 	}}, nil)
 }
 
-// Mount returns a folder with what Kubernetes gives to each pod, with this token.
+// Mount returns a directory like the one that Kubernetes mounts for a service account, with the token.
 func (s *Server) Mount(t *testing.T, token string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -121,31 +121,31 @@ func (s *Server) Mount(t *testing.T, token string) string {
 	return dir
 }
 
-// Env is what Kubernetes sets in each pod.
+// Env returns an environment variable as Kubernetes sets it in the pod.
 func (s *Server) Env(name string) string {
 	host, port, err := net.SplitHostPort(s.addr)
 	require.NoError(s.t, err)
 	return map[string]string{"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port, "POD_NAME": pod}[name]
 }
 
-// RemoveMarks takes every label and annotation off the pod.
+// RemoveMarks removes every label and annotation of the pod.
 func (s *Server) RemoveMarks() {
 	s.t.Helper()
 	var found struct {
 		Metadata struct{ Labels, Annotations map[string]any }
 	}
-	s.ask(http.MethodGet, podPath, nil, &found)
+	s.call(http.MethodGet, podPath, nil, &found)
 	for _, set := range []map[string]any{found.Metadata.Labels, found.Metadata.Annotations} {
 		for name := range set {
 			set[name] = nil
 		}
 	}
-	s.ask(http.MethodPatch, podPath, object{"metadata": object{
+	s.call(http.MethodPatch, podPath, object{"metadata": object{
 		"labels": found.Metadata.Labels, "annotations": found.Metadata.Annotations,
 	}}, nil)
 }
 
-// Find returns the instances of the service, as Kratos' discovery reads them from pods.
+// Find returns the instances of the service, read from pods like Kratos' discovery does.
 func (s *Server) Find(service string) []*registry.ServiceInstance {
 	s.t.Helper()
 	var found struct {
@@ -159,7 +159,7 @@ func (s *Server) Find(service string) []*registry.ServiceInstance {
 			Status struct{ Phase, PodIP string }
 		}
 	}
-	s.ask(http.MethodGet, podsPath+"?labelSelector="+url.QueryEscape("kratos-service-app="+service), nil, &found)
+	s.call(http.MethodGet, podsPath+"?labelSelector="+url.QueryEscape("kratos-service-app="+service), nil, &found)
 	var instances []*registry.ServiceInstance
 	for _, item := range found.Items {
 		if item.Status.Phase != "Running" {
@@ -183,8 +183,8 @@ func (s *Server) Find(service string) []*registry.ServiceInstance {
 	return instances
 }
 
-// ask asks as an administrator; body and answer may be nil.
-func (s *Server) ask(method, path string, body, answer any) {
+// call calls the API as an administrator. Body and answer may be nil.
+func (s *Server) call(method, path string, body, answer any) {
 	s.t.Helper()
 	text, err := json.Marshal(body)
 	require.NoError(s.t, err)
@@ -206,7 +206,7 @@ func (s *Server) ask(method, path string, body, answer any) {
 	}
 }
 
-// merged is what a JSON merge patch makes of a document.
+// merged returns a document with a JSON merge patch applied.
 func merged(document, patch any) any {
 	changes, ok := patch.(object)
 	if !ok {

@@ -15,7 +15,7 @@ import (
 	"podlink/test/kit/proc"
 )
 
-// real is a kube-apiserver with an etcd, and no controllers: what it needs of theirs is made here.
+// real is a kube-apiserver with an etcd and without controllers: prepare creates what those would.
 type real struct {
 	path    string
 	dir     string
@@ -36,7 +36,7 @@ func (p *real) start(s *Server) {
 	} else {
 		require.NoError(s.t, p.process.Restart())
 	}
-	require.Eventually(s.t, s.ready, startLimit, 50*time.Millisecond, "no answer:\n%s", p.process.Log)
+	require.Eventually(s.t, s.ready, startTimeout, 50*time.Millisecond, "no answer:\n%s", p.process.Log)
 	if first {
 		p.prepare(s)
 	}
@@ -76,16 +76,16 @@ func (s *Server) ready() bool {
 	return response.StatusCode == http.StatusOK
 }
 
-// prepare makes the namespace, and gives podlink the rights that docs/operations.md says it needs.
+// prepare creates the namespace, and grants podlink the rights that docs/operations.md lists.
 func (p *real) prepare(s *Server) {
 	s.t.Helper()
 	const rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/" + namespace
-	s.ask(http.MethodPost, "/api/v1/namespaces", object{"metadata": object{"name": namespace}}, nil)
-	s.ask(http.MethodPost, rbac+"/roles", object{
+	s.call(http.MethodPost, "/api/v1/namespaces", object{"metadata": object{"name": namespace}}, nil)
+	s.call(http.MethodPost, rbac+"/roles", object{
 		"metadata": object{"name": "podlink-registers"},
 		"rules":    []object{{"apiGroups": []string{""}, "resources": []string{"pods"}, "verbs": []string{"get", "patch"}}},
 	}, nil)
-	s.ask(http.MethodPost, rbac+"/rolebindings", object{
+	s.call(http.MethodPost, rbac+"/rolebindings", object{
 		"metadata": object{"name": "podlink-registers"},
 		"roleRef":  object{"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "podlink-registers"},
 		"subjects": []object{{"kind": "ServiceAccount", "name": "podlink", "namespace": namespace}},

@@ -12,11 +12,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// standIn keeps pods by name.
+// standIn is an API server in the test's process.
 type standIn struct {
 	serving *http.Server // nil while it is down
 	mu      sync.Mutex
-	pods    map[string]any
+	pods    map[string]any // by name
 }
 
 func newStandIn() *standIn { return &standIn{pods: make(map[string]any)} }
@@ -27,12 +27,12 @@ func (p *standIn) start(s *Server) {
 	require.NoError(s.t, err)
 	p.serving = &http.Server{Handler: p.handler(), ReadHeaderTimeout: time.Minute}
 	serving := p.serving
-	go func() { _ = serving.ServeTLS(listener, s.tls.Path("server.crt"), s.tls.Path("server.key")) }() // Until kill.
+	go func() { _ = serving.ServeTLS(listener, s.tls.Path("server.crt"), s.tls.Path("server.key")) }() // Returns after kill.
 }
 
 func (p *standIn) kill() {
 	if p.serving != nil {
-		_ = p.serving.Close() // The listener was the test's.
+		_ = p.serving.Close()
 		p.serving = nil
 	}
 }
@@ -45,24 +45,24 @@ func (p *standIn) handler() http.Handler {
 	mux.HandleFunc("GET "+podsPath, func(w http.ResponseWriter, r *http.Request) {
 		name, value, _ := strings.Cut(r.FormValue("labelSelector"), "=")
 		items := []any{}
-		for _, known := range p.pods {
-			if metadata(known, "labels")[name] == value {
-				items = append(items, known)
+		for _, found := range p.pods {
+			if metadata(found, "labels")[name] == value {
+				items = append(items, found)
 			}
 		}
 		answer(w, http.StatusOK, object{"items": items})
 	})
 	mux.HandleFunc("GET "+podsPath+"/{name}", func(w http.ResponseWriter, r *http.Request) {
-		p.known(w, r, func(known any) { answer(w, http.StatusOK, known) })
+		p.withPod(w, r, func(found any) { answer(w, http.StatusOK, found) })
 	})
 	mux.HandleFunc("DELETE "+podsPath+"/{name}", func(w http.ResponseWriter, r *http.Request) {
-		p.known(w, r, func(known any) {
+		p.withPod(w, r, func(found any) {
 			delete(p.pods, r.PathValue("name"))
-			answer(w, http.StatusOK, known)
+			answer(w, http.StatusOK, found)
 		})
 	})
 	patch := func(w http.ResponseWriter, r *http.Request) {
-		p.known(w, r, func(known any) { p.store(w, r.PathValue("name"), merged(known, p.read(r)), http.StatusOK) })
+		p.withPod(w, r, func(found any) { p.store(w, r.PathValue("name"), merged(found, p.read(r)), http.StatusOK) })
 	}
 	mux.HandleFunc("PATCH "+podsPath+"/{name}", patch)
 	mux.HandleFunc("PATCH "+podsPath+"/{name}/status", patch)
@@ -80,20 +80,20 @@ func (p *standIn) handler() http.Handler {
 
 func (p *standIn) read(r *http.Request) any {
 	var body any
-	_ = json.NewDecoder(r.Body).Decode(&body) // What is no object has no pod in it.
+	_ = json.NewDecoder(r.Body).Decode(&body) // A body that is no object has no labels.
 	return body
 }
 
-func (p *standIn) known(w http.ResponseWriter, r *http.Request, f func(known any)) {
-	known, ok := p.pods[r.PathValue("name")]
+func (p *standIn) withPod(w http.ResponseWriter, r *http.Request, f func(found any)) {
+	found, ok := p.pods[r.PathValue("name")]
 	if !ok {
 		refuse(w, http.StatusNotFound, `pods "`+r.PathValue("name")+`" not found`)
 		return
 	}
-	f(known)
+	f(found)
 }
 
-// labelPattern is what Kubernetes takes as a label's value.
+// labelPattern matches the values that Kubernetes accepts for a label.
 var labelPattern = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$`)
 
 func (p *standIn) store(w http.ResponseWriter, name string, changed any, code int) {
@@ -107,8 +107,8 @@ func (p *standIn) store(w http.ResponseWriter, name string, changed any, code in
 	answer(w, code, changed)
 }
 
-func metadata(known any, part string) object {
-	whole, _ := known.(object)
+func metadata(found any, part string) object {
+	whole, _ := found.(object)
 	all, _ := whole["metadata"].(object)
 	wanted, _ := all[part].(object)
 	return wanted
@@ -121,5 +121,5 @@ func refuse(w http.ResponseWriter, code int, message string) {
 func answer(w http.ResponseWriter, code int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(body) // Who asked may have gone.
+	_ = json.NewEncoder(w).Encode(body) // The client may have disconnected.
 }

@@ -1,4 +1,4 @@
-// Package logwatch collects the log of a program for a test, and reads from podlink's where it listens.
+// Package logwatch collects the log of a program for tests, and finds lines in it, such as podlink's with its addresses.
 package logwatch
 
 import (
@@ -12,10 +12,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// waitTimeout bounds how long a line may take to come: podlink's first ones take as long as its start.
+// waitTimeout bounds the wait for a line: podlink's first ones take as long as its start.
 const waitTimeout = 10 * time.Second
 
-// Log is what a program has logged so far. It is safe for concurrent use.
+// Log is the output of a program so far. It is safe for concurrent use.
 type Log struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -28,14 +28,14 @@ func (l *Log) Write(p []byte) (int, error) {
 	return l.text.Write(p)
 }
 
-// String is the log's text.
+// String returns the text so far.
 func (l *Log) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.String()
 }
 
-// Wait waits for a line that matches the pattern, and returns the text of its group, without one all of the match.
+// Wait waits for a line that matches the pattern. It returns the pattern's last group, or the match if it has no group.
 func (l *Log) Wait(tb testing.TB, pattern string) string {
 	tb.Helper()
 	found, err := l.Await(pattern)
@@ -43,7 +43,7 @@ func (l *Log) Wait(tb testing.TB, pattern string) string {
 	return found
 }
 
-// Await does what Wait does, where there is no test, as in an Example.
+// Await is Wait without a test, for an Example.
 func (l *Log) Await(pattern string) (string, error) {
 	line := regexp.MustCompile(pattern)
 	for begin := time.Now(); time.Since(begin) < waitTimeout; time.Sleep(time.Millisecond) {
@@ -54,8 +54,7 @@ func (l *Log) Await(pattern string) (string, error) {
 	return "", fmt.Errorf("no line %q in:\n%s", line, l)
 }
 
-// Listening waits for the line of a server, "HTTP", "gRPC" or "admin", that tells where it listens, and returns that
-// host:port.
+// Listening waits until a server of podlink, "HTTP", "gRPC" or "admin", listens, and returns its host:port.
 func (l *Log) Listening(tb testing.TB, server string) string {
 	tb.Helper()
 	addr, err := l.AwaitListening(server)
@@ -63,7 +62,7 @@ func (l *Log) Listening(tb testing.TB, server string) string {
 	return addr
 }
 
-// AwaitListening does what Listening does, where there is no test.
+// AwaitListening is Listening without a test.
 func (l *Log) AwaitListening(server string) (addr string, err error) {
 	return l.Await(`\[` + server + `\] server listening on: ([0-9.:]+)`)
 }

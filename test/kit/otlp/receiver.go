@@ -1,4 +1,4 @@
-// Package otlp runs an OTLP/gRPC receiver of traces for tests, as a collector is one, on a free port of the loopback.
+// Package otlp is an OTLP/gRPC trace receiver for tests: a stand-in for a collector.
 package otlp
 
 import (
@@ -18,20 +18,20 @@ import (
 	"google.golang.org/grpc/metadata"
 )
 
-// arrival bounds how long a test waits for spans. An exporter sends them every few seconds.
-const arrival = 20 * time.Second
+// arrivalTimeout bounds the wait for spans. An exporter sends them every few seconds.
+const arrivalTimeout = 20 * time.Second
 
-// Span is a span as it arrived.
+// Span is a received span.
 type Span struct {
 	Name, TraceID, ID, Parent string // ids in hex; no parent: ""
 	Kind                      string // SPAN_KIND_SERVER …
-	Error                     string // the status' message, "" unless the status is an error
+	Error                     string // the status message, "" unless the status is an error
 	Attributes                map[string]string
 	Events                    int
 	Start, End                time.Time
 }
 
-// Receiver keeps what it is sent.
+// Receiver collects the spans that it receives.
 type Receiver struct {
 	collector.UnimplementedTraceServiceServer
 	Addr string // host:port
@@ -39,10 +39,10 @@ type Receiver struct {
 	mu      sync.Mutex
 	batches []*tracev1.ResourceSpans
 	headers []metadata.MD
-	arrived chan struct{} // closed, and made anew, whenever something arrives
+	arrived chan struct{} // closed and replaced at each arrival
 }
 
-// Start runs a receiver until the test ends. Options may secure it.
+// Start runs a receiver on a free port until the test ends. Options configure its server, for example with TLS.
 func Start(tb testing.TB, options ...grpc.ServerOption) *Receiver {
 	tb.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -53,7 +53,7 @@ func Start(tb testing.TB, options ...grpc.ServerOption) *Receiver {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		_ = server.Serve(listener) // It ends with Stop.
+		_ = server.Serve(listener) // Returns after Stop.
 	}()
 	tb.Cleanup(func() {
 		server.Stop()
@@ -76,10 +76,10 @@ func (r *Receiver) Export(
 	return &collector.ExportTraceServiceResponse{}, nil
 }
 
-// Trace waits until n spans of the trace have arrived, and returns them by their start.
+// Trace waits for n spans of the trace and returns them by start time.
 func (r *Receiver) Trace(tb testing.TB, traceID string, n int) []Span {
 	tb.Helper()
-	timeout := time.After(arrival)
+	timeout := time.After(arrivalTimeout)
 	for {
 		r.mu.Lock()
 		spans, arrived := r.trace(traceID), r.arrived
@@ -92,12 +92,12 @@ func (r *Receiver) Trace(tb testing.TB, traceID string, n int) []Span {
 		select {
 		case <-arrived:
 		case <-timeout:
-			require.Failf(tb, "spans are missing", "of the trace %s %d have arrived instead of %d: %v", traceID, len(spans), n, spans)
+			require.Failf(tb, "spans are missing", "%d of %d spans of the trace %s have arrived: %v", len(spans), n, traceID, spans)
 		}
 	}
 }
 
-// trace returns what has arrived of the trace; all of it with "".
+// trace returns the received spans of the trace; all spans for "".
 func (r *Receiver) trace(traceID string) []Span {
 	var spans []Span
 	for _, batch := range r.batches {
@@ -112,14 +112,14 @@ func (r *Receiver) trace(traceID string) []Span {
 	return spans
 }
 
-// All returns all spans that have arrived so far.
+// All returns all spans received so far.
 func (r *Receiver) All() []Span {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.trace("")
 }
 
-// Resource returns what the sender has said of itself.
+// Resource returns the resource attributes of the sender.
 func (r *Receiver) Resource() map[string]string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -136,7 +136,7 @@ func (r *Receiver) Headers() []metadata.MD {
 	return slices.Clone(r.headers)
 }
 
-// Text is everything that has arrived, for a test to search.
+// Text returns everything received so far as text, for a test to search.
 func (r *Receiver) Text() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -165,7 +165,7 @@ func read(span *tracev1.Span) Span {
 	return s
 }
 
-// texts returns attributes as texts: the tests know the types.
+// texts returns attributes as text: strings as they are, others with their type.
 func texts(attributes []*common.KeyValue) map[string]string {
 	out := make(map[string]string, len(attributes))
 	for _, attribute := range attributes {

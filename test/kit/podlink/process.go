@@ -1,7 +1,7 @@
-// Package podlink builds podlink and runs it as a process for tests, as its users do.
+// Package podlink builds podlink for tests and runs it as a process, as its users do.
 //
 // Two things to know. Every process, connection and goroutine ends with the test that started it. And a binary can be
-// built from patched sources, for tests that have to show that they find a fault.
+// built from patched sources, so that a test can prove that it finds a fault.
 package podlink
 
 import (
@@ -23,12 +23,12 @@ import (
 )
 
 const (
-	// readyLimit bounds how long podlink may take until it is ready.
-	readyLimit = 10 * time.Second
-	// stopLimit bounds how long podlink may take to stop: more than its own limit, server.stop.timeout.
-	stopLimit = 20 * time.Second
-	// askLimit bounds a call to the admin listener.
-	askLimit = 5 * time.Second
+	// readyTimeout bounds how long podlink may take to become ready.
+	readyTimeout = 10 * time.Second
+	// stopTimeout bounds how long podlink may take to stop: more than its own limit, server.stop.timeout.
+	stopTimeout = 20 * time.Second
+	// adminTimeout bounds a request to the admin listener.
+	adminTimeout = 5 * time.Second
 )
 
 // Process is a running podlink.
@@ -41,20 +41,19 @@ type Process struct {
 	admin   *http.Client
 }
 
-// Start runs the binary with the shipped configuration on free ports, and waits until it listens. Env overrides keys of
-// the configuration: "PODLINK_DATA_REDIS_MODE=standalone".
+// Start runs the binary with configs/config.yaml on free ports, and waits until it listens. Env overrides keys of the
+// configuration: "PODLINK_DATA_REDIS_MODE=standalone".
 func Start(tb testing.TB, binary string, env ...string) *Process {
 	tb.Helper()
 	command, err := command(binary, env)
 	require.NoError(tb, err)
 	started := time.Now()
 	p := newProcess(proc.Start(tb, command), started)
-	require.NoError(tb, p.listens())
+	require.NoError(tb, p.awaitListening())
 	return p
 }
 
-// Launch does what Start does where there is no test to end podlink, as in an Example, and waits until it is ready. The
-// caller kills it.
+// Launch is Start without a test, for an Example. It waits until podlink is ready; the caller must kill it.
 func Launch(binary string, env ...string) (*Process, error) {
 	command, err := command(binary, env)
 	if err != nil {
@@ -66,7 +65,7 @@ func Launch(binary string, env ...string) (*Process, error) {
 		return nil, err
 	}
 	p := newProcess(process, started)
-	if err = p.listens(); err == nil {
+	if err = p.awaitListening(); err == nil {
 		err = p.awaitReady()
 	}
 	if err != nil {
@@ -79,7 +78,7 @@ func Launch(binary string, env ...string) (*Process, error) {
 func newProcess(process *proc.Process, started time.Time) *Process {
 	return &Process{
 		Log: process.Log, Started: started, process: process,
-		admin: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: askLimit},
+		admin: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: adminTimeout},
 	}
 }
 
@@ -95,8 +94,8 @@ func command(binary string, env []string) (proc.Command, error) {
 	}, err
 }
 
-// listens waits until podlink listens, and reads from its log where.
-func (p *Process) listens() (err error) {
+// awaitListening waits until podlink listens, and reads the addresses from its log.
+func (p *Process) awaitListening() (err error) {
 	for server, addr := range map[string]*string{"HTTP": &p.HTTP, "gRPC": &p.GRPC, "admin": &p.Admin} {
 		if *addr, err = p.Log.AwaitListening(server); err != nil {
 			return err
@@ -105,7 +104,7 @@ func (p *Process) listens() (err error) {
 	return nil
 }
 
-// OnRedis is the environment that makes podlink use a Redis: mode is standalone, sentinel or cluster.
+// OnRedis returns the environment that points podlink to a Redis. Mode is standalone, sentinel or cluster.
 func OnRedis(mode string, addrs ...string) []string {
 	return []string{"PODLINK_DATA_REDIS_MODE=" + mode, "PODLINK_DATA_REDIS_ADDRS=" + strings.Join(addrs, ",")}
 }
@@ -113,7 +112,7 @@ func OnRedis(mode string, addrs ...string) []string {
 // PID returns the id of the process.
 func (p *Process) PID() int { return p.process.PID() }
 
-// Ready asks /readyz, and returns the status and the reason.
+// Ready returns the status and the reason of /readyz.
 func (p *Process) Ready(tb testing.TB) (status int, reason string) {
 	tb.Helper()
 	status, reason, err := p.ready()
@@ -122,7 +121,7 @@ func (p *Process) Ready(tb testing.TB) (status int, reason string) {
 }
 
 func (p *Process) ready() (status int, reason string, err error) {
-	status, text, err := p.ask("/readyz")
+	status, text, err := p.getAdmin("/readyz")
 	if err != nil {
 		return 0, "", err
 	}
@@ -138,7 +137,7 @@ func (p *Process) WaitReady(tb testing.TB) {
 }
 
 func (p *Process) awaitReady() error {
-	for deadline := time.Now().Add(readyLimit); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(readyTimeout); ; time.Sleep(5 * time.Millisecond) {
 		status, reason, err := p.ready()
 		switch {
 		case err != nil:
@@ -146,15 +145,15 @@ func (p *Process) awaitReady() error {
 		case status == http.StatusOK:
 			return nil
 		case time.Now().After(deadline):
-			return fmt.Errorf("not ready within %s: %s", readyLimit, reason)
+			return fmt.Errorf("not ready within %s: %s", readyTimeout, reason)
 		}
 	}
 }
 
-// Metric returns the value of a metric without labels, as go_goroutines.
+// Metric returns the value of a metric without labels, such as go_goroutines.
 func (p *Process) Metric(tb testing.TB, name string) float64 {
 	tb.Helper()
-	_, text, err := p.ask("/metrics")
+	_, text, err := p.getAdmin("/metrics")
 	require.NoError(tb, err)
 	for line := range strings.Lines(text) {
 		if value, ok := strings.CutPrefix(line, name+" "); ok {
@@ -167,8 +166,8 @@ func (p *Process) Metric(tb testing.TB, name string) float64 {
 	return 0
 }
 
-// ask reads a path of the admin listener.
-func (p *Process) ask(path string) (status int, body string, err error) {
+// getAdmin gets a path of the admin listener.
+func (p *Process) getAdmin(path string) (status int, body string, err error) {
 	response, err := p.admin.Get("http://" + p.Admin + path)
 	if err != nil {
 		return 0, "", err
@@ -178,7 +177,7 @@ func (p *Process) ask(path string) (status int, body string, err error) {
 	return response.StatusCode, string(text), err
 }
 
-// Conn returns a new connection to the gRPC listener, which is closed with the test. It repeats nothing by itself.
+// Conn returns a new connection to the gRPC listener, which is closed with the test. It retries nothing by itself.
 func (p *Process) Conn(tb testing.TB) *grpc.ClientConn {
 	tb.Helper()
 	conn, err := grpc.NewClient(p.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -188,7 +187,7 @@ func (p *Process) Conn(tb testing.TB) *grpc.ClientConn {
 	return conn
 }
 
-// Stop sends SIGTERM, waits until the process has ended and returns its exit code.
+// Stop sends SIGTERM, waits until the process has exited, and returns its exit code.
 func (p *Process) Stop(tb testing.TB) int {
 	tb.Helper()
 	p.Terminate(tb)
@@ -201,10 +200,10 @@ func (p *Process) Terminate(tb testing.TB) {
 	require.NoError(tb, p.process.Terminate())
 }
 
-// Wait waits until a process that was told to stop has ended, and returns its exit code.
+// Wait waits until a process that was told to stop has exited, and returns its exit code.
 func (p *Process) Wait(tb testing.TB) int {
 	tb.Helper()
-	code, err := p.process.Wait(stopLimit)
+	code, err := p.process.Wait(stopTimeout)
 	require.NoError(tb, err)
 	return code
 }
@@ -212,8 +211,8 @@ func (p *Process) Wait(tb testing.TB) int {
 // Kill ends the process as kill -9 does, and returns when it is gone.
 func (p *Process) Kill() { p.process.Kill() }
 
-// Freeze stops the process as a stalled machine would: connections stay open, and nothing answers. It returns when the whole
-// process has stopped.
+// Freeze suspends the process, like a stalled machine: connections stay open, and nothing answers. It returns once every
+// thread is suspended.
 func (p *Process) Freeze() error { return p.process.Freeze() }
 
 // Resume ends Freeze.

@@ -10,7 +10,7 @@ import (
 	v1 "podlink/api/podlink/v1"
 )
 
-// TestPatchedProcess builds podlink with a fault in its Go and another one in its Lua, and sees both at work.
+// TestPatchedProcess builds podlink with a patch of its Go and one of its Lua, and observes both.
 func TestPatchedProcess(t *testing.T) {
 	binary, err := Build(t.TempDir(),
 		Patch{
@@ -26,7 +26,7 @@ func TestPatchedProcess(t *testing.T) {
 	require.NoError(t, err)
 	p := Start(t, binary)
 	p.WaitReady(t)
-	status, _, err := p.ask("/patched")
+	status, _, err := p.getAdmin("/patched")
 	require.NoError(t, err)
 	require.Equal(t, http.StatusOK, status)
 	require.Positive(t, p.Metric(t, "go_goroutines"))

@@ -10,24 +10,23 @@ import (
 
 const (
 	loopback = "127.0.0.1"
-	// The ports are below those that the system gives to outgoing connections (from 32768 on Linux, 49152 elsewhere): a
-	// port that is free stays free until its server listens, and while that server is down.
+	// The ports are below the ephemeral ones of outgoing connections (from 32768 on Linux, 49152 elsewhere): a free port
+	// stays free until its server listens, and while the server is down.
 	firstPort, lastPort = 20000, 32000
-	// block is how many ports a test binary has for itself.
+	// block is how many ports a test binary reserves.
 	block = 250
 )
 
-// ports are those of this test binary. Binaries run side by side, so each claims a block by listening on its first port; the
-// system ends the claim with the binary.
+// ports is the block of this test binary. Test binaries run in parallel, so each claims a block by listening on its first
+// port; the claim ends with the process.
 var ports struct {
 	mu    sync.Mutex
 	claim net.Listener
 	first int
-	next  int // counted from first
+	next  int // offset from first
 }
 
-// FreePorts returns ports of the loopback that nobody listens on. They differ from each other, and from the last hundred that
-// it has returned.
+// FreePorts returns n distinct free ports of the loopback, none of them among the last hundred it has returned.
 func FreePorts(tb testing.TB, n int) []int {
 	tb.Helper()
 	ports.mu.Lock()
@@ -53,7 +52,7 @@ func FreePorts(tb testing.TB, n int) []int {
 	return found
 }
 
-// claimBlock returns nil when each block has been claimed.
+// claimBlock returns a nil claim when every block is taken.
 func claimBlock() (claim net.Listener, first int) {
 	const blocks = (lastPort - firstPort) / block
 	for _, i := range rand.Perm(blocks) {
@@ -65,7 +64,7 @@ func claimBlock() (claim net.Listener, first int) {
 	return nil, 0
 }
 
-// FreeAddr returns a host:port of the loopback that nobody listens on.
+// FreeAddr returns a free host:port of the loopback.
 func FreeAddr(tb testing.TB) string {
 	tb.Helper()
 	return Addr(FreePorts(tb, 1)[0])

@@ -29,14 +29,14 @@ func TestFreePorts(t *testing.T) {
 		all = append(all, port)
 	}
 	slices.Sort(all)
-	require.Len(t, slices.Compact(all), taken+more, "each of them once")
+	require.Len(t, slices.Compact(all), taken+more, "all distinct")
 
 	for range 10 * block {
-		require.NotContains(t, FreePorts(t, 1), ports.first, "the claim is no free port")
+		require.NotContains(t, FreePorts(t, 1), ports.first, "the claimed port is not handed out")
 	}
 }
 
-// TestTakenPorts: ports that others listen on are left out, and a block that is exhausted fails the test.
+// TestTakenPorts: taken ports are skipped, and an exhausted block fails the test.
 func TestTakenPorts(t *testing.T) {
 	FreePorts(t, 1)
 	for port := ports.first; port < ports.first+block; port++ {
@@ -49,11 +49,11 @@ func TestTakenPorts(t *testing.T) {
 	require.Contains(t, r.fatal, "fewer than 1 of the ports")
 }
 
-// TestBlocks: test binaries that run side by side never have a port in common.
+// TestBlocks: test binaries that run in parallel never share a port.
 func TestBlocks(t *testing.T) {
 	FreePorts(t, 1)
 	claimed := map[int]bool{ports.first: true}
-	for range 5 { // Not all: other tests run meanwhile.
+	for range 5 { // Not all blocks: other test binaries need some.
 		claim, first := claimBlock()
 		require.NotNil(t, claim)
 		defer claim.Close()

@@ -1,8 +1,8 @@
-// Package proc runs programs for tests: it finds free ports for them, supervises their processes, and skips a test whose
-// program is not installed.
+// Package proc runs programs for tests: it finds free ports, supervises the processes, and skips a test whose program is
+// not installed.
 //
-// Two things to know. A process ends with the test that started it, frozen or not. And its log is shown when that test has
-// failed, so a test need not print it.
+// Two things to know. A process ends with the test that started it, frozen or not. And a failed test prints the logs of its
+// processes by itself.
 package proc
 
 import (
@@ -20,25 +20,25 @@ import (
 )
 
 const (
-	// shownLog is how much of its log a failed test shows of each process: a server under load fills many screens.
+	// shownLog is how much of each process' log a failed test prints: a server under load logs megabytes.
 	shownLog = 16 << 10
-	// freezeTimeout bounds how long the threads of a process may take to stop.
+	// freezeTimeout bounds how long SIGSTOP may take to stop all threads of a process.
 	freezeTimeout = 10 * time.Second
-	// outputTimeout bounds how long the output of a process is read after its end: a child may hold it open.
+	// outputTimeout bounds how long the output of a process is read after its exit: a child may keep it open.
 	outputTimeout = 5 * time.Second
 )
 
 // Command is a program to run.
 type Command struct {
-	Program string // a path, or a command on the PATH
+	Program string // a path, or a command on PATH
 	Args    []string
-	Env     []string // added to the environment of the test
-	Dir     string   // that it runs in; empty: the test's own
+	Env     []string // added to the test's environment
+	Dir     string   // working directory; empty: the test's
 }
 
-// Process is a program that runs, or has run. It is safe for concurrent use.
+// Process is a running or exited program. It is safe for concurrent use.
 type Process struct {
-	// Log has what it has written to its standard output and error, before and after each Restart.
+	// Log holds its standard output and error, of all runs.
 	Log *logwatch.Log
 
 	command Command
@@ -49,11 +49,11 @@ type Process struct {
 // run is one run of a program.
 type run struct {
 	cmd    *exec.Cmd
-	exited chan struct{} // closed when it has ended and its output has been read
+	exited chan struct{} // closed when it has exited and its output has been read
 }
 
-// Need skips a test that needs a command which is not on the PATH. With CI=true it fails the test instead, so that no
-// pipeline is green for want of a server. debianPackage has the command, and is one that test/install.sh knows.
+// Need skips the test if a command is not on PATH. With CI=true it fails the test instead, so that a pipeline without the
+// server is not green. debianPackage contains the command and is known to test/install.sh.
 func Need(tb testing.TB, command, debianPackage string) {
 	tb.Helper()
 	if _, err := exec.LookPath(command); err == nil {
@@ -66,7 +66,7 @@ func Need(tb testing.TB, command, debianPackage string) {
 	tb.Skip(missing)
 }
 
-// Start runs a command until the test ends, or until it is killed.
+// Start runs a command until the test ends.
 func Start(tb testing.TB, c Command) *Process {
 	tb.Helper()
 	p, err := Launch(c)
@@ -83,7 +83,7 @@ func Start(tb testing.TB, c Command) *Process {
 	return p
 }
 
-// Launch runs a command where there is no test to end it, as in an Example: the caller kills it.
+// Launch is Start without a test, for an Example. The caller must kill the process.
 func Launch(c Command) (*Process, error) {
 	p := &Process{Log: new(logwatch.Log), command: c}
 	if err := p.Restart(); err != nil {
@@ -92,7 +92,7 @@ func Launch(c Command) (*Process, error) {
 	return p, nil
 }
 
-// Restart kills the process if it still runs, and runs the command again.
+// Restart kills the process if it is running, and runs the command again.
 func (p *Process) Restart() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -107,18 +107,18 @@ func (p *Process) Restart() error {
 	r := &run{cmd: cmd, exited: make(chan struct{})}
 	p.run = r
 	go func() {
-		_ = cmd.Wait() // Its exit code is in the ProcessState.
+		_ = cmd.Wait() // The exit code is in the ProcessState.
 		close(r.exited)
 	}()
 	return nil
 }
 
-// kill does nothing to a run that has ended, or has not begun.
+// kill does nothing to a run that is nil or has ended.
 func (r *run) kill() {
 	if r == nil {
 		return
 	}
-	_ = r.cmd.Process.Kill() // It may have ended by itself.
+	_ = r.cmd.Process.Kill() // It may have exited by itself.
 	<-r.exited
 }
 
@@ -131,20 +131,21 @@ func (p *Process) latest() *run {
 // PID returns the id of the process.
 func (p *Process) PID() int { return p.latest().cmd.Process.Pid }
 
-// Exited returns a channel that is closed when the process has ended and its log is complete.
+// Exited returns a channel that is closed when the process has exited and its log is complete.
 func (p *Process) Exited() <-chan struct{} { return p.latest().exited }
 
-// Kill ends the process as kill -9 does, frozen or not, and returns when it is gone. A process that has ended stays so.
+// Kill sends SIGKILL, which ends a frozen process too, and returns when the process has exited.
 func (p *Process) Kill() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.run.kill()
 }
 
-// Terminate sends SIGTERM. It does not wait for what the process makes of it.
+// Terminate sends SIGTERM, and does not wait for the process to exit.
 func (p *Process) Terminate() error { return p.signal(p.latest(), syscall.SIGTERM) }
 
-// Wait returns the exit code of the process, -1 if a signal ended it. It fails when the process still runs after the timeout.
+// Wait returns the exit code of the process, -1 if a signal killed it. It fails if the process is still running after the
+// timeout.
 func (p *Process) Wait(timeout time.Duration) (code int, err error) {
 	r := p.latest()
 	select {
@@ -155,8 +156,8 @@ func (p *Process) Wait(timeout time.Duration) (code int, err error) {
 	}
 }
 
-// Freeze stops the process as a stalled machine would: its connections stay open, and nothing answers. It returns when all
-// threads have stopped, which they do one by one.
+// Freeze suspends the process, like a stalled machine: its connections stay open, and nothing answers. Threads stop one by
+// one; it returns when all have.
 func (p *Process) Freeze() error {
 	r := p.latest()
 	if err := p.signal(r, syscall.SIGSTOP); err != nil {
@@ -180,8 +181,8 @@ func (p *Process) signal(r *run, signal syscall.Signal) error {
 	return nil
 }
 
-// stopped reports whether all threads of a process have stopped. A process that has ended has none; neither is one to be seen
-// where there is no /proc.
+// stopped reports whether SIGSTOP has stopped all threads of a process. It is true for an exited process, and where there is
+// no /proc to see them.
 func stopped(pid int) bool {
 	dir := fmt.Sprintf("/proc/%d/task", pid)
 	threads, err := os.ReadDir(dir)
@@ -190,7 +191,7 @@ func stopped(pid int) bool {
 	}
 	for _, thread := range threads {
 		stat, err := os.ReadFile(filepath.Join(dir, thread.Name(), "stat"))
-		if err == nil && !bytes.Contains(stat, []byte(") T ")) { // A thread that has just ended has no file.
+		if err == nil && !bytes.Contains(stat, []byte(") T ")) { // A thread that has just exited has no file.
 			return false
 		}
 	}

@@ -17,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// soon bounds what should take some milliseconds, on a machine that is busy.
+// soon bounds what takes milliseconds on an idle machine.
 const soon = 20 * time.Second
 
 func shell(script string) Command { return Command{Program: "sh", Args: []string{"-c", script}} }
@@ -51,7 +51,7 @@ func (r *recorder) Fatal(args ...any) {
 
 func (r *recorder) Fatalf(format string, args ...any) { r.Fatal(fmt.Sprintf(format, args...)) }
 
-// run runs a test to its end.
+// run runs the test and its cleanups.
 func (r *recorder) run(test func(tb testing.TB)) {
 	ended := make(chan struct{})
 	go func() {
@@ -92,19 +92,19 @@ func TestNeed(t *testing.T) {
 }
 
 func TestProcess(t *testing.T) {
-	t.Setenv("KIT_KEPT", "kept")
+	t.Setenv("KIT_INHERITED", "inherited")
 	dir := t.TempDir()
 	p := Start(t, Command{
-		Program: "sh", Args: []string{"-c", `pwd; echo "$KIT_KEPT $KIT_ADDED"; echo "to stderr" >&2; exit 3`},
+		Program: "sh", Args: []string{"-c", `pwd; echo "$KIT_INHERITED $KIT_ADDED"; echo "to stderr" >&2; exit 3`},
 		Env: []string{"KIT_ADDED=added"}, Dir: dir,
 	})
 	code, err := p.Wait(soon)
 	require.NoError(t, err)
 	require.Equal(t, 3, code)
-	require.Equal(t, dir+"\nkept added\nto stderr\n", p.Log.String())
+	require.Equal(t, dir+"\ninherited added\nto stderr\n", p.Log.String())
 }
 
-func TestProcessThatDiesAtOnce(t *testing.T) {
+func TestProcessThatExitsAtOnce(t *testing.T) {
 	p := Start(t, shell("echo died; exit 1"))
 	<-p.Exited()
 	require.Equal(t, "died\n", p.Log.String())
@@ -114,7 +114,7 @@ func TestProcessThatDiesAtOnce(t *testing.T) {
 	p.Kill()
 	code, err := p.Wait(soon)
 	require.NoError(t, err)
-	require.Equal(t, 1, code, "it was not killed")
+	require.Equal(t, 1, code, "the code of its own exit, not of the kill")
 
 	require.NoError(t, p.Restart())
 	<-p.Exited()
@@ -140,19 +140,19 @@ func TestProcessThatIgnoresSIGTERM(t *testing.T) {
 	code, err := p.Wait(soon)
 	require.NoError(t, err)
 	require.Equal(t, -1, code)
-	require.ErrorIs(t, syscall.Kill(p.PID(), 0), syscall.ESRCH, "nothing is left of it")
+	require.ErrorIs(t, syscall.Kill(p.PID(), 0), syscall.ESRCH, "the process is gone")
 }
 
 func TestFrozenProcess(t *testing.T) {
-	p := Start(t, shell("trap 'echo told' TERM; echo ready; while :; do sleep .01; done"))
+	p := Start(t, shell("trap 'echo caught' TERM; echo ready; while :; do sleep .01; done"))
 	p.Log.Wait(t, "ready")
 	require.NoError(t, p.Freeze())
 	require.NoError(t, p.Terminate())
 	_, err := p.Wait(100 * time.Millisecond)
 	require.Error(t, err)
-	require.NotContains(t, p.Log.String(), "told")
+	require.NotContains(t, p.Log.String(), "caught")
 	require.NoError(t, p.Resume())
-	p.Log.Wait(t, "told")
+	p.Log.Wait(t, "caught")
 
 	require.NoError(t, p.Freeze())
 	p.Kill()
@@ -161,13 +161,13 @@ func TestFrozenProcess(t *testing.T) {
 	require.NoError(t, p.Restart())
 	before := p.PID()
 	require.NoError(t, p.Freeze())
-	require.NoError(t, p.Restart(), "a frozen one ends first")
+	require.NoError(t, p.Restart(), "Restart kills a frozen process")
 	require.NotEqual(t, before, p.PID())
 	require.ErrorIs(t, syscall.Kill(before, 0), syscall.ESRCH)
 }
 
-// TestChildHoldsTheOutput: a process whose child outlives it has ended all the same.
-func TestChildHoldsTheOutput(t *testing.T) {
+// TestChildKeepsTheOutputOpen: a process has exited even if a child survives it.
+func TestChildKeepsTheOutputOpen(t *testing.T) {
 	p := Start(t, shell("sleep 600 & echo $!; exit 3"))
 	child, err := strconv.Atoi(p.Log.Wait(t, `(\d+)\n`))
 	require.NoError(t, err)

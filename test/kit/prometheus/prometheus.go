@@ -1,5 +1,5 @@
-// Package prometheus starts real Prometheus processes for tests, on free ports of the loopback, and queries them. Without
-// prometheus on the PATH the tests are skipped, except where the environment says CI=true: there they fail.
+// Package prometheus starts real Prometheus processes for tests, and queries them. Without prometheus on PATH tests are
+// skipped; with CI=true they fail instead.
 package prometheus
 
 import (
@@ -18,14 +18,14 @@ import (
 	"podlink/test/kit/proc"
 )
 
-// StartLimit bounds how long Prometheus may take to start, or to stop.
-const StartLimit = 20 * time.Second
+// StartTimeout bounds how long Prometheus may take to start or stop.
+const StartTimeout = 20 * time.Second
 
 // Server is a Prometheus process.
 type Server struct{ url string }
 
-// Start starts a Prometheus with the files, by their names, in its folder, and waits until it is ready. One of them is its
-// configuration, prometheus.yml. Args are added to its own.
+// Start starts a Prometheus on a free port and waits until it is ready. Files, by name, are written to its directory; one of
+// them must be prometheus.yml, its configuration. Args are additional flags.
 func Start(tb testing.TB, files map[string]string, args ...string) *Server {
 	tb.Helper()
 	proc.Need(tb, "prometheus", "prometheus")
@@ -37,14 +37,14 @@ func Start(tb testing.TB, files map[string]string, args ...string) *Server {
 		"--config.file=" + filepath.Join(dir, "prometheus.yml"), "--storage.tsdb.path=" + filepath.Join(dir, "data"),
 		"--web.listen-address=" + addr, "--log.level=warn",
 	}, args...)})
-	tb.Cleanup(func() { // It is killed where that takes too long.
+	tb.Cleanup(func() { // If this takes too long, proc kills the process.
 		http.DefaultClient.CloseIdleConnections()
 		if process.Terminate() == nil {
-			_, _ = process.Wait(StartLimit)
+			_, _ = process.Wait(StartTimeout)
 		}
 	})
 	s := &Server{url: "http://" + addr}
-	require.Eventually(tb, s.ready, StartLimit, 100*time.Millisecond, "prometheus is not ready")
+	require.Eventually(tb, s.ready, StartTimeout, 100*time.Millisecond, "prometheus is not ready")
 	return s
 }
 
@@ -57,8 +57,8 @@ func (s *Server) ready() bool {
 	return response.StatusCode == http.StatusOK
 }
 
-// ask returns the data that a path of Prometheus' API answers.
-func (s *Server) ask(tb testing.TB, path string, data any) {
+// get reads the data of a path of Prometheus' HTTP API.
+func (s *Server) get(tb testing.TB, path string, data any) {
 	tb.Helper()
 	response, err := http.Get(s.url + path)
 	require.NoError(tb, err)
@@ -72,7 +72,7 @@ func (s *Server) ask(tb testing.TB, path string, data any) {
 	require.NoError(tb, json.Unmarshal(body.Data, data))
 }
 
-// Firing returns the names of the alerts that fire now, in order.
+// Firing returns the names of the firing alerts, sorted.
 func (s *Server) Firing(tb testing.TB) []string {
 	tb.Helper()
 	var data struct {
@@ -81,7 +81,7 @@ func (s *Server) Firing(tb testing.TB) []string {
 			Labels map[string]string
 		}
 	}
-	s.ask(tb, "/api/v1/alerts", &data)
+	s.get(tb, "/api/v1/alerts", &data)
 	names := make(map[string]bool)
 	for _, alert := range data.Alerts {
 		if alert.State == "firing" {
@@ -91,10 +91,10 @@ func (s *Server) Firing(tb testing.TB) []string {
 	return slices.Sorted(maps.Keys(names))
 }
 
-// Results returns how many series a query answers with now.
+// Results returns how many series a query returns.
 func (s *Server) Results(tb testing.TB, query string) int {
 	tb.Helper()
 	var data struct{ Result []any }
-	s.ask(tb, "/api/v1/query?query="+url.QueryEscape(query), &data)
+	s.get(tb, "/api/v1/query?query="+url.QueryEscape(query), &data)
 	return len(data.Result)
 }

@@ -12,16 +12,16 @@ import (
 
 const (
 	slots = 16384
-	// moveAtOnce is how many keys MoveSlot moves at a time: the nodes do nothing else meanwhile.
-	moveAtOnce = 10
+	// moveBatch is how many keys MoveSlot moves at a time: MIGRATE blocks both nodes.
+	moveBatch = 10
 )
 
-// ClusterOptions are what a cluster is made of.
+// ClusterOptions configures a Cluster.
 type ClusterOptions struct {
 	Primaries int
 	Replicas  int      // of each primary
 	Args      []string // of every node
-	// Proxied puts a proxy before every node: clients and other nodes know it by the proxy's address.
+	// Proxied puts a proxy in front of every node: clients and other nodes know the node by the proxy's address.
 	Proxied bool
 }
 
@@ -33,8 +33,7 @@ type Cluster struct {
 	size    ClusterOptions
 }
 
-// StartCluster starts the primaries, which share all slots evenly, and their replicas, and waits until the cluster is
-// whole.
+// StartCluster starts primaries, which share the slots evenly, and their replicas, and waits until the cluster is healthy.
 func StartCluster(tb testing.TB, options ClusterOptions) *Cluster {
 	tb.Helper()
 	c := &Cluster{tb: tb, size: options}
@@ -47,7 +46,7 @@ func StartCluster(tb testing.TB, options ClusterOptions) *Cluster {
 		}
 	}
 	for i, node := range c.nodes {
-		do(node, "SET-CONFIG-EPOCH", i+1) // Equal ones would be a conflict, which the nodes first have to resolve.
+		do(node, "SET-CONFIG-EPOCH", i+1) // Nodes with equal ones would first have to resolve the conflict.
 		if i > 0 {
 			do(node, "MEET", loopback, c.nodes[0].port, buses[0])
 		}
@@ -61,16 +60,16 @@ func StartCluster(tb testing.TB, options ClusterOptions) *Cluster {
 	for i, node := range c.nodes[options.Primaries:] {
 		do(node, "REPLICATE", myself(c.nodes[i%options.Primaries]).id)
 	}
-	c.WaitWhole()
+	c.WaitHealthy()
 	return c
 }
 
-// startNodes starts the processes and returns the ports of their buses.
+// startNodes starts the processes and returns their cluster bus ports.
 func (c *Cluster) startNodes() []string {
 	c.tb.Helper()
 	nodes := c.size.Primaries * (1 + c.size.Replicas)
 	buses := make([]string, nodes)
-	// By default the bus is on port + 10000, which may be none, or taken.
+	// The default bus port, port + 10000, may be out of range or taken.
 	for i, bus := range proc.FreePorts(c.tb, nodes) {
 		buses[i] = strconv.Itoa(bus)
 		args := append([]string{"--cluster-enabled", "yes", "--cluster-port", buses[i]}, c.size.Args...)
@@ -82,7 +81,7 @@ func (c *Cluster) startNodes() []string {
 	return buses
 }
 
-// Addrs are the nodes' host:port, as clients know them.
+// Addrs returns the nodes' host:port, as clients know them.
 func (c *Cluster) Addrs() []string {
 	addrs := make([]string, len(c.nodes))
 	for i, node := range c.nodes {
@@ -91,19 +90,19 @@ func (c *Cluster) Addrs() []string {
 	return addrs
 }
 
-// Nodes are the cluster's servers, in the order of Addrs.
+// Nodes returns the servers, in the order of Addrs.
 func (c *Cluster) Nodes() []*Server { return c.nodes }
 
-// Proxies are the proxies before the nodes, in the order of Addrs.
+// Proxies returns the proxies of the nodes, in the order of Addrs.
 func (c *Cluster) Proxies() []*Proxy { return c.proxies.of(c.nodes) }
 
-// Primaries are the nodes that own slots now, as they see it themselves, in the order of Addrs.
+// Primaries returns the nodes that own slots, in their own view, in the order of Addrs.
 func (c *Cluster) Primaries() []*Server {
 	return slices.DeleteFunc(slices.Clone(c.nodes), func(node *Server) bool { return len(myself(node).slots) == 0 })
 }
 
-// Owner is the primary that owns the key's slot now, or nil while there is none. After a failover it is the one that
-// took over, even while the one before has not learned of it.
+// Owner returns the primary that owns the key's slot, nil while there is none. After a failover it is the promoted
+// replica, even if the old primary still considers itself the owner.
 func (c *Cluster) Owner(key string) *Server {
 	var owner *Server
 	newest := -1
@@ -115,13 +114,13 @@ func (c *Cluster) Owner(key string) *Server {
 	return owner
 }
 
-// Owned tells of keys whether the node owns them now; later changes do not count.
+// Owned returns a function that reports whether the node owns a key, at the time of the call to Owned.
 func (c *Cluster) Owned(node *Server) func(key string) bool {
 	me := myself(node)
 	return func(key string) bool { return me.owns(Slot(key)) }
 }
 
-// ReplicaOf is a replica of the primary, or nil.
+// ReplicaOf returns a replica of the primary, or nil.
 func (c *Cluster) ReplicaOf(primary *Server) *Server {
 	id := myself(primary).id
 	i := slices.IndexFunc(c.nodes, func(node *Server) bool {
@@ -134,13 +133,13 @@ func (c *Cluster) ReplicaOf(primary *Server) *Server {
 	return c.nodes[i]
 }
 
-// WaitWhole waits until every slot has a primary with all its replicas in sync, and all nodes agree on that.
-func (c *Cluster) WaitWhole() {
+// WaitHealthy waits until the cluster is healthy: every slot has a primary with all its replicas in sync, and all nodes agree.
+func (c *Cluster) WaitHealthy() {
 	c.tb.Helper()
-	wait(c.tb, "the cluster is whole", c.whole)
+	wait(c.tb, "the cluster is healthy", c.healthy)
 }
 
-func (c *Cluster) whole() bool {
+func (c *Cluster) healthy() bool {
 	agreed := nodesKnownTo(c.nodes[0])
 	replicas := make(map[string]int)
 	for _, node := range agreed {
@@ -167,7 +166,7 @@ func (c *Cluster) whole() bool {
 	return true
 }
 
-// MoveSlot moves a slot with its keys, in small steps, as resharding tools do. Clients may go on meanwhile.
+// MoveSlot moves a slot with its keys in small steps, like resharding tools, while clients use it.
 func (c *Cluster) MoveSlot(slot int, from, to *Server) {
 	c.tb.Helper()
 	ctx := context.Background()
@@ -181,27 +180,27 @@ func (c *Cluster) MoveSlot(slot int, from, to *Server) {
 	do(to, "CLUSTER", "SETSLOT", slot, "IMPORTING", source)
 	do(from, "CLUSTER", "SETSLOT", slot, "MIGRATING", target)
 	for {
-		keys, err := from.admin.ClusterGetKeysInSlot(ctx, slot, moveAtOnce).Result()
+		keys, err := from.admin.ClusterGetKeysInSlot(ctx, slot, moveBatch).Result()
 		if err != nil {
 			c.tb.Fatalf("moving slot %d: %v", slot, err)
 		}
 		if len(keys) == 0 {
 			break
 		}
-		command := []any{"MIGRATE", loopback, to.port, "", 0, waitLimit.Milliseconds(), "KEYS"}
+		command := []any{"MIGRATE", loopback, to.port, "", 0, waitTimeout.Milliseconds(), "KEYS"}
 		for _, key := range keys {
 			command = append(command, key)
 		}
 		do(from, command...)
 	}
-	// The target first: a source that gives a slot up before anybody else has it sends clients back and forth.
+	// The target first: a source that gives up a slot without a new owner redirects clients back and forth.
 	primaries := slices.DeleteFunc(c.Primaries(), func(node *Server) bool { return node == from || node == to })
 	for _, node := range append([]*Server{to, from}, primaries...) {
 		do(node, "CLUSTER", "SETSLOT", slot, "NODE", target)
 	}
 }
 
-// Slot is the slot of a key.
+// Slot returns the slot of a key.
 func Slot(key string) int {
 	if _, rest, found := strings.Cut(key, "{"); found {
 		if tag, _, closed := strings.Cut(rest, "}"); closed && tag != "" {
@@ -211,7 +210,7 @@ func Slot(key string) int {
 	return int(crc16(key)) % slots
 }
 
-// crc16 is the checksum by which Redis spreads keys (XMODEM).
+// crc16 returns the checksum that maps keys to slots (CRC16/XMODEM).
 func crc16(text string) uint16 {
 	const polynomial = 0x1021
 	var sum uint16
@@ -228,12 +227,12 @@ func crc16(text string) uint16 {
 	return sum
 }
 
-// clusterNode is what a node of the cluster thinks of one, or of itself.
+// clusterNode is an entry of CLUSTER NODES: a node as another one, or itself, sees it.
 type clusterNode struct {
 	id      string
 	flags   []string
-	primary string // the id of its primary, empty for a primary
-	epoch   int    // of its configuration; the newest wins
+	primary string // id of its primary; empty for a primary
+	epoch   int    // config epoch; the highest wins
 	slots   []slotRange
 }
 
@@ -243,20 +242,20 @@ func (n clusterNode) owns(slot int) bool {
 	return slices.ContainsFunc(n.slots, func(r slotRange) bool { return r.from <= slot && slot <= r.to })
 }
 
-// healthy tells whether nobody suspects the node, and it is no stranger.
+// healthy reports whether the node is known and not suspected to be down.
 func (n clusterNode) healthy() bool {
 	return !slices.ContainsFunc(n.flags, func(flag string) bool {
 		return slices.Contains([]string{"fail?", "fail", "handshake", "noaddr"}, flag)
 	})
 }
 
-// equal tells whether two views of a node are the same, and good.
+// equal reports whether two views of a node agree that it is healthy, and on its role and slots.
 func (n clusterNode) equal(other clusterNode) bool {
 	return n.healthy() && other.healthy() &&
 		n.id == other.id && n.primary == other.primary && slices.Equal(n.slots, other.slots)
 }
 
-// myself is what the node thinks of itself; all empty when it does not answer.
+// myself returns the node's view of itself, the zero value if it does not answer.
 func myself(node *Server) clusterNode {
 	nodes := nodesKnownTo(node)
 	i := slices.IndexFunc(nodes, func(node clusterNode) bool { return slices.Contains(node.flags, "myself") })
@@ -266,7 +265,7 @@ func myself(node *Server) clusterNode {
 	return nodes[i]
 }
 
-// nodesKnownTo returns all nodes that the node knows, in the order of their ids; none when it does not answer.
+// nodesKnownTo returns the nodes that the node knows, by id; none if it does not answer.
 func nodesKnownTo(node *Server) []clusterNode {
 	text, err := node.admin.ClusterNodes(context.Background()).Result()
 	if err != nil {
@@ -292,7 +291,7 @@ func parseNode(fields []string) clusterNode {
 	}
 	for _, field := range fields[8:] {
 		if strings.HasPrefix(field, "[") {
-			continue // a slot on its way
+			continue // a migrating slot
 		}
 		from, to, several := strings.Cut(field, "-")
 		if !several {

@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// quick makes a cluster notice a failure soon.
-var quick = []string{"--cluster-node-timeout", "1000", "--cluster-replica-validity-factor", "0"}
+// fastFailover makes a cluster detect a failure within a second.
+var fastFailover = []string{"--cluster-node-timeout", "1000", "--cluster-replica-validity-factor", "0"}
 
 func clientOfCluster(t *testing.T, cluster *Cluster) *redis.ClusterClient {
 	t.Helper()
@@ -50,7 +50,7 @@ func TestSlot(t *testing.T) {
 func TestClusterFailover(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	cluster := StartCluster(t, ClusterOptions{Primaries: 3, Replicas: 1, Args: quick})
+	cluster := StartCluster(t, ClusterOptions{Primaries: 3, Replicas: 1, Args: fastFailover})
 	require.Len(t, cluster.Nodes(), 6)
 	client := clientOfCluster(t, cluster)
 	require.NoError(t, client.Set(ctx, "key", "value", 0).Err())
@@ -66,9 +66,9 @@ func TestClusterFailover(t *testing.T) {
 
 	killed.Kill()
 	require.Eventually(t, func() bool { return cluster.Owner("key") == replica }, 10*time.Second, poll)
-	require.False(t, cluster.whole(), "it lacks a replica")
+	require.False(t, cluster.healthy(), "a replica is missing")
 	killed.Restart()
-	cluster.WaitWhole()
+	cluster.WaitHealthy()
 	require.Same(t, killed, cluster.ReplicaOf(replica))
 	require.Contains(t, cluster.Primaries(), replica)
 	require.NotContains(t, cluster.Primaries(), killed)
@@ -78,7 +78,7 @@ func TestClusterFailover(t *testing.T) {
 func TestClusterMovesSlots(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	const keys = 3*moveAtOnce + 1
+	const keys = 3*moveBatch + 1
 	cluster := StartCluster(t, ClusterOptions{Primaries: 3})
 	client := clientOfCluster(t, cluster)
 	for i := range keys {
@@ -94,7 +94,7 @@ func TestClusterMovesSlots(t *testing.T) {
 		require.Same(t, to, cluster.Owner("{tag}"))
 		require.EqualValues(t, keys, to.Client(t).DBSize(ctx).Val())
 		require.EqualValues(t, 0, from.Client(t).DBSize(ctx).Val())
-		cluster.WaitWhole()
+		cluster.WaitHealthy()
 		from, to = to, from
 	}
 	for i := range keys {
@@ -119,8 +119,8 @@ func TestClusterBehindProxies(t *testing.T) {
 	for _, proxy := range cluster.Proxies() {
 		proxy.LoseReplies(1)
 	}
-	for _, key := range []string{"a", "b", "c", "d"} { // In the halves of both nodes; the driver repeats what it lost.
+	for _, key := range []string{"a", "b", "c", "d"} { // Slots of both nodes; the driver retries.
 		require.NoError(t, client.Eval(ctx, count, []string{key}).Err())
 	}
-	require.Equal(t, 2, lost(), "one of each primary: the client goes through the proxies")
+	require.Equal(t, 2, lost(), "one per primary: the client connects through the proxies")
 }

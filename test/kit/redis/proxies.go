@@ -5,11 +5,10 @@ import (
 	"testing"
 )
 
-// proxies are those before the servers of a set, by server.
+// proxies holds the proxies of a deployment, by server.
 type proxies map[*Server]*Proxy
 
-// start starts a server, and before it a proxy, when there is to be one: then the server gets the arguments that make
-// it announce the proxy's port.
+// start starts a server, if proxied behind a proxy whose port it announces.
 func (p *proxies) start(tb testing.TB, proxied bool, args []string, announce func(port string) []string) *Server {
 	tb.Helper()
 	if !proxied {
@@ -29,7 +28,7 @@ func (p *proxies) start(tb testing.TB, proxied bool, args []string, announce fun
 	return server
 }
 
-// addr is the host:port by which others know the server.
+// addr returns the server's host:port for others: the proxy's if it has one.
 func (p *proxies) addr(server *Server) string {
 	if proxy := (*p)[server]; proxy != nil {
 		return proxy.Addr()
@@ -37,7 +36,7 @@ func (p *proxies) addr(server *Server) string {
 	return server.Addr()
 }
 
-// of returns the servers' proxies in their order.
+// of returns the servers' proxies, in the same order.
 func (p *proxies) of(servers []*Server) []*Proxy {
 	var all []*Proxy
 	for _, server := range servers {

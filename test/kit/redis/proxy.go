@@ -9,30 +9,30 @@ import (
 	"time"
 )
 
-// Proxy passes connections on to a server, and injects the faults of a network when told to.
+// Proxy forwards connections to a server, and injects network faults on demand.
 type Proxy struct {
 	listener net.Listener
 	running  sync.WaitGroup
-	// delivering is held for reading while something is passed on, so that Cut can wait for it.
-	delivering sync.RWMutex
+	// forwarding is held for reading during a write, so that Cut can wait for writes in progress.
+	forwarding sync.RWMutex
 
 	mu        sync.Mutex
 	target    string
 	closed    bool
-	links     map[*link]struct{}
-	mended    chan struct{} // closed by Mend; nil when nothing is cut
+	conns     map[*connection]struct{}
+	mended    chan struct{} // closed by Mend; nil unless the proxy is cut
 	toLose    int
 	loseEvery int
-	scripts   int // whose replies came by since LoseEvery
+	scripts   int // replies to scripts since LoseEvery
 	faults    Faults
 }
 
-// Faults are what a proxy has really injected.
+// Faults counts the faults that a proxy has injected.
 type Faults struct {
 	RepliesLost       int // of scripts that the server executed
 	ConnectionsReset  int
-	ConnectionsCut    int // open ones that Cut silenced, and new ones that hung
-	PiecesUndelivered int // commands, replies and pieces of a stream that Cut dropped
+	ConnectionsCut    int // connections that were open at a Cut, and new ones that hung
+	PiecesUndelivered int // commands, replies and parts of a stream that Cut dropped
 }
 
 // NewProxy starts a proxy in front of target (host:port). It ends with the test.
@@ -40,44 +40,44 @@ func NewProxy(tb testing.TB, target string) *Proxy {
 	tb.Helper()
 	listener, err := net.Listen("tcp", loopback+":0")
 	if err != nil {
-		tb.Fatalf("the proxy does not listen: %v", err)
+		tb.Fatalf("proxy: %v", err)
 	}
-	p := &Proxy{target: target, listener: listener, links: make(map[*link]struct{})}
+	p := &Proxy{target: target, listener: listener, conns: make(map[*connection]struct{})}
 	tb.Cleanup(p.close)
 	p.running.Go(p.accept)
 	return p
 }
 
-// Aim makes new connections go to target (host:port).
+// Aim directs new connections to target (host:port).
 func (p *Proxy) Aim(target string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.target = target
 }
 
-// Addr is the proxy's host:port.
+// Addr returns the proxy's host:port.
 func (p *Proxy) Addr() string { return p.listener.Addr().String() }
 
-// LoseReplies makes the proxy lose the replies to the next n scripts: the server executes each of them, and instead of
-// its reply, and of the replies to what was sent after it, the client gets a closed connection. An error, which says
-// that the script was not executed, passes and does not count.
+// LoseReplies makes the proxy lose the replies to the next n scripts: the server executes each of them, and the proxy closes
+// the connection instead of forwarding the reply and later ones. An error reply is forwarded and does not count, because the
+// script was not executed.
 func (p *Proxy) LoseReplies(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.toLose = n
 }
 
-// LoseEvery makes the proxy lose the reply to every n-th script from now on, as LoseReplies does; 0 ends that.
+// LoseEvery makes the proxy lose the reply to every n-th script from now on, like LoseReplies; 0 stops that.
 func (p *Proxy) LoseEvery(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.loseEvery, p.scripts = n, 0
 }
 
-// Lost is how many replies were lost until now.
+// Lost returns how many replies were lost so far.
 func (p *Proxy) Lost() int { return p.Faults().RepliesLost }
 
-// Faults returns what was injected until now.
+// Faults returns the faults injected so far.
 func (p *Proxy) Faults() Faults {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -90,39 +90,39 @@ func (p *Proxy) count(fault func(faults *Faults)) {
 	fault(&p.faults)
 }
 
-// Reset aborts all open connections, as a firewall that forgets them does: both sides get a RST. It returns how many
-// there were.
+// Reset resets all open connections, like a firewall that drops its state: both sides get a RST. It returns how many there
+// were.
 func (p *Proxy) Reset() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for link := range p.links {
-		for _, conn := range []net.Conn{link.client, link.server} {
-			_ = conn.(*net.TCPConn).SetLinger(0)
-			_ = conn.Close()
+	for c := range p.conns {
+		for _, end := range []net.Conn{c.client, c.server} {
+			_ = end.(*net.TCPConn).SetLinger(0)
+			_ = end.Close()
 		}
 	}
-	reset := len(p.links)
-	clear(p.links)
+	reset := len(p.conns)
+	clear(p.conns)
 	p.faults.ConnectionsReset += reset
 	return reset
 }
 
-// Cut makes the proxy pass nothing in either direction, as a network that is partitioned: connections stay open and
-// silent, and new ones hang. When Cut returns, nothing is on its way any more: what was is dropped. Mend ends it.
+// Cut partitions the network: the proxy forwards nothing in either direction, open connections stay open, and new ones hang.
+// When Cut returns, nothing is in flight; what was has been dropped. Mend ends the partition.
 func (p *Proxy) Cut() {
 	p.mu.Lock()
 	if p.mended == nil {
 		p.mended = make(chan struct{})
-		for link := range p.links {
-			link.silence()
+		for c := range p.conns {
+			c.cut()
 		}
 	}
 	p.mu.Unlock()
-	p.delivering.Lock() // Until what began before is done.
-	defer p.delivering.Unlock()
+	p.forwarding.Lock() // Wait for writes in progress.
+	defer p.forwarding.Unlock()
 }
 
-// Mend ends Cut: connections that were open then are closed, those that hang are established.
+// Mend ends Cut: connections that were open at the Cut are closed, hanging ones are established.
 func (p *Proxy) Mend() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -135,9 +135,9 @@ func (p *Proxy) mend() {
 	}
 	close(p.mended)
 	p.mended = nil
-	for link := range p.links {
-		if link.silent != nil {
-			link.close()
+	for c := range p.conns {
+		if c.mended != nil {
+			c.close()
 		}
 	}
 }
@@ -147,8 +147,8 @@ func (p *Proxy) close() {
 	p.closed = true
 	_ = p.listener.Close()
 	p.mend()
-	for link := range p.links {
-		link.close()
+	for c := range p.conns {
+		c.close()
 	}
 	p.mu.Unlock()
 	p.running.Wait()
@@ -164,7 +164,7 @@ func (p *Proxy) accept() {
 	}
 }
 
-// serve passes a client's connection on to the server, when nothing is cut any more.
+// serve forwards a client's connection to the server, after Mend if the proxy is cut.
 func (p *Proxy) serve(client net.Conn) {
 	p.mu.Lock()
 	target, mended := p.target, p.mended
@@ -178,157 +178,158 @@ func (p *Proxy) serve(client net.Conn) {
 		_ = client.Close()
 		return
 	}
-	l := &link{proxy: p, client: client, server: server}
-	defer p.forget(l)
-	if !p.keep(l) {
+	c := &connection{proxy: p, client: client, server: server}
+	defer p.remove(c)
+	if !p.add(c) {
 		return
 	}
-	p.running.Go(l.requests)
-	l.replies()
+	p.running.Go(c.forwardRequests)
+	c.forwardReplies()
 }
 
-// keep remembers the link for what will happen to all of them; it is false when the proxy was closed meanwhile.
-func (p *Proxy) keep(l *link) bool {
+// add registers an open connection for Reset, Cut and Mend. It returns false if the proxy has been closed.
+func (p *Proxy) add(c *connection) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.links[l] = struct{}{}
-	if p.mended != nil { // The cut came during the dial.
-		l.silence()
+	p.conns[c] = struct{}{}
+	if p.mended != nil { // Cut during the dial.
+		c.cut()
 	}
 	return !p.closed
 }
 
-func (p *Proxy) forget(l *link) {
+func (p *Proxy) remove(c *connection) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	l.close()
-	delete(p.links, l)
+	c.close()
+	delete(p.conns, c)
 }
 
-// link is one connection through the proxy.
-type link struct {
+// connection is a connection through the proxy.
+type connection struct {
 	proxy          *Proxy
 	client, server net.Conn
 
 	// The rest is guarded by proxy.mu.
 
-	scripts []bool        // of each command that has no reply yet: does it run a script
-	stream  bool          // the server sends what is no reply
-	silent  chan struct{} // not nil: nothing passes any more; closed by Mend
+	scripts []bool        // for each command without a reply yet: is it a script
+	stream  bool          // the server sends a stream after the outstanding replies
+	mended  chan struct{} // not nil once the connection is cut; closed by Mend
 }
 
-func (l *link) close() {
-	_ = l.client.Close()
-	_ = l.server.Close()
+func (c *connection) close() {
+	_ = c.client.Close()
+	_ = c.server.Close()
 }
 
-// silence ends what the link passes on. The proxy's mutex is held.
-func (l *link) silence() {
-	l.silent = l.proxy.mended
-	l.proxy.faults.ConnectionsCut++
-	// Cut waits for what is being passed on: a peer that does not read would make it wait for ever.
-	_ = l.client.SetWriteDeadline(time.Now())
-	_ = l.server.SetWriteDeadline(time.Now())
+// cut stops the forwarding. The proxy's mutex must be held.
+func (c *connection) cut() {
+	c.mended = c.proxy.mended
+	c.proxy.faults.ConnectionsCut++
+	// Cut waits for writes in progress; one to a peer that does not read would block for ever.
+	_ = c.client.SetWriteDeadline(time.Now())
+	_ = c.server.SetWriteDeadline(time.Now())
 }
 
-// requests passes on what the client sends.
-func (l *link) requests() {
-	defer l.close()
-	reader := bufio.NewReader(l.client)
+// forwardRequests forwards the client's commands.
+func (c *connection) forwardRequests() {
+	defer c.close()
+	reader := bufio.NewReader(c.client)
 	for {
 		request, err := readValue(reader)
 		if err == nil {
-			l.expectReply(commandName(request))
+			c.expectReply(commandName(request))
 		}
-		if !l.deliver(request, l.server) || err != nil {
+		if !c.forward(request, c.server) || err != nil {
 			return
 		}
 	}
 }
 
-// replies passes on what the server sends, except for what has to be lost.
-func (l *link) replies() {
-	defer l.close()
-	reader := bufio.NewReader(l.server)
-	for !l.streams() {
+// forwardReplies forwards the server's replies, except those to lose.
+func (c *connection) forwardReplies() {
+	defer c.close()
+	reader := bufio.NewReader(c.server)
+	for !c.streams() {
 		reply, err := readValue(reader)
-		if err == nil && l.loses(reply) {
+		if err == nil && c.loses(reply) {
 			return
 		}
-		if !l.deliver(reply, l.client) || err != nil {
+		if !c.forward(reply, c.client) || err != nil {
 			return
 		}
 	}
 	piece := make([]byte, 64<<10)
 	for {
 		n, err := reader.Read(piece)
-		if !l.deliver(piece[:n], l.client) || err != nil {
+		if !c.forward(piece[:n], c.client) || err != nil {
 			return
 		}
 	}
 }
 
-// deliver writes what was read, and is false when the link can't go on. On a silent link it drops it, and returns after
-// Mend: until then neither side learns anything, not even that the other has left.
-func (l *link) deliver(piece []byte, to io.Writer) bool {
-	if l.write(piece, to) {
+// forward writes a piece to one end, and returns false when the connection is of no more use. On a cut connection it drops
+// the piece and returns after Mend: until then neither end may notice anything, not even that the other one has closed.
+func (c *connection) forward(piece []byte, to io.Writer) bool {
+	if c.write(piece, to) {
 		return true
 	}
-	if silent := l.silenced(); silent != nil {
+	if mended := c.isCut(); mended != nil {
 		if len(piece) > 0 {
-			l.proxy.count(func(faults *Faults) { faults.PiecesUndelivered++ })
+			c.proxy.count(func(faults *Faults) { faults.PiecesUndelivered++ })
 		}
-		<-silent
+		<-mended
 	}
 	return false
 }
 
-func (l *link) write(piece []byte, to io.Writer) bool {
-	l.proxy.delivering.RLock()
-	defer l.proxy.delivering.RUnlock()
-	if l.silenced() != nil {
+func (c *connection) write(piece []byte, to io.Writer) bool {
+	c.proxy.forwarding.RLock()
+	defer c.proxy.forwarding.RUnlock()
+	if c.isCut() != nil {
 		return false
 	}
 	_, err := to.Write(piece)
 	return err == nil
 }
 
-func (l *link) silenced() chan struct{} {
-	l.proxy.mu.Lock()
-	defer l.proxy.mu.Unlock()
-	return l.silent
+// isCut returns a channel that Mend closes, nil unless the connection is cut.
+func (c *connection) isCut() chan struct{} {
+	c.proxy.mu.Lock()
+	defer c.proxy.mu.Unlock()
+	return c.mended
 }
 
-// expectReply notes what kind of reply comes next. It is called before the request leaves for the server: the reply
-// can't overtake it.
-func (l *link) expectReply(command string) {
-	l.proxy.mu.Lock()
-	defer l.proxy.mu.Unlock()
+// expectReply records the kind of the command's reply. It is called before the command is forwarded, so that the reply
+// can't come first.
+func (c *connection) expectReply(command string) {
+	c.proxy.mu.Lock()
+	defer c.proxy.mu.Unlock()
 	if startsStream(command) {
-		l.stream = true
+		c.stream = true
 	}
-	if !l.stream {
-		l.scripts = append(l.scripts, isScript(command))
+	if !c.stream {
+		c.scripts = append(c.scripts, isScript(command))
 	}
 }
 
-// streams tells whether all that comes now from the server is a stream.
-func (l *link) streams() bool {
-	l.proxy.mu.Lock()
-	defer l.proxy.mu.Unlock()
-	return l.stream && len(l.scripts) == 0
+// streams reports whether the server sends a stream from now on.
+func (c *connection) streams() bool {
+	c.proxy.mu.Lock()
+	defer c.proxy.mu.Unlock()
+	return c.stream && len(c.scripts) == 0
 }
 
-// loses decides on a reply.
-func (l *link) loses(reply []byte) bool {
-	p := l.proxy
+// loses reports whether to lose a reply.
+func (c *connection) loses(reply []byte) bool {
+	p := c.proxy
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if isPush(reply) || len(l.scripts) == 0 {
+	if isPush(reply) || len(c.scripts) == 0 {
 		return false
 	}
-	script := l.scripts[0]
-	l.scripts = l.scripts[1:]
+	script := c.scripts[0]
+	c.scripts = c.scripts[1:]
 	if !script || isError(reply) {
 		return false
 	}

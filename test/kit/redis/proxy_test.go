@@ -18,7 +18,7 @@ import (
 
 const count = "return redis.call('INCR', KEYS[1])"
 
-// proxied starts a server with a proxy before it.
+// proxied starts a server behind a proxy.
 func proxied(t *testing.T) (direct, through *redis.Client, proxy *Proxy) {
 	t.Helper()
 	server := Start(t)
@@ -26,7 +26,7 @@ func proxied(t *testing.T) (direct, through *redis.Client, proxy *Proxy) {
 	return server.Client(t), clientOf(t, proxy.Addr()), proxy
 }
 
-// clientOf is a client of whoever listens there.
+// clientOf returns a client for the address.
 func clientOf(t *testing.T, addr string) *redis.Client {
 	t.Helper()
 	options := (&Server{}).options()
@@ -44,29 +44,29 @@ func TestProxyLosesReplies(t *testing.T) {
 
 	proxy.LoseReplies(2)
 	require.NoError(t, through.Get(ctx, "n").Err(), "only scripts lose their replies")
-	require.ErrorContains(t, through.EvalSha(ctx, strings.Repeat("0", 40), nil).Err(), "NOSCRIPT", "nothing was executed")
+	require.ErrorContains(t, through.EvalSha(ctx, strings.Repeat("0", 40), nil).Err(), "NOSCRIPT", "not executed, so not lost")
 	require.Zero(t, proxy.Lost())
 	require.ErrorIs(t, through.EvalSha(ctx, sha, []string{"n"}).Err(), io.EOF)
 	require.ErrorIs(t, through.Eval(ctx, count, []string{"n"}).Err(), io.EOF)
 	require.Equal(t, 2, proxy.Lost())
-	require.Equal(t, "3", direct.Get(ctx, "n").Val(), "the server executed what it got")
+	require.Equal(t, "3", direct.Get(ctx, "n").Val(), "the server executed both")
 
-	require.NoError(t, through.EvalSha(ctx, sha, []string{"n"}).Err(), "no more than told")
+	require.NoError(t, through.EvalSha(ctx, sha, []string{"n"}).Err(), "no more than requested")
 	require.Equal(t, 2, proxy.Lost())
 }
 
-// TestProxyLosesRepliesOfPipelines: the script's reply is lost, whatever is sent with it and however the replies come.
+// TestProxyLosesRepliesOfPipelines: the script's reply is lost whatever the rest of the pipeline is.
 func TestProxyLosesRepliesOfPipelines(t *testing.T) {
 	ctx := context.Background()
 	for name, row := range map[string]struct{ before, after []any }{
-		"a WAIT after it, in the same piece":   {nil, []any{"WAIT", 0, 1}},
-		"a WAIT after it, that takes a while":  {nil, []any{"WAIT", 1, 50}},
-		"a command before it":                  {[]any{"SET", "other", "x"}, []any{"WAIT", 0, 1}},
-		"a command before it, with long reply": {[]any{"ECHO", strings.Repeat("long\r\n", 50_000)}, nil},
-		"a command before it, with an error":   {[]any{"GET"}, nil},
-		"a command before it, with no value":   {[]any{"GET", "absent"}, nil},
-		"a command before it, with arrays":     {[]any{"COMMAND", "INFO", "get", "absent", "set"}, nil},
-		"a command before it, with maps":       {[]any{"COMMAND", "DOCS", "get", "set"}, nil},
+		"a WAIT after it, in one packet":         {nil, []any{"WAIT", 0, 1}},
+		"a slow WAIT after it":                   {nil, []any{"WAIT", 1, 50}},
+		"a command before it":                    {[]any{"SET", "other", "x"}, []any{"WAIT", 0, 1}},
+		"a command before it, with a long reply": {[]any{"ECHO", strings.Repeat("long\r\n", 50_000)}, nil},
+		"a command before it, with an error":     {[]any{"GET"}, nil},
+		"a command before it, with a null":       {[]any{"GET", "absent"}, nil},
+		"a command before it, with arrays":       {[]any{"COMMAND", "INFO", "get", "absent", "set"}, nil},
+		"a command before it, with maps":         {[]any{"COMMAND", "DOCS", "get", "set"}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			direct, through, proxy := proxied(t)
@@ -153,7 +153,7 @@ func requirePong(t *testing.T, conn net.Conn) {
 	require.Equal(t, "+PONG\r\n", line)
 }
 
-// requireSilence asserts that the connection is open, and that nothing comes.
+// requireSilence asserts that the connection is open and receives nothing.
 func requireSilence(t *testing.T, conn net.Conn) {
 	t.Helper()
 	require.NoError(t, conn.SetReadDeadline(time.Now().Add(50*time.Millisecond)))
@@ -173,7 +173,7 @@ func TestProxyCutsAndMends(t *testing.T) {
 	before := clients()
 
 	proxy.Cut()
-	proxy.Cut() // Once is all.
+	proxy.Cut() // Idempotent.
 	send(t, busy, "SET key value")
 	fresh := dial(t, proxy)
 	send(t, fresh, "SET fresh value")
@@ -181,27 +181,27 @@ func TestProxyCutsAndMends(t *testing.T) {
 	for _, conn := range []net.Conn{idle, busy, fresh} {
 		requireSilence(t, conn)
 	}
-	require.Equal(t, before, clients(), "the server has not learned that one left")
+	require.Equal(t, before, clients(), "the server has not noticed the closed one")
 	require.EqualValues(t, 0, direct.Exists(ctx, "key", "fresh").Val())
 
 	proxy.Mend()
 	for _, conn := range []net.Conn{idle, busy} {
 		require.NoError(t, conn.SetReadDeadline(time.Now().Add(5*time.Second)))
 		_, err := conn.Read(make([]byte, 1))
-		require.ErrorIs(t, err, io.EOF, "what was open at the cut is closed")
+		require.ErrorIs(t, err, io.EOF, "a connection that was open at the cut is closed")
 	}
 	require.NoError(t, fresh.SetReadDeadline(time.Now().Add(5*time.Second)))
 	line, err := bufio.NewReader(fresh).ReadString('\n')
 	require.NoError(t, err)
-	require.Equal(t, "+OK\r\n", line, "what hung goes on")
+	require.Equal(t, "+OK\r\n", line, "a hanging connection is established")
 	require.Equal(t, "value", direct.Get(ctx, "fresh").Val())
-	require.EqualValues(t, 0, direct.Exists(ctx, "key").Val(), "what was dropped is never delivered")
+	require.EqualValues(t, 0, direct.Exists(ctx, "key").Val(), "a dropped command is never delivered")
 	require.Equal(t, Faults{ConnectionsCut: 4, PiecesUndelivered: 1}, proxy.Faults())
 	requirePong(t, dial(t, proxy))
 }
 
-// TestProxyCutsWhatIsOnItsWay: after Cut, not even a transfer that is under way goes on.
-func TestProxyCutsWhatIsOnItsWay(t *testing.T) {
+// TestProxyCutsWhatIsInFlight: after Cut the server receives nothing, not even what the proxy was forwarding.
+func TestProxyCutsWhatIsInFlight(t *testing.T) {
 	ctx := context.Background()
 	direct, through, proxy := proxied(t)
 	sent := make(chan int)
@@ -234,7 +234,7 @@ func TestProxyCutsAPeerThatDoesNotRead(t *testing.T) {
 	proxy := NewProxy(t, server.Addr())
 	require.NoError(t, server.Client(t).Set(context.Background(), "key", strings.Repeat("x", 32<<20), 0).Err())
 	send(t, dial(t, proxy), "GET key")
-	time.Sleep(200 * time.Millisecond) // The proxy waits for the client to read on.
+	time.Sleep(200 * time.Millisecond) // The proxy blocks: the client does not read.
 	cut := make(chan struct{})
 	go func() {
 		proxy.Cut()
@@ -243,11 +243,11 @@ func TestProxyCutsAPeerThatDoesNotRead(t *testing.T) {
 	select {
 	case <-cut:
 	case <-time.After(5 * time.Second):
-		t.Fatal("the cut waits for the client")
+		t.Fatal("Cut waits for the client")
 	}
 }
 
-func TestProxyIsAimedAnew(t *testing.T) {
+func TestProxyAim(t *testing.T) {
 	ctx := context.Background()
 	direct, through, proxy := proxied(t)
 	other := Start(t)
@@ -255,12 +255,12 @@ func TestProxyIsAimedAnew(t *testing.T) {
 	require.NoError(t, direct.Set(ctx, "key", "value", 0).Err())
 	require.Equal(t, "value", through.Get(ctx, "key").Val())
 	proxy.Aim(other.Addr())
-	require.Equal(t, "value", through.Get(ctx, "key").Val(), "what is open stays")
+	require.Equal(t, "value", through.Get(ctx, "key").Val(), "an open connection stays")
 	require.Equal(t, "other", clientOf(t, proxy.Addr()).Get(ctx, "key").Val())
 }
 
-// TestProxyPassesStreams: replication and subscriptions are no requests and replies.
-func TestProxyPassesStreams(t *testing.T) {
+// TestProxyForwardsStreams: replication and subscriptions are not pairs of requests and replies.
+func TestProxyForwardsStreams(t *testing.T) {
 	ctx := context.Background()
 	direct, through, proxy := proxied(t)
 	require.NoError(t, direct.Set(ctx, "before", strings.Repeat("\r\n*3\r\n", 50_000), 0).Err())

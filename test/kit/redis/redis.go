@@ -1,9 +1,8 @@
-// Package redis starts real redis-server processes for tests: a server, a replica, a set under Sentinel, a cluster,
-// and a proxy that injects the faults of a network.
+// Package redis starts real redis-server processes for tests: single servers, replicas, Sentinel deployments and clusters,
+// and a proxy that injects network faults.
 //
-// Two things to know. Every process, connection and goroutine ends with the test that started it. And without
-// redis-server on PATH the tests are skipped, except where the environment says CI=true: there they fail, so that no
-// pipeline is green for want of a server.
+// Two things to know. Every process, connection and goroutine ends with the test that started it. And without redis-server
+// on PATH tests are skipped; with CI=true they fail instead, so that a pipeline without the server is not green.
 package redis
 
 import (
@@ -24,11 +23,11 @@ import (
 )
 
 const (
-	// startLimit bounds how long a server may take until it answers, and then again until it has loaded its data.
-	startLimit = 10 * time.Second
-	// waitLimit bounds every wait for servers to agree with each other.
-	waitLimit = time.Minute
-	// poll is how often such a wait looks.
+	// startTimeout bounds how long a server may take to answer.
+	startTimeout = 10 * time.Second
+	// waitTimeout bounds every wait for a condition, such as a replica in sync or a server that has loaded its data.
+	waitTimeout = time.Minute
+	// poll is how often such a wait checks its condition.
 	poll = 20 * time.Millisecond
 
 	loopback = "127.0.0.1"
@@ -38,27 +37,27 @@ const (
 type Server struct {
 	tb       testing.TB
 	args     []string
-	password string // that Client logs in with; empty for none
+	password string // for Client; empty for none
 	port     int
-	admin    *redis.Client // what this package asks the server with
+	admin    *redis.Client // for this package
 
-	mu      sync.Mutex // One who starts or ends the process at a time.
+	mu      sync.Mutex // held while the process is started or stopped
 	process *proc.Process
 }
 
-// Start starts a server on a free port, in a directory of its own and without persistence, and waits until it answers.
-// Args are redis-server's, and override the defaults: "--appendonly", "yes".
+// Start starts a server on a free port, in a temporary directory and without persistence, and waits until it answers. Args
+// are redis-server's, and override the defaults: "--appendonly", "yes".
 func Start(tb testing.TB, args ...string) *Server {
 	tb.Helper()
 	defaults := []string{
 		"--save", "", "--appendonly", "no",
-		"--repl-diskless-sync-delay", "0", // It is for more replicas to come; the first one would wait 5 s for them.
-		"--repl-ping-replica-period", "1", // Else an idle primary tells for 10 s nothing that a replica could acknowledge.
+		"--repl-diskless-sync-delay", "0", // Else the first replica waits 5 s for others to join.
+		"--repl-ping-replica-period", "1", // Else an idle primary sends nothing for 10 s that a replica could acknowledge.
 	}
 	return launch(tb, tb.TempDir(), append(defaults, args...))
 }
 
-// StartReplica starts a server as Start does, as a replica of the primary (host:port), and waits until it is in sync.
+// StartReplica starts a replica of the primary (host:port), like Start, and waits until it is in sync.
 func StartReplica(tb testing.TB, primary string, args ...string) *Server {
 	tb.Helper()
 	replica := Start(tb, append(replicaOf(tb, primary), args...)...)
@@ -66,7 +65,7 @@ func StartReplica(tb testing.TB, primary string, args ...string) *Server {
 	return replica
 }
 
-// replicaOf are the arguments that make a server a replica.
+// replicaOf returns the arguments that make a server a replica.
 func replicaOf(tb testing.TB, primary string) []string {
 	tb.Helper()
 	host, port, err := net.SplitHostPort(primary)
@@ -76,35 +75,35 @@ func replicaOf(tb testing.TB, primary string) []string {
 	return []string{"--replicaof", host, port}
 }
 
-// launch runs redis-server with those arguments, and waits until it answers.
+// launch runs redis-server with the arguments, and waits until it answers.
 func launch(tb testing.TB, dir string, args []string) *Server {
 	tb.Helper()
 	proc.Need(tb, "redis-server", "redis-server")
 	s := &Server{tb: tb, args: args, password: argument(args, "--requirepass"), port: proc.FreePorts(tb, 1)[0]}
 	s.process = proc.Start(tb, proc.Command{
 		Program: "redis-server",
-		// A configuration file has to come first; the other arguments have no order.
+		// A configuration file must come first; the order of the other arguments does not matter.
 		Args: slices.Concat(args, []string{"--port", strconv.Itoa(s.port), "--bind", loopback, "--dir", dir}),
 	})
-	if err := s.answers(loaded); err != nil {
-		tb.Fatalf("redis-server does not start: %v", err)
+	if err := s.await(loaded); err != nil {
+		tb.Fatalf("redis-server did not start: %v", err)
 	}
 	s.admin = s.Client(tb)
 	return s
 }
 
-// loaded tells whether a server that replies so to PING is up and has its data. A refusal is a reply as well: the
-// server wants another password, or is a replica without its primary.
+// loaded reports whether the reply to a PING is from a server that has loaded its data. Errors such as NOAUTH or
+// MASTERDOWN are from such a server, too.
 func loaded(reply error) bool { return answering(reply) && !redis.HasErrorPrefix(reply, "LOADING") }
 
-// answering tells whether a server that replies so to PING is up, be it that it still loads its data.
+// answering reports whether there was a reply to a PING, even LOADING.
 func answering(reply error) bool {
-	var refusal redis.Error
-	return reply == nil || errors.As(reply, &refusal)
+	var errorReply redis.Error
+	return reply == nil || errors.As(reply, &errorReply)
 }
 
-// answers waits until the server is up. One that answers, and goes on loading, gets as long as waits get.
-func (s *Server) answers(up func(reply error) bool) error {
+// await waits until the server is up. A server that is loading its data has waitTimeout.
+func (s *Server) await(up func(reply error) bool) error {
 	client := redis.NewClient(s.options())
 	defer client.Close()
 	begin := time.Now()
@@ -115,23 +114,23 @@ func (s *Server) answers(up func(reply error) bool) error {
 		}
 		select {
 		case <-s.process.Exited():
-			return errors.New("it ended: " + s.process.Log.String())
+			return errors.New("it exited: " + s.process.Log.String())
 		case <-time.After(10 * time.Millisecond):
 		}
-		limit := startLimit
+		timeout := startTimeout
 		if answering(err) {
-			limit = waitLimit
+			timeout = waitTimeout
 		}
-		if time.Since(begin) > limit {
+		if time.Since(begin) > timeout {
 			return err
 		}
 	}
 }
 
-// Addr is the server's host:port.
+// Addr returns the server's host:port.
 func (s *Server) Addr() string { return net.JoinHostPort(loopback, strconv.Itoa(s.port)) }
 
-// Pause stops the process as a stalled machine would: connections stay open and nothing answers.
+// Pause suspends the process, like a stalled machine: connections stay open and nothing answers.
 func (s *Server) Pause() { s.signal((*proc.Process).Freeze) }
 
 // Resume ends Pause.
@@ -146,21 +145,21 @@ func (s *Server) signal(send func(*proc.Process) error) {
 	}
 }
 
-// Kill ends the process as kill -9 does, and returns when it is gone. A server that is down stays down.
+// Kill sends SIGKILL and returns when the process has exited. It does nothing to a server that is down.
 func (s *Server) Kill() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.process.Kill()
 }
 
-// Restart kills the server and starts it again on the same port and in the same directory. It returns when the server
-// has loaded its data.
+// Restart kills the server and starts it again on the same port and in the same directory. It returns when the data is
+// loaded.
 func (s *Server) Restart() {
 	s.tb.Helper()
 	s.restart(loaded)
 }
 
-// RestartLoading is Restart, and returns as soon as the server answers, which may be LOADING.
+// RestartLoading is Restart, except that it returns as soon as the server answers, even with LOADING.
 func (s *Server) RestartLoading() {
 	s.tb.Helper()
 	s.restart(answering)
@@ -172,14 +171,14 @@ func (s *Server) restart(up func(reply error) bool) {
 	defer s.mu.Unlock()
 	err := s.process.Restart()
 	if err == nil {
-		err = s.answers(up)
+		err = s.await(up)
 	}
 	if err != nil {
-		s.tb.Fatalf("redis-server does not start again: %v", err)
+		s.tb.Fatalf("redis-server did not restart: %v", err)
 	}
 }
 
-// WaitInSync waits until the server, a replica, has its primary's data, and the primary counts it in WAIT.
+// WaitInSync waits until the server, a replica, has its primary's data and counts in the primary's WAIT.
 func (s *Server) WaitInSync() {
 	s.tb.Helper()
 	wait(s.tb, "the replica is in sync", s.inSync)
@@ -190,7 +189,7 @@ func (s *Server) inSync() bool {
 	if err != nil || InfoField(info, "master_link_status") != "up" {
 		return false
 	}
-	// The primary feeds a new replica, and counts it, only after its first acknowledgement, up to a second later.
+	// WAIT counts a new replica only after its first acknowledgement, up to a second later.
 	options := s.options()
 	options.Addr = net.JoinHostPort(InfoField(info, "master_host"), InfoField(info, "master_port"))
 	options.Password = argument(s.args, "--masterauth")
@@ -209,7 +208,7 @@ func InfoField(info, name string) string {
 	return value
 }
 
-// argument is the value of one of redis-server's arguments, empty without it.
+// argument returns the value of an argument of redis-server, "" without it.
 func argument(args []string, name string) string {
 	if i := slices.Index(args, name); i >= 0 {
 		return args[i+1]
@@ -217,18 +216,18 @@ func argument(args []string, name string) string {
 	return ""
 }
 
-// wait returns when the condition holds, or ends the test.
+// wait returns when the condition holds, and fails the test after waitTimeout.
 func wait(tb testing.TB, condition string, holds func() bool) {
 	tb.Helper()
 	for begin := time.Now(); !holds(); time.Sleep(poll) {
-		if time.Since(begin) > waitLimit {
-			tb.Fatalf("it did not come within %s that %s", waitLimit, condition)
+		if time.Since(begin) > waitTimeout {
+			tb.Fatalf("not within %s: %s", waitTimeout, condition)
 		}
 	}
 }
 
-// Client returns a plain client, which is closed with the test. It logs in with the password that the server was
-// started with, if any.
+// Client returns a client without retries, which is closed with the test. It uses the password that the server was started
+// with, if any.
 func (s *Server) Client(tb testing.TB) *redis.Client {
 	tb.Helper()
 	client := redis.NewClient(s.options())
@@ -236,7 +235,7 @@ func (s *Server) Client(tb testing.TB) *redis.Client {
 	return client
 }
 
-// options are those of a client that does what it is told and nothing else.
+// options returns options of a client that sends each command once, and nothing else.
 func (s *Server) options() *redis.Options {
 	return &redis.Options{
 		Addr:                     s.Addr(),

@@ -34,7 +34,7 @@ func TestServer(t *testing.T) {
 		require.Error(t, client.Ping(ctx).Err())
 		server.Restart()
 		require.Equal(t, addr, server.Addr())
-		require.EqualValues(t, 0, client.Exists(ctx, "key").Val(), "nothing is kept by default")
+		require.EqualValues(t, 0, client.Exists(ctx, "key").Val(), "no persistence by default")
 	})
 	t.Run("a paused server can be killed", func(t *testing.T) {
 		server.Pause()
@@ -50,7 +50,7 @@ func TestServerArgs(t *testing.T) {
 	client := server.Client(t)
 	require.NoError(t, client.Set(ctx, "key", "value", 0).Err())
 	server.Restart()
-	require.Equal(t, "value", client.Get(ctx, "key").Val(), "the directory is kept")
+	require.Equal(t, "value", client.Get(ctx, "key").Val(), "the directory is the same")
 }
 
 func TestServerWithPassword(t *testing.T) {
@@ -71,25 +71,25 @@ func TestReplica(t *testing.T) {
 	client := replica.Client(t)
 	require.Equal(t, "value", client.Get(ctx, "key").Val())
 	require.ErrorContains(t, client.Set(ctx, "key", "other", 0).Err(), "READONLY")
-	acknowledged := primary.Client(t).Conn() // WAIT is about what its own connection has written.
+	acknowledged := primary.Client(t).Conn() // WAIT covers the writes of its own connection.
 	require.NoError(t, acknowledged.Set(ctx, "key", "value", 0).Err())
-	require.EqualValues(t, 1, acknowledged.Wait(ctx, 1, 100*time.Millisecond).Val(), "it counts at once")
+	require.EqualValues(t, 1, acknowledged.Wait(ctx, 1, 100*time.Millisecond).Val(), "WAIT counts the replica at once")
 	require.NoError(t, acknowledged.Close())
 
 	replica.Restart()
 	replica.WaitInSync()
-	require.Equal(t, "value", client.Get(ctx, "key").Val(), "it is a replica again")
+	require.Equal(t, "value", client.Get(ctx, "key").Val(), "it is still a replica")
 
 	primary.Kill()
 	replica.Restart()
-	require.ErrorContains(t, client.Get(ctx, "key").Err(), "MASTERDOWN", "it is up, and has no data")
+	require.ErrorContains(t, client.Get(ctx, "key").Err(), "MASTERDOWN", "the server is up without data")
 }
 
-func TestRestartOfAServerThatLoads(t *testing.T) {
+func TestRestartOfALoadingServer(t *testing.T) {
 	for name, password := range map[string][]string{"plain": nil, "with a password": {"--requirepass", "secret"}} {
 		t.Run(name, func(t *testing.T) {
 			ctx := context.Background()
-			// Each command takes 100 µs to load, and after each 1024 of them the server answers.
+			// Loading takes 100 µs per command; the server answers after every 1024 of them.
 			server := Start(t, append([]string{"--appendonly", "yes", "--key-load-delay", "100"}, password...)...)
 			client := server.Client(t)
 			const commands = 8192
@@ -108,7 +108,7 @@ func TestRestartOfAServerThatLoads(t *testing.T) {
 	}
 }
 
-// recorder is a test that notes how it was ended.
+// recorder is a test that records how it was ended.
 type recorder struct {
 	testing.TB
 	skipped, failed string

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// readValue reads one value of the Redis protocol, version 2 or 3, and returns it as it was on the wire. What it can't
-// read to its end it returns in part. An inline command is a value as well.
+// readValue reads a value of the Redis protocol, RESP2 or RESP3, or an inline command, and returns its bytes. On an error
+// it returns what it has read.
 func readValue(r *bufio.Reader) ([]byte, error) {
 	var value []byte
 	for missing := 1; missing > 0; missing-- {
@@ -18,9 +18,9 @@ func readValue(r *bufio.Reader) ([]byte, error) {
 		if err != nil {
 			return value, err
 		}
-		n, _ := strconv.Atoi(strings.TrimSpace(string(line[1:]))) // Where it is a number, it is a length, or -1 for null.
+		n, _ := strconv.Atoi(strings.TrimSpace(string(line[1:]))) // A length, or -1 for null, of the types below.
 		switch line[0] {
-		case '$', '=', '!': // bytes and a line end
+		case '$', '=', '!': // a bulk string and a line end
 			if n >= 0 {
 				from := len(value)
 				value = append(value, make([]byte, n+len("\r\n"))...)
@@ -32,14 +32,14 @@ func readValue(r *bufio.Reader) ([]byte, error) {
 			missing += max(n, 0)
 		case '%': // map
 			missing += 2 * n
-		case '|': // attributes of the value that follows
+		case '|': // attributes of the following value
 			missing += 2*n + 1
 		}
 	}
 	return value, nil
 }
 
-// commandName is the first word of a request, in capitals.
+// commandName returns the first word of a request, in upper case.
 func commandName(request []byte) string {
 	lines := strings.SplitN(string(request), "\r\n", 4)
 	if strings.HasPrefix(lines[0], "*") && len(lines) > 2 {
@@ -49,16 +49,16 @@ func commandName(request []byte) string {
 	return strings.ToUpper(inline)
 }
 
-// isScript tells whether the command runs a script.
+// isScript reports whether the command runs a script.
 func isScript(command string) bool { return strings.HasPrefix(command, "EVAL") }
 
-// startsStream tells whether the server sends, from this command on, what is no reply.
+// startsStream reports whether the command switches the connection from replies to a stream.
 func startsStream(command string) bool {
 	return slices.Contains([]string{"PSYNC", "SYNC", "SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "MONITOR"}, command)
 }
 
-// isError tells whether a reply is an error: the command was refused.
+// isError reports whether a reply is an error.
 func isError(reply []byte) bool { return reply[0] == '-' || reply[0] == '!' }
 
-// isPush tells whether the server sent it unasked.
+// isPush reports whether a value is a push message, which is no reply.
 func isPush(value []byte) bool { return value[0] == '>' }

@@ -21,20 +21,20 @@ const (
 	masterName = "links"
 )
 
-// SentinelOptions are what a set under Sentinel is made of.
+// SentinelOptions configures a Sentinel.
 type SentinelOptions struct {
-	// DownAfter is how long a server is silent until a sentinel holds it to be down; 1.5 s by default. It has to be well
-	// above a second: only then does a sentinel ping a new primary for the first time, and until then counts it as silent.
+	// DownAfter is how long a server must be silent before a sentinel considers it down; 1.5 s by default. It must be well
+	// above a second, because a sentinel sends its first ping to a new primary only after a second.
 	DownAfter        time.Duration
 	Password         string // of the data servers
 	SentinelPassword string
 	Args             []string // of the data servers
-	// Proxied puts a proxy before each data server: clients, sentinels and the other server know it by the proxy's
-	// address.
+	// Proxied puts a proxy in front of each data server: clients, sentinels and the other data server know the server by
+	// the proxy's address.
 	Proxied bool
 }
 
-// Sentinel is a primary with a replica, and three sentinels that watch them.
+// Sentinel is a primary with a replica, monitored by three sentinels.
 type Sentinel struct {
 	tb        testing.TB
 	options   SentinelOptions
@@ -43,7 +43,7 @@ type Sentinel struct {
 	sentinels []*Server
 }
 
-// StartSentinel starts the set and waits until it is whole.
+// StartSentinel starts a deployment and waits until it is healthy.
 func StartSentinel(tb testing.TB, options SentinelOptions) *Sentinel {
 	tb.Helper()
 	if options.DownAfter == 0 {
@@ -55,7 +55,7 @@ func StartSentinel(tb testing.TB, options SentinelOptions) *Sentinel {
 	for range sentinels {
 		s.startSentinel(s.proxies.addr(primary))
 	}
-	s.WaitWhole()
+	s.WaitHealthy()
 	return s
 }
 
@@ -72,7 +72,7 @@ func (s *Sentinel) startServer(args ...string) *Server {
 	return server
 }
 
-// startSentinel starts a sentinel, with a configuration file that it keeps its state in.
+// startSentinel starts a sentinel with a configuration file, which it rewrites to persist its state.
 func (s *Sentinel) startSentinel(primary string) {
 	s.tb.Helper()
 	host, port, err := net.SplitHostPort(primary)
@@ -82,7 +82,7 @@ func (s *Sentinel) startSentinel(primary string) {
 	lines := []string{
 		fmt.Sprintf("monitor %s %s %s %d", masterName, host, port, quorum),
 		fmt.Sprintf("down-after-milliseconds %s %d", masterName, s.options.DownAfter.Milliseconds()),
-		// A failover that came to nothing is tried again after twice that; it is a minute and more by default.
+		// A failed failover is retried after twice this timeout; the default takes minutes.
 		fmt.Sprintf("failover-timeout %s %d", masterName, 3*s.options.DownAfter.Milliseconds()),
 		fmt.Sprintf("parallel-syncs %s 1", masterName),
 	}
@@ -103,7 +103,7 @@ func (s *Sentinel) startSentinel(primary string) {
 	s.sentinels = append(s.sentinels, launch(s.tb, dir, append([]string{file, "--sentinel"}, args...)))
 }
 
-// Addrs are the sentinels' host:port.
+// Addrs returns the sentinels' host:port.
 func (s *Sentinel) Addrs() []string {
 	addrs := make([]string, len(s.sentinels))
 	for i, sentinel := range s.sentinels {
@@ -112,16 +112,16 @@ func (s *Sentinel) Addrs() []string {
 	return addrs
 }
 
-// MasterName is how the sentinels call the set.
+// MasterName returns the name of the primary in the sentinels' configuration.
 func (s *Sentinel) MasterName() string { return masterName }
 
-// Servers are the data servers: the first primary and the first replica.
+// Servers returns the data servers: the first primary and the first replica.
 func (s *Sentinel) Servers() []*Server { return s.servers }
 
-// Proxies are the proxies before the data servers, in the order of Servers.
+// Proxies returns the proxies of the data servers, in the order of Servers.
 func (s *Sentinel) Proxies() []*Proxy { return s.proxies.of(s.servers) }
 
-// Primary is the server that the sentinels take for the primary now; while they disagree, it is the newest one.
+// Primary returns the primary, as the sentinel with the highest config epoch sees it.
 func (s *Sentinel) Primary() *Server {
 	s.tb.Helper()
 	var newest map[string]string
@@ -133,13 +133,13 @@ func (s *Sentinel) Primary() *Server {
 	addr := net.JoinHostPort(newest["ip"], newest["port"])
 	i := slices.IndexFunc(s.servers, func(server *Server) bool { return s.proxies.addr(server) == addr })
 	if i < 0 {
-		s.tb.Fatalf("the sentinels name %q, which is none of the servers", addr)
+		s.tb.Fatalf("the sentinels' primary %q is none of the servers", addr)
 	}
 	return s.servers[i]
 }
 
-// KillPrimary ends the primary as kill -9 does and returns it. It is the caller's to restart it, after WaitNewPrimary:
-// a primary that is back at once stays the primary, with what it has kept.
+// KillPrimary kills the primary and returns it. Restart it after WaitNewPrimary only: a primary that is back at once stays
+// the primary, with the data that it has persisted.
 func (s *Sentinel) KillPrimary() *Server {
 	s.tb.Helper()
 	primary := s.Primary()
@@ -147,29 +147,30 @@ func (s *Sentinel) KillPrimary() *Server {
 	return primary
 }
 
-// WaitNewPrimary waits until the sentinels have made another server than old the primary, and returns it.
+// WaitNewPrimary waits until the sentinels have promoted another server than old, and returns it.
 func (s *Sentinel) WaitNewPrimary(old *Server) *Server {
 	s.tb.Helper()
 	var primary *Server
-	wait(s.tb, "the sentinels have another primary", func() bool {
+	wait(s.tb, "the sentinels have promoted another server", func() bool {
 		primary = s.Primary()
 		return primary != old
 	})
 	return primary
 }
 
-// WaitWhole waits until the replica is in sync, and all sentinels see each other, the primary and the replica.
-func (s *Sentinel) WaitWhole() {
+// WaitHealthy waits until the deployment is healthy: the replica is in sync, and every sentinel sees the others, the primary
+// and the replica.
+func (s *Sentinel) WaitHealthy() {
 	s.tb.Helper()
-	// A primary that comes back is made a replica after 4 publish periods, and all that happens is seen after an info
-	// period. What comes next, a failover maybe, takes as long as it always does.
+	// Sentinels demote a returning primary after 4 publish periods, and notice changes after an info period. The defaults
+	// come back afterwards, so that later failovers take their usual time.
 	s.setPeriods(500*time.Millisecond, 500*time.Millisecond)
 	defer s.setPeriods(2*time.Second, 10*time.Second)
-	wait(s.tb, "the set under Sentinel is whole", s.whole)
+	wait(s.tb, "the Sentinel deployment is healthy", s.healthy)
 }
 
-// setPeriods sets how often the sentinels tell each other what they know, and ask the servers who they are. A sentinel
-// older than Redis 7.0 can't, and takes longer.
+// setPeriods sets how often the sentinels publish their state to each other, and send INFO to the servers. Sentinels before
+// Redis 7.0 can't, and keep the defaults.
 func (s *Sentinel) setPeriods(publish, info time.Duration) {
 	for _, sentinel := range s.sentinels {
 		_ = sentinel.admin.Do(context.Background(), "SENTINEL", "DEBUG",
@@ -177,7 +178,7 @@ func (s *Sentinel) setPeriods(publish, info time.Duration) {
 	}
 }
 
-func (s *Sentinel) whole() bool {
+func (s *Sentinel) healthy() bool {
 	primary := s.Primary()
 	for _, server := range s.servers {
 		if server != primary && !server.inSync() {
@@ -200,21 +201,21 @@ func (s *Sentinel) whole() bool {
 	return true
 }
 
-// masterSeenBy is the sentinel's view of the primary; none when it does not answer.
+// masterSeenBy returns the sentinel's view of the primary, nil if it does not answer.
 func masterSeenBy(sentinel *Server) map[string]string {
 	cmd := redis.NewMapStringStringCmd(context.Background(), "SENTINEL", "MASTER", masterName)
 	_ = sentinel.admin.Process(context.Background(), cmd)
 	return cmd.Val()
 }
 
-// replicasSeenBy are the sentinel's views of the replicas; none when it does not answer.
+// replicasSeenBy returns the sentinel's view of each replica, nil if it does not answer.
 func replicasSeenBy(sentinel *Server) []map[string]string {
 	cmd := redis.NewMapStringStringSliceCmd(context.Background(), "SENTINEL", "REPLICAS", masterName)
 	_ = sentinel.admin.Process(context.Background(), cmd)
 	return cmd.Val()
 }
 
-// number is 0 for what is none.
+// number parses a number, and returns 0 for anything else.
 func number(text string) int {
 	n, _ := strconv.Atoi(text)
 	return n

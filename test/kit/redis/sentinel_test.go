@@ -30,19 +30,19 @@ func TestSentinel(t *testing.T) {
 			require.Same(t, set.Servers()[0], set.Primary())
 			for i, proxy := range set.Proxies() {
 				proxy.LoseReplies(1)
-				require.NoError(t, client.Eval(ctx, count, []string{"n"}).Err()) // The driver repeats what it lost.
-				require.Equal(t, 1-i, proxy.Lost(), "the client goes through the primary's proxy")
+				require.NoError(t, client.Eval(ctx, count, []string{"n"}).Err()) // The driver retries.
+				require.Equal(t, 1-i, proxy.Lost(), "the client connects through the primary's proxy")
 			}
 
-			for round := range 2 { // Both ways: each of them was the first primary or the replica.
+			for round := range 2 { // Both servers are primary in turn.
 				killed := set.KillPrimary()
 				primary := set.WaitNewPrimary(killed)
 				require.NotSame(t, killed, primary)
-				require.False(t, set.whole(), "it lacks a replica")
+				require.False(t, set.healthy(), "the replica is missing")
 				begin := time.Now()
 				killed.Restart()
-				set.WaitWhole()
-				t.Logf("round %d: whole %s after the restart", round, time.Since(begin))
+				set.WaitHealthy()
+				t.Logf("round %d: healthy %s after the restart", round, time.Since(begin))
 				require.Same(t, primary, set.Primary())
 				require.Eventually(t, func() bool { return client.Set(ctx, "key", round, 0).Err() == nil }, 10*time.Second, poll)
 				require.EqualValues(t, 1, primary.Client(t).Wait(ctx, 1, 5*time.Second).Val())

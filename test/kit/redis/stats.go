@@ -10,16 +10,14 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// CommandStats is what a server counts of commands: since its start, or since the last CONFIG RESETSTAT.
+// CommandStats is a server's statistics of commands since its start or the last CONFIG RESETSTAT.
 type CommandStats struct {
-	Calls, Failed int // Failed are those of Calls whose reply was an error
-	// Time is what the server spent on them, without the network and the protocol. That of a script has that of the
-	// commands that it called.
+	Calls, Failed int // Failed: of Calls, those with an error reply
+	// Time is the execution time, without network and protocol. A script's includes its commands.
 	Time time.Duration
 }
 
-// StatsOf adds up what the client's server counts of the commands, named in lower case. One that was never called counts
-// nothing.
+// StatsOf returns the sum of the statistics of the commands, named in lower case, on the client's server.
 func StatsOf(tb testing.TB, client *redis.Client, commands ...string) CommandStats {
 	tb.Helper()
 	info, err := client.InfoMap(context.Background(), "commandstats").Result()

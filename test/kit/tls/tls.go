@@ -1,4 +1,4 @@
-// Package tls is an authority that signs certificates for tests.
+// Package tls is a certificate authority for tests.
 package tls
 
 import (
@@ -17,16 +17,16 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Authority signs certificates; all of them are PEM files in one folder.
+// Authority signs certificates. It writes all of them, as PEM files, to one directory.
 type Authority struct {
 	Dir  string
-	Name string // of its own certificate: Name.crt
+	Name string // its own certificate is Name.crt
 
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 }
 
-// New returns a new authority in the folder.
+// New returns a new authority that writes to the directory.
 func New(t *testing.T, dir, name string) *Authority {
 	t.Helper()
 	a := &Authority{Dir: dir, Name: name}
@@ -35,7 +35,7 @@ func New(t *testing.T, dir, name string) *Authority {
 	return a
 }
 
-// Sign issues a certificate for the host, for clients and servers, that ends at that time: name.crt and name.key.
+// Sign issues a certificate of the host for clients and servers, valid until notAfter: name.crt and name.key.
 func (a *Authority) Sign(t *testing.T, name, host string, notAfter time.Time) {
 	t.Helper()
 	a.issue(t, name, &x509.Certificate{
@@ -44,17 +44,17 @@ func (a *Authority) Sign(t *testing.T, name, host string, notAfter time.Time) {
 	}, a)
 }
 
-// Path is where a file of the folder is.
+// Path returns the path of a file of the directory.
 func (a *Authority) Path(file string) string { return filepath.Join(a.Dir, file) }
 
-// Pool holds the authority alone.
+// Pool returns a pool with the authority only.
 func (a *Authority) Pool() *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(a.cert)
 	return pool
 }
 
-// issue writes name.crt and name.key; without a parent the certificate signs itself.
+// issue writes name.crt and name.key. Without a parent the certificate is self-signed.
 func (a *Authority) issue(
 	t *testing.T, name string, template *x509.Certificate, parent *Authority,
 ) (*x509.Certificate, *ecdsa.PrivateKey) {
