@@ -61,7 +61,9 @@ var errDriver = errors.New("dial tcp 10.1.2.3:6379: EVALSHA podlink:link:ns:u1: 
 
 func TestPublicError(t *testing.T) {
 	for name, row := range domainErrors {
-		for _, err := range []error{row.err, fmt.Errorf("%w: %w", row.err, errDriver), fmt.Errorf("script: %w", errors.Join(errDriver, row.err))} {
+		for _, err := range []error{
+			row.err, fmt.Errorf("%w: %w", row.err, errDriver), fmt.Errorf("script: %w", errors.Join(errDriver, row.err)),
+		} {
 			got := PublicError(err)
 			require.Equal(t, row.reason.String(), got.Reason, name)
 			require.Equal(t, row.http, got.Code, name)
@@ -80,7 +82,8 @@ func TestPublicError(t *testing.T) {
 // TestPublicErrorOfUnknownErrors: an unexpected error gets one fixed text and keeps its cause for the log.
 func TestPublicErrorOfUnknownErrors(t *testing.T) {
 	for _, err := range []error{
-		errDriver, context.DeadlineExceeded, context.Canceled, status.Error(codes.NotFound, errDriver.Error()), fmt.Errorf("wrapped: %w", errDriver),
+		errDriver, context.DeadlineExceeded, context.Canceled, status.Error(codes.NotFound, errDriver.Error()),
+		fmt.Errorf("wrapped: %w", errDriver),
 	} {
 		got := PublicError(err)
 		require.Equal(t, v1.ErrorReason_INTERNAL.String(), got.Reason)
