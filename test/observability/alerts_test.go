@@ -64,7 +64,7 @@ func setStage(t *testing.T) *stage {
 	s.load(t)
 	s.prometheus = startPrometheus(t, s.podlink.Admin)
 	// Prometheus needs 5 s until its first scrape, which is eight minutes in the shorter windows.
-	s.watch(t, prometheustest.StartLimit, "not scraped", func(now []string) bool {
+	s.watch(t, prometheustest.StartTimeout, "not scraped", func(now []string) bool {
 		return len(now) == 0 && s.prometheus.Results(t, "up == 1") == 1
 	})
 	s.fired = nil
