@@ -105,8 +105,9 @@ func (l *links) send(ctx context.Context, uid string) <-chan singleflight.Result
 			}
 			return nil, err
 		}
-		l.asleep.Store(0)
-		return l.keep(uid, link, begin), nil
+		answered := l.keep(uid, link, begin)
+		l.asleep.Store(0) // Only now: who finds podlink awake finds its answer, too.
+		return answered, nil
 	})
 }
 
