@@ -335,7 +335,7 @@ func TestLapse(t *testing.T) {
 // TestNewLease: a lease that lapsed and was renewed does not make valid again what was known before.
 func TestNewLease(t *testing.T) {
 	t.Parallel()
-	w := newWorldOn(t, "gRPC", start(t), Options{Timeout: hangTimeout})
+	w := newWorldOn(t, "gRPC", start(t, unhurried...), Options{Timeout: hangTimeout})
 	a := w.agent(0, AgentOptions{TTL: time.Second, FreshFor: time.Nanosecond})
 	w.ready(1)
 	reportPod(t, a)
@@ -514,7 +514,7 @@ func TestDrainWithoutPodlink(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorldOn(t, "gRPC", start(t), Options{Timeout: hangTimeout})
+			w := newWorldOn(t, "gRPC", start(t, unhurried...), Options{Timeout: hangTimeout})
 			var a *Agent
 			var saved atomic.Bool
 			a = w.agent(0, AgentOptions{DrainLimit: 4 * time.Second, OnDrain: func(ctx context.Context) {

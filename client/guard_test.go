@@ -50,7 +50,7 @@ func TestGuard(t *testing.T) {
 func TestGuardWithoutPodlink(t *testing.T) {
 	onBoth(t, func(t *testing.T, over string) {
 		t.Parallel()
-		w := newWorldOn(t, over, start(t), Options{Timeout: hangTimeout})
+		w := newWorldOn(t, over, start(t, unhurried...), Options{Timeout: hangTimeout})
 		a := w.agent(0, AgentOptions{TTL: 4 * time.Second, FreshFor: time.Millisecond})
 		p := newPod(t, 0, a.Guard())
 		w.put(p.instance(a.Metadata()))
@@ -92,7 +92,7 @@ func TestGuardWithoutPodlink(t *testing.T) {
 
 // TestGuardNeverReported: without a report there is no lease, and nobody passes while podlink is away.
 func TestGuardNeverReported(t *testing.T) {
-	w := newWorldOn(t, "gRPC", start(t), Options{Timeout: hangTimeout})
+	w := newWorldOn(t, "gRPC", start(t, unhurried...), Options{Timeout: hangTimeout})
 	a := w.agent(0, AgentOptions{FreshFor: time.Nanosecond})
 	pass := guardAlone(a)
 	w.link("u", 0)
@@ -112,7 +112,7 @@ func guardAlone(a *Agent) func(ctx context.Context, uid string) error {
 
 // TestGuardLeavesTime: the caller of a pod hears that podlink hangs before its own time is over.
 func TestGuardLeavesTime(t *testing.T) {
-	w := newWorldOn(t, "gRPC", start(t), Options{Timeout: soon})
+	w := newWorldOn(t, "gRPC", start(t, unhurried...), Options{Timeout: soon})
 	pass := guardAlone(w.agent(0, AgentOptions{}))
 	w.link("u", 0)
 	resume := w.hang()

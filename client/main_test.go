@@ -17,3 +17,6 @@ func start(t *testing.T, env ...string) *podlinktest.Process {
 	t.Helper()
 	return podlinktest.Start(t, binary, env...)
 }
+
+// unhurried lets podlink and its store take the time that they need on a busy machine, in tests that are not about that.
+var unhurried = []string{"PODLINK_SERVER_GRPC_TIMEOUT=1m", "PODLINK_SERVER_HTTP_TIMEOUT=1m", "PODLINK_DATA_REDIS_READ_TIMEOUT=30s"}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -59,18 +60,27 @@ type world struct {
 	t       testing.TB
 	over    string // the transport of the calls to pods
 	podlink *podlinktest.Process
-	client  *Client // podlink's
+	client  *Client // podlink's, of the agents and routers
+	patient *Client // podlink's, of the test itself: what it does before and after a fault takes as long as it takes
 	*instances
 }
 
 func newWorld(t *testing.T, over string, env ...string) *world {
 	t.Helper()
-	return newWorldOn(t, over, start(t, env...), Options{})
+	return newWorldOn(t, over, start(t, append(slices.Clone(unhurried), env...)...), Options{})
 }
 
 func newWorldOn(t testing.TB, over string, podlink *podlinktest.Process, o Options) *world {
 	t.Helper()
-	return &world{t: t, over: over, podlink: podlink, client: connect(t, podlink.GRPC, o), instances: newInstances()}
+	w := &world{
+		t: t, over: over, podlink: podlink, client: connect(t, podlink.GRPC, o),
+		patient: connect(t, podlink.GRPC, Options{Timeout: soon}), instances: newInstances(),
+	}
+	require.Eventually(t, func() bool { // From now on it is connected, and what is sent to a podlink that hangs has been sent.
+		_, err := w.client.GetLinkedPod(context.Background(), get("nobody"))
+		return err == nil
+	}, soon, time.Millisecond)
+	return w
 }
 
 func connect(t testing.TB, target string, o Options) *Client {
@@ -110,7 +120,7 @@ func (w *world) calls(name string) int {
 // link links the user to the pod, and returns the link's epoch.
 func (w *world) link(uid string, pod int32) int64 {
 	w.t.Helper()
-	reply, err := w.client.SetLinkedPod(context.Background(), &v1.SetLinkedPodRequest{
+	reply, err := w.patient.SetLinkedPod(context.Background(), &v1.SetLinkedPodRequest{
 		Namespace: testNamespace, Uid: uid, Service: testService, PodId: &pod,
 	})
 	require.NoError(w.t, err)
@@ -119,14 +129,14 @@ func (w *world) link(uid string, pod int32) int64 {
 
 func (w *world) unlink(uid string) {
 	w.t.Helper()
-	_, err := w.client.RemoveLinkedPod(context.Background(), &v1.RemoveLinkedPodRequest{Namespace: testNamespace, Uid: uid, Service: testService})
+	_, err := w.patient.RemoveLinkedPod(context.Background(), &v1.RemoveLinkedPodRequest{Namespace: testNamespace, Uid: uid, Service: testService})
 	require.NoError(w.t, err)
 }
 
 // linked returns the user's link.
 func (w *world) linked(uid string) *v1.Link {
 	w.t.Helper()
-	reply, err := w.client.GetLinkedPod(context.Background(), &v1.GetLinkedPodRequest{Namespace: testNamespace, Uid: uid, Service: testService})
+	reply, err := w.patient.GetLinkedPod(context.Background(), &v1.GetLinkedPodRequest{Namespace: testNamespace, Uid: uid, Service: testService})
 	require.NoError(w.t, err)
 	return reply.GetLink()
 }
@@ -134,7 +144,7 @@ func (w *world) linked(uid string) *v1.Link {
 // compute links the user to a pod of podlink's choice, for a minute, unless it is linked.
 func (w *world) compute(uid string) *v1.Link {
 	w.t.Helper()
-	reply, err := w.client.ComputeLinkedPod(context.Background(), &v1.ComputeLinkedPodRequest{
+	reply, err := w.patient.ComputeLinkedPod(context.Background(), &v1.ComputeLinkedPodRequest{
 		Namespace: testNamespace, Uid: uid, Service: testService, PersistSeconds: proto.Int32(60),
 	})
 	require.NoError(w.t, err)
@@ -145,7 +155,7 @@ func (w *world) compute(uid string) *v1.Link {
 func (w *world) ready(pods ...int32) {
 	w.t.Helper()
 	for _, pod := range pods {
-		_, err := w.client.SetServiceState(context.Background(), &v1.SetServiceStateRequest{
+		_, err := w.patient.SetServiceState(context.Background(), &v1.SetServiceStateRequest{
 			Namespace: testNamespace, Service: testService, PodId: &pod, State: "here", TtlSeconds: proto.Int32(-1),
 		})
 		require.NoError(w.t, err)
@@ -155,7 +165,7 @@ func (w *world) ready(pods ...int32) {
 // reported returns what podlink knows of the pod, nil if nothing.
 func (w *world) reported(pod int32) *v1.Pod {
 	w.t.Helper()
-	reply, err := w.client.GetServicePod(context.Background(), &v1.GetServicePodRequest{Namespace: testNamespace, Service: testService, PodId: &pod})
+	reply, err := w.patient.GetServicePod(context.Background(), &v1.GetServicePodRequest{Namespace: testNamespace, Service: testService, PodId: &pod})
 	if errors.Is(err, ErrPodNotFound) {
 		return nil
 	}

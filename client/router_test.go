@@ -276,7 +276,7 @@ func TestRouterAsksAgain(t *testing.T) {
 
 // TestTemporaryLinksOfADeadPodlink: a router uses a temporary link as long as it surely lives, and not longer.
 func TestTemporaryLinksOfADeadPodlink(t *testing.T) {
-	w := newWorldOn(t, "gRPC", start(t), Options{Timeout: hangTimeout})
+	w := newWorldOn(t, "gRPC", start(t, unhurried...), Options{Timeout: hangTimeout})
 	w.pods(1)
 	w.ready(0)
 	_, chat := w.router(RouterOptions{UID: userField, LinkLife: 2 * time.Second, FreshFor: time.Hour}, soon)
@@ -322,7 +322,10 @@ func TestRouterGivesUp(t *testing.T) {
 		p.handle = func(context.Context, string) error { return explain(ErrWrongPod, nil) }
 		w.link("u", 0)
 		_, chat := w.router(RouterOptions{UID: userField, Patience: 200 * time.Millisecond}, soon)
-		_, err := chat.set(t.Context(), "u", "text")
+		err := atItsEnd(ErrPodUnreachable, func() error {
+			_, err := chat.set(t.Context(), "u", "text")
+			return err
+		})
 		require.ErrorIs(t, err, ErrPodUnreachable)
 		require.Equal(t, "0", kerrors.FromError(err).Metadata[MetadataPodID])
 		require.Equal(t, "WRONG_POD", kerrors.Reason(kerrors.FromError(err).Unwrap()))
@@ -584,7 +587,7 @@ func TestRouterWithoutPodlink(t *testing.T) {
 	onBoth(t, func(t *testing.T, over string) {
 		t.Parallel()
 		const limit = 2 * time.Second // for podlink
-		w := newWorldOn(t, over, start(t), Options{Timeout: limit})
+		w := newWorldOn(t, over, start(t, unhurried...), Options{Timeout: limit})
 		pods := w.pods(3)
 		w.ready(0, 1, 2)
 		w.link("u", 1)
@@ -639,7 +642,7 @@ func TestRouterWithoutPodlink(t *testing.T) {
 // TestFallbackWithoutPodlink: with Fallback a user of whom nothing is known is anybody's.
 func TestFallbackWithoutPodlink(t *testing.T) {
 	onBoth(t, func(t *testing.T, over string) {
-		w := newWorldOn(t, over, start(t), Options{Timeout: hangTimeout})
+		w := newWorldOn(t, over, start(t, unhurried...), Options{Timeout: hangTimeout})
 		w.pods(2)
 		_, chat := w.router(RouterOptions{UID: userField, Fallback: true}, soon)
 		w.podlink.Kill()

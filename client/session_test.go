@@ -153,7 +153,7 @@ func TestEndSession(t *testing.T) {
 // TestEndSessionWithoutPodlink: podlink hears of the end of a session when it is back, unless the session has started again.
 func TestEndSessionWithoutPodlink(t *testing.T) {
 	t.Parallel()
-	w := newWorldOn(t, "gRPC", start(t), Options{Timeout: hangTimeout})
+	w := newWorldOn(t, "gRPC", start(t, unhurried...), Options{Timeout: hangTimeout})
 	var told lost
 	a := w.agent(0, AgentOptions{TTL: 3 * time.Second, OnLost: told.add})
 	w.begin(a, "ends")
@@ -215,7 +215,7 @@ func TestEndSessionWithoutPodlink(t *testing.T) {
 // TestSessionThatDidNotStart: nobody knows whether the link is persistent by now. Without a session it does not stay so.
 func TestSessionThatDidNotStart(t *testing.T) {
 	t.Parallel()
-	w := newWorldOn(t, "gRPC", start(t), Options{Timeout: hangTimeout})
+	w := newWorldOn(t, "gRPC", start(t, unhurried...), Options{Timeout: hangTimeout})
 	w.ready(0)
 	a := w.agent(0, AgentOptions{TTL: 3 * time.Second})
 	epoch := w.compute("u").GetEpoch()

@@ -3,6 +3,7 @@ package house
 
 import (
 	"bytes"
+	_ "embed"
 	"fmt"
 	"go/scanner"
 	"go/token"
@@ -18,26 +19,27 @@ import (
 )
 
 // banned are words and phrases that readers stumble over, each with what to write instead. They hold in comments, in the
-// texts of Go (log lines, errors, names of tests) and in documents.
-var banned = []struct {
+// texts of Go (log lines, errors, names of tests), in its names, and in documents.
+var banned = parseGlossary()
+
+//go:embed glossary.txt
+var glossaryText string
+
+type rule struct {
 	phrase *regexp.Regexp
 	write  string
-}{
-	{words(`anew`), `again`},
-	{words(`shall`), `must, or the present tense`},
-	{words(`his|him`), `its, or the caller's`},
-	{words(`tells? (whether|what|which)`), `reports whether, returns, says`},
-	{words(`what (has |had )?bec(ame|ome|omes) of`), `the outcome of`},
-	{words(`under ?way`), `in flight, in progress, running`},
-	{words(`tries on`), `retries`},
-	{words(`kept is`), `the kept …, or a verb`},
-	{words(`is not to be (found|reached)`), `can't be found, is unreachable`},
-	{words(`be it that`), `whether, even if`},
-	{words(`for want of`), `for lack of, without`},
-	{words(`maySent|pipelineTo|underWay`), `the field's name: mayBeSent, coalescers, inFlight`},
 }
 
-func words(pattern string) *regexp.Regexp { return regexp.MustCompile(`(?i)\b(` + pattern + `)\b`) }
+// parseGlossary reads a rule from each line of glossary.txt: a regular expression for whole words, a tab, and the
+// replacement.
+func parseGlossary() []rule {
+	var rules []rule
+	for line := range strings.Lines(glossaryText) {
+		pattern, write, _ := strings.Cut(strings.TrimSpace(line), "\t")
+		rules = append(rules, rule{regexp.MustCompile(`(?i)\b(` + pattern + `)\b`), write})
+	}
+	return rules
+}
 
 // exempt are the sources that the rules leave out.
 var exempt = regexp.MustCompile(`\.pb\.go$|_grpc\.pb\.go$|/wire_gen\.go$|^client/.*\.go$|^LICENSE$|^third_party/|^test/house/|` +
@@ -111,16 +113,17 @@ func glossary(name string, text []byte) []string {
 	}
 }
 
+// TestGlossaryFindsWhatIsBanned in sources made for it: one line of testdata/findings.txt for each finding.
 func TestGlossaryFindsWhatIsBanned(t *testing.T) {
-	source := "package a\n\n// b tells\n// nothing; c shall begin anew.\nvar d = \"under way\"\n\nvar underWay, shallow = 1, \"history\"\n"
-	require.Equal(t, []string{
-		`a.go:4: "anew": write again`,
-		`a.go:4: "shall": write must, or the present tense`,
-		`a.go:5: "under way": write in flight, in progress, running`,
-		`a.go:7: "underWay": write in flight, in progress, running`,
-		`a.go:7: "underWay": write the field's name: mayBeSent, coalescers, inFlight`,
-	}, glossary("a.go", []byte(source)))
-	require.Len(t, glossary("a.md", []byte("It is\nnot to be found, for want of a name.\n")), 1, "a phrase is found within a line")
+	want, err := os.ReadFile("testdata/findings.txt")
+	require.NoError(t, err)
+	var found []string
+	for _, name := range []string{"sample.go.txt", "sample.md"} {
+		text, err := os.ReadFile(filepath.Join("testdata", name))
+		require.NoError(t, err)
+		found = append(found, glossary(strings.TrimSuffix(name, ".txt"), text)...)
+	}
+	require.Equal(t, strings.TrimSpace(string(want)), strings.Join(found, "\n"))
 }
 
 // maxLines is how long a production file may be before it has more than one idea.
