@@ -109,6 +109,7 @@ func glossary(name string, text []byte) []string {
 			return findings
 		case token.COMMENT, token.STRING, token.IDENT:
 			check(file.Line(position), literal)
+		default:
 		}
 	}
 }

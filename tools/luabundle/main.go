@@ -2,7 +2,7 @@
 // assembled/. podlink embeds these files unchanged, so that what Redis runs can be read from top to bottom, and line numbers in
 // errors from Redis are those of the file.
 //
-// Usage: go run ./tools/luabundle internal/data/lua
+// Usage: `go run ./tools/luabundle internal/data/lua`.
 package main
 
 import (

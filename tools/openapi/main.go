@@ -1,7 +1,7 @@
 // Command openapi sets the default response of every operation in the generated openapi.yaml to podlink's error. The generator
 // only supports google.rpc.Status, which podlink does not send.
 //
-// Usage: go run ./tools/openapi openapi.yaml
+// Usage: `go run ./tools/openapi openapi.yaml`.
 package main
 
 import (

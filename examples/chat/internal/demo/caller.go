@@ -30,7 +30,8 @@ func (d *demo) startCaller(ctx context.Context) error {
 		kgrpc.WithTimeout(sayTimeout), kgrpc.WithPrintDiscoveryDebugLog(false),
 		// Reconnect fast, so that a restarted pod at the same address is called again soon.
 		kgrpc.WithOptions(grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.5, Jitter: .2, MaxDelay: time.Second}, MinConnectTimeout: time.Second,
+			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.5, Jitter: .2, MaxDelay: time.Second},
+			MinConnectTimeout: time.Second,
 		})),
 	)
 	if err != nil {
