@@ -56,8 +56,8 @@ func variants(tb testing.TB) map[string][]podlinktest.Patch {
 			},
 			{
 				File: "internal/data/link.go",
-				Old:  "(biz.LinkChange, error) {\n\tanswer, change, err := r.one(",
-				New:  "(biz.LinkChange, error) {\n\tgo func() { select {} }()\n\tanswer, change, err := r.one(",
+				Old:  ", args ...any) (biz.LinkChange, error) {\n",
+				New:  ", args ...any) (biz.LinkChange, error) {\n\tgo func() { select {} }()\n",
 			},
 		},
 		staleEpoch: inEveryScript(tb,
