@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// maxInFlight is the number of in-flight round trips per server before calls are coalesced. One would make the
-	// batches largest; the second keeps the server busy while the replies of the first are read.
+	// maxInFlight is the number of in-flight round trips per server before calls are coalesced. A limit of
+	// one would give the largest batches; a second round trip keeps the server busy while the first one's replies are read.
 	maxInFlight = 2
 	// maxBatch is the maximum number of commands per round trip.
 	maxBatch = 512

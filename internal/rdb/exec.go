@@ -27,7 +27,7 @@ func (r *Runner) Run(ctx context.Context, script *Script, key string, args ...an
 }
 
 // run executes the script in three steps: admit refuses mutations while the gate is closed, evaluate calls the script by
-// its SHA-1, and send writes one command to the primary, at most once if it is a mutation.
+// its SHA-1, and by its source after NOSCRIPT, and for each of these send writes one command to the primary.
 func (r *Runner) run(ctx context.Context, script *Script, key string, args []any) (Reply, error) {
 	if err := r.admit(ctx, script); err != nil {
 		return Reply{}, err
@@ -114,8 +114,8 @@ const maxRedirects = 3
 // sendOnce sends a mutation to the primary of the key, and waits for replicas if they must confirm it. It returns the
 // command as last sent, and its outcome.
 //
-// It picks the node and follows redirections itself. The driver's cluster client calls Args before it has a connection, so
-// onceCmd could not record whether the command was written, and it would send WAIT to an arbitrary node.
+// It picks the node and follows redirections itself. The driver's cluster client calls Args before it has a
+// connection, which would mark every command as written; and it would send WAIT to an arbitrary node.
 func (r *Runner) sendOnce(ctx context.Context, script *Script, key string, args []any) (*onceCmd, outcome) {
 	cmd := newOnceCmd(ctx, args)
 	node, err := r.client.primary(ctx, key)

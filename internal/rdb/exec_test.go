@@ -35,6 +35,9 @@ func TestRun(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []any{"SHOWN", "3"}, replies[0].Values)
 	require.Equal(t, []any{"SHOWN", "0"}, replies[1].Values)
+	_, err = db.Runner.RunAll(t.Context(), increment, []string{"counter"})
+	require.ErrorContains(t, err, "must be run by Run", "a pipeline is retried")
+	require.Equal(t, "3", value(t, server, "counter"))
 }
 
 // TestLostReply: a mutation is not sent again and its outcome is unknown; a read is retried.

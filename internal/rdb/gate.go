@@ -42,7 +42,8 @@ func (g *gate) admit(ctx context.Context) error {
 	return g.checkWithin(ctx, retestInterval)
 }
 
-// checkWithin is check, but returns the last failure instead if it is younger than age.
+// checkWithin is like check, but if the last self-test failed less than age ago, it returns that failure without testing
+// again.
 func (g *gate) checkWithin(ctx context.Context, age time.Duration) error {
 	if g.passed.Load() {
 		return nil
@@ -82,7 +83,7 @@ func (g *gate) reset() { g.passed.Store(false) }
 type SelfTest struct {
 	Scripts []*Script // to load into the script cache of every primary
 	Steps   []SelfTestStep
-	// Key returns a key of the kind that only the self-test with the id uses.
+	// Key returns a key of the given kind that is reserved for the self-test with this id.
 	Key func(kind, id string) string
 }
 

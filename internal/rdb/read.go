@@ -106,6 +106,9 @@ func (r *Runner) ReadAll(ctx context.Context, kind string, reads [][]any) ([]Res
 // RunAll executes a read-only script on each of the keys, with the same arguments, in one pipeline. It returns the replies
 // in the order of the keys.
 func (r *Runner) RunAll(ctx context.Context, script *Script, keys []string, args ...any) ([]Reply, error) {
+	if script.Access != Read { // The driver retries a pipeline.
+		return nil, fmt.Errorf("%s: a script that writes must be run by Run", script.Name)
+	}
 	results, err := r.evaluateAll(ctx, script, "evalsha", script.sha, keys, args)
 	if redis.HasErrorPrefix(err, "NOSCRIPT") {
 		results, err = r.evaluateAll(ctx, script, "eval", script.source, keys, args)
