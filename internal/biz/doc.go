@@ -9,8 +9,8 @@
 //   - usable: live, and READY for a new link; READY or DENY_NEW for an existing one.
 //
 // Two things to know before changing anything here. A link has at most one owner at any time, and a new owner gets a new
-// epoch: every change is one atomic step of the repo, and what depends on an earlier read names the epoch that it read. And a mutation is attempted
-// once: a use-case never retries a call whose outcome is unknown.
+// epoch: every change is one atomic step of the repo, and what depends on an earlier read names the epoch that it read.
+// And a mutation is attempted once: a use-case never retries a call whose outcome is unknown.
 //
 // The package knows neither HTTP codes nor protobuf nor Redis.
 package biz
