@@ -4,15 +4,12 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	kerrors "github.com/go-kratos/kratos/v2/errors"
 	"github.com/stretchr/testify/require"
-
-	v1 "podlink/api/podlink/v1"
 )
 
 // guardedContext is the context of a request that has passed the agent's Guard.
@@ -154,8 +151,7 @@ func TestEndSession(t *testing.T) {
 func TestEndSessionWithoutPodlink(t *testing.T) {
 	t.Parallel()
 	w := newWorldOn(t, "gRPC", start(t, unhurried...), Options{Timeout: hangTimeout})
-	var told lost
-	a := w.agent(0, AgentOptions{TTL: 3 * time.Second, OnLost: told.add})
+	a := w.agent(0, AgentOptions{TTL: 3 * time.Second})
 	w.begin(a, "ends")
 	w.begin(a, "kept")
 	epoch := w.begin(a, "starts")
@@ -196,18 +192,8 @@ func TestEndSessionWithoutPodlink(t *testing.T) {
 	kept := w.linked("kept")
 	require.False(t, kept.GetPersistent())
 	require.EqualValues(t, 0, kept.GetPodId())
-	var starts *v1.Link
-	require.Eventually(t, func() bool {
-		starts = w.linked("starts")
-		return starts.GetPersistent() == (a.Sessions() == 1)
-	}, soon, time.Millisecond)
-	if slices.Contains(told.get(), fmt.Sprint("starts ", epoch)) {
-		// A removal that was sent while podlink hung has the epoch of the session that has started again, and was carried out after
-		// that. The agent has found it, and has told the pod.
-		require.Zero(t, a.Sessions())
-		return
-	}
 	require.Equal(t, 1, a.Sessions())
+	starts := w.linked("starts")
 	require.True(t, starts.GetPersistent())
 	require.Equal(t, a.sessionEpoch("starts"), starts.GetEpoch())
 }
