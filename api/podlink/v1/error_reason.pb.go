@@ -34,7 +34,7 @@ const (
 	ErrorReason_POD_NOT_FOUND ErrorReason = 2
 	// The workload's state was never set.
 	ErrorReason_WORKLOAD_NOT_FOUND ErrorReason = 3
-	// expected_epoch is not the link's epoch; metadata has the current "pod_id" and "epoch". Nothing has changed.
+	// expected_epoch is not the link's epoch; metadata has the current "pod_id", "epoch" and "claim". Nothing has changed.
 	ErrorReason_EPOCH_MISMATCH ErrorReason = 4
 	// No pod accepts new links. Nothing has changed.
 	ErrorReason_NO_AVAILABLE_POD ErrorReason = 5
@@ -67,6 +67,11 @@ const (
 	// With data.redis.wait_replicas: the change was carried out, but too few replicas have confirmed it in time; if the
 	// primary fails now, the change may be lost. For a link, metadata has the current "pod_id" and "epoch".
 	ErrorReason_REPLICATION_UNCONFIRMED ErrorReason = 19
+	// Another process has taken over the pod: this one's reports and claims are refused. metadata has the "generation" of the
+	// stored process, and "final": true if this process was replaced for good. Nothing has changed.
+	ErrorReason_SUPERSEDED ErrorReason = 20
+	// A count is at its limit; metadata "limit" names the setting. Nothing has changed.
+	ErrorReason_LIMIT_EXCEEDED ErrorReason = 21
 )
 
 // Enum value maps for ErrorReason.
@@ -92,6 +97,8 @@ var (
 		17: "UNSUPPORTED_MEDIA_TYPE",
 		18: "BODY_TOO_LARGE",
 		19: "REPLICATION_UNCONFIRMED",
+		20: "SUPERSEDED",
+		21: "LIMIT_EXCEEDED",
 	}
 	ErrorReason_value = map[string]int32{
 		"INTERNAL":                0,
@@ -114,6 +121,8 @@ var (
 		"UNSUPPORTED_MEDIA_TYPE":  17,
 		"BODY_TOO_LARGE":          18,
 		"REPLICATION_UNCONFIRMED": 19,
+		"SUPERSEDED":              20,
+		"LIMIT_EXCEEDED":          21,
 	}
 )
 
@@ -149,7 +158,7 @@ var File_podlink_v1_error_reason_proto protoreflect.FileDescriptor
 const file_podlink_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
 	"\x1dpodlink/v1/error_reason.proto\x12\n" +
-	"podlink.v1\x1a\x13errors/errors.proto*\xaf\x04\n" +
+	"podlink.v1\x1a\x13errors/errors.proto*\xdf\x04\n" +
 	"\vErrorReason\x12\x12\n" +
 	"\bINTERNAL\x10\x00\x1a\x04\xa8E\xf4\x03\x12\x1a\n" +
 	"\x10INVALID_ARGUMENT\x10\x01\x1a\x04\xa8E\x90\x03\x12\x17\n" +
@@ -172,7 +181,10 @@ const file_podlink_v1_error_reason_proto_rawDesc = "" +
 	"\x12METHOD_NOT_ALLOWED\x10\x10\x1a\x04\xa8E\x95\x03\x12 \n" +
 	"\x16UNSUPPORTED_MEDIA_TYPE\x10\x11\x1a\x04\xa8E\x9f\x03\x12\x18\n" +
 	"\x0eBODY_TOO_LARGE\x10\x12\x1a\x04\xa8E\x9d\x03\x12!\n" +
-	"\x17REPLICATION_UNCONFIRMED\x10\x13\x1a\x04\xa8E\xf8\x03\x1a\x04\xa0E\xf4\x03B\x1bZ\x19podlink/api/podlink/v1;v1b\x06proto3"
+	"\x17REPLICATION_UNCONFIRMED\x10\x13\x1a\x04\xa8E\xf8\x03\x12\x14\n" +
+	"\n" +
+	"SUPERSEDED\x10\x14\x1a\x04\xa8E\x99\x03\x12\x18\n" +
+	"\x0eLIMIT_EXCEEDED\x10\x15\x1a\x04\xa8E\xad\x03\x1a\x04\xa0E\xf4\x03B\x1bZ\x19podlink/api/podlink/v1;v1b\x06proto3"
 
 var (
 	file_podlink_v1_error_reason_proto_rawDescOnce sync.Once

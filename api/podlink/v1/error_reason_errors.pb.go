@@ -67,7 +67,7 @@ func ErrorWorkloadNotFound(format string, args ...interface{}) *errors.Error {
 	return errors.New(404, ErrorReason_WORKLOAD_NOT_FOUND.String(), fmt.Sprintf(format, args...))
 }
 
-// expected_epoch is not the link's epoch; metadata has the current "pod_id" and "epoch". Nothing has changed.
+// expected_epoch is not the link's epoch; metadata has the current "pod_id", "epoch" and "claim". Nothing has changed.
 func IsEpochMismatch(err error) bool {
 	if err == nil {
 		return false
@@ -76,7 +76,7 @@ func IsEpochMismatch(err error) bool {
 	return e.Reason == ErrorReason_EPOCH_MISMATCH.String() && e.Code == 409
 }
 
-// expected_epoch is not the link's epoch; metadata has the current "pod_id" and "epoch". Nothing has changed.
+// expected_epoch is not the link's epoch; metadata has the current "pod_id", "epoch" and "claim". Nothing has changed.
 func ErrorEpochMismatch(format string, args ...interface{}) *errors.Error {
 	return errors.New(409, ErrorReason_EPOCH_MISMATCH.String(), fmt.Sprintf(format, args...))
 }
@@ -291,4 +291,34 @@ func IsReplicationUnconfirmed(err error) bool {
 // primary fails now, the change may be lost. For a link, metadata has the current "pod_id" and "epoch".
 func ErrorReplicationUnconfirmed(format string, args ...interface{}) *errors.Error {
 	return errors.New(504, ErrorReason_REPLICATION_UNCONFIRMED.String(), fmt.Sprintf(format, args...))
+}
+
+// Another process has taken over the pod: this one's reports and claims are refused. metadata has the "generation" of the
+// stored process, and "final": true if this process was replaced for good. Nothing has changed.
+func IsSuperseded(err error) bool {
+	if err == nil {
+		return false
+	}
+	e := errors.FromError(err)
+	return e.Reason == ErrorReason_SUPERSEDED.String() && e.Code == 409
+}
+
+// Another process has taken over the pod: this one's reports and claims are refused. metadata has the "generation" of the
+// stored process, and "final": true if this process was replaced for good. Nothing has changed.
+func ErrorSuperseded(format string, args ...interface{}) *errors.Error {
+	return errors.New(409, ErrorReason_SUPERSEDED.String(), fmt.Sprintf(format, args...))
+}
+
+// A count is at its limit; metadata "limit" names the setting. Nothing has changed.
+func IsLimitExceeded(err error) bool {
+	if err == nil {
+		return false
+	}
+	e := errors.FromError(err)
+	return e.Reason == ErrorReason_LIMIT_EXCEEDED.String() && e.Code == 429
+}
+
+// A count is at its limit; metadata "limit" names the setting. Nothing has changed.
+func ErrorLimitExceeded(format string, args ...interface{}) *errors.Error {
+	return errors.New(429, ErrorReason_LIMIT_EXCEEDED.String(), fmt.Sprintf(format, args...))
 }

@@ -89,7 +89,9 @@ type Link struct {
 	// -1: persistent. N >= 1: temporary, seconds left, rounded up. -2: no link.
 	TtlSeconds int32 `protobuf:"varint,6,opt,name=ttl_seconds,json=ttlSeconds,proto3" json:"ttl_seconds,omitempty"`
 	// The fencing token: every new owner of the link gets a greater one. 0 when there is no link.
-	Epoch         int64 `protobuf:"varint,7,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Epoch int64 `protobuf:"varint,7,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// The generation of the pod's process that has claimed the link; 0 when none has.
+	Claim         int64 `protobuf:"varint,8,opt,name=claim,proto3" json:"claim,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -173,6 +175,13 @@ func (x *Link) GetEpoch() int64 {
 	return 0
 }
 
+func (x *Link) GetClaim() int64 {
+	if x != nil {
+		return x.Claim
+	}
+	return 0
+}
+
 type SetLinkedPodRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 1 … 128 characters A-Z a-z 0-9 . _ -, first and last alphanumeric.
@@ -187,6 +196,12 @@ type SetLinkedPodRequest struct {
 	PersistSeconds *int32 `protobuf:"varint,5,opt,name=persist_seconds,json=persistSeconds,proto3,oneof" json:"persist_seconds,omitempty"`
 	// When set and not the link's epoch (0: no link), nothing changes and the error is EPOCH_MISMATCH.
 	ExpectedEpoch *int64 `protobuf:"varint,6,opt,name=expected_epoch,json=expectedEpoch,proto3,oneof" json:"expected_epoch,omitempty"`
+	// The generation of the pod's process that takes the link; 0: none. A link that this generation has claimed already keeps its
+	// epoch, whatever expected_epoch is; SUPERSEDED if a greater generation of the pod has claimed it; any other link gets a new
+	// epoch and the claim.
+	Claim int64 `protobuf:"varint,7,opt,name=claim,proto3" json:"claim,omitempty"`
+	// The new epoch is also greater than this one, which a lost link had. At most a day ahead of the store's clock in µs.
+	AboveEpoch    *int64 `protobuf:"varint,8,opt,name=above_epoch,json=aboveEpoch,proto3,oneof" json:"above_epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -259,6 +274,20 @@ func (x *SetLinkedPodRequest) GetPersistSeconds() int32 {
 func (x *SetLinkedPodRequest) GetExpectedEpoch() int64 {
 	if x != nil && x.ExpectedEpoch != nil {
 		return *x.ExpectedEpoch
+	}
+	return 0
+}
+
+func (x *SetLinkedPodRequest) GetClaim() int64 {
+	if x != nil {
+		return x.Claim
+	}
+	return 0
+}
+
+func (x *SetLinkedPodRequest) GetAboveEpoch() int64 {
+	if x != nil && x.AboveEpoch != nil {
+		return *x.AboveEpoch
 	}
 	return 0
 }
@@ -466,8 +495,12 @@ type SetLinkedPodIfAbsentRequest struct {
 	PodId *int32 `protobuf:"varint,4,opt,name=pod_id,json=podId,proto3,oneof" json:"pod_id,omitempty"`
 	// Unset or -1: persistent. 1 … 2147483647: temporary, for that many seconds.
 	PersistSeconds *int32 `protobuf:"varint,5,opt,name=persist_seconds,json=persistSeconds,proto3,oneof" json:"persist_seconds,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The generation of the pod's process that takes a link that is created; 0: none. An existing link is not claimed.
+	Claim int64 `protobuf:"varint,6,opt,name=claim,proto3" json:"claim,omitempty"`
+	// As in SetLinkedPodRequest.
+	AboveEpoch    *int64 `protobuf:"varint,7,opt,name=above_epoch,json=aboveEpoch,proto3,oneof" json:"above_epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SetLinkedPodIfAbsentRequest) Reset() {
@@ -535,6 +568,20 @@ func (x *SetLinkedPodIfAbsentRequest) GetPersistSeconds() int32 {
 	return 0
 }
 
+func (x *SetLinkedPodIfAbsentRequest) GetClaim() int64 {
+	if x != nil {
+		return x.Claim
+	}
+	return 0
+}
+
+func (x *SetLinkedPodIfAbsentRequest) GetAboveEpoch() int64 {
+	if x != nil && x.AboveEpoch != nil {
+		return *x.AboveEpoch
+	}
+	return 0
+}
+
 type SetLinkedPodIfAbsentReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// False if the uid already had a link; nothing has changed then.
@@ -596,8 +643,17 @@ type ComputeLinkedPodRequest struct {
 	Service   string                 `protobuf:"bytes,3,opt,name=service,proto3" json:"service,omitempty"`
 	// The lifetime of a link that this call creates. Unset or -1: persistent. 1 … 2147483647: temporary, for that many seconds.
 	PersistSeconds *int32 `protobuf:"varint,4,opt,name=persist_seconds,json=persistSeconds,proto3,oneof" json:"persist_seconds,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// At most 16 pods that are not for a new link. A temporary link with epoch avoid_epoch to one of them is moved when another
+	// pod is usable.
+	AvoidPods []int32 `protobuf:"varint,5,rep,packed,name=avoid_pods,json=avoidPods,proto3" json:"avoid_pods,omitempty"`
+	// The epoch of the link that the caller could not use; 0: none.
+	AvoidEpoch int64 `protobuf:"varint,6,opt,name=avoid_epoch,json=avoidEpoch,proto3" json:"avoid_epoch,omitempty"`
+	// A new link goes only to a pod whose labels hold all of these pairs, at most 8. Existing links are not judged by it.
+	Selector map[string]string `protobuf:"bytes,7,rep,name=selector,proto3" json:"selector,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The link that the caller used until now. It is put back if the store has lost it recently and the pod takes new links.
+	Known         *ComputeLinkedPodRequest_Known `protobuf:"bytes,8,opt,name=known,proto3" json:"known,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ComputeLinkedPodRequest) Reset() {
@@ -658,6 +714,34 @@ func (x *ComputeLinkedPodRequest) GetPersistSeconds() int32 {
 	return 0
 }
 
+func (x *ComputeLinkedPodRequest) GetAvoidPods() []int32 {
+	if x != nil {
+		return x.AvoidPods
+	}
+	return nil
+}
+
+func (x *ComputeLinkedPodRequest) GetAvoidEpoch() int64 {
+	if x != nil {
+		return x.AvoidEpoch
+	}
+	return 0
+}
+
+func (x *ComputeLinkedPodRequest) GetSelector() map[string]string {
+	if x != nil {
+		return x.Selector
+	}
+	return nil
+}
+
+func (x *ComputeLinkedPodRequest) GetKnown() *ComputeLinkedPodRequest_Known {
+	if x != nil {
+		return x.Known
+	}
+	return nil
+}
+
 type ComputeLinkedPodReply struct {
 	state   protoimpl.MessageState        `protogen:"open.v1"`
 	Outcome ComputeLinkedPodReply_Outcome `protobuf:"varint,1,opt,name=outcome,proto3,enum=podlink.v1.ComputeLinkedPodReply_Outcome" json:"outcome,omitempty"`
@@ -665,6 +749,8 @@ type ComputeLinkedPodReply struct {
 	Link *Link `protobuf:"bytes,2,opt,name=link,proto3" json:"link,omitempty"`
 	// The pod of the live link before the call; -1 when there was none.
 	PreviousPodId int32 `protobuf:"varint,3,opt,name=previous_pod_id,json=previousPodId,proto3" json:"previous_pod_id,omitempty"`
+	// The link's pod as last known, up to a second old; unset if it has never reported.
+	Pod           *Pod `protobuf:"bytes,4,opt,name=pod,proto3,oneof" json:"pod,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -718,6 +804,13 @@ func (x *ComputeLinkedPodReply) GetPreviousPodId() int32 {
 		return x.PreviousPodId
 	}
 	return 0
+}
+
+func (x *ComputeLinkedPodReply) GetPod() *Pod {
+	if x != nil {
+		return x.Pod
+	}
+	return nil
 }
 
 type GetLinkedPodRequest struct {
@@ -994,7 +1087,9 @@ type BatchGetLinkedPodReply struct {
 	// Sorted by pod_id.
 	Pods []*BatchGetLinkedPodReply_PodUids `protobuf:"bytes,1,rep,name=pods,proto3" json:"pods,omitempty"`
 	// The uids without a link, in the order of the request.
-	UnlinkedUids  []string `protobuf:"bytes,2,rep,name=unlinked_uids,json=unlinkedUids,proto3" json:"unlinked_uids,omitempty"`
+	UnlinkedUids []string `protobuf:"bytes,2,rep,name=unlinked_uids,json=unlinkedUids,proto3" json:"unlinked_uids,omitempty"`
+	// The uids whose link could not be read, in the order of the request.
+	Problems      []*BatchGetLinkedPodReply_Problem `protobuf:"bytes,3,rep,name=problems,proto3" json:"problems,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1039,6 +1134,13 @@ func (x *BatchGetLinkedPodReply) GetPods() []*BatchGetLinkedPodReply_PodUids {
 func (x *BatchGetLinkedPodReply) GetUnlinkedUids() []string {
 	if x != nil {
 		return x.UnlinkedUids
+	}
+	return nil
+}
+
+func (x *BatchGetLinkedPodReply) GetProblems() []*BatchGetLinkedPodReply_Problem {
+	if x != nil {
+		return x.Problems
 	}
 	return nil
 }
@@ -1404,6 +1506,129 @@ func (x *ListLinkedServicesReply) GetLinks() []*Link {
 	return nil
 }
 
+type ComputeLinkedPodRequest_Known struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required, 0 … 2147483647.
+	PodId *int32 `protobuf:"varint,1,opt,name=pod_id,json=podId,proto3,oneof" json:"pod_id,omitempty"`
+	// The epoch of the link, at least 1; the new epoch is greater. At most a day ahead of the store's clock in µs.
+	Epoch         int64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ComputeLinkedPodRequest_Known) Reset() {
+	*x = ComputeLinkedPodRequest_Known{}
+	mi := &file_podlink_v1_link_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ComputeLinkedPodRequest_Known) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ComputeLinkedPodRequest_Known) ProtoMessage() {}
+
+func (x *ComputeLinkedPodRequest_Known) ProtoReflect() protoreflect.Message {
+	mi := &file_podlink_v1_link_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ComputeLinkedPodRequest_Known.ProtoReflect.Descriptor instead.
+func (*ComputeLinkedPodRequest_Known) Descriptor() ([]byte, []int) {
+	return file_podlink_v1_link_proto_rawDescGZIP(), []int{7, 1}
+}
+
+func (x *ComputeLinkedPodRequest_Known) GetPodId() int32 {
+	if x != nil && x.PodId != nil {
+		return *x.PodId
+	}
+	return 0
+}
+
+func (x *ComputeLinkedPodRequest_Known) GetEpoch() int64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+type BatchGetLinkedPodReply_Problem struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Uid   string                 `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	// The error, as a call for this uid alone would return it.
+	Reason        string            `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Message       string            `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	Metadata      map[string]string `protobuf:"bytes,4,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchGetLinkedPodReply_Problem) Reset() {
+	*x = BatchGetLinkedPodReply_Problem{}
+	mi := &file_podlink_v1_link_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchGetLinkedPodReply_Problem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchGetLinkedPodReply_Problem) ProtoMessage() {}
+
+func (x *BatchGetLinkedPodReply_Problem) ProtoReflect() protoreflect.Message {
+	mi := &file_podlink_v1_link_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchGetLinkedPodReply_Problem.ProtoReflect.Descriptor instead.
+func (*BatchGetLinkedPodReply_Problem) Descriptor() ([]byte, []int) {
+	return file_podlink_v1_link_proto_rawDescGZIP(), []int{14, 0}
+}
+
+func (x *BatchGetLinkedPodReply_Problem) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *BatchGetLinkedPodReply_Problem) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *BatchGetLinkedPodReply_Problem) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *BatchGetLinkedPodReply_Problem) GetMetadata() map[string]string {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
 type BatchGetLinkedPodReply_PodUids struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	PodId int32                  `protobuf:"varint,1,opt,name=pod_id,json=podId,proto3" json:"pod_id,omitempty"`
@@ -1415,7 +1640,7 @@ type BatchGetLinkedPodReply_PodUids struct {
 
 func (x *BatchGetLinkedPodReply_PodUids) Reset() {
 	*x = BatchGetLinkedPodReply_PodUids{}
-	mi := &file_podlink_v1_link_proto_msgTypes[21]
+	mi := &file_podlink_v1_link_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1427,7 +1652,7 @@ func (x *BatchGetLinkedPodReply_PodUids) String() string {
 func (*BatchGetLinkedPodReply_PodUids) ProtoMessage() {}
 
 func (x *BatchGetLinkedPodReply_PodUids) ProtoReflect() protoreflect.Message {
-	mi := &file_podlink_v1_link_proto_msgTypes[21]
+	mi := &file_podlink_v1_link_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1440,7 +1665,7 @@ func (x *BatchGetLinkedPodReply_PodUids) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchGetLinkedPodReply_PodUids.ProtoReflect.Descriptor instead.
 func (*BatchGetLinkedPodReply_PodUids) Descriptor() ([]byte, []int) {
-	return file_podlink_v1_link_proto_rawDescGZIP(), []int{14, 0}
+	return file_podlink_v1_link_proto_rawDescGZIP(), []int{14, 1}
 }
 
 func (x *BatchGetLinkedPodReply_PodUids) GetPodId() int32 {
@@ -1462,7 +1687,7 @@ var File_podlink_v1_link_proto protoreflect.FileDescriptor
 const file_podlink_v1_link_proto_rawDesc = "" +
 	"\n" +
 	"\x15podlink/v1/link.proto\x12\n" +
-	"podlink.v1\x1a\x1cgoogle/api/annotations.proto\"\xbe\x01\n" +
+	"podlink.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x16podlink/v1/state.proto\"\xd4\x01\n" +
 	"\x04Link\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x18\n" +
@@ -1473,17 +1698,22 @@ const file_podlink_v1_link_proto_rawDesc = "" +
 	"persistent\x12\x1f\n" +
 	"\vttl_seconds\x18\x06 \x01(\x05R\n" +
 	"ttlSeconds\x12\x14\n" +
-	"\x05epoch\x18\a \x01(\x03R\x05epoch\"\x87\x02\n" +
+	"\x05epoch\x18\a \x01(\x03R\x05epoch\x12\x14\n" +
+	"\x05claim\x18\b \x01(\x03R\x05claim\"\xd3\x02\n" +
 	"\x13SetLinkedPodRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x18\n" +
 	"\aservice\x18\x03 \x01(\tR\aservice\x12\x1a\n" +
 	"\x06pod_id\x18\x04 \x01(\x05H\x00R\x05podId\x88\x01\x01\x12,\n" +
 	"\x0fpersist_seconds\x18\x05 \x01(\x05H\x01R\x0epersistSeconds\x88\x01\x01\x12*\n" +
-	"\x0eexpected_epoch\x18\x06 \x01(\x03H\x02R\rexpectedEpoch\x88\x01\x01B\t\n" +
+	"\x0eexpected_epoch\x18\x06 \x01(\x03H\x02R\rexpectedEpoch\x88\x01\x01\x12\x14\n" +
+	"\x05claim\x18\a \x01(\x03R\x05claim\x12$\n" +
+	"\vabove_epoch\x18\b \x01(\x03H\x03R\n" +
+	"aboveEpoch\x88\x01\x01B\t\n" +
 	"\a_pod_idB\x12\n" +
 	"\x10_persist_secondsB\x11\n" +
-	"\x0f_expected_epoch\"a\n" +
+	"\x0f_expected_epochB\x0e\n" +
+	"\f_above_epoch\"a\n" +
 	"\x11SetLinkedPodReply\x12$\n" +
 	"\x04link\x18\x01 \x01(\v2\x10.podlink.v1.LinkR\x04link\x12&\n" +
 	"\x0fprevious_pod_id\x18\x02 \x01(\x05R\rpreviousPodId\"\xcb\x01\n" +
@@ -1498,33 +1728,52 @@ const file_podlink_v1_link_proto_rawDesc = "" +
 	"\x14TrySetLinkedPodReply\x12\x16\n" +
 	"\x06linked\x18\x01 \x01(\bR\x06linked\x12$\n" +
 	"\x04link\x18\x02 \x01(\v2\x10.podlink.v1.LinkR\x04link\x12&\n" +
-	"\x0fprevious_pod_id\x18\x03 \x01(\x05R\rpreviousPodId\"\xd0\x01\n" +
+	"\x0fprevious_pod_id\x18\x03 \x01(\x05R\rpreviousPodId\"\x9c\x02\n" +
 	"\x1bSetLinkedPodIfAbsentRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x18\n" +
 	"\aservice\x18\x03 \x01(\tR\aservice\x12\x1a\n" +
 	"\x06pod_id\x18\x04 \x01(\x05H\x00R\x05podId\x88\x01\x01\x12,\n" +
-	"\x0fpersist_seconds\x18\x05 \x01(\x05H\x01R\x0epersistSeconds\x88\x01\x01B\t\n" +
+	"\x0fpersist_seconds\x18\x05 \x01(\x05H\x01R\x0epersistSeconds\x88\x01\x01\x12\x14\n" +
+	"\x05claim\x18\x06 \x01(\x03R\x05claim\x12$\n" +
+	"\vabove_epoch\x18\a \x01(\x03H\x02R\n" +
+	"aboveEpoch\x88\x01\x01B\t\n" +
 	"\a_pod_idB\x12\n" +
-	"\x10_persist_seconds\"[\n" +
+	"\x10_persist_secondsB\x0e\n" +
+	"\f_above_epoch\"[\n" +
 	"\x19SetLinkedPodIfAbsentReply\x12\x18\n" +
 	"\acreated\x18\x01 \x01(\bR\acreated\x12$\n" +
-	"\x04link\x18\x02 \x01(\v2\x10.podlink.v1.LinkR\x04link\"\xa5\x01\n" +
+	"\x04link\x18\x02 \x01(\v2\x10.podlink.v1.LinkR\x04link\"\xf8\x03\n" +
 	"\x17ComputeLinkedPodRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x18\n" +
 	"\aservice\x18\x03 \x01(\tR\aservice\x12,\n" +
-	"\x0fpersist_seconds\x18\x04 \x01(\x05H\x00R\x0epersistSeconds\x88\x01\x01B\x12\n" +
-	"\x10_persist_seconds\"\xf7\x01\n" +
+	"\x0fpersist_seconds\x18\x04 \x01(\x05H\x00R\x0epersistSeconds\x88\x01\x01\x12\x1d\n" +
+	"\n" +
+	"avoid_pods\x18\x05 \x03(\x05R\tavoidPods\x12\x1f\n" +
+	"\vavoid_epoch\x18\x06 \x01(\x03R\n" +
+	"avoidEpoch\x12M\n" +
+	"\bselector\x18\a \x03(\v21.podlink.v1.ComputeLinkedPodRequest.SelectorEntryR\bselector\x12?\n" +
+	"\x05known\x18\b \x01(\v2).podlink.v1.ComputeLinkedPodRequest.KnownR\x05known\x1a;\n" +
+	"\rSelectorEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1aD\n" +
+	"\x05Known\x12\x1a\n" +
+	"\x06pod_id\x18\x01 \x01(\x05H\x00R\x05podId\x88\x01\x01\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x03R\x05epochB\t\n" +
+	"\a_pod_idB\x12\n" +
+	"\x10_persist_seconds\"\xa7\x02\n" +
 	"\x15ComputeLinkedPodReply\x12C\n" +
 	"\aoutcome\x18\x01 \x01(\x0e2).podlink.v1.ComputeLinkedPodReply.OutcomeR\aoutcome\x12$\n" +
 	"\x04link\x18\x02 \x01(\v2\x10.podlink.v1.LinkR\x04link\x12&\n" +
-	"\x0fprevious_pod_id\x18\x03 \x01(\x05R\rpreviousPodId\"K\n" +
+	"\x0fprevious_pod_id\x18\x03 \x01(\x05R\rpreviousPodId\x12&\n" +
+	"\x03pod\x18\x04 \x01(\v2\x0f.podlink.v1.PodH\x00R\x03pod\x88\x01\x01\"K\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aCREATED\x10\x01\x12\f\n" +
 	"\bEXISTING\x10\x02\x12\f\n" +
-	"\bRELINKED\x10\x03\"_\n" +
+	"\bRELINKED\x10\x03B\x06\n" +
+	"\x04_pod\"_\n" +
 	"\x13GetLinkedPodRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x18\n" +
@@ -1540,10 +1789,19 @@ const file_podlink_v1_link_proto_rawDesc = "" +
 	"\x18BatchGetLinkedPodRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x12\n" +
-	"\x04uids\x18\x03 \x03(\tR\x04uids\"\xb3\x01\n" +
+	"\x04uids\x18\x03 \x03(\tR\x04uids\"\xde\x03\n" +
 	"\x16BatchGetLinkedPodReply\x12>\n" +
 	"\x04pods\x18\x01 \x03(\v2*.podlink.v1.BatchGetLinkedPodReply.PodUidsR\x04pods\x12#\n" +
-	"\runlinked_uids\x18\x02 \x03(\tR\funlinkedUids\x1a4\n" +
+	"\runlinked_uids\x18\x02 \x03(\tR\funlinkedUids\x12F\n" +
+	"\bproblems\x18\x03 \x03(\v2*.podlink.v1.BatchGetLinkedPodReply.ProblemR\bproblems\x1a\xe0\x01\n" +
+	"\aProblem\x12\x10\n" +
+	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12T\n" +
+	"\bmetadata\x18\x04 \x03(\v28.podlink.v1.BatchGetLinkedPodReply.Problem.MetadataEntryR\bmetadata\x1a;\n" +
+	"\rMetadataEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a4\n" +
 	"\aPodUids\x12\x15\n" +
 	"\x06pod_id\x18\x01 \x01(\x05R\x05podId\x12\x12\n" +
 	"\x04uids\x18\x02 \x03(\tR\x04uids\"\xda\x01\n" +
@@ -1599,7 +1857,7 @@ func file_podlink_v1_link_proto_rawDescGZIP() []byte {
 }
 
 var file_podlink_v1_link_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_podlink_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_podlink_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_podlink_v1_link_proto_goTypes = []any{
 	(ComputeLinkedPodReply_Outcome)(0),     // 0: podlink.v1.ComputeLinkedPodReply.Outcome
 	(*Link)(nil),                           // 1: podlink.v1.Link
@@ -1623,44 +1881,54 @@ var file_podlink_v1_link_proto_goTypes = []any{
 	(*RemoveLinkedPodWithIdReply)(nil),     // 19: podlink.v1.RemoveLinkedPodWithIdReply
 	(*ListLinkedServicesRequest)(nil),      // 20: podlink.v1.ListLinkedServicesRequest
 	(*ListLinkedServicesReply)(nil),        // 21: podlink.v1.ListLinkedServicesReply
-	(*BatchGetLinkedPodReply_PodUids)(nil), // 22: podlink.v1.BatchGetLinkedPodReply.PodUids
+	nil,                                    // 22: podlink.v1.ComputeLinkedPodRequest.SelectorEntry
+	(*ComputeLinkedPodRequest_Known)(nil),  // 23: podlink.v1.ComputeLinkedPodRequest.Known
+	(*BatchGetLinkedPodReply_Problem)(nil), // 24: podlink.v1.BatchGetLinkedPodReply.Problem
+	(*BatchGetLinkedPodReply_PodUids)(nil), // 25: podlink.v1.BatchGetLinkedPodReply.PodUids
+	nil,                                    // 26: podlink.v1.BatchGetLinkedPodReply.Problem.MetadataEntry
+	(*Pod)(nil),                            // 27: podlink.v1.Pod
 }
 var file_podlink_v1_link_proto_depIdxs = []int32{
 	1,  // 0: podlink.v1.SetLinkedPodReply.link:type_name -> podlink.v1.Link
 	1,  // 1: podlink.v1.TrySetLinkedPodReply.link:type_name -> podlink.v1.Link
 	1,  // 2: podlink.v1.SetLinkedPodIfAbsentReply.link:type_name -> podlink.v1.Link
-	0,  // 3: podlink.v1.ComputeLinkedPodReply.outcome:type_name -> podlink.v1.ComputeLinkedPodReply.Outcome
-	1,  // 4: podlink.v1.ComputeLinkedPodReply.link:type_name -> podlink.v1.Link
-	1,  // 5: podlink.v1.GetLinkedPodReply.link:type_name -> podlink.v1.Link
-	1,  // 6: podlink.v1.GetLinkedPodIfPersistReply.link:type_name -> podlink.v1.Link
-	22, // 7: podlink.v1.BatchGetLinkedPodReply.pods:type_name -> podlink.v1.BatchGetLinkedPodReply.PodUids
-	1,  // 8: podlink.v1.RemoveLinkedPodWithIdReply.link:type_name -> podlink.v1.Link
-	1,  // 9: podlink.v1.ListLinkedServicesReply.links:type_name -> podlink.v1.Link
-	2,  // 10: podlink.v1.LinkService.SetLinkedPod:input_type -> podlink.v1.SetLinkedPodRequest
-	4,  // 11: podlink.v1.LinkService.TrySetLinkedPod:input_type -> podlink.v1.TrySetLinkedPodRequest
-	6,  // 12: podlink.v1.LinkService.SetLinkedPodIfAbsent:input_type -> podlink.v1.SetLinkedPodIfAbsentRequest
-	8,  // 13: podlink.v1.LinkService.ComputeLinkedPod:input_type -> podlink.v1.ComputeLinkedPodRequest
-	10, // 14: podlink.v1.LinkService.GetLinkedPod:input_type -> podlink.v1.GetLinkedPodRequest
-	12, // 15: podlink.v1.LinkService.GetLinkedPodIfPersist:input_type -> podlink.v1.GetLinkedPodIfPersistRequest
-	14, // 16: podlink.v1.LinkService.BatchGetLinkedPod:input_type -> podlink.v1.BatchGetLinkedPodRequest
-	16, // 17: podlink.v1.LinkService.RemoveLinkedPod:input_type -> podlink.v1.RemoveLinkedPodRequest
-	18, // 18: podlink.v1.LinkService.RemoveLinkedPodWithId:input_type -> podlink.v1.RemoveLinkedPodWithIdRequest
-	20, // 19: podlink.v1.LinkService.ListLinkedServices:input_type -> podlink.v1.ListLinkedServicesRequest
-	3,  // 20: podlink.v1.LinkService.SetLinkedPod:output_type -> podlink.v1.SetLinkedPodReply
-	5,  // 21: podlink.v1.LinkService.TrySetLinkedPod:output_type -> podlink.v1.TrySetLinkedPodReply
-	7,  // 22: podlink.v1.LinkService.SetLinkedPodIfAbsent:output_type -> podlink.v1.SetLinkedPodIfAbsentReply
-	9,  // 23: podlink.v1.LinkService.ComputeLinkedPod:output_type -> podlink.v1.ComputeLinkedPodReply
-	11, // 24: podlink.v1.LinkService.GetLinkedPod:output_type -> podlink.v1.GetLinkedPodReply
-	13, // 25: podlink.v1.LinkService.GetLinkedPodIfPersist:output_type -> podlink.v1.GetLinkedPodIfPersistReply
-	15, // 26: podlink.v1.LinkService.BatchGetLinkedPod:output_type -> podlink.v1.BatchGetLinkedPodReply
-	17, // 27: podlink.v1.LinkService.RemoveLinkedPod:output_type -> podlink.v1.RemoveLinkedPodReply
-	19, // 28: podlink.v1.LinkService.RemoveLinkedPodWithId:output_type -> podlink.v1.RemoveLinkedPodWithIdReply
-	21, // 29: podlink.v1.LinkService.ListLinkedServices:output_type -> podlink.v1.ListLinkedServicesReply
-	20, // [20:30] is the sub-list for method output_type
-	10, // [10:20] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	22, // 3: podlink.v1.ComputeLinkedPodRequest.selector:type_name -> podlink.v1.ComputeLinkedPodRequest.SelectorEntry
+	23, // 4: podlink.v1.ComputeLinkedPodRequest.known:type_name -> podlink.v1.ComputeLinkedPodRequest.Known
+	0,  // 5: podlink.v1.ComputeLinkedPodReply.outcome:type_name -> podlink.v1.ComputeLinkedPodReply.Outcome
+	1,  // 6: podlink.v1.ComputeLinkedPodReply.link:type_name -> podlink.v1.Link
+	27, // 7: podlink.v1.ComputeLinkedPodReply.pod:type_name -> podlink.v1.Pod
+	1,  // 8: podlink.v1.GetLinkedPodReply.link:type_name -> podlink.v1.Link
+	1,  // 9: podlink.v1.GetLinkedPodIfPersistReply.link:type_name -> podlink.v1.Link
+	25, // 10: podlink.v1.BatchGetLinkedPodReply.pods:type_name -> podlink.v1.BatchGetLinkedPodReply.PodUids
+	24, // 11: podlink.v1.BatchGetLinkedPodReply.problems:type_name -> podlink.v1.BatchGetLinkedPodReply.Problem
+	1,  // 12: podlink.v1.RemoveLinkedPodWithIdReply.link:type_name -> podlink.v1.Link
+	1,  // 13: podlink.v1.ListLinkedServicesReply.links:type_name -> podlink.v1.Link
+	26, // 14: podlink.v1.BatchGetLinkedPodReply.Problem.metadata:type_name -> podlink.v1.BatchGetLinkedPodReply.Problem.MetadataEntry
+	2,  // 15: podlink.v1.LinkService.SetLinkedPod:input_type -> podlink.v1.SetLinkedPodRequest
+	4,  // 16: podlink.v1.LinkService.TrySetLinkedPod:input_type -> podlink.v1.TrySetLinkedPodRequest
+	6,  // 17: podlink.v1.LinkService.SetLinkedPodIfAbsent:input_type -> podlink.v1.SetLinkedPodIfAbsentRequest
+	8,  // 18: podlink.v1.LinkService.ComputeLinkedPod:input_type -> podlink.v1.ComputeLinkedPodRequest
+	10, // 19: podlink.v1.LinkService.GetLinkedPod:input_type -> podlink.v1.GetLinkedPodRequest
+	12, // 20: podlink.v1.LinkService.GetLinkedPodIfPersist:input_type -> podlink.v1.GetLinkedPodIfPersistRequest
+	14, // 21: podlink.v1.LinkService.BatchGetLinkedPod:input_type -> podlink.v1.BatchGetLinkedPodRequest
+	16, // 22: podlink.v1.LinkService.RemoveLinkedPod:input_type -> podlink.v1.RemoveLinkedPodRequest
+	18, // 23: podlink.v1.LinkService.RemoveLinkedPodWithId:input_type -> podlink.v1.RemoveLinkedPodWithIdRequest
+	20, // 24: podlink.v1.LinkService.ListLinkedServices:input_type -> podlink.v1.ListLinkedServicesRequest
+	3,  // 25: podlink.v1.LinkService.SetLinkedPod:output_type -> podlink.v1.SetLinkedPodReply
+	5,  // 26: podlink.v1.LinkService.TrySetLinkedPod:output_type -> podlink.v1.TrySetLinkedPodReply
+	7,  // 27: podlink.v1.LinkService.SetLinkedPodIfAbsent:output_type -> podlink.v1.SetLinkedPodIfAbsentReply
+	9,  // 28: podlink.v1.LinkService.ComputeLinkedPod:output_type -> podlink.v1.ComputeLinkedPodReply
+	11, // 29: podlink.v1.LinkService.GetLinkedPod:output_type -> podlink.v1.GetLinkedPodReply
+	13, // 30: podlink.v1.LinkService.GetLinkedPodIfPersist:output_type -> podlink.v1.GetLinkedPodIfPersistReply
+	15, // 31: podlink.v1.LinkService.BatchGetLinkedPod:output_type -> podlink.v1.BatchGetLinkedPodReply
+	17, // 32: podlink.v1.LinkService.RemoveLinkedPod:output_type -> podlink.v1.RemoveLinkedPodReply
+	19, // 33: podlink.v1.LinkService.RemoveLinkedPodWithId:output_type -> podlink.v1.RemoveLinkedPodWithIdReply
+	21, // 34: podlink.v1.LinkService.ListLinkedServices:output_type -> podlink.v1.ListLinkedServicesReply
+	25, // [25:35] is the sub-list for method output_type
+	15, // [15:25] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_podlink_v1_link_proto_init() }
@@ -1668,19 +1936,22 @@ func file_podlink_v1_link_proto_init() {
 	if File_podlink_v1_link_proto != nil {
 		return
 	}
+	file_podlink_v1_state_proto_init()
 	file_podlink_v1_link_proto_msgTypes[1].OneofWrappers = []any{}
 	file_podlink_v1_link_proto_msgTypes[3].OneofWrappers = []any{}
 	file_podlink_v1_link_proto_msgTypes[5].OneofWrappers = []any{}
 	file_podlink_v1_link_proto_msgTypes[7].OneofWrappers = []any{}
+	file_podlink_v1_link_proto_msgTypes[8].OneofWrappers = []any{}
 	file_podlink_v1_link_proto_msgTypes[15].OneofWrappers = []any{}
 	file_podlink_v1_link_proto_msgTypes[17].OneofWrappers = []any{}
+	file_podlink_v1_link_proto_msgTypes[22].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_podlink_v1_link_proto_rawDesc), len(file_podlink_v1_link_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   22,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

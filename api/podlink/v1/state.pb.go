@@ -82,14 +82,32 @@ type Pod struct {
 	// Free-form, 1 … 1024 bytes.
 	State string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
 	// The load that the pod reported, in its own units; a new link counts as 1.
-	Load    int32   `protobuf:"varint,3,opt,name=load,proto3" json:"load,omitempty"`
+	Load int32 `protobuf:"varint,3,opt,name=load,proto3" json:"load,omitempty"`
+	// The effective routing: the stricter of reported_routing and cordon.
 	Routing Routing `protobuf:"varint,4,opt,name=routing,proto3,enum=podlink.v1.Routing" json:"routing,omitempty"`
-	// True as long as the report is not older than its ttl.
+	// True as long as the report is not older than its ttl, by the store's clock and in time in which the service was heard.
 	Live bool `protobuf:"varint,5,opt,name=live,proto3" json:"live,omitempty"`
 	// The time of the report by the store's clock: Unix time in milliseconds.
 	HeartbeatMs int64 `protobuf:"varint,6,opt,name=heartbeat_ms,json=heartbeatMs,proto3" json:"heartbeat_ms,omitempty"`
 	// How long the report is valid, in seconds; -1: it never expires.
-	TtlSeconds    int32 `protobuf:"varint,7,opt,name=ttl_seconds,json=ttlSeconds,proto3" json:"ttl_seconds,omitempty"`
+	TtlSeconds int32 `protobuf:"varint,7,opt,name=ttl_seconds,json=ttlSeconds,proto3" json:"ttl_seconds,omitempty"`
+	// The process that reported; empty for a client that names none.
+	InstanceId string `protobuf:"bytes,8,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
+	// The fencing token of the pod: every process gets a greater one. 0 when no process with an instance_id has ever reported.
+	Generation int64 `protobuf:"varint,9,opt,name=generation,proto3" json:"generation,omitempty"`
+	// The burden (load + given) at which the pod takes no new links. Unset: none.
+	Capacity *int32            `protobuf:"varint,10,opt,name=capacity,proto3,oneof" json:"capacity,omitempty"`
+	Labels   map[string]string `protobuf:"bytes,11,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// host:port at which the pod is reached; empty if it reported none.
+	Address string `protobuf:"bytes,12,opt,name=address,proto3" json:"address,omitempty"`
+	// The routing that the pod reported.
+	ReportedRouting Routing `protobuf:"varint,13,opt,name=reported_routing,json=reportedRouting,proto3,enum=podlink.v1.Routing" json:"reported_routing,omitempty"`
+	// The routing set by CordonPod; READY when there is none.
+	Cordon Routing `protobuf:"varint,14,opt,name=cordon,proto3,enum=podlink.v1.Routing" json:"cordon,omitempty"`
+	// New links since the report. For a report that never expires, the count halves every minute.
+	Given int32 `protobuf:"varint,15,opt,name=given,proto3" json:"given,omitempty"`
+	// True if the pod is neither live nor dead: it is silent, but perhaps because no pod of the service could report.
+	InDoubt       bool `protobuf:"varint,16,opt,name=in_doubt,json=inDoubt,proto3" json:"in_doubt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -173,6 +191,69 @@ func (x *Pod) GetTtlSeconds() int32 {
 	return 0
 }
 
+func (x *Pod) GetInstanceId() string {
+	if x != nil {
+		return x.InstanceId
+	}
+	return ""
+}
+
+func (x *Pod) GetGeneration() int64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Pod) GetCapacity() int32 {
+	if x != nil && x.Capacity != nil {
+		return *x.Capacity
+	}
+	return 0
+}
+
+func (x *Pod) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *Pod) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Pod) GetReportedRouting() Routing {
+	if x != nil {
+		return x.ReportedRouting
+	}
+	return Routing_READY
+}
+
+func (x *Pod) GetCordon() Routing {
+	if x != nil {
+		return x.Cordon
+	}
+	return Routing_READY
+}
+
+func (x *Pod) GetGiven() int32 {
+	if x != nil {
+		return x.Given
+	}
+	return 0
+}
+
+func (x *Pod) GetInDoubt() bool {
+	if x != nil {
+		return x.InDoubt
+	}
+	return false
+}
+
 type SetServiceStateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 1 … 128 characters A-Z a-z 0-9 . _ -, first and last alphanumeric.
@@ -188,7 +269,23 @@ type SetServiceStateRequest struct {
 	// Unset: READY.
 	Routing *Routing `protobuf:"varint,6,opt,name=routing,proto3,enum=podlink.v1.Routing,oneof" json:"routing,omitempty"`
 	// Unset: the configured state.pod_ttl. -1: the report never expires. 1 … 2147483647: seconds.
-	TtlSeconds    *int32 `protobuf:"varint,7,opt,name=ttl_seconds,json=ttlSeconds,proto3,oneof" json:"ttl_seconds,omitempty"`
+	TtlSeconds *int32 `protobuf:"varint,7,opt,name=ttl_seconds,json=ttlSeconds,proto3,oneof" json:"ttl_seconds,omitempty"`
+	// The process behind the ordinal, made at each start of the pod: 1 … 128 characters A-Z a-z 0-9 . _ : -. Empty: a client that
+	// names none; its reports count only while no process with an instance_id reports.
+	InstanceId string `protobuf:"bytes,8,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
+	// The number of this report of the process, 1 for its first. A report whose number is not greater than the stored one
+	// changes nothing.
+	Sequence int64 `protobuf:"varint,9,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// The generation that a reply gave to this process; 0 in its first report.
+	Generation int64 `protobuf:"varint,10,opt,name=generation,proto3" json:"generation,omitempty"`
+	// With generation 0: the generation of the process that this one replaces; 0: none has reported yet.
+	Supersedes int64 `protobuf:"varint,11,opt,name=supersedes,proto3" json:"supersedes,omitempty"`
+	// The burden (load + new links) at which the pod takes no new links, 0 … 2147483647. Unset: no limit.
+	Capacity *int32 `protobuf:"varint,12,opt,name=capacity,proto3,oneof" json:"capacity,omitempty"`
+	// At most 16; names as namespace, values of at most 128 bytes of UTF-8 without control characters.
+	Labels map[string]string `protobuf:"bytes,13,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// host:port at which the pod is reached, at most 255 bytes.
+	Address       string `protobuf:"bytes,14,opt,name=address,proto3" json:"address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -272,11 +369,64 @@ func (x *SetServiceStateRequest) GetTtlSeconds() int32 {
 	return 0
 }
 
+func (x *SetServiceStateRequest) GetInstanceId() string {
+	if x != nil {
+		return x.InstanceId
+	}
+	return ""
+}
+
+func (x *SetServiceStateRequest) GetSequence() int64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *SetServiceStateRequest) GetGeneration() int64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *SetServiceStateRequest) GetSupersedes() int64 {
+	if x != nil {
+		return x.Supersedes
+	}
+	return 0
+}
+
+func (x *SetServiceStateRequest) GetCapacity() int32 {
+	if x != nil && x.Capacity != nil {
+		return *x.Capacity
+	}
+	return 0
+}
+
+func (x *SetServiceStateRequest) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *SetServiceStateRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
 type SetServiceStateReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Pod   *Pod                   `protobuf:"bytes,1,opt,name=pod,proto3" json:"pod,omitempty"`
 	// The replaced report; unset if this is the pod's first.
-	Previous      *Pod `protobuf:"bytes,2,opt,name=previous,proto3,oneof" json:"previous,omitempty"`
+	Previous *Pod `protobuf:"bytes,2,opt,name=previous,proto3,oneof" json:"previous,omitempty"`
+	// False if the report was a late or doubled one and changed nothing; pod is then the stored report.
+	Applied bool `protobuf:"varint,3,opt,name=applied,proto3" json:"applied,omitempty"`
+	// A random text that changes when the store may have lost links or pods.
+	StoreId       string `protobuf:"bytes,4,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -323,6 +473,20 @@ func (x *SetServiceStateReply) GetPrevious() *Pod {
 		return x.Previous
 	}
 	return nil
+}
+
+func (x *SetServiceStateReply) GetApplied() bool {
+	if x != nil {
+		return x.Applied
+	}
+	return false
+}
+
+func (x *SetServiceStateReply) GetStoreId() string {
+	if x != nil {
+		return x.StoreId
+	}
+	return ""
 }
 
 type GetServiceStateRequest struct {
@@ -536,6 +700,129 @@ func (x *GetServicePodReply) GetPod() *Pod {
 	return nil
 }
 
+type CordonPodRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Service   string                 `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	// Required, 0 … 2147483647.
+	PodId *int32 `protobuf:"varint,3,opt,name=pod_id,json=podId,proto3,oneof" json:"pod_id,omitempty"`
+	// Required. READY lifts the cordon.
+	Cordon *Routing `protobuf:"varint,4,opt,name=cordon,proto3,enum=podlink.v1.Routing,oneof" json:"cordon,omitempty"`
+	// Unset: until it is lifted. 1 … 2147483647: it lifts itself after that many seconds.
+	TtlSeconds    *int32 `protobuf:"varint,5,opt,name=ttl_seconds,json=ttlSeconds,proto3,oneof" json:"ttl_seconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CordonPodRequest) Reset() {
+	*x = CordonPodRequest{}
+	mi := &file_podlink_v1_state_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CordonPodRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CordonPodRequest) ProtoMessage() {}
+
+func (x *CordonPodRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_podlink_v1_state_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CordonPodRequest.ProtoReflect.Descriptor instead.
+func (*CordonPodRequest) Descriptor() ([]byte, []int) {
+	return file_podlink_v1_state_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *CordonPodRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *CordonPodRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *CordonPodRequest) GetPodId() int32 {
+	if x != nil && x.PodId != nil {
+		return *x.PodId
+	}
+	return 0
+}
+
+func (x *CordonPodRequest) GetCordon() Routing {
+	if x != nil && x.Cordon != nil {
+		return *x.Cordon
+	}
+	return Routing_READY
+}
+
+func (x *CordonPodRequest) GetTtlSeconds() int32 {
+	if x != nil && x.TtlSeconds != nil {
+		return *x.TtlSeconds
+	}
+	return 0
+}
+
+type CordonPodReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pod           *Pod                   `protobuf:"bytes,1,opt,name=pod,proto3" json:"pod,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CordonPodReply) Reset() {
+	*x = CordonPodReply{}
+	mi := &file_podlink_v1_state_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CordonPodReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CordonPodReply) ProtoMessage() {}
+
+func (x *CordonPodReply) ProtoReflect() protoreflect.Message {
+	mi := &file_podlink_v1_state_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CordonPodReply.ProtoReflect.Descriptor instead.
+func (*CordonPodReply) Descriptor() ([]byte, []int) {
+	return file_podlink_v1_state_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *CordonPodReply) GetPod() *Pod {
+	if x != nil {
+		return x.Pod
+	}
+	return nil
+}
+
 type RemoveServiceStateRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
@@ -548,7 +835,7 @@ type RemoveServiceStateRequest struct {
 
 func (x *RemoveServiceStateRequest) Reset() {
 	*x = RemoveServiceStateRequest{}
-	mi := &file_podlink_v1_state_proto_msgTypes[7]
+	mi := &file_podlink_v1_state_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -560,7 +847,7 @@ func (x *RemoveServiceStateRequest) String() string {
 func (*RemoveServiceStateRequest) ProtoMessage() {}
 
 func (x *RemoveServiceStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_podlink_v1_state_proto_msgTypes[7]
+	mi := &file_podlink_v1_state_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -573,7 +860,7 @@ func (x *RemoveServiceStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveServiceStateRequest.ProtoReflect.Descriptor instead.
 func (*RemoveServiceStateRequest) Descriptor() ([]byte, []int) {
-	return file_podlink_v1_state_proto_rawDescGZIP(), []int{7}
+	return file_podlink_v1_state_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RemoveServiceStateRequest) GetNamespace() string {
@@ -609,7 +896,7 @@ type RemoveServiceStateReply struct {
 
 func (x *RemoveServiceStateReply) Reset() {
 	*x = RemoveServiceStateReply{}
-	mi := &file_podlink_v1_state_proto_msgTypes[8]
+	mi := &file_podlink_v1_state_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -621,7 +908,7 @@ func (x *RemoveServiceStateReply) String() string {
 func (*RemoveServiceStateReply) ProtoMessage() {}
 
 func (x *RemoveServiceStateReply) ProtoReflect() protoreflect.Message {
-	mi := &file_podlink_v1_state_proto_msgTypes[8]
+	mi := &file_podlink_v1_state_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -634,7 +921,7 @@ func (x *RemoveServiceStateReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveServiceStateReply.ProtoReflect.Descriptor instead.
 func (*RemoveServiceStateReply) Descriptor() ([]byte, []int) {
-	return file_podlink_v1_state_proto_rawDescGZIP(), []int{8}
+	return file_podlink_v1_state_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RemoveServiceStateReply) GetRemoved() bool {
@@ -656,7 +943,7 @@ var File_podlink_v1_state_proto protoreflect.FileDescriptor
 const file_podlink_v1_state_proto_rawDesc = "" +
 	"\n" +
 	"\x16podlink/v1/state.proto\x12\n" +
-	"podlink.v1\x1a\x1cgoogle/api/annotations.proto\"\xcd\x01\n" +
+	"podlink.v1\x1a\x1cgoogle/api/annotations.proto\"\xe4\x04\n" +
 	"\x03Pod\x12\x15\n" +
 	"\x06pod_id\x18\x01 \x01(\x05R\x05podId\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x12\n" +
@@ -665,7 +952,24 @@ const file_podlink_v1_state_proto_rawDesc = "" +
 	"\x04live\x18\x05 \x01(\bR\x04live\x12!\n" +
 	"\fheartbeat_ms\x18\x06 \x01(\x03R\vheartbeatMs\x12\x1f\n" +
 	"\vttl_seconds\x18\a \x01(\x05R\n" +
-	"ttlSeconds\"\xa5\x02\n" +
+	"ttlSeconds\x12\x1f\n" +
+	"\vinstance_id\x18\b \x01(\tR\n" +
+	"instanceId\x12\x1e\n" +
+	"\n" +
+	"generation\x18\t \x01(\x03R\n" +
+	"generation\x12\x1f\n" +
+	"\bcapacity\x18\n" +
+	" \x01(\x05H\x00R\bcapacity\x88\x01\x01\x123\n" +
+	"\x06labels\x18\v \x03(\v2\x1b.podlink.v1.Pod.LabelsEntryR\x06labels\x12\x18\n" +
+	"\aaddress\x18\f \x01(\tR\aaddress\x12>\n" +
+	"\x10reported_routing\x18\r \x01(\x0e2\x13.podlink.v1.RoutingR\x0freportedRouting\x12+\n" +
+	"\x06cordon\x18\x0e \x01(\x0e2\x13.podlink.v1.RoutingR\x06cordon\x12\x14\n" +
+	"\x05given\x18\x0f \x01(\x05R\x05given\x12\x19\n" +
+	"\bin_doubt\x18\x10 \x01(\bR\ainDoubt\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\v\n" +
+	"\t_capacity\"\xed\x04\n" +
 	"\x16SetServiceStateRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x1a\n" +
@@ -674,15 +978,34 @@ const file_podlink_v1_state_proto_rawDesc = "" +
 	"\x04load\x18\x05 \x01(\x05H\x01R\x04load\x88\x01\x01\x122\n" +
 	"\arouting\x18\x06 \x01(\x0e2\x13.podlink.v1.RoutingH\x02R\arouting\x88\x01\x01\x12$\n" +
 	"\vttl_seconds\x18\a \x01(\x05H\x03R\n" +
-	"ttlSeconds\x88\x01\x01B\t\n" +
+	"ttlSeconds\x88\x01\x01\x12\x1f\n" +
+	"\vinstance_id\x18\b \x01(\tR\n" +
+	"instanceId\x12\x1a\n" +
+	"\bsequence\x18\t \x01(\x03R\bsequence\x12\x1e\n" +
+	"\n" +
+	"generation\x18\n" +
+	" \x01(\x03R\n" +
+	"generation\x12\x1e\n" +
+	"\n" +
+	"supersedes\x18\v \x01(\x03R\n" +
+	"supersedes\x12\x1f\n" +
+	"\bcapacity\x18\f \x01(\x05H\x04R\bcapacity\x88\x01\x01\x12F\n" +
+	"\x06labels\x18\r \x03(\v2..podlink.v1.SetServiceStateRequest.LabelsEntryR\x06labels\x12\x18\n" +
+	"\aaddress\x18\x0e \x01(\tR\aaddress\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\t\n" +
 	"\a_pod_idB\a\n" +
 	"\x05_loadB\n" +
 	"\n" +
 	"\b_routingB\x0e\n" +
-	"\f_ttl_seconds\"x\n" +
+	"\f_ttl_secondsB\v\n" +
+	"\t_capacity\"\xad\x01\n" +
 	"\x14SetServiceStateReply\x12!\n" +
 	"\x03pod\x18\x01 \x01(\v2\x0f.podlink.v1.PodR\x03pod\x120\n" +
-	"\bprevious\x18\x02 \x01(\v2\x0f.podlink.v1.PodH\x00R\bprevious\x88\x01\x01B\v\n" +
+	"\bprevious\x18\x02 \x01(\v2\x0f.podlink.v1.PodH\x00R\bprevious\x88\x01\x01\x12\x18\n" +
+	"\aapplied\x18\x03 \x01(\bR\aapplied\x12\x19\n" +
+	"\bstore_id\x18\x04 \x01(\tR\astoreIdB\v\n" +
 	"\t_previous\"\x80\x01\n" +
 	"\x16GetServiceStateRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
@@ -698,6 +1021,18 @@ const file_podlink_v1_state_proto_rawDesc = "" +
 	"\x06pod_id\x18\x03 \x01(\x05H\x00R\x05podId\x88\x01\x01B\t\n" +
 	"\a_pod_id\"7\n" +
 	"\x12GetServicePodReply\x12!\n" +
+	"\x03pod\x18\x01 \x01(\v2\x0f.podlink.v1.PodR\x03pod\"\xe4\x01\n" +
+	"\x10CordonPodRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
+	"\aservice\x18\x02 \x01(\tR\aservice\x12\x1a\n" +
+	"\x06pod_id\x18\x03 \x01(\x05H\x00R\x05podId\x88\x01\x01\x120\n" +
+	"\x06cordon\x18\x04 \x01(\x0e2\x13.podlink.v1.RoutingH\x01R\x06cordon\x88\x01\x01\x12$\n" +
+	"\vttl_seconds\x18\x05 \x01(\x05H\x02R\n" +
+	"ttlSeconds\x88\x01\x01B\t\n" +
+	"\a_pod_idB\t\n" +
+	"\a_cordonB\x0e\n" +
+	"\f_ttl_seconds\"3\n" +
+	"\x0eCordonPodReply\x12!\n" +
 	"\x03pod\x18\x01 \x01(\v2\x0f.podlink.v1.PodR\x03pod\"z\n" +
 	"\x19RemoveServiceStateRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
@@ -711,11 +1046,12 @@ const file_podlink_v1_state_proto_rawDesc = "" +
 	"\aRouting\x12\t\n" +
 	"\x05READY\x10\x00\x12\f\n" +
 	"\bDENY_NEW\x10\x01\x12\f\n" +
-	"\bSHUTDOWN\x10\x022\x8d\x05\n" +
+	"\bSHUTDOWN\x10\x022\xa4\x06\n" +
 	"\fStateService\x12\x9f\x01\n" +
 	"\x0fSetServiceState\x12\".podlink.v1.SetServiceStateRequest\x1a .podlink.v1.SetServiceStateReply\"F\x82\xd3\xe4\x93\x02@:\x01*\x1a;/v1/namespaces/{namespace}/services/{service}/pods/{pod_id}\x12\x96\x01\n" +
 	"\x0fGetServiceState\x12\".podlink.v1.GetServiceStateRequest\x1a .podlink.v1.GetServiceStateReply\"=\x82\xd3\xe4\x93\x024\x122/v1/namespaces/{namespace}/services/{service}/pods\x90\x02\x01\x12\x99\x01\n" +
-	"\rGetServicePod\x12 .podlink.v1.GetServicePodRequest\x1a\x1e.podlink.v1.GetServicePodReply\"F\x82\xd3\xe4\x93\x02=\x12;/v1/namespaces/{namespace}/services/{service}/pods/{pod_id}\x90\x02\x01\x12\xa5\x01\n" +
+	"\rGetServicePod\x12 .podlink.v1.GetServicePodRequest\x1a\x1e.podlink.v1.GetServicePodReply\"F\x82\xd3\xe4\x93\x02=\x12;/v1/namespaces/{namespace}/services/{service}/pods/{pod_id}\x90\x02\x01\x12\x94\x01\n" +
+	"\tCordonPod\x12\x1c.podlink.v1.CordonPodRequest\x1a\x1a.podlink.v1.CordonPodReply\"M\x82\xd3\xe4\x93\x02G:\x01*\"B/v1/namespaces/{namespace}/services/{service}/pods/{pod_id}:cordon\x12\xa5\x01\n" +
 	"\x12RemoveServiceState\x12%.podlink.v1.RemoveServiceStateRequest\x1a#.podlink.v1.RemoveServiceStateReply\"C\x82\xd3\xe4\x93\x02=*;/v1/namespaces/{namespace}/services/{service}/pods/{pod_id}B\x1bZ\x19podlink/api/podlink/v1;v1b\x06proto3"
 
 var (
@@ -731,7 +1067,7 @@ func file_podlink_v1_state_proto_rawDescGZIP() []byte {
 }
 
 var file_podlink_v1_state_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_podlink_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_podlink_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_podlink_v1_state_proto_goTypes = []any{
 	(Routing)(0),                      // 0: podlink.v1.Routing
 	(*Pod)(nil),                       // 1: podlink.v1.Pod
@@ -741,30 +1077,42 @@ var file_podlink_v1_state_proto_goTypes = []any{
 	(*GetServiceStateReply)(nil),      // 5: podlink.v1.GetServiceStateReply
 	(*GetServicePodRequest)(nil),      // 6: podlink.v1.GetServicePodRequest
 	(*GetServicePodReply)(nil),        // 7: podlink.v1.GetServicePodReply
-	(*RemoveServiceStateRequest)(nil), // 8: podlink.v1.RemoveServiceStateRequest
-	(*RemoveServiceStateReply)(nil),   // 9: podlink.v1.RemoveServiceStateReply
+	(*CordonPodRequest)(nil),          // 8: podlink.v1.CordonPodRequest
+	(*CordonPodReply)(nil),            // 9: podlink.v1.CordonPodReply
+	(*RemoveServiceStateRequest)(nil), // 10: podlink.v1.RemoveServiceStateRequest
+	(*RemoveServiceStateReply)(nil),   // 11: podlink.v1.RemoveServiceStateReply
+	nil,                               // 12: podlink.v1.Pod.LabelsEntry
+	nil,                               // 13: podlink.v1.SetServiceStateRequest.LabelsEntry
 }
 var file_podlink_v1_state_proto_depIdxs = []int32{
 	0,  // 0: podlink.v1.Pod.routing:type_name -> podlink.v1.Routing
-	0,  // 1: podlink.v1.SetServiceStateRequest.routing:type_name -> podlink.v1.Routing
-	1,  // 2: podlink.v1.SetServiceStateReply.pod:type_name -> podlink.v1.Pod
-	1,  // 3: podlink.v1.SetServiceStateReply.previous:type_name -> podlink.v1.Pod
-	1,  // 4: podlink.v1.GetServiceStateReply.pods:type_name -> podlink.v1.Pod
-	1,  // 5: podlink.v1.GetServicePodReply.pod:type_name -> podlink.v1.Pod
-	1,  // 6: podlink.v1.RemoveServiceStateReply.previous:type_name -> podlink.v1.Pod
-	2,  // 7: podlink.v1.StateService.SetServiceState:input_type -> podlink.v1.SetServiceStateRequest
-	4,  // 8: podlink.v1.StateService.GetServiceState:input_type -> podlink.v1.GetServiceStateRequest
-	6,  // 9: podlink.v1.StateService.GetServicePod:input_type -> podlink.v1.GetServicePodRequest
-	8,  // 10: podlink.v1.StateService.RemoveServiceState:input_type -> podlink.v1.RemoveServiceStateRequest
-	3,  // 11: podlink.v1.StateService.SetServiceState:output_type -> podlink.v1.SetServiceStateReply
-	5,  // 12: podlink.v1.StateService.GetServiceState:output_type -> podlink.v1.GetServiceStateReply
-	7,  // 13: podlink.v1.StateService.GetServicePod:output_type -> podlink.v1.GetServicePodReply
-	9,  // 14: podlink.v1.StateService.RemoveServiceState:output_type -> podlink.v1.RemoveServiceStateReply
-	11, // [11:15] is the sub-list for method output_type
-	7,  // [7:11] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	12, // 1: podlink.v1.Pod.labels:type_name -> podlink.v1.Pod.LabelsEntry
+	0,  // 2: podlink.v1.Pod.reported_routing:type_name -> podlink.v1.Routing
+	0,  // 3: podlink.v1.Pod.cordon:type_name -> podlink.v1.Routing
+	0,  // 4: podlink.v1.SetServiceStateRequest.routing:type_name -> podlink.v1.Routing
+	13, // 5: podlink.v1.SetServiceStateRequest.labels:type_name -> podlink.v1.SetServiceStateRequest.LabelsEntry
+	1,  // 6: podlink.v1.SetServiceStateReply.pod:type_name -> podlink.v1.Pod
+	1,  // 7: podlink.v1.SetServiceStateReply.previous:type_name -> podlink.v1.Pod
+	1,  // 8: podlink.v1.GetServiceStateReply.pods:type_name -> podlink.v1.Pod
+	1,  // 9: podlink.v1.GetServicePodReply.pod:type_name -> podlink.v1.Pod
+	0,  // 10: podlink.v1.CordonPodRequest.cordon:type_name -> podlink.v1.Routing
+	1,  // 11: podlink.v1.CordonPodReply.pod:type_name -> podlink.v1.Pod
+	1,  // 12: podlink.v1.RemoveServiceStateReply.previous:type_name -> podlink.v1.Pod
+	2,  // 13: podlink.v1.StateService.SetServiceState:input_type -> podlink.v1.SetServiceStateRequest
+	4,  // 14: podlink.v1.StateService.GetServiceState:input_type -> podlink.v1.GetServiceStateRequest
+	6,  // 15: podlink.v1.StateService.GetServicePod:input_type -> podlink.v1.GetServicePodRequest
+	8,  // 16: podlink.v1.StateService.CordonPod:input_type -> podlink.v1.CordonPodRequest
+	10, // 17: podlink.v1.StateService.RemoveServiceState:input_type -> podlink.v1.RemoveServiceStateRequest
+	3,  // 18: podlink.v1.StateService.SetServiceState:output_type -> podlink.v1.SetServiceStateReply
+	5,  // 19: podlink.v1.StateService.GetServiceState:output_type -> podlink.v1.GetServiceStateReply
+	7,  // 20: podlink.v1.StateService.GetServicePod:output_type -> podlink.v1.GetServicePodReply
+	9,  // 21: podlink.v1.StateService.CordonPod:output_type -> podlink.v1.CordonPodReply
+	11, // 22: podlink.v1.StateService.RemoveServiceState:output_type -> podlink.v1.RemoveServiceStateReply
+	18, // [18:23] is the sub-list for method output_type
+	13, // [13:18] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_podlink_v1_state_proto_init() }
@@ -772,19 +1120,21 @@ func file_podlink_v1_state_proto_init() {
 	if File_podlink_v1_state_proto != nil {
 		return
 	}
+	file_podlink_v1_state_proto_msgTypes[0].OneofWrappers = []any{}
 	file_podlink_v1_state_proto_msgTypes[1].OneofWrappers = []any{}
 	file_podlink_v1_state_proto_msgTypes[2].OneofWrappers = []any{}
 	file_podlink_v1_state_proto_msgTypes[3].OneofWrappers = []any{}
 	file_podlink_v1_state_proto_msgTypes[5].OneofWrappers = []any{}
 	file_podlink_v1_state_proto_msgTypes[7].OneofWrappers = []any{}
-	file_podlink_v1_state_proto_msgTypes[8].OneofWrappers = []any{}
+	file_podlink_v1_state_proto_msgTypes[9].OneofWrappers = []any{}
+	file_podlink_v1_state_proto_msgTypes[10].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_podlink_v1_state_proto_rawDesc), len(file_podlink_v1_state_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   9,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

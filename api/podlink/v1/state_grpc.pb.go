@@ -22,6 +22,7 @@ const (
 	StateService_SetServiceState_FullMethodName    = "/podlink.v1.StateService/SetServiceState"
 	StateService_GetServiceState_FullMethodName    = "/podlink.v1.StateService/GetServiceState"
 	StateService_GetServicePod_FullMethodName      = "/podlink.v1.StateService/GetServicePod"
+	StateService_CordonPod_FullMethodName          = "/podlink.v1.StateService/CordonPod"
 	StateService_RemoveServiceState_FullMethodName = "/podlink.v1.StateService/RemoveServiceState"
 )
 
@@ -38,7 +39,10 @@ type StateServiceClient interface {
 	GetServiceState(ctx context.Context, in *GetServiceStateRequest, opts ...grpc.CallOption) (*GetServiceStateReply, error)
 	// GetServicePod returns one pod; POD_NOT_FOUND if it has never reported.
 	GetServicePod(ctx context.Context, in *GetServicePodRequest, opts ...grpc.CallOption) (*GetServicePodReply, error)
-	// RemoveServiceState deletes a pod's report, for example after scaling down. Its links stay.
+	// CordonPod sets the routing that applies to the pod in addition to the one that it reports, until it is lifted with READY;
+	// the stricter of the two applies. The pod's reports do not change it. POD_NOT_FOUND if the pod has never reported.
+	CordonPod(ctx context.Context, in *CordonPodRequest, opts ...grpc.CallOption) (*CordonPodReply, error)
+	// RemoveServiceState forgets a pod, cordon included, for example after scaling down. Its links stay, and its generation.
 	RemoveServiceState(ctx context.Context, in *RemoveServiceStateRequest, opts ...grpc.CallOption) (*RemoveServiceStateReply, error)
 }
 
@@ -80,6 +84,16 @@ func (c *stateServiceClient) GetServicePod(ctx context.Context, in *GetServicePo
 	return out, nil
 }
 
+func (c *stateServiceClient) CordonPod(ctx context.Context, in *CordonPodRequest, opts ...grpc.CallOption) (*CordonPodReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CordonPodReply)
+	err := c.cc.Invoke(ctx, StateService_CordonPod_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *stateServiceClient) RemoveServiceState(ctx context.Context, in *RemoveServiceStateRequest, opts ...grpc.CallOption) (*RemoveServiceStateReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RemoveServiceStateReply)
@@ -103,7 +117,10 @@ type StateServiceServer interface {
 	GetServiceState(context.Context, *GetServiceStateRequest) (*GetServiceStateReply, error)
 	// GetServicePod returns one pod; POD_NOT_FOUND if it has never reported.
 	GetServicePod(context.Context, *GetServicePodRequest) (*GetServicePodReply, error)
-	// RemoveServiceState deletes a pod's report, for example after scaling down. Its links stay.
+	// CordonPod sets the routing that applies to the pod in addition to the one that it reports, until it is lifted with READY;
+	// the stricter of the two applies. The pod's reports do not change it. POD_NOT_FOUND if the pod has never reported.
+	CordonPod(context.Context, *CordonPodRequest) (*CordonPodReply, error)
+	// RemoveServiceState forgets a pod, cordon included, for example after scaling down. Its links stay, and its generation.
 	RemoveServiceState(context.Context, *RemoveServiceStateRequest) (*RemoveServiceStateReply, error)
 	mustEmbedUnimplementedStateServiceServer()
 }
@@ -123,6 +140,9 @@ func (UnimplementedStateServiceServer) GetServiceState(context.Context, *GetServ
 }
 func (UnimplementedStateServiceServer) GetServicePod(context.Context, *GetServicePodRequest) (*GetServicePodReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetServicePod not implemented")
+}
+func (UnimplementedStateServiceServer) CordonPod(context.Context, *CordonPodRequest) (*CordonPodReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method CordonPod not implemented")
 }
 func (UnimplementedStateServiceServer) RemoveServiceState(context.Context, *RemoveServiceStateRequest) (*RemoveServiceStateReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveServiceState not implemented")
@@ -202,6 +222,24 @@ func _StateService_GetServicePod_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _StateService_CordonPod_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CordonPodRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StateServiceServer).CordonPod(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: StateService_CordonPod_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StateServiceServer).CordonPod(ctx, req.(*CordonPodRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _StateService_RemoveServiceState_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RemoveServiceStateRequest)
 	if err := dec(in); err != nil {
@@ -238,6 +276,10 @@ var StateService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetServicePod",
 			Handler:    _StateService_GetServicePod_Handler,
+		},
+		{
+			MethodName: "CordonPod",
+			Handler:    _StateService_CordonPod_Handler,
 		},
 		{
 			MethodName: "RemoveServiceState",

@@ -19,17 +19,21 @@ var _ = binding.EncodeURL
 
 const _ = http.SupportPackageIsVersion1
 
+const OperationStateServiceCordonPod = "/podlink.v1.StateService/CordonPod"
 const OperationStateServiceGetServicePod = "/podlink.v1.StateService/GetServicePod"
 const OperationStateServiceGetServiceState = "/podlink.v1.StateService/GetServiceState"
 const OperationStateServiceRemoveServiceState = "/podlink.v1.StateService/RemoveServiceState"
 const OperationStateServiceSetServiceState = "/podlink.v1.StateService/SetServiceState"
 
 type StateServiceHTTPServer interface {
+	// CordonPod CordonPod sets the routing that applies to the pod in addition to the one that it reports, until it is lifted with READY;
+	// the stricter of the two applies. The pod's reports do not change it. POD_NOT_FOUND if the pod has never reported.
+	CordonPod(context.Context, *CordonPodRequest) (*CordonPodReply, error)
 	// GetServicePod GetServicePod returns one pod; POD_NOT_FOUND if it has never reported.
 	GetServicePod(context.Context, *GetServicePodRequest) (*GetServicePodReply, error)
 	// GetServiceState GetServiceState returns every pod of the service that has reported, sorted by pod_id.
 	GetServiceState(context.Context, *GetServiceStateRequest) (*GetServiceStateReply, error)
-	// RemoveServiceState RemoveServiceState deletes a pod's report, for example after scaling down. Its links stay.
+	// RemoveServiceState RemoveServiceState forgets a pod, cordon included, for example after scaling down. Its links stay, and its generation.
 	RemoveServiceState(context.Context, *RemoveServiceStateRequest) (*RemoveServiceStateReply, error)
 	// SetServiceState SetServiceState stores a pod's report. It also resets the pod's count of new links.
 	SetServiceState(context.Context, *SetServiceStateRequest) (*SetServiceStateReply, error)
@@ -40,6 +44,7 @@ func RegisterStateServiceHTTPServer(s *http.Server, srv StateServiceHTTPServer) 
 	r.PUT("/v1/namespaces/{namespace}/services/{service}/pods/{pod_id}", _StateService_SetServiceState0_HTTP_Handler(srv))
 	r.GET("/v1/namespaces/{namespace}/services/{service}/pods", _StateService_GetServiceState0_HTTP_Handler(srv))
 	r.GET("/v1/namespaces/{namespace}/services/{service}/pods/{pod_id}", _StateService_GetServicePod0_HTTP_Handler(srv))
+	r.POST("/v1/namespaces/{namespace}/services/{service}/pods/{pod_id}:cordon", _StateService_CordonPod0_HTTP_Handler(srv))
 	r.DELETE("/v1/namespaces/{namespace}/services/{service}/pods/{pod_id}", _StateService_RemoveServiceState0_HTTP_Handler(srv))
 }
 
@@ -112,6 +117,31 @@ func _StateService_GetServicePod0_HTTP_Handler(srv StateServiceHTTPServer) func(
 	}
 }
 
+func _StateService_CordonPod0_HTTP_Handler(srv StateServiceHTTPServer) func(ctx http.Context) error {
+	return func(ctx http.Context) error {
+		var in CordonPodRequest
+		if err := ctx.Bind(&in); err != nil {
+			return err
+		}
+		if err := ctx.BindQuery(&in); err != nil {
+			return err
+		}
+		if err := ctx.BindVars(&in); err != nil {
+			return err
+		}
+		http.SetOperation(ctx, OperationStateServiceCordonPod)
+		h := ctx.Middleware(func(ctx context.Context, req interface{}) (interface{}, error) {
+			return srv.CordonPod(ctx, req.(*CordonPodRequest))
+		})
+		out, err := h(ctx, &in)
+		if err != nil {
+			return err
+		}
+		reply := out.(*CordonPodReply)
+		return ctx.Result(200, reply)
+	}
+}
+
 func _StateService_RemoveServiceState0_HTTP_Handler(srv StateServiceHTTPServer) func(ctx http.Context) error {
 	return func(ctx http.Context) error {
 		var in RemoveServiceStateRequest
@@ -135,11 +165,14 @@ func _StateService_RemoveServiceState0_HTTP_Handler(srv StateServiceHTTPServer) 
 }
 
 type StateServiceHTTPClient interface {
+	// CordonPod CordonPod sets the routing that applies to the pod in addition to the one that it reports, until it is lifted with READY;
+	// the stricter of the two applies. The pod's reports do not change it. POD_NOT_FOUND if the pod has never reported.
+	CordonPod(ctx context.Context, req *CordonPodRequest, opts ...http.CallOption) (rsp *CordonPodReply, err error)
 	// GetServicePod GetServicePod returns one pod; POD_NOT_FOUND if it has never reported.
 	GetServicePod(ctx context.Context, req *GetServicePodRequest, opts ...http.CallOption) (rsp *GetServicePodReply, err error)
 	// GetServiceState GetServiceState returns every pod of the service that has reported, sorted by pod_id.
 	GetServiceState(ctx context.Context, req *GetServiceStateRequest, opts ...http.CallOption) (rsp *GetServiceStateReply, err error)
-	// RemoveServiceState RemoveServiceState deletes a pod's report, for example after scaling down. Its links stay.
+	// RemoveServiceState RemoveServiceState forgets a pod, cordon included, for example after scaling down. Its links stay, and its generation.
 	RemoveServiceState(ctx context.Context, req *RemoveServiceStateRequest, opts ...http.CallOption) (rsp *RemoveServiceStateReply, err error)
 	// SetServiceState SetServiceState stores a pod's report. It also resets the pod's count of new links.
 	SetServiceState(ctx context.Context, req *SetServiceStateRequest, opts ...http.CallOption) (rsp *SetServiceStateReply, err error)
@@ -151,6 +184,21 @@ type StateServiceHTTPClientImpl struct {
 
 func NewStateServiceHTTPClient(client *http.Client) StateServiceHTTPClient {
 	return &StateServiceHTTPClientImpl{client}
+}
+
+// CordonPod CordonPod sets the routing that applies to the pod in addition to the one that it reports, until it is lifted with READY;
+// the stricter of the two applies. The pod's reports do not change it. POD_NOT_FOUND if the pod has never reported.
+func (c *StateServiceHTTPClientImpl) CordonPod(ctx context.Context, in *CordonPodRequest, opts ...http.CallOption) (*CordonPodReply, error) {
+	var out CordonPodReply
+	pattern := "/v1/namespaces/{namespace}/services/{service}/pods/{pod_id}:cordon"
+	path := binding.EncodeURL(pattern, in, false)
+	opts = append(opts, http.Operation(OperationStateServiceCordonPod))
+	opts = append(opts, http.PathTemplate(pattern))
+	err := c.cc.Invoke(ctx, "POST", path, in, &out, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return &out, nil
 }
 
 // GetServicePod GetServicePod returns one pod; POD_NOT_FOUND if it has never reported.
@@ -181,7 +229,7 @@ func (c *StateServiceHTTPClientImpl) GetServiceState(ctx context.Context, in *Ge
 	return &out, nil
 }
 
-// RemoveServiceState RemoveServiceState deletes a pod's report, for example after scaling down. Its links stay.
+// RemoveServiceState RemoveServiceState forgets a pod, cordon included, for example after scaling down. Its links stay, and its generation.
 func (c *StateServiceHTTPClientImpl) RemoveServiceState(ctx context.Context, in *RemoveServiceStateRequest, opts ...http.CallOption) (*RemoveServiceStateReply, error) {
 	var out RemoveServiceStateReply
 	pattern := "/v1/namespaces/{namespace}/services/{service}/pods/{pod_id}"
