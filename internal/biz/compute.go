@@ -65,7 +65,7 @@ func (u *LinkUsecase) reserveAndLink(
 	ctx context.Context, key LinkKey, ttl TTL, link Link,
 ) (outcome Outcome, change LinkChange, err error) {
 	service := key.service()
-	reservation, err := u.pods.Reserve(ctx, service, link.Pod)
+	reservation, err := u.pods.Reserve(ctx, service, ReserveRequest{Linked: link.Pod})
 	if err != nil {
 		return 0, LinkChange{}, notExecuted(err)
 	}
@@ -75,7 +75,7 @@ func (u *LinkUsecase) reserveAndLink(
 	case reservation.Outcome != Reserved:
 		return 0, LinkChange{}, fmt.Errorf("%w: %s of %s", ErrNoAvailablePod, key.Service, key.Namespace)
 	}
-	change, err = u.links.SetIfEpoch(ctx, key, reservation.Pod, ttl, link.Epoch)
+	change, err = u.links.SetIfEpoch(ctx, key, reservation.Pod, ttl, MoveTerms{Epoch: link.Epoch})
 	switch {
 	case errors.Is(err, ErrOutcomeUnknown), errors.As(err, new(*UnconfirmedError)):
 		return 0, LinkChange{}, err // The link may exist, so the reservation must count.

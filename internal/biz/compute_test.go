@@ -59,7 +59,7 @@ func (d *interceptedStore) Get(ctx context.Context, key biz.LinkKey) (biz.Link, 
 }
 
 func (d *interceptedStore) SetIfEpoch(
-	ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL, epoch biz.Epoch,
+	ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL, move biz.MoveTerms,
 ) (biz.LinkChange, error) {
 	if err := d.insteadOf["SetIfEpoch"]; err != nil {
 		return biz.LinkChange{}, err
@@ -67,7 +67,7 @@ func (d *interceptedStore) SetIfEpoch(
 	if d.beforeSet != nil {
 		d.beforeSet(ctx, key)
 	}
-	change, err := d.LinkRepo.SetIfEpoch(ctx, key, pod, ttl, epoch)
+	change, err := d.LinkRepo.SetIfEpoch(ctx, key, pod, ttl, move)
 	if d.afterSet != nil {
 		return biz.LinkChange{}, d.afterSet
 	}
@@ -79,11 +79,11 @@ type interceptedPods struct {
 	d *interceptedStore
 }
 
-func (s interceptedPods) Reserve(ctx context.Context, key biz.ServiceKey, linked biz.PodID) (biz.Reservation, error) {
+func (s interceptedPods) Reserve(ctx context.Context, key biz.ServiceKey, request biz.ReserveRequest) (biz.Reservation, error) {
 	if err := s.d.insteadOf["Reserve"]; err != nil {
 		return biz.Reservation{}, err
 	}
-	return s.PodRepo.Reserve(ctx, key, linked)
+	return s.PodRepo.Reserve(ctx, key, request)
 }
 
 // openIntercepted returns a use-case on an intercepted store in which pods 0 and 1 are READY and pod 9 is SHUTDOWN.
@@ -100,7 +100,7 @@ func openIntercepted(t *testing.T) (*biz.LinkUsecase, *interceptedStore) {
 		insteadOf: map[string]error{},
 	}
 	for pod, routing := range map[biz.PodID]biz.Routing{0: biz.Ready, 1: biz.Ready, 9: biz.Shutdown} {
-		_, _, err := d.pods.Set(t.Context(), service, biz.Report{Pod: pod, State: "up", Routing: routing, TTL: biz.Forever})
+		_, err := d.pods.Set(t.Context(), service, biz.Report{Pod: pod, State: "up", Routing: routing, TTL: biz.Forever})
 		require.NoError(t, err)
 	}
 	views := biz.NewPodViews(interceptedPods{d.pods, d}, biz.NopObserver{})
@@ -110,7 +110,7 @@ func openIntercepted(t *testing.T) (*biz.LinkUsecase, *interceptedStore) {
 // nextPod reserves a pod for a new link. The pod shows which earlier reservations count.
 func (d *interceptedStore) nextPod(t *testing.T) biz.PodID {
 	t.Helper()
-	reservation, err := d.pods.Reserve(t.Context(), service, biz.NoPod)
+	reservation, err := d.pods.Reserve(t.Context(), service, biz.ReserveRequest{Linked: biz.NoPod})
 	require.NoError(t, err)
 	return reservation.Pod
 }
@@ -118,7 +118,7 @@ func (d *interceptedStore) nextPod(t *testing.T) biz.PodID {
 func TestComputeThatLosesARaceReturnsTheWinnersLinkAndReleases(t *testing.T) {
 	links, d := openIntercepted(t)
 	d.beforeSet = func(ctx context.Context, key biz.LinkKey) {
-		_, err := d.Set(ctx, key, 1, biz.Forever, nil)
+		_, err := d.Set(ctx, key, 1, biz.Forever, biz.SetTerms{})
 		require.NoError(t, err)
 	}
 	outcome, change, err := links.Compute(t.Context(), linkKey("alice"), biz.Forever)
@@ -136,7 +136,7 @@ func TestComputeRetriesWhenTheLinkChanges(t *testing.T) {
 	d.beforeSet = func(ctx context.Context, key biz.LinkKey) {
 		if moves++; moves <= 3 { // Each time to the unusable pod, each time with a new epoch.
 			require.NoError(t, second(d.Remove(ctx, key, 0, nil)))
-			require.NoError(t, second(d.Set(ctx, key, 9, biz.Forever, nil)))
+			require.NoError(t, second(d.Set(ctx, key, 9, biz.Forever, biz.SetTerms{})))
 		}
 	}
 	outcome, change, err := links.Compute(t.Context(), linkKey("alice"), biz.Forever)
@@ -153,7 +153,7 @@ func TestComputeGivesUpWhenTheLinkKeepsChanging(t *testing.T) {
 	links, d := openIntercepted(t)
 	d.beforeSet = func(ctx context.Context, key biz.LinkKey) {
 		require.NoError(t, second(d.Remove(ctx, key, 0, nil)))
-		require.NoError(t, second(d.Set(ctx, key, 9, biz.Forever, nil)))
+		require.NoError(t, second(d.Set(ctx, key, 9, biz.Forever, biz.SetTerms{})))
 	}
 	_, _, err := links.Compute(t.Context(), linkKey("alice"), biz.Forever)
 	require.ErrorIs(t, err, biz.ErrStoreUnavailable)
@@ -211,7 +211,7 @@ func TestComputeOfAServiceThatNeverReported(t *testing.T) {
 	_, _, err := links.Compute(t.Context(), key, biz.Forever)
 	require.ErrorIs(t, err, biz.ErrNoAvailablePod)
 
-	set, err := d.Set(t.Context(), key, 5, biz.Forever, nil)
+	set, err := d.Set(t.Context(), key, 5, biz.Forever, biz.SetTerms{})
 	require.NoError(t, err)
 	outcome, change, err := links.Compute(t.Context(), key, biz.Forever)
 	require.NoError(t, err)
@@ -230,17 +230,17 @@ func TestReportsDefaultToTheConfiguredTTL(t *testing.T) {
 	_, d := openIntercepted(t)
 	pods := biz.NewPodUsecase(biz.NewPodViews(d.pods, biz.NopObserver{}), 7)
 	id, own := biz.PodID(3), biz.TTL(60)
-	pod, _, err := pods.Set(t.Context(), service, biz.NewReport{Pod: &id, State: "up"})
+	result, err := pods.Set(t.Context(), service, biz.NewReport{Pod: &id, State: "up"})
 	require.NoError(t, err)
-	require.EqualValues(t, 7, pod.TTL)
-	pod, _, err = pods.Set(t.Context(), service, biz.NewReport{Pod: &id, State: "up", TTL: &own})
+	require.EqualValues(t, 7, result.Pod.TTL)
+	result, err = pods.Set(t.Context(), service, biz.NewReport{Pod: &id, State: "up", TTL: &own})
 	require.NoError(t, err)
-	require.EqualValues(t, 60, pod.TTL)
+	require.EqualValues(t, 60, result.Pod.TTL)
 }
 
 func TestBatchesReadEachEntryOnce(t *testing.T) {
 	links, d := openIntercepted(t)
-	require.NoError(t, second(d.Set(t.Context(), linkKey("b"), 1, biz.Forever, nil)))
+	require.NoError(t, second(d.Set(t.Context(), linkKey("b"), 1, biz.Forever, biz.SetTerms{})))
 	found, err := links.BatchGet(t.Context(), "game", "room", []string{"b", "a", "b", "a"})
 	require.NoError(t, err)
 	require.Len(t, found, 2)

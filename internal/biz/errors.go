@@ -64,3 +64,23 @@ func (e *EpochMismatchError) Error() string {
 	}
 	return fmt.Sprintf("the link has another epoch than expected: it is to pod %d with epoch %d", e.Current.Pod, e.Current.Epoch)
 }
+
+// SupersededError is the error of a report or a claim of a process whose pod another process has taken over; nothing has
+// changed.
+type SupersededError struct {
+	Generation Generation // the stored one
+	Final      bool       // the process was replaced for good
+}
+
+// Error implements error.
+func (e *SupersededError) Error() string {
+	return fmt.Sprintf("another process has taken over the pod with generation %d", e.Generation)
+}
+
+// LimitError is the error of a mutation that would exceed a limit; nothing has changed.
+type LimitError struct {
+	Limit string // the setting: "limits.max_pods"
+}
+
+// Error implements error.
+func (e *LimitError) Error() string { return e.Limit + " is reached" }

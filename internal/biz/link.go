@@ -40,6 +40,7 @@ type Link struct {
 	Pod   PodID
 	TTL   TTL
 	Epoch Epoch
+	Claim Generation // the process of the pod that has claimed the link; 0: none
 }
 
 // NoLink returns the value for a key that has no link.
@@ -70,27 +71,50 @@ type LinkChange struct {
 //
 // A batch or a list is not guaranteed to be a snapshot across links.
 type LinkRepo interface {
-	// Set links the key to the pod, replacing any link. If expected is not nil and not the current epoch (0: no link),
-	// Set must change nothing and return *EpochMismatchError.
-	Set(ctx context.Context, key LinkKey, pod PodID, ttl TTL, expected *Epoch) (LinkChange, error)
+	// Set links the key to the pod, replacing any link. If terms.Expected is not nil and not the current epoch (0: no link),
+	// Set must change nothing and return *EpochMismatchError. A link that terms.Claim has claimed keeps its epoch, whatever
+	// Expected is, unless its epoch is not above terms.Above; one that a greater generation of the pod has claimed must give
+	// *SupersededError; any other gets a new epoch and the claim. It must return *LimitError if the uid has too many links.
+	Set(ctx context.Context, key LinkKey, pod PodID, ttl TTL, terms SetTerms) (LinkChange, error)
 	// TrySet links the key to the pod unless the key has a persistent link to another pod.
 	TrySet(ctx context.Context, key LinkKey, pod PodID, ttl TTL) (LinkChange, error)
-	// SetIfAbsent links the key to the pod unless the key has a link.
-	SetIfAbsent(ctx context.Context, key LinkKey, pod PodID, ttl TTL) (LinkChange, error)
-	// SetIfEpoch links the key to the pod if there is no link, or if the link has the epoch. No link has epoch 0.
-	SetIfEpoch(ctx context.Context, key LinkKey, pod PodID, ttl TTL, epoch Epoch) (LinkChange, error)
+	// SetIfAbsent links the key to the pod unless the key has a link, which it does not claim. terms.Expected is unused.
+	SetIfAbsent(ctx context.Context, key LinkKey, pod PodID, ttl TTL, terms SetTerms) (LinkChange, error)
+	// SetIfEpoch links the key to the pod if there is no link, or if the link has the epoch. No link has epoch 0. With
+	// move.TemporaryOnly it must not change a persistent link.
+	SetIfEpoch(ctx context.Context, key LinkKey, pod PodID, ttl TTL, move MoveTerms) (LinkChange, error)
 	// Get must return NoLink and no error if there is none.
 	Get(ctx context.Context, key LinkKey) (Link, error)
 	// GetIfPersist must return NoLink if there is none or it is temporary.
 	GetIfPersist(ctx context.Context, key LinkKey) (Link, error)
-	// BatchGet must return one link per uid, in the same order.
-	BatchGet(ctx context.Context, namespace, service string, uids []string) ([]Link, error)
+	// BatchGet must return one result per uid, in the same order. The error of one link must not fail the others.
+	BatchGet(ctx context.Context, namespace, service string, uids []string) ([]LinkResult, error)
 	// Remove removes the link, or with keep >= 1 turns it into a temporary one for keep seconds. expected is as in Set.
 	Remove(ctx context.Context, key LinkKey, keep int32, expected *Epoch) (LinkChange, error)
 	// RemoveWithID is Remove for a link to the pod; it must not change a link to another pod.
 	RemoveWithID(ctx context.Context, key LinkKey, pod PodID, keep int32) (LinkChange, error)
 	// List must return every live link of the uid, sorted by service.
 	List(ctx context.Context, namespace, uid string) ([]Link, error)
+}
+
+// SetTerms are the conditions of a Set, and what a new epoch must exceed.
+type SetTerms struct {
+	Expected *Epoch     // nil: any
+	Claim    Generation // 0: none
+	Above    *Epoch     // nil: none; at most a day ahead of the store's clock
+}
+
+// MoveTerms are the conditions of SetIfEpoch.
+type MoveTerms struct {
+	Epoch         Epoch // 0: there must be no link
+	TemporaryOnly bool
+	Above         Epoch // 0: none
+}
+
+// LinkResult is a link, or why it could not be read.
+type LinkResult struct {
+	Link Link
+	Err  error
 }
 
 // LinkUsecase implements the operations on links: it validates their arguments and calls the repo.
@@ -111,12 +135,12 @@ type Limits struct {
 	MaxBatch int // entries, at least 1
 }
 
-// Set links the key to the pod, replacing any link. If expected is not nil, it must be the current epoch.
-func (u *LinkUsecase) Set(ctx context.Context, key LinkKey, pod *PodID, ttl TTL, expected *Epoch) (LinkChange, error) {
-	if err := firstError(key.validate(), validatePod(pod), validateTTL("persist_seconds", ttl), validateExpected(expected)); err != nil {
+// Set links the key to the pod, replacing any link. See LinkRepo for the terms.
+func (u *LinkUsecase) Set(ctx context.Context, key LinkKey, pod *PodID, ttl TTL, terms SetTerms) (LinkChange, error) {
+	if err := firstError(key.validate(), validatePod(pod), validateTTL("persist_seconds", ttl), validateExpected(terms.Expected)); err != nil {
 		return LinkChange{}, err
 	}
-	return u.links.Set(ctx, key, *pod, ttl, expected)
+	return u.links.Set(ctx, key, *pod, ttl, terms)
 }
 
 // TrySet links the key to the pod unless the key has a persistent link to another pod.
@@ -128,11 +152,13 @@ func (u *LinkUsecase) TrySet(ctx context.Context, key LinkKey, pod *PodID, ttl T
 }
 
 // SetIfAbsent links the key to the pod unless the key has a link.
-func (u *LinkUsecase) SetIfAbsent(ctx context.Context, key LinkKey, pod *PodID, ttl TTL) (LinkChange, error) {
+func (u *LinkUsecase) SetIfAbsent(
+	ctx context.Context, key LinkKey, pod *PodID, ttl TTL, terms SetTerms,
+) (LinkChange, error) {
 	if err := firstError(key.validate(), validatePod(pod), validateTTL("persist_seconds", ttl)); err != nil {
 		return LinkChange{}, err
 	}
-	return u.links.SetIfAbsent(ctx, key, *pod, ttl)
+	return u.links.SetIfAbsent(ctx, key, *pod, ttl, terms)
 }
 
 // Get returns the link, NoLink if there is none.
@@ -151,8 +177,8 @@ func (u *LinkUsecase) GetIfPersist(ctx context.Context, key LinkKey) (Link, erro
 	return u.links.GetIfPersist(ctx, key)
 }
 
-// BatchGet returns one link per distinct uid, in the order of uids.
-func (u *LinkUsecase) BatchGet(ctx context.Context, namespace, service string, uids []string) ([]Link, error) {
+// BatchGet returns one result per distinct uid, in the order of uids.
+func (u *LinkUsecase) BatchGet(ctx context.Context, namespace, service string, uids []string) ([]LinkResult, error) {
 	err := firstError(
 		validateName("namespace", namespace),
 		validateName("service", service),

@@ -36,7 +36,7 @@ func TestPodsAreObserved(t *testing.T) {
 		views.observer = seen
 		change := func(err error, id PodID) {
 			repo.fail(err)
-			_, _, got := views.Set(t.Context(), room, Report{Pod: id, State: "up", TTL: Forever})
+			_, got := views.Set(t.Context(), room, Report{Pod: id, State: "up", TTL: Forever})
 			require.ErrorIs(t, got, err)
 			_, got = views.Remove(t.Context(), room, id)
 			require.ErrorIs(t, got, err)
@@ -78,6 +78,6 @@ type noLinks struct{ LinkRepo }
 
 func (noLinks) Get(_ context.Context, key LinkKey) (Link, error) { return NoLink(key), nil }
 
-func (*fakePods) Reserve(context.Context, ServiceKey, PodID) (Reservation, error) {
+func (*fakePods) Reserve(context.Context, ServiceKey, ReserveRequest) (Reservation, error) {
 	return Reservation{Outcome: NoPodAvailable}, nil
 }

@@ -23,27 +23,91 @@ const (
 	Shutdown
 )
 
+// Generation is the fencing token of a pod: every process of it gets a greater one. 0: no process with an instance has reported.
+type Generation int64
+
+// NoCapacity is the capacity of a pod that limits its links itself.
+const NoCapacity int32 = -1
+
 // Report is the heartbeat of a pod.
 type Report struct {
-	Pod     PodID
-	State   string
-	Load    int32
-	Routing Routing
-	TTL     TTL // how long the report is valid; Forever: it never expires
+	Pod      PodID
+	State    string
+	Load     int32
+	Routing  Routing
+	TTL      TTL               // how long the report is valid; Forever: it never expires
+	Capacity int32             // burden at which the pod takes no new links; NoCapacity: none
+	Labels   map[string]string // nil: none
+	Address  string            // host:port; empty: none
+
+	Instance   string     // the process; empty: a client that names none, and the three fields below are 0
+	Sequence   int64      // number of the process' report
+	Generation Generation // that the store gave the process; 0: its first report
+	Supersedes Generation // with Generation 0: that of the replaced process
 }
 
-// Pod is a stored report.
+// Pod is a stored report. Its Generation is the stored one; Supersedes is 0.
 type Pod struct {
 	Report
-	Live        bool
-	HeartbeatMs int64 // time of the report by the store's clock
+	Cordon        Routing // set by an operator; Ready: none
+	CordonUntilMs int64   // when the cordon lifts itself, by the store's clock; 0: never
+	Given         int64   // reservations since the report; halved every minute for a report that never expires
+	Liveness      Liveness
+	HeartbeatMs   int64 // time of the report by the store's clock
+	HeardMs       int64 // Hearing.Heard at the report
+}
+
+// Effective returns the routing that applies: the stricter of the reported one and the cordon.
+func (p Pod) Effective() Routing { return max(p.Routing, p.Cordon) }
+
+// PodsView is a plain read of a service's pods, without those that are dead for certain (silent for more than three ttl in
+// which the service was heard).
+type PodsView struct {
+	Pods    []Pod // sorted by pod; the Liveness is not set, Judge does that
+	Hearing Hearing
+}
+
+// Judge sets the liveness of the pods, and lifts lapsed cordons, by the store's clock.
+func (v *PodsView) Judge(nowMs int64) {
+	for i := range v.Pods {
+		pod := &v.Pods[i]
+		pod.Liveness = v.Hearing.Liveness(pod.TTL, pod.HeartbeatMs, pod.HeardMs, nowMs)
+		if pod.CordonUntilMs != 0 && nowMs >= pod.CordonUntilMs {
+			pod.Cordon, pod.CordonUntilMs = Ready, 0
+		}
+	}
+}
+
+// ReportResult is the result of a report.
+type ReportResult struct {
+	Applied  bool   // false: a late, doubled or plain report that changed nothing
+	Pod      Pod    // the stored report after the call
+	Previous *Pod   // the stored report before the call; nil: none
+	StoreID  string // changes when the store may have lost links or pods
+}
+
+// ReserveRequest says for which link a pod is reserved.
+type ReserveRequest struct {
+	Linked    PodID             // pod of the current link; NoPod: there is none
+	Leave     bool              // Linked is usable, but to be left if another pod is usable
+	DoubtOver bool              // a Linked pod in doubt counts as dead if a live READY pod of the service never expires
+	Avoid     []PodID           // pods that are not for a new link
+	Selector  map[string]string // labels that the pod must have
+	Known     *KnownLink        // used only if there is no link and the store has lost data recently
+}
+
+// KnownLink is a link that the caller used until now.
+type KnownLink struct {
+	Pod   PodID
+	Epoch Epoch
 }
 
 // ReserveOutcome is the outcome of Reserve.
 type ReserveOutcome int
 
 const (
-	// LinkedPodUsable means that the pod of the link is usable; nothing was reserved.
+	// LinkedPodUsable means that the link stays: its pod is usable, or in doubt while no other pod is usable; nothing was
+	// reserved.
 	LinkedPodUsable ReserveOutcome = iota + 1
 	// NeverReported means that no pod of the service has ever reported.
 	NeverReported
@@ -51,32 +115,41 @@ const (
 	NoPodAvailable
 	// Reserved means that a link was reserved on Pod, the best one.
 	Reserved
+	// Restored means that the link is to be put back to the known pod, with an epoch above the known one.
+	Restored
 )
 
-// Reservation is the result of Reserve. Pod and HeartbeatMs are set for Reserved only; Release needs them.
+// Reservation is the result of Reserve. Pod and HeartbeatMs are set for Reserved and Restored only; Release needs them.
 type Reservation struct {
 	Outcome     ReserveOutcome
 	Pod         PodID
-	HeartbeatMs int64 // of the report that counts the reservation
+	HeartbeatMs int64 // of the report that counts the reservation; 0: nothing was counted
 }
 
 // PodRepo stores the reports of pods. Mutations and reads must satisfy the rules of LinkRepo. Age and liveness must be
-// those by the store's clock.
+// those by the store's clock and the time in which the service was heard (Hearing).
 type PodRepo interface {
-	// Set stores a report and resets the pod's reservation count. previous must be the replaced report, nil for the
-	// first. Both must also be set with *UnconfirmedError.
-	Set(ctx context.Context, key ServiceKey, report Report) (pod Pod, previous *Pod, err error)
-	// List must return every pod that has reported, sorted by pod.
+	// Set stores a report and resets the pod's reservation count. It must return *SupersededError for a process that was
+	// replaced, *LimitError for a new pod of a service that has too many, and both must change nothing. The result must also
+	// be set with *UnconfirmedError.
+	Set(ctx context.Context, key ServiceKey, report Report) (ReportResult, error)
+	// List must return every pod that has reported and was not forgotten, sorted by pod.
 	List(ctx context.Context, key ServiceKey) ([]Pod, error)
+	// View must read the pods by a plain command, not by a script.
+	View(ctx context.Context, key ServiceKey) (PodsView, error)
 	// Get must return ErrPodNotFound for a pod that has never reported.
 	Get(ctx context.Context, key ServiceKey, pod PodID) (Pod, error)
-	// Remove deletes the pod's report. previous must be nil if there was none. Reserve must not return NeverReported for
-	// the service afterwards.
+	// Cordon sets the cordon, for the ttl; Ready lifts it. It must return ErrPodNotFound for a pod that has never reported. The
+	// pod must also be set with *UnconfirmedError.
+	Cordon(ctx context.Context, key ServiceKey, pod PodID, cordon Routing, ttl TTL) (Pod, error)
+	// Remove deletes the pod's report and cordon, and keeps its generation. previous must be nil if there was no report.
+	// Reserve must not return NeverReported for the service afterwards.
 	Remove(ctx context.Context, key ServiceKey, pod PodID) (previous *Pod, err error)
-	// Reserve checks the pod of a link (NoPod: there is no link). If it is not usable, Reserve selects the pod with the
-	// lowest load + reservations since its last report, ties to the lowest pod, and adds a reservation to it. It must be
-	// one atomic step: concurrent reservations must spread over the pods like sequential ones.
-	Reserve(ctx context.Context, key ServiceKey, linked PodID) (Reservation, error)
+	// Reserve checks the pod of a link. If it is not usable, Reserve selects, among the live READY pods below their capacity,
+	// the one with the lowest load + reservations since its last report, ties to the lowest pod, and adds a reservation to
+	// it. It must be one atomic step: concurrent reservations must spread over the pods like sequential ones. Its cost must
+	// not grow with the number of pods.
+	Reserve(ctx context.Context, key ServiceKey, request ReserveRequest) (Reservation, error)
 	// Release undoes a reservation, unless the pod has reported since.
 	Release(ctx context.Context, key ServiceKey, reservation Reservation) error
 }
@@ -102,7 +175,7 @@ type NewReport struct {
 }
 
 // Set stores a report.
-func (u *PodUsecase) Set(ctx context.Context, key ServiceKey, report NewReport) (Pod, *Pod, error) {
+func (u *PodUsecase) Set(ctx context.Context, key ServiceKey, report NewReport) (ReportResult, error) {
 	ttl := u.ttl
 	if report.TTL != nil {
 		ttl = *report.TTL
@@ -116,10 +189,11 @@ func (u *PodUsecase) Set(ctx context.Context, key ServiceKey, report NewReport) 
 		validateTTL("ttl_seconds", ttl),
 	)
 	if err != nil {
-		return Pod{}, nil, err
+		return ReportResult{}, err
 	}
 	return u.pods.Set(ctx, key, Report{
 		Pod: *report.Pod, State: report.State, Load: report.Load, Routing: report.Routing, TTL: ttl,
+		Capacity: NoCapacity,
 	})
 }
 
@@ -141,7 +215,7 @@ func (u *PodUsecase) List(ctx context.Context, key ServiceKey, liveOnly bool) ([
 	}
 	live := pods[:0]
 	for _, pod := range pods {
-		if pod.Live {
+		if pod.Liveness == Live {
 			live = append(live, pod)
 		}
 	}

@@ -39,17 +39,17 @@ func NewPodViews(pods PodRepo, observer Observer) *PodViews {
 }
 
 // Set implements PodRepo.
-func (v *PodViews) Set(ctx context.Context, key ServiceKey, report Report) (Pod, *Pod, error) {
-	pod, previous, err := v.PodRepo.Set(ctx, key, report)
+func (v *PodViews) Set(ctx context.Context, key ServiceKey, report Report) (ReportResult, error) {
+	result, err := v.PodRepo.Set(ctx, key, report)
 	if err != nil {
 		v.invalidate(key) // The report may have been stored.
 	} else {
-		v.update(key, pod)
+		v.update(key, result.Pod)
 	}
 	if executed(err) {
-		v.observer.PodReported(key, pod)
+		v.observer.PodReported(key, result.Pod)
 	}
-	return pod, previous, err
+	return result, err
 }
 
 // Remove implements PodRepo.
@@ -149,4 +149,4 @@ func (v *PodViews) invalidate(key ServiceKey) {
 }
 
 // usable reports whether the pod is usable for an existing link.
-func (p Pod) usable() bool { return p.Live && p.Routing != Shutdown }
+func (p Pod) usable() bool { return p.Liveness != Dead && p.Effective() != Shutdown }

@@ -44,10 +44,10 @@ func (l *fakePods) List(ctx context.Context, _ ServiceKey) ([]Pod, error) {
 	return pods, err
 }
 
-func (l *fakePods) Set(_ context.Context, _ ServiceKey, report Report) (Pod, *Pod, error) {
-	pod := Pod{Report: report, Live: true}
+func (l *fakePods) Set(_ context.Context, _ ServiceKey, report Report) (ReportResult, error) {
+	pod := Pod{Report: report, Liveness: Live}
 	l.put(pod)
-	return pod, nil, l.failure()
+	return ReportResult{Applied: true, Pod: pod}, l.failure()
 }
 
 func (l *fakePods) Remove(_ context.Context, _ ServiceKey, pod PodID) (*Pod, error) {
@@ -75,8 +75,15 @@ func (l *fakePods) fail(err error) {
 	l.err = err
 }
 
+func liveness(live bool) Liveness {
+	if live {
+		return Live
+	}
+	return Dead
+}
+
 func podOf(id PodID, routing Routing, live bool) Pod {
-	return Pod{Report: Report{Pod: id, State: "up", Routing: routing, TTL: Forever}, Live: live}
+	return Pod{Report: Report{Pod: id, State: "up", Routing: routing, TTL: Forever}, Liveness: liveness(live)}
 }
 
 // withViews runs the test in a synctest bubble, with views of four pods: 0 READY, 1 DENY_NEW, 2 SHUTDOWN, 3 READY but dead.
@@ -120,10 +127,10 @@ func TestPodViewsReadOnceASecond(t *testing.T) {
 func TestPodViewsSeeOwnReportsAtOnceAndOthersWithinASecond(t *testing.T) {
 	withViews(t, func(t *testing.T, views *PodViews, repo *fakePods) {
 		require.True(t, views.mayKeep(t.Context(), room, 0))
-		_, _, err := views.Set(t.Context(), room, Report{Pod: 0, State: "down", Routing: Shutdown, TTL: Forever})
+		_, err := views.Set(t.Context(), room, Report{Pod: 0, State: "down", Routing: Shutdown, TTL: Forever})
 		require.NoError(t, err)
 		require.False(t, views.mayKeep(t.Context(), room, 0), "a report of this process")
-		_, _, err = views.Set(t.Context(), room, Report{Pod: 7, State: "up", TTL: Forever})
+		_, err = views.Set(t.Context(), room, Report{Pod: 7, State: "up", TTL: Forever})
 		require.NoError(t, err)
 		require.True(t, views.mayKeep(t.Context(), room, 7), "a new pod")
 		require.EqualValues(t, 1, repo.reads.Load(), "a report causes no read")
@@ -142,13 +149,13 @@ func TestPodViewsAreInvalidated(t *testing.T) {
 	withViews(t, func(t *testing.T, views *PodViews, repo *fakePods) {
 		go views.mayKeep(t.Context(), room, 0)
 		time.Sleep(readTime / 2)
-		_, _, err := views.Set(t.Context(), room, Report{Pod: 0, State: "down", Routing: Shutdown, TTL: Forever})
+		_, err := views.Set(t.Context(), room, Report{Pod: 0, State: "down", Routing: Shutdown, TTL: Forever})
 		require.NoError(t, err)
 		time.Sleep(readTime)
 		require.False(t, views.mayKeep(t.Context(), room, 0), "the read may have missed the report")
 
 		repo.fail(ErrOutcomeUnknown)
-		_, _, err = views.Set(t.Context(), room, Report{Pod: 1, State: "down", Routing: Shutdown, TTL: Forever})
+		_, err = views.Set(t.Context(), room, Report{Pod: 1, State: "down", Routing: Shutdown, TTL: Forever})
 		require.Error(t, err)
 		repo.fail(nil)
 		require.False(t, views.mayKeep(t.Context(), room, 1), "a report whose reply was lost may have been stored")

@@ -28,7 +28,7 @@ func TestUsecasesRefuseBadValues(t *testing.T) {
 	report := func(change func(*biz.NewReport)) error {
 		r := biz.NewReport{Pod: pod(0), State: "up"}
 		change(&r)
-		_, _, err := pods.Set(ctx, service, r)
+		_, err := pods.Set(ctx, service, r)
 		return err
 	}
 	set := func(id *biz.PodID, seconds biz.TTL, expected *biz.Epoch) error {
@@ -60,8 +60,8 @@ func TestUsecasesRefuseBadValues(t *testing.T) {
 		"remove with id, wrong keep":  {second(links.RemoveWithID(ctx, good, pod(0), -2)), "keep_seconds"},
 		"try-set with no pod":         {second(links.TrySet(ctx, good, nil, biz.Forever)), "pod_id"},
 		"try-set, zero seconds":       {second(links.TrySet(ctx, good, pod(0), 0)), "persist_seconds"},
-		"set if absent with no pod":   {second(links.SetIfAbsent(ctx, good, nil, biz.Forever)), "pod_id"},
-		"set if absent, zero seconds": {second(links.SetIfAbsent(ctx, good, pod(0), 0)), "persist_seconds"},
+		"set if absent with no pod":   {second(links.SetIfAbsent(ctx, good, nil, biz.Forever, biz.SetTerms{})), "pod_id"},
+		"set if absent, zero seconds": {second(links.SetIfAbsent(ctx, good, pod(0), 0, biz.SetTerms{})), "persist_seconds"},
 		"compute, zero seconds":       {third(links.Compute(ctx, good, 0)), "persist_seconds"},
 		"get a pod without id":        {second(pods.Get(ctx, service, nil)), "pod_id"},
 		"remove a pod without id":     {second(pods.Remove(ctx, service, nil)), "pod_id"},
@@ -84,9 +84,9 @@ func TestUsecasesRefuseBadValues(t *testing.T) {
 		"C1 control": "a\u0085b", "DEL": "a\x7fb", "86 runes of 3 bytes": strings.Repeat("€", 86),
 	}
 	everywhere := map[string]func(key biz.LinkKey) error{
-		"Set":           func(k biz.LinkKey) error { return second(links.Set(ctx, k, pod(0), biz.Forever, nil)) },
+		"Set":           func(k biz.LinkKey) error { return second(links.Set(ctx, k, pod(0), biz.Forever, biz.SetTerms{})) },
 		"TrySet":        func(k biz.LinkKey) error { return second(links.TrySet(ctx, k, pod(0), biz.Forever)) },
-		"SetIfAbsent":   func(k biz.LinkKey) error { return second(links.SetIfAbsent(ctx, k, pod(0), biz.Forever)) },
+		"SetIfAbsent":   func(k biz.LinkKey) error { return second(links.SetIfAbsent(ctx, k, pod(0), biz.Forever, biz.SetTerms{})) },
 		"Compute":       func(k biz.LinkKey) error { return third(links.Compute(ctx, k, biz.Forever)) },
 		"Get":           func(k biz.LinkKey) error { return second(links.Get(ctx, k)) },
 		"GetIfPersist":  func(k biz.LinkKey) error { return second(links.GetIfPersist(ctx, k)) },

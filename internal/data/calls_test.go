@@ -66,19 +66,19 @@ func (c repoCall) key(s *testStore, n subject) string {
 // repoCalls has every method of every repo.
 var repoCalls = []repoCall{
 	{"Links.Set", "link", stores, func(ctx context.Context, r biztest.Repos, n subject) error {
-		return second(r.Links.Set(ctx, n.link(), n.pod, 600, nil))
+		return second(r.Links.Set(ctx, n.link(), n.pod, 600, biz.SetTerms{}))
 	}},
 	{"Links.Set persistent", "link", stores, func(ctx context.Context, r biztest.Repos, n subject) error {
-		return second(r.Links.Set(ctx, n.link(), n.pod+10, biz.Forever, nil))
+		return second(r.Links.Set(ctx, n.link(), n.pod+10, biz.Forever, biz.SetTerms{}))
 	}},
 	{"Links.TrySet", "link", stores, func(ctx context.Context, r biztest.Repos, n subject) error {
 		return second(r.Links.TrySet(ctx, n.link(), n.pod, 600))
 	}},
 	{"Links.SetIfAbsent", "link", stores, func(ctx context.Context, r biztest.Repos, n subject) error {
-		return second(r.Links.SetIfAbsent(ctx, n.link(), n.pod, 600))
+		return second(r.Links.SetIfAbsent(ctx, n.link(), n.pod, 600, biz.SetTerms{}))
 	}},
 	{"Links.SetIfEpoch", "link", stores, func(ctx context.Context, r biztest.Repos, n subject) error {
-		return second(r.Links.SetIfEpoch(ctx, n.link(), n.pod, biz.Forever, 0))
+		return second(r.Links.SetIfEpoch(ctx, n.link(), n.pod, biz.Forever, biz.MoveTerms{Epoch: 0}))
 	}},
 	{"Links.Remove", "link", removes, func(ctx context.Context, r biztest.Repos, n subject) error {
 		return second(r.Links.Remove(ctx, n.link(), 0, nil))
@@ -105,11 +105,11 @@ var repoCalls = []repoCall{
 		return second(r.Links.List(ctx, "ns", n.uid))
 	}},
 	{"Pods.Set", "pods", stores, func(ctx context.Context, r biztest.Repos, n subject) error {
-		_, _, err := r.Pods.Set(ctx, game, biz.Report{Pod: n.pod, State: "up", TTL: biz.Forever})
+		_, err := r.Pods.Set(ctx, game, biz.Report{Pod: n.pod, State: "up", TTL: biz.Forever})
 		return err
 	}},
 	{"Pods.Reserve", "pods", stores, func(ctx context.Context, r biztest.Repos, _ subject) error {
-		return second(r.Pods.Reserve(ctx, game, biz.NoPod))
+		return second(r.Pods.Reserve(ctx, game, biz.ReserveRequest{Linked: biz.NoPod}))
 	}},
 	{"Pods.Release", "pods", releases, func(ctx context.Context, r biztest.Repos, n subject) error {
 		return r.Pods.Release(ctx, game, biz.Reservation{Outcome: biz.Reserved, Pod: n.pod, HeartbeatMs: 1700000000000})
@@ -158,10 +158,10 @@ func TestRepoCallsHaveEveryMethod(t *testing.T) {
 func populate(t *testing.T, store *testStore) {
 	t.Helper()
 	ctx, r := context.Background(), reposOf(store)
-	require.NoError(t, second(r.Links.Set(ctx, populated.link(), populated.pod, biz.Forever, nil)))
+	require.NoError(t, second(r.Links.Set(ctx, populated.link(), populated.pod, biz.Forever, biz.SetTerms{})))
 	temporary := subject{uid: "temporary"}.link()
-	require.NoError(t, second(r.Links.Set(ctx, temporary, 1, 600, nil)))
-	_, _, err := r.Pods.Set(ctx, game, biz.Report{Pod: populated.pod, State: "up", TTL: biz.Forever})
+	require.NoError(t, second(r.Links.Set(ctx, temporary, 1, 600, biz.SetTerms{})))
+	_, err := r.Pods.Set(ctx, game, biz.Report{Pod: populated.pod, State: "up", TTL: biz.Forever})
 	require.NoError(t, err)
 	require.NoError(t, second(r.Workloads.Set(ctx, game, "up")))
 }

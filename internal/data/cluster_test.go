@@ -28,12 +28,12 @@ func TestNewNode(t *testing.T) {
 				t.Helper()
 				require.True(t, err == nil || with != nil && isUnconfirmed(err), "%v", err)
 			}
-			expect(second(repos.Links.Set(t.Context(), populated.link(), 1, biz.Forever, nil)))
+			expect(second(repos.Links.Set(t.Context(), populated.link(), 1, biz.Forever, biz.SetTerms{})))
 
 			added := joinCluster(t, c)
 			key := store.keys.links("ns", populated.uid)
 			c.MoveSlot(redistest.Slot(key), c.Nodes()[0], added)
-			expect(second(repos.Links.Set(t.Context(), populated.link(), 2, biz.Forever, nil)))
+			expect(second(repos.Links.Set(t.Context(), populated.link(), 2, biz.Forever, biz.SetTerms{})))
 			link, err := repos.Links.Get(t.Context(), populated.link())
 			require.NoError(t, err)
 			require.EqualValues(t, 2, link.Pod)

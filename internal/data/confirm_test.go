@@ -43,7 +43,7 @@ func TestConfirmed(t *testing.T) {
 			require.NoError(t, call.do(t.Context(), reposOf(store), populated), call.name)
 		}
 		direct := replica.Client(t)
-		change, err := reposOf(store).Links.Set(t.Context(), fresh.link(), 5, biz.Forever, nil)
+		change, err := reposOf(store).Links.Set(t.Context(), fresh.link(), 5, biz.Forever, biz.SetTerms{})
 		require.NoError(t, err)
 		value := direct.HGet(t.Context(), store.keys.links("ns", fresh.uid), "game").Val()
 		require.Contains(t, value, "5 ", "the replica has link %+v when Set returns", change.Link)
@@ -81,15 +81,15 @@ func TestUnconfirmedLink(t *testing.T) {
 		require.ErrorAs(t, err, &unconfirmed)
 		return *unconfirmed.Link
 	}
-	link := unconfirmed(second(links.SetIfAbsent(t.Context(), key, 3, biz.Forever)))
+	link := unconfirmed(second(links.SetIfAbsent(t.Context(), key, 3, biz.Forever, biz.SetTerms{})))
 	current, err := links.Get(t.Context(), key)
 	require.NoError(t, err)
 	require.Equal(t, current, link)
 	require.EqualValues(t, 3, link.Pod)
-	require.Equal(t, link, unconfirmed(second(links.Set(t.Context(), key, 3, biz.Forever, &link.Epoch))), "still without a replica")
+	require.Equal(t, link, unconfirmed(second(links.Set(t.Context(), key, 3, biz.Forever, biz.SetTerms{Expected: &link.Epoch}))), "still without a replica")
 
 	// A mutation that changes nothing needs no confirmation.
-	change, err := links.SetIfAbsent(t.Context(), key, 4, biz.Forever)
+	change, err := links.SetIfAbsent(t.Context(), key, 4, biz.Forever, biz.SetTerms{})
 	require.NoError(t, err)
 	require.False(t, change.Applied)
 	change, err = links.TrySet(t.Context(), key, 4, biz.Forever)
@@ -98,18 +98,18 @@ func TestUnconfirmedLink(t *testing.T) {
 	change, err = links.RemoveWithID(t.Context(), key, 4, 0)
 	require.NoError(t, err)
 	require.False(t, change.Applied)
-	require.ErrorAs(t, second(links.Set(t.Context(), key, 4, biz.Forever, new(biz.Epoch))), new(*biz.EpochMismatchError))
+	require.ErrorAs(t, second(links.Set(t.Context(), key, 4, biz.Forever, biz.SetTerms{Expected: new(biz.Epoch)})), new(*biz.EpochMismatchError))
 
 	redistest.StartReplica(t, primary.Addr()).WaitInSync()
 	waitForReplica(t, primary)
-	change, err = links.Set(t.Context(), key, 3, biz.Forever, &link.Epoch)
+	change, err = links.Set(t.Context(), key, 3, biz.Forever, biz.SetTerms{Expected: &link.Epoch})
 	require.NoError(t, err, "the replica has it")
 	require.Equal(t, link, change.Link)
 
 	require.Equal(t, biz.NoLink(key), func() biz.Link {
 		primary := redistest.Start(t)
 		links := reposOf(openStore(t, onServer(primary.Addr()), confirmedBy(1, 10*time.Millisecond))).Links
-		_ = second(links.Set(t.Context(), key, 3, biz.Forever, nil))
+		_ = second(links.Set(t.Context(), key, 3, biz.Forever, biz.SetTerms{}))
 		return unconfirmed(second(links.Remove(t.Context(), key, 0, nil)))
 	}(), "a removal leaves no link")
 }
@@ -120,7 +120,7 @@ func TestConfirmationUnderFaults(t *testing.T) {
 	set := func(t *testing.T, store *testStore, timeout time.Duration) error {
 		t.Helper()
 		start := time.Now()
-		err := second(reposOf(store).Links.Set(withTimeout(t, timeout), fresh.link(), 1, biz.Forever, nil))
+		err := second(reposOf(store).Links.Set(withTimeout(t, timeout), fresh.link(), 1, biz.Forever, biz.SetTerms{}))
 		require.Less(t, time.Since(start), timeout+100*time.Millisecond)
 		return err
 	}

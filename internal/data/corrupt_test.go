@@ -146,7 +146,7 @@ func TestForeignPodNames(t *testing.T) {
 			before := read(t, store, key)
 			_, err := reposOf(store).Pods.List(t.Context(), game)
 			require.ErrorIs(t, err, biz.ErrStoreDataCorrupt, "List of %q", name)
-			_, err = reposOf(store).Pods.Reserve(t.Context(), game, biz.NoPod)
+			_, err = reposOf(store).Pods.Reserve(t.Context(), game, biz.ReserveRequest{Linked: biz.NoPod})
 			require.ErrorIs(t, err, biz.ErrStoreDataCorrupt, "Reserve of %q", name)
 			require.Equal(t, before, read(t, store, key))
 			require.NoError(t, store.client.Del(t.Context(), key).Err())
@@ -160,7 +160,7 @@ func TestForeignNeighbour(t *testing.T) {
 	set := func(ttl biz.TTL) func(t *testing.T, links biz.LinkRepo) {
 		return func(t *testing.T, links biz.LinkRepo) {
 			t.Helper()
-			require.NoError(t, second(links.Set(t.Context(), populated.link(), populated.pod, ttl, nil)))
+			require.NoError(t, second(links.Set(t.Context(), populated.link(), populated.pod, ttl, biz.SetTerms{})))
 		}
 	}
 	found := map[string]func(t *testing.T, links biz.LinkRepo){

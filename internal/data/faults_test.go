@@ -77,7 +77,7 @@ func TestLostReplyIsExecutedOnce(t *testing.T) {
 	const lost = 20
 	for range lost {
 		proxy.LoseReplies(1)
-		require.ErrorIs(t, second(repos.Pods.Reserve(t.Context(), game, biz.NoPod)), biz.ErrOutcomeUnknown)
+		require.ErrorIs(t, second(repos.Pods.Reserve(t.Context(), game, biz.ReserveRequest{Linked: biz.NoPod})), biz.ErrOutcomeUnknown)
 	}
 	report := strings.Fields(store.client.HGet(t.Context(), store.keys.pods(game), "1").Val())
 	require.Equal(t, strconv.Itoa(lost), report[1], "links given out")
@@ -85,7 +85,7 @@ func TestLostReplyIsExecutedOnce(t *testing.T) {
 	before, err := repos.Links.Get(t.Context(), populated.link())
 	require.NoError(t, err)
 	proxy.LoseReplies(1)
-	require.ErrorIs(t, second(repos.Links.Set(t.Context(), populated.link(), 9, 600, nil)), biz.ErrOutcomeUnknown)
+	require.ErrorIs(t, second(repos.Links.Set(t.Context(), populated.link(), 9, 600, biz.SetTerms{})), biz.ErrOutcomeUnknown)
 	after, err := repos.Links.Get(t.Context(), populated.link())
 	require.NoError(t, err)
 	require.EqualValues(t, 9, after.Pod, "it was executed")
@@ -157,7 +157,7 @@ func testPausedRedis(t *testing.T, store *testStore, server *redistest.Server) {
 	populate(t, store)
 
 	server.Pause()
-	err := second(repos.Links.Set(withTimeout(t, timeout), populated.link(), 5, biz.Forever, nil))
+	err := second(repos.Links.Set(withTimeout(t, timeout), populated.link(), 5, biz.Forever, biz.SetTerms{}))
 	server.Resume()
 	require.ErrorIs(t, err, biz.ErrOutcomeUnknown, "it was sent")
 	require.Eventually(t, func() bool {
@@ -298,7 +298,7 @@ func TestBusyPool(t *testing.T) {
 	holder := make(chan error, 1)
 	go func() { holder <- second(reposOf(store).Links.Get(context.Background(), fresh.link())) }()
 	time.Sleep(50 * time.Millisecond)
-	err := second(reposOf(store).Links.Set(withTimeout(t, 200*time.Millisecond), fresh.link(), 1, biz.Forever, nil))
+	err := second(reposOf(store).Links.Set(withTimeout(t, 200*time.Millisecond), fresh.link(), 1, biz.Forever, biz.SetTerms{}))
 	require.ErrorIs(t, err, biz.ErrStoreUnavailable)
 	require.ErrorIs(t, <-holder, biz.ErrDeadlineExceeded)
 }

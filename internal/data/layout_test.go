@@ -35,7 +35,7 @@ func TestEpochAfterClockWasSetBack(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			onEachStore(t, func(t *testing.T, store *testStore) {
 				store.writeLink(t, populated.link(), 1, ahead, expiry)
-				change, err := reposOf(store).Links.Set(t.Context(), populated.link(), 2, 600, nil)
+				change, err := reposOf(store).Links.Set(t.Context(), populated.link(), 2, 600, biz.SetTerms{})
 				require.NoError(t, err)
 				require.EqualValues(t, ahead+1, change.Link.Epoch, "max(previous epoch + 1, the store's clock)")
 				link, err := reposOf(store).Links.Get(t.Context(), populated.link())
@@ -56,7 +56,7 @@ func TestLargestEpoch(t *testing.T) {
 			"GetIfPersist": func() (biz.Link, error) { return links.GetIfPersist(t.Context(), populated.link()) },
 			"Set": func() (biz.Link, error) {
 				expected := biz.Epoch(maxEpoch)
-				change, err := links.Set(t.Context(), populated.link(), 1, biz.Forever, &expected)
+				change, err := links.Set(t.Context(), populated.link(), 1, biz.Forever, biz.SetTerms{Expected: &expected})
 				return change.Link, err
 			},
 		} {
@@ -87,15 +87,15 @@ func TestSweep(t *testing.T) {
 		named := func(service string) biz.LinkKey {
 			return biz.LinkKey{Namespace: "ns", UID: populated.uid, Service: service}
 		}
-		persistent, err := links.Set(t.Context(), named("persistent"), 1, biz.Forever, nil)
+		persistent, err := links.Set(t.Context(), named("persistent"), 1, biz.Forever, biz.SetTerms{})
 		require.NoError(t, err)
-		temporary, err := links.Set(t.Context(), named("temporary"), 1, 3600, nil)
+		temporary, err := links.Set(t.Context(), named("temporary"), 1, 3600, biz.SetTerms{})
 		require.NoError(t, err)
 		for i := range expired {
 			store.writeLink(t, named("old-"+strconv.Itoa(i)), 1, 1, time.Now().Add(-time.Minute))
 		}
 		for range expired { // More than enough: each mutation sweeps up to a hundred.
-			require.NoError(t, second(links.Set(t.Context(), named("game"), 1, 600, nil)))
+			require.NoError(t, second(links.Set(t.Context(), named("game"), 1, 600, biz.SetTerms{})))
 			require.NoError(t, second(links.Remove(t.Context(), named("game"), 0, nil)))
 		}
 		list, err := links.List(t.Context(), "ns", populated.uid)

@@ -21,23 +21,25 @@ func NewLinkRepo(runner *rdb.Runner, keys Keyspace, metrics *LinkMetrics) biz.Li
 }
 
 func (r linkRepo) Set(
-	ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL, expected *biz.Epoch,
+	ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL, terms biz.SetTerms,
 ) (biz.LinkChange, error) {
-	return r.change(ctx, scriptSetLink, key, withEpoch(expected, ttl, pod)...)
+	return r.change(ctx, scriptSetLink, key, withEpoch(terms.Expected, ttl, pod)...)
 }
 
 func (r linkRepo) TrySet(ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL) (biz.LinkChange, error) {
 	return r.change(ctx, scriptTrySetLink, key, ttl, pod)
 }
 
-func (r linkRepo) SetIfAbsent(ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL) (biz.LinkChange, error) {
+func (r linkRepo) SetIfAbsent(
+	ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL, terms biz.SetTerms,
+) (biz.LinkChange, error) {
 	return r.change(ctx, scriptSetIfAbsent, key, ttl, pod)
 }
 
 func (r linkRepo) SetIfEpoch(
-	ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL, epoch biz.Epoch,
+	ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL, move biz.MoveTerms,
 ) (biz.LinkChange, error) {
-	return r.change(ctx, scriptComputeLink, key, ttl, pod, int64(epoch))
+	return r.change(ctx, scriptComputeLink, key, ttl, pod, int64(move.Epoch))
 }
 
 func (r linkRepo) Remove(
@@ -170,7 +172,7 @@ func (r linkRepo) GetIfPersist(ctx context.Context, key biz.LinkKey) (biz.Link, 
 }
 
 // BatchGet reads all links in one pipeline, and then the temporary ones by script in a second one.
-func (r linkRepo) BatchGet(ctx context.Context, namespace, service string, uids []string) ([]biz.Link, error) {
+func (r linkRepo) BatchGet(ctx context.Context, namespace, service string, uids []string) ([]biz.LinkResult, error) {
 	reads := make([][]any, len(uids))
 	for i, uid := range uids {
 		reads[i] = []any{"hget", r.keys.links(namespace, uid), service}
@@ -196,7 +198,14 @@ func (r linkRepo) BatchGet(ctx context.Context, namespace, service string, uids 
 			temporaries = append(temporaries, i)
 		}
 	}
-	return links, r.getTemporary(ctx, service, links, temporaries)
+	if err := r.getTemporary(ctx, service, links, temporaries); err != nil {
+		return nil, err
+	}
+	found := make([]biz.LinkResult, len(links))
+	for i, link := range links {
+		found[i].Link = link
+	}
+	return found, nil
 }
 
 // getTemporary sets links[i] by script for every i in temporaries. All links are of the service.

@@ -24,7 +24,7 @@ func TestFailedReads(t *testing.T) {
 	batch := func() error { return second(links.BatchGet(t.Context(), key.Namespace, key.Service, uids)) }
 	name, client := store.keys.links(key.Namespace, key.UID), server.Client(t)
 
-	require.NoError(t, second(links.Set(t.Context(), key, 1, 600, nil)))
+	require.NoError(t, second(links.Set(t.Context(), key, 1, 600, biz.SetTerms{})))
 	require.NoError(t, client.ScriptFlush(t.Context()).Err())
 	require.NoError(t, batch(), "the second pipeline, for temporary links, needs a script")
 	for _, kind := range []string{
@@ -54,15 +54,15 @@ func TestLinkOutcomes(t *testing.T) {
 		command, outcome string
 	}{
 		{func() error { return second(links.Remove(t.Context(), key, 0, nil)) }, "statefulRemoveLink", "absent"},
-		{func() error { return second(links.Set(t.Context(), key, 1, biz.Forever, nil)) }, "statefulSetLink", "created"},
-		{func() error { return second(links.Set(t.Context(), key, 2, biz.Forever, nil)) }, "statefulSetLink", "moved"},
-		{func() error { return second(links.Set(t.Context(), key, 2, 600, nil)) }, "statefulSetLink", "kept"},
+		{func() error { return second(links.Set(t.Context(), key, 1, biz.Forever, biz.SetTerms{})) }, "statefulSetLink", "created"},
+		{func() error { return second(links.Set(t.Context(), key, 2, biz.Forever, biz.SetTerms{})) }, "statefulSetLink", "moved"},
+		{func() error { return second(links.Set(t.Context(), key, 2, 600, biz.SetTerms{})) }, "statefulSetLink", "kept"},
 		{func() error { return second(links.TrySet(t.Context(), key, 3, biz.Forever)) }, "statefulTrySetLink", "moved"},
 		{func() error { return second(links.TrySet(t.Context(), key, 4, biz.Forever)) }, "statefulTrySetLink", "refused"},
-		{func() error { return second(links.SetIfAbsent(t.Context(), key, 4, biz.Forever)) }, "statefulSetLinkIfAbsent", "existing"},
-		{func() error { return second(links.SetIfEpoch(t.Context(), key, 4, biz.Forever, 0)) }, "statefulComputeLinkIfAbsent", "existing"},
+		{func() error { return second(links.SetIfAbsent(t.Context(), key, 4, biz.Forever, biz.SetTerms{})) }, "statefulSetLinkIfAbsent", "existing"},
+		{func() error { return second(links.SetIfEpoch(t.Context(), key, 4, biz.Forever, biz.MoveTerms{Epoch: 0})) }, "statefulComputeLinkIfAbsent", "existing"},
 		{func() error { return second(links.Remove(t.Context(), key, 60, nil)) }, "statefulRemoveLink", "kept"},
-		{func() error { return second(links.Set(t.Context(), other, 1, 1, nil)) }, "statefulSetLink", "created"},
+		{func() error { return second(links.Set(t.Context(), other, 1, 1, biz.SetTerms{})) }, "statefulSetLink", "created"},
 		{func() error { time.Sleep(1100 * time.Millisecond); return second(links.Get(t.Context(), other)) }, "statefulGetLink", "expired"},
 		{func() error {
 			return second(links.BatchGet(t.Context(), other.Namespace, other.Service, []string{other.UID}))
@@ -71,7 +71,7 @@ func TestLinkOutcomes(t *testing.T) {
 		{func() error { return second(links.RemoveWithID(t.Context(), key, 3, 0)) }, "statefulRemoveLinkWithId", "removed"},
 		{func() error {
 			var mismatch *biz.EpochMismatchError
-			require.ErrorAs(t, second(links.Set(t.Context(), key, 1, biz.Forever, &stale)), &mismatch)
+			require.ErrorAs(t, second(links.Set(t.Context(), key, 1, biz.Forever, biz.SetTerms{Expected: &stale})), &mismatch)
 			return nil
 		}, "statefulSetLink", "epoch_mismatch"},
 	} {

@@ -76,7 +76,7 @@ func (m *model) linkSteps() steps {
 func (m *model) setLink(t *rapid.T) {
 	key, pod, ttl := m.someLink(t), somePod.Draw(t, "pod"), someTTL.Draw(t, "ttl")
 	expected := m.someExpected(t, key)
-	change, err := m.repos.Links.Set(context.Background(), key, pod, ttl, expected)
+	change, err := m.repos.Links.Set(context.Background(), key, pod, ttl, biz.SetTerms{Expected: expected})
 	if !m.mismatch(t, "Links.Set", key, expected, err) {
 		m.link(t, "Links.Set", key, pod, ttl, change, err)
 	}
@@ -94,7 +94,7 @@ func (m *model) trySetLink(t *rapid.T) {
 
 func (m *model) setLinkIfAbsent(t *rapid.T) {
 	key, pod, ttl := m.someLink(t), somePod.Draw(t, "pod"), someTTL.Draw(t, "ttl")
-	change, err := m.repos.Links.SetIfAbsent(context.Background(), key, pod, ttl)
+	change, err := m.repos.Links.SetIfAbsent(context.Background(), key, pod, ttl, biz.SetTerms{})
 	if m.current(key).Exists() {
 		m.refuse(t, "Links.SetIfAbsent", key, change, err)
 	} else {
@@ -106,7 +106,7 @@ func (m *model) computeLink(t *rapid.T) {
 	key, pod, ttl := m.someLink(t), somePod.Draw(t, "pod"), someTTL.Draw(t, "ttl")
 	current := m.current(key)
 	epoch := rapid.SampledFrom([]biz.Epoch{0, current.Epoch, m.epochs[key]}).Draw(t, "epoch")
-	change, err := m.repos.Links.SetIfEpoch(context.Background(), key, pod, ttl, epoch)
+	change, err := m.repos.Links.SetIfEpoch(context.Background(), key, pod, ttl, biz.MoveTerms{Epoch: epoch})
 	if current.Exists() && epoch != current.Epoch {
 		m.refuse(t, "Links.SetIfEpoch", key, change, err)
 	} else {
@@ -262,7 +262,7 @@ func (m *model) batchGetLinks(t *rapid.T) {
 	succeeds(t, "Links.BatchGet", err)
 	agree(t, "Links.BatchGet: one link per uid", len(uids), len(got))
 	for i, uid := range uids {
-		sameAs(t, "Links.BatchGet", m.current(biz.LinkKey{Namespace: m.namespace, UID: uid, Service: service}), got[i])
+		sameAs(t, "Links.BatchGet", m.current(biz.LinkKey{Namespace: m.namespace, UID: uid, Service: service}), got[i].Link)
 	}
 }
 

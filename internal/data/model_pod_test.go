@@ -80,12 +80,13 @@ func (m *model) setState(t *rapid.T) {
 	want := biz.Pod{
 		Report: biz.Report{
 			Pod: someReporter.Draw(t, "pod"), State: someState.Draw(t, "state"), Load: someLoad.Draw(t, "load"),
-			Routing: someRouting.Draw(t, "routing"), TTL: someReportTTL.Draw(t, "ttl"),
+			Routing: someRouting.Draw(t, "routing"), TTL: someReportTTL.Draw(t, "ttl"), Capacity: biz.NoCapacity,
 		},
-		Live: true,
+		Liveness: biz.Live,
 	}
-	got, previous, err := m.repos.Pods.Set(context.Background(), key, want.Report)
+	result, err := m.repos.Pods.Set(context.Background(), key, want.Report)
 	succeeds(t, "Pods.Set", err)
+	got, previous := result.Pod, result.Previous
 	want.HeartbeatMs = got.HeartbeatMs
 	agree(t, "Pods.Set: the heartbeat is now", true, nearNow(time.UnixMilli(got.HeartbeatMs)))
 	agree(t, "Pods.Set", want, got)
@@ -108,7 +109,7 @@ func (m *model) reserve(t *rapid.T) {
 	key := m.someService(t)
 	linked := rapid.OneOf(rapid.Just(biz.NoPod), rapid.Just(biz.NoPod), someReporter).Draw(t, "linked")
 	want := m.choose(key, linked)
-	got, err := m.repos.Pods.Reserve(context.Background(), key, linked)
+	got, err := m.repos.Pods.Reserve(context.Background(), key, biz.ReserveRequest{Linked: linked})
 	succeeds(t, "Pods.Reserve", err)
 	agree(t, "Pods.Reserve", want, got)
 	if got.Outcome == biz.Reserved {
@@ -120,7 +121,7 @@ func (m *model) reserve(t *rapid.T) {
 
 // choose returns the result that Reserve must have.
 func (m *model) choose(key biz.ServiceKey, linked biz.PodID) biz.Reservation {
-	if r := m.find(key, linked); r != nil && r.Live && r.Routing != biz.Shutdown {
+	if r := m.find(key, linked); r != nil && r.Liveness == biz.Live && r.Routing != biz.Shutdown {
 		return biz.Reservation{Outcome: biz.LinkedPodUsable}
 	}
 	if m.services[key] == nil {
@@ -128,7 +129,7 @@ func (m *model) choose(key biz.ServiceKey, linked biz.PodID) biz.Reservation {
 	}
 	var best *report
 	for _, r := range m.services[key] {
-		if r.Live && r.Routing == biz.Ready && (best == nil || r.better(best)) {
+		if r.Liveness == biz.Live && r.Routing == biz.Ready && (best == nil || r.better(best)) {
 			best = r
 		}
 	}
@@ -164,7 +165,9 @@ func (m *model) age(t *rapid.T) {
 		t.Skip("there is no report")
 	}
 	r.HeartbeatMs -= int64(max(r.TTL, 0))*1000 + clockTolerance.Milliseconds()
-	r.Live = r.TTL == biz.Forever
+	if r.TTL != biz.Forever {
+		r.Liveness = biz.Dead
+	}
 	field := strings.Join([]string{
 		strconv.Itoa(int(r.Load)), strconv.FormatInt(r.given, 10), strconv.Itoa(int(r.Routing)), strconv.Itoa(int(r.TTL)),
 		strconv.FormatInt(r.HeartbeatMs, 10), r.State,

@@ -61,7 +61,7 @@ func TestCallsShareRoundTrips(t *testing.T) {
 			require.NoError(t, store.Check(t.Context()))
 			links, direct := reposOf(store).Links, server.Client(t)
 			for kind, call := range map[string]func(i int) error{
-				"mutations": func(i int) error { return second(links.Set(context.Background(), guestKey(i), 1, biz.Forever, nil)) },
+				"mutations": func(i int) error { return second(links.Set(context.Background(), guestKey(i), 1, biz.Forever, biz.SetTerms{})) },
 				"reads":     func(i int) error { return second(links.Get(context.Background(), guestKey(i))) },
 			} {
 				before := readEvents(t, direct)
@@ -88,9 +88,9 @@ func TestQueuedCallsMeetTheirDeadline(t *testing.T) {
 	errs, took := callDuringPause(t, server, 2*timeout, func(i int) error {
 		ctx, cancel := context.WithTimeout(context.Background(), timeout)
 		defer cancel()
-		return second(links.Set(ctx, guestKey(i), 1, biz.Forever, nil))
+		return second(links.Set(ctx, guestKey(i), 1, biz.Forever, biz.SetTerms{}))
 	})
-	require.NoError(t, second(links.Set(t.Context(), fresh.link(), 1, biz.Forever, nil)), "the next call works")
+	require.NoError(t, second(links.Set(t.Context(), fresh.link(), 1, biz.Forever, biz.SetTerms{})), "the next call works")
 	time.Sleep(100 * time.Millisecond) // Then all sent calls are executed.
 	refused := 0
 	for i, err := range errs {
@@ -117,12 +117,12 @@ func TestCanceledCallLeavesTheQueue(t *testing.T) {
 	const inFlight = 2 // round trips at once, see docs/decisions/0007-own-pipeline.md
 	errs, _ := callDuringPause(t, server, 800*time.Millisecond, func(i int) error {
 		if i < inFlight {
-			return second(links.Set(context.Background(), guestKey(i), 1, biz.Forever, nil))
+			return second(links.Set(context.Background(), guestKey(i), 1, biz.Forever, biz.SetTerms{}))
 		}
 		time.Sleep(250 * time.Millisecond) // Until both round trips are in flight.
 		ctx, cancel := context.WithCancel(context.Background())
 		time.AfterFunc(50*time.Millisecond, cancel)
-		return second(links.Set(ctx, guestKey(i), 1, biz.Forever, nil))
+		return second(links.Set(ctx, guestKey(i), 1, biz.Forever, biz.SetTerms{}))
 	})
 	for i, err := range errs {
 		if i < inFlight {
@@ -148,7 +148,7 @@ func TestLostReplyInABatch(t *testing.T) {
 	for round := range rounds {
 		proxy.LoseEvery(concurrency / 3)
 		errs, _ := callDuringPause(t, server, 20*time.Millisecond, func(i int) error {
-			return second(links.Set(context.Background(), guestKey(i), biz.PodID(round), biz.Forever, nil))
+			return second(links.Set(context.Background(), guestKey(i), biz.PodID(round), biz.Forever, biz.SetTerms{}))
 		})
 		proxy.LoseEvery(0)
 		for i, err := range errs {
@@ -183,7 +183,7 @@ func TestErrorsStayWithTheirCommands(t *testing.T) {
 	require.NoError(t, store.client.Set(t.Context(), store.keys.links("ns", guestKey(foreign).UID), "text", 0).Err())
 	links := reposOf(store).Links
 	for kind, call := range map[string]func(i int) error{
-		"mutations": func(i int) error { return second(links.Set(context.Background(), guestKey(i), 1, biz.Forever, nil)) },
+		"mutations": func(i int) error { return second(links.Set(context.Background(), guestKey(i), 1, biz.Forever, biz.SetTerms{})) },
 		"reads":     func(i int) error { return second(links.Get(context.Background(), guestKey(i))) },
 	} {
 		errs, _ := callDuringPause(t, server, 200*time.Millisecond, call)
@@ -204,7 +204,7 @@ func TestConfirmedBatch(t *testing.T) {
 	require.NoError(t, store.Check(t.Context()))
 	links := reposOf(store).Links
 	errs, _ := callDuringPause(t, server, 200*time.Millisecond, func(i int) error {
-		return second(links.Set(context.Background(), guestKey(i), 1, biz.Forever, nil))
+		return second(links.Set(context.Background(), guestKey(i), 1, biz.Forever, biz.SetTerms{}))
 	})
 	for i, err := range errs {
 		require.True(t, isUnconfirmed(err), "%d: %v", i, err)

@@ -16,24 +16,24 @@ func NewPodRepo(runner *rdb.Runner, keys Keyspace) biz.PodRepo {
 	return podRepo{store{runner, keys}}
 }
 
-func (r podRepo) Set(ctx context.Context, key biz.ServiceKey, report biz.Report) (biz.Pod, *biz.Pod, error) {
+func (r podRepo) Set(ctx context.Context, key biz.ServiceKey, report biz.Report) (biz.ReportResult, error) {
 	reply, err := r.run(ctx, scriptSetState, r.keys.pods(key),
 		int32(report.Pod), report.State, report.Load, int32(report.Routing), int32(report.TTL))
 	if err != nil {
-		return biz.Pod{}, nil, err
+		return biz.ReportResult{}, err
 	}
 	pod, err := podOf(reply, 1)
 	if err != nil {
-		return biz.Pod{}, nil, err
+		return biz.ReportResult{}, err
 	}
 	if pod == nil {
-		return biz.Pod{}, nil, reply.Malformed()
+		return biz.ReportResult{}, reply.Malformed()
 	}
 	previous, err := podOf(reply, 2)
 	if err != nil {
-		return biz.Pod{}, nil, err
+		return biz.ReportResult{}, err
 	}
-	return *pod, previous, unconfirmed(reply, nil)
+	return biz.ReportResult{Applied: true, Pod: *pod, Previous: previous}, unconfirmed(reply, nil)
 }
 
 // podOf parses reply.Values[i], which is "{<pod> <state> <load> <routing> <live> <heartbeat> <ttl>}"; nil for "{}".
@@ -51,10 +51,24 @@ func podOf(reply rdb.Reply, i int) (*biz.Pod, error) {
 			Routing: biz.Routing(p.number(fields[3], int64(biz.Ready), int64(biz.Shutdown))),
 			TTL:     p.ttl(fields[6]),
 		},
-		Live:        fields[4] == "1",
 		HeartbeatMs: p.number(fields[5], 0, math.MaxInt64),
 	}
+	if fields[4] == "1" {
+		pod.Liveness = biz.Live
+	}
+	pod.Capacity = biz.NoCapacity
 	return pod, p.err
+}
+
+// View implements biz.PodRepo.
+func (r podRepo) View(ctx context.Context, key biz.ServiceKey) (biz.PodsView, error) {
+	pods, err := r.List(ctx, key)
+	return biz.PodsView{Pods: pods}, err
+}
+
+// Cordon implements biz.PodRepo.
+func (r podRepo) Cordon(ctx context.Context, key biz.ServiceKey, id biz.PodID, _ biz.Routing, _ biz.TTL) (biz.Pod, error) {
+	return r.Get(ctx, key, id)
 }
 
 func (r podRepo) List(ctx context.Context, key biz.ServiceKey) ([]biz.Pod, error) {
@@ -101,8 +115,8 @@ func (r podRepo) Remove(ctx context.Context, key biz.ServiceKey, id biz.PodID) (
 	return pod, unconfirmed(reply, nil)
 }
 
-func (r podRepo) Reserve(ctx context.Context, key biz.ServiceKey, linked biz.PodID) (biz.Reservation, error) {
-	reply, err := r.run(ctx, scriptReservePod, r.keys.pods(key), int32(linked))
+func (r podRepo) Reserve(ctx context.Context, key biz.ServiceKey, request biz.ReserveRequest) (biz.Reservation, error) {
+	reply, err := r.run(ctx, scriptReservePod, r.keys.pods(key), int32(request.Linked))
 	if err != nil {
 		return biz.Reservation{}, err
 	}

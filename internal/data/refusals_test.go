@@ -52,7 +52,7 @@ func TestFullRedis(t *testing.T) {
 		require.Equal(t, change.Link, after)
 
 		require.NoError(t, second(repos.Pods.Remove(t.Context(), game, populated.pod)))
-		reservation, err := repos.Pods.Reserve(t.Context(), game, biz.NoPod)
+		reservation, err := repos.Pods.Reserve(t.Context(), game, biz.ReserveRequest{Linked: biz.NoPod})
 		require.NoError(t, err)
 		require.Equal(t, biz.NoPodAvailable, reservation.Outcome, "the service has reported")
 	})

@@ -49,12 +49,12 @@ var initialStates = map[string]func(ctx context.Context, s *testStore) error{
 // makeState stores the populated link and, unless other is 0, one of another service; a report; and a workload.
 func makeState(ctx context.Context, s *testStore, ttl, other biz.TTL) error {
 	key := populated.link()
-	if err := second(reposOf(s).Links.Set(ctx, key, populated.pod, ttl, nil)); err != nil {
+	if err := second(reposOf(s).Links.Set(ctx, key, populated.pod, ttl, biz.SetTerms{})); err != nil {
 		return err
 	}
 	if other != 0 {
 		key.Service = "chat"
-		if err := second(reposOf(s).Links.Set(ctx, key, 7, other, nil)); err != nil {
+		if err := second(reposOf(s).Links.Set(ctx, key, 7, other, biz.SetTerms{})); err != nil {
 			return err
 		}
 	}

@@ -136,7 +136,7 @@ func TestTLSEverywhere(t *testing.T) {
 			}
 			require.Error(t, store.Check(t.Context()))
 			waiting := openStore(t, append([]option{secured, confirmedBy(1, time.Millisecond)}, all...)...)
-			err := second(reposOf(waiting).Links.Set(t.Context(), populated.link(), 1, biz.Forever, nil))
+			err := second(reposOf(waiting).Links.Set(t.Context(), populated.link(), 1, biz.Forever, biz.SetTerms{}))
 			require.ErrorIs(t, err, biz.ErrStoreUnavailable)
 		})
 	}

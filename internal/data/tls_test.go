@@ -77,7 +77,7 @@ func TestTLS(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			store := openStore(t, onServer(row.addr), secured(row.change))
 			links := reposOf(store).Links
-			_, err := links.Set(t.Context(), key, 1, biz.Forever, nil)
+			_, err := links.Set(t.Context(), key, 1, biz.Forever, biz.SetTerms{})
 			_, readErr := links.Get(t.Context(), key)
 			if row.ok {
 				require.NoError(t, err)

@@ -40,7 +40,7 @@ func (memory) Get(_ context.Context, key biz.LinkKey) (biz.Link, error) {
 	return biz.Link{Key: key, Pod: 7, TTL: biz.Forever, Epoch: 1_763_871_882_483_671}, nil
 }
 
-func (memory) Set(_ context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL, _ *biz.Epoch) (biz.LinkChange, error) {
+func (memory) Set(_ context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL, _ biz.SetTerms) (biz.LinkChange, error) {
 	return biz.LinkChange{Applied: true, Previous: 3, Link: biz.Link{Key: key, Pod: pod, TTL: ttl, Epoch: 1_763_871_882_483_671}}, nil
 }
 

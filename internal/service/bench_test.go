@@ -35,7 +35,7 @@ func BenchmarkGetLinkedPod(b *testing.B) {
 type podStub struct{ biz.PodRepo }
 
 func (podStub) List(context.Context, biz.ServiceKey) ([]biz.Pod, error) {
-	return []biz.Pod{{Report: biz.Report{Pod: 7, State: "up", TTL: biz.Forever}, Live: true}}, nil
+	return []biz.Pod{{Report: biz.Report{Pod: 7, State: "up", TTL: biz.Forever}, Liveness: biz.Live}}, nil
 }
 
 // BenchmarkComputeLinkedPod computes an existing link.

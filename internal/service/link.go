@@ -61,7 +61,7 @@ func linkMessage(l biz.Link) *v1.Link {
 // SetLinkedPod implements the API.
 func (s *LinkService) SetLinkedPod(ctx context.Context, r *v1.SetLinkedPodRequest) (*v1.SetLinkedPodReply, error) {
 	change, err := s.links.Set(ctx, linkKey(r), cast[biz.PodID](r.PodId), persistence(r.PersistSeconds),
-		cast[biz.Epoch](r.ExpectedEpoch))
+		biz.SetTerms{Expected: cast[biz.Epoch](r.ExpectedEpoch)})
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +85,7 @@ func (s *LinkService) TrySetLinkedPod(
 func (s *LinkService) SetLinkedPodIfAbsent(
 	ctx context.Context, r *v1.SetLinkedPodIfAbsentRequest,
 ) (*v1.SetLinkedPodIfAbsentReply, error) {
-	change, err := s.links.SetIfAbsent(ctx, linkKey(r), cast[biz.PodID](r.PodId), persistence(r.PersistSeconds))
+	change, err := s.links.SetIfAbsent(ctx, linkKey(r), cast[biz.PodID](r.PodId), persistence(r.PersistSeconds), biz.SetTerms{})
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +141,8 @@ func (s *LinkService) BatchGetLinkedPod(
 	}
 	reply := &v1.BatchGetLinkedPodReply{}
 	byPod := make(map[biz.PodID]*v1.BatchGetLinkedPodReply_PodUids)
-	for _, link := range links {
+	for _, result := range links {
+		link := result.Link
 		if !link.Exists() {
 			reply.UnlinkedUids = append(reply.UnlinkedUids, link.Key.UID)
 			continue

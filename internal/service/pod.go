@@ -37,7 +37,7 @@ func podMessage(p *biz.Pod) *v1.Pod {
 		State:       p.State,
 		Load:        p.Load,
 		Routing:     v1.Routing(p.Routing), // TestEnums checks that the values are the same.
-		Live:        p.Live,
+		Live:        p.Liveness == biz.Live,
 		HeartbeatMs: p.HeartbeatMs,
 		TtlSeconds:  int32(p.TTL),
 	}
@@ -47,7 +47,7 @@ func podMessage(p *biz.Pod) *v1.Pod {
 func (s *StateService) SetServiceState(
 	ctx context.Context, r *v1.SetServiceStateRequest,
 ) (*v1.SetServiceStateReply, error) {
-	pod, previous, err := s.pods.Set(ctx, serviceKey(r), biz.NewReport{
+	result, err := s.pods.Set(ctx, serviceKey(r), biz.NewReport{
 		Pod:     cast[biz.PodID](r.PodId),
 		State:   r.GetState(),
 		Load:    r.GetLoad(),
@@ -57,7 +57,7 @@ func (s *StateService) SetServiceState(
 	if err != nil {
 		return nil, err
 	}
-	return &v1.SetServiceStateReply{Pod: podMessage(&pod), Previous: podMessage(previous)}, nil
+	return &v1.SetServiceStateReply{Pod: podMessage(&result.Pod), Previous: podMessage(result.Previous)}, nil
 }
 
 // GetServiceState implements the API.

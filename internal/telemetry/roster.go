@@ -47,7 +47,7 @@ func newPodRoster() *podRoster { return &podRoster{services: make(map[biz.Servic
 func recordOf(pod biz.Pod, now time.Time) podRecord {
 	record := podRecord{routing: pod.Routing, heartbeatMs: pod.HeartbeatMs, seen: now}
 	switch {
-	case !pod.Live:
+	case pod.Liveness != biz.Live:
 		record.expiresAt = now
 	case pod.TTL != biz.Forever:
 		record.expiresAt = now.Add(time.Duration(pod.TTL) * time.Second)

@@ -24,8 +24,15 @@ var (
 // readTime is the latency of a reading.
 const readTime = 100 * time.Millisecond
 
+func liveness(live bool) biz.Liveness {
+	if live {
+		return biz.Live
+	}
+	return biz.Dead
+}
+
 func podOf(id biz.PodID, routing biz.Routing, ttl biz.TTL, live bool) biz.Pod {
-	return biz.Pod{Report: biz.Report{Pod: id, State: "up", Routing: routing, TTL: ttl}, Live: live}
+	return biz.Pod{Report: biz.Report{Pod: id, State: "up", Routing: routing, TTL: ttl}, Liveness: liveness(live)}
 }
 
 // readBy simulates a reading for Compute.
@@ -91,8 +98,8 @@ func TestPodsAsSeen(t *testing.T) {
 // writeOnlyStore accepts reports and panics on reads: a gauge must not read the store.
 type writeOnlyStore struct{ biz.PodRepo }
 
-func (writeOnlyStore) Set(_ context.Context, _ biz.ServiceKey, report biz.Report) (biz.Pod, *biz.Pod, error) {
-	return biz.Pod{Report: report, Live: true}, nil, nil
+func (writeOnlyStore) Set(_ context.Context, _ biz.ServiceKey, report biz.Report) (biz.ReportResult, error) {
+	return biz.ReportResult{Applied: true, Pod: biz.Pod{Report: report, Liveness: biz.Live}}, nil
 }
 
 // TestPodsAreCountedWhenTheyReport: also pods of a service without computes. A pod that stops reporting is dead after its ttl,
@@ -104,7 +111,7 @@ func TestPodsAreCountedWhenTheyReport(t *testing.T) {
 				domain := NewDomain()
 				pods := biz.NewPodUsecase(biz.NewPodViews(writeOnlyStore{}, domain), ttl)
 				report := func(id biz.PodID, routing biz.Routing) {
-					_, _, err := pods.Set(t.Context(), room, biz.NewReport{Pod: &id, State: "up", Routing: routing})
+					_, err := pods.Set(t.Context(), room, biz.NewReport{Pod: &id, State: "up", Routing: routing})
 					require.NoError(t, err)
 				}
 				lifetime := time.Duration(ttl) * time.Second

@@ -40,7 +40,7 @@ func TestBatches(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			return linkExists(links[size-1], nil)
+			return linkExists(links[size-1].Link, links[size-1].Err)
 		}}
 	}
 	rivals[0] = rival{name: "Get", call: func(ctx context.Context, n int) error {

@@ -30,12 +30,12 @@ func (r *rig) cycles() []cycle {
 	type call = func(ctx context.Context) error
 	link, game := linkOf(uid(0)), biz.ServiceKey{Namespace: namespace, Service: service}
 	set := func(pod biz.PodID) call {
-		return func(ctx context.Context) error { return applied(r.links.Set(ctx, link, pod, biz.Forever, nil)) }
+		return func(ctx context.Context) error { return applied(r.links.Set(ctx, link, pod, biz.Forever, biz.SetTerms{})) }
 	}
 	trySet := func(pod biz.PodID, ttl biz.TTL) call {
 		return func(ctx context.Context) error { return applied(r.links.TrySet(ctx, link, pod, ttl)) }
 	}
-	setIfAbsent := func(ctx context.Context) error { return applied(r.links.SetIfAbsent(ctx, link, 1, biz.Forever)) }
+	setIfAbsent := func(ctx context.Context) error { return applied(r.links.SetIfAbsent(ctx, link, 1, biz.Forever, biz.SetTerms{})) }
 	remove := func(ctx context.Context) error { return applied(r.links.Remove(ctx, link, 0, nil)) }
 	removeWithID := func(ctx context.Context) error { return applied(r.links.RemoveWithID(ctx, link, 1, 0)) }
 	return []cycle{
@@ -49,7 +49,7 @@ func (r *rig) cycles() []cycle {
 		{"TrySet, temporary, RemoveWithID", []call{trySet(1, 600), removeWithID}},
 		{"GetServicePod", []call{func(ctx context.Context) error { return second(r.pods.Get(ctx, game, 1)) }}},
 		{"SetServiceState", []call{func(ctx context.Context) error {
-			_, _, err := r.pods.Set(ctx, game, biz.Report{Pod: 1, State: "up", TTL: biz.Forever})
+			_, err := r.pods.Set(ctx, game, biz.Report{Pod: 1, State: "up", TTL: biz.Forever})
 			return err
 		}}},
 	}

@@ -47,7 +47,7 @@ func (r *rig) acts() []act {
 			return second(r.links.List(ctx, namespace, uid(n)))
 		}}, reading},
 		{rival{name: "Set", call: func(ctx context.Context, n int) error {
-			return applied(r.links.Set(ctx, linkOf(uid(n)), biz.PodID(nextPod(n)), biz.Forever, nil))
+			return applied(r.links.Set(ctx, linkOf(uid(n)), biz.PodID(nextPod(n)), biz.Forever, biz.SetTerms{}))
 		}}, changing},
 		{rival{name: "TrySet", fresh: r.flush, call: func(ctx context.Context, n int) error {
 			return applied(r.links.TrySet(ctx, linkOf(user(n)), biz.PodID(podOf(n)), biz.Forever))
@@ -56,10 +56,10 @@ func (r *rig) acts() []act {
 			return applied(r.links.TrySet(ctx, linkOf(user(n)), biz.PodID(podOf(n)), 600))
 		}}, creating},
 		{rival{name: "SetIfAbsent", fresh: r.flush, call: func(ctx context.Context, n int) error {
-			return applied(r.links.SetIfAbsent(ctx, linkOf(user(n)), biz.PodID(podOf(n)), biz.Forever))
+			return applied(r.links.SetIfAbsent(ctx, linkOf(user(n)), biz.PodID(podOf(n)), biz.Forever, biz.SetTerms{}))
 		}}, creating},
 		{rival{name: "Compute's last step", fresh: r.flush, call: func(ctx context.Context, n int) error {
-			return applied(r.links.SetIfEpoch(ctx, linkOf(user(n)), biz.PodID(podOf(n)), biz.Forever, 0))
+			return applied(r.links.SetIfEpoch(ctx, linkOf(user(n)), biz.PodID(podOf(n)), biz.Forever, biz.MoveTerms{}))
 		}}, creating},
 		{rival{name: "Remove", fresh: filled, call: func(ctx context.Context, n int) error {
 			return applied(r.links.Remove(ctx, linkOf(user(n)), 0, nil))
@@ -71,10 +71,10 @@ func (r *rig) acts() []act {
 			return applied(r.links.RemoveWithID(ctx, linkOf(user(n)), biz.PodID(podOf(n)), 0))
 		}}, changing},
 		{rival{name: "Reserve, standing", call: func(ctx context.Context, n int) error {
-			return second(r.pods.Reserve(ctx, game, biz.PodID(podOf(n))))
+			return second(r.pods.Reserve(ctx, game, biz.ReserveRequest{Linked: biz.PodID(podOf(n))}))
 		}}, choosing},
 		{rival{name: "Reserve, new", call: func(ctx context.Context, _ int) error {
-			return second(r.pods.Reserve(ctx, game, biz.NoPod))
+			return second(r.pods.Reserve(ctx, game, biz.ReserveRequest{Linked: biz.NoPod}))
 		}}, choosing},
 		{rival{name: computeStanding, call: func(ctx context.Context, n int) error {
 			return r.computeStanding(ctx, linkOf(uid(n)))

@@ -133,7 +133,7 @@ func layerWith(t *testing.T, options func(c *conf.Data_Redis)) layer {
 func (l layer) report(t *testing.T, service string, pods int) {
 	t.Helper()
 	for pod := range pods {
-		_, _, err := l.pods.Set(t.Context(), biz.ServiceKey{Namespace: namespace, Service: service},
+		_, err := l.pods.Set(t.Context(), biz.ServiceKey{Namespace: namespace, Service: service},
 			biz.Report{Pod: biz.PodID(pod), State: "up", TTL: biz.Forever})
 		require.NoError(t, err)
 	}

@@ -103,7 +103,7 @@ func linkUsecase(r Repos) *biz.LinkUsecase {
 // set links the key and returns the link.
 func (e *env) set(key biz.LinkKey, pod biz.PodID, ttl biz.TTL) biz.Link {
 	e.Helper()
-	change, err := e.Links.Set(e.Context(), key, pod, ttl, nil)
+	change, err := e.Links.Set(e.Context(), key, pod, ttl, biz.SetTerms{})
 	require.NoError(e, err)
 	require.True(e, change.Applied)
 	e.requireSameLink(biz.Link{Key: key, Pod: pod, TTL: ttl, Epoch: change.Link.Epoch}, change.Link)
@@ -114,9 +114,10 @@ func (e *env) set(key biz.LinkKey, pod biz.PodID, ttl biz.TTL) biz.Link {
 // report stores a report of a pod of the default service.
 func (e *env) report(report biz.Report) biz.Pod {
 	e.Helper()
-	pod, _, err := e.Pods.Set(e.Context(), e.pods(), report)
+	report.Capacity = biz.NoCapacity
+	result, err := e.Pods.Set(e.Context(), e.pods(), report)
 	require.NoError(e, err)
-	return pod
+	return result.Pod
 }
 
 // reportReady stores equal READY reports of the pods.
@@ -159,7 +160,8 @@ func (e *env) requireLink(want biz.Link) {
 	batch, err := e.Links.BatchGet(e.Context(), key.Namespace, key.Service, []string{key.UID})
 	require.NoError(e, err)
 	require.Len(e, batch, 1)
-	e.requireSameLink(want, batch[0])
+	require.NoError(e, batch[0].Err)
+	e.requireSameLink(want, batch[0].Link)
 
 	persistent := want
 	if !want.Persistent() {

@@ -20,17 +20,17 @@ func testConcurrency(t *testing.T, s suite) {
 	// If many callers link the key, each to another pod, exactly one succeeds.
 	for name, call := range map[string]func(e *env, links biz.LinkRepo, pod biz.PodID) (biz.LinkChange, error){
 		"SetIfAbsent, persistent": func(e *env, links biz.LinkRepo, pod biz.PodID) (biz.LinkChange, error) {
-			return links.SetIfAbsent(e.Context(), e.key(), pod, biz.Forever)
+			return links.SetIfAbsent(e.Context(), e.key(), pod, biz.Forever, biz.SetTerms{})
 		},
 		"SetIfAbsent, temporary": func(e *env, links biz.LinkRepo, pod biz.PodID) (biz.LinkChange, error) {
-			return links.SetIfAbsent(e.Context(), e.key(), pod, currentTTL)
+			return links.SetIfAbsent(e.Context(), e.key(), pod, currentTTL, biz.SetTerms{})
 		},
 		"TrySet, persistent": func(e *env, links biz.LinkRepo, pod biz.PodID) (biz.LinkChange, error) {
 			return links.TrySet(e.Context(), e.key(), pod, biz.Forever)
 		},
 		"Set that expects no link": func(e *env, links biz.LinkRepo, pod biz.PodID) (biz.LinkChange, error) {
 			none := biz.Epoch(0)
-			change, err := links.Set(e.Context(), e.key(), pod, biz.Forever, &none)
+			change, err := links.Set(e.Context(), e.key(), pod, biz.Forever, biz.SetTerms{Expected: &none})
 			var mismatch *biz.EpochMismatchError
 			if errors.As(err, &mismatch) {
 				return biz.LinkChange{Previous: mismatch.Current.Pod, Link: mismatch.Current}, nil
@@ -57,7 +57,7 @@ func testConcurrency(t *testing.T, s suite) {
 
 	s.test(t, "every move has its own epoch", func(e *env) {
 		attempts := race(concurrency, func(i int) result {
-			change, err := e.view(i).Links.Set(e.Context(), e.key(), biz.PodID(i), biz.Forever, nil)
+			change, err := e.view(i).Links.Set(e.Context(), e.key(), biz.PodID(i), biz.Forever, biz.SetTerms{})
 			return result{change: change, err: err}
 		})
 		pods := make(map[biz.PodID]bool)
@@ -94,7 +94,7 @@ func testConcurrency(t *testing.T, s suite) {
 		attempts := race(concurrency, func(i int) result {
 			key := e.keyOf("user-1", "game-"+string(rune('a'+i%10)))
 			ttl := []biz.TTL{biz.Forever, currentTTL}[i%2]
-			change, err := e.view(i).Links.SetIfAbsent(e.Context(), key, biz.PodID(i), ttl)
+			change, err := e.view(i).Links.SetIfAbsent(e.Context(), key, biz.PodID(i), ttl, biz.SetTerms{})
 			return result{change: change, err: err}
 		})
 		created := 0
@@ -168,7 +168,7 @@ func testConcurrency(t *testing.T, s suite) {
 	s.test(t, "concurrent reservations spread like sequential ones", func(e *env) {
 		e.reportReady(0, 1, 2)
 		pods := race(90, func(i int) biz.PodID {
-			reservation, err := e.view(i).Pods.Reserve(e.Context(), e.pods(), biz.NoPod)
+			reservation, err := e.view(i).Pods.Reserve(e.Context(), e.pods(), biz.ReserveRequest{Linked: biz.NoPod})
 			if err != nil || reservation.Outcome != biz.Reserved {
 				return biz.NoPod
 			}

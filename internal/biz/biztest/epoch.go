@@ -17,10 +17,10 @@ func testEpoch(t *testing.T, s suite) {
 		// The mutations that create a link, move it, and remove it.
 		creates := []func(e *env, pod biz.PodID) (biz.LinkChange, error){
 			func(e *env, pod biz.PodID) (biz.LinkChange, error) {
-				return e.Links.SetIfAbsent(e.Context(), e.key(), pod, biz.Forever)
+				return e.Links.SetIfAbsent(e.Context(), e.key(), pod, biz.Forever, biz.SetTerms{})
 			},
 			func(e *env, pod biz.PodID) (biz.LinkChange, error) {
-				return e.Links.SetIfEpoch(e.Context(), e.key(), pod, requestedTTL, 0)
+				return e.Links.SetIfEpoch(e.Context(), e.key(), pod, requestedTTL, biz.MoveTerms{Epoch: 0})
 			},
 			func(e *env, pod biz.PodID) (biz.LinkChange, error) {
 				return e.Links.TrySet(e.Context(), e.key(), pod, biz.Forever)
@@ -28,10 +28,10 @@ func testEpoch(t *testing.T, s suite) {
 		}
 		moves := []func(e *env, pod biz.PodID, last biz.Epoch) (biz.LinkChange, error){
 			func(e *env, pod biz.PodID, _ biz.Epoch) (biz.LinkChange, error) {
-				return e.Links.Set(e.Context(), e.key(), pod, requestedTTL, nil)
+				return e.Links.Set(e.Context(), e.key(), pod, requestedTTL, biz.SetTerms{})
 			},
 			func(e *env, pod biz.PodID, last biz.Epoch) (biz.LinkChange, error) {
-				return e.Links.SetIfEpoch(e.Context(), e.key(), pod, biz.Forever, last)
+				return e.Links.SetIfEpoch(e.Context(), e.key(), pod, biz.Forever, biz.MoveTerms{Epoch: last})
 			},
 		}
 		removals := []func(e *env, pod biz.PodID) (biz.LinkChange, error){
@@ -92,7 +92,7 @@ func testEpoch(t *testing.T, s suite) {
 }
 
 func setAgain(ttl biz.TTL) func(e *env) (biz.LinkChange, error) {
-	return func(e *env) (biz.LinkChange, error) { return e.Links.Set(e.Context(), e.key(), requestedPod, ttl, nil) }
+	return func(e *env) (biz.LinkChange, error) { return e.Links.Set(e.Context(), e.key(), requestedPod, ttl, biz.SetTerms{}) }
 }
 
 func keepOnRemoval(e *env) (biz.LinkChange, error) {
@@ -105,7 +105,7 @@ var conditional = []struct {
 	call func(e *env, expected biz.Epoch) (biz.LinkChange, error)
 }{
 	{"Set", func(e *env, expected biz.Epoch) (biz.LinkChange, error) {
-		return e.Links.Set(e.Context(), e.key(), requestedPod, requestedTTL, &expected)
+		return e.Links.Set(e.Context(), e.key(), requestedPod, requestedTTL, biz.SetTerms{Expected: &expected})
 	}},
 	{"Remove", func(e *env, expected biz.Epoch) (biz.LinkChange, error) {
 		return e.Links.Remove(e.Context(), e.key(), 0, &expected)
@@ -168,7 +168,7 @@ func testExpectedEpoch(t *testing.T, s suite) {
 	// Epoch 0 means that there is no link.
 	s.test(t, "Set/0 and no link", func(e *env) {
 		none := biz.Epoch(0)
-		change, err := e.Links.Set(e.Context(), e.key(), requestedPod, requestedTTL, &none)
+		change, err := e.Links.Set(e.Context(), e.key(), requestedPod, requestedTTL, biz.SetTerms{Expected: &none})
 		require.NoError(e, err)
 		require.True(e, change.Applied)
 		require.Equal(e, biz.NoPod, change.Previous)

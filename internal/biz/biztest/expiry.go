@@ -44,22 +44,22 @@ func testExpiry(t *testing.T, s suite) {
 	for name, call := range map[string]func(e *env, expired biz.Link){
 		"Get, GetIfPersist, BatchGet, List": func(e *env, _ biz.Link) { e.requireNoLink(e.key()) },
 		"Set of the same pod": func(e *env, expired biz.Link) {
-			e.requireCreated(expired, biz.Forever)(e.Links.Set(e.Context(), e.key(), expired.Pod, biz.Forever, nil))
+			e.requireCreated(expired, biz.Forever)(e.Links.Set(e.Context(), e.key(), expired.Pod, biz.Forever, biz.SetTerms{}))
 		},
 		"Set of another pod": func(e *env, expired biz.Link) {
-			e.requireCreated(expired, requestedTTL)(e.Links.Set(e.Context(), e.key(), requestedPod, requestedTTL, nil))
+			e.requireCreated(expired, requestedTTL)(e.Links.Set(e.Context(), e.key(), requestedPod, requestedTTL, biz.SetTerms{}))
 		},
 		"TrySet": func(e *env, expired biz.Link) {
 			e.requireCreated(expired, requestedTTL)(e.Links.TrySet(e.Context(), e.key(), expired.Pod, requestedTTL))
 		},
 		"SetIfAbsent": func(e *env, expired biz.Link) {
-			e.requireCreated(expired, biz.Forever)(e.Links.SetIfAbsent(e.Context(), e.key(), expired.Pod, biz.Forever))
+			e.requireCreated(expired, biz.Forever)(e.Links.SetIfAbsent(e.Context(), e.key(), expired.Pod, biz.Forever, biz.SetTerms{}))
 		},
 		"Compute": func(e *env, expired biz.Link) {
-			e.requireCreated(expired, requestedTTL)(e.Links.SetIfEpoch(e.Context(), e.key(), expired.Pod, requestedTTL, 0))
+			e.requireCreated(expired, requestedTTL)(e.Links.SetIfEpoch(e.Context(), e.key(), expired.Pod, requestedTTL, biz.MoveTerms{Epoch: 0}))
 		},
 		"Compute that has read it": func(e *env, expired biz.Link) {
-			e.requireCreated(expired, requestedTTL)(e.Links.SetIfEpoch(e.Context(), e.key(), expired.Pod, requestedTTL, expired.Epoch))
+			e.requireCreated(expired, requestedTTL)(e.Links.SetIfEpoch(e.Context(), e.key(), expired.Pod, requestedTTL, biz.MoveTerms{Epoch: expired.Epoch}))
 		},
 		"Remove":          func(e *env, _ biz.Link) { e.requireNotRemoved(e.Links.Remove(e.Context(), e.key(), 0, nil)) },
 		"Remove and keep": func(e *env, _ biz.Link) { e.requireNotRemoved(e.Links.Remove(e.Context(), e.key(), keepSeconds, nil)) },

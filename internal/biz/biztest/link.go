@@ -130,7 +130,7 @@ func testLinks(t *testing.T, s suite) {
 		require.NoError(e, err)
 		require.Len(e, got, len(want))
 		for i := range want {
-			e.requireSameLink(want[i], got[i])
+			e.requireSameLink(want[i], got[i].Link)
 		}
 	})
 	s.test(t, "BatchGet/none is linked", func(e *env) {
@@ -153,7 +153,7 @@ func testLinks(t *testing.T, s suite) {
 		got, err := e.Links.BatchGet(e.Context(), e.namespace, service, uids)
 		require.NoError(e, err)
 		require.Len(e, got, 1000)
-		e.requireSameLink(last, got[999])
+		e.requireSameLink(last, got[999].Link)
 		require.Equal(e, biz.NoLink(e.keyOf(uids[0], service)), got[0])
 	})
 

@@ -21,13 +21,13 @@ type step struct {
 
 func set(service string, ttl biz.TTL) step {
 	return step{service, func(e *env, key biz.LinkKey) (biz.LinkChange, error) {
-		return e.Links.Set(e.Context(), key, requestedPod, ttl, nil)
+		return e.Links.Set(e.Context(), key, requestedPod, ttl, biz.SetTerms{})
 	}}
 }
 
 func move(service string, ttl biz.TTL) step {
 	return step{service, func(e *env, key biz.LinkKey) (biz.LinkChange, error) {
-		return e.Links.Set(e.Context(), key, otherPod, ttl, nil)
+		return e.Links.Set(e.Context(), key, otherPod, ttl, biz.SetTerms{})
 	}}
 }
 
@@ -39,13 +39,13 @@ func trySet(service string, ttl biz.TTL) step {
 
 func setIfAbsent(service string, ttl biz.TTL) step {
 	return step{service, func(e *env, key biz.LinkKey) (biz.LinkChange, error) {
-		return e.Links.SetIfAbsent(e.Context(), key, requestedPod, ttl)
+		return e.Links.SetIfAbsent(e.Context(), key, requestedPod, ttl, biz.SetTerms{})
 	}}
 }
 
 func compute(service string, ttl biz.TTL) step {
 	return step{service, func(e *env, key biz.LinkKey) (biz.LinkChange, error) {
-		return e.Links.SetIfEpoch(e.Context(), key, requestedPod, ttl, 0)
+		return e.Links.SetIfEpoch(e.Context(), key, requestedPod, ttl, biz.MoveTerms{Epoch: 0})
 	}}
 }
 

@@ -29,18 +29,18 @@ func testPods(t *testing.T, s suite) {
 	}
 
 	s.test(t, "Set/the previous report", func(e *env) {
-		first, previous, err := e.Pods.Set(e.Context(), e.pods(), biz.Report{Pod: 1, State: "one", Load: 5, TTL: 30})
+		first, err := e.Pods.Set(e.Context(), e.pods(), biz.Report{Pod: 1, State: "one", Load: 5, TTL: 30, Capacity: biz.NoCapacity})
 		require.NoError(e, err)
-		require.Nil(e, previous)
+		require.Nil(e, first.Previous)
 		tick()
-		report := biz.Report{Pod: 1, State: "two", Routing: biz.DenyNew, TTL: biz.Forever}
-		second, previous, err := e.Pods.Set(e.Context(), e.pods(), report)
+		report := biz.Report{Pod: 1, State: "two", Routing: biz.DenyNew, TTL: biz.Forever, Capacity: biz.NoCapacity}
+		second, err := e.Pods.Set(e.Context(), e.pods(), report)
 		require.NoError(e, err)
-		require.Equal(e, &first, previous)
-		require.Greater(e, second.HeartbeatMs, first.HeartbeatMs)
+		require.Equal(e, &first.Pod, second.Previous)
+		require.Greater(e, second.Pod.HeartbeatMs, first.Pod.HeartbeatMs)
 		got, err := e.Pods.Get(e.Context(), e.pods(), 1)
 		require.NoError(e, err)
-		require.Equal(e, second, got)
+		require.Equal(e, second.Pod, got)
 	})
 	s.test(t, "Set/the heartbeat is the store's clock in ms", func(e *env) {
 		var pod biz.Pod
@@ -66,7 +66,7 @@ func testPods(t *testing.T, s suite) {
 		var got, live []biz.PodID
 		for _, pod := range pods {
 			got = append(got, pod.Pod)
-			if pod.Live {
+			if pod.Liveness == biz.Live {
 				live = append(live, pod.Pod)
 			}
 		}
@@ -95,7 +95,7 @@ func testPods(t *testing.T, s suite) {
 			var err error
 			now := during(func() { pod, err = e.Pods.Get(e.Context(), e.pods(), 1) })
 			require.NoError(e, err)
-			if pod.Live {
+			if pod.Liveness == biz.Live {
 				require.False(e, now.surelyAfter(began, lifetime), "still live after its ttl")
 			} else {
 				require.False(e, now.surelyBefore(began, lifetime), "dead before its ttl is over")
@@ -108,17 +108,17 @@ func testPods(t *testing.T, s suite) {
 		before, err := e.Pods.Get(e.Context(), e.pods(), 1)
 		require.NoError(e, err)
 		require.EqualValues(e, 2, before.TTL, "the report is unchanged")
-		pod, previous, err := e.Pods.Set(e.Context(), e.pods(), biz.Report{Pod: 1, State: "up", TTL: 2})
+		result, err := e.Pods.Set(e.Context(), e.pods(), biz.Report{Pod: 1, State: "up", TTL: 2, Capacity: biz.NoCapacity})
 		require.NoError(e, err)
-		require.True(e, pod.Live, "a new report makes it live")
-		require.Equal(e, &before, previous, "the previous report was not live")
+		require.Equal(e, biz.Live, result.Pod.Liveness, "a new report makes it live")
+		require.Equal(e, &before, result.Previous, "the previous report was not live")
 	})
 	s.test(t, "a report with ttl -1 never expires", func(e *env) {
 		e.reportReady(1)
 		time.Sleep(2500 * time.Millisecond)
 		pod, err := e.Pods.Get(e.Context(), e.pods(), 1)
 		require.NoError(e, err)
-		require.True(e, pod.Live)
+		require.Equal(e, biz.Live, pod.Liveness)
 	})
 
 	s.test(t, "Remove", func(e *env) {
@@ -132,9 +132,9 @@ func testPods(t *testing.T, s suite) {
 		previous, err = e.Pods.Remove(e.Context(), e.pods(), 1)
 		require.NoError(e, err)
 		require.Nil(e, previous)
-		_, previous, err = e.Pods.Set(e.Context(), e.pods(), biz.Report{Pod: 1, State: "up", TTL: 30})
+		result, err := e.Pods.Set(e.Context(), e.pods(), biz.Report{Pod: 1, State: "up", TTL: 30, Capacity: biz.NoCapacity})
 		require.NoError(e, err)
-		require.Nil(e, previous, "the first report after a removal has no previous one")
+		require.Nil(e, result.Previous, "the first report after a removal has no previous one")
 	})
 
 	s.test(t, "services and namespaces are separate", func(e *env) {
@@ -149,10 +149,10 @@ func testPods(t *testing.T, s suite) {
 			pods, err := e.Pods.List(e.Context(), key)
 			require.NoError(e, err)
 			require.Empty(e, pods)
-			reservation, err := e.Pods.Reserve(e.Context(), key, biz.NoPod)
+			reservation, err := e.Pods.Reserve(e.Context(), key, biz.ReserveRequest{Linked: biz.NoPod})
 			require.NoError(e, err)
 			require.Equal(e, biz.NeverReported, reservation.Outcome)
-			_, _, err = e.Pods.Set(e.Context(), key, biz.Report{Pod: 1, State: "other", TTL: 30})
+			_, err = e.Pods.Set(e.Context(), key, biz.Report{Pod: 1, State: "other", TTL: 30, Capacity: biz.NoCapacity})
 			require.NoError(e, err)
 		}
 		pod, err := e.Pods.Get(e.Context(), e.pods(), 1)
@@ -185,7 +185,8 @@ var freeFormTexts = map[string]string{
 func (e *env) roundTrip(report biz.Report) {
 	e.Helper()
 	pod := e.report(report)
-	require.Equal(e, biz.Pod{Report: report, Live: true, HeartbeatMs: pod.HeartbeatMs}, pod)
+	report.Capacity = biz.NoCapacity
+	require.Equal(e, biz.Pod{Report: report, Liveness: biz.Live, HeartbeatMs: pod.HeartbeatMs}, pod)
 	got, err := e.Pods.Get(e.Context(), e.pods(), report.Pod)
 	require.NoError(e, err)
 	require.Equal(e, pod, e.ignoreAge(got))
@@ -201,6 +202,8 @@ func (e *env) roundTrip(report biz.Report) {
 
 // ignoreAge marks a pod with a TTL of one second as live: its report may have expired during a slow test.
 func (e *env) ignoreAge(pod biz.Pod) biz.Pod {
-	pod.Live = pod.Live || pod.TTL == 1
+	if pod.TTL == 1 {
+		pod.Liveness = biz.Live
+	}
 	return pod
 }

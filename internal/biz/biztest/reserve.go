@@ -11,7 +11,7 @@ import (
 
 func (e *env) reserve(linked biz.PodID) biz.Reservation {
 	e.Helper()
-	reservation, err := e.Pods.Reserve(e.Context(), e.pods(), linked)
+	reservation, err := e.Pods.Reserve(e.Context(), e.pods(), biz.ReserveRequest{Linked: linked})
 	require.NoError(e, err)
 	return reservation
 }

@@ -88,7 +88,7 @@ func cells() []cell {
 	for _, c := range tableColumns() {
 		for variant, ttl := range map[string]biz.TTL{"persistent request": biz.Forever, "temporary request": requestedTTL} {
 			c.call = func(e *env, key biz.LinkKey) (biz.LinkChange, error) {
-				return e.Links.Set(e.Context(), key, requestedPod, ttl, nil)
+				return e.Links.Set(e.Context(), key, requestedPod, ttl, biz.SetTerms{})
 			}
 			add("SetLinkedPod", variant, c.linked(ttl))
 
@@ -102,7 +102,7 @@ func cells() []cell {
 			}
 
 			c.call = func(e *env, key biz.LinkKey) (biz.LinkChange, error) {
-				return e.Links.SetIfAbsent(e.Context(), key, requestedPod, ttl)
+				return e.Links.SetIfAbsent(e.Context(), key, requestedPod, ttl, biz.SetTerms{})
 			}
 			if c.column == noLink {
 				add("SetLinkedPodIfAbsent", variant, c.linked(ttl))
