@@ -244,6 +244,6 @@ func TestBatchesReadEachEntryOnce(t *testing.T) {
 	found, err := links.BatchGet(t.Context(), "game", "room", []string{"b", "a", "b", "a"})
 	require.NoError(t, err)
 	require.Len(t, found, 2)
-	require.Equal(t, "b", found[0].Key.UID)
-	require.Equal(t, "a", found[1].Key.UID)
+	require.Equal(t, "b", found[0].Link.Key.UID)
+	require.Equal(t, "a", found[1].Link.Key.UID)
 }

@@ -32,7 +32,7 @@ func TestUsecasesRefuseBadValues(t *testing.T) {
 		return err
 	}
 	set := func(id *biz.PodID, seconds biz.TTL, expected *biz.Epoch) error {
-		_, err := links.Set(ctx, good, id, seconds, expected)
+		_, err := links.Set(ctx, good, id, seconds, biz.SetTerms{Expected: expected})
 		return err
 	}
 
@@ -84,9 +84,11 @@ func TestUsecasesRefuseBadValues(t *testing.T) {
 		"C1 control": "a\u0085b", "DEL": "a\x7fb", "86 runes of 3 bytes": strings.Repeat("€", 86),
 	}
 	everywhere := map[string]func(key biz.LinkKey) error{
-		"Set":           func(k biz.LinkKey) error { return second(links.Set(ctx, k, pod(0), biz.Forever, biz.SetTerms{})) },
-		"TrySet":        func(k biz.LinkKey) error { return second(links.TrySet(ctx, k, pod(0), biz.Forever)) },
-		"SetIfAbsent":   func(k biz.LinkKey) error { return second(links.SetIfAbsent(ctx, k, pod(0), biz.Forever, biz.SetTerms{})) },
+		"Set":    func(k biz.LinkKey) error { return second(links.Set(ctx, k, pod(0), biz.Forever, biz.SetTerms{})) },
+		"TrySet": func(k biz.LinkKey) error { return second(links.TrySet(ctx, k, pod(0), biz.Forever)) },
+		"SetIfAbsent": func(k biz.LinkKey) error {
+			return second(links.SetIfAbsent(ctx, k, pod(0), biz.Forever, biz.SetTerms{}))
+		},
 		"Compute":       func(k biz.LinkKey) error { return third(links.Compute(ctx, k, biz.Forever)) },
 		"Get":           func(k biz.LinkKey) error { return second(links.Get(ctx, k)) },
 		"GetIfPersist":  func(k biz.LinkKey) error { return second(links.GetIfPersist(ctx, k)) },

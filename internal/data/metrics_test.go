@@ -60,7 +60,9 @@ func TestLinkOutcomes(t *testing.T) {
 		{func() error { return second(links.TrySet(t.Context(), key, 3, biz.Forever)) }, "statefulTrySetLink", "moved"},
 		{func() error { return second(links.TrySet(t.Context(), key, 4, biz.Forever)) }, "statefulTrySetLink", "refused"},
 		{func() error { return second(links.SetIfAbsent(t.Context(), key, 4, biz.Forever, biz.SetTerms{})) }, "statefulSetLinkIfAbsent", "existing"},
-		{func() error { return second(links.SetIfEpoch(t.Context(), key, 4, biz.Forever, biz.MoveTerms{Epoch: 0})) }, "statefulComputeLinkIfAbsent", "existing"},
+		{func() error {
+			return second(links.SetIfEpoch(t.Context(), key, 4, biz.Forever, biz.MoveTerms{Epoch: 0}))
+		}, "statefulComputeLinkIfAbsent", "existing"},
 		{func() error { return second(links.Remove(t.Context(), key, 60, nil)) }, "statefulRemoveLink", "kept"},
 		{func() error { return second(links.Set(t.Context(), other, 1, 1, biz.SetTerms{})) }, "statefulSetLink", "created"},
 		{func() error { time.Sleep(1100 * time.Millisecond); return second(links.Get(t.Context(), other)) }, "statefulGetLink", "expired"},

@@ -61,8 +61,10 @@ func TestCallsShareRoundTrips(t *testing.T) {
 			require.NoError(t, store.Check(t.Context()))
 			links, direct := reposOf(store).Links, server.Client(t)
 			for kind, call := range map[string]func(i int) error{
-				"mutations": func(i int) error { return second(links.Set(context.Background(), guestKey(i), 1, biz.Forever, biz.SetTerms{})) },
-				"reads":     func(i int) error { return second(links.Get(context.Background(), guestKey(i))) },
+				"mutations": func(i int) error {
+					return second(links.Set(context.Background(), guestKey(i), 1, biz.Forever, biz.SetTerms{}))
+				},
+				"reads": func(i int) error { return second(links.Get(context.Background(), guestKey(i))) },
 			} {
 				before := readEvents(t, direct)
 				errs, _ := callDuringPause(t, server, 200*time.Millisecond, call)
@@ -183,8 +185,10 @@ func TestErrorsStayWithTheirCommands(t *testing.T) {
 	require.NoError(t, store.client.Set(t.Context(), store.keys.links("ns", guestKey(foreign).UID), "text", 0).Err())
 	links := reposOf(store).Links
 	for kind, call := range map[string]func(i int) error{
-		"mutations": func(i int) error { return second(links.Set(context.Background(), guestKey(i), 1, biz.Forever, biz.SetTerms{})) },
-		"reads":     func(i int) error { return second(links.Get(context.Background(), guestKey(i))) },
+		"mutations": func(i int) error {
+			return second(links.Set(context.Background(), guestKey(i), 1, biz.Forever, biz.SetTerms{}))
+		},
+		"reads": func(i int) error { return second(links.Get(context.Background(), guestKey(i))) },
 	} {
 		errs, _ := callDuringPause(t, server, 200*time.Millisecond, call)
 		for i, err := range errs {

@@ -30,12 +30,16 @@ func (r *rig) cycles() []cycle {
 	type call = func(ctx context.Context) error
 	link, game := linkOf(uid(0)), biz.ServiceKey{Namespace: namespace, Service: service}
 	set := func(pod biz.PodID) call {
-		return func(ctx context.Context) error { return applied(r.links.Set(ctx, link, pod, biz.Forever, biz.SetTerms{})) }
+		return func(ctx context.Context) error {
+			return applied(r.links.Set(ctx, link, pod, biz.Forever, biz.SetTerms{}))
+		}
 	}
 	trySet := func(pod biz.PodID, ttl biz.TTL) call {
 		return func(ctx context.Context) error { return applied(r.links.TrySet(ctx, link, pod, ttl)) }
 	}
-	setIfAbsent := func(ctx context.Context) error { return applied(r.links.SetIfAbsent(ctx, link, 1, biz.Forever, biz.SetTerms{})) }
+	setIfAbsent := func(ctx context.Context) error {
+		return applied(r.links.SetIfAbsent(ctx, link, 1, biz.Forever, biz.SetTerms{}))
+	}
 	remove := func(ctx context.Context) error { return applied(r.links.Remove(ctx, link, 0, nil)) }
 	removeWithID := func(ctx context.Context) error { return applied(r.links.RemoveWithID(ctx, link, 1, 0)) }
 	return []cycle{

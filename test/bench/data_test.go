@@ -104,7 +104,7 @@ func (r *rig) contests() []contest {
 			}})
 		case "Set":
 			c.rivals = append(r.writers(nil), rival{name: itselfAlone, call: func(ctx context.Context, n int) error {
-				return applied(r.unshared.links.Set(ctx, linkOf(uid(n)), biz.PodID(nextPod(n)), biz.Forever, nil))
+				return applied(r.unshared.links.Set(ctx, linkOf(uid(n)), biz.PodID(nextPod(n)), biz.Forever, biz.SetTerms{}))
 			}})
 		case "Remove", computeStanding:
 			c.rivals = r.writers(nil)

@@ -41,7 +41,7 @@ var growingHGet = growing{autoHGet, func(g grown, ctx context.Context, link biz.
 
 // growingSet moves the user to a random pod: one call in a thousand doesn't change the pod.
 var growingSet = growing{"Set", func(g grown, ctx context.Context, link biz.LinkKey) error {
-	return applied(g.links.Set(ctx, link, biz.PodID(rand.IntN(1000)), biz.Forever, nil))
+	return applied(g.links.Set(ctx, link, biz.PodID(rand.IntN(1000)), biz.Forever, biz.SetTerms{}))
 }}
 
 // compareGrown compares the operations at all sizes, with many callers.

@@ -92,7 +92,9 @@ func testEpoch(t *testing.T, s suite) {
 }
 
 func setAgain(ttl biz.TTL) func(e *env) (biz.LinkChange, error) {
-	return func(e *env) (biz.LinkChange, error) { return e.Links.Set(e.Context(), e.key(), requestedPod, ttl, biz.SetTerms{}) }
+	return func(e *env) (biz.LinkChange, error) {
+		return e.Links.Set(e.Context(), e.key(), requestedPod, ttl, biz.SetTerms{})
+	}
 }
 
 func keepOnRemoval(e *env) (biz.LinkChange, error) {
