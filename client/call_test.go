@@ -406,6 +406,7 @@ func TestEpochMismatchNamesTheLink(t *testing.T) {
 
 // TestStoreErrors: what podlink answers when its store has a fault.
 func TestStoreErrors(t *testing.T) {
+	t.Parallel()
 	for name, row := range map[string]struct {
 		env   []string
 		fault func(t *testing.T, redis *redistest.Server)
