@@ -16,6 +16,12 @@ func limits(c *conf.Bootstrap) biz.Limits {
 
 func podTTL(c *conf.Bootstrap) biz.TTL { return biz.TTL(c.GetState().GetPodTtl().GetSeconds()) }
 
+// podViews returns the cache of the pods, and a function that ends its reads.
+func podViews(pods biz.PodRepo, observer biz.Observer) (*biz.PodViews, func()) {
+	views := biz.NewPodViews(pods, observer)
+	return views, views.Stop
+}
+
 // collectors returns the metrics of the other layers.
 func collectors(
 	domain *telemetry.Domain, store *rdb.Metrics, links *data.LinkMetrics, registrar *registration.Registrar,

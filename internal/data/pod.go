@@ -63,6 +63,11 @@ func podOf(reply rdb.Reply, i int) (*biz.Pod, error) {
 // View implements biz.PodRepo.
 func (r podRepo) View(ctx context.Context, key biz.ServiceKey) (biz.PodsView, error) {
 	pods, err := r.List(ctx, key)
+	for i := range pods {
+		if pods[i].Liveness == biz.Dead {
+			pods[i].HeardMs = -1 << 50
+		}
+	}
 	return biz.PodsView{Pods: pods}, err
 }
 

@@ -102,13 +102,29 @@ var outcomes = map[biz.Outcome]v1.ComputeLinkedPodReply_Outcome{
 func (s *LinkService) ComputeLinkedPod(
 	ctx context.Context, r *v1.ComputeLinkedPodRequest,
 ) (*v1.ComputeLinkedPodReply, error) {
-	outcome, change, err := s.links.Compute(ctx, linkKey(r), persistence(r.PersistSeconds))
+	computed, err := s.links.Compute(ctx, linkKey(r), computeRequest(r))
 	if err != nil {
 		return nil, err
 	}
 	return &v1.ComputeLinkedPodReply{
-		Outcome: outcomes[outcome], Link: linkMessage(change.Link), PreviousPodId: int32(change.Previous),
+		Outcome: outcomes[computed.Outcome], Link: linkMessage(computed.Link), PreviousPodId: int32(computed.Previous),
+		Pod: podMessage(computed.Pod),
 	}, nil
+}
+
+func computeRequest(r *v1.ComputeLinkedPodRequest) biz.ComputeRequest {
+	request := biz.ComputeRequest{
+		TTL:        persistence(r.PersistSeconds),
+		AvoidEpoch: biz.Epoch(r.GetAvoidEpoch()),
+		Selector:   r.GetSelector(),
+	}
+	for _, pod := range r.GetAvoidPods() {
+		request.Avoid = append(request.Avoid, biz.PodID(pod))
+	}
+	if known := r.GetKnown(); known != nil {
+		request.Known = &biz.NewKnown{Pod: cast[biz.PodID](known.PodId), Epoch: biz.Epoch(known.GetEpoch())}
+	}
+	return request
 }
 
 // GetLinkedPod implements the API.
