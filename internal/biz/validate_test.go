@@ -98,7 +98,7 @@ func TestUsecasesRefuseBadValues(t *testing.T) {
 	}
 	onServices := map[string]func(key biz.ServiceKey) error{
 		"pod Set": func(k biz.ServiceKey) error {
-			return third(pods.Set(ctx, k, biz.NewReport{Pod: pod(0), State: "up"}))
+			return second(pods.Set(ctx, k, biz.NewReport{Pod: pod(0), State: "up"}))
 		},
 		"pod List":      func(k biz.ServiceKey) error { return second(pods.List(ctx, k, false)) },
 		"pod Get":       func(k biz.ServiceKey) error { return second(pods.Get(ctx, k, pod(0))) },
