@@ -22,18 +22,19 @@
 
 local status = 'LINKED'
 local expected = ARGV[5]
-if ARGV[6] and ARGV[6] ~= '0' then
-  claimant, above = ARGV[6], ARGV[7]
-  if pod == ARGV[3] then
-    if claim == claimant and not (above and above - epoch >= 0) then
-      expected = nil -- A repeated claim.
+if expected then
+  above = ARGV[7]
+  if ARGV[6] and ARGV[6] ~= '0' then
+    claimant = ARGV[6]
+    if pod ~= ARGV[3] then
+      -- The pod is a new owner anyway.
+    elseif claim == claimant and not (above and above - epoch >= 0) then
+      expected = '-1' -- A repeated claim.
     elseif claim and claim - claimant > 0 then
-      status, expected = 'SUPERSEDED', nil
+      status, expected = 'SUPERSEDED', '-1'
     else
       renewed = true
     end
   end
-else
-  above = ARGV[7]
+  if expected ~= '-1' and expected ~= (epoch or '0') then status = 'EPOCH_MISMATCH' end
 end
-if expected and expected ~= '-1' and expected ~= (epoch or '0') then status = 'EPOCH_MISMATCH' end

@@ -19,6 +19,8 @@
 -- Repeat:  EXISTING with the same epoch; nothing changes
 
 local status = 'LINKED'
-above = ARGV[6]
-if ARGV[5] ~= '0' then claimant = ARGV[5] end
+if ARGV[5] then
+  above = ARGV[6]
+  if ARGV[5] ~= '0' then claimant = ARGV[5] end
+end
 if pod then status = 'EXISTING' end

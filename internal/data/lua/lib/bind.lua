@@ -18,8 +18,7 @@ if status == 'LINKED' then
       if least == '9007199254740990' then return redis.error_reply('CORRUPT link') end -- No epoch is left.
       epoch = string.format('%d', least + 1) -- The clock was set back.
     end
-    local limit = tonumber(ARGV[4])
-    if not raw and (fields and #fields / 2 or call('HLEN', key)) >= limit then
+    if not raw and (fields and #fields / 2 or call('HLEN', key)) >= tonumber(ARGV[4]) then
       -- Expired fields don't count. write.lua deletes them, at most a hundred per call.
       fields, gone = fields or call('HGETALL', key), {}
       local live, current = 0, tonumber(now)
@@ -31,7 +30,7 @@ if status == 'LINKED' then
           gone[#gone + 1] = fields[i]
         end
       end
-      if live >= limit then
+      if live >= tonumber(ARGV[4]) then
         status, changed, pod, claim = 'LIMIT_EXCEEDED', false, nil, nil
       end
     end
