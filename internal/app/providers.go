@@ -14,6 +14,8 @@ func limits(c *conf.Bootstrap) biz.Limits {
 	return biz.Limits{MaxBatch: int(c.GetLimits().GetMaxBatch())}
 }
 
+func linkLimits() data.LinkLimits { return data.LinkLimits{MaxServices: 256} }
+
 func podTTL(c *conf.Bootstrap) biz.TTL { return biz.TTL(c.GetState().GetPodTtl().GetSeconds()) }
 
 // podViews returns the cache of the pods, and a function that ends its reads.

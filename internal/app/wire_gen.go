@@ -39,8 +39,9 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logger log.Log
 	}
 	runner := db.Runner
 	keyspace := Keyspace(confData)
+	dataLinkLimits := linkLimits()
 	linkMetrics := data.NewLinkMetrics()
-	linkRepo := data.NewLinkRepo(runner, keyspace, linkMetrics)
+	linkRepo := data.NewLinkRepo(runner, keyspace, dataLinkLimits, linkMetrics)
 	podRepo := data.NewPodRepo(runner, keyspace)
 	domain := telemetry.NewDomain()
 	bizPodViews, cleanup3 := podViews(podRepo, domain)

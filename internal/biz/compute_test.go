@@ -98,7 +98,7 @@ func openIntercepted(t *testing.T) (*biz.LinkUsecase, *interceptedStore) {
 	t.Cleanup(closeStore)
 	keys := app.Keyspace(c)
 	d := &interceptedStore{
-		LinkRepo:  data.NewLinkRepo(store.Runner, keys, data.NewLinkMetrics()),
+		LinkRepo:  data.NewLinkRepo(store.Runner, keys, data.LinkLimits{MaxServices: 256}, data.NewLinkMetrics()),
 		pods:      data.NewPodRepo(store.Runner, keys),
 		insteadOf: map[string]error{},
 	}

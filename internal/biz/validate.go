@@ -193,6 +193,23 @@ func validateKeep(seconds int32) error {
 	return nil
 }
 
+// The greatest numbers that the store holds exactly, and that leave room for a greater one.
+const (
+	maxGeneration Generation = 1<<52 - 1
+	maxEpoch      Epoch      = 1<<53 - 2
+)
+
+// validateTerms checks the terms of a new link. Only the store can compare an epoch with its clock.
+func validateTerms(terms SetTerms) error {
+	if terms.Claim < 0 || terms.Claim > maxGeneration {
+		return &InvalidArgumentError{"claim", fmt.Sprintf("must be 0 to %d", maxGeneration)}
+	}
+	if terms.Above != nil && (*terms.Above < 0 || *terms.Above > maxEpoch) {
+		return &InvalidArgumentError{"above_epoch", fmt.Sprintf("must be 0 to %d", maxEpoch)}
+	}
+	return validateExpected(terms.Expected)
+}
+
 func validateExpected(epoch *Epoch) error {
 	if epoch == nil {
 		return nil

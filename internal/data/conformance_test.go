@@ -44,9 +44,12 @@ func withLongTimeouts(c *testOptions) {
 	c.DialTimeout, c.ReadTimeout, c.WriteTimeout = c.PoolTimeout, c.PoolTimeout, c.PoolTimeout
 }
 
+// testLinkLimits are podlink's defaults.
+var testLinkLimits = LinkLimits{MaxServices: 256}
+
 func reposOf(store *testStore) biztest.Repos {
 	return biztest.Repos{
-		Links:     NewLinkRepo(store.Runner, store.keys, store.metrics),
+		Links:     NewLinkRepo(store.Runner, store.keys, testLinkLimits, store.metrics),
 		Pods:      NewPodRepo(store.Runner, store.keys),
 		Workloads: NewWorkloadRepo(store.Runner, store.keys),
 	}

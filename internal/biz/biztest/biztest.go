@@ -37,6 +37,8 @@ func Run(t *testing.T, open func(t *testing.T) Repos, others ...func(t *testing.
 		{"Semantics", testSemantics},
 		{"Epoch", testEpoch},
 		{"ExpectedEpoch", testExpectedEpoch},
+		{"Claim", testClaim},
+		{"AboveEpoch", testAboveEpoch},
 		{"Expiry", testExpiry},
 		{"Mixed", testMixed},
 		{"Links", testLinks},
