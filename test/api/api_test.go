@@ -308,14 +308,27 @@ var apiSteps = []struct{ rpc, path, request, reply string }{
 	{"ListLinkedServices", "", `"uid":"user:42"`,
 		`{"links":[` + link("user:42", "arena", 6, 60, "E4") + `,` + link("user:42", "chat", 5, -1, "E3") + `]}`},
 
+	// A claim of a process gives an epoch, once.
+	{"SetLinkedPod", "", `"uid":"claimed","service":"chat","podId":5,"claim":"7","expectedEpoch":"0"`,
+		`{"link":` + claimed("claimed", "chat", 5, -1, "E5", 7) + `,"previousPodId":-1}`},
+	{"SetLinkedPod", "", `"uid":"claimed","service":"chat","podId":5,"claim":"7","expectedEpoch":"0"`,
+		`{"link":` + claimed("claimed", "chat", 5, -1, "E5", 7) + `,"previousPodId":5}`},
+	{"SetLinkedPod", "", `"uid":"claimed","service":"chat","podId":5,"claim":"8","aboveEpoch":"E5"`,
+		`{"link":` + claimed("claimed", "chat", 5, -1, "E6", 8) + `,"previousPodId":5}`},
+	{"SetLinkedPodIfAbsent", "", `"uid":"claimed","service":"chat","podId":5,"claim":"9","aboveEpoch":"E6"`,
+		`{"created":false,"link":` + claimed("claimed", "chat", 5, -1, "E6", 8) + `}`},
+	{"GetLinkedPod", "", `"uid":"claimed","service":"chat"`, `{"link":` + claimed("claimed", "chat", 5, -1, "E6", 8) + `}`},
+	{"ListLinkedServices", "", `"uid":"claimed"`, `{"links":[` + claimed("claimed", "chat", 5, -1, "E6", 8) + `]}`},
+	{"RemoveLinkedPod", "", `"uid":"claimed","service":"chat"`, `{"removed":true,"previousPodId":5}`},
+
 	// A batch is grouped by pod, with the uids in request order and without duplicates.
 	{"SetLinkedPod", "PUT /v1/namespaces/NS/links/a%2Fb/services/chat", `"uid":"a/b","service":"chat","podId":5,"persistSeconds":60`,
-		`{"link":` + link("a/b", "chat", 5, 60, "E5") + `,"previousPodId":-1}`},
+		`{"link":` + link("a/b", "chat", 5, 60, "E7") + `,"previousPodId":-1}`},
 	{"SetLinkedPod", "", `"uid":"low","service":"chat","podId":2`,
-		`{"link":` + link("low", "chat", 2, -1, "E6") + `,"previousPodId":-1}`},
+		`{"link":` + link("low", "chat", 2, -1, "E8") + `,"previousPodId":-1}`},
 	{"BatchGetLinkedPod", "POST /v1/namespaces/NS/services/chat/links:batchGet",
 		`"service":"chat","uids":["user:42","z","a/b","low","z","user:42","y"]`,
-		`{"pods":[{"podId":2,"uids":["low"]},{"podId":5,"uids":["user:42","a/b"]}],"unlinkedUids":["z","y"]}`},
+		`{"pods":[{"podId":2,"uids":["low"]},{"podId":5,"uids":["user:42","a/b"]}],"unlinkedUids":["z","y"],"problems":[]}`},
 
 	// Removal: now, after keepSeconds, and only from a given pod.
 	{"RemoveLinkedPod", "DELETE /v1/namespaces/NS/links/user:42/services/chat?keepSeconds=30",
@@ -326,10 +339,10 @@ var apiSteps = []struct{ rpc, path, request, reply string }{
 	{"RemoveLinkedPod", "DELETE /v1/namespaces/NS/links/user:42/services/chat", `"uid":"user:42","service":"chat"`,
 		`{"removed":false,"previousPodId":-1}`},
 	{"RemoveLinkedPodWithId", "DELETE /v1/namespaces/NS/links/low/services/chat/pods/0", `"uid":"low","service":"chat","podId":0`,
-		`{"removed":false,"link":` + link("low", "chat", 2, -1, "E6") + `}`},
+		`{"removed":false,"link":` + link("low", "chat", 2, -1, "E8") + `}`},
 	{"RemoveLinkedPodWithId", "DELETE /v1/namespaces/NS/links/low/services/chat/pods/2?keepSeconds=60",
 		`"uid":"low","service":"chat","podId":2,"keepSeconds":60`,
-		`{"removed":true,"link":` + link("low", "chat", 2, 60, "E6") + `}`},
+		`{"removed":true,"link":` + link("low", "chat", 2, 60, "E8") + `}`},
 	{"RemoveLinkedPodWithId", "", `"uid":"low","service":"chat","podId":2,"keepSeconds":-1`,
 		`{"removed":true,"link":` + noLink("low", "chat") + `}`},
 
@@ -347,14 +360,14 @@ var apiSteps = []struct{ rpc, path, request, reply string }{
 		`{"pod":` + pod(10, "busy", 7, "DENY_NEW", -1) + `}`},
 
 	{"ComputeLinkedPod", "POST /v1/namespaces/NS/links/neo/services/game:compute", `"uid":"neo","service":"game"`,
-		`{"outcome":"CREATED","link":` + link("neo", "game", 9, -1, "E7") + `,"previousPodId":-1}`},
+		`{"outcome":"CREATED","link":` + link("neo", "game", 9, -1, "E9") + `,"previousPodId":-1}`},
 	{"SetServiceState", "", `"service":"game","podId":9,"state":"going","routing":"SHUTDOWN"`,
 		`{"pod":` + pod(9, "going", 0, "SHUTDOWN", 30) + `,"previous":` + pod(9, `{\"ok\": 1}`, 1, "READY", 90) + `}`},
 	{"SetServiceState", "", `"service":"game","podId":11,"state":"up"`, `{"pod":` + pod(11, "up", 0, "READY", 30) + `}`},
 	{"ComputeLinkedPod", "", `"uid":"neo","service":"game","persistSeconds":60`,
-		`{"outcome":"RELINKED","link":` + link("neo", "game", 11, 60, "E8") + `,"previousPodId":9}`},
+		`{"outcome":"RELINKED","link":` + link("neo", "game", 11, 60, "E10") + `,"previousPodId":9}`},
 	{"ComputeLinkedPod", "", `"uid":"neo","service":"game","persistSeconds":90`,
-		`{"outcome":"EXISTING","link":` + link("neo", "game", 11, 60, "E8") + `,"previousPodId":11}`},
+		`{"outcome":"EXISTING","link":` + link("neo", "game", 11, 60, "E10") + `,"previousPodId":11}`},
 
 	{"RemoveServiceState", "DELETE /v1/namespaces/NS/services/game/pods/9", `"service":"game","podId":9`,
 		`{"removed":true,"previous":` + pod(9, "going", 0, "SHUTDOWN", 30) + `}`},
@@ -371,8 +384,12 @@ var apiSteps = []struct{ rpc, path, request, reply string }{
 }
 
 func link(uid, service string, pod, ttl int, epoch string) string {
-	return fmt.Sprintf(`{"namespace":"NS","uid":%q,"service":%q,"podId":%d,"persistent":%t,"ttlSeconds":%d,"epoch":%q}`,
-		uid, service, pod, ttl == -1, ttl, epoch)
+	return claimed(uid, service, pod, ttl, epoch, 0)
+}
+
+func claimed(uid, service string, pod, ttl int, epoch string, claim int) string {
+	return fmt.Sprintf(`{"namespace":"NS","uid":%q,"service":%q,"podId":%d,"persistent":%t,"ttlSeconds":%d,"epoch":%q,"claim":"%d"}`,
+		uid, service, pod, ttl == -1, ttl, epoch, claim)
 }
 
 func noLink(uid, service string) string { return link(uid, service, -1, -2, "0") }
