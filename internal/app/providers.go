@@ -16,6 +16,15 @@ func limits(c *conf.Bootstrap) biz.Limits {
 
 func linkLimits() data.LinkLimits { return data.LinkLimits{MaxServices: 256} }
 
+func podLimits(c *conf.Bootstrap) data.PodLimits {
+	return data.PodLimits{
+		MaxPods: int(c.GetLimits().GetMaxPods()), ForgetAfter: c.GetState().GetForgetAfter().AsDuration(),
+	}
+}
+
+// primaries returns no ids: nothing is known about the store's servers.
+func primaries() data.Primaries { return func() string { return "" } }
+
 func podTTL(c *conf.Bootstrap) biz.TTL { return biz.TTL(c.GetState().GetPodTtl().GetSeconds()) }
 
 // podViews returns the cache of the pods, and a function that ends its reads.
