@@ -21,6 +21,7 @@ const (
 	stores
 	removes
 	releases
+	cordons
 )
 
 // subject is the uid and the pod of a call.
@@ -44,7 +45,7 @@ var game = biz.ServiceKey{Namespace: "ns", Service: "game"}
 // repoCall is a call of a repo method.
 type repoCall struct {
 	name   string // name of the method, and the variant
-	kind   string // kind of the key: link, pods, workload
+	kind   string // kind of the key: link, service, workload
 	effect effect
 	do     func(ctx context.Context, r biztest.Repos, n subject) error
 }
@@ -56,8 +57,8 @@ func (c repoCall) key(s *testStore, n subject) string {
 	switch c.kind {
 	case "link":
 		return s.keys.links("ns", n.uid)
-	case "pods":
-		return s.keys.pods(game)
+	case "service":
+		return s.keys.service(game)
 	default:
 		return s.keys.workload("ns", "game")
 	}
@@ -70,6 +71,10 @@ var repoCalls = []repoCall{
 	}},
 	{"Links.Set persistent", "link", stores, func(ctx context.Context, r biztest.Repos, n subject) error {
 		return second(r.Links.Set(ctx, n.link(), n.pod+10, biz.Forever, biz.SetTerms{}))
+	}},
+	{"Links.Set with a claim", "link", stores, func(ctx context.Context, r biztest.Repos, n subject) error {
+		above := biz.Epoch(1)
+		return second(r.Links.Set(ctx, n.link(), n.pod+20, 600, biz.SetTerms{Claim: 7, Above: &above}))
 	}},
 	{"Links.TrySet", "link", stores, func(ctx context.Context, r biztest.Repos, n subject) error {
 		return second(r.Links.TrySet(ctx, n.link(), n.pod, 600))
@@ -99,29 +104,35 @@ var repoCalls = []repoCall{
 		return second(r.Links.GetIfPersist(ctx, n.link()))
 	}},
 	{"Links.BatchGet", "link", reads, func(ctx context.Context, r biztest.Repos, n subject) error {
-		return second(r.Links.BatchGet(ctx, "ns", "game", []string{"nobody", n.uid, "temporary"}))
+		return firstOf(r.Links.BatchGet(ctx, "ns", "game", []string{"nobody", n.uid, "temporary"}))
 	}},
 	{"Links.List", "link", reads, func(ctx context.Context, r biztest.Repos, n subject) error {
 		return second(r.Links.List(ctx, "ns", n.uid))
 	}},
-	{"Pods.Set", "pods", stores, func(ctx context.Context, r biztest.Repos, n subject) error {
-		_, err := r.Pods.Set(ctx, game, biz.Report{Pod: n.pod, State: "up", TTL: biz.Forever})
+	{"Pods.Set", "service", stores, func(ctx context.Context, r biztest.Repos, n subject) error {
+		_, err := r.Pods.Set(ctx, game, biz.Report{Pod: n.pod, State: "up", TTL: biz.Forever, Capacity: biz.NoCapacity})
 		return err
 	}},
-	{"Pods.Reserve", "pods", stores, func(ctx context.Context, r biztest.Repos, _ subject) error {
+	{"Pods.Cordon", "service", cordons, func(ctx context.Context, r biztest.Repos, n subject) error {
+		return second(r.Pods.Cordon(ctx, game, n.pod, biz.Ready, biz.Forever))
+	}},
+	{"Pods.Reserve", "service", stores, func(ctx context.Context, r biztest.Repos, _ subject) error {
 		return second(r.Pods.Reserve(ctx, game, biz.ReserveRequest{Linked: biz.NoPod}))
 	}},
-	{"Pods.Release", "pods", releases, func(ctx context.Context, r biztest.Repos, n subject) error {
+	{"Pods.Release", "service", releases, func(ctx context.Context, r biztest.Repos, n subject) error {
 		return r.Pods.Release(ctx, game, biz.Reservation{Outcome: biz.Reserved, Pod: n.pod, HeartbeatMs: 1700000000000})
 	}},
-	{"Pods.Remove", "pods", removes, func(ctx context.Context, r biztest.Repos, n subject) error {
+	{"Pods.Remove", "service", removes, func(ctx context.Context, r biztest.Repos, n subject) error {
 		return second(r.Pods.Remove(ctx, game, n.pod))
 	}},
-	{"Pods.Get", "pods", reads, func(ctx context.Context, r biztest.Repos, n subject) error {
+	{"Pods.Get", "service", reads, func(ctx context.Context, r biztest.Repos, n subject) error {
 		return second(r.Pods.Get(ctx, game, n.pod))
 	}},
-	{"Pods.List", "pods", reads, func(ctx context.Context, r biztest.Repos, _ subject) error {
+	{"Pods.List", "service", reads, func(ctx context.Context, r biztest.Repos, _ subject) error {
 		return second(r.Pods.List(ctx, game))
+	}},
+	{"Pods.View", "service", reads, func(ctx context.Context, r biztest.Repos, _ subject) error {
+		return second(r.Pods.View(ctx, game))
 	}},
 	{"Workloads.Set", "workload", stores, func(ctx context.Context, r biztest.Repos, _ subject) error {
 		return second(r.Workloads.Set(ctx, game, "up"))
@@ -135,6 +146,16 @@ var repoCalls = []repoCall{
 }
 
 func second[T any](_ T, err error) error { return err }
+
+// firstOf returns the error of a batch, or that of its first link with one.
+func firstOf(results []biz.LinkResult, err error) error {
+	for _, result := range results {
+		if err == nil {
+			err = result.Err
+		}
+	}
+	return err
+}
 
 func TestRepoCallsHaveEveryMethod(t *testing.T) {
 	repos := reflect.TypeFor[biztest.Repos]()
@@ -161,7 +182,7 @@ func populate(t *testing.T, store *testStore) {
 	require.NoError(t, second(r.Links.Set(ctx, populated.link(), populated.pod, biz.Forever, biz.SetTerms{})))
 	temporary := subject{uid: "temporary"}.link()
 	require.NoError(t, second(r.Links.Set(ctx, temporary, 1, 600, biz.SetTerms{})))
-	_, err := r.Pods.Set(ctx, game, biz.Report{Pod: populated.pod, State: "up", TTL: biz.Forever})
+	_, err := r.Pods.Set(ctx, game, biz.Report{Pod: populated.pod, State: "up", TTL: biz.Forever, Capacity: biz.NoCapacity})
 	require.NoError(t, err)
 	require.NoError(t, second(r.Workloads.Set(ctx, game, "up")))
 }

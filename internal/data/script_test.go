@@ -26,8 +26,10 @@ var contractScripts = []string{
 
 // The commands of the scripts, by their access to the key. A new command must be added here.
 var (
-	readCommands  = []string{"HGET", "HGETALL", "HLEN", "HMGET", "TIME"}
-	writeCommands = []string{"HSET", "HDEL", "PERSIST", "PEXPIREAT"}
+	readCommands = []string{
+		"HGET", "HGETALL", "HMGET", "TIME", "ZCOUNT", "ZRANGEBYSCORE", "ZREVRANGEBYSCORE", "ZSCORE",
+	}
+	writeCommands = []string{"HSET", "HDEL", "PERSIST", "PEXPIREAT", "ZADD", "ZREM"}
 )
 
 func TestEveryScriptIsKnown(t *testing.T) {
@@ -97,7 +99,7 @@ func TestHeaderSaysWhatTheBodyDoes(t *testing.T) {
 			require.Equal(t, []string{access}, header["Access"], "it calls %s", commands)
 			require.Equal(t, writes, sc.Access != rdb.Read)
 
-			require.Equal(t, documentedStatuses(header), statuses(body), "statuses")
+			require.Equal(t, documentedStatuses(header), statuses(body, library), "statuses")
 			require.Len(t, header["Repeat"], 1)
 		})
 	}
@@ -156,9 +158,9 @@ func TestErrorsNameTheLineOfTheFile(t *testing.T) {
 		args   []any
 		line   string
 	}{
-		"at the end of a long script": {scriptSetLink, []any{"a", "no number", 1}, "latest = string.sub(now, 1, -4) + left * 1000"},
+		"at the end of a long script": {scriptSetLink, []any{"a", "no number", 1, most}, "latest = string.sub(now, 1, -4) + left * 1000"},
 		"in the script itself":        {scriptSetWorkload, nil, "call('HSET', KEYS[1], 'state', ARGV[1], 'update_ms', update)"},
-		"in a function":               {scriptSetState, []any{1}, "now_ms() - heartbeat <= ttl * 1000"},
+		"in a function":               {scriptGetServicePod, []any{"x"}, "local member = at_score(integer(-pod - 2))"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := client.Eval(t.Context(), row.script.Source(), []string{"key"}, row.args...).Err()
@@ -271,9 +273,11 @@ func documentedInputs(header map[string][]string) []string {
 	return inputs
 }
 
-// statuses returns the statuses in a body: its strings in capitals.
-func statuses(body string) []string {
-	return matches(`'([A-Z][A-Z_]+)'`, regexp.MustCompile(calleePattern).ReplaceAllString(body, ""))
+// statuses returns the statuses in a body: its strings in capitals; and those that the library sets.
+func statuses(body, library string) []string {
+	own := regexp.MustCompile(calleePattern).ReplaceAllString(body, "")
+	set := strings.Join(regexp.MustCompile(`status(?:, \w+)* = '[A-Z_]+'`).FindAllString(library, -1), "\n")
+	return matches(`'([A-Z][A-Z_]+)'`, own+set)
 }
 
 // documentedStatuses returns the statuses of a header.

@@ -120,7 +120,7 @@ func layerWith(t *testing.T, options func(c *conf.Data_Redis)) layer {
 	require.NoError(t, store.Health.Check(t.Context()))
 	keys := app.Keyspace(c.GetData())
 	l := layer{
-		links: data.NewLinkRepo(store.Runner, keys, data.NewLinkMetrics()),
+		links: data.NewLinkRepo(store.Runner, keys, data.LinkLimits{MaxServices: 256}, data.NewLinkMetrics()),
 		pods:  data.NewPodRepo(store.Runner, keys),
 	}
 	domain := telemetry.NewDomain()

@@ -7,6 +7,7 @@
 package biztest
 
 import (
+	"context"
 	"crypto/rand"
 	"math"
 	"sync"
@@ -23,6 +24,18 @@ type Repos struct {
 	Links     biz.LinkRepo
 	Pods      biz.PodRepo
 	Workloads biz.WorkloadRepo
+
+	// Configured returns the pods of the same store as a podlink with other settings sees them.
+	Configured func(PodSettings) biz.PodRepo
+	// Pass lets time pass for the pods of a service, by the store's clock; less than 0: it is set back.
+	Pass func(ctx context.Context, key biz.ServiceKey, d time.Duration) error
+}
+
+// PodSettings are settings of a podlink.
+type PodSettings struct {
+	MaxPods     int
+	ForgetAfter time.Duration
+	Primaries   string // ids of the store's primaries, separated by commas
 }
 
 // Run runs the suite on the store that open returns. open is called once per test and may return the same store each time,
@@ -37,12 +50,19 @@ func Run(t *testing.T, open func(t *testing.T) Repos, others ...func(t *testing.
 		{"Semantics", testSemantics},
 		{"Epoch", testEpoch},
 		{"ExpectedEpoch", testExpectedEpoch},
+		{"Claim", testClaim},
+		{"AboveEpoch", testAboveEpoch},
 		{"Expiry", testExpiry},
 		{"Mixed", testMixed},
 		{"Links", testLinks},
 		{"Compute", testCompute},
 		{"Pods", testPods},
 		{"Reserve", testReserve},
+		{"Wishes", testWishes},
+		{"Liveness", testLiveness},
+		{"Instances", testInstances},
+		{"Cordon", testCordon},
+		{"Limits", testLimits},
 		{"Workloads", testWorkloads},
 		{"Concurrency", testConcurrency},
 	} {
@@ -93,10 +113,11 @@ func (e *env) keyOf(uid, service string) biz.LinkKey {
 func (e *env) pods() biz.ServiceKey { return biz.ServiceKey{Namespace: e.namespace, Service: service} }
 
 // links returns the use-case on the repos.
-func (e *env) links() *biz.LinkUsecase { return linkUsecase(e.Repos) }
+func (e *env) links() *biz.LinkUsecase { return e.linksOf(e.Repos) }
 
-func linkUsecase(r Repos) *biz.LinkUsecase {
+func (e *env) linksOf(r Repos) *biz.LinkUsecase {
 	views := biz.NewPodViews(r.Pods, biz.NopObserver{})
+	e.Cleanup(views.Stop)
 	return biz.NewLinkUsecase(r.Links, views, biz.Limits{MaxBatch: 1000}, biz.NopObserver{})
 }
 
