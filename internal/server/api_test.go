@@ -27,7 +27,7 @@ func TestAPIHasEveryService(t *testing.T) {
 // TestEveryServiceIsRegistered: by name on gRPC, and with a route for each unary method on HTTP.
 func TestEveryServiceIsRegistered(t *testing.T) {
 	p := newParts(t)
-	overGRPC, stop := NewGRPCServer(p.config, p.api(), p.chain, p.drain)
+	overGRPC, stop := NewGRPCServer(p.config, p.api(), p.chain, healthyStore{}, p.drain)
 	t.Cleanup(stop)
 	routes, unary := 0, 0
 	require.NoError(t, NewHTTPServer(p.config, p.api(), p.chain, p.drain, p.logger).WalkRoute(func(khttp.RouteInfo) error {
