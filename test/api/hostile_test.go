@@ -278,8 +278,6 @@ func TestEdgeFields(t *testing.T) {
 		{"SetLinkedPod", "podId", `"7"`}, // protojson accepts quoted numbers.
 		{"SetLinkedPod", "persistSeconds", `2147483647`},
 		{"SetLinkedPod", "persistSeconds", `1`},
-		{"SetLinkedPod", "persistSeconds", `null`},
-		{"SetLinkedPod", "expectedEpoch", `null`},
 		{"TrySetLinkedPod", "persistSeconds", `2147483647`},
 		{"SetLinkedPodIfAbsent", "persistSeconds", `2147483647`},
 		{"ComputeLinkedPod", "persistSeconds", `2147483647`},
@@ -292,7 +290,6 @@ func TestEdgeFields(t *testing.T) {
 		{"SetServiceState", "ttlSeconds", `2147483647`},
 		{"SetServiceState", "ttlSeconds", `-1`},
 		{"SetServiceState", "ttlSeconds", `1`},
-		{"SetServiceState", "routing", `null`},
 		{"SetServiceState", "podId", `2147483647`},
 		{"SetServiceState", "state", strconv.Quote(strings.Repeat("😀", 256))},
 		{"GetServiceState", "liveOnly", `true`},
