@@ -14,6 +14,10 @@ const (
 	maxStateLen = 1024
 )
 
+// MaxEpoch is the largest epoch of a link. Scripts calculate with doubles, which are exact up to 2^53, and there must be room
+// for a greater epoch.
+const MaxEpoch Epoch = 1<<53 - 2
+
 // validateName checks a namespace or a service. The allowed characters exclude the separators of the store's keys, so that
 // different names never give the same key.
 func validateName(field, name string) error {
@@ -84,8 +88,8 @@ func validateKeep(seconds int32) error {
 }
 
 func validateExpected(epoch *Epoch) error {
-	if epoch != nil && *epoch < 0 {
-		return &InvalidArgumentError{"expected_epoch", fmt.Sprintf("must be 0 to %d", int64(math.MaxInt64))}
+	if epoch != nil && (*epoch < 0 || *epoch > MaxEpoch) {
+		return &InvalidArgumentError{"expected_epoch", fmt.Sprintf("must be 0 to %d", MaxEpoch)}
 	}
 	return nil
 }

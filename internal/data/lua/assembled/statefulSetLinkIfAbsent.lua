@@ -98,7 +98,9 @@ if status == 'LINKED' then
     now = now or clock()
     pod, epoch = owner, now
     if last_epoch and (#last_epoch > #now or #last_epoch == #now and last_epoch >= now) then
-      epoch = string.format('%d', last_epoch + 1) -- The clock was set back.
+      -- The clock was set back. There is no epoch above the largest one, which only another writer can have stored.
+      if last_epoch == '9007199254740990' then return redis.error_reply('CORRUPT link') end
+      epoch = string.format('%d', last_epoch + 1)
     end
   end
 end
