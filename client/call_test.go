@@ -203,6 +203,10 @@ func TestEveryCall(t *testing.T) {
 			&v1.BatchGetWorkloadStateReply{States: map[string]string{"room": "rolling-update"}},
 		},
 		{
+			"RemoveWorkloadState", calling((*Client).RemoveWorkloadState, &v1.RemoveWorkloadStateRequest{Namespace: "game", Service: "room"}),
+			&v1.RemoveWorkloadStateReply{Removed: true, Previous: &v1.Workload{Namespace: "game", Service: "room", State: "rolling-update", UpdateMs: 1}},
+		},
+		{
 			"RemoveServiceState", calling((*Client).RemoveServiceState, &v1.RemoveServiceStateRequest{Namespace: "game", Service: "room", PodId: proto.Int32(0)}),
 			&v1.RemoveServiceStateReply{Removed: true, Previous: up},
 		},

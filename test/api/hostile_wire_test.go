@@ -30,6 +30,8 @@ const (
 	podPath      = "/v1/namespaces/ns/services/svc/pods/3"
 	workloadPath = "/v1/namespaces/ns/workloads/svc"
 	batchPath    = "/v1/namespaces/ns/services/svc/links:batchGet"
+	plainPath    = "/v1/namespaces/ns/link?uid=u1&service=svc"
+	plainSetPath = "/v1/namespaces/ns/links:set"
 
 	invalid     = v1.ErrorReason_INVALID_ARGUMENT
 	notFound    = v1.ErrorReason_NOT_FOUND
@@ -152,6 +154,30 @@ var httpRows = []httpRow{
 	{"semicolons", "DELETE", linkPath + "?keepSeconds=1;expectedEpoch=1", "", "", invalid, "query"},
 	{"not percent-encoded", "GET", linkPath + "?x=%zz", "", "", invalid, "query"},
 
+	// Paths without the uid.
+	{"plain, unknown parameter", "GET", plainPath + "&x=1", "", "", invalid, "x"},
+	{"plain, namespace in query", "GET", plainPath + "&namespace=ns", "", "", invalid, "namespace"},
+	{"plain, uid twice", "GET", plainPath + "&uid=u2", "", "", invalid, "uid"},
+	{"plain, no uid", "GET", "/v1/namespaces/ns/link?service=svc", "", "", invalid, "uid"},
+	{"plain, no service", "GET", "/v1/namespaces/ns/link?uid=u1", "", "", invalid, "service"},
+	{"plain, uid is not UTF-8", "GET", "/v1/namespaces/ns/link?uid=%ff&service=svc", "", "", invalid, "uid"},
+	{"plain, body with GET", "GET", plainPath, "", `{}`, invalid, "body"},
+	{"plain list, no uid", "GET", "/v1/namespaces/ns/links", "", "", invalid, "uid"},
+	{"plain list, service", "GET", "/v1/namespaces/ns/links?uid=u1&service=svc", "", "", invalid, "service"},
+	{"plain set, no body", "POST", plainSetPath, "Content-Type: application/json\r\nContent-Length: 0", "", invalid, "uid"},
+	{"plain set, uid in query", "POST", plainSetPath + "?uid=u1", "", `{"service":"svc","podId":1}`, invalid, "uid"},
+	{"plain set, another namespace", "POST", plainSetPath, "", `{"namespace":"other","uid":"u1","service":"svc","podId":1}`, invalid, "namespace"},
+	{"plain set, no namespace", "POST", plainSetPath, "", `{"namespace":"","uid":"u1","service":"svc","podId":1}`, invalid, "namespace"},
+	{"plain set, null epoch", "POST", plainSetPath, "", `{"uid":"u1","service":"svc","podId":1,"expectedEpoch":null}`, invalid, "expected_epoch"},
+	{"plain set, null uid", "POST", plainSetPath, "", `{"uid":null,"service":"svc","podId":1}`, invalid, "uid"},
+	{"plain set, unknown field", "POST", plainSetPath, "", `{"uid":"u1","service":"svc","podId":1,"bogus":1}`, invalid, "bogus"},
+	{"plain set, a form", "POST", plainSetPath, "Content-Type: application/x-www-form-urlencoded", "uid=u1&service=svc&podId=1", wrongMedia, ""},
+	{"plain set, 2 MiB", "POST", plainSetPath, "", `{"uid":"` + strings.Repeat("u", 2<<20) + `"}`, tooLarge, ""},
+	{"plain set by PUT", "PUT", plainSetPath, "", `{"uid":"u1","service":"svc","podId":1}`, wrongMethod, "POST"},
+	{"plain link by DELETE", "DELETE", plainPath, "", "", wrongMethod, "GET"},
+	{"plain, unknown verb", "POST", "/v1/namespaces/ns/links:drop", "", `{"uid":"u1","service":"svc"}`, notFound, ""},
+	{"plain, verb of a path", "POST", "/v1/namespaces/ns/links/u1:set", "", `{"service":"svc","podId":1}`, wrongMethod, "GET"},
+
 	// Bodies of methods without one.
 	{"body with GET", "GET", linkPath, "", `{}`, invalid, "body"},
 	{"body with DELETE", "DELETE", linkPath, "", `{"keepSeconds":60}`, invalid, "body"},
@@ -226,7 +252,7 @@ var httpRows = []httpRow{
 	{"a made-up method", "FLUSHALL", linkPath, "", "", wrongMethod, "DELETE, GET, PUT"},
 	{"method in small letters", "put", linkPath, "", `{"podId":1}`, wrongMethod, "DELETE, GET, PUT"},
 	{"GET of a batch", "GET", batchPath, "", "", wrongMethod, "POST"},
-	{"DELETE of a workload", "DELETE", workloadPath, "", "", wrongMethod, "GET, PUT"},
+	{"POST of a workload", "POST", workloadPath, "", `{"state":"up"}`, wrongMethod, "DELETE, GET, PUT"},
 	{"DELETE of a uid", "DELETE", "/v1/namespaces/ns/links/u1", "", "", wrongMethod, "GET"},
 	{"POST of a pod", "POST", podPath, "", `{"state":"up"}`, wrongMethod, "DELETE, GET, PUT"},
 	{"method override", "POST", linkPath, "X-HTTP-Method-Override: PUT", `{"podId":1}`, wrongMethod, "DELETE, GET, PUT"},
