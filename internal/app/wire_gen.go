@@ -78,7 +78,7 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logger log.Log
 	}
 	chain, cleanup5 := server.NewChain(confLog, tracerProvider, serverMetrics, logger)
 	httpServer := server.NewHTTPServer(confServer, api, chain, drain, logger)
-	grpcServer, cleanup6 := server.NewGRPCServer(confServer, api, chain, drain)
+	grpcServer, cleanup6 := server.NewGRPCServer(confServer, api, chain, health, drain)
 	adminServer := server.NewAdminServer(confServer, health, drain, serverMetrics, logLevel, logger)
 	app, err := newApp(confServer, registry, logger, health, drain, registrar, httpServer, grpcServer, adminServer)
 	if err != nil {

@@ -247,6 +247,9 @@ func (v *violations) registry(c *Registry) {
 			continue
 		}
 		v.address(path, parts[2])
+		if host, _, _ := net.SplitHostPort(parts[2]); strings.HasPrefix(parts[2], ":") || net.ParseIP(host).IsUnspecified() {
+			v.add(path, "must have a host that callers can reach, is %q", endpoint)
+		}
 	}
 	for i, pair := range c.GetMetadata() {
 		if !metadataPattern.MatchString(pair) {

@@ -262,6 +262,9 @@ func TestContradictions(t *testing.T) {
 		"registry's ttl of fractions": {"registry: {ttl: 5500ms}", "registry.ttl must be whole seconds"},
 		"endpoint without a scheme":   {"registry: {endpoints: [\"h:9000\"]}", "registry.endpoints[0] must look like grpc://"},
 		"endpoint without a port":     {"registry: {endpoints: [\"grpc://h\"]}", "registry.endpoints[0] must be host:port"},
+		"endpoint without a host":     {"registry: {endpoints: [\"grpc://h:1\", \"http://:8000\"]}", "registry.endpoints[1] must have a host"},
+		"endpoint of every address":   {"registry: {endpoints: [\"grpc://0.0.0.0:9000\"]}", "registry.endpoints[0] must have a host"},
+		"endpoint of every address 6": {"registry: {endpoints: [\"grpc://[::]:9000\"]}", "registry.endpoints[0] must have a host"},
 		"metadata without a value":    {"registry: {metadata: [zone]}", "registry.metadata[0] must be name=value"},
 		"registry's key without TLS":  {"registry: {tls: {cert_file: c, key_file: k}}", "registry.tls.enabled must be true"},
 	} {

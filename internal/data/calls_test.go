@@ -137,6 +137,9 @@ var repoCalls = []repoCall{
 	{"Workloads.Set", "workload", stores, func(ctx context.Context, r biztest.Repos, _ subject) error {
 		return second(r.Workloads.Set(ctx, game, "up"))
 	}},
+	{"Workloads.Remove", "workload", stores, func(ctx context.Context, r biztest.Repos, _ subject) error {
+		return second(r.Workloads.Remove(ctx, game))
+	}},
 	{"Workloads.Get", "workload", reads, func(ctx context.Context, r biztest.Repos, _ subject) error {
 		return second(r.Workloads.Get(ctx, game))
 	}},

@@ -113,15 +113,15 @@ func openStore(t testing.TB, all ...option) *testStore {
 	for _, change := range all {
 		change(&o)
 	}
+	var err error
+	o.TLS, err = o.Tls.Config("data.redis.tls")
+	require.NoError(t, err)
 	if o.embedded {
 		server, err := embedded.Start()
 		require.NoError(t, err)
 		t.Cleanup(server.Close)
 		o.Options = server.Options(o.Options)
 	}
-	var err error
-	o.TLS, err = o.Tls.Config("data.redis.tls")
-	require.NoError(t, err)
 	store := &testStore{keys: Keyspace(o.Prefix), metrics: NewLinkMetrics(), client: o.client()}
 	t.Cleanup(func() { _ = store.client.Close() })
 	store.DB = rdb.Open(o.Options, SelfTest(store.keys))

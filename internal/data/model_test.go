@@ -134,7 +134,7 @@ func (m *model) service(name string) biz.ServiceKey {
 
 func (m *model) workloadSteps() steps {
 	return steps{
-		calls: map[string]func(*rapid.T){"Workloads.Set": m.setWorkload},
+		calls: map[string]func(*rapid.T){"Workloads.Set": m.setWorkload, "Workloads.Remove": m.removeWorkload},
 		reads: map[string]func(*rapid.T){"Workloads.Get": m.getWorkload, "Workloads.BatchGet": m.batchGetWorkloads},
 	}
 }
@@ -147,6 +147,18 @@ func (m *model) setWorkload(t *rapid.T) {
 	want := biz.Workload{Key: key, State: state, UpdateMs: got.UpdateMs}
 	agree(t, "Workloads.Set", want, got)
 	m.workloads[key] = want
+}
+
+func (m *model) removeWorkload(t *rapid.T) {
+	key := m.service(someWorkload.Draw(t, "service"))
+	got, err := m.repos.Workloads.Remove(context.Background(), key)
+	succeeds(t, "Workloads.Remove", err)
+	var want *biz.Workload
+	if workload, ok := m.workloads[key]; ok {
+		want = &workload
+	}
+	agree(t, "Workloads.Remove", want, got)
+	delete(m.workloads, key)
 }
 
 func (m *model) getWorkload(t *rapid.T) {

@@ -63,6 +63,7 @@ var (
 	pod2Down      = lua{scriptSetState, []any{2, "up", 5, 2, 30}}
 	pod2Removed   = lua{scriptRemoveState, []any{2}}
 	reservation   = lua{scriptReservePod, []any{forever}}
+	workloadUp    = lua{scriptSetWorkload, []any{"up"}}
 	aSecondLater  = lua{} // Waits until links of one second have expired.
 )
 
@@ -259,6 +260,11 @@ var scriptRuns = []scriptRun{
 
 	{scriptSetWorkload, "stores", nil, []any{"up"},
 		"STORED #1", "STORED #2", twice},
+
+	{scriptRemoveWorkload, "removes", []lua{workloadUp}, nil,
+		"REMOVED #1 up", "ABSENT", once},
+	{scriptRemoveWorkload, "finds none", nil, nil,
+		"ABSENT", "ABSENT", nothing},
 }
 
 func TestScriptRepliesAreDocumented(t *testing.T) {

@@ -31,6 +31,7 @@ var selfTestSteps = []rdb.SelfTestStep{
 	expect(scriptGetServicePod, "FOUND", 1),
 	expect(scriptRemoveState, "REMOVED", 1),
 	expect(scriptSetWorkload, "STORED", "self-test"),
+	expect(scriptRemoveWorkload, "REMOVED"),
 }
 
 func expect(script *rdb.Script, status string, args ...any) rdb.SelfTestStep {

@@ -142,7 +142,7 @@ func BenchmarkHTTPSetLinkedPod(b *testing.B) {
 func BenchmarkGRPCGetLinkedPod(b *testing.B) {
 	b.ReportAllocs()
 	p := newParts(b)
-	srv, stop := NewGRPCServer(p.config, p.api(), p.chain, p.drain)
+	srv, stop := NewGRPCServer(p.config, p.api(), p.chain, healthyStore{}, p.drain)
 	listener := bufconn.Listen(1 << 16)
 	go func() { _ = srv.Serve(listener) }()
 	b.Cleanup(stop)

@@ -34,6 +34,7 @@ import (
 
 // observedServer is a gRPC listener with the metrics, spans and log lines of its calls.
 type observedServer struct {
+	store   *switchedStore
 	drain   *Drain
 	conn    *grpc.ClientConn
 	metrics *Metrics
@@ -45,14 +46,14 @@ type observedServer struct {
 func serveObserved(t *testing.T, services ...*grpc.ServiceDesc) *observedServer {
 	t.Helper()
 	p := newParts(t)
-	w := &observedServer{drain: p.drain, spans: tracetest.NewSpanRecorder(), lines: new(logwatch.Log)}
+	w := &observedServer{store: new(switchedStore), drain: p.drain, spans: tracetest.NewSpanRecorder(), lines: new(logwatch.Log)}
 	var err error
 	w.metrics, err = NewMetrics(nil)
 	require.NoError(t, err)
 	chain, closeChain := NewChain(conf.Default().Log, sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(w.spans)), w.metrics,
 		telemetry.NewLogger(&conf.Log{Format: "json"}, telemetry.NewLogLevel("debug"), w.lines))
 	p.config.Grpc.Addr = "127.0.0.1:0"
-	srv, stop := NewGRPCServer(p.config, p.api(), chain, p.drain)
+	srv, stop := NewGRPCServer(p.config, p.api(), chain, w.store, p.drain)
 	for _, service := range services {
 		deferringRegistrar{srv}.RegisterService(service, nil)
 	}
@@ -317,6 +318,9 @@ func TestHealthWatch(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, grpc_health_v1.HealthCheckResponse_SERVING, first.GetStatus())
 	require.NoError(t, w.drain.Run(t.Context()))
+	last, err := watch.Recv()
+	require.NoError(t, err)
+	require.Equal(t, grpc_health_v1.HealthCheckResponse_NOT_SERVING, last.GetStatus())
 	_, err = watch.Recv()
 	require.Equal(t, codes.Canceled, status.Code(err))
 	require.Contains(t, err.Error(), "podlink is stopping")

@@ -59,3 +59,18 @@ func (s *WorkloadService) BatchGetWorkloadState(
 	}
 	return reply, nil
 }
+
+// RemoveWorkloadState implements the API.
+func (s *WorkloadService) RemoveWorkloadState(
+	ctx context.Context, r *v1.RemoveWorkloadStateRequest,
+) (*v1.RemoveWorkloadStateReply, error) {
+	previous, err := s.workloads.Remove(ctx, serviceKey(r))
+	if err != nil {
+		return nil, err
+	}
+	reply := &v1.RemoveWorkloadStateReply{Removed: previous != nil}
+	if previous != nil {
+		reply.Previous = workloadMessage(*previous)
+	}
+	return reply, nil
+}

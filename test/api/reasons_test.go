@@ -149,7 +149,7 @@ func panicking(t *testing.T, redis *redistest.Server) *testApp {
 		traces := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample()))
 		chain, closeChain := server.NewChain(config.GetLog(), traces, metrics, logger)
 		api := server.NewAPI(service.NewLinkService(nil), service.NewStateService(nil), service.NewWorkloadService(nil))
-		grpcServer, stop := server.NewGRPCServer(c, api, chain, drain)
+		grpcServer, stop := server.NewGRPCServer(c, api, chain, store.Health, drain)
 		podlink := kratos.New(
 			kratos.Logger(logger), kratos.StopTimeout(c.GetStop().GetTimeout().AsDuration()), kratos.BeforeStop(drain.Run),
 			kratos.Server(store.Health, server.NewHTTPServer(c, api, chain, drain, logger), grpcServer,

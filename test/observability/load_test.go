@@ -74,6 +74,7 @@ var httpCalls = []struct{ method, path, body string }{
 	{http.MethodPut, "/v1/namespaces/game/workloads/room", `{"state":"` + secretState + `"}`},
 	{http.MethodGet, "/v1/namespaces/game/workloads/room", ""},
 	{http.MethodPost, "/v1/namespaces/game/workloads:batchGet", `{"services":["room"]}`},
+	{http.MethodDelete, "/v1/namespaces/game/workloads/room", ""},
 }
 
 // wrongCalls are invalid. This test doesn't check their answers.
