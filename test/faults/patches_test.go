@@ -19,6 +19,7 @@ const (
 	staleEpoch      = "a move keeps the epoch"
 	overwrites      = "SetLinkedPodIfAbsent overwrites a link"
 	twoKeys         = "scripts use two keys"
+	impatient       = "a pod is dead as soon as its report has expired"
 	noWait          = "WAIT is left out"
 )
 
