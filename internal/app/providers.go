@@ -14,6 +14,15 @@ func limits(c *conf.Bootstrap) biz.Limits {
 	return biz.Limits{MaxBatch: int(c.GetLimits().GetMaxBatch())}
 }
 
+func podLimits(c *conf.Bootstrap) data.PodLimits {
+	return data.PodLimits{
+		MaxPods: int(c.GetLimits().GetMaxPods()), ForgetAfter: c.GetState().GetForgetAfter().AsDuration(),
+	}
+}
+
+// primaries returns no ids: nothing is known about the store's servers.
+func primaries() data.Primaries { return func() string { return "" } }
+
 func podTTL(c *conf.Bootstrap) biz.TTL { return biz.TTL(c.GetState().GetPodTtl().GetSeconds()) }
 
 // collectors returns the metrics of the other layers.

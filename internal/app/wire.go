@@ -26,7 +26,7 @@ func New(*conf.Bootstrap, *telemetry.LogLevel, log.Logger) (*kratos.App, func(),
 		biz.NewPodViews, biz.NewLinkUsecase, biz.NewPodUsecase, biz.NewWorkloadUsecase,
 		data.NewLinkRepo, data.NewPodRepo, data.NewWorkloadRepo, data.NewLinkMetrics,
 		telemetry.ProviderSet, registration.ProviderSet,
-		wire.FieldsOf(new(*conf.Bootstrap), "Server", "Data", "Log", "Trace", "Registry"), limits, podTTL,
+		wire.FieldsOf(new(*conf.Bootstrap), "Server", "Data", "Log", "Trace", "Registry"), limits, podTTL, podLimits, primaries,
 		OpenStore, Keyspace, wire.FieldsOf(new(*rdb.DB), "Runner", "Health", "Metrics"),
 		wire.Bind(new(server.Checker), new(*rdb.Health)), collectors, newApp,
 	))

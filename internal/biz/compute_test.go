@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"testing"
+	"time"
 
 	"podlink/internal/app"
 	"podlink/internal/biz"
@@ -96,7 +97,7 @@ func openIntercepted(t *testing.T) (*biz.LinkUsecase, *interceptedStore) {
 	keys := app.Keyspace(c)
 	d := &interceptedStore{
 		LinkRepo:  data.NewLinkRepo(store.Runner, keys, data.NewLinkMetrics()),
-		pods:      data.NewPodRepo(store.Runner, keys),
+		pods:      data.NewPodRepo(store.Runner, keys, data.PodLimits{MaxPods: 100, ForgetAfter: time.Hour}, func() string { return "" }),
 		insteadOf: map[string]error{},
 	}
 	for pod, routing := range map[biz.PodID]biz.Routing{0: biz.Ready, 1: biz.Ready, 9: biz.Shutdown} {

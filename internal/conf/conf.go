@@ -54,8 +54,8 @@ func Default() *Bootstrap {
 			WaitTimeout:  durationpb.New(200 * time.Millisecond),
 			Tls:          &TLS{},
 		}},
-		State:  &State{PodTtl: durationpb.New(30 * time.Second)},
-		Limits: &Limits{MaxBatch: 1000},
+		State:  &State{PodTtl: durationpb.New(30 * time.Second), ForgetAfter: durationpb.New(24 * time.Hour)},
+		Limits: &Limits{MaxBatch: 1000, MaxPods: 4096, MaxServices: 256},
 		Log: &Log{
 			Level: "info", Format: "json",
 			SlowRequest: durationpb.New(500 * time.Millisecond), RepeatInterval: durationpb.New(time.Second),
@@ -119,6 +119,9 @@ func (b *Bootstrap) Validate() error {
 	}
 
 	v.wholeSeconds("state.pod_ttl", b.GetState().GetPodTtl().AsDuration(), time.Second, 365*24*time.Hour)
+	v.duration("state.forget_after", b.GetState().GetForgetAfter().AsDuration(), time.Second, 365*24*time.Hour)
+	v.between("limits.max_pods", b.GetLimits().GetMaxPods(), 1, 10_000)
+	v.between("limits.max_services", b.GetLimits().GetMaxServices(), 1, 100_000)
 	v.between("limits.max_batch", b.GetLimits().GetMaxBatch(), 1, 100_000)
 	v.oneOf("log.level", b.GetLog().GetLevel(), "debug", "info", "warn", "error")
 	v.oneOf("log.format", b.GetLog().GetFormat(), "json", "console")

@@ -231,6 +231,7 @@ func (x *Data) GetRedis() *Data_Redis {
 type State struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	PodTtl        *durationpb.Duration   `protobuf:"bytes,1,opt,name=pod_ttl,json=podTtl,proto3" json:"pod_ttl,omitempty"`
+	ForgetAfter   *durationpb.Duration   `protobuf:"bytes,2,opt,name=forget_after,json=forgetAfter,proto3" json:"forget_after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -272,9 +273,18 @@ func (x *State) GetPodTtl() *durationpb.Duration {
 	return nil
 }
 
+func (x *State) GetForgetAfter() *durationpb.Duration {
+	if x != nil {
+		return x.ForgetAfter
+	}
+	return nil
+}
+
 type Limits struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	MaxBatch      int32                  `protobuf:"varint,1,opt,name=max_batch,json=maxBatch,proto3" json:"max_batch,omitempty"`
+	MaxPods       int32                  `protobuf:"varint,2,opt,name=max_pods,json=maxPods,proto3" json:"max_pods,omitempty"`
+	MaxServices   int32                  `protobuf:"varint,3,opt,name=max_services,json=maxServices,proto3" json:"max_services,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -312,6 +322,20 @@ func (*Limits) Descriptor() ([]byte, []int) {
 func (x *Limits) GetMaxBatch() int32 {
 	if x != nil {
 		return x.MaxBatch
+	}
+	return 0
+}
+
+func (x *Limits) GetMaxPods() int32 {
+	if x != nil {
+		return x.MaxPods
+	}
+	return 0
+}
+
+func (x *Limits) GetMaxServices() int32 {
+	if x != nil {
+		return x.MaxServices
 	}
 	return 0
 }
@@ -1112,11 +1136,14 @@ const file_conf_proto_rawDesc = "" +
 	"\fwait_timeout\x18\x11 \x01(\v2\x19.google.protobuf.DurationR\vwaitTimeout\x12+\n" +
 	"\x11sentinel_username\x18\x12 \x01(\tR\x10sentinelUsername\x12+\n" +
 	"\x11sentinel_password\x18\x13 \x01(\tR\x10sentinelPassword\x12#\n" +
-	"\rauto_pipeline\x18\x14 \x01(\bR\fautoPipeline\";\n" +
+	"\rauto_pipeline\x18\x14 \x01(\bR\fautoPipeline\"y\n" +
 	"\x05State\x122\n" +
-	"\apod_ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x06podTtl\"%\n" +
+	"\apod_ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x06podTtl\x12<\n" +
+	"\fforget_after\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\vforgetAfter\"c\n" +
 	"\x06Limits\x12\x1b\n" +
-	"\tmax_batch\x18\x01 \x01(\x05R\bmaxBatch\"\xb5\x01\n" +
+	"\tmax_batch\x18\x01 \x01(\x05R\bmaxBatch\x12\x19\n" +
+	"\bmax_pods\x18\x02 \x01(\x05R\amaxPods\x12!\n" +
+	"\fmax_services\x18\x03 \x01(\x05R\vmaxServices\"\xb5\x01\n" +
 	"\x03Log\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\tR\x05level\x12\x16\n" +
 	"\x06format\x18\x02 \x01(\tR\x06format\x12<\n" +
@@ -1192,26 +1219,27 @@ var file_conf_proto_depIdxs = []int32{
 	12, // 10: podlink.conf.Server.stop:type_name -> podlink.conf.Server.Stop
 	13, // 11: podlink.conf.Data.redis:type_name -> podlink.conf.Data.Redis
 	14, // 12: podlink.conf.State.pod_ttl:type_name -> google.protobuf.Duration
-	14, // 13: podlink.conf.Log.slow_request:type_name -> google.protobuf.Duration
-	14, // 14: podlink.conf.Log.repeat_interval:type_name -> google.protobuf.Duration
-	8,  // 15: podlink.conf.Trace.tls:type_name -> podlink.conf.TLS
-	14, // 16: podlink.conf.Registry.ttl:type_name -> google.protobuf.Duration
-	8,  // 17: podlink.conf.Registry.tls:type_name -> podlink.conf.TLS
-	14, // 18: podlink.conf.Server.HTTP.timeout:type_name -> google.protobuf.Duration
-	14, // 19: podlink.conf.Server.GRPC.timeout:type_name -> google.protobuf.Duration
-	14, // 20: podlink.conf.Server.Stop.drain:type_name -> google.protobuf.Duration
-	14, // 21: podlink.conf.Server.Stop.timeout:type_name -> google.protobuf.Duration
-	14, // 22: podlink.conf.Data.Redis.pool_timeout:type_name -> google.protobuf.Duration
-	14, // 23: podlink.conf.Data.Redis.dial_timeout:type_name -> google.protobuf.Duration
-	14, // 24: podlink.conf.Data.Redis.read_timeout:type_name -> google.protobuf.Duration
-	14, // 25: podlink.conf.Data.Redis.write_timeout:type_name -> google.protobuf.Duration
-	8,  // 26: podlink.conf.Data.Redis.tls:type_name -> podlink.conf.TLS
-	14, // 27: podlink.conf.Data.Redis.wait_timeout:type_name -> google.protobuf.Duration
-	28, // [28:28] is the sub-list for method output_type
-	28, // [28:28] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	14, // 13: podlink.conf.State.forget_after:type_name -> google.protobuf.Duration
+	14, // 14: podlink.conf.Log.slow_request:type_name -> google.protobuf.Duration
+	14, // 15: podlink.conf.Log.repeat_interval:type_name -> google.protobuf.Duration
+	8,  // 16: podlink.conf.Trace.tls:type_name -> podlink.conf.TLS
+	14, // 17: podlink.conf.Registry.ttl:type_name -> google.protobuf.Duration
+	8,  // 18: podlink.conf.Registry.tls:type_name -> podlink.conf.TLS
+	14, // 19: podlink.conf.Server.HTTP.timeout:type_name -> google.protobuf.Duration
+	14, // 20: podlink.conf.Server.GRPC.timeout:type_name -> google.protobuf.Duration
+	14, // 21: podlink.conf.Server.Stop.drain:type_name -> google.protobuf.Duration
+	14, // 22: podlink.conf.Server.Stop.timeout:type_name -> google.protobuf.Duration
+	14, // 23: podlink.conf.Data.Redis.pool_timeout:type_name -> google.protobuf.Duration
+	14, // 24: podlink.conf.Data.Redis.dial_timeout:type_name -> google.protobuf.Duration
+	14, // 25: podlink.conf.Data.Redis.read_timeout:type_name -> google.protobuf.Duration
+	14, // 26: podlink.conf.Data.Redis.write_timeout:type_name -> google.protobuf.Duration
+	8,  // 27: podlink.conf.Data.Redis.tls:type_name -> podlink.conf.TLS
+	14, // 28: podlink.conf.Data.Redis.wait_timeout:type_name -> google.protobuf.Duration
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_conf_proto_init() }

@@ -21,6 +21,7 @@ const (
 	stores
 	removes
 	releases
+	cordons
 )
 
 // subject is the uid and the pod of a call.
@@ -44,7 +45,7 @@ var game = biz.ServiceKey{Namespace: "ns", Service: "game"}
 // repoCall is a call of a repo method.
 type repoCall struct {
 	name   string // name of the method, and the variant
-	kind   string // kind of the key: link, pods, workload
+	kind   string // kind of the key: link, service, workload
 	effect effect
 	do     func(ctx context.Context, r biztest.Repos, n subject) error
 }
@@ -56,8 +57,8 @@ func (c repoCall) key(s *testStore, n subject) string {
 	switch c.kind {
 	case "link":
 		return s.keys.links("ns", n.uid)
-	case "pods":
-		return s.keys.pods(game)
+	case "service":
+		return s.keys.service(game)
 	default:
 		return s.keys.workload("ns", "game")
 	}
@@ -104,24 +105,30 @@ var repoCalls = []repoCall{
 	{"Links.List", "link", reads, func(ctx context.Context, r biztest.Repos, n subject) error {
 		return second(r.Links.List(ctx, "ns", n.uid))
 	}},
-	{"Pods.Set", "pods", stores, func(ctx context.Context, r biztest.Repos, n subject) error {
-		_, err := r.Pods.Set(ctx, game, biz.Report{Pod: n.pod, State: "up", TTL: biz.Forever})
+	{"Pods.Set", "service", stores, func(ctx context.Context, r biztest.Repos, n subject) error {
+		_, err := r.Pods.Set(ctx, game, biz.Report{Pod: n.pod, State: "up", TTL: biz.Forever, Capacity: biz.NoCapacity})
 		return err
 	}},
-	{"Pods.Reserve", "pods", stores, func(ctx context.Context, r biztest.Repos, _ subject) error {
+	{"Pods.Cordon", "service", cordons, func(ctx context.Context, r biztest.Repos, n subject) error {
+		return second(r.Pods.Cordon(ctx, game, n.pod, biz.Ready, biz.Forever))
+	}},
+	{"Pods.Reserve", "service", stores, func(ctx context.Context, r biztest.Repos, _ subject) error {
 		return second(r.Pods.Reserve(ctx, game, biz.ReserveRequest{Linked: biz.NoPod}))
 	}},
-	{"Pods.Release", "pods", releases, func(ctx context.Context, r biztest.Repos, n subject) error {
+	{"Pods.Release", "service", releases, func(ctx context.Context, r biztest.Repos, n subject) error {
 		return r.Pods.Release(ctx, game, biz.Reservation{Outcome: biz.Reserved, Pod: n.pod, HeartbeatMs: 1700000000000})
 	}},
-	{"Pods.Remove", "pods", removes, func(ctx context.Context, r biztest.Repos, n subject) error {
+	{"Pods.Remove", "service", removes, func(ctx context.Context, r biztest.Repos, n subject) error {
 		return second(r.Pods.Remove(ctx, game, n.pod))
 	}},
-	{"Pods.Get", "pods", reads, func(ctx context.Context, r biztest.Repos, n subject) error {
+	{"Pods.Get", "service", reads, func(ctx context.Context, r biztest.Repos, n subject) error {
 		return second(r.Pods.Get(ctx, game, n.pod))
 	}},
-	{"Pods.List", "pods", reads, func(ctx context.Context, r biztest.Repos, _ subject) error {
+	{"Pods.List", "service", reads, func(ctx context.Context, r biztest.Repos, _ subject) error {
 		return second(r.Pods.List(ctx, game))
+	}},
+	{"Pods.View", "service", reads, func(ctx context.Context, r biztest.Repos, _ subject) error {
+		return second(r.Pods.View(ctx, game))
 	}},
 	{"Workloads.Set", "workload", stores, func(ctx context.Context, r biztest.Repos, _ subject) error {
 		return second(r.Workloads.Set(ctx, game, "up"))
@@ -161,7 +168,7 @@ func populate(t *testing.T, store *testStore) {
 	require.NoError(t, second(r.Links.Set(ctx, populated.link(), populated.pod, biz.Forever, biz.SetTerms{})))
 	temporary := subject{uid: "temporary"}.link()
 	require.NoError(t, second(r.Links.Set(ctx, temporary, 1, 600, biz.SetTerms{})))
-	_, err := r.Pods.Set(ctx, game, biz.Report{Pod: populated.pod, State: "up", TTL: biz.Forever})
+	_, err := r.Pods.Set(ctx, game, biz.Report{Pod: populated.pod, State: "up", TTL: biz.Forever, Capacity: biz.NoCapacity})
 	require.NoError(t, err)
 	require.NoError(t, second(r.Workloads.Set(ctx, game, "up")))
 }

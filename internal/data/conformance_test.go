@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"podlink/internal/biz"
 	"podlink/internal/biz/biztest"
 	redistest "podlink/test/kit/redis"
 )
@@ -45,10 +46,16 @@ func withLongTimeouts(c *testOptions) {
 }
 
 func reposOf(store *testStore) biztest.Repos {
+	configured := func(s biztest.PodSettings) biz.PodRepo {
+		limits := PodLimits{MaxPods: s.MaxPods, ForgetAfter: s.ForgetAfter}
+		return NewPodRepo(store.Runner, store.keys, limits, func() string { return s.Primaries })
+	}
 	return biztest.Repos{
-		Links:     NewLinkRepo(store.Runner, store.keys, store.metrics),
-		Pods:      NewPodRepo(store.Runner, store.keys),
-		Workloads: NewWorkloadRepo(store.Runner, store.keys),
+		Links:      NewLinkRepo(store.Runner, store.keys, store.metrics),
+		Pods:       configured(biztest.PodSettings{MaxPods: 4096, ForgetAfter: 24 * time.Hour, Primaries: "one"}),
+		Workloads:  NewWorkloadRepo(store.Runner, store.keys),
+		Configured: configured,
+		Pass:       passed(store),
 	}
 }
 

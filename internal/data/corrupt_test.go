@@ -140,7 +140,7 @@ func TestForeignData(t *testing.T) {
 // TestForeignPodNames: the hash of a service has a field whose name is not a pod.
 func TestForeignPodNames(t *testing.T) {
 	onEachStore(t, func(t *testing.T, store *testStore) {
-		key := store.keys.pods(game)
+		key := store.keys.service(game)
 		for _, name := range []string{"", "x", "-1", "01", "+1", "1 ", "2147483648", "9999999999", "Reported"} {
 			require.NoError(t, store.client.HSet(t.Context(), key, name, "0 0 0 -1 1700000000000 up").Err())
 			before := read(t, store, key)

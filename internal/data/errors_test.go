@@ -178,7 +178,7 @@ func (row refusal) test(t *testing.T, server *redistest.Server, all ...option) {
 	populate(t, plain)
 	// A report with a reservation, so that Release changes something.
 	counted := "0 1 0 -1 1700000000000 up"
-	require.NoError(t, plain.client.HSet(t.Context(), plain.keys.pods(game), "1", counted).Err())
+	require.NoError(t, plain.client.HSet(t.Context(), plain.keys.service(game), "1", counted).Err())
 	waitReady(t, store)
 	before := callKeys(t, plain)
 

@@ -79,7 +79,7 @@ func TestLostReplyIsExecutedOnce(t *testing.T) {
 		proxy.LoseReplies(1)
 		require.ErrorIs(t, second(repos.Pods.Reserve(t.Context(), game, biz.ReserveRequest{Linked: biz.NoPod})), biz.ErrOutcomeUnknown)
 	}
-	report := strings.Fields(store.client.HGet(t.Context(), store.keys.pods(game), "1").Val())
+	report := strings.Fields(store.client.HGet(t.Context(), store.keys.service(game), "1").Val())
 	require.Equal(t, strconv.Itoa(lost), report[1], "links given out")
 
 	before, err := repos.Links.Get(t.Context(), populated.link())

@@ -215,6 +215,12 @@ func read(t *testing.T, store *testStore, key string) keyContent {
 	switch kind {
 	case "hash":
 		c.value = maps.Clone(store.client.HGetAll(ctx, key).Val())
+	case "zset":
+		scores := make(map[string]string)
+		for _, z := range store.client.ZRangeWithScores(ctx, key, 0, -1).Val() {
+			scores[z.Member.(string)] = strconv.FormatFloat(z.Score, 'f', -1, 64)
+		}
+		c.value = scores
 	case "string":
 		c.value = store.client.Get(ctx, key).Val()
 	case "list":

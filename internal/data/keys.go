@@ -12,10 +12,9 @@ func (p Keyspace) links(namespace, uid string) string {
 	return string(p) + ":link:" + namespace + ":" + uid
 }
 
-// pods is the key of a hash with all pods of one service: pod -> "<load> <given> <routing> <ttl> <heartbeat> <state>". Once
-// its last pod was removed, it also has the field "reported".
-func (p Keyspace) pods(key biz.ServiceKey) string {
-	return string(p) + ":pods:" + key.Namespace + ":" + key.Service
+// service is the key of a sorted set with everything about the pods of one service. podmember.go parses its members.
+func (p Keyspace) service(key biz.ServiceKey) string {
+	return string(p) + ":service:" + key.Namespace + ":" + key.Service
 }
 
 // workload is the key of a hash with the fields state and update_ms.

@@ -172,7 +172,7 @@ func (m *model) age(t *rapid.T) {
 		strconv.Itoa(int(r.Load)), strconv.FormatInt(r.given, 10), strconv.Itoa(int(r.Routing)), strconv.Itoa(int(r.TTL)),
 		strconv.FormatInt(r.HeartbeatMs, 10), r.State,
 	}, " ")
-	err := m.store.client.HSet(context.Background(), m.store.keys.pods(key), strconv.Itoa(int(pod)), field).Err()
+	err := m.store.client.HSet(context.Background(), m.store.keys.service(key), strconv.Itoa(int(pod)), field).Err()
 	succeeds(t, "HSET", err)
 }
 
@@ -207,7 +207,7 @@ func (m *model) countGiven(t *rapid.T) {
 	if r == nil {
 		return
 	}
-	field, err := m.store.client.HGet(context.Background(), m.store.keys.pods(key), strconv.Itoa(int(pod))).Result()
+	field, err := m.store.client.HGet(context.Background(), m.store.keys.service(key), strconv.Itoa(int(pod))).Result()
 	succeeds(t, "HGET", err)
 	agree(t, "links given out", strconv.FormatInt(r.given, 10), strings.SplitN(field, " ", 3)[1])
 }

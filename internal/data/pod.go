@@ -2,98 +2,164 @@ package data
 
 import (
 	"context"
-	"math"
-	"sort"
+	"crypto/rand"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
 
 	"podlink/internal/biz"
 	"podlink/internal/rdb"
 )
 
-type podRepo struct{ store }
+// PodLimits bounds the pods that the store keeps per service.
+type PodLimits struct {
+	MaxPods     int           // pods that are not dead; with dead ones, there may be 16 times as many
+	ForgetAfter time.Duration // age of a dead pod's report at which it is forgotten
+}
+
+// Primaries returns the ids of the Redis primaries that podlink sees, separated by commas; "" if it has seen none yet. An
+// unknown one means that the store may have lost data.
+type Primaries func() string
+
+type podRepo struct {
+	store
+	limits    PodLimits
+	primaries Primaries
+}
 
 // NewPodRepo returns the repo of the pods' reports in the store.
-func NewPodRepo(runner *rdb.Runner, keys Keyspace) biz.PodRepo {
-	return podRepo{store{runner, keys}}
+func NewPodRepo(runner *rdb.Runner, keys Keyspace, limits PodLimits, primaries Primaries) biz.PodRepo {
+	return podRepo{store{runner, keys}, limits, primaries}
 }
 
+// Set implements biz.PodRepo.
 func (r podRepo) Set(ctx context.Context, key biz.ServiceKey, report biz.Report) (biz.ReportResult, error) {
-	reply, err := r.run(ctx, scriptSetState, r.keys.pods(key),
-		int32(report.Pod), report.State, report.Load, int32(report.Routing), int32(report.TTL))
+	reply, err := r.run(ctx, scriptSetState, r.keys.service(key),
+		int32(report.Pod), report.Load, int32(report.Routing), report.Capacity, int32(report.TTL),
+		optional(report.Instance, noInstance), report.Sequence, int64(report.Generation), int64(report.Supersedes), texts(report),
+		rand.Text(), r.primaries(), r.limits.MaxPods, r.limits.ForgetAfter.Milliseconds())
 	if err != nil {
 		return biz.ReportResult{}, err
 	}
-	pod, err := podOf(reply, 1)
-	if err != nil {
-		return biz.ReportResult{}, err
-	}
-	if pod == nil {
+	var p parser
+	switch reply.Status() {
+	case "STORED":
+		f, err := reply.Fields(1, 8)
+		if err != nil {
+			return biz.ReportResult{}, err
+		}
+		result := biz.ReportResult{Applied: true, Pod: p.podAt(f[0], f[1], f[2], f[3]), StoreID: f[4]}
+		if f[6] != "" {
+			previous := p.podAt(f[0], f[5], f[6], f[7])
+			result.Previous = &previous
+		}
+		if p.err != nil {
+			return biz.ReportResult{}, p.err
+		}
+		return result, unconfirmed(reply, nil)
+	case "LATE":
+		f, err := reply.Fields(1, 6)
+		if err != nil {
+			return biz.ReportResult{}, err
+		}
+		result := biz.ReportResult{StoreID: f[4]}
+		if f[2] != "" {
+			result.Pod = p.podAt(f[0], f[1], f[2], f[3])
+		} else { // The pod was removed; what it reported then is not stored.
+			result.Pod = biz.Pod{Report: report}
+			result.Pod.Generation, result.Pod.Supersedes = p.generation(f[5]), 0
+		}
+		return result, p.err
+	case "SUPERSEDED":
+		f, err := reply.Fields(1, 2)
+		if err != nil {
+			return biz.ReportResult{}, err
+		}
+		superseded := &biz.SupersededError{Generation: p.generation(f[0]), Final: f[1] == "1"}
+		if p.err != nil {
+			return biz.ReportResult{}, p.err
+		}
+		return biz.ReportResult{}, fmt.Errorf("%s: %w", reply.Script, superseded)
+	case "LIMITED":
+		f, err := reply.Fields(1, 1)
+		if err != nil {
+			return biz.ReportResult{}, err
+		}
+		return biz.ReportResult{}, fmt.Errorf("%s: %w", reply.Script, &biz.LimitError{Limit: f[0]})
+	default:
 		return biz.ReportResult{}, reply.Malformed()
 	}
-	previous, err := podOf(reply, 2)
-	if err != nil {
-		return biz.ReportResult{}, err
-	}
-	return biz.ReportResult{Applied: true, Pod: *pod, Previous: previous}, unconfirmed(reply, nil)
 }
 
-// podOf parses reply.Values[i], which is "{<pod> <state> <load> <routing> <live> <heartbeat> <ttl>}"; nil for "{}".
-func podOf(reply rdb.Reply, i int) (*biz.Pod, error) {
-	fields, err := reply.Nested(i, 7)
-	if err != nil || fields == nil {
+// found returns the pod of a reply "<status> <now> <meta> <report> <burden>"; nil if the status is ABSENT.
+func found(reply rdb.Reply) (*biz.Pod, error) {
+	if reply.Status() == "ABSENT" {
+		return nil, nil //nolint:nilnil // There is none.
+	}
+	f, err := reply.Fields(1, 4)
+	if err != nil {
 		return nil, err
 	}
 	var p parser
-	pod := &biz.Pod{
-		Report: biz.Report{
-			Pod:     p.pod(fields[0]),
-			State:   p.text(fields[1]),
-			Load:    int32(p.number(fields[2], 0, math.MaxInt32)),
-			Routing: biz.Routing(p.number(fields[3], int64(biz.Ready), int64(biz.Shutdown))),
-			TTL:     p.ttl(fields[6]),
-		},
-		HeartbeatMs: p.number(fields[5], 0, math.MaxInt64),
-	}
-	if fields[4] == "1" {
-		pod.Liveness = biz.Live
-	}
-	pod.Capacity = biz.NoCapacity
-	return pod, p.err
+	pod := p.podAt(f[0], f[1], f[2], f[3])
+	return &pod, p.err
 }
 
-// View implements biz.PodRepo.
-func (r podRepo) View(ctx context.Context, key biz.ServiceKey) (biz.PodsView, error) {
-	pods, err := r.List(ctx, key)
-	return biz.PodsView{Pods: pods}, err
-}
+// pageSize is the number of pods per call of List: it bounds the time for which a call blocks Redis.
+const pageSize = 512
 
-// Cordon implements biz.PodRepo.
-func (r podRepo) Cordon(ctx context.Context, key biz.ServiceKey, id biz.PodID, _ biz.Routing, _ biz.TTL) (biz.Pod, error) {
-	return r.Get(ctx, key, id)
-}
-
+// List implements biz.PodRepo. Pods that report meanwhile are in the list once, before or after that report.
 func (r podRepo) List(ctx context.Context, key biz.ServiceKey) ([]biz.Pod, error) {
-	reply, err := r.run(ctx, scriptGetService, r.keys.pods(key))
-	if err != nil {
-		return nil, err
-	}
-	pods := make([]biz.Pod, 0, len(reply.Values)-1)
-	for i := 1; i < len(reply.Values); i++ {
-		pod, err := podOf(reply, i)
+	pods := []biz.Pod{}
+	for from := int64(0); from >= 0; {
+		reply, err := r.run(ctx, scriptGetService, r.keys.service(key), from, pageSize)
 		if err != nil {
 			return nil, err
 		}
-		pods = append(pods, *pod)
+		f, err := reply.Fields(1, len(reply.Values)-1)
+		if err != nil || len(f) < 3 || len(f)%2 == 0 {
+			return nil, reply.Malformed()
+		}
+		var p parser
+		next := p.number(f[2], -1, 1<<31)
+		for i := 3; i < len(f); i += 2 {
+			pods = append(pods, p.podAt(f[0], f[1], f[i], f[i+1]))
+		}
+		if p.err != nil {
+			return nil, p.err
+		}
+		if next >= 0 && next <= from {
+			return nil, reply.Malformed()
+		}
+		from = next
 	}
-	sort.Slice(pods, func(i, j int) bool { return pods[i].Pod < pods[j].Pod })
+	slices.SortFunc(pods, func(a, b biz.Pod) int { return int(a.Pod) - int(b.Pod) })
 	return pods, nil
 }
 
+// View implements biz.PodRepo. The reports that are not buried, the meta member and the entries have adjacent scores.
+func (r podRepo) View(ctx context.Context, key biz.ServiceKey) (biz.PodsView, error) {
+	read := []any{"ZRANGEBYSCORE", r.keys.service(key), lowestReport, 2*scoreRange - 1, "WITHSCORES"}
+	results, err := r.runner.ReadAll(ctx, keyService, [][]any{read})
+	if err == nil {
+		err = results[0].Err
+	}
+	if err != nil {
+		return biz.PodsView{}, domainError(err)
+	}
+	values, _ := results[0].Value.([]any)
+	return parseView(values)
+}
+
+// Get implements biz.PodRepo.
 func (r podRepo) Get(ctx context.Context, key biz.ServiceKey, id biz.PodID) (biz.Pod, error) {
-	reply, err := r.run(ctx, scriptGetServicePod, r.keys.pods(key), int32(id))
+	reply, err := r.run(ctx, scriptGetServicePod, r.keys.service(key), int32(id))
 	if err != nil {
 		return biz.Pod{}, err
 	}
-	pod, err := podOf(reply, 1)
+	pod, err := found(reply)
 	switch {
 	case err != nil:
 		return biz.Pod{}, err
@@ -103,46 +169,117 @@ func (r podRepo) Get(ctx context.Context, key biz.ServiceKey, id biz.PodID) (biz
 	return *pod, nil
 }
 
+// Cordon implements biz.PodRepo.
+func (r podRepo) Cordon(
+	ctx context.Context, key biz.ServiceKey, id biz.PodID, cordon biz.Routing, ttl biz.TTL,
+) (biz.Pod, error) {
+	reply, err := r.run(ctx, scriptCordonPod, r.keys.service(key), int32(id), int32(cordon), int32(ttl))
+	if err != nil {
+		return biz.Pod{}, err
+	}
+	pod, err := found(reply)
+	switch {
+	case err != nil:
+		return biz.Pod{}, err
+	case pod == nil:
+		return biz.Pod{}, biz.ErrPodNotFound
+	}
+	return *pod, unconfirmed(reply, nil)
+}
+
+// Remove implements biz.PodRepo.
 func (r podRepo) Remove(ctx context.Context, key biz.ServiceKey, id biz.PodID) (*biz.Pod, error) {
-	reply, err := r.run(ctx, scriptRemoveState, r.keys.pods(key), int32(id))
+	reply, err := r.run(ctx, scriptRemoveState, r.keys.service(key), int32(id))
 	if err != nil {
 		return nil, err
 	}
-	pod, err := podOf(reply, 1)
+	pod, err := found(reply)
 	if pod == nil || err != nil {
 		return nil, err
 	}
 	return pod, unconfirmed(reply, nil)
 }
 
+// maxReserveCalls is the maximum number of calls of one Reserve. Each but the last moves up to 64 entries of silent pods out of
+// the way, once for all callers.
+const maxReserveCalls = 128
+
+// Reserve implements biz.PodRepo.
 func (r podRepo) Reserve(ctx context.Context, key biz.ServiceKey, request biz.ReserveRequest) (biz.Reservation, error) {
-	reply, err := r.run(ctx, scriptReservePod, r.keys.pods(key), int32(request.Linked))
-	if err != nil {
-		return biz.Reservation{}, err
-	}
-	switch reply.Status() {
-	case "USABLE":
-		return biz.Reservation{Outcome: biz.LinkedPodUsable}, nil
-	case "UNKNOWN":
-		return biz.Reservation{Outcome: biz.NeverReported}, nil
-	case "NONE":
-		return biz.Reservation{Outcome: biz.NoPodAvailable}, nil
-	case "RESERVED":
-		fields, err := reply.Fields(1, 2)
+	args := reserveArgs(request)
+	for range maxReserveCalls {
+		reply, err := r.run(ctx, scriptReservePod, r.keys.service(key), args...)
 		if err != nil {
 			return biz.Reservation{}, err
 		}
-		var p parser
-		reservation := biz.Reservation{
-			Outcome: biz.Reserved, Pod: p.pod(fields[0]), HeartbeatMs: p.number(fields[1], 0, math.MaxInt64),
+		switch reply.Status() {
+		case "AGAIN":
+			continue
+		case "USABLE":
+			return biz.Reservation{Outcome: biz.LinkedPodUsable}, nil
+		case "UNKNOWN":
+			return biz.Reservation{Outcome: biz.NeverReported}, nil
+		case "NONE":
+			return biz.Reservation{Outcome: biz.NoPodAvailable}, nil
+		case "RESERVED":
+			return reserved(reply, biz.Reserved)
+		case "RESTORED":
+			return reserved(reply, biz.Restored)
+		default:
+			return biz.Reservation{}, reply.Malformed()
 		}
-		return reservation, p.err
-	default:
-		return biz.Reservation{}, reply.Malformed()
 	}
+	return biz.Reservation{}, fmt.Errorf("%w: too many silent pods", biz.ErrStoreUnavailable)
 }
 
+// reserveArgs returns the arguments of the script. Most requests are for a new link and want nothing special, which the script
+// recognizes by their absence.
+func reserveArgs(request biz.ReserveRequest) []any {
+	args := []any{int32(request.Linked)}
+	if !request.Leave && !request.DoubtOver && len(request.Avoid) == 0 && len(request.Selector) == 0 && request.Known == nil {
+		return args
+	}
+	known, avoid := biz.NoPod, request.Avoid
+	if request.Known != nil {
+		known = request.Known.Pod
+	}
+	if request.Leave {
+		avoid = append(slices.Clone(avoid), request.Linked)
+	}
+	var avoided strings.Builder
+	for _, pod := range avoid {
+		avoided.WriteString("," + strconv.Itoa(int(pod)))
+	}
+	if len(avoid) > 0 {
+		avoided.WriteString(",")
+	}
+	return append(args, asFlag(request.Leave), asFlag(request.DoubtOver), int32(known), avoided.String(),
+		strings.Join(labelPairs(request.Selector), " "))
+}
+
+func asFlag(set bool) int {
+	if set {
+		return 1
+	}
+	return 0
+}
+
+// reserved returns the reservation of a reply "<status> <pod> <at>".
+func reserved(reply rdb.Reply, outcome biz.ReserveOutcome) (biz.Reservation, error) {
+	f, err := reply.Fields(1, 2)
+	if err != nil {
+		return biz.Reservation{}, err
+	}
+	var p parser
+	reservation := biz.Reservation{Outcome: outcome, Pod: p.pod(f[0]), HeartbeatMs: p.number(f[1], 0, maxTime)}
+	return reservation, p.err
+}
+
+// Release implements biz.PodRepo.
 func (r podRepo) Release(ctx context.Context, key biz.ServiceKey, reservation biz.Reservation) error {
-	_, err := r.run(ctx, scriptReleasePod, r.keys.pods(key), int32(reservation.Pod), reservation.HeartbeatMs)
+	if reservation.HeartbeatMs == 0 {
+		return nil // Nothing was counted.
+	}
+	_, err := r.run(ctx, scriptReleasePod, r.keys.service(key), int32(reservation.Pod), reservation.HeartbeatMs)
 	return err
 }

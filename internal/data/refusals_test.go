@@ -30,6 +30,9 @@ func TestFullRedis(t *testing.T) {
 			case removes:
 				require.NoError(t, call.do(t.Context(), repos, populated))
 				require.NotEqual(t, before, dump(t, store))
+			case cordons:
+				require.ErrorIs(t, call.do(t.Context(), repos, populated), biz.ErrStoreFull)
+				require.Equal(t, before, dump(t, store), "nothing has changed")
 			case stores:
 				require.ErrorIs(t, call.do(t.Context(), repos, fresh), biz.ErrStoreFull)
 				require.Equal(t, before, dump(t, store), "nothing has changed")

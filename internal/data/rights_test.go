@@ -58,7 +58,7 @@ func makeState(ctx context.Context, s *testStore, ttl, other biz.TTL) error {
 			return err
 		}
 	}
-	if err := s.client.HSet(ctx, s.keys.pods(game), "1", "0 1 0 -1 1700000000000 up").Err(); err != nil {
+	if err := s.client.HSet(ctx, s.keys.service(game), "1", "0 1 0 -1 1700000000000 up").Err(); err != nil {
 		return err
 	}
 	return second(reposOf(s).Workloads.Set(ctx, game, "down"))

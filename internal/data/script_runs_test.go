@@ -280,8 +280,8 @@ func (s *testStore) keyOf(t *testing.T, sc *rdb.Script) string {
 	switch sc.KeyKind {
 	case "link":
 		return s.keys.links(namespace, "uid")
-	case "pods":
-		return s.keys.pods(biz.ServiceKey{Namespace: namespace, Service: "game"})
+	case "service":
+		return s.keys.service(biz.ServiceKey{Namespace: namespace, Service: "game"})
 	default:
 		require.Equal(t, "workload", sc.KeyKind)
 		return s.keys.workload(namespace, "game")

@@ -26,8 +26,10 @@ var contractScripts = []string{
 
 // The commands of the scripts, by their access to the key. A new command must be added here.
 var (
-	readCommands  = []string{"HGET", "HGETALL", "HLEN", "HMGET", "TIME"}
-	writeCommands = []string{"HSET", "HDEL", "PERSIST", "PEXPIREAT"}
+	readCommands = []string{
+		"HGET", "HGETALL", "HMGET", "TIME", "ZCOUNT", "ZRANGEBYSCORE", "ZREVRANGEBYSCORE", "ZSCORE",
+	}
+	writeCommands = []string{"HSET", "HDEL", "PERSIST", "PEXPIREAT", "ZADD", "ZREM"}
 )
 
 func TestEveryScriptIsKnown(t *testing.T) {
@@ -158,7 +160,7 @@ func TestErrorsNameTheLineOfTheFile(t *testing.T) {
 	}{
 		"at the end of a long script": {scriptSetLink, []any{"a", "no number", 1}, "latest = string.sub(now, 1, -4) + left * 1000"},
 		"in the script itself":        {scriptSetWorkload, nil, "call('HSET', KEYS[1], 'state', ARGV[1], 'update_ms', update)"},
-		"in a function":               {scriptSetState, []any{1}, "now_ms() - heartbeat <= ttl * 1000"},
+		"in a function":               {scriptGetServicePod, []any{"x"}, "local member = at_score(integer(-pod - 2))"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := client.Eval(t.Context(), row.script.Source(), []string{"key"}, row.args...).Err()

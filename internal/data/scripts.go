@@ -15,7 +15,7 @@ var assembled embed.FS
 // The kinds of keys, as used in metrics and spans. keys.go builds the keys.
 const (
 	keyLink     = "link"
-	keyPods     = "pods"
+	keyService  = "service"
 	keyWorkload = "workload"
 )
 
@@ -34,12 +34,13 @@ var (
 	scriptRemoveLink    = register("statefulRemoveLink", keyLink, rdb.Write)
 	scriptRemoveWithID  = register("statefulRemoveLinkWithId", keyLink, rdb.Write)
 	scriptGetServices   = register("statefulGetLinkService", keyLink, rdb.Read)
-	scriptSetState      = register("statefulSetState", keyPods, rdb.Write)
-	scriptGetService    = register("statefulGetService", keyPods, rdb.Read)
-	scriptGetServicePod = register("statefulGetServicePod", keyPods, rdb.Read)
-	scriptRemoveState   = register("statefulRemoveState", keyPods, rdb.Write)
-	scriptReservePod    = register("statefulReservePod", keyPods, rdb.WriteUnconfirmed)
-	scriptReleasePod    = register("statefulReleasePod", keyPods, rdb.WriteUnconfirmed)
+	scriptSetState      = register("statefulSetState", keyService, rdb.Write)
+	scriptGetService    = register("statefulGetService", keyService, rdb.Read)
+	scriptGetServicePod = register("statefulGetServicePod", keyService, rdb.Read)
+	scriptRemoveState   = register("statefulRemoveState", keyService, rdb.Write)
+	scriptCordonPod     = register("statefulCordonPod", keyService, rdb.Write)
+	scriptReservePod    = register("statefulReservePod", keyService, rdb.WriteUnconfirmed)
+	scriptReleasePod    = register("statefulReleasePod", keyService, rdb.WriteUnconfirmed)
 	scriptSetWorkload   = register("statefulSetWorkload", keyWorkload, rdb.Write)
 )
 

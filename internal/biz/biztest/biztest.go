@@ -7,6 +7,7 @@
 package biztest
 
 import (
+	"context"
 	"crypto/rand"
 	"math"
 	"sync"
@@ -23,6 +24,18 @@ type Repos struct {
 	Links     biz.LinkRepo
 	Pods      biz.PodRepo
 	Workloads biz.WorkloadRepo
+
+	// Configured returns the pods of the same store as a podlink with other settings sees them.
+	Configured func(PodSettings) biz.PodRepo
+	// Pass lets time pass for the pods of a service, by the store's clock; less than 0: it is set back.
+	Pass func(ctx context.Context, key biz.ServiceKey, d time.Duration) error
+}
+
+// PodSettings are settings of a podlink.
+type PodSettings struct {
+	MaxPods     int
+	ForgetAfter time.Duration
+	Primaries   string // ids of the store's primaries, separated by commas
 }
 
 // Run runs the suite on the store that open returns. open is called once per test and may return the same store each time,
@@ -43,6 +56,11 @@ func Run(t *testing.T, open func(t *testing.T) Repos, others ...func(t *testing.
 		{"Compute", testCompute},
 		{"Pods", testPods},
 		{"Reserve", testReserve},
+		{"Wishes", testWishes},
+		{"Liveness", testLiveness},
+		{"Instances", testInstances},
+		{"Cordon", testCordon},
+		{"Limits", testLimits},
 		{"Workloads", testWorkloads},
 		{"Concurrency", testConcurrency},
 	} {

@@ -2,7 +2,6 @@ package biztest
 
 import (
 	"testing"
-	"time"
 
 	"podlink/internal/biz"
 
@@ -72,8 +71,8 @@ func computeCells() []computeCell {
 
 // deadPod stores a report of the pod that has expired.
 func deadPod(e *env, pod biz.PodID) {
-	when := during(func() { e.report(biz.Report{Pod: pod, State: "up", TTL: 1}) })
-	when.sleepPast(time.Second)
+	e.report(biz.Report{Pod: pod, State: "up", TTL: 1})
+	e.silence(pod)
 }
 
 // removedPod stores a report of the pod and removes it.

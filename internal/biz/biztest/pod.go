@@ -98,7 +98,8 @@ func testPods(t *testing.T, s suite) {
 			if pod.Liveness == biz.Live {
 				require.False(e, now.surelyAfter(began, lifetime), "still live after its ttl")
 			} else {
-				require.False(e, now.surelyBefore(began, lifetime), "dead before its ttl is over")
+				require.Equal(e, biz.InDoubt, pod.Liveness, "no other pod reports")
+				require.False(e, now.surelyBefore(began, lifetime), "in doubt before its ttl is over")
 			}
 			if now.surelyAfter(began, lifetime) {
 				break
@@ -186,7 +187,7 @@ func (e *env) roundTrip(report biz.Report) {
 	e.Helper()
 	pod := e.report(report)
 	report.Capacity = biz.NoCapacity
-	require.Equal(e, biz.Pod{Report: report, Liveness: biz.Live, HeartbeatMs: pod.HeartbeatMs}, pod)
+	require.Equal(e, biz.Pod{Report: report, Liveness: biz.Live, HeartbeatMs: pod.HeartbeatMs, HeardMs: pod.HeardMs}, pod)
 	got, err := e.Pods.Get(e.Context(), e.pods(), report.Pod)
 	require.NoError(e, err)
 	require.Equal(e, pod, e.ignoreAge(got))

@@ -2,12 +2,15 @@
 --
 -- Needs:   pod
 -- Access:  read
--- KEYS[1]: podlink:pods:<namespace>:<service>
+-- KEYS[1]: podlink:service:<namespace>:<service>
 -- ARGV[1]: pod
--- Reply:   FOUND {<pod> <state> <load> <routing> <live> <heartbeat> <ttl>}: the report
--- Reply:   ABSENT {}: the pod has never reported
+-- Reply:   FOUND <now> <meta> <report> <burden>: the burden is empty if the pod is buried
+-- Reply:   ABSENT: the pod has never reported
 -- Repeat:  the same
 
-local report, failure = read(ARGV[1])
-if failure then return failure end
-return {report and 'FOUND' or 'ABSENT', describe(report)}
+local report = find(ARGV[1])
+if report == false then return corrupt() end
+if not report then return {'ABSENT'} end
+local meta, burden = read_meta(), not report.buried and burden_of(report)
+if not meta or not report.buried and not burden then return corrupt() end
+return {'FOUND', integer(now), meta.member, report.member, burden and integer(burden) or ''}

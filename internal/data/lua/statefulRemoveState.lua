@@ -1,24 +1,29 @@
--- statefulRemoveState deletes a pod's report. If it is the last one, it marks the service as one that has reported.
+-- statefulRemoveState removes a pod's report and cordon. If the pod had instances, a fence remains, so that late reports of
+-- them change nothing. The meta member remains: the service has reported.
 --
--- Needs:   pod
+-- Needs:   change
+-- Needs:   sets
 -- Access:  write
--- KEYS[1]: podlink:pods:<namespace>:<service>
+-- KEYS[1]: podlink:service:<namespace>:<service>
 -- ARGV[1]: pod
--- Reply:   REMOVED {<pod> <state> <load> <routing> <live> <heartbeat> <ttl>}: the deleted report
--- Reply:   ABSENT {}: there was none; nothing has changed
+-- Reply:   REMOVED <now> <meta> <report> <burden>: the removed report; the burden is empty if the pod was buried
+-- Reply:   ABSENT: there was none; nothing has changed
 -- Repeat:  ABSENT
 
-local report, failure = read(ARGV[1])
-if failure then return failure end
-if not report then return {'ABSENT', {}} end
-local reply = {'REMOVED', describe(report)}
-if call('HLEN', key) == 1 then
-  -- Set the mark before deleting the last field, which deletes the key: while its slot is migrated, a script can't write
-  -- to a deleted key, and if the ACL denies HSET, the service must not lose its report.
-  -- A removal must work even if Redis is out of memory, where a script may still write after its first write. PERSIST is a
-  -- first write that needs no memory and changes nothing: the key has no TTL.
-  call('PERSIST', key)
-  call('HSET', key, MARK, '1')
+local report = find(ARGV[1])
+if report == false then return corrupt() end
+if not report then return {'ABSENT'} end
+local meta, burden = read_meta(), not report.buried and burden_of(report)
+if not meta or not report.buried and not burden or not leave_set(report.set) then return corrupt() end
+
+leave(report)
+remove('@' .. report.pod)
+remove('^' .. report.pod)
+replace_sets()
+if report.generation ~= '0' then
+  add(-FENCE - report.pod - 2, table.concat({report.pod, report.generation, report.sequence, report.instance, report.predecessor}, ' '))
+  add(DEAD_AGE + now, '@' .. report.pod)
 end
-call('HDEL', key, ARGV[1])
-return reply
+local failure = commit_removal()
+if failure then return failure end
+return {'REMOVED', integer(now), meta.member, report.member, burden and integer(burden) or ''}

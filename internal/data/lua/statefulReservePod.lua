@@ -1,44 +1,135 @@
 -- statefulReservePod checks the pod of the current link. If it is not usable, it selects the best pod for a new link and
--- adds a reservation to it. Best is the lowest load + reservations since the pod's report, ties to the lowest pod.
+-- adds a reservation to it. Best is the lowest load + reservations since the pod's report, ties to the lowest pod, among the
+-- live READY pods below their capacity.
 --
--- Needs:   pod
+-- Needs:   choice
+-- Needs:   live
+-- Needs:   change
+-- Needs:   timers
+-- Needs:   store
+-- Needs:   fence
 -- Access:  write
 -- Confirm: no, a lost count only makes a pod look less busy until its next report
--- KEYS[1]: podlink:pods:<namespace>:<service>
+-- KEYS[1]: podlink:service:<namespace>:<service>
 -- ARGV[1]: pod of the current link; -1: there is none
--- Reply:   USABLE: the current link's pod is live and READY or DENY_NEW; nothing has changed
--- Reply:   UNKNOWN: no pod of the service has ever reported; nothing has changed
--- Reply:   NONE: no pod is live and READY; nothing has changed
--- Reply:   RESERVED <pod> <heartbeat>: the best pod, and the heartbeat of its report
--- Repeat:  RESERVED adds another reservation
+-- ARGV[2]: 1: leave that pod if another one is usable; 0 or absent, with all that follow: no
+-- ARGV[3]: 1: that pod counts as dead if it is in doubt while a live READY pod of the service never expires
+-- ARGV[4]: pod that the caller knows from a lost link; -1: none
+-- ARGV[5]: pods to avoid, each between commas: ,3,7,
+-- ARGV[6]: labels that the pod must have, as &name=value& separated by spaces
+-- Reply:   USABLE: the current link's pod is live or in doubt and READY or DENY_NEW, or in doubt while no other is usable
+-- Reply:   UNKNOWN: no pod of the service has ever reported
+-- Reply:   NONE: no pod is usable
+-- Reply:   RESERVED <pod> <at>: the best pod, and the time of its report
+-- Reply:   RESTORED <pod> <at>: the known pod, and the time of its report; 0: it has not reported, and nothing is counted
+-- Reply:   AGAIN: many pods were found to be silent, and their entries moved out of the way: call again
+-- Repeat:  RESERVED and RESTORED add another reservation
 
-if ARGV[1] ~= '-1' then
-  local linked, failure = read(ARGV[1])
-  if failure then return failure end
-  if linked and live(linked.ttl, linked.heartbeat) and (linked.routing == READY or linked.routing == DENY_NEW) then
-    return {'USABLE'}
+if not head[1] then return {'UNKNOWN'} end
+local meta = head[2] == META and read_meta(head[1])
+if not meta then return corrupt() end
+if meta.due ~= 0 and now >= meta.due then run_timers(meta) end
+
+-- reserve adds a reservation to the pod of an entry.
+local function reserve(member, load, capacity, ttl, set, burden)
+  local pod = string.match(member, '^0*(%d+)')
+  if ttl == '-1' and burden == tonumber(load) then
+    schedule(meta, '~' .. pod, now + MINUTE)
+    replace(meta)
   end
+  burden = burden + 1
+  if capacity == '-1' or burden < tonumber(capacity) then
+    add(burden, member)
+    if set ~= '0' then add((set + 1) * RANGE + burden, set .. ':' .. member) end
+  else
+    add(RANGE + burden, member)
+    if set ~= '0' then remove(set .. ':' .. member) end
+  end
+  commit()
 end
 
-local fields = call('HGETALL', key)
-if #fields == 0 then return {'UNKNOWN'} end
-
-local best, least, lowest -- index of the best pod's field, its load + reservations, and its number
-for i = 1, #fields, 2 do
-  if fields[i] ~= MARK then
-    local load, given, routing, ttl, heartbeat = decode(fields[i], fields[i + 1])
-    if not load then return corrupt() end
-    if routing == READY and live(ttl, heartbeat) then
-      local burden, pod = load + given, tonumber(fields[i])
-      if not best or burden < least or (burden == least and pod < lowest) then
-        best, least, lowest = i, burden, pod
-      end
+-- The pod of the current link.
+local usable, doubtful = false, false
+if ARGV[1] ~= '-1' then
+  local linked = find(ARGV[1])
+  if linked == false then return corrupt() end
+  local alive = linked and liveness(meta, linked.ttl, linked.at, linked.heard) or DEAD
+  doubtful = alive == IN_DOUBT
+  usable = alive ~= DEAD and effective(linked) < 2
+  if doubtful and ARGV[3] == '1' and #within(AGELESS, AGELESS, '1') > 0 then usable = false end
+  if usable and ARGV[2] ~= '1' then return {'USABLE'} end
+elseif ARGV[4] and ARGV[4] ~= '-1' then
+  -- The known pod of a link that the store may have lost.
+  local store, known = read_store(), find(ARGV[4])
+  local fence = not known and find_fence(ARGV[4])
+  local burden = known and not known.buried and burden_of(known)
+  if not store or known == false or fence == false and not known or known and not known.buried and not burden then
+    return corrupt()
+  end
+  local ttl = meta.least
+  if known then ttl = known.ttl == '-1' and 30000 or known.ttl * 1000 end
+  if now - store.since < 2 * ttl then
+    if known and burden and effective(known) == 0 and liveness(meta, known.ttl, known.at, known.heard) == LIVE then
+      reserve(entry(known), known.load, known.capacity, known.ttl, known.set, burden)
+      return {'RESTORED', known.pod, known.at}
+    elseif not known and not fence then
+      return {'RESTORED', ARGV[4], '0'}
     end
   end
 end
-if not best then return {'NONE'} end
 
-local chosen = report(fields[best], fields[best + 1])
-chosen.given = string.format('%d', chosen.given + 1)
-write(chosen)
-return {'RESERVED', chosen.pod, chosen.heartbeat}
+-- The best pod: the first of the ranking, or of the rankings of the sets that have the labels, that is live and not to be
+-- avoided. Entries of silent pods are moved out of the way, a limited number per call.
+local STALE_MOST = 64
+local avoid, best, least = ARGV[5] or '', nil, nil -- the entry of the best pod, and its burden
+local stale, more, foreign = 0, false, false
+
+local function scan(low, prefix)
+  local found = within(low, low + RANGE - 1, STALE_MOST)
+  for i = 1, #found, 2 do
+    local member = string.sub(found[i], #prefix + 1)
+    local pod, load, capacity, ttl, at, heard, set =
+      string.match(member, '^0*(%d+) (%d+) (%-?%d+) (%-?%d+) (%d+) (%d+) (%d+)$')
+    if not pod or string.sub(found[i], 1, #prefix) ~= prefix then
+      foreign = true
+      return
+    end
+    local burden = found[i + 1] - low
+    if liveness(meta, ttl, at, heard) ~= LIVE then
+      if stale >= STALE_MOST then break end
+      stale = stale + 1
+      add(RANGE + burden, member)
+      if set ~= '0' then remove(set .. ':' .. member) end
+    elseif not string.find(avoid, ',' .. pod .. ',', 1, true) then
+      if not best or burden < least or burden == least and member < best[1] then
+        best, least = {member, load, capacity, ttl, set}, burden
+      end
+      return
+    end
+  end
+  if #found == 2 * STALE_MOST or stale >= STALE_MOST then more = true end
+end
+
+if not ARGV[6] or ARGV[6] == '' then
+  scan(0, '')
+else
+  local found = within(-SETS - 64, -SETS - 1, '65')
+  for i = 1, #found, 2 do
+    local holds = true
+    local labels = string.match(found[i], '^%d+ %d+ (.+)$') or ''
+    for pair in string.gmatch(ARGV[6], '[^ ]+') do
+      holds = holds and string.find(labels, pair, 1, true)
+    end
+    local number = -SETS - found[i + 1]
+    if holds then scan((number + 1) * RANGE, integer(number) .. ':') end
+  end
+end
+if foreign then return corrupt() end
+if best and not more then
+  reserve(best[1], best[2], best[3], best[4], best[5], least)
+  return {'RESERVED', string.match(best[1], '^0*(%d+)'), string.match(best[1], '^%d+ %d+ %-?%d+ %-?%d+ (%d+)')}
+end
+commit()
+if more then return {'AGAIN'} end
+if usable or doubtful then return {'USABLE'} end
+return {'NONE'}

@@ -4,12 +4,18 @@
 --
 -- Access:  write
 -- Confirm: no, a lost count only makes a pod look less busy until its next report
--- KEYS[1]: podlink:pods:<namespace>:<service>
+-- KEYS[1]: podlink:service:<namespace>:<service>
 -- ARGV[1]: pod, as reserved by statefulReservePod
--- ARGV[2]: heartbeat of the report that counts the reservation
+-- ARGV[2]: time of the report that counts the reservation
 -- Reply:   RELEASED: the pod has one reservation less
 -- Reply:   STALE: the pod has reported since, or was removed; nothing has changed
 -- Repeat:  RELEASED releases one more, down to none, then STALE: must not be repeated
+
+-- === lib/now.lua ===
+-- now.lua reads the store's clock, once per run.
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000) -- Unix time in ms
 
 -- === lib/value.lua ===
 -- value.lua detects values that podlink did not write: a script reports them and leaves them unchanged. data/parse.go must
@@ -17,8 +23,8 @@
 
 local call = redis.call
 
--- The maximum values, as strings. Lua's numbers are doubles, exact up to 2^53; a count must have room for an increment.
-local LARGEST, LARGEST_COUNTED, LARGEST_INT32 = '9007199254740991', '9007199254740990', '2147483647'
+-- The maximum values, as strings. Lua's numbers are doubles, exact up to 2^53; sums of times must remain below that.
+local LARGEST, LARGEST_TIME, LARGEST_INT32 = '9007199254740991', '999999999999999', '2147483647'
 
 -- whole reports whether digits are a number as podlink writes it: without leading zeros, and not greater than most. It
 -- compares strings, which is cheaper than converting them to numbers.
@@ -27,111 +33,228 @@ local function whole(digits, most)
   return digits >= '1' and (#digits < #most or #digits == #most and digits <= most)
 end
 
--- === lib/clock.lua ===
--- clock.lua reads the store's clock. A script calls it at most once, so that it uses a single time.
-
--- clock returns the Unix time in µs as a string, because it is stored and compared as one.
-local function clock()
-  local time = redis.call('TIME')
-  local us = time[2]
-  if #us < 6 then us = string.sub('00000' .. us, -6) end
-  return time[1] .. us
-end
-
--- === lib/text.lua ===
--- text.lua validates UTF-8.
-
--- The encodings of runes above ASCII; this version of Lua has no UTF-8 library.
-local RUNES = {
-  '[\194-\223][\128-\191]',
-  '\224[\160-\191][\128-\191]',
-  '\237[\128-\159][\128-\191]',
-  '[\225-\236\238\239][\128-\191][\128-\191]',
-  '\240[\144-\191][\128-\191][\128-\191]',
-  '\244[\128-\143][\128-\191][\128-\191]',
-  '[\241-\243][\128-\191][\128-\191][\128-\191]',
-}
-local ABOVE_ASCII = '[\128-\255]'
-
--- is_text reports whether the string is not empty and valid UTF-8.
-local function is_text(text)
-  if not string.find(text, ABOVE_ASCII) then return text ~= '' end
-  for _, rune in ipairs(RUNES) do
-    text = string.gsub(text, rune, ' ')
-  end
-  return not string.find(text, ABOVE_ASCII)
-end
-
 -- === lib/pod.lua ===
--- pod.lua is the common part of all scripts on KEYS[1], the hash of all pods of one service: pod ->
--- "<load> <given> <routing> <ttl> <heartbeat> <state>". given is the number of reservations since the report, routing is
--- 0 READY, 1 DENY_NEW or 2 SHUTDOWN, ttl is in seconds (-1: the report never expires), and heartbeat is the Unix time of
--- the report in ms. The field "reported" marks a service whose last pod was removed as one that has reported.
-
-local READY, DENY_NEW = '0', '1'
-local MARK = 'reported'
+-- pod.lua is the common part of all scripts on KEYS[1], the sorted set with everything about the pods of one service. Each
+-- kind of member has its own range of scores; docs/data-model.md has the table:
+--
+--   report    <pod> <load> <routing> <cordon> <lifts> <capacity> <ttl> <at> <heard> <generation> <sequence> <instance>
+--             <predecessor> <set> <state> <address> <labels>, at -(pod + 2), or at -(2^33 + pod + 2) if the pod is buried
+--   entry     <pod, 10 digits> <load> <capacity> <ttl> <at> <heard> <set>: derived from the report, so that it can be
+--             removed. The score is the burden if the pod takes new links, 2^41 + burden if not. If the pod has labels and
+--             takes new links, there is a second one, <set>:<entry>, at (set + 1) * 2^41 + burden.
+--   meta      <heard> <resumed> <last> <least> <least_at> <due> <counted> <room>, at -1; once made, it is always there
+--   @<pod>    when to bury the pod, or when to forget it
+--   ~<pod>    when to halve the count of links given out; ^<pod>: when the cordon lifts itself
+--
+-- Numbers of members stay strings, and are converted only for arithmetic.
 
 local key = KEYS[1]
 
-local now -- Unix time in ms, read once
-local function now_ms()
-  now = now or tonumber(string.sub(clock(), 1, -4))
-  return now
+-- The ranges of scores. All are below 2^53, up to which Lua's numbers are exact.
+local LOWEST_REPORT, HIGHEST_REPORT, META, BURIED, RANGE = '-2147483649', '-2', '-1', 8589934592, 2199023255552
+local AGELESS, AGE, DEAD_AGE, TIMER = 562949953421312, 1125899906842624, 2251799813685248, 4503599627370496
+local FENCE, SETS, STORE, LARGEST_FENCED = 17179869184, 34359738368, '-68719476736', '4503599627370495'
+
+local UNNAMED = '*' -- no instance
+
+local function integer(number) return string.format('%d', number) end
+
+local function corrupt() return redis.error_reply('CORRUPT pod') end
+
+-- at_score returns the member with the score, nil if there is none, and false if there are several.
+local function at_score(score)
+  local found = call('ZRANGEBYSCORE', key, score, score, 'LIMIT', '0', '2')
+  if found[2] then return false end
+  return found[1]
 end
 
--- decode returns the load, given, routing, ttl, heartbeat and state of a field, nothing if podlink did not write the field.
--- It returns no table, because selecting a pod decodes all pods and keeps one.
-local function decode(pod, value)
-  if not string.find(pod, '^%d+$') or not whole(pod, LARGEST_INT32) then return end
-  local load, given, routing, ttl, heartbeat, state =
-    string.match(value, '^(%d+) (%d+) ([012]) (%-?%d+) (%d+) (.+)$')
-  if not load or not is_text(state) then return end
-  if not (whole(load, LARGEST_INT32) and whole(given, LARGEST_COUNTED) and whole(heartbeat, LARGEST)) then return end
-  if ttl ~= '-1' and (string.find(ttl, '^[-0]') or not whole(ttl, LARGEST_INT32)) then return end
-  return load, given, routing, ttl, heartbeat, state
+-- within returns up to most members with a score from low to high, each followed by its score.
+local function within(low, high, most)
+  return call('ZRANGEBYSCORE', key, integer(low), integer(high), 'WITHSCORES', 'LIMIT', '0', most)
 end
 
-local function corrupt()
-  return redis.error_reply('CORRUPT pod')
+-- page returns up to most reports from the pod on, in the order of their numbers, each followed by its score.
+local function page(base, from, most)
+  local low, high = integer(-base - LARGEST_INT32 - 2), integer(-base - from - 2)
+  return call('ZREVRANGEBYSCORE', key, high, low, 'WITHSCORES', 'LIMIT', '0', most)
 end
 
-local function live(ttl, heartbeat)
-  return ttl == '-1' or now_ms() - heartbeat <= ttl * 1000
+-- escaped reports whether texts are escaped as podlink does it: each percent sign precedes two hexadecimal digits.
+local function escaped(texts)
+  if not string.find(texts, '%', 1, true) then return true end
+  return not (string.find(texts, '%%[^0-9A-F]') or string.find(texts, '%%.[^0-9A-F]') or string.find(texts, '%%.?$'))
 end
 
--- report returns the pod's report as a table, nil if podlink did not write it.
-local function report(pod, value)
-  local load, given, routing, ttl, heartbeat, state = decode(pod, value)
-  if not load then return nil end
-  return {pod = pod, load = load, given = given, routing = routing, ttl = ttl, heartbeat = heartbeat, state = state}
+-- optional reports whether the text is -1, or a number as podlink writes it.
+local function optional(text, most)
+  return text == '-1' or string.find(text, '^%d') and whole(text, most)
 end
 
--- read returns the pod's report, nil if there is none, and an error reply if podlink did not write it.
-local function read(pod)
-  local value = call('HGET', key, pod)
-  if not value then return nil, nil end
-  local found = report(pod, value)
-  if not found then return nil, corrupt() end
-  return found, nil
+-- decode returns the report as a table, nil if podlink did not write it.
+local function decode(member)
+  local pod, load, routing, cordon, lifts, capacity, ttl, at, heard, generation, sequence, instance, predecessor, set, texts =
+    string.match(member, '^(%d+) (%d+) ([012]) ([012]) (%d+) (%-?%d+) (%-?%d+) (%d+) (%d+) (%d+) (%d+) '
+      .. '([!-~]+) ([!-~]+) (%d+) ([!-~]+ [!-~]+ [!-~]+)$')
+  if not pod or not escaped(texts) then return end
+  if not (whole(pod, LARGEST_INT32) and whole(load, LARGEST_INT32) and whole(lifts, LARGEST_TIME) and whole(at, LARGEST_TIME)) then
+    return
+  end
+  if not (whole(heard, LARGEST_TIME) and whole(generation, LARGEST_FENCED) and whole(sequence, LARGEST_FENCED)) then return end
+  if not (optional(capacity, LARGEST_INT32) and optional(ttl, LARGEST_INT32) and ttl ~= '0' and whole(set, '64')) then return end
+  return {
+    pod = pod, load = load, routing = routing, cordon = cordon, lifts = lifts, capacity = capacity, ttl = ttl, at = at,
+    heard = heard, generation = generation, sequence = sequence, instance = instance, predecessor = predecessor, set = set,
+    texts = texts, member = member,
+  }
 end
 
-local function write(report)
-  local value = {report.load, report.given, report.routing, report.ttl, report.heartbeat, report.state}
-  call('HSET', key, report.pod, table.concat(value, ' '))
+local function encode(report)
+  return table.concat({
+    report.pod, report.load, report.routing, report.cordon, report.lifts, report.capacity, report.ttl, report.at,
+    report.heard, report.generation, report.sequence, report.instance, report.predecessor, report.set, report.texts,
+  }, ' ')
 end
 
--- describe returns the pod as it is in replies; {} for nil.
-local function describe(report)
-  if not report then return {} end
-  return {report.pod, report.state, report.load, report.routing, live(report.ttl, report.heartbeat) and '1' or '0',
-    report.heartbeat, report.ttl}
+-- find returns the pod's report; nil if there is none, false if podlink did not write it.
+local function find(pod)
+  local buried = false
+  local member = at_score(integer(-pod - 2))
+  if member == nil then
+    buried, member = true, at_score(integer(-BURIED - pod - 2))
+  end
+  if not member then return member end
+  local report = decode(member)
+  if not report or report.pod ~= pod then return false end
+  report.buried = buried
+  return report
+end
+
+-- read_meta returns the meta member as a table; nil if there is none, false if podlink did not write it.
+local function read_meta(member)
+  if member == nil then member = at_score(META) end
+  if not member then return member end
+  local heard, resumed, last, least, least_at, due, counted, room =
+    string.match(member, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
+  if not heard or not (whole(heard, LARGEST_TIME) and whole(resumed, LARGEST_TIME) and whole(last, LARGEST_TIME)) then
+    return false
+  end
+  if not (whole(least, LARGEST_TIME) and whole(least_at, LARGEST_TIME) and whole(due, LARGEST_TIME)) then return false end
+  if not (whole(counted, LARGEST_TIME) and whole(room, LARGEST_INT32)) then return false end
+  return {
+    heard = tonumber(heard), resumed = tonumber(resumed), last = last, least = tonumber(least), least_at = tonumber(least_at),
+    due = tonumber(due), counted = tonumber(counted), room = tonumber(room), member = member,
+  }
+end
+
+local function encode_meta(meta)
+  return string.format('%d %d %s %d %d %d %d %d', meta.heard, meta.resumed, meta.last, meta.least, meta.least_at, meta.due,
+    meta.counted, meta.room)
+end
+
+-- entry returns the member of the ranking for the report.
+local function entry(report)
+  return string.format('%010d', tonumber(report.pod)) .. ' ' .. report.load .. ' ' .. report.capacity .. ' ' .. report.ttl
+    .. ' ' .. report.at .. ' ' .. report.heard .. ' ' .. report.set
+end
+
+-- burden_of returns the load + reservations of a report that is not buried, nil if the ranking is not as podlink writes it.
+local function burden_of(report)
+  local score = tonumber(call('ZSCORE', key, entry(report)) or -1)
+  if score >= RANGE then score = score - RANGE end
+  if score >= tonumber(report.load) and score < RANGE then return score end
+end
+
+-- effective returns the routing that applies: the stricter of the reported one and the cordon.
+local function effective(report)
+  local cordon = report.cordon
+  if report.lifts ~= '0' and now >= tonumber(report.lifts) then cordon = '0' end
+  return math.max(report.routing, cordon)
+end
+
+-- === lib/change.lua ===
+-- change.lua collects the changes of a script, and makes them at its end.
+
+local gone = {} -- members to remove
+local added = {} -- scores and members to add
+
+local function remove(member) gone[#gone + 1] = member end
+
+local function add(score, member)
+  added[#added + 1] = integer(score)
+  added[#added + 1] = member
+end
+
+-- commit makes the changes. The first command changes nothing: it fails if Redis is out of memory or the ACL denies ZADD,
+-- while nothing is lost yet. A report of the service or its meta is not removed without being added again, and the store's
+-- member remains, so that the key never disappears: a script can't write to a key that it removed while its slot moves.
+local function commit()
+  if #gone > 0 then
+    call('ZADD', key, 'XX', '0', '')
+    call('ZREM', key, unpack(gone))
+  end
+  if #added > 0 then call('ZADD', key, unpack(added)) end
+  gone, added = {}, {}
+end
+
+-- commit_removal makes the changes of a removal, which must work even if Redis is out of memory: a script may still write
+-- after its first write, so ZREM comes first. It returns the error if the ACL denies ZADD; nothing has changed then.
+local function commit_removal()
+  local denied = redis.pcall('ZADD', key, 'XX', '0', '')
+  if type(denied) == 'table' and not string.find(denied.err, 'OOM', 1, true) then return denied end
+  call('ZREM', key, unpack(gone))
+  if #added > 0 then call('ZADD', key, unpack(added)) end
+end
+
+-- replace replaces the meta member if it has changed.
+local function replace(meta)
+  local member = encode_meta(meta)
+  if member == meta.member then return end
+  if meta.member then remove(meta.member) end
+  add(META, member)
+  meta.member = member
+end
+
+-- schedule adds a timer.
+local function schedule(meta, timer, due)
+  add(TIMER + due, timer)
+  if meta.due == 0 or due < meta.due then meta.due = due end
+end
+
+-- leave removes what depends on the report: its entries, and its timers except that of the cordon.
+local function leave(report)
+  local place = entry(report)
+  remove(report.member)
+  remove(place)
+  if report.set ~= '0' then remove(report.set .. ':' .. place) end
+  remove('~' .. report.pod)
+end
+
+-- place adds the entries of a report that is not buried, and its age.
+local function place(report, burden)
+  local member, routing = entry(report), effective(report)
+  if routing == 0 and (report.capacity == '-1' or burden < tonumber(report.capacity)) then
+    add(burden, member)
+    if report.set ~= '0' then add((report.set + 1) * RANGE + burden, report.set .. ':' .. member) end
+  else
+    add(RANGE + burden, member)
+  end
+  if report.ttl ~= '-1' then
+    add(AGE + report.heard + report.ttl * 3000, '@' .. report.pod)
+  elseif routing == 0 then
+    add(AGELESS, '@' .. report.pod)
+  else
+    remove('@' .. report.pod)
+  end
 end
 
 -- === statefulReleasePod.lua ===
 
-local report, failure = read(ARGV[1])
-if failure then return failure end
-if not report or report.heartbeat ~= ARGV[2] or report.given == '0' then return {'STALE'} end
-report.given = string.format('%d', report.given - 1)
-write(report)
+local report = find(ARGV[1])
+if report == false then return corrupt() end
+if not report or report.buried or report.at ~= ARGV[2] then return {'STALE'} end
+local burden = burden_of(report)
+if not burden then return corrupt() end
+if burden == tonumber(report.load) then return {'STALE'} end
+place(report, burden - 1)
+commit()
 return {'RELEASED'}

@@ -14,8 +14,8 @@
 
 local call = redis.call
 
--- The maximum values, as strings. Lua's numbers are doubles, exact up to 2^53; a count must have room for an increment.
-local LARGEST, LARGEST_COUNTED, LARGEST_INT32 = '9007199254740991', '9007199254740990', '2147483647'
+-- The maximum values, as strings. Lua's numbers are doubles, exact up to 2^53; sums of times must remain below that.
+local LARGEST, LARGEST_TIME, LARGEST_INT32 = '9007199254740991', '999999999999999', '2147483647'
 
 -- whole reports whether digits are a number as podlink writes it: without leading zeros, and not greater than most. It
 -- compares strings, which is cheaper than converting them to numbers.

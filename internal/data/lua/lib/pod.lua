@@ -1,67 +1,139 @@
--- pod.lua is the common part of all scripts on KEYS[1], the hash of all pods of one service: pod ->
--- "<load> <given> <routing> <ttl> <heartbeat> <state>". given is the number of reservations since the report, routing is
--- 0 READY, 1 DENY_NEW or 2 SHUTDOWN, ttl is in seconds (-1: the report never expires), and heartbeat is the Unix time of
--- the report in ms. The field "reported" marks a service whose last pod was removed as one that has reported.
+-- pod.lua is the common part of all scripts on KEYS[1], the sorted set with everything about the pods of one service. Each
+-- kind of member has its own range of scores; docs/data-model.md has the table:
 --
+--   report    <pod> <load> <routing> <cordon> <lifts> <capacity> <ttl> <at> <heard> <generation> <sequence> <instance>
+--             <predecessor> <set> <state> <address> <labels>, at -(pod + 2), or at -(2^33 + pod + 2) if the pod is buried
+--   entry     <pod, 10 digits> <load> <capacity> <ttl> <at> <heard> <set>: derived from the report, so that it can be
+--             removed. The score is the burden if the pod takes new links, 2^41 + burden if not. If the pod has labels and
+--             takes new links, there is a second one, <set>:<entry>, at (set + 1) * 2^41 + burden.
+--   meta      <heard> <resumed> <last> <least> <least_at> <due> <counted> <room>, at -1; once made, it is always there
+--   @<pod>    when to bury the pod, or when to forget it
+--   ~<pod>    when to halve the count of links given out; ^<pod>: when the cordon lifts itself
+--
+-- Numbers of members stay strings, and are converted only for arithmetic.
+--
+-- Needs:   now
 -- Needs:   value
--- Needs:   clock
--- Needs:   text
-
-local READY, DENY_NEW = '0', '1'
-local MARK = 'reported'
 
 local key = KEYS[1]
 
-local now -- Unix time in ms, read once
-local function now_ms()
-  now = now or tonumber(string.sub(clock(), 1, -4))
-  return now
+-- The ranges of scores. All are below 2^53, up to which Lua's numbers are exact.
+local LOWEST_REPORT, HIGHEST_REPORT, META, BURIED, RANGE = '-2147483649', '-2', '-1', 8589934592, 2199023255552
+local AGELESS, AGE, DEAD_AGE, TIMER = 562949953421312, 1125899906842624, 2251799813685248, 4503599627370496
+local FENCE, SETS, STORE, LARGEST_FENCED = 17179869184, 34359738368, '-68719476736', '4503599627370495'
+
+local UNNAMED = '*' -- no instance
+
+local function integer(number) return string.format('%d', number) end
+
+local function corrupt() return redis.error_reply('CORRUPT pod') end
+
+-- at_score returns the member with the score, nil if there is none, and false if there are several.
+local function at_score(score)
+  local found = call('ZRANGEBYSCORE', key, score, score, 'LIMIT', '0', '2')
+  if found[2] then return false end
+  return found[1]
 end
 
--- decode returns the load, given, routing, ttl, heartbeat and state of a field, nothing if podlink did not write the field.
--- It returns no table, because selecting a pod decodes all pods and keeps one.
-local function decode(pod, value)
-  if not string.find(pod, '^%d+$') or not whole(pod, LARGEST_INT32) then return end
-  local load, given, routing, ttl, heartbeat, state =
-    string.match(value, '^(%d+) (%d+) ([012]) (%-?%d+) (%d+) (.+)$')
-  if not load or not is_text(state) then return end
-  if not (whole(load, LARGEST_INT32) and whole(given, LARGEST_COUNTED) and whole(heartbeat, LARGEST)) then return end
-  if ttl ~= '-1' and (string.find(ttl, '^[-0]') or not whole(ttl, LARGEST_INT32)) then return end
-  return load, given, routing, ttl, heartbeat, state
+-- within returns up to most members with a score from low to high, each followed by its score.
+local function within(low, high, most)
+  return call('ZRANGEBYSCORE', key, integer(low), integer(high), 'WITHSCORES', 'LIMIT', '0', most)
 end
 
-local function corrupt()
-  return redis.error_reply('CORRUPT pod')
+-- page returns up to most reports from the pod on, in the order of their numbers, each followed by its score.
+local function page(base, from, most)
+  local low, high = integer(-base - LARGEST_INT32 - 2), integer(-base - from - 2)
+  return call('ZREVRANGEBYSCORE', key, high, low, 'WITHSCORES', 'LIMIT', '0', most)
 end
 
-local function live(ttl, heartbeat)
-  return ttl == '-1' or now_ms() - heartbeat <= ttl * 1000
+-- escaped reports whether texts are escaped as podlink does it: each percent sign precedes two hexadecimal digits.
+local function escaped(texts)
+  if not string.find(texts, '%', 1, true) then return true end
+  return not (string.find(texts, '%%[^0-9A-F]') or string.find(texts, '%%.[^0-9A-F]') or string.find(texts, '%%.?$'))
 end
 
--- report returns the pod's report as a table, nil if podlink did not write it.
-local function report(pod, value)
-  local load, given, routing, ttl, heartbeat, state = decode(pod, value)
-  if not load then return nil end
-  return {pod = pod, load = load, given = given, routing = routing, ttl = ttl, heartbeat = heartbeat, state = state}
+-- optional reports whether the text is -1, or a number as podlink writes it.
+local function optional(text, most)
+  return text == '-1' or string.find(text, '^%d') and whole(text, most)
 end
 
--- read returns the pod's report, nil if there is none, and an error reply if podlink did not write it.
-local function read(pod)
-  local value = call('HGET', key, pod)
-  if not value then return nil, nil end
-  local found = report(pod, value)
-  if not found then return nil, corrupt() end
-  return found, nil
+-- decode returns the report as a table, nil if podlink did not write it.
+local function decode(member)
+  local pod, load, routing, cordon, lifts, capacity, ttl, at, heard, generation, sequence, instance, predecessor, set, texts =
+    string.match(member, '^(%d+) (%d+) ([012]) ([012]) (%d+) (%-?%d+) (%-?%d+) (%d+) (%d+) (%d+) (%d+) '
+      .. '([!-~]+) ([!-~]+) (%d+) ([!-~]+ [!-~]+ [!-~]+)$')
+  if not pod or not escaped(texts) then return end
+  if not (whole(pod, LARGEST_INT32) and whole(load, LARGEST_INT32) and whole(lifts, LARGEST_TIME) and whole(at, LARGEST_TIME)) then
+    return
+  end
+  if not (whole(heard, LARGEST_TIME) and whole(generation, LARGEST_FENCED) and whole(sequence, LARGEST_FENCED)) then return end
+  if not (optional(capacity, LARGEST_INT32) and optional(ttl, LARGEST_INT32) and ttl ~= '0' and whole(set, '64')) then return end
+  return {
+    pod = pod, load = load, routing = routing, cordon = cordon, lifts = lifts, capacity = capacity, ttl = ttl, at = at,
+    heard = heard, generation = generation, sequence = sequence, instance = instance, predecessor = predecessor, set = set,
+    texts = texts, member = member,
+  }
 end
 
-local function write(report)
-  local value = {report.load, report.given, report.routing, report.ttl, report.heartbeat, report.state}
-  call('HSET', key, report.pod, table.concat(value, ' '))
+local function encode(report)
+  return table.concat({
+    report.pod, report.load, report.routing, report.cordon, report.lifts, report.capacity, report.ttl, report.at,
+    report.heard, report.generation, report.sequence, report.instance, report.predecessor, report.set, report.texts,
+  }, ' ')
 end
 
--- describe returns the pod as it is in replies; {} for nil.
-local function describe(report)
-  if not report then return {} end
-  return {report.pod, report.state, report.load, report.routing, live(report.ttl, report.heartbeat) and '1' or '0',
-    report.heartbeat, report.ttl}
+-- find returns the pod's report; nil if there is none, false if podlink did not write it.
+local function find(pod)
+  local buried = false
+  local member = at_score(integer(-pod - 2))
+  if member == nil then
+    buried, member = true, at_score(integer(-BURIED - pod - 2))
+  end
+  if not member then return member end
+  local report = decode(member)
+  if not report or report.pod ~= pod then return false end
+  report.buried = buried
+  return report
+end
+
+-- read_meta returns the meta member as a table; nil if there is none, false if podlink did not write it.
+local function read_meta(member)
+  if member == nil then member = at_score(META) end
+  if not member then return member end
+  local heard, resumed, last, least, least_at, due, counted, room =
+    string.match(member, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
+  if not heard or not (whole(heard, LARGEST_TIME) and whole(resumed, LARGEST_TIME) and whole(last, LARGEST_TIME)) then
+    return false
+  end
+  if not (whole(least, LARGEST_TIME) and whole(least_at, LARGEST_TIME) and whole(due, LARGEST_TIME)) then return false end
+  if not (whole(counted, LARGEST_TIME) and whole(room, LARGEST_INT32)) then return false end
+  return {
+    heard = tonumber(heard), resumed = tonumber(resumed), last = last, least = tonumber(least), least_at = tonumber(least_at),
+    due = tonumber(due), counted = tonumber(counted), room = tonumber(room), member = member,
+  }
+end
+
+local function encode_meta(meta)
+  return string.format('%d %d %s %d %d %d %d %d', meta.heard, meta.resumed, meta.last, meta.least, meta.least_at, meta.due,
+    meta.counted, meta.room)
+end
+
+-- entry returns the member of the ranking for the report.
+local function entry(report)
+  return string.format('%010d', tonumber(report.pod)) .. ' ' .. report.load .. ' ' .. report.capacity .. ' ' .. report.ttl
+    .. ' ' .. report.at .. ' ' .. report.heard .. ' ' .. report.set
+end
+
+-- burden_of returns the load + reservations of a report that is not buried, nil if the ranking is not as podlink writes it.
+local function burden_of(report)
+  local score = tonumber(call('ZSCORE', key, entry(report)) or -1)
+  if score >= RANGE then score = score - RANGE end
+  if score >= tonumber(report.load) and score < RANGE then return score end
+end
+
+-- effective returns the routing that applies: the stricter of the reported one and the cordon.
+local function effective(report)
+  local cordon = report.cordon
+  if report.lifts ~= '0' and now >= tonumber(report.lifts) then cordon = '0' end
+  return math.max(report.routing, cordon)
 end

@@ -1,0 +1,197 @@
+package biztest
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"podlink/internal/biz"
+
+	"github.com/stretchr/testify/require"
+)
+
+// witness is a pod that only makes the service heard. It takes no links.
+const witness biz.PodID = 777_777
+
+// pass lets time pass by the store's clock, for the default service.
+func (e *env) pass(d time.Duration) {
+	e.Helper()
+	require.NoError(e, e.Pass(e.Context(), e.pods(), d))
+}
+
+// hear lets the time pass in which other pods report often: the service is heard.
+func (e *env) hear(d time.Duration) {
+	e.Helper()
+	const step = 300 * time.Millisecond // Every step up to 500 ms counts, whatever the ttls are.
+	for ; d > 0; d -= step {
+		e.pass(min(d, step))
+		e.report(biz.Report{Pod: witness, State: "witness", Routing: biz.Shutdown, TTL: biz.Forever})
+	}
+}
+
+// silence lets a pod die: others report, and it does not. Nothing of the others remains.
+func (e *env) silence(pod biz.PodID) {
+	e.Helper()
+	for e.get(pod).Liveness != biz.Dead {
+		e.hear(time.Second)
+	}
+	_, err := e.Pods.Remove(e.Context(), e.pods(), witness)
+	require.NoError(e, err)
+}
+
+func (e *env) get(pod biz.PodID) biz.Pod {
+	e.Helper()
+	got, err := e.Pods.Get(e.Context(), e.pods(), pod)
+	require.NoError(e, err)
+	return got
+}
+
+// hearing is the reference: a report of a service advances Hearing as the contract says.
+type hearing struct {
+	biz.Hearing
+	reported bool
+}
+
+// advance is a report with the ttl at the time now.
+func (h *hearing) advance(ttl biz.TTL, nowMs int64) {
+	ms := int64(ttl) * 1000
+	if ttl == biz.Forever {
+		ms = 30_000
+	}
+	if h.reported {
+		step, gap := max(500, h.Least/2), nowMs-h.Last
+		h.Heard += min(max(0, gap), step)
+		if gap > step {
+			h.Resumed = h.Heard
+		}
+	}
+	if !h.reported || ms <= h.Least || h.Heard-h.LeastAt > 3*h.Least {
+		h.Least, h.LeastAt = ms, h.Heard
+	}
+	h.Last, h.reported = nowMs, true
+}
+
+func testLiveness(t *testing.T, s suite) {
+	s.test(t, "a silent service loses no pod", func(e *env) {
+		for _, away := range []time.Duration{4 * time.Second, time.Minute, 24 * time.Hour} {
+			for pod := range biz.PodID(3) {
+				e.report(biz.Report{Pod: pod, State: "up", TTL: 3})
+			}
+			e.pass(away)
+			// Pod 0 is the first to report again.
+			e.report(biz.Report{Pod: 0, State: "up", TTL: 3})
+			for pod := range biz.PodID(3) {
+				require.Equal(e, biz.LinkedPodUsable, e.reserve(pod).Outcome, "pod %d after %s", pod, away)
+			}
+			require.Equal(e, biz.Live, e.get(0).Liveness)
+			require.Equal(e, biz.InDoubt, e.get(1).Liveness)
+		}
+	})
+	s.test(t, "a pod that is alone is never dead", func(e *env) {
+		e.report(biz.Report{Pod: 0, State: "up", TTL: 1})
+		e.pass(time.Hour)
+		require.Equal(e, biz.InDoubt, e.get(0).Liveness)
+		require.Equal(e, biz.LinkedPodUsable, e.reserve(0).Outcome)
+		require.Equal(e, biz.NoPodAvailable, e.reserve(biz.NoPod).Outcome)
+	})
+	s.test(t, "a silent pod among others is dead after its ttl", func(e *env) {
+		e.report(biz.Report{Pod: 0, State: "up", TTL: 30})
+		e.report(biz.Report{Pod: 1, State: "up", TTL: 30})
+		e.hear(28 * time.Second)
+		require.Equal(e, biz.Live, e.get(0).Liveness)
+		e.silence(0)
+		pod := e.get(0)
+		require.Less(e, e.podsView().Hearing.Heard-pod.HeardMs, int64(91_000))
+	})
+	s.test(t, "the store's clock jumps", func(e *env) {
+		for _, jump := range []time.Duration{time.Hour, -time.Hour, 2 * time.Hour, -time.Hour} {
+			for pod := range biz.PodID(3) {
+				e.report(biz.Report{Pod: pod, State: "up", TTL: 3})
+			}
+			e.pass(jump)
+			e.report(biz.Report{Pod: 2, State: "up", TTL: 3})
+			for pod := range biz.PodID(3) {
+				require.Equal(e, biz.LinkedPodUsable, e.reserve(pod).Outcome, "pod %d after a jump of %s", pod, jump)
+			}
+		}
+	})
+	s.test(t, "a dead pod that reports again is live", func(e *env) {
+		deadPod(e, 1)
+		e.report(biz.Report{Pod: 1, State: "up", TTL: 1})
+		require.EqualValues(e, 1, e.reserved())
+	})
+	for seed := range uint64(8) {
+		s.test(t, "the reference/"+string(rune('0'+seed)), func(e *env) { e.followReference(rand.New(rand.NewPCG(seed, 1))) })
+	}
+}
+
+// followReference makes reports at random, and compares the hearing of the service with the reference.
+func (e *env) followReference(random *rand.Rand) {
+	var want hearing
+	reports := make(map[biz.PodID]biz.Pod)
+	for range 60 {
+		if random.IntN(4) > 0 {
+			gap := time.Duration(random.Int64N(int64(10 * time.Second)))
+			switch random.IntN(8) {
+			case 0:
+				gap = -gap
+			case 1:
+				gap *= 100
+			}
+			e.pass(gap)
+			want.Last -= gap.Milliseconds()
+			for id, pod := range reports {
+				pod.HeartbeatMs -= gap.Milliseconds()
+				reports[id] = pod
+			}
+		}
+		id := biz.PodID(random.IntN(4))
+		ttls := []biz.TTL{1, 2, 5, 15, biz.Forever}
+		pod := e.report(biz.Report{Pod: id, State: "up", TTL: ttls[random.IntN(len(ttls))]})
+		want.advance(pod.TTL, pod.HeartbeatMs)
+		require.Equal(e, want.Heard, pod.HeardMs)
+		reports[id] = pod
+
+		view := e.podsView()
+		require.Equal(e, want.Hearing, view.Hearing)
+		now := pod.HeartbeatMs
+		view.Judge(now)
+		for _, got := range view.Pods {
+			stored := reports[got.Pod]
+			require.Equal(e, want.Liveness(stored.TTL, stored.HeartbeatMs, stored.HeardMs, now), got.Liveness)
+		}
+		list, err := e.Pods.List(e.Context(), e.pods())
+		require.NoError(e, err)
+		require.Len(e, list, len(reports))
+		for _, got := range list {
+			stored := reports[got.Pod]
+			require.Equal(e, stored.HeardMs, got.HeardMs)
+			if want.Liveness(stored.TTL, stored.HeartbeatMs, stored.HeardMs, now) == biz.Dead {
+				require.Equal(e, biz.Dead, got.Liveness)
+				require.NotEqual(e, biz.LinkedPodUsable, e.reserve(got.Pod).Outcome)
+			} else if got.Routing == biz.Ready {
+				require.Equal(e, biz.LinkedPodUsable, e.reserve(got.Pod).Outcome)
+			}
+		}
+		for _, pod := range list {
+			if pod.HeardMs+3*max(int64(pod.TTL), 0)*1000 < want.Heard && pod.TTL != biz.Forever {
+				require.NotContains(e, podsOf(view), pod.Pod, "a plain view has no pod that is dead for certain")
+			}
+		}
+	}
+}
+
+func podsOf(view biz.PodsView) []biz.PodID {
+	ids := []biz.PodID{}
+	for _, pod := range view.Pods {
+		ids = append(ids, pod.Pod)
+	}
+	return ids
+}
+
+func (e *env) podsView() biz.PodsView {
+	e.Helper()
+	view, err := e.Pods.View(e.Context(), e.pods())
+	require.NoError(e, err)
+	return view
+}
