@@ -36,8 +36,8 @@ type strain struct {
 	callers int
 	// ready pods are live and never expire, dead ones have expired; state is the text of each.
 	ready, dead int
-	state      string
-	call       func(l layer, ctx context.Context, n int) error // nil: a new link
+	state       string
+	call        func(l layer, ctx context.Context, n int) error // nil: a new link
 	// burst: all callers call at once, and again when all were answered.
 	burst bool
 }

@@ -86,6 +86,14 @@ func variants(tb testing.TB) map[string][]podlinktest.Patch {
 	full := append([]any{command, text, 2, key, shadow}, args...)`,
 			},
 		},
+		impatient: append(inEveryScript(tb,
+			"    if now <= at + limit then return LIVE end\n    return IN_DOUBT\n",
+			"    if now <= at + limit then return LIVE end\n    return DEAD\n",
+		), podlinktest.Patch{
+			File: "internal/biz/liveness.go",
+			Old:  "case age > limit && (",
+			New:  "case nowMs > reportMs+limit || age > limit && (",
+		}),
 		noWait: {
 			{
 				File: "internal/rdb/replicate.go",
