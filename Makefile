@@ -73,7 +73,7 @@ test-demo: ## run a shorter demo as a test, with and without etcd; installs etcd
 test-faults: ## prove the guarantees with real faults on real Redis processes; installs redis-server if missing
 	./test/install.sh redis-server
 	PODLINK_TEST_MODEL_OPERATIONS=100000 $(GO) test -count=1 -v -run '^(TestModel|TestConformance|TestTLS.*)$$' -timeout 15m ./internal/data
-	$(GO) test -count=1 -v -tags faults -timeout 25m ./test/faults
+	$(GO) test -count=1 -v -tags faults -parallel 8 -timeout 25m ./test/faults
 
 check-rules: ## check and test the Prometheus rules; installs prometheus if missing
 	./test/install.sh prometheus

@@ -14,7 +14,9 @@ func limits(c *conf.Bootstrap) biz.Limits {
 	return biz.Limits{MaxBatch: int(c.GetLimits().GetMaxBatch())}
 }
 
-func linkLimits() data.LinkLimits { return data.LinkLimits{MaxServices: 256} }
+func linkLimits(c *conf.Bootstrap) data.LinkLimits {
+	return data.LinkLimits{MaxServices: int(c.GetLimits().GetMaxServices())}
+}
 
 func podLimits(c *conf.Bootstrap) data.PodLimits {
 	return data.PodLimits{

@@ -39,7 +39,7 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logger log.Log
 	}
 	runner := db.Runner
 	keyspace := Keyspace(confData)
-	dataLinkLimits := linkLimits()
+	dataLinkLimits := linkLimits(bootstrap)
 	linkMetrics := data.NewLinkMetrics()
 	linkRepo := data.NewLinkRepo(runner, keyspace, dataLinkLimits, linkMetrics)
 	dataPodLimits := podLimits(bootstrap)

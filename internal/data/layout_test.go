@@ -77,9 +77,9 @@ func TestNoEpochAboveTheLargest(t *testing.T) {
 		} {
 			for name, move := range map[string]func() error{
 				"Set":         func() error { return second(links.Set(ctx, key, 2, biz.Forever, biz.SetTerms{})) },
-				"Set for 60s": func() error { return second(links.Set(ctx, key, 2, 60, nil)) },
+				"Set for 60s": func() error { return second(links.Set(ctx, key, 2, 60, biz.SetTerms{})) },
 				"TrySet":      func() error { return second(links.TrySet(ctx, key, 2, 60)) },
-				"SetIfAbsent": func() error { return second(links.SetIfAbsent(ctx, key, 2, biz.Forever)) },
+				"SetIfAbsent": func() error { return second(links.SetIfAbsent(ctx, key, 2, biz.Forever, biz.SetTerms{})) },
 			} {
 				at := name + " of a link that is " + state
 				store.writeLink(t, key, 1, maxEpoch, expiry)

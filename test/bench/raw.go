@@ -107,6 +107,9 @@ func newLayer(t *testing.T, mode string, addrs ...string) layer {
 	return layerWith(t, func(c *conf.Data_Redis) { c.Mode, c.Addrs = mode, addrs })
 }
 
+// podLimits are podlink's defaults.
+var podLimits = data.PodLimits{MaxPods: 4096, ForgetAfter: 24 * time.Hour}
+
 func layerWith(t *testing.T, options func(c *conf.Data_Redis)) layer {
 	t.Helper()
 	c, timeout := conf.Default(), durationpb.New(driverTimeout)
@@ -121,7 +124,7 @@ func layerWith(t *testing.T, options func(c *conf.Data_Redis)) layer {
 	keys := app.Keyspace(c.GetData())
 	l := layer{
 		links: data.NewLinkRepo(store.Runner, keys, data.LinkLimits{MaxServices: 256}, data.NewLinkMetrics()),
-		pods:  data.NewPodRepo(store.Runner, keys, data.PodLimits{MaxPods: 20_000, ForgetAfter: 24 * time.Hour}, func() string { return "" }),
+		pods:  data.NewPodRepo(store.Runner, keys, podLimits, func() string { return "" }),
 	}
 	domain := telemetry.NewDomain()
 	views, limits := biz.NewPodViews(l.pods, domain), biz.Limits{MaxBatch: int(c.GetLimits().GetMaxBatch())}
@@ -134,7 +137,7 @@ func (l layer) report(t *testing.T, service string, pods int) {
 	t.Helper()
 	for pod := range pods {
 		_, err := l.pods.Set(t.Context(), biz.ServiceKey{Namespace: namespace, Service: service},
-			biz.Report{Pod: biz.PodID(pod), State: "up", TTL: biz.Forever})
+			biz.Report{Pod: biz.PodID(pod), State: "up", TTL: biz.Forever, Capacity: biz.NoCapacity})
 		require.NoError(t, err)
 	}
 }

@@ -19,6 +19,7 @@ const (
 	staleEpoch      = "a move keeps the epoch"
 	overwrites      = "SetLinkedPodIfAbsent overwrites a link"
 	twoKeys         = "scripts use two keys"
+	impatient       = "a pod is dead as soon as its report has expired"
 	noWait          = "WAIT is left out"
 )
 
@@ -85,6 +86,14 @@ func variants(tb testing.TB) map[string][]podlinktest.Patch {
 	full := append([]any{command, text, 2, key, shadow}, args...)`,
 			},
 		},
+		impatient: append(inEveryScript(tb,
+			"    if now <= at + limit then return LIVE end\n    return IN_DOUBT\n",
+			"    if now <= at + limit then return LIVE end\n    return DEAD\n",
+		), podlinktest.Patch{
+			File: "internal/biz/liveness.go",
+			Old:  "case age > limit && (",
+			New:  "case nowMs > reportMs+limit || age > limit && (",
+		}),
 		noWait: {
 			{
 				File: "internal/rdb/replicate.go",
