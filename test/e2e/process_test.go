@@ -59,7 +59,7 @@ func TestStartsWithoutRedisAndIsReadyWhenItComes(t *testing.T) {
 	code, reason := p.Ready(t)
 	require.Equal(t, http.StatusServiceUnavailable, code)
 	require.NotEmpty(t, reason)
-	require.Contains(t, p.Log.String(), "the store is not ready")
+	p.Log.Wait(t, "the store is not ready")
 
 	redis.Restart()
 	require.Eventually(t, func() bool {
