@@ -358,7 +358,7 @@ func TestEdgeFields(t *testing.T) {
 		{"CordonPod", "ttlSeconds", `2147483647`},
 		{"CordonPod", "ttlSeconds", `null`},
 		{"CordonPod", "cordon", `"READY"`},
-		{"ComputeLinkedPod", "avoidPods", `[0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,2147483647]`},
+		{"ComputeLinkedPod", "avoidPods", `[0,2,4,5,6,7,8,9,10,11,12,13,14,15,16,2147483647]`},
 		{"ComputeLinkedPod", "avoidPods", `["7"]`},
 		{"ComputeLinkedPod", "avoidEpoch", `"9223372036854775807"`},
 		{"ComputeLinkedPod", "selector", `{}`},
