@@ -392,9 +392,9 @@ var apiSteps = []struct{ rpc, path, request, reply string }{
 		`"labels":{"zone":"a","disk":"ssd"},"address":"hall-1:9000"`,
 		`{"applied":true,"storeId":"S","pod":` + hall + `}`},
 	{"SetServiceState", "", `"service":"hall","podId":1,"state":"late","instanceId":"uid:a","sequence":1,"generation":"E12"`,
-		`{"applied":false,"storeId":"S","pod":` + hall + `,"previous":` + hall + `}`},
+		`{"applied":false,"storeId":"S","pod":` + hall + `}`},
 	{"SetServiceState", "", `"service":"hall","podId":1,"state":"plain"`,
-		`{"applied":false,"storeId":"S","pod":` + hall + `,"previous":` + hall + `}`},
+		`{"applied":false,"storeId":"S","pod":` + hall + `}`},
 	{"SetServiceState", "", `"service":"hall","podId":1,"state":"up","instanceId":"uid:b","sequence":1,"supersedes":"E12",` +
 		`"capacity":1,"labels":{"zone":"a","disk":"ssd"},"address":"hall-1:9000"`,
 		`{"applied":true,"storeId":"S","pod":` + newHall + `,"previous":` + hall + `}`},

@@ -358,7 +358,7 @@ func TestEdgeFields(t *testing.T) {
 		{"CordonPod", "cordon", `1`},
 		{"CordonPod", "ttlSeconds", `2147483647`},
 		{"CordonPod", "cordon", `"READY"`},
-		{"ComputeLinkedPod", "avoidPods", `[0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,2147483647]`},
+		{"ComputeLinkedPod", "avoidPods", `[0,2,4,5,6,7,8,9,10,11,12,13,14,15,16,2147483647]`},
 		{"ComputeLinkedPod", "avoidPods", `["7"]`},
 		{"ComputeLinkedPod", "avoidEpoch", `"9007199254740990"`},
 		{"ComputeLinkedPod", "selector", `{}`},
