@@ -275,7 +275,7 @@ func requireError(t *testing.T, want wantError, err error) {
 	require.ErrorIs(t, err, want.is)
 	for _, other := range []error{
 		ErrInvalidArgument, ErrPodNotFound, ErrWorkloadNotFound, ErrEpochMismatch, ErrNoAvailablePod, ErrStoreUnavailable, ErrStoreFull,
-		ErrOutcomeUnknown, ErrReplicationUnconfirmed, ErrDeadlineExceeded, ErrCanceled, ErrUnavailable, ErrWrongPod, ErrLinkUncertain,
+		ErrSuperseded, ErrLimitExceeded, ErrOutcomeUnknown, ErrReplicationUnconfirmed, ErrDeadlineExceeded, ErrCanceled, ErrUnavailable, ErrWrongPod, ErrLinkUncertain,
 		ErrPodUnreachable,
 	} {
 		require.Equal(t, errors.Is(want.is, other), errors.Is(err, other), "%v is %v", err, other)
@@ -349,6 +349,17 @@ func TestErrors(t *testing.T) {
 		},
 		"another epoch, and no link": {
 			calling((*Client).RemoveLinkedPod, nobody), wantError{ErrEpochMismatch, map[string]string{"pod_id": "-1", "epoch": "0"}},
+		},
+		"a claim of an old process": {
+			func(ctx context.Context, c *Client) (proto.Message, error) {
+				set := &v1.SetLinkedPodRequest{Namespace: "game", Uid: "claimed", Service: "room", PodId: proto.Int32(0), Claim: 8}
+				if _, err := c.SetLinkedPod(ctx, set); err != nil {
+					return nil, err
+				}
+				set.Claim = 7
+				return c.SetLinkedPod(ctx, set)
+			},
+			wantError{ErrSuperseded, map[string]string{"generation": "8", "final": "false"}},
 		},
 		"no pod to choose": {
 			calling((*Client).ComputeLinkedPod, &v1.ComputeLinkedPodRequest{Namespace: "game", Uid: "alice", Service: "room"}),

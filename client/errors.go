@@ -19,6 +19,11 @@ var (
 	ErrWorkloadNotFound error = v1.ErrorWorkloadNotFound("the workload's state was never set")
 	// ErrEpochMismatch: expected_epoch is not the link's epoch. Nothing has changed.
 	ErrEpochMismatch error = v1.ErrorEpochMismatch("the link has another epoch")
+	// ErrSuperseded: another process has taken over the pod; metadata "generation" is that of the other, and "final" is "true" if
+	// this one was replaced for good. Nothing has changed.
+	ErrSuperseded error = v1.ErrorSuperseded("another process has taken over the pod")
+	// ErrLimitExceeded: a count is at its limit; metadata "limit" names podlink's setting. Nothing has changed.
+	ErrLimitExceeded error = v1.ErrorLimitExceeded("a limit is reached")
 	// ErrNoAvailablePod: no pod takes new links. Nothing has changed.
 	ErrNoAvailablePod error = v1.ErrorNoAvailablePod("no pod takes new links")
 	// ErrStoreUnavailable: podlink can't use its store. The call was not carried out.

@@ -86,7 +86,7 @@ func (l *links) get(ctx context.Context, uid string) (*known, error) {
 // silent tells whether podlink has said nothing about the link: it is away, full, too busy, or has another excuse.
 func silent(err error) bool {
 	return !errors.Is(err, ErrWrongPod) && !errors.Is(err, ErrNoAvailablePod) && !errors.Is(err, ErrInvalidArgument) &&
-		!errors.Is(err, ErrCanceled)
+		!errors.Is(err, ErrLimitExceeded) && !errors.Is(err, ErrSuperseded) && !errors.Is(err, ErrCanceled)
 }
 
 // send asks podlink, together with all who ask for the same uid now.

@@ -175,6 +175,8 @@ func TestErrorsOfPodlink(t *testing.T) {
 		"wrong pod":         {err: ErrWrongPod, lost: true},
 		"no available pod":  {err: ErrNoAvailablePod, lost: true},
 		"invalid argument":  {err: ErrInvalidArgument, lost: true},
+		"too many links":    {err: ErrLimitExceeded, lost: true},
+		"superseded":        {err: ErrSuperseded, lost: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := newAsked(t, time.Nanosecond)

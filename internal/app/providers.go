@@ -14,6 +14,8 @@ func limits(c *conf.Bootstrap) biz.Limits {
 	return biz.Limits{MaxBatch: int(c.GetLimits().GetMaxBatch())}
 }
 
+func linkLimits() data.LinkLimits { return data.LinkLimits{MaxServices: 256} }
+
 func podLimits(c *conf.Bootstrap) data.PodLimits {
 	return data.PodLimits{
 		MaxPods: int(c.GetLimits().GetMaxPods()), ForgetAfter: c.GetState().GetForgetAfter().AsDuration(),
@@ -24,6 +26,12 @@ func podLimits(c *conf.Bootstrap) data.PodLimits {
 func primaries() data.Primaries { return func() string { return "" } }
 
 func podTTL(c *conf.Bootstrap) biz.TTL { return biz.TTL(c.GetState().GetPodTtl().GetSeconds()) }
+
+// podViews returns the cache of the pods, and a function that ends its reads.
+func podViews(pods biz.PodRepo, observer biz.Observer) (*biz.PodViews, func()) {
+	views := biz.NewPodViews(pods, observer)
+	return views, views.Stop
+}
 
 // collectors returns the metrics of the other layers.
 func collectors(

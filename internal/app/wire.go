@@ -23,10 +23,11 @@ func New(*conf.Bootstrap, *telemetry.LogLevel, log.Logger) (*kratos.App, func(),
 	panic(wire.Build(
 		server.ProviderSet, service.ProviderSet,
 		// The layers below know nothing of Wire.
-		biz.NewPodViews, biz.NewLinkUsecase, biz.NewPodUsecase, biz.NewWorkloadUsecase,
+		podViews, biz.NewLinkUsecase, biz.NewPodUsecase, biz.NewWorkloadUsecase,
 		data.NewLinkRepo, data.NewPodRepo, data.NewWorkloadRepo, data.NewLinkMetrics,
 		telemetry.ProviderSet, registration.ProviderSet,
-		wire.FieldsOf(new(*conf.Bootstrap), "Server", "Data", "Log", "Trace", "Registry"), limits, podTTL, podLimits, primaries,
+		wire.FieldsOf(new(*conf.Bootstrap), "Server", "Data", "Log", "Trace", "Registry"), limits, linkLimits, podTTL, podLimits,
+		primaries,
 		OpenStore, Keyspace, wire.FieldsOf(new(*rdb.DB), "Runner", "Health", "Metrics"),
 		wire.Bind(new(server.Checker), new(*rdb.Health)), collectors, newApp,
 	))

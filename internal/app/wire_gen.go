@@ -39,18 +39,19 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logger log.Log
 	}
 	runner := db.Runner
 	keyspace := Keyspace(confData)
+	dataLinkLimits := linkLimits()
 	linkMetrics := data.NewLinkMetrics()
-	linkRepo := data.NewLinkRepo(runner, keyspace, linkMetrics)
+	linkRepo := data.NewLinkRepo(runner, keyspace, dataLinkLimits, linkMetrics)
 	dataPodLimits := podLimits(bootstrap)
 	dataPrimaries := primaries()
 	podRepo := data.NewPodRepo(runner, keyspace, dataPodLimits, dataPrimaries)
 	domain := telemetry.NewDomain()
-	podViews := biz.NewPodViews(podRepo, domain)
+	bizPodViews, cleanup3 := podViews(podRepo, domain)
 	bizLimits := limits(bootstrap)
-	linkUsecase := biz.NewLinkUsecase(linkRepo, podViews, bizLimits, domain)
+	linkUsecase := biz.NewLinkUsecase(linkRepo, bizPodViews, bizLimits, domain)
 	linkService := service.NewLinkService(linkUsecase)
 	ttl := podTTL(bootstrap)
-	podUsecase := biz.NewPodUsecase(podViews, ttl)
+	podUsecase := biz.NewPodUsecase(bizPodViews, ttl)
 	stateService := service.NewStateService(podUsecase)
 	workloadRepo := data.NewWorkloadRepo(runner, keyspace)
 	workloadUsecase := biz.NewWorkloadUsecase(workloadRepo, bizLimits, domain)
@@ -58,8 +59,9 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logger log.Log
 	api := server.NewAPI(linkService, stateService, workloadService)
 	confLog := bootstrap.Log
 	trace := bootstrap.Trace
-	tracerProvider, cleanup3, err := telemetry.NewTracerProvider(trace, logger)
+	tracerProvider, cleanup4, err := telemetry.NewTracerProvider(trace, logger)
 	if err != nil {
+		cleanup3()
 		cleanup2()
 		cleanup()
 		return nil, nil, err
@@ -68,17 +70,19 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logger log.Log
 	serverCollectors := collectors(domain, metrics, linkMetrics, registrar)
 	serverMetrics, err := server.NewMetrics(serverCollectors)
 	if err != nil {
+		cleanup4()
 		cleanup3()
 		cleanup2()
 		cleanup()
 		return nil, nil, err
 	}
-	chain, cleanup4 := server.NewChain(confLog, tracerProvider, serverMetrics, logger)
+	chain, cleanup5 := server.NewChain(confLog, tracerProvider, serverMetrics, logger)
 	httpServer := server.NewHTTPServer(confServer, api, chain, drain, logger)
-	grpcServer, cleanup5 := server.NewGRPCServer(confServer, api, chain, drain)
+	grpcServer, cleanup6 := server.NewGRPCServer(confServer, api, chain, drain)
 	adminServer := server.NewAdminServer(confServer, health, drain, serverMetrics, logLevel, logger)
 	app, err := newApp(confServer, registry, logger, health, drain, registrar, httpServer, grpcServer, adminServer)
 	if err != nil {
+		cleanup6()
 		cleanup5()
 		cleanup4()
 		cleanup3()
@@ -87,6 +91,7 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logger log.Log
 		return nil, nil, err
 	}
 	return app, func() {
+		cleanup6()
 		cleanup5()
 		cleanup4()
 		cleanup3()

@@ -25,6 +25,9 @@ var (
 	errLost = fmt.Errorf("%w: connection reset", biz.ErrOutcomeUnknown)
 )
 
+// forever asks for a persistent link.
+var forever = biz.ComputeRequest{TTL: biz.Forever}
+
 func linkKey(uid string) biz.LinkKey {
 	return biz.LinkKey{Namespace: "game", UID: uid, Service: "room"}
 }
@@ -96,7 +99,7 @@ func openIntercepted(t *testing.T) (*biz.LinkUsecase, *interceptedStore) {
 	t.Cleanup(closeStore)
 	keys := app.Keyspace(c)
 	d := &interceptedStore{
-		LinkRepo:  data.NewLinkRepo(store.Runner, keys, data.NewLinkMetrics()),
+		LinkRepo:  data.NewLinkRepo(store.Runner, keys, data.LinkLimits{MaxServices: 256}, data.NewLinkMetrics()),
 		pods:      data.NewPodRepo(store.Runner, keys, data.PodLimits{MaxPods: 100, ForgetAfter: time.Hour}, func() string { return "" }),
 		insteadOf: map[string]error{},
 	}
@@ -122,11 +125,11 @@ func TestComputeThatLosesARaceReturnsTheWinnersLinkAndReleases(t *testing.T) {
 		_, err := d.Set(ctx, key, 1, biz.Forever, biz.SetTerms{})
 		require.NoError(t, err)
 	}
-	outcome, change, err := links.Compute(t.Context(), linkKey("alice"), biz.Forever)
+	computed, err := links.Compute(t.Context(), linkKey("alice"), forever)
 	require.NoError(t, err)
-	require.Equal(t, biz.Existing, outcome)
-	require.EqualValues(t, 1, change.Link.Pod)
-	require.False(t, change.Applied)
+	require.Equal(t, biz.Existing, computed.Outcome)
+	require.EqualValues(t, 1, computed.Link.Pod)
+	require.False(t, computed.Applied)
 	d.requireEnded(t, biz.Existing, 2, nil)
 	require.EqualValues(t, 0, d.nextPod(t), "the reservation on pod 0 was released")
 }
@@ -140,11 +143,11 @@ func TestComputeRetriesWhenTheLinkChanges(t *testing.T) {
 			require.NoError(t, second(d.Set(ctx, key, 9, biz.Forever, biz.SetTerms{})))
 		}
 	}
-	outcome, change, err := links.Compute(t.Context(), linkKey("alice"), biz.Forever)
+	computed, err := links.Compute(t.Context(), linkKey("alice"), forever)
 	require.NoError(t, err)
-	require.Equal(t, biz.Relinked, outcome)
-	require.EqualValues(t, 9, change.Previous)
-	require.EqualValues(t, 0, change.Link.Pod)
+	require.Equal(t, biz.Relinked, computed.Outcome)
+	require.EqualValues(t, 9, computed.Previous)
+	require.EqualValues(t, 0, computed.Link.Pod)
 	require.Equal(t, 4, moves)
 	d.requireEnded(t, biz.Relinked, 4, nil)
 	require.EqualValues(t, 1, d.nextPod(t), "one reservation counts, three were released")
@@ -156,7 +159,7 @@ func TestComputeGivesUpWhenTheLinkKeepsChanging(t *testing.T) {
 		require.NoError(t, second(d.Remove(ctx, key, 0, nil)))
 		require.NoError(t, second(d.Set(ctx, key, 9, biz.Forever, biz.SetTerms{})))
 	}
-	_, _, err := links.Compute(t.Context(), linkKey("alice"), biz.Forever)
+	_, err := links.Compute(t.Context(), linkKey("alice"), forever)
 	require.ErrorIs(t, err, biz.ErrStoreUnavailable)
 	d.requireEnded(t, 0, 8, biz.ErrContended)
 	require.EqualValues(t, 0, d.nextPod(t), "every reservation was released")
@@ -165,7 +168,7 @@ func TestComputeGivesUpWhenTheLinkKeepsChanging(t *testing.T) {
 func TestComputeWithALostReplyKeepsItsReservation(t *testing.T) {
 	links, d := openIntercepted(t)
 	d.afterSet = errLost
-	_, _, err := links.Compute(t.Context(), linkKey("alice"), biz.Forever)
+	_, err := links.Compute(t.Context(), linkKey("alice"), forever)
 	require.ErrorIs(t, err, biz.ErrOutcomeUnknown)
 	require.EqualValues(t, 1, d.nextPod(t), "the link may exist, so the reservation counts")
 }
@@ -173,7 +176,7 @@ func TestComputeWithALostReplyKeepsItsReservation(t *testing.T) {
 func TestComputeThatIsRefusedReleases(t *testing.T) {
 	links, d := openIntercepted(t)
 	d.insteadOf["SetIfEpoch"] = fmt.Errorf("%w: OOM", biz.ErrStoreFull)
-	_, _, err := links.Compute(t.Context(), linkKey("alice"), biz.Forever)
+	_, err := links.Compute(t.Context(), linkKey("alice"), forever)
 	require.ErrorIs(t, err, biz.ErrStoreFull)
 	require.EqualValues(t, 0, d.nextPod(t))
 }
@@ -194,7 +197,7 @@ func TestComputeThatFailsBeforeItLinksIsSafeToRetry(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			links, d := openIntercepted(t)
 			d.insteadOf[row.step] = row.cause
-			_, _, err := links.Compute(t.Context(), linkKey("alice"), biz.Forever)
+			_, err := links.Compute(t.Context(), linkKey("alice"), forever)
 			require.ErrorIs(t, err, row.want)
 			if !errors.Is(row.want, row.cause) {
 				require.NotErrorIs(t, err, row.cause, "the error has one class")
@@ -209,21 +212,21 @@ func TestComputeThatFailsBeforeItLinksIsSafeToRetry(t *testing.T) {
 func TestComputeOfAServiceThatNeverReported(t *testing.T) {
 	links, d := openIntercepted(t)
 	key := biz.LinkKey{Namespace: "game", UID: "alice", Service: "silent"}
-	_, _, err := links.Compute(t.Context(), key, biz.Forever)
+	_, err := links.Compute(t.Context(), key, forever)
 	require.ErrorIs(t, err, biz.ErrNoAvailablePod)
 
 	set, err := d.Set(t.Context(), key, 5, biz.Forever, biz.SetTerms{})
 	require.NoError(t, err)
-	outcome, change, err := links.Compute(t.Context(), key, biz.Forever)
+	computed, err := links.Compute(t.Context(), key, forever)
 	require.NoError(t, err)
-	require.Equal(t, biz.Existing, outcome, "no pod has ever reported")
-	require.Equal(t, set.Link, change.Link)
+	require.Equal(t, biz.Existing, computed.Outcome, "no pod has ever reported")
+	require.Equal(t, set.Link, computed.Link)
 }
 
 func TestComputeThatPanicsEnds(t *testing.T) {
 	links, d := openIntercepted(t)
 	d.beforeSet = func(context.Context, biz.LinkKey) { panic("a test") }
-	require.Panics(t, func() { _, _, _ = links.Compute(t.Context(), linkKey("alice"), biz.Forever) })
+	require.Panics(t, func() { _, _ = links.Compute(t.Context(), linkKey("alice"), forever) })
 	d.requireEnded(t, 0, 1, nil)
 }
 

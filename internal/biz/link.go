@@ -67,18 +67,21 @@ type LinkChange struct {
 // Every mutation must be one atomic step and must be sent to the store at most once. It must return ErrOutcomeUnknown if
 // its reply was lost, and *UnconfirmedError if it was executed but is not as durable as configured. A link that has
 // expired by the store's clock must be absent for every method, from the first millisecond on. When the owner of a key
-// changes, the epoch must become max(previous epoch + 1, the store's clock in µs). The repo may retry reads.
+// changes, the epoch must become max(previous epoch + 1, the store's clock in µs), and greater than an epoch that the call
+// must exceed; if that is more than a day ahead of the clock, the error must be *InvalidArgumentError. A link must keep its
+// claim until its owner changes or Remove keeps it. The methods that link must return *LimitError if the uid has as many
+// links as the store allows, and the key none. The repo may retry reads.
 //
 // A batch or a list is not guaranteed to be a snapshot across links.
 type LinkRepo interface {
 	// Set links the key to the pod, replacing any link. If terms.Expected is not nil and not the current epoch (0: no link),
 	// Set must change nothing and return *EpochMismatchError. A link that terms.Claim has claimed keeps its epoch, whatever
 	// Expected is, unless its epoch is not above terms.Above; one that a greater generation of the pod has claimed must give
-	// *SupersededError; any other gets a new epoch and the claim. It must return *LimitError if the uid has too many links.
+	// *SupersededError; any other gets a new epoch and the claim.
 	Set(ctx context.Context, key LinkKey, pod PodID, ttl TTL, terms SetTerms) (LinkChange, error)
 	// TrySet links the key to the pod unless the key has a persistent link to another pod.
 	TrySet(ctx context.Context, key LinkKey, pod PodID, ttl TTL) (LinkChange, error)
-	// SetIfAbsent links the key to the pod unless the key has a link, which it does not claim. terms.Expected is unused.
+	// SetIfAbsent links the key to the pod, with the claim, unless the key has a link. terms.Expected is unused.
 	SetIfAbsent(ctx context.Context, key LinkKey, pod PodID, ttl TTL, terms SetTerms) (LinkChange, error)
 	// SetIfEpoch links the key to the pod if there is no link, or if the link has the epoch. No link has epoch 0. With
 	// move.TemporaryOnly it must not change a persistent link.
@@ -87,7 +90,8 @@ type LinkRepo interface {
 	Get(ctx context.Context, key LinkKey) (Link, error)
 	// GetIfPersist must return NoLink if there is none or it is temporary.
 	GetIfPersist(ctx context.Context, key LinkKey) (Link, error)
-	// BatchGet must return one result per uid, in the same order. The error of one link must not fail the others.
+	// BatchGet must return one result per uid, in the same order. The error of one link must not fail the others; it must be
+	// the error of the call only if the store has answered for no link.
 	BatchGet(ctx context.Context, namespace, service string, uids []string) ([]LinkResult, error)
 	// Remove removes the link, or with keep >= 1 turns it into a temporary one for keep seconds. expected is as in Set.
 	Remove(ctx context.Context, key LinkKey, keep int32, expected *Epoch) (LinkChange, error)
@@ -113,7 +117,7 @@ type MoveTerms struct {
 
 // LinkResult is a link, or why it could not be read.
 type LinkResult struct {
-	Link Link
+	Link Link // with an error only its Key
 	Err  error
 }
 
@@ -137,7 +141,8 @@ type Limits struct {
 
 // Set links the key to the pod, replacing any link. See LinkRepo for the terms.
 func (u *LinkUsecase) Set(ctx context.Context, key LinkKey, pod *PodID, ttl TTL, terms SetTerms) (LinkChange, error) {
-	if err := firstError(key.validate(), validatePod(pod), validateTTL("persist_seconds", ttl), validateExpected(terms.Expected)); err != nil {
+	err := firstError(key.validate(), validatePod(pod), validateTTL("persist_seconds", ttl), validateTerms(terms))
+	if err != nil {
 		return LinkChange{}, err
 	}
 	return u.links.Set(ctx, key, *pod, ttl, terms)
@@ -155,7 +160,8 @@ func (u *LinkUsecase) TrySet(ctx context.Context, key LinkKey, pod *PodID, ttl T
 func (u *LinkUsecase) SetIfAbsent(
 	ctx context.Context, key LinkKey, pod *PodID, ttl TTL, terms SetTerms,
 ) (LinkChange, error) {
-	if err := firstError(key.validate(), validatePod(pod), validateTTL("persist_seconds", ttl)); err != nil {
+	err := firstError(key.validate(), validatePod(pod), validateTTL("persist_seconds", ttl), validateTerms(terms))
+	if err != nil {
 		return LinkChange{}, err
 	}
 	return u.links.SetIfAbsent(ctx, key, *pod, ttl, terms)

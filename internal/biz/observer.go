@@ -21,13 +21,14 @@ type Observer interface {
 	LinkBatchStarted(uids int)
 	// WorkloadBatchStarted is called before a batch of workloads is read, with the number of its distinct services.
 	WorkloadBatchStarted(services int)
-	// PodReported is called after this process has stored a report.
+	// PodReported is called with the stored pod after a report to this process, even one that changed nothing, and after a
+	// cordon.
 	PodReported(service ServiceKey, pod Pod)
 	// PodRemoved is called after this process has removed a pod, or found that the pod has no report.
 	PodRemoved(service ServiceKey, pod PodID)
-	// PodsRead is called with all pods of a service after Compute has read them, at most once a second per service. The
-	// pods are not older than asOf, but later reports and removals may be missing. The slice must not be retained or
-	// modified.
+	// PodsRead is called with the pods of a service, without those that are dead for certain, after they were read for
+	// Compute: at most once a second per service. They are not older than asOf, but later reports and removals may be missing.
+	// The slice must not be modified.
 	PodsRead(service ServiceKey, pods []Pod, asOf time.Time)
 }
 

@@ -48,13 +48,13 @@ func TestPodsAreObserved(t *testing.T) {
 		require.Equal(t, []PodID{10, 11}, seen.reported)
 		require.Equal(t, []PodID{10, 11}, seen.removed)
 
-		views.mayKeep(t.Context(), room, 0)
+		views.usable(t.Context(), 0)
 		synctest.Wait()
 		require.Zero(t, seen.reads, "a failed read is not reported as an empty service")
 		repo.fail(nil)
 		start := time.Now()
-		views.mayKeep(t.Context(), room, 0)
-		views.mayKeep(t.Context(), room, 0)
+		views.usable(t.Context(), 0)
+		views.usable(t.Context(), 0)
 		synctest.Wait()
 		require.Equal(t, 1, seen.reads)
 		require.Equal(t, 4, seen.pods)
@@ -66,7 +66,7 @@ func TestPodsAreObserved(t *testing.T) {
 func TestComputeReadsNoPodsForTheObserver(t *testing.T) {
 	withViews(t, func(t *testing.T, views *PodViews, repo *fakePods) {
 		links := NewLinkUsecase(noLinks{}, views, Limits{}, NopObserver{})
-		_, _, err := links.Compute(t.Context(), LinkKey{"game", "alice", "room"}, Forever)
+		_, err := links.Compute(t.Context(), LinkKey{"game", "alice", "room"}, ComputeRequest{TTL: Forever})
 		require.ErrorIs(t, err, ErrNoAvailablePod)
 		synctest.Wait()
 		require.Zero(t, repo.reads.Load())
@@ -78,6 +78,7 @@ type noLinks struct{ LinkRepo }
 
 func (noLinks) Get(_ context.Context, key LinkKey) (Link, error) { return NoLink(key), nil }
 
-func (*fakePods) Reserve(context.Context, ServiceKey, ReserveRequest) (Reservation, error) {
+func (l *fakePods) Reserve(_ context.Context, _ ServiceKey, request ReserveRequest) (Reservation, error) {
+	l.reserved = append(l.reserved, request)
 	return Reservation{Outcome: NoPodAvailable}, nil
 }

@@ -167,41 +167,73 @@ func NewPodUsecase(pods *PodViews, podTTL TTL) *PodUsecase {
 
 // NewReport is an unvalidated report from a caller.
 type NewReport struct {
-	Pod     *PodID
-	State   string
-	Load    int32
-	Routing Routing
-	TTL     *TTL // nil: the configured default
+	Pod      *PodID
+	State    string
+	Load     int32
+	Routing  Routing
+	TTL      *TTL   // nil: the configured default
+	Capacity *int32 // nil: none
+	Labels   map[string]string
+	Address  string
+
+	Instance   string
+	Sequence   int64
+	Generation Generation
+	Supersedes Generation
 }
 
 // Set stores a report.
 func (u *PodUsecase) Set(ctx context.Context, key ServiceKey, report NewReport) (ReportResult, error) {
-	ttl := u.ttl
+	ttl, capacity := u.ttl, NoCapacity
 	if report.TTL != nil {
 		ttl = *report.TTL
+	}
+	if report.Capacity != nil {
+		capacity = *report.Capacity
 	}
 	err := firstError(
 		key.validate(),
 		validatePod(report.Pod),
 		validateState(report.State),
 		validateNotNegative("load", report.Load),
-		validateRouting(report.Routing),
+		validateRouting("routing", report.Routing),
 		validateTTL("ttl_seconds", ttl),
+		validateInstance(report.Instance),
+		validateCounter("sequence", report.Sequence, report.Instance),
+		validateCounter("generation", report.Generation, report.Instance),
+		validateCounter("supersedes", report.Supersedes, report.Instance),
+		validateLabels("labels", report.Labels, maxLabels),
+		validateAddress(report.Address),
 	)
+	if report.Capacity != nil {
+		err = firstError(err, validateNotNegative("capacity", capacity))
+	}
 	if err != nil {
 		return ReportResult{}, err
 	}
 	return u.pods.Set(ctx, key, Report{
 		Pod: *report.Pod, State: report.State, Load: report.Load, Routing: report.Routing, TTL: ttl,
-		Capacity: NoCapacity,
+		Capacity: capacity, Labels: report.Labels, Address: report.Address,
+		Instance: report.Instance, Sequence: report.Sequence, Generation: report.Generation, Supersedes: report.Supersedes,
 	})
 }
 
-func validateRouting(r Routing) error {
-	if r < Ready || r > Shutdown {
-		return &InvalidArgumentError{"routing", "must be READY, DENY_NEW or SHUTDOWN"}
+// Cordon sets the pod's cordon and returns the pod, or ErrPodNotFound. Ready lifts the cordon, and with a ttl it lifts itself.
+func (u *PodUsecase) Cordon(ctx context.Context, key ServiceKey, pod *PodID, cordon *Routing, ttl *TTL) (Pod, error) {
+	if err := firstError(key.validate(), validatePod(pod), validateCordonTTL(ttl)); err != nil {
+		return Pod{}, err
 	}
-	return nil
+	if cordon == nil {
+		return Pod{}, &InvalidArgumentError{"cordon", "is required"}
+	}
+	if err := validateRouting("cordon", *cordon); err != nil {
+		return Pod{}, err
+	}
+	lasts := Forever
+	if ttl != nil && *cordon != Ready {
+		lasts = *ttl
+	}
+	return u.pods.Cordon(ctx, key, *pod, *cordon, lasts)
 }
 
 // List returns the pods that have reported, sorted by pod; with liveOnly only the live ones.

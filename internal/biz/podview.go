@@ -14,42 +14,67 @@ const (
 	maxViews = 10_000
 )
 
-// PodViews is a PodRepo with a cache, per service and for at most a second, of the pods that are usable for an existing
-// link. So a compute of an existing link need not read the pods each time. Changes by this process are visible at once;
-// changes by other processes, and a pod that stops reporting, up to a second later.
+// PodViews is a PodRepo with a cache, per service and for at most a second, of its pods. So a compute of an existing link need
+// not read the pods each time. Changes by this process are visible at once; changes by other processes, and a pod that stops
+// reporting, up to a second later.
 type PodViews struct {
 	PodRepo
 	observer Observer
 
-	mu    sync.Mutex
-	views map[ServiceKey]*podView
+	mu       sync.Mutex
+	services map[ServiceKey]*serviceView
+	followed int // services with a pending read, see follow
+	stopped  bool
 }
 
-// podView is the cached view of one service. Concurrent callers share the read that fills it. Guarded by PodViews.mu,
-// except done.
+// serviceView is what this process knows about the pods of one service. Guarded by PodViews.mu.
+type serviceView struct {
+	view    *podView // nil: none, or out of date
+	clock   storeClock
+	doubt   doubtWatch
+	pending bool        // a read without a compute is scheduled
+	silence *time.Timer // see expectReports; nil: no pod has reported to this process
+}
+
+// podView is one read of a service. Concurrent callers share it. Guarded by PodViews.mu, except done.
 type podView struct {
-	done chan struct{}  // closed when the read has ended
-	asOf time.Time      // zero: the read failed
-	pods map[PodID]bool // whether the pod is usable for an existing link
+	done chan struct{} // closed when the read has ended
+	asOf time.Time     // zero: the read failed
+	pods map[PodID]podEntry
+}
+
+// podEntry is a pod of a view.
+type podEntry struct {
+	pod       *Pod // nil: not in the view; must not be modified
+	doubtOver bool // the pod is in doubt, but not for ReserveRequest.DoubtOver
+}
+
+// usable reports whether the pod is usable for an existing link. False means that the store has to decide: the pod is not
+// usable, it is unknown, or the read of the service failed.
+func (e podEntry) usable() bool {
+	return e.pod != nil && e.pod.Liveness != Dead && e.pod.Effective() != Shutdown && !e.doubtOver
 }
 
 // NewPodViews returns the repo with a cache of its pods.
 func NewPodViews(pods PodRepo, observer Observer) *PodViews {
-	return &PodViews{PodRepo: pods, observer: observer, views: make(map[ServiceKey]*podView)}
+	return &PodViews{PodRepo: pods, observer: observer, services: make(map[ServiceKey]*serviceView)}
 }
 
 // Set implements PodRepo.
 func (v *PodViews) Set(ctx context.Context, key ServiceKey, report Report) (ReportResult, error) {
 	result, err := v.PodRepo.Set(ctx, key, report)
-	if err != nil {
-		v.invalidate(key) // The report may have been stored.
-	} else {
-		v.update(key, result.Pod)
-	}
-	if executed(err) {
-		v.observer.PodReported(key, result.Pod)
+	v.changed(key, result.Pod, err)
+	if executed(err) && result.Pod.TTL != Forever {
+		v.expectReports(key, time.Duration(result.Pod.TTL)*time.Second)
 	}
 	return result, err
+}
+
+// Cordon implements PodRepo.
+func (v *PodViews) Cordon(ctx context.Context, key ServiceKey, pod PodID, cordon Routing, ttl TTL) (Pod, error) {
+	stored, err := v.PodRepo.Cordon(ctx, key, pod, cordon, ttl)
+	v.changed(key, stored, err)
+	return stored, err
 }
 
 // Remove implements PodRepo.
@@ -65,12 +90,21 @@ func (v *PodViews) Remove(ctx context.Context, key ServiceKey, pod PodID) (*Pod,
 // executed reports whether a mutation was certainly executed, confirmed by replicas or not.
 func executed(err error) bool { return err == nil || errors.As(err, new(*UnconfirmedError)) }
 
-// mayKeep reports whether the pod is usable for an existing link. False means that the store has to decide: the pod is not
-// usable, it is unknown, or the read of the service failed.
-func (v *PodViews) mayKeep(ctx context.Context, key ServiceKey, pod PodID) bool {
+// changed applies the result of a mutation, which returned the pod, to the view.
+func (v *PodViews) changed(key ServiceKey, pod Pod, err error) {
+	if !executed(err) {
+		v.invalidate(key) // The mutation may have been executed.
+		return
+	}
+	v.update(key, pod)
+	v.observer.PodReported(key, pod)
+}
+
+// find returns the pod in the view of the service.
+func (v *PodViews) find(ctx context.Context, key ServiceKey, pod PodID) podEntry {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	view := v.view(ctx, key)
+	view := v.current(ctx, key)
 	if !view.loaded() {
 		v.mu.Unlock()
 		select {
@@ -82,18 +116,34 @@ func (v *PodViews) mayKeep(ctx context.Context, key ServiceKey, pod PodID) bool 
 	return view.pods[pod]
 }
 
-// view returns the view of the service, and starts a read if there is none or it is too old. The caller must hold mu.
-func (v *PodViews) view(ctx context.Context, key ServiceKey) *podView {
-	view := v.views[key]
-	if view == nil || view.loaded() && time.Since(view.asOf) >= maxViewAge {
-		view = &podView{done: make(chan struct{})}
-		if len(v.views) >= maxViews {
-			clear(v.views)
-		}
-		v.views[key] = view
-		go v.load(ctx, key, view)
+// prefetch starts a read if there is no view, and does not wait for it.
+func (v *PodViews) prefetch(ctx context.Context, key ServiceKey) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.current(ctx, key)
+}
+
+// current returns the view of the service, and starts a read if there is none or it is too old. The caller must hold mu.
+func (v *PodViews) current(ctx context.Context, key ServiceKey) *podView {
+	service := v.service(key)
+	if view := service.view; view == nil || view.loaded() && time.Since(view.asOf) >= maxViewAge {
+		service.view = &podView{done: make(chan struct{})}
+		go v.load(ctx, key, service, service.view)
 	}
-	return view
+	return service.view
+}
+
+// service returns what is known of the service. The caller must hold mu.
+func (v *PodViews) service(key ServiceKey) *serviceView {
+	service := v.services[key]
+	if service == nil {
+		service = new(serviceView)
+		if len(v.services) >= maxViews {
+			clear(v.services)
+		}
+		v.services[key] = service
+	}
+	return service
 }
 
 func (w *podView) loaded() bool {
@@ -106,47 +156,60 @@ func (w *podView) loaded() bool {
 }
 
 // load reads the service into the view. It serves all waiting callers, so the cancellation of the first doesn't end it.
-func (v *PodViews) load(ctx context.Context, key ServiceKey, view *podView) {
+func (v *PodViews) load(ctx context.Context, key ServiceKey, service *serviceView, view *podView) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), maxViewAge)
 	defer cancel()
 	asOf := time.Now() // The age of the view counts from before the read.
-	pods, err := v.List(ctx, key)
-	v.fill(view, pods, asOf, err)
-	if err == nil {
-		v.observer.PodsRead(key, pods, asOf)
+	read, err := v.View(ctx, key)
+	if err != nil {
+		v.fail(service, view)
+		return
 	}
+	read.Judge(v.storeNow(service, read.Hearing, asOf))
+	pods := make(map[PodID]podEntry, len(read.Pods))
+	for i := range read.Pods {
+		pods[read.Pods[i].Pod] = podEntry{pod: &read.Pods[i]}
+	}
+	v.fill(key, service, view, pods, asOf)
+	v.observer.PodsRead(key, read.Pods, asOf)
 }
 
 // fill sets the result of the read.
-func (v *PodViews) fill(view *podView, pods []Pod, asOf time.Time, err error) {
+func (v *PodViews) fill(key ServiceKey, service *serviceView, view *podView, pods map[PodID]podEntry, asOf time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	defer close(view.done)
-	if err != nil {
-		return // The next caller starts another read.
-	}
-	view.asOf, view.pods = asOf, make(map[PodID]bool, len(pods))
-	for _, pod := range pods {
-		view.pods[pod.Pod] = pod.usable()
-	}
+	service.doubt.read(pods, asOf)
+	view.asOf, view.pods = asOf, pods
+	v.follow(key, service)
+}
+
+// fail ends a read without a result: the next caller starts another one.
+func (v *PodViews) fail(service *serviceView, view *podView) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	defer close(view.done)
+	service.doubt.fail()
 }
 
 // update applies a new report to the view.
 func (v *PodViews) update(key ServiceKey, pod Pod) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if view := v.views[key]; view != nil && view.pods != nil {
-		view.pods[pod.Pod] = pod.usable()
-		return
+	service := v.services[key]
+	switch {
+	case service == nil || service.view == nil:
+	case service.view.pods != nil:
+		service.view.pods[pod.Pod] = podEntry{pod: &pod}
+	default:
+		service.view = nil // A read in flight may miss this report.
 	}
-	delete(v.views, key) // A read in flight may miss this report.
 }
 
 func (v *PodViews) invalidate(key ServiceKey) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	delete(v.views, key)
+	if service := v.services[key]; service != nil {
+		service.view = nil
+	}
 }
-
-// usable reports whether the pod is usable for an existing link.
-func (p Pod) usable() bool { return p.Liveness != Dead && p.Effective() != Shutdown }

@@ -15,37 +15,39 @@ import (
 
 var room = ServiceKey{Namespace: "game", Service: "room"}
 
-// fakePods is an in-memory PodRepo whose List takes readTime.
+// fakePods is an in-memory PodRepo whose View takes readTime.
 type fakePods struct {
 	PodRepo
 
-	mu    sync.Mutex
-	pods  map[PodID]Pod
-	err   error
-	reads atomic.Int32
+	mu       sync.Mutex
+	pods     map[PodID]Pod
+	hearing  Hearing
+	err      error
+	reads    atomic.Int32
+	reserved []ReserveRequest
 }
 
-const readTime = 100 * time.Millisecond
+const readTime = 50 * time.Millisecond
 
-func (l *fakePods) List(ctx context.Context, _ ServiceKey) ([]Pod, error) {
+func (l *fakePods) View(ctx context.Context, _ ServiceKey) (PodsView, error) {
 	l.reads.Add(1)
 	l.mu.Lock()
-	var pods []Pod
+	view := PodsView{Hearing: l.hearing}
 	for _, pod := range l.pods {
-		pods = append(pods, pod)
+		view.Pods = append(view.Pods, pod)
 	}
 	err := l.err
 	l.mu.Unlock()
 	select {
 	case <-time.After(readTime):
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return PodsView{}, ctx.Err()
 	}
-	return pods, err
+	return view, err
 }
 
 func (l *fakePods) Set(_ context.Context, _ ServiceKey, report Report) (ReportResult, error) {
-	pod := Pod{Report: report, Liveness: Live}
+	pod := Pod{Report: report, Liveness: Live, HeartbeatMs: 1}
 	l.put(pod)
 	return ReportResult{Applied: true, Pod: pod}, l.failure()
 }
@@ -75,15 +77,20 @@ func (l *fakePods) fail(err error) {
 	l.err = err
 }
 
-func liveness(live bool) Liveness {
-	if live {
-		return Live
-	}
-	return Dead
+func podOf(id PodID, routing Routing) Pod {
+	return Pod{Report: Report{Pod: id, State: "up", Routing: routing, TTL: Forever, Capacity: NoCapacity}}
 }
 
-func podOf(id PodID, routing Routing, live bool) Pod {
-	return Pod{Report: Report{Pod: id, State: "up", Routing: routing, TTL: Forever}, Liveness: liveness(live)}
+// deadPod is READY, and silent although the service is heard.
+func deadPod(id PodID) Pod {
+	pod := podOf(id, Ready)
+	pod.TTL, pod.HeardMs = 1, -3001
+	return pod
+}
+
+// usable reports whether the view has the pod as usable for an existing link.
+func (v *PodViews) usable(ctx context.Context, pod PodID) bool {
+	return v.find(ctx, room, pod).usable()
 }
 
 // withViews runs the test in a synctest bubble, with views of four pods: 0 READY, 1 DENY_NEW, 2 SHUTDOWN, 3 READY but dead.
@@ -91,17 +98,21 @@ func withViews(t *testing.T, test func(t *testing.T, views *PodViews, repo *fake
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		repo := &fakePods{pods: map[PodID]Pod{
-			0: podOf(0, Ready, true), 1: podOf(1, DenyNew, true), 2: podOf(2, Shutdown, true), 3: podOf(3, Ready, false),
+			0: podOf(0, Ready), 1: podOf(1, DenyNew), 2: podOf(2, Shutdown), 3: deadPod(3),
 		}}
-		test(t, NewPodViews(repo, NopObserver{}), repo)
-		time.Sleep(2 * maxViewAge) // A read in flight ends.
+		views := NewPodViews(repo, NopObserver{})
+		defer func() {
+			views.Stop()
+			time.Sleep(2 * maxViewAge) // A read in flight ends.
+		}()
+		test(t, views, repo)
 	})
 }
 
 func TestPodViewsKnowTheUsablePods(t *testing.T) {
 	withViews(t, func(t *testing.T, views *PodViews, _ *fakePods) {
 		for pod, want := range map[PodID]bool{0: true, 1: true, 2: false, 3: false, 4: false} {
-			require.Equal(t, want, views.mayKeep(t.Context(), room, pod), "pod %d", pod)
+			require.Equal(t, want, views.usable(t.Context(), pod), "pod %d", pod)
 		}
 	})
 }
@@ -111,7 +122,7 @@ func TestPodViewsReadOnceASecond(t *testing.T) {
 		askAll := func() {
 			var asking sync.WaitGroup
 			for range 50 {
-				asking.Go(func() { require.True(t, views.mayKeep(t.Context(), room, 0)) })
+				asking.Go(func() { require.True(t, views.usable(t.Context(), 0)) })
 			}
 			asking.Wait()
 		}
@@ -126,56 +137,56 @@ func TestPodViewsReadOnceASecond(t *testing.T) {
 
 func TestPodViewsSeeOwnReportsAtOnceAndOthersWithinASecond(t *testing.T) {
 	withViews(t, func(t *testing.T, views *PodViews, repo *fakePods) {
-		require.True(t, views.mayKeep(t.Context(), room, 0))
+		require.True(t, views.usable(t.Context(), 0))
 		_, err := views.Set(t.Context(), room, Report{Pod: 0, State: "down", Routing: Shutdown, TTL: Forever})
 		require.NoError(t, err)
-		require.False(t, views.mayKeep(t.Context(), room, 0), "a report of this process")
+		require.False(t, views.usable(t.Context(), 0), "a report of this process")
 		_, err = views.Set(t.Context(), room, Report{Pod: 7, State: "up", TTL: Forever})
 		require.NoError(t, err)
-		require.True(t, views.mayKeep(t.Context(), room, 7), "a new pod")
+		require.True(t, views.usable(t.Context(), 7), "a new pod")
 		require.EqualValues(t, 1, repo.reads.Load(), "a report causes no read")
 		_, err = views.Remove(t.Context(), room, 7)
 		require.NoError(t, err)
-		require.False(t, views.mayKeep(t.Context(), room, 7), "a removed pod")
+		require.False(t, views.usable(t.Context(), 7), "a removed pod")
 
-		repo.put(podOf(1, Shutdown, true))
-		require.True(t, views.mayKeep(t.Context(), room, 1), "another process's report is not seen yet")
+		repo.put(podOf(1, Shutdown))
+		require.True(t, views.usable(t.Context(), 1), "another process's report is not seen yet")
 		time.Sleep(maxViewAge)
-		require.False(t, views.mayKeep(t.Context(), room, 1))
+		require.False(t, views.usable(t.Context(), 1))
 	})
 }
 
 func TestPodViewsAreInvalidated(t *testing.T) {
 	withViews(t, func(t *testing.T, views *PodViews, repo *fakePods) {
-		go views.mayKeep(t.Context(), room, 0)
+		go views.usable(t.Context(), 0)
 		time.Sleep(readTime / 2)
 		_, err := views.Set(t.Context(), room, Report{Pod: 0, State: "down", Routing: Shutdown, TTL: Forever})
 		require.NoError(t, err)
 		time.Sleep(readTime)
-		require.False(t, views.mayKeep(t.Context(), room, 0), "the read may have missed the report")
+		require.False(t, views.usable(t.Context(), 0), "the read may have missed the report")
 
 		repo.fail(ErrOutcomeUnknown)
 		_, err = views.Set(t.Context(), room, Report{Pod: 1, State: "down", Routing: Shutdown, TTL: Forever})
 		require.Error(t, err)
 		repo.fail(nil)
-		require.False(t, views.mayKeep(t.Context(), room, 1), "a report whose reply was lost may have been stored")
+		require.False(t, views.usable(t.Context(), 1), "a report whose reply was lost may have been stored")
 	})
 }
 
 func TestPodViewsWithAFailingStore(t *testing.T) {
 	withViews(t, func(t *testing.T, views *PodViews, repo *fakePods) {
 		repo.fail(errors.New("down"))
-		require.False(t, views.mayKeep(t.Context(), room, 0), "the store has to decide")
+		require.False(t, views.usable(t.Context(), 0), "the store has to decide")
 		repo.fail(nil)
-		require.True(t, views.mayKeep(t.Context(), room, 0), "a failure is not cached")
+		require.True(t, views.usable(t.Context(), 0), "a failure is not cached")
 
 		views.invalidate(room)
 		ctx, cancel := context.WithTimeout(t.Context(), readTime/2)
 		defer cancel()
 		start := time.Now()
-		require.False(t, views.mayKeep(ctx, room, 0))
+		require.False(t, views.usable(ctx, 0))
 		require.Equal(t, readTime/2, time.Since(start), "the call ends at its deadline")
-		require.True(t, views.mayKeep(t.Context(), room, 0), "the read outlives its first caller")
+		require.True(t, views.usable(t.Context(), 0), "the read outlives its first caller")
 	})
 }
 
@@ -183,12 +194,12 @@ func TestPodViewsAreBounded(t *testing.T) {
 	withViews(t, func(t *testing.T, views *PodViews, _ *fakePods) {
 		var asking sync.WaitGroup
 		for i := range maxViews + 1 {
-			asking.Go(func() { views.mayKeep(t.Context(), ServiceKey{"game", strconv.Itoa(i)}, 0) })
+			asking.Go(func() { views.find(t.Context(), ServiceKey{"game", strconv.Itoa(i)}, 0) })
 		}
 		asking.Wait()
 		views.mu.Lock()
 		defer views.mu.Unlock()
-		require.LessOrEqual(t, len(views.views), maxViews)
-		require.NotEmpty(t, views.views)
+		require.LessOrEqual(t, len(views.services), maxViews)
+		require.NotEmpty(t, views.services)
 	})
 }

@@ -3,30 +3,57 @@ package biz
 import (
 	"fmt"
 	"math"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
 	"unicode"
 	"unicode/utf8"
 )
 
 // The limits of names and values, as documented in docs/api.md.
 const (
-	maxNameLen  = 128
-	maxUIDLen   = 256
-	maxStateLen = 1024
+	maxNameLen     = 128
+	maxUIDLen      = 256
+	maxStateLen    = 1024
+	maxInstanceLen = 128
+	maxAddressLen  = 255
+
+	maxLabels        = 16
+	maxSelector      = 8
+	maxLabelValueLen = 128
+	maxAvoid         = 16
+
+	// maxCounter is the greatest generation and sequence. The store's numbers are doubles, exact up to 2^53.
+	maxCounter = 1<<52 - 1
 )
 
 // validateName checks a namespace or a service. The allowed characters exclude the separators of the store's keys, so that
 // different names never give the same key.
 func validateName(field, name string) error {
-	const detail = "must be 1 to 128 characters A-Z a-z 0-9 . _ -, the first and last a letter or digit"
-	if name == "" || len(name) > maxNameLen || !alphanumeric(name[0]) || !alphanumeric(name[len(name)-1]) {
-		return &InvalidArgumentError{field, detail}
-	}
-	for i := range len(name) {
-		if c := name[i]; !alphanumeric(c) && c != '.' && c != '_' && c != '-' {
-			return &InvalidArgumentError{field, detail}
-		}
+	if !isName(name) {
+		return &InvalidArgumentError{field, "must be " + nameRule}
 	}
 	return nil
+}
+
+const nameRule = "1 to 128 characters A-Z a-z 0-9 . _ -, the first and last a letter or digit"
+
+func isName(name string) bool {
+	if name == "" || len(name) > maxNameLen || !alphanumeric(name[0]) || !alphanumeric(name[len(name)-1]) {
+		return false
+	}
+	return consistsOf(name, "._-")
+}
+
+// consistsOf reports whether the text has letters, digits and the other characters only.
+func consistsOf(text, others string) bool {
+	for i := range len(text) {
+		if c := text[i]; !alphanumeric(c) && strings.IndexByte(others, c) < 0 {
+			return false
+		}
+	}
+	return true
 }
 
 func alphanumeric(c byte) bool {
@@ -45,9 +72,77 @@ func validateText(field, text string, limit int) error {
 	if !utf8.ValidString(text) {
 		return &InvalidArgumentError{field, "must be valid UTF-8"}
 	}
-	for _, r := range text {
-		if unicode.IsControl(r) {
-			return &InvalidArgumentError{field, "must not contain control characters"}
+	if strings.ContainsFunc(text, unicode.IsControl) {
+		return &InvalidArgumentError{field, "must not contain control characters"}
+	}
+	return nil
+}
+
+// validateInstance checks the name of a process; empty is none.
+func validateInstance(instance string) error {
+	if len(instance) > maxInstanceLen || !consistsOf(instance, "._:-") {
+		return &InvalidArgumentError{"instance_id", "must be at most 128 characters A-Z a-z 0-9 . _ : -"}
+	}
+	return nil
+}
+
+// validateCounter checks a generation or a sequence, which only a report with an instance may have.
+func validateCounter[N ~int64](field string, n N, instance string) error {
+	switch {
+	case n < 0 || n > maxCounter:
+		return &InvalidArgumentError{field, fmt.Sprintf("must be 0 to %d", int64(maxCounter))}
+	case n != 0 && instance == "":
+		return &InvalidArgumentError{field, "must be 0 without an instance_id"}
+	}
+	return nil
+}
+
+// validateLabels checks the labels of a pod, or a selector of labels. Errors name the map only: a malformed name is unfit for
+// an error.
+func validateLabels(field string, labels map[string]string, limit int) error {
+	if len(labels) > limit {
+		return &InvalidArgumentError{field, fmt.Sprintf("must have at most %d entries", limit)}
+	}
+	for name, value := range labels {
+		if !isName(name) {
+			return &InvalidArgumentError{field, "must have names of " + nameRule}
+		}
+		if len(value) > maxLabelValueLen || !utf8.ValidString(value) || strings.ContainsFunc(value, unicode.IsControl) {
+			return &InvalidArgumentError{field, "must have values of at most 128 bytes of UTF-8 without control characters"}
+		}
+	}
+	return nil
+}
+
+// validateAddress checks host:port; empty is none. An IPv6 zone is refused: it has a meaning on the pod's machine only.
+func validateAddress(address string) error {
+	if address == "" {
+		return nil
+	}
+	host, port, err := net.SplitHostPort(address)
+	n, portErr := strconv.ParseUint(port, 10, 16)
+	if len(address) > maxAddressLen || err != nil || portErr != nil || n == 0 || !isHost(host) {
+		return &InvalidArgumentError{"address", "must be host:port, at most 255 bytes: a name or an IP address, and 1 to 65535"}
+	}
+	return nil
+}
+
+func isHost(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	if err == nil {
+		return ip.Zone() == ""
+	}
+	return host != "" && alphanumeric(host[0]) && consistsOf(host, "._-")
+}
+
+// validateAvoid checks the pods that are not for a new link.
+func validateAvoid(pods []PodID) error {
+	if len(pods) > maxAvoid {
+		return &InvalidArgumentError{"avoid_pods", fmt.Sprintf("must have at most %d entries", maxAvoid)}
+	}
+	for i, pod := range pods {
+		if pod < 0 {
+			return validateNotNegative(fmt.Sprintf("avoid_pods[%d]", i), int32(pod))
 		}
 	}
 	return nil
@@ -76,6 +171,21 @@ func validateTTL(field string, ttl TTL) error {
 	return nil
 }
 
+// validateCordonTTL checks how long a cordon lasts; nil is forever.
+func validateCordonTTL(ttl *TTL) error {
+	if ttl != nil && *ttl < 1 {
+		return &InvalidArgumentError{"ttl_seconds", fmt.Sprintf("must be 1 to %d", math.MaxInt32)}
+	}
+	return nil
+}
+
+func validateRouting(field string, r Routing) error {
+	if r < Ready || r > Shutdown {
+		return &InvalidArgumentError{field, "must be READY, DENY_NEW or SHUTDOWN"}
+	}
+	return nil
+}
+
 func validateKeep(seconds int32) error {
 	if seconds < -1 {
 		return &InvalidArgumentError{"keep_seconds", fmt.Sprintf("must be -1 to %d", math.MaxInt32)}
@@ -83,9 +193,33 @@ func validateKeep(seconds int32) error {
 	return nil
 }
 
+// The greatest numbers that the store holds exactly, and that leave room for a greater one.
+const (
+	maxGeneration Generation = 1<<52 - 1
+	maxEpoch      Epoch      = 1<<53 - 2
+)
+
+// validateTerms checks the terms of a new link. Only the store can compare an epoch with its clock.
+func validateTerms(terms SetTerms) error {
+	if terms.Claim < 0 || terms.Claim > maxGeneration {
+		return &InvalidArgumentError{"claim", fmt.Sprintf("must be 0 to %d", maxGeneration)}
+	}
+	if terms.Above != nil && (*terms.Above < 0 || *terms.Above > maxEpoch) {
+		return &InvalidArgumentError{"above_epoch", fmt.Sprintf("must be 0 to %d", maxEpoch)}
+	}
+	return validateExpected(terms.Expected)
+}
+
 func validateExpected(epoch *Epoch) error {
-	if epoch != nil && *epoch < 0 {
-		return &InvalidArgumentError{"expected_epoch", fmt.Sprintf("must be 0 to %d", int64(math.MaxInt64))}
+	if epoch == nil {
+		return nil
+	}
+	return validateEpoch("expected_epoch", *epoch)
+}
+
+func validateEpoch(field string, epoch Epoch) error {
+	if epoch < 0 {
+		return &InvalidArgumentError{field, fmt.Sprintf("must be 0 to %d", int64(math.MaxInt64))}
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package biz_test
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"strings"
 	"testing"
@@ -36,16 +37,97 @@ func TestUsecasesRefuseBadValues(t *testing.T) {
 		return err
 	}
 
+	compute := func(change func(*biz.ComputeRequest)) error {
+		r := forever
+		change(&r)
+		return second(links.Compute(ctx, good, r))
+	}
+	knows := func(known biz.NewKnown) error { return compute(func(r *biz.ComputeRequest) { r.Known = &known }) }
+	cordon := func(id *biz.PodID, cordon *biz.Routing, seconds *biz.TTL) error {
+		return second(pods.Cordon(ctx, service, id, cordon, seconds))
+	}
+	routing := func(r biz.Routing) *biz.Routing { return &r }
+	labels := func(n int) map[string]string {
+		all := make(map[string]string)
+		for i := range n {
+			all[fmt.Sprintf("l%d", i)] = ""
+		}
+		return all
+	}
+	label := func(name, value string) error {
+		return report(func(r *biz.NewReport) { r.Labels = map[string]string{name: value} })
+	}
+	address := func(text string) error { return report(func(r *biz.NewReport) { r.Address = text }) }
+	numbered := func(change func(*biz.NewReport)) error {
+		return report(func(r *biz.NewReport) {
+			r.Instance = "a"
+			change(r)
+		})
+	}
+
 	for name, row := range map[string]struct {
 		err   error
 		field string
 	}{
+		"instance with a space":       {report(func(r *biz.NewReport) { r.Instance = "a b" }), "instance_id"},
+		"instance not ASCII":          {report(func(r *biz.NewReport) { r.Instance = "é" }), "instance_id"},
+		"instance too long":           {report(func(r *biz.NewReport) { r.Instance = strings.Repeat("i", 129) }), "instance_id"},
+		"negative sequence":           {numbered(func(r *biz.NewReport) { r.Sequence = -1 }), "sequence"},
+		"sequence of 2^52":            {numbered(func(r *biz.NewReport) { r.Sequence = 1 << 52 }), "sequence"},
+		"negative generation":         {numbered(func(r *biz.NewReport) { r.Generation = -1 }), "generation"},
+		"generation of 2^52":          {numbered(func(r *biz.NewReport) { r.Generation = 1 << 52 }), "generation"},
+		"negative supersedes":         {numbered(func(r *biz.NewReport) { r.Supersedes = -1 }), "supersedes"},
+		"supersedes of 2^52":          {numbered(func(r *biz.NewReport) { r.Supersedes = 1 << 52 }), "supersedes"},
+		"sequence without instance":   {report(func(r *biz.NewReport) { r.Sequence = 1 }), "sequence"},
+		"generation without instance": {report(func(r *biz.NewReport) { r.Generation = 1 }), "generation"},
+		"supersedes without instance": {report(func(r *biz.NewReport) { r.Supersedes = 1 }), "supersedes"},
+		"negative capacity":           {report(func(r *biz.NewReport) { r.Capacity = new(int32(-1)) }), "capacity"},
+		"17 labels":                   {report(func(r *biz.NewReport) { r.Labels = labels(17) }), "labels"},
+		"label without a name":        {label("", "x"), "labels"},
+		"label with a colon":          {label("a:b", "x"), "labels"},
+		"label with a long name":      {label(strings.Repeat("n", 129), "x"), "labels"},
+		"label value too long":        {label("a", strings.Repeat("v", 129)), "labels"},
+		"label value not UTF-8":       {label("a", "\xff"), "labels"},
+		"label value with a newline":  {label("a", "b\n"), "labels"},
+		"address without a port":      {address("pod-0"), "address"},
+		"address without a host":      {address(":80"), "address"},
+		"address, port 0":             {address("pod-0:0"), "address"},
+		"address, port 65536":         {address("pod-0:65536"), "address"},
+		"address, port by name":       {address("pod-0:http"), "address"},
+		"address, signed port":        {address("pod-0:+80"), "address"},
+		"address with a space":        {address("pod 0:80"), "address"},
+		"address with a newline":      {address("pod-0:80\n"), "address"},
+		"address with a scheme":       {address("http://pod-0:80"), "address"},
+		"address with a zone":         {address("[fe80::1%eth0]:80"), "address"},
+		"address with bare IPv6":      {address("fe80::1:80"), "address"},
+		"address too long":            {address(strings.Repeat("h", 253) + ":80"), "address"},
+		"cordon of no pod":            {cordon(nil, routing(biz.DenyNew), nil), "pod_id"},
+		"cordon without a routing":    {cordon(pod(0), nil, nil), "cordon"},
+		"cordon, unknown routing":     {cordon(pod(0), routing(3), nil), "cordon"},
+		"cordon, zero ttl":            {cordon(pod(0), routing(biz.DenyNew), ttl(0)), "ttl_seconds"},
+		"cordon, endless ttl":         {cordon(pod(0), routing(biz.DenyNew), ttl(-1)), "ttl_seconds"},
+		"17 pods to avoid":            {compute(func(r *biz.ComputeRequest) { r.Avoid = make([]biz.PodID, 17) }), "avoid_pods"},
+		"a bad pod to avoid":          {compute(func(r *biz.ComputeRequest) { r.Avoid = []biz.PodID{1, -1} }), "avoid_pods[1]"},
+		"negative epoch to avoid":     {compute(func(r *biz.ComputeRequest) { r.AvoidEpoch = -1 }), "avoid_epoch"},
+		"selector of 9 pairs":         {compute(func(r *biz.ComputeRequest) { r.Selector = labels(9) }), "selector"},
+		"selector with a bad name":    {compute(func(r *biz.ComputeRequest) { r.Selector = map[string]string{"-": ""} }), "selector"},
+		"selector with a bad value":   {compute(func(r *biz.ComputeRequest) { r.Selector = map[string]string{"a": "\x00"} }), "selector"},
+		"known without a pod":         {knows(biz.NewKnown{Epoch: 1}), "known.pod_id"},
+		"known, negative pod":         {knows(biz.NewKnown{Pod: pod(-1), Epoch: 1}), "known.pod_id"},
+		"known without an epoch":      {knows(biz.NewKnown{Pod: pod(0)}), "known.epoch"},
+		"known, negative epoch":       {knows(biz.NewKnown{Pod: pod(0), Epoch: -1}), "known.epoch"},
 		"no pod":                      {set(nil, biz.Forever, nil), "pod_id"},
 		"negative pod":                {set(pod(-1), biz.Forever, nil), "pod_id"},
 		"zero seconds":                {set(pod(0), 0, nil), "persist_seconds"},
 		"minus two seconds":           {set(pod(0), -2, nil), "persist_seconds"},
 		"least seconds":               {set(pod(0), math.MinInt32, nil), "persist_seconds"},
 		"negative epoch":              {set(pod(0), biz.Forever, epoch(-1)), "expected_epoch"},
+		"negative claim":              {second(links.Set(ctx, good, pod(0), biz.Forever, biz.SetTerms{Claim: -1})), "claim"},
+		"claim too large":             {second(links.Set(ctx, good, pod(0), biz.Forever, biz.SetTerms{Claim: 1 << 52})), "claim"},
+		"above a negative epoch":      {second(links.Set(ctx, good, pod(0), biz.Forever, biz.SetTerms{Above: epoch(-1)})), "above_epoch"},
+		"above an unwritable epoch":   {second(links.Set(ctx, good, pod(0), biz.Forever, biz.SetTerms{Above: epoch(1<<53 - 1)})), "above_epoch"},
+		"set if absent, claim":        {second(links.SetIfAbsent(ctx, good, pod(0), biz.Forever, biz.SetTerms{Claim: -1})), "claim"},
+		"set if absent, above":        {second(links.SetIfAbsent(ctx, good, pod(0), biz.Forever, biz.SetTerms{Above: epoch(-1)})), "above_epoch"},
 		"no state":                    {report(func(r *biz.NewReport) { r.State = "" }), "state"},
 		"state too long":              {report(func(r *biz.NewReport) { r.State = strings.Repeat("x", 1025) }), "state"},
 		"state with a newline":        {report(func(r *biz.NewReport) { r.State = "a\nb" }), "state"},
@@ -62,7 +144,7 @@ func TestUsecasesRefuseBadValues(t *testing.T) {
 		"try-set, zero seconds":       {second(links.TrySet(ctx, good, pod(0), 0)), "persist_seconds"},
 		"set if absent with no pod":   {second(links.SetIfAbsent(ctx, good, nil, biz.Forever, biz.SetTerms{})), "pod_id"},
 		"set if absent, zero seconds": {second(links.SetIfAbsent(ctx, good, pod(0), 0, biz.SetTerms{})), "persist_seconds"},
-		"compute, zero seconds":       {third(links.Compute(ctx, good, 0)), "persist_seconds"},
+		"compute, zero seconds":       {second(links.Compute(ctx, good, biz.ComputeRequest{})), "persist_seconds"},
 		"get a pod without id":        {second(pods.Get(ctx, service, nil)), "pod_id"},
 		"remove a pod without id":     {second(pods.Remove(ctx, service, nil)), "pod_id"},
 		"no uids":                     {second(links.BatchGet(ctx, "game", "room", nil)), "uids"},
@@ -89,7 +171,7 @@ func TestUsecasesRefuseBadValues(t *testing.T) {
 		"SetIfAbsent": func(k biz.LinkKey) error {
 			return second(links.SetIfAbsent(ctx, k, pod(0), biz.Forever, biz.SetTerms{}))
 		},
-		"Compute":       func(k biz.LinkKey) error { return third(links.Compute(ctx, k, biz.Forever)) },
+		"Compute":       func(k biz.LinkKey) error { return second(links.Compute(ctx, k, forever)) },
 		"Get":           func(k biz.LinkKey) error { return second(links.Get(ctx, k)) },
 		"GetIfPersist":  func(k biz.LinkKey) error { return second(links.GetIfPersist(ctx, k)) },
 		"Remove":        func(k biz.LinkKey) error { return second(links.Remove(ctx, k, 0, nil)) },
@@ -98,10 +180,11 @@ func TestUsecasesRefuseBadValues(t *testing.T) {
 	}
 	onServices := map[string]func(key biz.ServiceKey) error{
 		"pod Set": func(k biz.ServiceKey) error {
-			return third(pods.Set(ctx, k, biz.NewReport{Pod: pod(0), State: "up"}))
+			return second(pods.Set(ctx, k, biz.NewReport{Pod: pod(0), State: "up"}))
 		},
 		"pod List":      func(k biz.ServiceKey) error { return second(pods.List(ctx, k, false)) },
 		"pod Get":       func(k biz.ServiceKey) error { return second(pods.Get(ctx, k, pod(0))) },
+		"pod Cordon":    func(k biz.ServiceKey) error { return second(pods.Cordon(ctx, k, pod(0), routing(biz.Ready), nil)) },
 		"pod Remove":    func(k biz.ServiceKey) error { return second(pods.Remove(ctx, k, pod(0))) },
 		"workload Set":  func(k biz.ServiceKey) error { return second(workloads.Set(ctx, k, "up")) },
 		"workload Get":  func(k biz.ServiceKey) error { return second(workloads.Get(ctx, k)) },
@@ -128,8 +211,6 @@ func TestUsecasesRefuseBadValues(t *testing.T) {
 
 func second[T any](_ T, err error) error { return err }
 
-func third[T, U any](_ T, _ U, err error) error { return err }
-
 // requireField requires an InvalidArgumentError for the field. A batch names its field in the plural, with an index.
 func requireField(t *testing.T, err error, field string, what ...any) {
 	t.Helper()
@@ -138,4 +219,40 @@ func requireField(t *testing.T, err error, field string, what ...any) {
 	got := strings.TrimSuffix(invalid.Field, "s[0]")
 	require.Equal(t, field, got, what...)
 	require.NotEmpty(t, invalid.Detail)
+}
+
+// TestUsecasesAcceptTheExtremes: the extreme values of a report reach the store.
+func TestUsecasesAcceptTheExtremes(t *testing.T) {
+	store := new(acceptingPods)
+	pods := biz.NewPodUsecase(biz.NewPodViews(store, biz.NopObserver{}), biz.Forever)
+	id, capacity := biz.PodID(math.MaxInt32), int32(0)
+	labels := make(map[string]string)
+	for i := range 16 {
+		labels[strings.Repeat("n", 120)+fmt.Sprint(i)] = strings.Repeat("\u00e4", 64)
+	}
+	for _, address := range []string{
+		"", "pod-0:1", "10.0.0.1:65535", "[2001:db8::1]:80", "chat-0.chat.game.svc.cluster.local:9000", strings.Repeat("h", 250) + ":800",
+	} {
+		const greatest = 1<<52 - 1
+		_, err := pods.Set(t.Context(), biz.ServiceKey{Namespace: "game", Service: "room"}, biz.NewReport{
+			Pod: &id, State: "up", Load: math.MaxInt32, Capacity: &capacity, Labels: labels, Address: address,
+			Instance: strings.Repeat("a", 121) + "Z9._:-", Sequence: greatest, Generation: greatest, Supersedes: greatest,
+		})
+		require.NoError(t, err, address)
+		require.Equal(t, biz.Report{
+			Pod: id, State: "up", Load: math.MaxInt32, TTL: biz.Forever, Labels: labels, Address: address,
+			Instance: strings.Repeat("a", 121) + "Z9._:-", Sequence: greatest, Generation: greatest, Supersedes: greatest,
+		}, store.last)
+	}
+}
+
+// acceptingPods keeps the last report.
+type acceptingPods struct {
+	biz.PodRepo
+	last biz.Report
+}
+
+func (p *acceptingPods) Set(_ context.Context, _ biz.ServiceKey, report biz.Report) (biz.ReportResult, error) {
+	p.last = report
+	return biz.ReportResult{Applied: true, Pod: biz.Pod{Report: report}}, nil
 }

@@ -45,13 +45,16 @@ func withLongTimeouts(c *testOptions) {
 	c.DialTimeout, c.ReadTimeout, c.WriteTimeout = c.PoolTimeout, c.PoolTimeout, c.PoolTimeout
 }
 
+// testLinkLimits are podlink's defaults.
+var testLinkLimits = LinkLimits{MaxServices: 256}
+
 func reposOf(store *testStore) biztest.Repos {
 	configured := func(s biztest.PodSettings) biz.PodRepo {
 		limits := PodLimits{MaxPods: s.MaxPods, ForgetAfter: s.ForgetAfter}
 		return NewPodRepo(store.Runner, store.keys, limits, func() string { return s.Primaries })
 	}
 	return biztest.Repos{
-		Links:      NewLinkRepo(store.Runner, store.keys, store.metrics),
+		Links:      NewLinkRepo(store.Runner, store.keys, testLinkLimits, store.metrics),
 		Pods:       configured(biztest.PodSettings{MaxPods: 4096, ForgetAfter: 24 * time.Hour, Primaries: "one"}),
 		Workloads:  NewWorkloadRepo(store.Runner, store.keys),
 		Configured: configured,

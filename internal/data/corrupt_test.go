@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
 
 	"podlink/internal/biz"
 )
@@ -36,6 +37,15 @@ var (
 		"hex epoch":          "1 0x10 0",
 		"negative expiry":    "1 1700000000000000 -1",
 		"too large expiry":   "1 1700000000000000 99999999999999999",
+		"claim 0":            "1 1700000000000000 1700000000000 0",
+		"zero before claim":  "1 1700000000000000 0 07",
+		"negative claim":     "1 1700000000000000 0 -7",
+		"too large a claim":  "1 1700000000000000 0 4503599627370496",
+		"huge claim":         "1 1700000000000000 0 " + strings.Repeat("9", 400),
+		"space after claim":  "1 1700000000000000 0 7 ",
+		"two before claim":   "1 1700000000000000 0  7",
+		"five numbers":       "1 1700000000000000 0 7 7",
+		"no expiry":          "1 1700000000000000  7",
 		"space before":       " 1 1700000000000000 0",
 		"space after":        "1 1700000000000000 0 ",
 		"two spaces":         "1  1700000000000000 0",
@@ -195,4 +205,84 @@ func TestForeignNeighbour(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestCorruptUIDInABatch: the foreign values of some uids don't fail a batch. Each has its error in its place.
+func TestCorruptUIDInABatch(t *testing.T) {
+	onEachStore(t, func(t *testing.T, store *testStore) {
+		links := reposOf(store).Links
+		persistent, temporary := guestKey(1), guestKey(2)
+		require.NoError(t, second(links.Set(t.Context(), persistent, 1, biz.Forever, biz.SetTerms{})))
+		require.NoError(t, second(links.Set(t.Context(), temporary, 2, 600, biz.SetTerms{Claim: 7})))
+		for i, value := range map[int]string{3: "hello", 4: "1 0 0", 5: "1 1700000000000000 0 0"} {
+			require.NoError(t, store.client.HSet(t.Context(), store.keys.links("ns", guestKey(i).UID), "game", value).Err())
+		}
+		require.NoError(t, store.client.Set(t.Context(), store.keys.links("ns", guestKey(6).UID), "hello", 0).Err())
+		foreign := map[int]bool{3: true, 4: true, 5: true, 6: true}
+
+		order := []int{6, 3, 1, 4, 0, 5, 2}
+		uids := make([]string, len(order))
+		for n, i := range order {
+			uids[n] = guestKey(i).UID
+		}
+		results, err := links.BatchGet(t.Context(), "ns", "game", uids)
+		require.NoError(t, err)
+		require.Len(t, results, len(order))
+		for n, i := range order {
+			require.Equal(t, guestKey(i), results[n].Link.Key)
+			want, err := links.Get(t.Context(), guestKey(i))
+			if foreign[i] {
+				require.ErrorIs(t, err, biz.ErrStoreDataCorrupt)
+				require.ErrorIs(t, results[n].Err, biz.ErrStoreDataCorrupt)
+				continue
+			}
+			require.NoError(t, err)
+			require.NoError(t, results[n].Err)
+			sameLink(t, want, results[n].Link)
+		}
+
+		results, err = links.BatchGet(t.Context(), "ns", "game", uids[:1])
+		require.NoError(t, err, "the store has answered, although for no uid")
+		require.ErrorIs(t, results[0].Err, biz.ErrStoreDataCorrupt)
+	})
+}
+
+// TestFormatOfLinks: Go and Lua accept the same values, whatever is changed in one that podlink writes. Go reads a persistent link
+// without a script, so a difference would show one link in a read and another one in a mutation.
+func TestFormatOfLinks(t *testing.T) {
+	store := openStore(t, embeddedStore)
+	key := populated.link()
+	name := store.keys.links(key.Namespace, key.UID)
+	numbers := rapid.SampledFrom([]string{
+		"0", "1", "7", "07", "-1", "+1", "", " ", "x", "1.0", "0x7", "999999999", "2147483647", "2147483648", "999999999999999",
+		"1700000000000000", "4503599627370495", "4503599627370496", "9007199254740990", "9007199254740991", "9007199254740992",
+		"9223372036854775808", "99999999999999999999", "\x00", "é", "1\n",
+	})
+	accepted := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		words := []string{"1", "1700000000000000", "0", "7", "7"}[:rapid.IntRange(1, 5).Draw(rt, "words")]
+		for range rapid.IntRange(0, 2).Draw(rt, "changes") {
+			words[rapid.IntRange(0, len(words)-1).Draw(rt, "which")] = numbers.Draw(rt, "word")
+		}
+		value := strings.Join(words, " ")
+		require.NoError(rt, store.client.HSet(context.Background(), name, key.Service, value).Err())
+		link, temporary, err := persistentLink(key, value, true)
+		fromLua, luaErr := linkByScript(store, key)
+		if temporary {
+			return // Only Lua reads it.
+		}
+		require.Equal(rt, luaErr == nil, err == nil, "%q: %v, %v", value, luaErr, err)
+		if err == nil {
+			require.Equal(rt, fromLua, link, value)
+			accepted++
+		}
+	})
+	require.Positive(t, accepted)
+}
+
+// linkByScript reads the link by script, also if it is persistent.
+func linkByScript(store *testStore, key biz.LinkKey) (biz.Link, error) {
+	repo := NewLinkRepo(store.Runner, store.keys, testLinkLimits, store.metrics).(linkRepo)
+	_, change, err := repo.one(context.Background(), scriptGetLink, key)
+	return change.Link, err
 }

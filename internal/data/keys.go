@@ -7,7 +7,8 @@ import "podlink/internal/biz"
 // the keys.
 type Keyspace string
 
-// links is the key of a hash with all links of one uid: service -> "<pod> <epoch> <expiry>".
+// links is the key of a hash with all links of one uid: service -> "<pod> <epoch> <expiry>", or "<pod> <epoch> <expiry> <claim>"
+// for a link that a process of the pod has claimed.
 func (p Keyspace) links(namespace, uid string) string {
 	return string(p) + ":link:" + namespace + ":" + uid
 }

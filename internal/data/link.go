@@ -2,6 +2,7 @@ package data
 
 import (
 	"context"
+	"errors"
 	"math"
 	"sort"
 	"strings"
@@ -12,40 +13,75 @@ import (
 
 type linkRepo struct {
 	store
+	limits  LinkLimits
 	metrics *LinkMetrics
 }
 
+// LinkLimits are the limits on stored links.
+type LinkLimits struct {
+	MaxServices int // live links of one uid
+}
+
+// maxServices is the setting of LinkLimits.MaxServices.
+const maxServices = "limits.max_services"
+
 // NewLinkRepo returns the repo of the links in the store.
-func NewLinkRepo(runner *rdb.Runner, keys Keyspace, metrics *LinkMetrics) biz.LinkRepo {
-	return linkRepo{store{runner, keys}, metrics}
+func NewLinkRepo(runner *rdb.Runner, keys Keyspace, limits LinkLimits, metrics *LinkMetrics) biz.LinkRepo {
+	return linkRepo{store{runner, keys}, limits, metrics}
 }
 
 func (r linkRepo) Set(
 	ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL, terms biz.SetTerms,
 ) (biz.LinkChange, error) {
-	return r.change(ctx, scriptSetLink, key, withEpoch(terms.Expected, ttl, pod)...)
+	args := []any{ttl, pod, r.limits.MaxServices}
+	claims := terms.Claim != 0 || terms.Above != nil
+	switch {
+	case terms.Expected != nil:
+		args = append(args, int64(*terms.Expected))
+	case claims:
+		args = append(args, anyEpoch)
+	}
+	if claims {
+		args = withClaim(terms, args)
+	}
+	return r.change(ctx, scriptSetLink, key, args...)
 }
 
 func (r linkRepo) TrySet(ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL) (biz.LinkChange, error) {
-	return r.change(ctx, scriptTrySetLink, key, ttl, pod)
+	return r.change(ctx, scriptTrySetLink, key, ttl, pod, r.limits.MaxServices)
 }
 
 func (r linkRepo) SetIfAbsent(
 	ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL, terms biz.SetTerms,
 ) (biz.LinkChange, error) {
-	return r.change(ctx, scriptSetIfAbsent, key, ttl, pod)
+	return r.change(ctx, scriptSetIfAbsent, key, withClaim(terms, []any{ttl, pod, r.limits.MaxServices})...)
 }
 
 func (r linkRepo) SetIfEpoch(
 	ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL, move biz.MoveTerms,
 ) (biz.LinkChange, error) {
-	return r.change(ctx, scriptComputeLink, key, ttl, pod, int64(move.Epoch))
+	args := []any{ttl, pod, r.limits.MaxServices, int64(move.Epoch)}
+	if move.TemporaryOnly || move.Above != 0 {
+		temporaryOnly := 0
+		if move.TemporaryOnly {
+			temporaryOnly = 1
+		}
+		args = append(args, temporaryOnly)
+	}
+	if move.Above != 0 {
+		args = append(args, int64(move.Above))
+	}
+	return r.change(ctx, scriptComputeLink, key, args...)
 }
 
 func (r linkRepo) Remove(
 	ctx context.Context, key biz.LinkKey, keep int32, expected *biz.Epoch,
 ) (biz.LinkChange, error) {
-	return r.change(ctx, scriptRemoveLink, key, withEpoch(expected, keep)...)
+	args := []any{keep}
+	if expected != nil {
+		args = append(args, int64(*expected))
+	}
+	return r.change(ctx, scriptRemoveLink, key, args...)
 }
 
 func (r linkRepo) RemoveWithID(
@@ -54,10 +90,16 @@ func (r linkRepo) RemoveWithID(
 	return r.change(ctx, scriptRemoveWithID, key, keep, pod)
 }
 
-// withEpoch appends the expected epoch to the arguments if it is set.
-func withEpoch(expected *biz.Epoch, args ...any) []any {
-	if expected != nil {
-		args = append(args, int64(*expected))
+// anyEpoch is the argument for an expected epoch that is unset.
+const anyEpoch = -1
+
+// withClaim appends the claim, and the epoch that a new one must exceed, as far as they are set.
+func withClaim(terms biz.SetTerms, args []any) []any {
+	if terms.Claim != 0 || terms.Above != nil {
+		args = append(args, int64(terms.Claim))
+	}
+	if terms.Above != nil {
+		args = append(args, int64(*terms.Above))
 	}
 	return args
 }
@@ -89,7 +131,7 @@ func plain(arg any) any {
 	}
 }
 
-// linkChange parses the reply "<status> <previous> <pod> <epoch> <ttl>".
+// linkChange parses the reply "<status> <previous> <pod> <epoch> <ttl>", which ends with the claim if there is one.
 func linkChange(r rdb.Reply, key biz.LinkKey) (biz.LinkChange, error) {
 	_, rest, _ := strings.Cut(r.Text, " ")
 	previous, rest, ok := strings.Cut(rest, " ")
@@ -101,11 +143,16 @@ func linkChange(r rdb.Reply, key biz.LinkKey) (biz.LinkChange, error) {
 	return change, p.err
 }
 
-// link parses "<pod> <epoch> <ttl>".
+// link parses "<pod> <epoch> <ttl>" or "<pod> <epoch> <ttl> <claim>".
 func (p *parser) link(key biz.LinkKey, text string) biz.Link {
 	pod, rest, _ := strings.Cut(text, " ")
-	epoch, ttl, _ := strings.Cut(rest, " ")
-	return biz.Link{Key: key, Pod: p.pod(pod), Epoch: p.epoch(epoch), TTL: p.ttl(ttl)}
+	epoch, rest, _ := strings.Cut(rest, " ")
+	ttl, claim, claimed := strings.Cut(rest, " ")
+	link := biz.Link{Key: key, Pod: p.pod(pod), Epoch: p.epoch(epoch), TTL: p.ttl(ttl)}
+	if claimed {
+		link.Claim = p.claim(claim)
+	}
+	return link
 }
 
 // change runs a mutation. A mutation that changed nothing needs no confirmation by replicas.
@@ -123,6 +170,14 @@ func (r linkRepo) change(ctx context.Context, script *rdb.Script, key biz.LinkKe
 		return change, nil
 	case "EPOCH_MISMATCH":
 		return biz.LinkChange{}, &biz.EpochMismatchError{Current: change.Link}
+	case "SUPERSEDED":
+		return biz.LinkChange{}, &biz.SupersededError{Generation: change.Link.Claim}
+	case "LIMIT_EXCEEDED":
+		return biz.LinkChange{}, &biz.LimitError{Limit: maxServices}
+	case "TOO_FAR_AHEAD":
+		return biz.LinkChange{}, &biz.InvalidArgumentError{
+			Field: "above_epoch", Detail: "must be at most a day ahead of the store's clock, in µs since 1970",
+		}
 	default:
 		return biz.LinkChange{}, reply.Malformed()
 	}
@@ -146,22 +201,27 @@ func (r linkRepo) Get(ctx context.Context, key biz.LinkKey) (biz.Link, error) {
 	return change.Link, err
 }
 
-// persistentLink decodes the value of a field. If the link is temporary, it only reports that, because reading it takes a
-// script.
+// persistentLink decodes the value of a field: "<pod> <epoch> 0" or "<pod> <epoch> 0 <claim>". If the link is temporary, it
+// only reports that, because reading it takes a script.
 func persistentLink(key biz.LinkKey, value string, found bool) (link biz.Link, temporary bool, _ error) {
 	if !found {
 		return biz.NoLink(key), false, nil
 	}
-	if !strings.HasSuffix(value, " 0") {
+	pod, rest, _ := strings.Cut(value, " ")
+	epoch, rest, _ := strings.Cut(rest, " ")
+	expiry, claim, claimed := strings.Cut(rest, " ")
+	if expiry != "0" {
 		return biz.NoLink(key), true, nil // Or it is not a link, which the script detects.
 	}
 	var p parser
-	pod, epoch, _ := strings.Cut(strings.TrimSuffix(value, " 0"), " ")
 	link = biz.Link{
 		Key:   key,
 		Pod:   biz.PodID(p.number(pod, 0, math.MaxInt32)),
 		Epoch: biz.Epoch(p.number(epoch, 1, maxEpoch)),
 		TTL:   biz.Forever,
+	}
+	if claimed {
+		link.Claim = p.claim(claim)
 	}
 	return link, false, p.err
 }
@@ -171,65 +231,78 @@ func (r linkRepo) GetIfPersist(ctx context.Context, key biz.LinkKey) (biz.Link, 
 	return change.Link, err
 }
 
-// BatchGet reads all links in one pipeline, and then the temporary ones by script in a second one.
+// BatchGet reads all links in one pipeline, and then the temporary ones by script in a second one. A link that can't be read
+// has an error in its place; if none can, because the store does not answer, the call fails.
 func (r linkRepo) BatchGet(ctx context.Context, namespace, service string, uids []string) ([]biz.LinkResult, error) {
 	reads := make([][]any, len(uids))
 	for i, uid := range uids {
 		reads[i] = []any{"hget", r.keys.links(namespace, uid), service}
 	}
-	results, err := r.runner.ReadAll(ctx, scriptGetLink.KeyKind, reads)
+	values, err := r.runner.ReadAll(ctx, scriptGetLink.KeyKind, reads)
 	if err != nil {
 		return nil, domainError(err)
 	}
-	links := make([]biz.Link, len(uids))
-	var temporaries []int // indexes of links
+	results := make([]biz.LinkResult, len(uids))
+	var byScript []int // indexes of results
 	for i, uid := range uids {
-		if err := results[i].Err; err != nil {
-			return nil, domainError(err)
-		}
-		value, found := results[i].Value.(string)
 		key := biz.LinkKey{Namespace: namespace, UID: uid, Service: service}
+		results[i].Link = biz.NoLink(key)
+		if err := values[i].Err; err != nil {
+			results[i].Err = domainError(err)
+			continue
+		}
+		value, found := values[i].Value.(string)
 		link, temporary, err := persistentLink(key, value, found)
-		if err != nil {
-			return nil, err
+		if temporary || err != nil {
+			byScript = append(byScript, i) // The script also reports a value that is not a link, which counts as a failure then.
+			continue
 		}
-		links[i] = link
-		if temporary {
-			temporaries = append(temporaries, i)
-		}
+		results[i].Link = link
 	}
-	if err := r.getTemporary(ctx, service, links, temporaries); err != nil {
-		return nil, err
-	}
-	found := make([]biz.LinkResult, len(links))
-	for i, link := range links {
-		found[i].Link = link
-	}
-	return found, nil
+	r.getByScript(ctx, service, results, byScript)
+	return results, unanswered(results)
 }
 
-// getTemporary sets links[i] by script for every i in temporaries. All links are of the service.
-func (r linkRepo) getTemporary(ctx context.Context, service string, links []biz.Link, temporaries []int) error {
-	if len(temporaries) == 0 {
-		return nil
+// getByScript sets results[i] by script for every i in indexes. All links are of the service.
+func (r linkRepo) getByScript(ctx context.Context, service string, results []biz.LinkResult, indexes []int) {
+	if len(indexes) == 0 {
+		return
 	}
-	keys := make([]string, len(temporaries))
-	for n, i := range temporaries {
-		keys[n] = r.keys.links(links[i].Key.Namespace, links[i].Key.UID)
+	keys := make([]string, len(indexes))
+	for n, i := range indexes {
+		keys[n] = r.keys.links(results[i].Link.Key.Namespace, results[i].Link.Key.UID)
 	}
 	replies, err := r.runner.RunAll(ctx, scriptGetLink, keys, service)
-	if err != nil {
-		return domainError(err)
-	}
-	for n, i := range temporaries {
-		change, err := linkChange(replies[n], links[i].Key)
+	for n, i := range indexes {
 		if err != nil {
-			return err
+			results[i].Err = domainError(err)
+			continue
 		}
-		r.metrics.countRead(scriptGetLink, replies[n])
-		links[i] = change.Link
+		results[i].Link, results[i].Err = r.found(replies[n], results[i].Link.Key)
 	}
-	return nil
+}
+
+// found returns the link in one reply of getByScript.
+func (r linkRepo) found(result rdb.ScriptResult, key biz.LinkKey) (biz.Link, error) {
+	if result.Err != nil {
+		return biz.NoLink(key), domainError(result.Err)
+	}
+	change, err := linkChange(result.Reply, key)
+	if err != nil {
+		return biz.NoLink(key), err
+	}
+	r.metrics.countRead(scriptGetLink, result.Reply)
+	return change.Link, nil
+}
+
+// unanswered returns the first error if the store has answered for no link. A foreign value is an answer.
+func unanswered(results []biz.LinkResult) error {
+	for _, result := range results {
+		if result.Err == nil || errors.Is(result.Err, biz.ErrStoreDataCorrupt) {
+			return nil
+		}
+	}
+	return results[0].Err
 }
 
 func (r linkRepo) List(ctx context.Context, namespace, uid string) ([]biz.Link, error) {

@@ -21,7 +21,7 @@ func TestFailedReads(t *testing.T) {
 		return gauge(t, store, fmt.Sprintf(`podlink_store_errors_total{command=%q,kind=%q}`, command, kind))
 	}
 	uids := []string{"absent", key.UID}
-	batch := func() error { return second(links.BatchGet(t.Context(), key.Namespace, key.Service, uids)) }
+	batch := func() error { return firstOf(links.BatchGet(t.Context(), key.Namespace, key.Service, uids)) }
 	name, client := store.keys.links(key.Namespace, key.UID), server.Client(t)
 
 	require.NoError(t, second(links.Set(t.Context(), key, 1, 600, biz.SetTerms{})))
@@ -32,14 +32,16 @@ func TestFailedReads(t *testing.T) {
 	} {
 		require.Zero(t, failures("pipeline", kind), kind)
 	}
-	require.NoError(t, client.HSet(t.Context(), name, key.Service, "foreign 0").Err())
+	require.NoError(t, client.HSet(t.Context(), name, key.Service, "foreign 1 0").Err())
 	require.ErrorIs(t, second(links.Get(t.Context(), key)), biz.ErrStoreDataCorrupt)
 	require.InDelta(t, 1, failures("HGET", "corrupt"), 0)
+	require.ErrorIs(t, batch(), biz.ErrStoreDataCorrupt)
+	require.InDelta(t, 1, failures("pipeline", "corrupt"), 0, "although the call succeeds")
 
 	require.NoError(t, client.Del(t.Context(), name).Err())
 	require.NoError(t, client.Set(t.Context(), name, "foreign", 0).Err())
 	require.ErrorIs(t, batch(), biz.ErrStoreDataCorrupt)
-	require.InDelta(t, 1, failures("pipeline", "corrupt"), 0, "although the first read succeeded")
+	require.InDelta(t, 2, failures("pipeline", "corrupt"), 0, "although the first read succeeded")
 }
 
 // TestLinkOutcomes provokes every value of the outcome label.
@@ -49,6 +51,7 @@ func TestLinkOutcomes(t *testing.T) {
 	links, key := reposOf(store).Links, biz.LinkKey{Namespace: "ns", UID: "u", Service: "game"}
 	other := biz.LinkKey{Namespace: key.Namespace, UID: key.UID, Service: "chat"} // Its field remains after expiry: the key has a link.
 	stale := biz.Epoch(1)
+	crowded := NewLinkRepo(store.Runner, store.keys, LinkLimits{MaxServices: 1}, store.metrics)
 	for _, step := range []struct {
 		call             func() error
 		command, outcome string
@@ -76,6 +79,29 @@ func TestLinkOutcomes(t *testing.T) {
 			require.ErrorAs(t, second(links.Set(t.Context(), key, 1, biz.Forever, biz.SetTerms{Expected: &stale})), &mismatch)
 			return nil
 		}, "statefulSetLink", "epoch_mismatch"},
+		{func() error {
+			return second(links.Set(t.Context(), key, 1, biz.Forever, biz.SetTerms{Claim: 7}))
+		}, "statefulSetLink", "created"},
+		{func() error {
+			return second(links.Set(t.Context(), key, 1, biz.Forever, biz.SetTerms{Claim: 7}))
+		}, "statefulSetLink", "kept"},
+		{func() error {
+			return second(links.Set(t.Context(), key, 1, biz.Forever, biz.SetTerms{Claim: 8}))
+		}, "statefulSetLink", "kept"},
+		{func() error {
+			require.ErrorAs(t, second(links.Set(t.Context(), key, 1, biz.Forever, biz.SetTerms{Claim: 7})), new(*biz.SupersededError))
+			return nil
+		}, "statefulSetLink", "superseded"},
+		{func() error {
+			require.ErrorAs(t, second(links.Set(t.Context(), key, 1, biz.Forever, biz.SetTerms{Above: ptr(biz.Epoch(1 << 52))})),
+				new(*biz.InvalidArgumentError))
+			return nil
+		}, "statefulSetLink", "too_far_ahead"},
+		{func() error {
+			other.Service = "other"
+			require.ErrorAs(t, second(crowded.TrySet(t.Context(), other, 1, biz.Forever)), new(*biz.LimitError))
+			return nil
+		}, "statefulTrySetLink", "limit_exceeded"},
 	} {
 		counter := store.metrics.WithLabelValues(step.command, step.outcome)
 		all, one := testutil.CollectAndCount(store.metrics), testutil.ToFloat64(counter)

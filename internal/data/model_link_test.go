@@ -28,6 +28,7 @@ var (
 	someService = rapid.SampledFrom([]string{"chat", "game"})
 	somePod     = rapid.SampledFrom([]biz.PodID{0, 1, 2, math.MaxInt32})
 	someTTL     = rapid.SampledFrom([]biz.TTL{biz.Forever, biz.Forever, 1000, 2000, math.MaxInt32})
+	someClaim   = rapid.SampledFrom([]biz.Generation{0, 0, 1, 9, 10, 1<<52 - 1})
 	someKeep    = rapid.SampledFrom([]int32{0, 0, 1500, math.MaxInt32})
 )
 
@@ -48,6 +49,26 @@ func (m *model) someExpected(t *rapid.T, key biz.LinkKey) *biz.Epoch {
 	current, last := m.current(key).Epoch, m.epochs[key]
 	epochs := []*biz.Epoch{nil, nil, &current, new(biz.Epoch), &last, ptr(current + 1)}
 	return epochs[rapid.IntRange(0, len(epochs)-1).Draw(t, "expected")]
+}
+
+// someAbove draws an epoch that a new one must exceed: unset, the last one, one before it, or one that is too far ahead of the
+// clock. One that is a little ahead of it is for the conformance suite: after a removal epochs are those of the clock again.
+func (m *model) someAbove(t *rapid.T, key biz.LinkKey) *biz.Epoch {
+	last, now := m.epochs[key], biz.Epoch(time.Now().UnixMicro())
+	const day = 24 * 60 * 60 * 1_000_000
+	epochs := []*biz.Epoch{nil, nil, nil, new(biz.Epoch), &last, ptr(max(last-1, 0)), ptr(now - day), ptr(now + day + day/24)}
+	return epochs[rapid.IntRange(0, len(epochs)-1).Draw(t, "above")]
+}
+
+// tooFarAhead checks the error of a call that must exceed an epoch. It returns whether the call had to fail.
+func (m *model) tooFarAhead(t *rapid.T, call string, above *biz.Epoch, err error) bool {
+	if above == nil || time.Until(time.UnixMicro(int64(*above))) < 24*time.Hour+time.Minute {
+		return false
+	}
+	var invalid *biz.InvalidArgumentError
+	agree(t, call+": too far ahead", true, errors.As(err, &invalid))
+	agree(t, call+": too far ahead", "above_epoch", invalid.Field)
+	return true
 }
 
 func ptr[T any](v T) *T { return &v }
@@ -75,10 +96,26 @@ func (m *model) linkSteps() steps {
 
 func (m *model) setLink(t *rapid.T) {
 	key, pod, ttl := m.someLink(t), somePod.Draw(t, "pod"), someTTL.Draw(t, "ttl")
-	expected := m.someExpected(t, key)
-	change, err := m.repos.Links.Set(context.Background(), key, pod, ttl, biz.SetTerms{Expected: expected})
-	if !m.mismatch(t, "Links.Set", key, expected, err) {
-		m.link(t, "Links.Set", key, pod, ttl, change, err)
+	terms := biz.SetTerms{Expected: m.someExpected(t, key), Claim: someClaim.Draw(t, "claim"), Above: m.someAbove(t, key)}
+	change, err := m.repos.Links.Set(context.Background(), key, pod, ttl, terms)
+	if m.tooFarAhead(t, "Links.Set", terms.Above, err) {
+		return
+	}
+	current := m.current(key)
+	if claims := terms.Claim != 0; claims && current.Pod == pod {
+		switch {
+		case current.Claim > terms.Claim:
+			var superseded *biz.SupersededError
+			agree(t, "Links.Set: superseded", true, errors.As(err, &superseded))
+			agree(t, "Links.Set: superseded", biz.SupersededError{Generation: current.Claim}, *superseded)
+			return
+		case current.Claim == terms.Claim && (terms.Above == nil || *terms.Above < current.Epoch):
+			m.link(t, "Links.Set", key, pod, ttl, biz.SetTerms{}, change, err)
+			return
+		}
+	}
+	if !m.mismatch(t, "Links.Set", key, terms.Expected, err) {
+		m.link(t, "Links.Set", key, pod, ttl, terms, change, err)
 	}
 }
 
@@ -88,17 +125,20 @@ func (m *model) trySetLink(t *rapid.T) {
 	if current := m.current(key); current.Persistent() && current.Pod != pod {
 		m.refuse(t, "Links.TrySet", key, change, err)
 	} else {
-		m.link(t, "Links.TrySet", key, pod, ttl, change, err)
+		m.link(t, "Links.TrySet", key, pod, ttl, biz.SetTerms{}, change, err)
 	}
 }
 
 func (m *model) setLinkIfAbsent(t *rapid.T) {
 	key, pod, ttl := m.someLink(t), somePod.Draw(t, "pod"), someTTL.Draw(t, "ttl")
-	change, err := m.repos.Links.SetIfAbsent(context.Background(), key, pod, ttl, biz.SetTerms{})
-	if m.current(key).Exists() {
+	terms := biz.SetTerms{Claim: someClaim.Draw(t, "claim"), Above: m.someAbove(t, key)}
+	change, err := m.repos.Links.SetIfAbsent(context.Background(), key, pod, ttl, terms)
+	switch {
+	case m.tooFarAhead(t, "Links.SetIfAbsent", terms.Above, err):
+	case m.current(key).Exists():
 		m.refuse(t, "Links.SetIfAbsent", key, change, err)
-	} else {
-		m.link(t, "Links.SetIfAbsent", key, pod, ttl, change, err)
+	default:
+		m.link(t, "Links.SetIfAbsent", key, pod, ttl, terms, change, err)
 	}
 }
 
@@ -106,11 +146,18 @@ func (m *model) computeLink(t *rapid.T) {
 	key, pod, ttl := m.someLink(t), somePod.Draw(t, "pod"), someTTL.Draw(t, "ttl")
 	current := m.current(key)
 	epoch := rapid.SampledFrom([]biz.Epoch{0, current.Epoch, m.epochs[key]}).Draw(t, "epoch")
-	change, err := m.repos.Links.SetIfEpoch(context.Background(), key, pod, ttl, biz.MoveTerms{Epoch: epoch})
-	if current.Exists() && epoch != current.Epoch {
+	terms := biz.SetTerms{Above: m.someAbove(t, key)}
+	move := biz.MoveTerms{Epoch: epoch, TemporaryOnly: rapid.Bool().Draw(t, "temporary only")}
+	if terms.Above != nil {
+		move.Above = *terms.Above
+	}
+	change, err := m.repos.Links.SetIfEpoch(context.Background(), key, pod, ttl, move)
+	switch {
+	case m.tooFarAhead(t, "Links.SetIfEpoch", terms.Above, err):
+	case current.Exists() && (epoch != current.Epoch || move.TemporaryOnly && current.Persistent()):
 		m.refuse(t, "Links.SetIfEpoch", key, change, err)
-	} else {
-		m.link(t, "Links.SetIfEpoch", key, pod, ttl, change, err)
+	default:
+		m.link(t, "Links.SetIfEpoch", key, pod, ttl, terms, change, err)
 	}
 }
 
@@ -133,26 +180,30 @@ func (m *model) removeLinkWithID(t *rapid.T) {
 	}
 }
 
-// link checks the result of a mutation that must link the key, and updates the model.
+// link checks the result of a mutation that must link the key, and updates the model. Its terms are those of a new owner: a
+// repeated claim has none.
 func (m *model) link(
-	t *rapid.T, call string, key biz.LinkKey, pod biz.PodID, ttl biz.TTL, change biz.LinkChange, err error,
+	t *rapid.T, call string, key biz.LinkKey, pod biz.PodID, ttl biz.TTL, terms biz.SetTerms, change biz.LinkChange, err error,
 ) {
 	succeeds(t, call, err)
 	before := m.current(key)
-	want := biz.Link{Key: key, Pod: pod, TTL: ttl, Epoch: before.Epoch}
-	if before.Pod != pod {
-		want.Epoch = change.Link.Epoch
-		m.checkEpoch(t, call, key, want.Epoch)
+	want := biz.Link{Key: key, Pod: pod, TTL: ttl, Epoch: before.Epoch, Claim: before.Claim}
+	if before.Pod != pod || terms.Claim != 0 {
+		want.Epoch, want.Claim = change.Link.Epoch, terms.Claim
+		m.checkEpoch(t, call, key, terms.Above, want.Epoch)
 	}
 	agree(t, call, biz.LinkChange{Applied: true, Previous: before.Pod, Link: want}, change)
 	m.links[key] = storedLink{want, m.before}
 }
 
-// checkEpoch checks the epoch of a new owner: greater than any before, and the store's time unless that is behind.
-func (m *model) checkEpoch(t *rapid.T, call string, key biz.LinkKey, epoch biz.Epoch) {
-	last := m.epochs[key]
-	agree(t, call+": the epoch grows", true, epoch > last)
-	agree(t, call+": the epoch is the time", true, epoch == last+1 || nearNow(time.UnixMicro(int64(epoch))))
+// checkEpoch checks the epoch of a new owner: greater than any before and than above, and the store's time unless that is behind.
+func (m *model) checkEpoch(t *rapid.T, call string, key biz.LinkKey, above *biz.Epoch, epoch biz.Epoch) {
+	least := m.epochs[key]
+	if above != nil {
+		least = max(least, *above)
+	}
+	agree(t, call+": the epoch grows", true, epoch > least)
+	agree(t, call+": the epoch is the time", true, epoch == least+1 || nearNow(time.UnixMicro(int64(epoch))))
 	m.epochs[key] = epoch
 }
 
@@ -188,7 +239,7 @@ func (m *model) unlink(t *rapid.T, call string, key biz.LinkKey, keep int32, cha
 	want := biz.NoLink(key)
 	if keep > 0 {
 		want = before.Link
-		want.TTL = biz.TTL(keep)
+		want.TTL, want.Claim = biz.TTL(keep), 0
 		m.links[key] = storedLink{want, m.before}
 	} else {
 		delete(m.links, key)
@@ -233,6 +284,9 @@ func (m *model) expire(t *rapid.T) {
 	key := rapid.SampledFrom(temporary).Draw(t, "key")
 	link := m.links[key]
 	field := fmt.Sprintf("%d %d %d", link.Pod, link.Epoch, time.Now().Add(-time.Second).UnixMilli())
+	if link.Claim != 0 {
+		field += fmt.Sprintf(" %d", link.Claim)
+	}
 	err := m.store.client.HSet(context.Background(), m.store.keys.links(key.Namespace, key.UID), key.Service, field).Err()
 	succeeds(t, "HSET", err)
 	delete(m.links, key)
@@ -262,6 +316,7 @@ func (m *model) batchGetLinks(t *rapid.T) {
 	succeeds(t, "Links.BatchGet", err)
 	agree(t, "Links.BatchGet: one link per uid", len(uids), len(got))
 	for i, uid := range uids {
+		succeeds(t, "Links.BatchGet", got[i].Err)
 		sameAs(t, "Links.BatchGet", m.current(biz.LinkKey{Namespace: m.namespace, UID: uid, Service: service}), got[i].Link)
 	}
 }

@@ -47,3 +47,10 @@ func (p *parser) ttl(text string) biz.TTL {
 const maxEpoch = 1<<53 - 2
 
 func (p *parser) epoch(text string) biz.Epoch { return biz.Epoch(p.number(text, 0, maxEpoch)) }
+
+// maxClaim is the largest claim that scripts accept.
+const maxClaim = 1<<52 - 1
+
+func (p *parser) claim(text string) biz.Generation {
+	return biz.Generation(p.number(text, 1, maxClaim))
+}

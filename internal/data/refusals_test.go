@@ -42,6 +42,7 @@ func TestFullRedis(t *testing.T) {
 	t.Run("kept links get their TTL and services their mark", func(t *testing.T) {
 		require.NoError(t, direct.FlushDB(t.Context()).Err())
 		populate(t, store)
+		require.NoError(t, second(repos.Links.Set(t.Context(), populated.link(), populated.pod, biz.Forever, biz.SetTerms{Claim: 7})))
 		setConfig(t, direct, "maxmemory", "1")
 		defer setConfig(t, direct, "maxmemory", "0")
 		before, err := repos.Links.Get(t.Context(), populated.link())
@@ -49,6 +50,7 @@ func TestFullRedis(t *testing.T) {
 		change, err := repos.Links.Remove(t.Context(), populated.link(), 600, nil)
 		require.NoError(t, err)
 		require.Equal(t, before.Epoch, change.Link.Epoch)
+		require.EqualValues(t, 0, change.Link.Claim)
 		require.True(t, read(t, store, store.keys.links("ns", populated.uid)).hasTTL)
 		after, err := repos.Links.Get(t.Context(), populated.link())
 		require.NoError(t, err)

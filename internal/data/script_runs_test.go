@@ -44,12 +44,20 @@ var (
 	twice   = [2]bool{true, true}
 )
 
-const forever = -1
+const (
+	forever = -1
+	most    = 3 // limits.max_services
+)
 
 // The steps before a run.
 var (
-	persistentTo2 = lua{scriptSetLink, []any{"a", forever, 2}}
-	temporaryTo2  = lua{scriptSetLink, []any{"a", 600, 2}}
+	persistentTo2 = lua{scriptSetLink, []any{"a", forever, 2, most}}
+	temporaryTo2  = lua{scriptSetLink, []any{"a", 600, 2, most}}
+	claimedBy7    = lua{scriptSetLink, []any{"a", forever, 2, most, -1, 7}}
+	temporaryBy7  = lua{scriptSetLink, []any{"a", 600, 2, most, -1, 7}}
+	linkB         = lua{scriptSetLink, []any{"b", forever, 2, most}}
+	linkC         = lua{scriptSetLink, []any{"c", 600, 2, most}}
+	linkD         = lua{scriptSetLink, []any{"d", forever, 2, most}}
 	pod2          = lua{scriptSetState, []any{2, "up", 5, 0, 30}}
 	pod2Drains    = lua{scriptSetState, []any{2, "up", 5, 1, 30}}
 	pod2Down      = lua{scriptSetState, []any{2, "up", 5, 2, 30}}
@@ -60,43 +68,91 @@ var (
 
 // scriptRuns provokes every documented reply of every script.
 var scriptRuns = []scriptRun{
-	{scriptSetLink, "creates", nil, []any{"a", forever, 1},
+	{scriptSetLink, "creates", nil, []any{"a", forever, 1, most},
 		"LINKED -1 1 #1 -1", "LINKED 1 1 #1 -1", once},
-	{scriptSetLink, "creates a temporary one", nil, []any{"a", 600, 1},
+	{scriptSetLink, "creates a temporary one", nil, []any{"a", 600, 1, most},
 		"LINKED -1 1 #1 600", "LINKED 1 1 #1 600", twice},
-	{scriptSetLink, "moves", []lua{persistentTo2}, []any{"a", forever, 1},
+	{scriptSetLink, "moves", []lua{persistentTo2}, []any{"a", forever, 1, most},
 		"LINKED 2 1 #2 -1", "LINKED 1 1 #2 -1", once},
-	{scriptSetLink, "makes it temporary", []lua{persistentTo2}, []any{"a", 600, 2},
+	{scriptSetLink, "makes it temporary", []lua{persistentTo2}, []any{"a", 600, 2, most},
 		"LINKED 2 2 #1 600", "LINKED 2 2 #1 600", twice},
-	{scriptSetLink, "makes it persistent", []lua{temporaryTo2}, []any{"a", forever, 2},
+	{scriptSetLink, "makes it persistent", []lua{temporaryTo2}, []any{"a", forever, 2, most},
 		"LINKED 2 2 #1 -1", "LINKED 2 2 #1 -1", once},
-	{scriptSetLink, "moves the expected one", []lua{persistentTo2}, []any{"a", forever, 1, fromReply(0)},
+	{scriptSetLink, "moves the expected one", []lua{persistentTo2}, []any{"a", forever, 1, most, fromReply(0)},
 		"LINKED 2 1 #2 -1", "EPOCH_MISMATCH 1 1 #2 -1", once},
-	{scriptSetLink, "creates where none is expected", nil, []any{"a", forever, 1, 0},
+	{scriptSetLink, "creates where none is expected", nil, []any{"a", forever, 1, most, 0},
 		"LINKED -1 1 #1 -1", "EPOCH_MISMATCH 1 1 #1 -1", once},
-	{scriptSetLink, "finds another than expected", []lua{persistentTo2}, []any{"a", forever, 1, 0},
+	{scriptSetLink, "finds another than expected", []lua{persistentTo2}, []any{"a", forever, 1, most, 0},
 		"EPOCH_MISMATCH 2 2 #1 -1", "EPOCH_MISMATCH 2 2 #1 -1", nothing},
-	{scriptSetLink, "finds none but expects one", nil, []any{"a", forever, 1, 7},
+	{scriptSetLink, "finds none but expects one", nil, []any{"a", forever, 1, most, 7},
 		"EPOCH_MISMATCH -1 -1 0 -2", "EPOCH_MISMATCH -1 -1 0 -2", nothing},
 
-	{scriptTrySetLink, "creates", nil, []any{"a", forever, 1},
+	{scriptSetLink, "sets it again", []lua{persistentTo2}, []any{"a", forever, 2, most},
+		"LINKED 2 2 #1 -1", "LINKED 2 2 #1 -1", nothing},
+	{scriptSetLink, "claims a new one", nil, []any{"a", forever, 1, most, 0, 7},
+		"LINKED -1 1 #1 -1 7", "LINKED 1 1 #1 -1 7", once},
+	{scriptSetLink, "claims an unclaimed one", []lua{persistentTo2}, []any{"a", 600, 2, most, -1, 7},
+		"LINKED 2 2 #2 600 7", "LINKED 2 2 #2 600 7", twice},
+	{scriptSetLink, "claims one of an earlier process", []lua{claimedBy7}, []any{"a", forever, 2, most, fromReply(0), 10},
+		"LINKED 2 2 #2 -1 10", "LINKED 2 2 #2 -1 10", once},
+	{scriptSetLink, "claims another than expected", []lua{claimedBy7}, []any{"a", forever, 2, most, 0, 10},
+		"EPOCH_MISMATCH 2 2 #1 -1 7", "EPOCH_MISMATCH 2 2 #1 -1 7", nothing},
+	{scriptSetLink, "claims one of a later process", []lua{temporaryBy7}, []any{"a", forever, 2, most, 0, 6},
+		"SUPERSEDED 2 2 #1 600 7", "SUPERSEDED 2 2 #1 600 7", nothing},
+	{scriptSetLink, "moves a claimed one", []lua{claimedBy7}, []any{"a", forever, 1, most},
+		"LINKED 2 1 #2 -1", "LINKED 1 1 #2 -1", once},
+	{scriptSetLink, "sets a claimed one again", []lua{claimedBy7}, []any{"a", 600, 2, most},
+		"LINKED 2 2 #1 600 7", "LINKED 2 2 #1 600 7", twice},
+	{scriptSetLink, "claims again, above its epoch", []lua{claimedBy7}, []any{"a", forever, 2, most, -1, 7, fromReply(0)},
+		"LINKED 2 2 #2 -1 7", "LINKED 2 2 #2 -1 7", once},
+	{scriptSetLink, "must exceed too great an epoch", []lua{claimedBy7}, []any{"a", forever, 2, most, -1, 7, "9007199254740990"},
+		"TOO_FAR_AHEAD 2 2 #1 -1 7", "TOO_FAR_AHEAD 2 2 #1 -1 7", nothing},
+	{scriptSetLink, "would be one too many", []lua{linkB, linkC, linkD}, []any{"a", forever, 2, most},
+		"LIMIT_EXCEEDED -1 -1 0 -2", "LIMIT_EXCEEDED -1 -1 0 -2", nothing},
+
+	{scriptTrySetLink, "creates", nil, []any{"a", forever, 1, most},
 		"LINKED -1 1 #1 -1", "LINKED 1 1 #1 -1", once},
-	{scriptTrySetLink, "moves a temporary one", []lua{temporaryTo2}, []any{"a", 600, 1},
+	{scriptTrySetLink, "moves a temporary one", []lua{temporaryTo2}, []any{"a", 600, 1, most},
 		"LINKED 2 1 #2 600", "LINKED 1 1 #2 600", twice},
-	{scriptTrySetLink, "finds a persistent one", []lua{persistentTo2}, []any{"a", 600, 1},
+	{scriptTrySetLink, "finds a persistent one", []lua{persistentTo2}, []any{"a", 600, 1, most},
 		"REFUSED 2 2 #1 -1", "REFUSED 2 2 #1 -1", nothing},
 
-	{scriptSetIfAbsent, "creates", nil, []any{"a", 600, 1},
+	{scriptTrySetLink, "moves a claimed one", []lua{temporaryBy7}, []any{"a", forever, 1, most},
+		"LINKED 2 1 #2 -1", "LINKED 1 1 #2 -1", once},
+	{scriptTrySetLink, "would be one too many", []lua{linkB, linkC, linkD}, []any{"a", 600, 2, most},
+		"LIMIT_EXCEEDED -1 -1 0 -2", "LIMIT_EXCEEDED -1 -1 0 -2", nothing},
+
+	{scriptSetIfAbsent, "creates", nil, []any{"a", 600, 1, most},
 		"LINKED -1 1 #1 600", "EXISTING 1 1 #1 600", once},
-	{scriptSetIfAbsent, "finds a temporary one", []lua{temporaryTo2}, []any{"a", forever, 1},
+	{scriptSetIfAbsent, "finds a temporary one", []lua{temporaryTo2}, []any{"a", forever, 1, most},
 		"EXISTING 2 2 #1 600", "EXISTING 2 2 #1 600", nothing},
 
-	{scriptComputeLink, "creates", nil, []any{"a", forever, 1, 0},
+	{scriptSetIfAbsent, "claims a new one", nil, []any{"a", forever, 1, most, 7},
+		"LINKED -1 1 #1 -1 7", "EXISTING 1 1 #1 -1 7", once},
+	{scriptSetIfAbsent, "claims none that exists", []lua{temporaryBy7}, []any{"a", forever, 2, most, 8},
+		"EXISTING 2 2 #1 600 7", "EXISTING 2 2 #1 600 7", nothing},
+	{scriptSetIfAbsent, "must exceed too great an epoch", nil, []any{"a", forever, 2, most, 0, "9007199254740990"},
+		"TOO_FAR_AHEAD -1 -1 0 -2", "TOO_FAR_AHEAD -1 -1 0 -2", nothing},
+	{scriptSetIfAbsent, "would be one too many", []lua{linkB, linkC, linkD}, []any{"a", forever, 2, most},
+		"LIMIT_EXCEEDED -1 -1 0 -2", "LIMIT_EXCEEDED -1 -1 0 -2", nothing},
+
+	{scriptComputeLink, "creates", nil, []any{"a", forever, 1, most, 0},
 		"LINKED -1 1 #1 -1", "EXISTING 1 1 #1 -1", once},
-	{scriptComputeLink, "moves the expected one", []lua{persistentTo2}, []any{"a", 600, 1, fromReply(0)},
+	{scriptComputeLink, "moves the expected one", []lua{persistentTo2}, []any{"a", 600, 1, most, fromReply(0)},
 		"LINKED 2 1 #2 600", "EXISTING 1 1 #2 600", once},
-	{scriptComputeLink, "finds another than expected", []lua{persistentTo2}, []any{"a", 600, 1, 0},
+	{scriptComputeLink, "finds another than expected", []lua{persistentTo2}, []any{"a", 600, 1, most, 0},
 		"EXISTING 2 2 #1 -1", "EXISTING 2 2 #1 -1", nothing},
+
+	{scriptComputeLink, "moves a claimed one", []lua{claimedBy7}, []any{"a", forever, 1, most, fromReply(0)},
+		"LINKED 2 1 #2 -1", "EXISTING 1 1 #2 -1", once},
+	{scriptComputeLink, "moves the temporary one", []lua{temporaryTo2}, []any{"a", 600, 1, most, fromReply(0), 1},
+		"LINKED 2 1 #2 600", "EXISTING 1 1 #2 600", once},
+	{scriptComputeLink, "leaves the persistent one", []lua{claimedBy7}, []any{"a", 600, 1, most, fromReply(0), 1},
+		"EXISTING 2 2 #1 -1 7", "EXISTING 2 2 #1 -1 7", nothing},
+	{scriptComputeLink, "must exceed too great an epoch", nil, []any{"a", forever, 2, most, 0, 0, "9007199254740990"},
+		"TOO_FAR_AHEAD -1 -1 0 -2", "TOO_FAR_AHEAD -1 -1 0 -2", nothing},
+	{scriptComputeLink, "would be one too many", []lua{linkB, linkC, linkD}, []any{"a", forever, 2, most, 0},
+		"LIMIT_EXCEEDED -1 -1 0 -2", "LIMIT_EXCEEDED -1 -1 0 -2", nothing},
 
 	{scriptGetLink, "finds a persistent one", []lua{persistentTo2}, []any{"a"},
 		"FOUND 2 2 #1 -1", "FOUND 2 2 #1 -1", nothing},
@@ -104,9 +160,14 @@ var scriptRuns = []scriptRun{
 		"FOUND 2 2 #1 600", "FOUND 2 2 #1 600", nothing},
 	{scriptGetLink, "finds none", []lua{persistentTo2}, []any{"b"},
 		"ABSENT -1 -1 0 -2", "ABSENT -1 -1 0 -2", nothing},
-	{scriptGetLink, "finds an expired one", []lua{{scriptSetLink, []any{"b", forever, 2}}, {scriptSetLink, []any{"a", 1, 2}}, aSecondLater},
+	{scriptGetLink, "finds an expired one", []lua{{scriptSetLink, []any{"b", forever, 2, most}}, {scriptSetLink, []any{"a", 1, 2, most}}, aSecondLater},
 		[]any{"a"}, "EXPIRED -1 -1 0 -2", "EXPIRED -1 -1 0 -2", nothing},
 
+	{scriptGetLink, "finds a claimed one", []lua{temporaryBy7}, []any{"a"},
+		"FOUND 2 2 #1 600 7", "FOUND 2 2 #1 600 7", nothing},
+
+	{scriptGetPersist, "finds a claimed one", []lua{claimedBy7}, []any{"a"},
+		"FOUND 2 2 #1 -1 7", "FOUND 2 2 #1 -1 7", nothing},
 	{scriptGetPersist, "finds a persistent one", []lua{persistentTo2}, []any{"a"},
 		"FOUND 2 2 #1 -1", "FOUND 2 2 #1 -1", nothing},
 	{scriptGetPersist, "finds a temporary one", []lua{temporaryTo2}, []any{"a"},
@@ -129,6 +190,11 @@ var scriptRuns = []scriptRun{
 	{scriptRemoveLink, "finds another than expected", []lua{temporaryTo2}, []any{"a", 0, 7},
 		"EPOCH_MISMATCH 2 2 #1 600", "EPOCH_MISMATCH 2 2 #1 600", nothing},
 
+	{scriptRemoveLink, "keeps a claimed one", []lua{claimedBy7}, []any{"a", 60},
+		"REMOVED 2 2 #1 60", "REMOVED 2 2 #1 60", twice},
+
+	{scriptRemoveWithID, "keeps a claimed one", []lua{temporaryBy7}, []any{"a", 60, 2},
+		"REMOVED 2 2 #1 60", "REMOVED 2 2 #1 60", twice},
 	{scriptRemoveWithID, "removes", []lua{temporaryTo2}, []any{"a", 0, 2},
 		"REMOVED 2 -1 0 -2", "ABSENT -1 -1 0 -2", once},
 	{scriptRemoveWithID, "keeps", []lua{persistentTo2}, []any{"a", 60, 2},
@@ -140,6 +206,8 @@ var scriptRuns = []scriptRun{
 
 	{scriptGetServices, "finds one", []lua{persistentTo2}, nil,
 		"LINKS a 2 #1 -1", "LINKS a 2 #1 -1", nothing},
+	{scriptGetServices, "finds a claimed one", []lua{temporaryBy7}, nil,
+		"LINKS a 2 #1 600 7", "LINKS a 2 #1 600 7", nothing},
 	{scriptGetServices, "finds none", nil, nil,
 		"LINKS", "LINKS", nothing},
 

@@ -99,7 +99,7 @@ func TestHeaderSaysWhatTheBodyDoes(t *testing.T) {
 			require.Equal(t, []string{access}, header["Access"], "it calls %s", commands)
 			require.Equal(t, writes, sc.Access != rdb.Read)
 
-			require.Equal(t, documentedStatuses(header), statuses(body), "statuses")
+			require.Equal(t, documentedStatuses(header), statuses(body, library), "statuses")
 			require.Len(t, header["Repeat"], 1)
 		})
 	}
@@ -158,7 +158,7 @@ func TestErrorsNameTheLineOfTheFile(t *testing.T) {
 		args   []any
 		line   string
 	}{
-		"at the end of a long script": {scriptSetLink, []any{"a", "no number", 1}, "latest = string.sub(now, 1, -4) + left * 1000"},
+		"at the end of a long script": {scriptSetLink, []any{"a", "no number", 1, most}, "latest = string.sub(now, 1, -4) + left * 1000"},
 		"in the script itself":        {scriptSetWorkload, nil, "call('HSET', KEYS[1], 'state', ARGV[1], 'update_ms', update)"},
 		"in a function":               {scriptGetServicePod, []any{"x"}, "local member = at_score(integer(-pod - 2))"},
 	} {
@@ -273,9 +273,11 @@ func documentedInputs(header map[string][]string) []string {
 	return inputs
 }
 
-// statuses returns the statuses in a body: its strings in capitals.
-func statuses(body string) []string {
-	return matches(`'([A-Z][A-Z_]+)'`, regexp.MustCompile(calleePattern).ReplaceAllString(body, ""))
+// statuses returns the statuses in a body: its strings in capitals; and those that the library sets.
+func statuses(body, library string) []string {
+	own := regexp.MustCompile(calleePattern).ReplaceAllString(body, "")
+	set := strings.Join(regexp.MustCompile(`status(?:, \w+)* = '[A-Z_]+'`).FindAllString(library, -1), "\n")
+	return matches(`'([A-Z][A-Z_]+)'`, own+set)
 }
 
 // documentedStatuses returns the statuses of a header.

@@ -9,14 +9,14 @@ func SelfTest(keys Keyspace) rdb.SelfTest {
 
 // selfTestSteps runs every script, and every Redis command in them.
 var selfTestSteps = []rdb.SelfTestStep{
-	expect(scriptSetIfAbsent, "LINKED", "a", -1, 1),
-	expect(scriptTrySetLink, "REFUSED", "a", -1, 2),
+	expect(scriptSetIfAbsent, "LINKED", "a", -1, 1, 2),
+	expect(scriptTrySetLink, "REFUSED", "a", -1, 2, 2),
 	expect(scriptGetPersist, "FOUND", "a"),
-	expect(scriptSetLink, "LINKED", "a", 60, 2),
-	expect(scriptTrySetLink, "LINKED", "b", 60, 2),
+	expect(scriptSetLink, "LINKED", "a", 60, 2, 2),
+	expect(scriptTrySetLink, "LINKED", "b", 60, 2, 2),
 	expect(scriptGetLink, "FOUND", "a"),
 	expect(scriptGetServices, "LINKS"),
-	expect(scriptComputeLink, "EXISTING", "a", -1, 3, 0),
+	expect(scriptComputeLink, "EXISTING", "a", -1, 3, 2, 0),
 	expect(scriptRemoveWithID, "ABSENT", "a", 0, 9),
 	expect(scriptRemoveLink, "REMOVED", "a", 60),
 	expect(scriptRemoveLink, "REMOVED", "a", 0),

@@ -33,8 +33,8 @@ func TestRun(t *testing.T) {
 	}
 	replies, err := db.Runner.RunAll(t.Context(), show, []string{"counter", "absent"})
 	require.NoError(t, err)
-	require.Equal(t, []any{"SHOWN", "3"}, replies[0].Values)
-	require.Equal(t, []any{"SHOWN", "0"}, replies[1].Values)
+	require.Equal(t, []any{"SHOWN", "3"}, replies[0].Reply.Values)
+	require.Equal(t, []any{"SHOWN", "0"}, replies[1].Reply.Values)
 	_, err = db.Runner.RunAll(t.Context(), increment, []string{"counter"})
 	require.ErrorContains(t, err, "must be run by Run", "a pipeline is retried")
 	require.Equal(t, "3", value(t, server, "counter"))

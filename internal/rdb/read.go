@@ -103,24 +103,32 @@ func (r *Runner) ReadAll(ctx context.Context, kind string, reads [][]any) ([]Res
 	return results, nil
 }
 
-// RunAll executes a read-only script on each of the keys, with the same arguments, in one pipeline. It returns the replies
-// in the order of the keys.
-func (r *Runner) RunAll(ctx context.Context, script *Script, keys []string, args ...any) ([]Reply, error) {
+// ScriptResult is the result of RunAll for one key: a reply or an error.
+type ScriptResult struct {
+	Reply Reply
+	Err   error
+}
+
+// RunAll executes a read-only script on each of the keys, with the same arguments, in one pipeline. It returns the results in
+// the order of the keys, and an error only if no key has a result.
+func (r *Runner) RunAll(ctx context.Context, script *Script, keys []string, args ...any) ([]ScriptResult, error) {
 	if script.Access != Read { // The driver retries a pipeline.
 		return nil, fmt.Errorf("%s: a script that writes must be run by Run", script.Name)
 	}
 	results, err := r.evaluateAll(ctx, script, "evalsha", script.sha, keys, args)
-	if redis.HasErrorPrefix(err, "NOSCRIPT") {
+	if slices.ContainsFunc(results, func(result Result) bool { return redis.HasErrorPrefix(result.Err, "NOSCRIPT") }) {
 		results, err = r.evaluateAll(ctx, script, "eval", script.source, keys, args)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", script.Name, err)
 	}
-	replies := make([]Reply, len(keys))
+	replies := make([]ScriptResult, len(keys))
 	for i, result := range results {
-		if replies[i], err = newReply(script, result.Value, nil); err != nil {
-			return nil, err
+		if result.Err != nil {
+			replies[i].Err = fmt.Errorf("%s: %w", script.Name, result.Err)
+			continue
 		}
+		replies[i].Reply, replies[i].Err = newReply(script, result.Value, nil)
 	}
 	return replies, nil
 }
@@ -132,14 +140,5 @@ func (r *Runner) evaluateAll(
 	for i, key := range keys {
 		reads[i] = append([]any{command, text, 1, key}, args...)
 	}
-	results, err := r.ReadAll(ctx, script.KeyKind, reads)
-	if err != nil {
-		return nil, err
-	}
-	for _, result := range results {
-		if result.Err != nil {
-			return nil, result.Err
-		}
-	}
-	return results, nil
+	return r.ReadAll(ctx, script.KeyKind, reads)
 }

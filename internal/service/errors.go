@@ -43,7 +43,18 @@ func PublicError(err error) *kerrors.Error {
 	}
 	var mismatch *biz.EpochMismatchError
 	if errors.As(err, &mismatch) {
-		return v1.ErrorEpochMismatch("%s; nothing has changed", mismatch.Error()).WithMetadata(linkMetadata(mismatch.Current))
+		metadata := linkMetadata(mismatch.Current)
+		metadata["claim"] = strconv.FormatInt(int64(mismatch.Current.Claim), 10)
+		return v1.ErrorEpochMismatch("%s; nothing has changed", mismatch.Error()).WithMetadata(metadata)
+	}
+	var superseded *biz.SupersededError
+	if errors.As(err, &superseded) {
+		return supersededError(superseded)
+	}
+	var limit *biz.LimitError
+	if errors.As(err, &limit) {
+		return v1.ErrorLimitExceeded("%s; nothing has changed: remove what is no longer needed, or raise the limit", limit.Error()).
+			WithMetadata(map[string]string{"limit": limit.Limit})
 	}
 	var unconfirmed *biz.UnconfirmedError
 	if errors.As(err, &unconfirmed) {
@@ -60,6 +71,18 @@ func PublicError(err error) *kerrors.Error {
 		}
 	}
 	return Internal(err)
+}
+
+// supersededError says what the process that was refused has to do.
+func supersededError(err *biz.SupersededError) *kerrors.Error {
+	advice := "if this process reported before that one, it has to stop"
+	if err.Final {
+		advice = "this process was replaced for good and has to stop"
+	}
+	return v1.ErrorSuperseded("%s; nothing has changed: %s", err.Error(), advice).WithMetadata(map[string]string{
+		"generation": strconv.FormatInt(int64(err.Generation), 10),
+		"final":      strconv.FormatBool(err.Final),
+	})
 }
 
 // linkMetadata returns the metadata that describes the current link.

@@ -40,12 +40,24 @@ var domainErrors = map[string]struct {
 		v1.ErrorReason_INVALID_ARGUMENT, 400, codes.InvalidArgument, map[string]string{"field": "pod_id"},
 	},
 	"EpochMismatchError": {
-		&biz.EpochMismatchError{Current: biz.Link{Pod: 7, TTL: biz.Forever, Epoch: 1 << 60}},
-		v1.ErrorReason_EPOCH_MISMATCH, 409, codes.Aborted, map[string]string{"pod_id": "7", "epoch": "1152921504606846976"},
+		&biz.EpochMismatchError{Current: biz.Link{Pod: 7, TTL: biz.Forever, Epoch: 1 << 60, Claim: 1<<52 - 1}},
+		v1.ErrorReason_EPOCH_MISMATCH, 409, codes.Aborted, map[string]string{"pod_id": "7", "epoch": "1152921504606846976", "claim": "4503599627370495"},
 	},
 	"EpochMismatchError without a link": {
 		&biz.EpochMismatchError{Current: biz.NoLink(biz.LinkKey{})},
-		v1.ErrorReason_EPOCH_MISMATCH, 409, codes.Aborted, map[string]string{"pod_id": "-1", "epoch": "0"},
+		v1.ErrorReason_EPOCH_MISMATCH, 409, codes.Aborted, map[string]string{"pod_id": "-1", "epoch": "0", "claim": "0"},
+	},
+	"SupersededError": {
+		&biz.SupersededError{Generation: 1<<52 - 1},
+		v1.ErrorReason_SUPERSEDED, 409, codes.Aborted, map[string]string{"generation": "4503599627370495", "final": "false"},
+	},
+	"SupersededError of a process that was replaced for good": {
+		&biz.SupersededError{Generation: 8, Final: true},
+		v1.ErrorReason_SUPERSEDED, 409, codes.Aborted, map[string]string{"generation": "8", "final": "true"},
+	},
+	"LimitError": {
+		&biz.LimitError{Limit: "limits.max_services"},
+		v1.ErrorReason_LIMIT_EXCEEDED, 429, codes.ResourceExhausted, map[string]string{"limit": "limits.max_services"},
 	},
 	"UnconfirmedError": {
 		&biz.UnconfirmedError{Link: &biz.Link{Pod: 7, TTL: biz.Forever, Epoch: 5}, Cause: errDriver},
@@ -123,7 +135,8 @@ func TestEveryDomainError(t *testing.T) {
 		found++
 		return false
 	})
-	require.Equal(t, found+2, len(domainErrors)) // EpochMismatchError and UnconfirmedError have two rows.
+	// EpochMismatchError, SupersededError and UnconfirmedError have two rows.
+	require.Equal(t, found+3, len(domainErrors))
 }
 
 // TestReasonsOnce: every reason has one text.

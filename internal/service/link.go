@@ -55,13 +55,15 @@ func linkMessage(l biz.Link) *v1.Link {
 		Persistent: l.Persistent(),
 		TtlSeconds: int32(l.TTL),
 		Epoch:      int64(l.Epoch),
+		Claim:      int64(l.Claim),
 	}
 }
 
 // SetLinkedPod implements the API.
 func (s *LinkService) SetLinkedPod(ctx context.Context, r *v1.SetLinkedPodRequest) (*v1.SetLinkedPodReply, error) {
-	change, err := s.links.Set(ctx, linkKey(r), cast[biz.PodID](r.PodId), persistence(r.PersistSeconds),
-		biz.SetTerms{Expected: cast[biz.Epoch](r.ExpectedEpoch)})
+	change, err := s.links.Set(ctx, linkKey(r), cast[biz.PodID](r.PodId), persistence(r.PersistSeconds), biz.SetTerms{
+		Expected: cast[biz.Epoch](r.ExpectedEpoch), Claim: biz.Generation(r.GetClaim()), Above: cast[biz.Epoch](r.AboveEpoch),
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +87,9 @@ func (s *LinkService) TrySetLinkedPod(
 func (s *LinkService) SetLinkedPodIfAbsent(
 	ctx context.Context, r *v1.SetLinkedPodIfAbsentRequest,
 ) (*v1.SetLinkedPodIfAbsentReply, error) {
-	change, err := s.links.SetIfAbsent(ctx, linkKey(r), cast[biz.PodID](r.PodId), persistence(r.PersistSeconds), biz.SetTerms{})
+	change, err := s.links.SetIfAbsent(ctx, linkKey(r), cast[biz.PodID](r.PodId), persistence(r.PersistSeconds), biz.SetTerms{
+		Claim: biz.Generation(r.GetClaim()), Above: cast[biz.Epoch](r.AboveEpoch),
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -102,13 +106,29 @@ var outcomes = map[biz.Outcome]v1.ComputeLinkedPodReply_Outcome{
 func (s *LinkService) ComputeLinkedPod(
 	ctx context.Context, r *v1.ComputeLinkedPodRequest,
 ) (*v1.ComputeLinkedPodReply, error) {
-	outcome, change, err := s.links.Compute(ctx, linkKey(r), persistence(r.PersistSeconds))
+	computed, err := s.links.Compute(ctx, linkKey(r), computeRequest(r))
 	if err != nil {
 		return nil, err
 	}
 	return &v1.ComputeLinkedPodReply{
-		Outcome: outcomes[outcome], Link: linkMessage(change.Link), PreviousPodId: int32(change.Previous),
+		Outcome: outcomes[computed.Outcome], Link: linkMessage(computed.Link), PreviousPodId: int32(computed.Previous),
+		Pod: podMessage(computed.Pod),
 	}, nil
+}
+
+func computeRequest(r *v1.ComputeLinkedPodRequest) biz.ComputeRequest {
+	request := biz.ComputeRequest{
+		TTL:        persistence(r.PersistSeconds),
+		AvoidEpoch: biz.Epoch(r.GetAvoidEpoch()),
+		Selector:   r.GetSelector(),
+	}
+	for _, pod := range r.GetAvoidPods() {
+		request.Avoid = append(request.Avoid, biz.PodID(pod))
+	}
+	if known := r.GetKnown(); known != nil {
+		request.Known = &biz.NewKnown{Pod: cast[biz.PodID](known.PodId), Epoch: biz.Epoch(known.GetEpoch())}
+	}
+	return request
 }
 
 // GetLinkedPod implements the API.
@@ -135,14 +155,18 @@ func (s *LinkService) GetLinkedPodIfPersist(
 func (s *LinkService) BatchGetLinkedPod(
 	ctx context.Context, r *v1.BatchGetLinkedPodRequest,
 ) (*v1.BatchGetLinkedPodReply, error) {
-	links, err := s.links.BatchGet(ctx, r.GetNamespace(), r.GetService(), r.GetUids())
+	results, err := s.links.BatchGet(ctx, r.GetNamespace(), r.GetService(), r.GetUids())
 	if err != nil {
 		return nil, err
 	}
 	reply := &v1.BatchGetLinkedPodReply{}
 	byPod := make(map[biz.PodID]*v1.BatchGetLinkedPodReply_PodUids)
-	for _, result := range links {
+	for _, result := range results {
 		link := result.Link
+		if result.Err != nil {
+			reply.Problems = append(reply.Problems, problemMessage(link.Key.UID, result.Err))
+			continue
+		}
 		if !link.Exists() {
 			reply.UnlinkedUids = append(reply.UnlinkedUids, link.Key.UID)
 			continue
@@ -157,6 +181,14 @@ func (s *LinkService) BatchGetLinkedPod(
 	}
 	sort.Slice(reply.Pods, func(i, j int) bool { return reply.Pods[i].PodId < reply.Pods[j].PodId })
 	return reply, nil
+}
+
+// problemMessage returns the problem of a uid: the error that a call for it alone would return.
+func problemMessage(uid string, err error) *v1.BatchGetLinkedPodReply_Problem {
+	public := PublicError(err)
+	return &v1.BatchGetLinkedPodReply_Problem{
+		Uid: uid, Reason: public.Reason, Message: public.Message, Metadata: public.Metadata,
+	}
 }
 
 // RemoveLinkedPod implements the API.

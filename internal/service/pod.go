@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"math"
 
 	v1 "podlink/api/podlink/v1"
 	"podlink/internal/biz"
@@ -32,15 +33,27 @@ func podMessage(p *biz.Pod) *v1.Pod {
 	if p == nil {
 		return nil
 	}
-	return &v1.Pod{
-		PodId:       int32(p.Pod),
-		State:       p.State,
-		Load:        p.Load,
-		Routing:     v1.Routing(p.Routing), // TestEnums checks that the values are the same.
-		Live:        p.Liveness == biz.Live,
-		HeartbeatMs: p.HeartbeatMs,
-		TtlSeconds:  int32(p.TTL),
+	message := &v1.Pod{
+		PodId:           int32(p.Pod),
+		State:           p.State,
+		Load:            p.Load,
+		Routing:         v1.Routing(p.Effective()), // TestEnums checks that the values are the same.
+		Live:            p.Liveness == biz.Live,
+		HeartbeatMs:     p.HeartbeatMs,
+		TtlSeconds:      int32(p.TTL),
+		InstanceId:      p.Instance,
+		Generation:      int64(p.Generation),
+		Labels:          p.Labels,
+		Address:         p.Address,
+		ReportedRouting: v1.Routing(p.Routing),
+		Cordon:          v1.Routing(p.Cordon),
+		Given:           int32(min(p.Given, math.MaxInt32)),
+		InDoubt:         p.Liveness == biz.InDoubt,
 	}
+	if p.Capacity != biz.NoCapacity {
+		message.Capacity = &p.Capacity
+	}
+	return message
 }
 
 // SetServiceState implements the API.
@@ -48,16 +61,39 @@ func (s *StateService) SetServiceState(
 	ctx context.Context, r *v1.SetServiceStateRequest,
 ) (*v1.SetServiceStateReply, error) {
 	result, err := s.pods.Set(ctx, serviceKey(r), biz.NewReport{
-		Pod:     cast[biz.PodID](r.PodId),
-		State:   r.GetState(),
-		Load:    r.GetLoad(),
-		Routing: biz.Routing(r.GetRouting()),
-		TTL:     cast[biz.TTL](r.TtlSeconds),
+		Pod:        cast[biz.PodID](r.PodId),
+		State:      r.GetState(),
+		Load:       r.GetLoad(),
+		Routing:    biz.Routing(r.GetRouting()),
+		TTL:        cast[biz.TTL](r.TtlSeconds),
+		Capacity:   r.Capacity,
+		Labels:     r.GetLabels(),
+		Address:    r.GetAddress(),
+		Instance:   r.GetInstanceId(),
+		Sequence:   r.GetSequence(),
+		Generation: biz.Generation(r.GetGeneration()),
+		Supersedes: biz.Generation(r.GetSupersedes()),
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &v1.SetServiceStateReply{Pod: podMessage(&result.Pod), Previous: podMessage(result.Previous)}, nil
+	return &v1.SetServiceStateReply{
+		Pod: podMessage(&result.Pod), Previous: podMessage(result.Previous), Applied: result.Applied, StoreId: result.StoreID,
+	}, nil
+}
+
+// CordonPod implements the API.
+func (s *StateService) CordonPod(ctx context.Context, r *v1.CordonPodRequest) (*v1.CordonPodReply, error) {
+	var cordon *biz.Routing
+	if r.Cordon != nil {
+		given := biz.Routing(r.GetCordon())
+		cordon = &given
+	}
+	pod, err := s.pods.Cordon(ctx, serviceKey(r), cast[biz.PodID](r.PodId), cordon, cast[biz.TTL](r.TtlSeconds))
+	if err != nil {
+		return nil, err
+	}
+	return &v1.CordonPodReply{Pod: podMessage(&pod)}, nil
 }
 
 // GetServiceState implements the API.

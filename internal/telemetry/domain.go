@@ -21,7 +21,7 @@ type Domain struct {
 	links, workloads prometheus.Observer // the two series of batches
 	roster           *podRoster
 
-	pods, services, age *prometheus.Desc
+	pods, services, silent, age *prometheus.Desc
 }
 
 // NewDomain returns the observer.
@@ -40,7 +40,9 @@ func NewDomain() *Domain {
 		pods: prometheus.NewDesc("podlink_pods",
 			"Pods that reported to this podlink, or that it read for ComputeLinkedPod, by state.", []string{"state"}, nil),
 		services: prometheus.NewDesc("podlink_pod_services", "How many services those are of.", nil, nil),
-		age:      prometheus.NewDesc("podlink_pod_view_age_seconds", "How old the oldest of those reports and readings is.", nil, nil),
+		silent: prometheus.NewDesc("podlink_pod_services_silent",
+			"Services with pods in doubt and no live one: none of their pods is heard.", nil, nil),
+		age: prometheus.NewDesc("podlink_pod_view_age_seconds", "How old the oldest of those reports and readings is.", nil, nil),
 	}
 	for _, outcome := range computeOutcomes { // Pre-create the series: rate() misses the first increment of a new one.
 		d.computes.WithLabelValues(outcome)
@@ -53,7 +55,7 @@ func NewDomain() *Domain {
 func (d *Domain) Describe(descriptions chan<- *prometheus.Desc) {
 	d.computes.Describe(descriptions)
 	d.batches.Describe(descriptions)
-	for _, desc := range []*prometheus.Desc{d.pods, d.services, d.age} {
+	for _, desc := range []*prometheus.Desc{d.pods, d.services, d.silent, d.age} {
 		descriptions <- desc
 	}
 }
@@ -65,12 +67,13 @@ func (d *Domain) Collect(metrics chan<- prometheus.Metric) {
 	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
 		metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
 	}
-	pods, services, age := d.roster.count()
+	count := d.roster.count()
 	for state, name := range podStates {
-		gauge(d.pods, float64(pods[state]), name)
+		gauge(d.pods, float64(count.pods[state]), name)
 	}
-	gauge(d.services, float64(services))
-	gauge(d.age, age.Seconds())
+	gauge(d.services, float64(count.services))
+	gauge(d.silent, float64(count.silent))
+	gauge(d.age, count.age.Seconds())
 }
 
 // The values of the label outcome of podlink_computes_total, and of the span attribute podlink.outcome.

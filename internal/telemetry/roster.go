@@ -18,8 +18,9 @@ const (
 // podRoster is the last known state of pods in this process, from their reports and from the readings for Compute. The gauges of
 // pods are computed from it, so that a scrape does not query the store.
 //
-// It uses this process' clock, not the store's: a pod is live until its ttl has passed since it was seen. It is for metrics only,
-// and decides nothing about links.
+// It uses this process' clock, not the store's: a pod is live until its ttl has passed since it was seen. Whether it is in doubt
+// or dead then is the judgement of a reading; until there is one, it is dead if its service was heard since. It is for metrics
+// only, and decides nothing about links.
 type podRoster struct {
 	mu       sync.Mutex
 	services map[biz.ServiceKey]*serviceRoster
@@ -28,13 +29,15 @@ type podRoster struct {
 
 // serviceRoster is the roster of one service.
 type serviceRoster struct {
-	seen time.Time // when the service was last seen
-	pods map[biz.PodID]podRecord
+	seen  time.Time // when the service was last seen
+	heard time.Time // when a new report of it was last seen
+	pods  map[biz.PodID]podRecord
 }
 
 // podRecord is the last known state of a pod.
 type podRecord struct {
-	routing     biz.Routing
+	routing     biz.Routing  // the effective one
+	liveness    biz.Liveness // as of seen
 	heartbeatMs int64
 	seen        time.Time
 	expiresAt   time.Time // zero: never
@@ -45,7 +48,7 @@ func newPodRoster() *podRoster { return &podRoster{services: make(map[biz.Servic
 // recordOf returns the record of a pod seen now. Only the store knows the age of the report, so a pod that was read counts as
 // live for a whole ttl from now: up to one ttl too long.
 func recordOf(pod biz.Pod, now time.Time) podRecord {
-	record := podRecord{routing: pod.Routing, heartbeatMs: pod.HeartbeatMs, seen: now}
+	record := podRecord{routing: pod.Effective(), liveness: pod.Liveness, heartbeatMs: pod.HeartbeatMs, seen: now}
 	switch {
 	case pod.Liveness != biz.Live:
 		record.expiresAt = now
@@ -55,7 +58,15 @@ func recordOf(pod biz.Pod, now time.Time) podRecord {
 	return record
 }
 
-// report records a pod's report.
+// since keeps the expiry of a record of the same report, which is more accurate when it is earlier.
+func (p podRecord) since(known podRecord) podRecord {
+	if p.heartbeatMs == known.heartbeatMs && !known.expiresAt.IsZero() && known.expiresAt.Before(p.expiresAt) {
+		p.expiresAt = known.expiresAt
+	}
+	return p
+}
+
+// report records a pod's report, or another change of the pod.
 func (r *podRoster) report(key biz.ServiceKey, pod biz.Pod, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -64,14 +75,19 @@ func (r *podRoster) report(key biz.ServiceKey, pod biz.Pod, now time.Time) {
 		service = &serviceRoster{pods: make(map[biz.PodID]podRecord)}
 		r.services[key] = service
 	}
-	if _, known := service.pods[pod.Pod]; !known {
+	known, found := service.pods[pod.Pod]
+	if !found {
 		r.pods++
 	}
-	service.seen, service.pods[pod.Pod] = now, recordOf(pod, now)
+	if known.heartbeatMs != pod.HeartbeatMs || !found {
+		service.heard = now
+	}
+	service.seen, service.pods[pod.Pod] = now, recordOf(pod, now).since(known)
 	r.evict()
 }
 
-// read replaces the service's pods by those read from the store as of asOf. Reports since then are kept.
+// read replaces the service's pods by those read from the store as of asOf. Reports since then are kept, and so are pods that
+// were silent: the reading has none that are dead for long.
 func (r *podRoster) read(key biz.ServiceKey, pods []biz.Pod, asOf time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -79,18 +95,25 @@ func (r *podRoster) read(key biz.ServiceKey, pods []biz.Pod, asOf time.Time) {
 	if before == nil {
 		before = new(serviceRoster)
 	}
-	service := &serviceRoster{seen: asOf, pods: make(map[biz.PodID]podRecord, len(pods))}
+	service := &serviceRoster{seen: asOf, heard: before.heard, pods: make(map[biz.PodID]podRecord, len(pods))}
 	for _, pod := range pods {
 		record := recordOf(pod, asOf)
-		known := before.pods[pod.Pod]
-		if known.heartbeatMs == record.heartbeatMs && known.expiresAt.After(asOf) && known.expiresAt.Before(record.expiresAt) {
-			record.expiresAt = known.expiresAt // The same report: the earlier expiry is more accurate.
+		if known, found := before.pods[pod.Pod]; found {
+			if known.heartbeatMs != record.heartbeatMs {
+				service.heard = asOf
+			}
+			record = record.since(known)
 		}
 		service.pods[pod.Pod] = record
 	}
 	for id, known := range before.pods {
-		if known.seen.After(asOf) {
-			service.seen, service.pods[id] = before.seen, known
+		_, found := service.pods[id]
+		switch {
+		case known.seen.After(asOf):
+			service.seen, service.heard, service.pods[id] = before.seen, before.heard, known
+		case !found && known.expired(asOf):
+			known.liveness = biz.Dead
+			service.pods[id] = known
 		}
 	}
 	r.services[key] = service
@@ -133,22 +156,33 @@ const (
 	podLive     podState = iota // takes new links
 	podDraining                 // keeps its links
 	podShutdown                 // takes none
-	podDead                     // has not reported for longer than its ttl
+	podInDoubt                  // is silent and keeps its links, for perhaps it could not report
+	podDead                     // is silent, and other pods were heard
 )
 
-var podStates = [...]string{podLive: "live", podDraining: "draining", podShutdown: "shutdown", podDead: "dead"}
+var podStates = [...]string{
+	podLive: "live", podDraining: "draining", podShutdown: "shutdown", podInDoubt: "in_doubt", podDead: "dead",
+}
 
-func (p podRecord) state(now time.Time) podState {
+// state returns the state of a pod of the service.
+func (s *serviceRoster) state(p podRecord, now time.Time) podState {
+	silent := p.expired(now)
 	switch {
-	case !p.expiresAt.IsZero() && !now.Before(p.expiresAt):
+	case silent && (p.liveness == biz.Dead || p.liveness == biz.Live && s.heard.After(p.expiresAt)):
 		return podDead
 	case p.routing == biz.Shutdown:
 		return podShutdown
+	case silent:
+		return podInDoubt
 	case p.routing == biz.DenyNew:
 		return podDraining
 	default:
 		return podLive
 	}
+}
+
+func (p podRecord) expired(now time.Time) bool {
+	return !p.expiresAt.IsZero() && !now.Before(p.expiresAt)
 }
 
 // stale reports whether to drop the pod. A pod without a ttl is dropped too when it was not seen for rosterTTL: its removal may
@@ -157,27 +191,43 @@ func (p podRecord) stale(now time.Time) bool {
 	return now.Sub(p.seen) > rosterTTL && now.Sub(p.expiresAt) > rosterTTL
 }
 
-// count returns the number of pods by state and of services, and the age of the oldest entry. It drops stale entries.
-func (r *podRoster) count() (pods [len(podStates)]int, services int, age time.Duration) {
+// podCounts are the sums over the roster.
+type podCounts struct {
+	pods     [len(podStates)]int
+	services int
+	silent   int           // services with a pod in doubt and no live one
+	age      time.Duration // of the oldest entry
+}
+
+// count returns the sums, and drops stale entries.
+func (r *podRoster) count() podCounts {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	var all podCounts
 	now := time.Now()
 	for key, service := range r.services {
+		var pods [len(podStates)]int
 		for id, pod := range service.pods {
 			if pod.stale(now) {
 				delete(service.pods, id)
 				r.pods--
 				continue
 			}
-			pods[pod.state(now)]++
-			age = max(age, now.Sub(pod.seen))
+			pods[service.state(pod, now)]++
+			all.age = max(all.age, now.Sub(pod.seen))
 		}
 		if len(service.pods) == 0 && now.Sub(service.seen) > rosterTTL {
 			delete(r.services, key)
 			continue
 		}
-		services++
-		age = max(age, now.Sub(service.seen))
+		for state, n := range pods {
+			all.pods[state] += n
+		}
+		if pods[podInDoubt] > 0 && pods[podLive]+pods[podDraining] == 0 {
+			all.silent++
+		}
+		all.services++
+		all.age = max(all.age, now.Sub(service.seen))
 	}
-	return pods, services, age
+	return all
 }

@@ -55,7 +55,7 @@ var rpcs = func() map[string]protoreflect.MethodDescriptor {
 // mutations are the RPCs that write.
 var mutations = []string{
 	"SetLinkedPod", "TrySetLinkedPod", "SetLinkedPodIfAbsent", "ComputeLinkedPod", "RemoveLinkedPod",
-	"RemoveLinkedPodWithId", "SetServiceState", "RemoveServiceState", "SetWorkloadState",
+	"RemoveLinkedPodWithId", "SetServiceState", "CordonPod", "RemoveServiceState", "SetWorkloadState",
 }
 
 // problem is the JSON of every error.
@@ -308,14 +308,27 @@ var apiSteps = []struct{ rpc, path, request, reply string }{
 	{"ListLinkedServices", "", `"uid":"user:42"`,
 		`{"links":[` + link("user:42", "arena", 6, 60, "E4") + `,` + link("user:42", "chat", 5, -1, "E3") + `]}`},
 
+	// A claim of a process gives an epoch, once.
+	{"SetLinkedPod", "", `"uid":"claimed","service":"chat","podId":5,"claim":"7","expectedEpoch":"0"`,
+		`{"link":` + claimed("claimed", "chat", 5, -1, "E5", 7) + `,"previousPodId":-1}`},
+	{"SetLinkedPod", "", `"uid":"claimed","service":"chat","podId":5,"claim":"7","expectedEpoch":"0"`,
+		`{"link":` + claimed("claimed", "chat", 5, -1, "E5", 7) + `,"previousPodId":5}`},
+	{"SetLinkedPod", "", `"uid":"claimed","service":"chat","podId":5,"claim":"8","aboveEpoch":"E5"`,
+		`{"link":` + claimed("claimed", "chat", 5, -1, "E6", 8) + `,"previousPodId":5}`},
+	{"SetLinkedPodIfAbsent", "", `"uid":"claimed","service":"chat","podId":5,"claim":"9","aboveEpoch":"E6"`,
+		`{"created":false,"link":` + claimed("claimed", "chat", 5, -1, "E6", 8) + `}`},
+	{"GetLinkedPod", "", `"uid":"claimed","service":"chat"`, `{"link":` + claimed("claimed", "chat", 5, -1, "E6", 8) + `}`},
+	{"ListLinkedServices", "", `"uid":"claimed"`, `{"links":[` + claimed("claimed", "chat", 5, -1, "E6", 8) + `]}`},
+	{"RemoveLinkedPod", "", `"uid":"claimed","service":"chat"`, `{"removed":true,"previousPodId":5}`},
+
 	// A batch is grouped by pod, with the uids in request order and without duplicates.
 	{"SetLinkedPod", "PUT /v1/namespaces/NS/links/a%2Fb/services/chat", `"uid":"a/b","service":"chat","podId":5,"persistSeconds":60`,
-		`{"link":` + link("a/b", "chat", 5, 60, "E5") + `,"previousPodId":-1}`},
+		`{"link":` + link("a/b", "chat", 5, 60, "E7") + `,"previousPodId":-1}`},
 	{"SetLinkedPod", "", `"uid":"low","service":"chat","podId":2`,
-		`{"link":` + link("low", "chat", 2, -1, "E6") + `,"previousPodId":-1}`},
+		`{"link":` + link("low", "chat", 2, -1, "E8") + `,"previousPodId":-1}`},
 	{"BatchGetLinkedPod", "POST /v1/namespaces/NS/services/chat/links:batchGet",
 		`"service":"chat","uids":["user:42","z","a/b","low","z","user:42","y"]`,
-		`{"pods":[{"podId":2,"uids":["low"]},{"podId":5,"uids":["user:42","a/b"]}],"unlinkedUids":["z","y"]}`},
+		`{"pods":[{"podId":2,"uids":["low"]},{"podId":5,"uids":["user:42","a/b"]}],"unlinkedUids":["z","y"],"problems":[]}`},
 
 	// Removal: now, after keepSeconds, and only from a given pod.
 	{"RemoveLinkedPod", "DELETE /v1/namespaces/NS/links/user:42/services/chat?keepSeconds=30",
@@ -326,35 +339,92 @@ var apiSteps = []struct{ rpc, path, request, reply string }{
 	{"RemoveLinkedPod", "DELETE /v1/namespaces/NS/links/user:42/services/chat", `"uid":"user:42","service":"chat"`,
 		`{"removed":false,"previousPodId":-1}`},
 	{"RemoveLinkedPodWithId", "DELETE /v1/namespaces/NS/links/low/services/chat/pods/0", `"uid":"low","service":"chat","podId":0`,
-		`{"removed":false,"link":` + link("low", "chat", 2, -1, "E6") + `}`},
+		`{"removed":false,"link":` + link("low", "chat", 2, -1, "E8") + `}`},
 	{"RemoveLinkedPodWithId", "DELETE /v1/namespaces/NS/links/low/services/chat/pods/2?keepSeconds=60",
 		`"uid":"low","service":"chat","podId":2,"keepSeconds":60`,
-		`{"removed":true,"link":` + link("low", "chat", 2, 60, "E6") + `}`},
+		`{"removed":true,"link":` + link("low", "chat", 2, 60, "E8") + `}`},
 	{"RemoveLinkedPodWithId", "", `"uid":"low","service":"chat","podId":2,"keepSeconds":-1`,
 		`{"removed":true,"link":` + noLink("low", "chat") + `}`},
 
 	// Pods: the defaults, the previous report, only live pods.
 	{"GetServiceState", "GET /v1/namespaces/NS/services/game/pods", `"service":"game"`, `{"pods":[]}`},
 	{"SetServiceState", "PUT /v1/namespaces/NS/services/game/pods/10", `"service":"game","podId":10,"state":"up"`,
-		`{"pod":` + pod(10, "up", 0, "READY", 30) + `}`},
+		`{"applied":true,"storeId":"S","pod":` + pod(10, "up", 0, "READY", 30) + `}`},
 	{"SetServiceState", "", `"service":"game","podId":10,"state":"busy","load":7,"routing":"DENY_NEW","ttlSeconds":-1`,
-		`{"pod":` + pod(10, "busy", 7, "DENY_NEW", -1) + `,"previous":` + pod(10, "up", 0, "READY", 30) + `}`},
+		`{"applied":true,"storeId":"S","pod":` + pod(10, "busy", 7, "DENY_NEW", -1) + `,"previous":` + pod(10, "up", 0, "READY", 30) + `}`},
 	{"SetServiceState", "", `"service":"game","podId":9,"state":"{\"ok\": 1}","load":1,"routing":"READY","ttlSeconds":90`,
-		`{"pod":` + pod(9, `{\"ok\": 1}`, 1, "READY", 90) + `}`},
+		`{"applied":true,"storeId":"S","pod":` + pod(9, `{\"ok\": 1}`, 1, "READY", 90) + `}`},
 	{"GetServiceState", "GET /v1/namespaces/NS/services/game/pods?liveOnly=true", `"service":"game","liveOnly":true`,
 		`{"pods":[` + pod(9, `{\"ok\": 1}`, 1, "READY", 90) + `,` + pod(10, "busy", 7, "DENY_NEW", -1) + `]}`},
 	{"GetServicePod", "GET /v1/namespaces/NS/services/game/pods/10", `"service":"game","podId":10`,
 		`{"pod":` + pod(10, "busy", 7, "DENY_NEW", -1) + `}`},
 
 	{"ComputeLinkedPod", "POST /v1/namespaces/NS/links/neo/services/game:compute", `"uid":"neo","service":"game"`,
-		`{"outcome":"CREATED","link":` + link("neo", "game", 9, -1, "E7") + `,"previousPodId":-1}`},
+		`{"outcome":"CREATED","link":` + link("neo", "game", 9, -1, "E9") + `,"previousPodId":-1,"pod":` +
+			edit(pod(9, `{\"ok\": 1}`, 1, "READY", 90), `"given":"N"`) + `}`},
 	{"SetServiceState", "", `"service":"game","podId":9,"state":"going","routing":"SHUTDOWN"`,
-		`{"pod":` + pod(9, "going", 0, "SHUTDOWN", 30) + `,"previous":` + pod(9, `{\"ok\": 1}`, 1, "READY", 90) + `}`},
-	{"SetServiceState", "", `"service":"game","podId":11,"state":"up"`, `{"pod":` + pod(11, "up", 0, "READY", 30) + `}`},
+		`{"applied":true,"storeId":"S","pod":` + pod(9, "going", 0, "SHUTDOWN", 30) +
+			`,"previous":` + edit(pod(9, `{\"ok\": 1}`, 1, "READY", 90), `"given":1`) + `}`},
+	{"SetServiceState", "", `"service":"game","podId":11,"state":"up"`,
+		`{"applied":true,"storeId":"S","pod":` + pod(11, "up", 0, "READY", 30) + `}`},
 	{"ComputeLinkedPod", "", `"uid":"neo","service":"game","persistSeconds":60`,
-		`{"outcome":"RELINKED","link":` + link("neo", "game", 11, 60, "E8") + `,"previousPodId":9}`},
+		`{"outcome":"RELINKED","link":` + link("neo", "game", 11, 60, "E10") + `,"previousPodId":9,"pod":` +
+			edit(pod(11, "up", 0, "READY", 30), `"given":"N"`) + `}`},
 	{"ComputeLinkedPod", "", `"uid":"neo","service":"game","persistSeconds":90`,
-		`{"outcome":"EXISTING","link":` + link("neo", "game", 11, 60, "E8") + `,"previousPodId":11}`},
+		`{"outcome":"EXISTING","link":` + link("neo", "game", 11, 60, "E10") + `,"previousPodId":11,"pod":` +
+			edit(pod(11, "up", 0, "READY", 30), `"given":"N"`) + `}`},
+	{"SetLinkedPod", "", `"uid":"early","service":"silent","podId":4`,
+		`{"link":` + link("early", "silent", 4, -1, "E11") + `,"previousPodId":-1}`},
+	{"ComputeLinkedPod", "", `"uid":"early","service":"silent"`,
+		`{"outcome":"EXISTING","link":` + link("early", "silent", 4, -1, "E11") + `,"previousPodId":4}`},
+
+	// A process of a pod has a generation; a late or doubled report of it changes nothing; another one takes over.
+	{"SetServiceState", "", `"service":"hall","podId":1,"state":"up","instanceId":"uid:a","sequence":1,"capacity":1,` +
+		`"labels":{"zone":"a","disk":"ssd"},"address":"hall-1:9000"`,
+		`{"applied":true,"storeId":"S","pod":` + hall + `}`},
+	{"SetServiceState", "", `"service":"hall","podId":1,"state":"late","instanceId":"uid:a","sequence":1,"generation":"E12"`,
+		`{"applied":false,"storeId":"S","pod":` + hall + `,"previous":` + hall + `}`},
+	{"SetServiceState", "", `"service":"hall","podId":1,"state":"plain"`,
+		`{"applied":false,"storeId":"S","pod":` + hall + `,"previous":` + hall + `}`},
+	{"SetServiceState", "", `"service":"hall","podId":1,"state":"up","instanceId":"uid:b","sequence":1,"supersedes":"E12",` +
+		`"capacity":1,"labels":{"zone":"a","disk":"ssd"},"address":"hall-1:9000"`,
+		`{"applied":true,"storeId":"S","pod":` + newHall + `,"previous":` + hall + `}`},
+
+	// A cordon stays with the pod until it is lifted; the stricter of cordon and report applies.
+	{"CordonPod", "POST /v1/namespaces/NS/services/hall/pods/1:cordon", `"service":"hall","podId":1,"cordon":"DENY_NEW","ttlSeconds":600`,
+		`{"pod":` + edit(newHall, `"routing":"DENY_NEW","cordon":"DENY_NEW"`) + `}`},
+	{"SetServiceState", "", `"service":"hall","podId":1,"state":"up","instanceId":"uid:b","sequence":2,"generation":"E13",` +
+		`"capacity":1,"labels":{"zone":"a","disk":"ssd"},"address":"hall-1:9000"`,
+		`{"applied":true,"storeId":"S","pod":` + edit(newHall, `"routing":"DENY_NEW","cordon":"DENY_NEW"`) +
+			`,"previous":` + edit(newHall, `"routing":"DENY_NEW","cordon":"DENY_NEW"`) + `}`},
+	{"CordonPod", "", `"service":"hall","podId":1,"cordon":"READY"`, `{"pod":` + newHall + `}`},
+
+	// A new link: by labels, below the capacity, and not on a pod to avoid, which a temporary link leaves.
+	{"SetServiceState", "", `"service":"hall","podId":2,"state":"up","labels":{"zone":"b"}`,
+		`{"applied":true,"storeId":"S","pod":` + edit(pod(2, "up", 0, "READY", 30), `"labels":{"zone":"b"}`) + `}`},
+	{"ComputeLinkedPod", "", `"uid":"ada","service":"hall","selector":{"zone":"a"},"persistSeconds":60`,
+		`{"outcome":"CREATED","link":` + link("ada", "hall", 1, 60, "E14") + `,"previousPodId":-1,"pod":` +
+			edit(newHall, `"given":"N"`) + `}`},
+	{"GetServicePod", "", `"service":"hall","podId":1`, `{"pod":` + edit(newHall, `"given":1`) + `}`},
+	{"ComputeLinkedPod", "", `"uid":"bea","service":"hall"`,
+		`{"outcome":"CREATED","link":` + link("bea", "hall", 2, -1, "E15") + `,"previousPodId":-1,"pod":` +
+			edit(pod(2, "up", 0, "READY", 30), `"labels":{"zone":"b"},"given":"N"`) + `}`},
+	{"ComputeLinkedPod", "", `"uid":"ada","service":"hall","avoidPods":[1],"avoidEpoch":"E13"`,
+		`{"outcome":"EXISTING","link":` + link("ada", "hall", 1, 60, "E14") + `,"previousPodId":1,"pod":` +
+			edit(newHall, `"given":"N"`) + `}`},
+	{"ComputeLinkedPod", "", `"uid":"ada","service":"hall","avoidPods":[1],"avoidEpoch":"E14"`,
+		`{"outcome":"RELINKED","link":` + link("ada", "hall", 2, -1, "E16") + `,"previousPodId":1,"pod":` +
+			edit(pod(2, "up", 0, "READY", 30), `"labels":{"zone":"b"},"given":"N"`) + `}`},
+	{"ComputeLinkedPod", "", `"uid":"ada","service":"hall","avoidPods":[2],"avoidEpoch":"E16"`,
+		`{"outcome":"EXISTING","link":` + link("ada", "hall", 2, -1, "E16") + `,"previousPodId":2,"pod":` +
+			edit(pod(2, "up", 0, "READY", 30), `"labels":{"zone":"b"},"given":"N"`) + `}`},
+
+	// The store is new, so a link that the caller knows is put back, also on a pod that has not reported.
+	{"ComputeLinkedPod", "", `"uid":"eve","service":"hall","known":{"podId":7,"epoch":"E16"}`,
+		`{"outcome":"CREATED","link":` + link("eve", "hall", 7, -1, "E17") + `,"previousPodId":-1}`},
+	{"ComputeLinkedPod", "", `"uid":"kim","service":"hall","known":{"podId":1,"epoch":"E16"}`,
+		`{"outcome":"CREATED","link":` + link("kim", "hall", 1, -1, "E18") + `,"previousPodId":-1,"pod":` +
+			edit(newHall, `"given":"N"`) + `}`},
 
 	{"RemoveServiceState", "DELETE /v1/namespaces/NS/services/game/pods/9", `"service":"game","podId":9`,
 		`{"removed":true,"previous":` + pod(9, "going", 0, "SHUTDOWN", 30) + `}`},
@@ -371,16 +441,40 @@ var apiSteps = []struct{ rpc, path, request, reply string }{
 }
 
 func link(uid, service string, pod, ttl int, epoch string) string {
-	return fmt.Sprintf(`{"namespace":"NS","uid":%q,"service":%q,"podId":%d,"persistent":%t,"ttlSeconds":%d,"epoch":%q}`,
-		uid, service, pod, ttl == -1, ttl, epoch)
+	return claimed(uid, service, pod, ttl, epoch, 0)
+}
+
+func claimed(uid, service string, pod, ttl int, epoch string, claim int) string {
+	return fmt.Sprintf(`{"namespace":"NS","uid":%q,"service":%q,"podId":%d,"persistent":%t,"ttlSeconds":%d,"epoch":%q,"claim":"%d"}`,
+		uid, service, pod, ttl == -1, ttl, epoch, claim)
 }
 
 func noLink(uid, service string) string { return link(uid, service, -1, -2, "0") }
 
 func pod(id int, state string, load int, routing string, ttl int) string {
 	return fmt.Sprintf(
-		`{"podId":%d,"state":"%s","load":%d,"routing":%q,"live":true,"heartbeatMs":"T","ttlSeconds":%d}`,
-		id, state, load, routing, ttl)
+		`{"podId":%d,"state":"%s","load":%d,"routing":%q,"live":true,"heartbeatMs":"T","ttlSeconds":%d,"instanceId":"",`+
+			`"generation":"0","labels":{},"address":"","reportedRouting":%q,"cordon":"READY","given":0,"inDoubt":false}`,
+		id, state, load, routing, ttl, routing)
+}
+
+// hall is the pod of the process a, and newHall that of b.
+var (
+	hall = edit(pod(1, "up", 0, "READY", 30), `"instanceId":"uid:a","generation":"E12","capacity":1,`+
+		`"labels":{"zone":"a","disk":"ssd"},"address":"hall-1:9000"`)
+	newHall = edit(hall, `"instanceId":"uid:b","generation":"E13"`)
+)
+
+// edit returns the JSON object with other values of some fields.
+func edit(object, fields string) string {
+	merged := make(map[string]any)
+	for _, content := range []string{object, "{" + fields + "}"} {
+		if err := json.Unmarshal([]byte(content), &merged); err != nil {
+			panic(err)
+		}
+	}
+	out, _ := json.Marshal(merged)
+	return string(out)
 }
 
 func workload(service, state string) string {
@@ -410,7 +504,11 @@ func testAPI(t *testing.T, a *testApp, over via) {
 		at := fmt.Sprintf("step %d: %s %s", i, step.rpc, step.request)
 		require.True(t, got.ok(), "%s: %+v", at, got)
 		want := strings.ReplaceAll(step.reply, `"NS"`, strconv.Quote(namespace))
-		require.Equal(t, canonical([]byte(want)), epochs.take(t, got.reply), at)
+		reply := epochs.take(t, got.reply)
+		if step.rpc == "ComputeLinkedPod" {
+			reply = givenValue.ReplaceAllString(reply, `"given":"N"`) // Up to a second old.
+		}
+		require.Equal(t, canonical([]byte(want)), reply, at)
 		called[step.rpc] = true
 		if over == overHTTP && step.path != "" {
 			pathed[step.rpc] = true
@@ -424,12 +522,14 @@ func testAPI(t *testing.T, a *testApp, over via) {
 	}
 }
 
-// placeholders are the epochs seen so far, "E1" first.
+// placeholders are the epochs and generations seen so far, "E1" first.
 type placeholders []string
 
 var (
-	epochValue = regexp.MustCompile(`"epoch":"([1-9]\d*)"`)
+	epochValue = regexp.MustCompile(`"(epoch|generation)":"([1-9]\d*)"`)
 	timeValue  = regexp.MustCompile(`"(heartbeatMs|updateMs)":"(\d+)"`)
+	storeValue = regexp.MustCompile(`"storeId":"\w+"`)
+	givenValue = regexp.MustCompile(`"given":\d+`)
 	epochName  = regexp.MustCompile(`\bE\d+\b`)
 )
 
@@ -441,8 +541,10 @@ func (p *placeholders) fill(text string) string {
 	})
 }
 
-// take replaces epochs and times by their names. New epochs and times must be close to now.
+// take replaces epochs, generations, times and ids of the store by their names. New epochs, generations and times must be close
+// to now.
 func (p *placeholders) take(t *testing.T, reply string) string {
+	reply = storeValue.ReplaceAllString(reply, `"storeId":"S"`)
 	reply = timeValue.ReplaceAllStringFunc(reply, func(match string) string {
 		parts := timeValue.FindStringSubmatch(match)
 		ms, err := strconv.ParseInt(parts[2], 10, 64)
@@ -451,16 +553,17 @@ func (p *placeholders) take(t *testing.T, reply string) string {
 		return fmt.Sprintf(`"%s":"T"`, parts[1])
 	})
 	return epochValue.ReplaceAllStringFunc(reply, func(match string) string {
-		value := epochValue.FindStringSubmatch(match)[1]
+		parts := epochValue.FindStringSubmatch(match)
+		field, value := parts[1], parts[2]
 		for i, known := range *p {
 			if known == value {
-				return fmt.Sprintf(`"epoch":"E%d"`, i+1)
+				return fmt.Sprintf(`"%s":"E%d"`, field, i+1)
 			}
 		}
 		number, err := strconv.ParseInt(value, 10, 64)
 		require.NoError(t, err)
 		require.WithinDuration(t, time.Now(), time.UnixMicro(number), time.Minute, "an epoch is the store's clock in µs")
 		*p = append(*p, value)
-		return fmt.Sprintf(`"epoch":"E%d"`, len(*p))
+		return fmt.Sprintf(`"%s":"E%d"`, field, len(*p))
 	})
 }

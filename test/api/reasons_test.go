@@ -58,6 +58,8 @@ var public = map[v1.ErrorReason]struct {
 	v1.ErrorReason_BODY_TOO_LARGE:          {http.StatusRequestEntityTooLarge, codes.OK},
 	v1.ErrorReason_INTERNAL:                {http.StatusInternalServerError, codes.Internal},
 	v1.ErrorReason_REPLICATION_UNCONFIRMED: {http.StatusGatewayTimeout, codes.DeadlineExceeded},
+	v1.ErrorReason_SUPERSEDED:              {http.StatusConflict, codes.Aborted},
+	v1.ErrorReason_LIMIT_EXCEEDED:          {http.StatusTooManyRequests, codes.ResourceExhausted},
 }
 
 // withoutSecurity are the reasons of a podlink with security configured, which does not exist yet.
@@ -103,6 +105,13 @@ func full(t *testing.T, redis *redistest.Server) {
 func holding(key string, values ...any) func(t *testing.T, redis *redistest.Server) {
 	return func(t *testing.T, redis *redistest.Server) {
 		require.NoError(t, redis.Client(t).HSet(t.Context(), key, values...).Err())
+	}
+}
+
+// manyServices links u1 for as many services as a uid may have.
+func manyServices(t *testing.T, redis *redistest.Server) {
+	for i := range 256 {
+		holding("podlink:link:ns:u1", fmt.Sprintf("service-%d", i), "7 5 0")(t, redis)
 	}
 }
 
@@ -169,11 +178,34 @@ var provocations = []provocation{
 	},
 	{
 		name: "a newer owner", reason: v1.ErrorReason_EPOCH_MISMATCH, start: onStore(holding("podlink:link:ns:u1", "svc", "7 5 0")),
-		rpc: "SetLinkedPod", request: staleSet, metadata: map[string]string{"pod_id": "7", "epoch": "5"},
+		rpc: "SetLinkedPod", request: staleSet, metadata: map[string]string{"pod_id": "7", "epoch": "5", "claim": "0"},
+	},
+	{
+		name: "a newer process", reason: v1.ErrorReason_EPOCH_MISMATCH, start: onStore(holding("podlink:link:ns:u1", "svc", "1 5 0 9")),
+		rpc: "SetLinkedPod", request: staleSet, metadata: map[string]string{"pod_id": "1", "epoch": "5", "claim": "9"},
+	},
+	{
+		name: "a claim of an old process", reason: v1.ErrorReason_SUPERSEDED,
+		start: onStore(holding("podlink:link:ns:u1", "svc", "1 5 0 4503599627370495")),
+		rpc:   "SetLinkedPod", request: `{"namespace":"ns","uid":"u1","service":"svc","podId":1,"claim":"4503599627370494"}`,
+		metadata: map[string]string{"generation": "4503599627370495", "final": "false"},
+	},
+	{
+		name: "a link too many", reason: v1.ErrorReason_LIMIT_EXCEEDED, start: onStore(manyServices),
+		rpc: "TrySetLinkedPod", request: good["TrySetLinkedPod"], metadata: map[string]string{"limit": "limits.max_services"},
+	},
+	{
+		name: "a new link too many", reason: v1.ErrorReason_LIMIT_EXCEEDED,
+		start: onStore(manyServices, holding("podlink:pods:ns:svc", "1", "0 0 0 -1 1700000000000 up")),
+		rpc:   "ComputeLinkedPod", request: good["ComputeLinkedPod"], metadata: map[string]string{"limit": "limits.max_services"},
+	},
+	{
+		name: "an epoch far ahead", reason: v1.ErrorReason_INVALID_ARGUMENT, start: onStore(), metadata: map[string]string{"field": "above_epoch"},
+		rpc: "SetLinkedPodIfAbsent", request: `{"namespace":"ns","uid":"u1","service":"svc","podId":1,"aboveEpoch":"9007199254740990"}`,
 	},
 	{
 		name: "no owner", reason: v1.ErrorReason_EPOCH_MISMATCH, start: onStore(),
-		rpc: "RemoveLinkedPod", request: staleRemove, metadata: map[string]string{"pod_id": "-1", "epoch": "0"},
+		rpc: "RemoveLinkedPod", request: staleRemove, metadata: map[string]string{"pod_id": "-1", "epoch": "0", "claim": "0"},
 	},
 	{
 		name: "service that never reported", reason: v1.ErrorReason_NO_AVAILABLE_POD, start: onStore(),

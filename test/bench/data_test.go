@@ -120,9 +120,9 @@ func (r *rig) contests() []contest {
 
 // computeStanding computes an existing link, and returns an error if it was created or moved.
 func (l layer) computeStanding(ctx context.Context, key biz.LinkKey) error {
-	outcome, _, err := l.usecase.Compute(ctx, key, biz.Forever)
-	if err == nil && outcome != biz.Existing {
-		err = fmt.Errorf("the link of %s was created or moved: outcome %d", key.UID, outcome)
+	computed, err := l.usecase.Compute(ctx, key, biz.ComputeRequest{TTL: biz.Forever})
+	if err == nil && computed.Outcome != biz.Existing {
+		err = fmt.Errorf("the link of %s was created or moved: outcome %d", key.UID, computed.Outcome)
 	}
 	return err
 }

@@ -38,6 +38,9 @@ func shapes(t *testing.T) []shape {
 	}
 	return []shape{
 		persistent("persistent", namespace), persistent("persistent, namespace of 2 letters", "eu"),
+		{"persistent, claimed", namespace, 1, func(pipe redis.Pipeliner, uid string, pod int32) {
+			pipe.HSet(ctx, podlinkKey(uid), service, value(pod)+" "+epoch)
+		}, biz.Forever},
 		{"persistent, 4 services", namespace, 4, func(pipe redis.Pipeliner, uid string, pod int32) {
 			pipe.HSet(ctx, podlinkKey(uid), service, value(pod), "chat", value(pod), "team", value(pod), "shop", value(pod))
 		}, biz.Forever},
@@ -105,6 +108,7 @@ func TestMemory(t *testing.T) {
 		limit        float64
 	}{
 		{"Memory per uid with one persistent link", "persistent", 145},
+		{"Memory per uid with one claimed link", "persistent, claimed", 170},
 		{"Memory per link with four services per uid", "persistent, 4 services", 60},
 	} {
 		results.target(Target{Measure: target.measure, Limit: target.limit, Unit: "B", Runs: table.row(target.row).Cells[perLink]})

@@ -155,12 +155,12 @@ func (r *strained) next(ctx context.Context, _ int) error {
 	if r.call != nil {
 		return r.call(r.layer, ctx, n)
 	}
-	outcome, change, err := r.usecase.Compute(ctx, linkOf(user(n)), biz.Forever)
-	if err == nil && outcome != biz.Created {
-		err = fmt.Errorf("the link of %s was not created: outcome %d", user(n), outcome)
+	computed, err := r.usecase.Compute(ctx, linkOf(user(n)), biz.ComputeRequest{TTL: biz.Forever})
+	if err == nil && computed.Outcome != biz.Created {
+		err = fmt.Errorf("the link of %s was not created: outcome %d", user(n), computed.Outcome)
 	}
 	if err == nil {
-		r.given[change.Link.Pod].Add(1)
+		r.given[computed.Link.Pod].Add(1)
 	}
 	return err
 }

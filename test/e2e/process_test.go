@@ -96,7 +96,7 @@ func TestBothTransportsSeeTheSameLink(t *testing.T) {
 	body, err := io.ReadAll(response.Body)
 	require.NoError(t, err)
 	require.JSONEq(t, fmt.Sprintf(`{"link": {"namespace": "game", "uid": "a/b", "service": "room", "podId": 0,
-		"persistent": true, "ttlSeconds": -1, "epoch": "%d"}}`, set.GetLink().GetEpoch()), string(body))
+		"persistent": true, "ttlSeconds": -1, "epoch": "%d", "claim": "0"}}`, set.GetLink().GetEpoch()), string(body))
 
 	health, err := grpc_health_v1.NewHealthClient(p.Conn(t)).Check(ctx, &grpc_health_v1.HealthCheckRequest{})
 	require.NoError(t, err)

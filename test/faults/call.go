@@ -51,12 +51,13 @@ type operation struct {
 	pod          int32
 	seconds      int32 // persist_seconds; of a removal, keep_seconds
 	expected     int64 // expected_epoch; noEpoch for none
+	claim        int64 // of a set, if absent or not; 0 for none
 }
 
 // link is a link in a reply.
 type link struct {
 	pod, seconds int32
-	epoch        int64
+	epoch, claim int64
 }
 
 // outcome is what a client knows about the effect of its call.
@@ -80,6 +81,8 @@ type answer struct {
 	previous *int32 // nil: not in the reply
 	link     *link  // the link after the call; nil: not in the reply
 	links    map[string]link
+
+	generation int64 // of a SUPERSEDED
 }
 
 // call is a call and its answer. Its times are since the start of the run.
@@ -93,7 +96,7 @@ type call struct {
 // outcomeOf returns the outcome of a call that failed with the reason.
 func outcomeOf(k kind, reason string) outcome {
 	switch reason {
-	case "EPOCH_MISMATCH", "NO_AVAILABLE_POD":
+	case "EPOCH_MISMATCH", "SUPERSEDED", "NO_AVAILABLE_POD":
 		return acknowledged
 	case "STORE_UNAVAILABLE", "STORE_FULL", "CANCELED":
 		return refused
@@ -121,8 +124,11 @@ func perform(conn *grpc.ClientConn, op operation) answer {
 	}
 	failure := kerrors.FromError(err)
 	a = answer{outcome: outcomeOf(op.kind, failure.Reason), reason: failure.Reason, message: failure.Message}
-	if failure.Reason == "EPOCH_MISMATCH" {
+	switch failure.Reason {
+	case "EPOCH_MISMATCH":
 		a.link = mismatched(failure.Metadata)
+	case "SUPERSEDED":
+		a.generation, _ = strconv.ParseInt(failure.Metadata["generation"], 10, 64) // 0 is wrong: the model says so.
 	}
 	return a
 }
@@ -137,7 +143,11 @@ func mismatched(metadata map[string]string) *link {
 	if err != nil {
 		return nil
 	}
-	return &link{pod: int32(pod), epoch: epoch}
+	claim, err := strconv.ParseInt(metadata["claim"], 10, 64)
+	if err != nil {
+		return nil
+	}
+	return &link{pod: int32(pod), epoch: epoch, claim: claim}
 }
 
 func send(ctx context.Context, links v1.LinkServiceClient, op operation) (answer, error) {
@@ -145,7 +155,7 @@ func send(ctx context.Context, links v1.LinkServiceClient, op operation) (answer
 	case set:
 		reply, err := links.SetLinkedPod(ctx, &v1.SetLinkedPodRequest{
 			Namespace: namespace, Uid: op.uid, Service: op.service, PodId: &op.pod, PersistSeconds: &op.seconds,
-			ExpectedEpoch: op.expectedEpoch(),
+			ExpectedEpoch: op.expectedEpoch(), Claim: op.claim,
 		})
 		return answer{applied: true, previous: proto.Int32(reply.GetPreviousPodId()), link: linkOf(reply.GetLink())}, err
 	case trySet:
@@ -157,7 +167,7 @@ func send(ctx context.Context, links v1.LinkServiceClient, op operation) (answer
 		}, err
 	case setIfAbsent:
 		reply, err := links.SetLinkedPodIfAbsent(ctx, &v1.SetLinkedPodIfAbsentRequest{
-			Namespace: namespace, Uid: op.uid, Service: op.service, PodId: &op.pod, PersistSeconds: &op.seconds,
+			Namespace: namespace, Uid: op.uid, Service: op.service, PodId: &op.pod, PersistSeconds: &op.seconds, Claim: op.claim,
 		})
 		return answer{applied: reply.GetCreated(), link: linkOf(reply.GetLink())}, err
 	case compute:
@@ -217,5 +227,5 @@ func (op operation) expectedEpoch() *int64 {
 }
 
 func linkOf(l *v1.Link) *link {
-	return &link{pod: l.GetPodId(), seconds: l.GetTtlSeconds(), epoch: l.GetEpoch()}
+	return &link{pod: l.GetPodId(), seconds: l.GetTtlSeconds(), epoch: l.GetEpoch(), claim: l.GetClaim()}
 }

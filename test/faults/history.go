@@ -24,6 +24,8 @@ const (
 	// checker, which tries every order of the operations of unknown outcome.
 	generation        = 1000
 	uidsPerGeneration = 20
+	// claims is the number of processes of each pod that claim links.
+	claims = 3
 	// checkTimeout bounds the check of all histories of a run.
 	checkTimeout = 2 * time.Minute
 )
@@ -89,6 +91,9 @@ func (h *histories) next(_ int, random *rand.Rand) operation {
 	}
 	if random.IntN(3) == 0 {
 		op.expected = h.epochs[name]
+	}
+	if (op.kind == set || op.kind == setIfAbsent) && random.IntN(2) == 0 {
+		op.claim = 1 + random.Int64N(claims)
 	}
 	return op
 }

@@ -22,6 +22,7 @@ type state struct {
 	// greater.
 	epoch int64
 	exact bool
+	claim int64 // 0: none
 }
 
 var noLink = state{pod: noPod, seconds: gone}
@@ -35,6 +36,7 @@ type effect struct {
 	previous int32
 	computed string
 	mismatch bool // the reply is EPOCH_MISMATCH
+	replaced bool // the reply is SUPERSEDED
 	hidden   bool // the reply has no link although there is one
 }
 
@@ -44,7 +46,15 @@ func effects(s state, op operation) []effect {
 	unchanged := effect{next: s, previous: s.pod}
 	switch op.kind {
 	case set:
-		return conditional(s, op, func(s state) effect { return bound(s, op) })
+		switch {
+		case op.claim == 0 || s.pod != op.pod || s.claim < op.claim:
+			return conditional(s, op, func(s state) effect { return bound(s, op) })
+		case s.claim == op.claim: // Whatever epoch it expects.
+			return []effect{bound(s, op)}
+		default:
+			unchanged.replaced = true
+			return []effect{unchanged}
+		}
 	case trySet:
 		if s.exists() && s.seconds == forever && s.pod != op.pod {
 			return []effect{unchanged}
@@ -71,11 +81,12 @@ func effects(s state, op operation) []effect {
 	return []effect{unchanged}
 }
 
-// bound is the effect of a link to op's pod. Another pod has a new epoch, greater than every earlier one.
+// bound is the effect of a link to op's pod. Another pod, or another process that claims the link, has a new epoch, greater than
+// every earlier one.
 func bound(s state, op operation) effect {
-	next := state{pod: op.pod, seconds: op.seconds, epoch: s.epoch, exact: s.exact}
-	if s.pod != op.pod {
-		next.epoch, next.exact = s.epoch+1, false
+	next := state{pod: op.pod, seconds: op.seconds, epoch: s.epoch, exact: s.exact, claim: s.claim}
+	if s.pod != op.pod || op.claim != 0 && op.claim != s.claim {
+		next.epoch, next.exact, next.claim = s.epoch+1, false, op.claim
 	}
 	return effect{next: next, applied: true, previous: s.pod}
 }
@@ -86,7 +97,7 @@ func unbound(s state, op operation) effect {
 	switch {
 	case !s.exists():
 	case op.seconds > 0:
-		e.next.seconds = op.seconds
+		e.next.seconds, e.next.claim = op.seconds, 0
 	default:
 		e.next = noLink
 		e.next.epoch = s.epoch
@@ -148,7 +159,13 @@ func step(s state, op operation, a answer) []state {
 
 // agrees reports whether the answer is the one that the effect must have. The answer may make the epoch exact.
 func (e effect) agrees(op operation, a answer) (after state, possible bool) {
-	if e.mismatch != (a.reason == "EPOCH_MISMATCH") || !e.mismatch && a.reason != "" {
+	if e.mismatch != (a.reason == "EPOCH_MISMATCH") || e.replaced != (a.reason == "SUPERSEDED") {
+		return state{}, false
+	}
+	if e.replaced {
+		return e.next, a.generation == e.next.claim
+	}
+	if !e.mismatch && a.reason != "" {
 		return state{}, false
 	}
 	if e.applied != a.applied || e.computed != a.computed || a.previous != nil && e.previous != *a.previous {
@@ -171,7 +188,7 @@ func (e effect) agrees(op operation, a answer) (after state, possible bool) {
 // agreesOn compares the link in a reply with the model's.
 func (e effect) agreesOn(op operation, l link) (after state, possible bool) {
 	if e.hidden || !e.next.exists() {
-		return e.next, l.pod == noPod && l.epoch == 0 && (e.mismatch || l.seconds == gone)
+		return e.next, l.pod == noPod && l.epoch == 0 && l.claim == 0 && (e.mismatch || l.seconds == gone)
 	}
 	after = e.next
 	if after.exact {
@@ -180,6 +197,7 @@ func (e effect) agreesOn(op operation, l link) (after state, possible bool) {
 		possible = l.epoch >= after.epoch
 	}
 	after.epoch, after.exact = l.epoch, true
+	possible = possible && l.claim == after.claim
 	if e.mismatch {
 		return after, possible && l.pod == after.pod && l.epoch != op.expected
 	}
@@ -227,6 +245,9 @@ func describeOperation(op operation) string {
 		text += fmt.Sprintf(" keep %d s", op.seconds)
 	case get, getPersist, list:
 	}
+	if op.claim != 0 {
+		text += fmt.Sprintf(" claimed by %d", op.claim)
+	}
 	if (op.kind == set || op.kind == remove) && op.expected != noEpoch {
 		text += fmt.Sprintf(" if epoch %d", op.expected)
 	}
@@ -258,5 +279,5 @@ func describeState(s state) string {
 	if s.exact {
 		relation = "="
 	}
-	return fmt.Sprintf("pod %d for %d s, epoch %s %d", s.pod, s.seconds, relation, s.epoch)
+	return fmt.Sprintf("pod %d for %d s, epoch %s %d, claim %d", s.pod, s.seconds, relation, s.epoch, s.claim)
 }

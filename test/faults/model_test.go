@@ -33,6 +33,11 @@ func (op operation) expecting(epoch int64) operation {
 	return op
 }
 
+func (op operation) claiming(generation int64) operation {
+	op.claim = generation
+	return op
+}
+
 func removing() operation { return operation{kind: remove, expected: noEpoch} }
 
 func reading() operation { return operation{kind: get, service: "room"} }
@@ -64,6 +69,10 @@ func mismatch(l link) answer {
 	return answer{outcome: acknowledged, reason: "EPOCH_MISMATCH", link: &l}
 }
 
+func superseded(generation int64) answer {
+	return answer{outcome: acknowledged, reason: "SUPERSEDED", generation: generation}
+}
+
 func (a answer) computing(outcome string) answer {
 	a.computed = outcome
 	return a
@@ -93,212 +102,252 @@ func TestModel(t *testing.T) {
 		operations []porcupine.Operation
 	}{
 		{"nothing", true, inOrder(reading(), found(none))},
-		{"a link that was never set", false, inOrder(reading(), found(link{1, forever, 5}))},
+		{"a link that was never set", false, inOrder(reading(), found(link{1, forever, 5, 0}))},
 
 		{"a link is read", true, inOrder(
-			setting(1), did(noPod, link{1, forever, 5}),
-			reading(), found(link{1, forever, 5}))},
+			setting(1), did(noPod, link{1, forever, 5, 0}),
+			reading(), found(link{1, forever, 5, 0}))},
 		{"a link is gone", false, inOrder(
-			setting(1), did(noPod, link{1, forever, 5}),
+			setting(1), did(noPod, link{1, forever, 5, 0}),
 			reading(), found(none))},
 		{"an old link is read", false, inOrder(
-			setting(1), did(noPod, link{1, forever, 5}),
-			setting(2), did(1, link{2, forever, 6}),
-			reading(), found(link{1, forever, 5}))},
+			setting(1), did(noPod, link{1, forever, 5, 0}),
+			setting(2), did(1, link{2, forever, 6, 0}),
+			reading(), found(link{1, forever, 5, 0}))},
 		{"an old link is read during a set", true, []porcupine.Operation{
-			during(0, 1, setting(1), did(noPod, link{1, forever, 5})),
-			during(2, 9, setting(2), did(1, link{2, forever, 6})),
-			during(3, 4, reading(), found(link{1, forever, 5})),
+			during(0, 1, setting(1), did(noPod, link{1, forever, 5, 0})),
+			during(2, 9, setting(2), did(1, link{2, forever, 6, 0})),
+			during(3, 4, reading(), found(link{1, forever, 5, 0})),
 		}},
 		{"a new link is read and then the old one", false, []porcupine.Operation{
-			during(0, 1, setting(1), did(noPod, link{1, forever, 5})),
-			during(2, 9, setting(2), did(1, link{2, forever, 6})),
-			during(3, 4, reading(), found(link{2, forever, 6})),
-			during(5, 6, reading(), found(link{1, forever, 5})),
+			during(0, 1, setting(1), did(noPod, link{1, forever, 5, 0})),
+			during(2, 9, setting(2), did(1, link{2, forever, 6, 0})),
+			during(3, 4, reading(), found(link{2, forever, 6, 0})),
+			during(5, 6, reading(), found(link{1, forever, 5, 0})),
 		}},
 
 		{"two concurrent sets, one after the other", true, []porcupine.Operation{
-			during(0, 9, setting(1), did(2, link{1, forever, 6})),
-			during(0, 9, setting(2), did(noPod, link{2, forever, 5})),
+			during(0, 9, setting(1), did(2, link{1, forever, 6, 0})),
+			during(0, 9, setting(2), did(noPod, link{2, forever, 5, 0})),
 		}},
 		{"two concurrent sets, both the first", false, []porcupine.Operation{
-			during(0, 9, setting(1), did(noPod, link{1, forever, 6})),
-			during(0, 9, setting(2), did(noPod, link{2, forever, 5})),
+			during(0, 9, setting(1), did(noPod, link{1, forever, 6, 0})),
+			during(0, 9, setting(2), did(noPod, link{2, forever, 5, 0})),
 		}},
 		{"two concurrent sets, the second with a lower epoch", false, []porcupine.Operation{
-			during(0, 9, setting(1), did(2, link{1, forever, 5})),
-			during(0, 9, setting(2), did(noPod, link{2, forever, 6})),
+			during(0, 9, setting(1), did(2, link{1, forever, 5, 0})),
+			during(0, 9, setting(2), did(noPod, link{2, forever, 6, 0})),
 		}},
 		{"a wrong previous pod", false, inOrder(
-			setting(1), did(noPod, link{1, forever, 5}),
-			setting(2), did(0, link{2, forever, 6}))},
+			setting(1), did(noPod, link{1, forever, 5, 0}),
+			setting(2), did(0, link{2, forever, 6, 0}))},
 
 		{"the same pod keeps its epoch", true, inOrder(
-			setting(1), did(noPod, link{1, forever, 5}),
-			setting(1).lasting(2000), did(1, link{1, 2000, 5}))},
+			setting(1), did(noPod, link{1, forever, 5, 0}),
+			setting(1).lasting(2000), did(1, link{1, 2000, 5, 0}))},
 		{"the same pod gets another epoch", false, inOrder(
-			setting(1), did(noPod, link{1, forever, 5}),
-			setting(1), did(1, link{1, forever, 6}))},
+			setting(1), did(noPod, link{1, forever, 5, 0}),
+			setting(1), did(1, link{1, forever, 6, 0}))},
 		{"another pod keeps the epoch", false, inOrder(
-			setting(1), did(noPod, link{1, forever, 5}),
-			setting(2), did(1, link{2, forever, 5}))},
+			setting(1), did(noPod, link{1, forever, 5, 0}),
+			setting(2), did(1, link{2, forever, 5, 0}))},
 		{"an epoch is reused after a removal", false, inOrder(
-			setting(1), did(noPod, link{1, forever, 5}),
+			setting(1), did(noPod, link{1, forever, 5, 0}),
 			removing(), removed(1),
-			setting(2), did(noPod, link{2, forever, 5}))},
+			setting(2), did(noPod, link{2, forever, 5, 0}))},
 		{"an epoch grows after a removal", true, inOrder(
-			setting(1), did(noPod, link{1, forever, 5}),
+			setting(1), did(noPod, link{1, forever, 5, 0}),
 			removing(), removed(1),
-			setting(1), did(noPod, link{1, forever, 6}))},
+			setting(1), did(noPod, link{1, forever, 6, 0}))},
 
 		{"a temporary link has less time left", true, inOrder(
-			setting(1).lasting(2000), did(noPod, link{1, 2000, 5}),
-			reading(), found(link{1, 1990, 5}))},
+			setting(1).lasting(2000), did(noPod, link{1, 2000, 5, 0}),
+			reading(), found(link{1, 1990, 5, 0}))},
 		{"a temporary link has more time left", false, inOrder(
-			setting(1).lasting(2000), did(noPod, link{1, 2000, 5}),
-			reading(), found(link{1, 2001, 5}))},
+			setting(1).lasting(2000), did(noPod, link{1, 2000, 5, 0}),
+			reading(), found(link{1, 2001, 5, 0}))},
 		{"a temporary link has become persistent", false, inOrder(
-			setting(1).lasting(2000), did(noPod, link{1, 2000, 5}),
-			reading(), found(link{1, forever, 5}))},
+			setting(1).lasting(2000), did(noPod, link{1, 2000, 5, 0}),
+			reading(), found(link{1, forever, 5, 0}))},
 		{"a temporary link is not returned as persistent", true, inOrder(
-			setting(1).lasting(2000), did(noPod, link{1, 2000, 5}),
+			setting(1).lasting(2000), did(noPod, link{1, 2000, 5, 0}),
 			reading().on(getPersist), found(none))},
 		{"a persistent link is not returned as persistent", false, inOrder(
-			setting(1), did(noPod, link{1, forever, 5}),
+			setting(1), did(noPod, link{1, forever, 5, 0}),
 			reading().on(getPersist), found(none))},
 
 		{"try moves a temporary link", true, inOrder(
-			setting(1).lasting(2000), did(noPod, link{1, 2000, 5}),
-			setting(2).on(trySet), did(1, link{2, forever, 6}))},
+			setting(1).lasting(2000), did(noPod, link{1, 2000, 5, 0}),
+			setting(2).on(trySet), did(1, link{2, forever, 6, 0}))},
 		{"try keeps a persistent link", true, inOrder(
-			setting(1), did(noPod, link{1, forever, 5}),
-			setting(2).on(trySet), didNot(link{1, forever, 5}))},
+			setting(1), did(noPod, link{1, forever, 5, 0}),
+			setting(2).on(trySet), didNot(link{1, forever, 5, 0}))},
 		{"try moves a persistent link", false, inOrder(
-			setting(1), did(noPod, link{1, forever, 5}),
-			setting(2).on(trySet), did(1, link{2, forever, 6}))},
+			setting(1), did(noPod, link{1, forever, 5, 0}),
+			setting(2).on(trySet), did(1, link{2, forever, 6, 0}))},
 		{"if absent keeps a link", true, inOrder(
-			setting(1).lasting(2000), did(noPod, link{1, 2000, 5}),
-			setting(2).on(setIfAbsent), didNot(link{1, 2000, 5}))},
+			setting(1).lasting(2000), did(noPod, link{1, 2000, 5, 0}),
+			setting(2).on(setIfAbsent), didNot(link{1, 2000, 5, 0}))},
 		{"if absent moves a link", false, inOrder(
-			setting(1).lasting(2000), did(noPod, link{1, 2000, 5}),
-			setting(2).on(setIfAbsent), answer{outcome: acknowledged, applied: true, link: &link{2, forever, 6}})},
+			setting(1).lasting(2000), did(noPod, link{1, 2000, 5, 0}),
+			setting(2).on(setIfAbsent), answer{outcome: acknowledged, applied: true, link: &link{2, forever, 6, 0}})},
 
 		{"compute creates a link", true, inOrder(
-			setting(0).on(compute), did(noPod, link{2, forever, 5}).computing("CREATED"),
-			reading(), found(link{2, forever, 5}))},
+			setting(0).on(compute), did(noPod, link{2, forever, 5, 0}).computing("CREATED"),
+			reading(), found(link{2, forever, 5, 0}))},
 		{"compute finds a link", true, inOrder(
-			setting(1), did(noPod, link{1, forever, 5}),
-			setting(0).on(compute), didNot(link{1, forever, 5}).computing("EXISTING"))},
+			setting(1), did(noPod, link{1, forever, 5, 0}),
+			setting(0).on(compute), didNot(link{1, forever, 5, 0}).computing("EXISTING"))},
 		{"compute moves a link", false, inOrder(
-			setting(1), did(noPod, link{1, forever, 5}),
-			setting(0).on(compute), did(1, link{2, forever, 6}).computing("RELINKED"))},
+			setting(1), did(noPod, link{1, forever, 5, 0}),
+			setting(0).on(compute), did(1, link{2, forever, 6, 0}).computing("RELINKED"))},
 		{"compute finds an absent link", false, inOrder(
-			setting(0).on(compute), didNot(link{2, forever, 5}).computing("EXISTING"))},
+			setting(0).on(compute), didNot(link{2, forever, 5, 0}).computing("EXISTING"))},
 		{"compute finds no pod", false, inOrder(
 			setting(0).on(compute), answer{outcome: acknowledged, reason: "NO_AVAILABLE_POD"})},
 
 		{"a removal", true, inOrder(
-			setting(1), did(noPod, link{1, forever, 5}),
+			setting(1), did(noPod, link{1, forever, 5, 0}),
 			removing(), removed(1),
 			removing(), removed(noPod),
 			reading(), found(none))},
 		{"a removal without effect", false, inOrder(
-			setting(1), did(noPod, link{1, forever, 5}),
+			setting(1), did(noPod, link{1, forever, 5, 0}),
 			removing(), removed(1),
-			reading(), found(link{1, forever, 5}))},
+			reading(), found(link{1, forever, 5, 0}))},
 		{"two concurrent removals that both removed", false, []porcupine.Operation{
-			during(0, 1, setting(1), did(noPod, link{1, forever, 5})),
+			during(0, 1, setting(1), did(noPod, link{1, forever, 5, 0})),
 			during(2, 9, removing(), removed(1)),
 			during(2, 9, removing(), removed(1)),
 		}},
 		{"a removal that keeps the link", true, inOrder(
-			setting(1), did(noPod, link{1, forever, 5}),
+			setting(1), did(noPod, link{1, forever, 5, 0}),
 			removing().lasting(2000), removed(1),
-			reading(), found(link{1, 2000, 5}))},
+			reading(), found(link{1, 2000, 5, 0}))},
 		{"a removal of a pod's link", true, inOrder(
-			setting(1), did(noPod, link{1, forever, 5}),
+			setting(1), did(noPod, link{1, forever, 5, 0}),
 			setting(1).on(removeWithID).lasting(0), answer{outcome: acknowledged, applied: true, link: &none})},
 		{"a removal of another pod's link", true, inOrder(
-			setting(1), did(noPod, link{1, forever, 5}),
-			setting(2).on(removeWithID).lasting(0), answer{outcome: acknowledged, link: &link{1, forever, 5}})},
+			setting(1), did(noPod, link{1, forever, 5, 0}),
+			setting(2).on(removeWithID).lasting(0), answer{outcome: acknowledged, link: &link{1, forever, 5, 0}})},
 		{"a removal of another pod's link that removed", false, inOrder(
-			setting(1), did(noPod, link{1, forever, 5}),
+			setting(1), did(noPod, link{1, forever, 5, 0}),
 			setting(2).on(removeWithID).lasting(0), answer{outcome: acknowledged, applied: true, link: &none})},
 
 		{"the epoch is the expected one", true, inOrder(
-			setting(1).expecting(0), did(noPod, link{1, forever, 5}),
-			setting(2).expecting(5), did(1, link{2, forever, 6}),
+			setting(1).expecting(0), did(noPod, link{1, forever, 5, 0}),
+			setting(2).expecting(5), did(1, link{2, forever, 6, 0}),
 			removing().expecting(6), removed(2))},
 		{"the epoch is not the expected one", true, inOrder(
-			setting(1), did(noPod, link{1, forever, 5}),
+			setting(1), did(noPod, link{1, forever, 5, 0}),
 			setting(2).expecting(4), mismatch(link{pod: 1, epoch: 5}),
 			removing().expecting(0), mismatch(link{pod: 1, epoch: 5}))},
 		{"an epoch is expected of an absent link", true, inOrder(
 			removing().expecting(4), mismatch(link{pod: noPod}))},
 		{"a set with a wrong expected epoch", false, inOrder(
-			setting(1), did(noPod, link{1, forever, 5}),
-			setting(2).expecting(4), did(1, link{2, forever, 6}))},
+			setting(1), did(noPod, link{1, forever, 5, 0}),
+			setting(2).expecting(4), did(1, link{2, forever, 6, 0}))},
 		{"a mismatch with the right expected epoch", false, inOrder(
-			setting(1), did(noPod, link{1, forever, 5}),
+			setting(1), did(noPod, link{1, forever, 5, 0}),
 			setting(2).expecting(5), mismatch(link{pod: 1, epoch: 5}))},
 		{"a mismatch with a wrong link", false, inOrder(
-			setting(1), did(noPod, link{1, forever, 5}),
+			setting(1), did(noPod, link{1, forever, 5, 0}),
 			setting(2).expecting(4), mismatch(link{pod: 2, epoch: 5}))},
+
+		{"a claim gives an epoch, once", true, inOrder(
+			setting(1), did(noPod, link{1, forever, 5, 0}),
+			setting(1).claiming(7), did(1, link{1, forever, 6, 7}),
+			setting(1).claiming(7).expecting(5), did(1, link{1, forever, 6, 7}),
+			setting(1).claiming(8).expecting(6), did(1, link{1, forever, 7, 8}),
+			setting(1).claiming(7), superseded(8),
+			setting(1), did(1, link{1, forever, 7, 8}))},
+		{"a claim without an epoch", false, inOrder(
+			setting(1), did(noPod, link{1, forever, 5, 0}),
+			setting(1).claiming(7), did(1, link{1, forever, 5, 7}))},
+		{"two processes with one epoch", false, inOrder(
+			setting(1).claiming(7), did(noPod, link{1, forever, 5, 7}),
+			setting(1).claiming(8), did(1, link{1, forever, 5, 8}))},
+		{"an old process takes the link back", false, inOrder(
+			setting(1).claiming(8), did(noPod, link{1, forever, 5, 8}),
+			setting(1).claiming(7), did(1, link{1, forever, 6, 7}))},
+		{"a repeated claim with another epoch", false, inOrder(
+			setting(1).claiming(7), did(noPod, link{1, forever, 5, 7}),
+			setting(1).claiming(7), did(1, link{1, forever, 6, 7}))},
+		{"a process is superseded by none", false, inOrder(
+			setting(1), did(noPod, link{1, forever, 5, 0}),
+			setting(1).claiming(7), superseded(8))},
+		{"a claim of another epoch than expected", true, inOrder(
+			setting(1).claiming(7), did(noPod, link{1, forever, 5, 7}),
+			setting(1).claiming(8).expecting(4), mismatch(link{pod: 1, epoch: 5, claim: 7}))},
+		{"a claim of another pod", true, inOrder(
+			setting(1).claiming(8), did(noPod, link{1, forever, 5, 8}),
+			setting(2).claiming(7), did(1, link{2, forever, 6, 7}),
+			setting(1), did(2, link{1, forever, 7, 0}))},
+		{"a claim survives a move", false, inOrder(
+			setting(1).claiming(8), did(noPod, link{1, forever, 5, 8}),
+			setting(2), did(1, link{2, forever, 6, 8}))},
+		{"a kept link has no claim", true, inOrder(
+			setting(1).claiming(8).on(setIfAbsent), answer{outcome: acknowledged, applied: true, link: &link{1, forever, 5, 8}},
+			removing().lasting(2000), removed(1),
+			reading(), found(link{1, 2000, 5, 0}))},
+		{"a lost reply to a claim", true, inOrder(
+			setting(1).claiming(7), lostReply,
+			setting(1).claiming(7).expecting(0), did(1, link{1, forever, 5, 7}))},
 
 		{"a lost reply without effect", true, inOrder(
 			setting(1), lostReply,
 			reading(), found(none))},
 		{"a lost reply with an effect", true, inOrder(
 			setting(1), lostReply,
-			reading(), found(link{1, forever, 5}))},
+			reading(), found(link{1, forever, 5, 0}))},
 		{"a lost reply with a late effect", true, inOrder(
 			setting(1), lostReply,
 			reading(), found(none),
-			setting(2), did(noPod, link{2, forever, 5}),
-			reading(), found(link{1, forever, 6}))},
+			setting(2), did(noPod, link{2, forever, 5, 0}),
+			reading(), found(link{1, forever, 6, 0}))},
 		{"a lost reply with two effects", false, inOrder(
 			setting(1), lostReply,
-			reading(), found(link{1, forever, 5}),
-			setting(2), did(1, link{2, forever, 6}),
-			reading(), found(link{1, forever, 7}))},
+			reading(), found(link{1, forever, 5, 0}),
+			setting(2), did(1, link{2, forever, 6, 0}),
+			reading(), found(link{1, forever, 7, 0}))},
 		{"a lost reply whose effect has an old epoch", false, inOrder(
-			setting(2), did(noPod, link{2, forever, 5}),
+			setting(2), did(noPod, link{2, forever, 5, 0}),
 			setting(1), lostReply,
-			reading(), found(link{1, forever, 5}))},
+			reading(), found(link{1, forever, 5, 0}))},
 		{"an operation that was executed twice", false, inOrder(
-			setting(2), did(noPod, link{2, forever, 5}),
-			setting(1), did(1, link{1, forever, 6}))},
+			setting(2), did(noPod, link{2, forever, 5, 0}),
+			setting(1), did(1, link{1, forever, 6, 0}))},
 		{"the epoch of a lost reply is expected", true, inOrder(
 			setting(1), lostReply,
-			setting(2).expecting(5), did(1, link{2, forever, 6}))},
+			setting(2).expecting(5), did(1, link{2, forever, 6, 0}))},
 		{"the epoch of a lost reply is not the expected one", true, inOrder(
 			setting(1), lostReply,
 			setting(2).expecting(5), mismatch(link{pod: 1, epoch: 7}))},
 		{"the epoch of a lost reply is expected by a lost one", true, inOrder(
 			setting(1), lostReply,
 			setting(2).expecting(5), lostReply,
-			reading(), found(link{2, forever, 6}))},
+			reading(), found(link{2, forever, 6, 0}))},
 		{"a lost reply to a compute", true, inOrder(
 			setting(0).on(compute), lostReply,
-			reading(), found(link{2, forever, 5}))},
+			reading(), found(link{2, forever, 5, 0}))},
 		{"a lost reply to a compute that moves", false, inOrder(
-			setting(1), did(noPod, link{1, forever, 5}),
+			setting(1), did(noPod, link{1, forever, 5, 0}),
 			setting(0).on(compute), lostReply,
-			reading(), found(link{2, forever, 6}))},
+			reading(), found(link{2, forever, 6, 0}))},
 		{"a lost reply to a removal", true, inOrder(
-			setting(1), did(noPod, link{1, forever, 5}),
+			setting(1), did(noPod, link{1, forever, 5, 0}),
 			removing(), lostReply,
-			reading(), found(link{1, forever, 5}),
+			reading(), found(link{1, forever, 5, 0}),
 			reading(), found(none))},
 
 		{"a list", true, inOrder(
-			setting(1), did(noPod, link{1, forever, 5}),
+			setting(1), did(noPod, link{1, forever, 5, 0}),
 			reading().on(list), answer{outcome: acknowledged, links: map[string]link{
-				"room": {1, forever, 5}, "chat": {2, forever, 9},
+				"room": {1, forever, 5, 0}, "chat": {2, forever, 9, 0},
 			}})},
 		{"a list without the link", false, inOrder(
-			setting(1), did(noPod, link{1, forever, 5}),
-			reading().on(list), answer{outcome: acknowledged, links: map[string]link{"chat": {1, forever, 5}}})},
+			setting(1), did(noPod, link{1, forever, 5, 0}),
+			reading().on(list), answer{outcome: acknowledged, links: map[string]link{"chat": {1, forever, 5, 0}}})},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			want := porcupine.Illegal
@@ -318,6 +367,7 @@ func TestOutcomes(t *testing.T) {
 		want   outcome
 	}{
 		{set, "EPOCH_MISMATCH", acknowledged},
+		{set, "SUPERSEDED", acknowledged},
 		{compute, "NO_AVAILABLE_POD", acknowledged},
 		{set, "STORE_UNAVAILABLE", refused},
 		{set, "STORE_FULL", refused},

@@ -50,6 +50,8 @@ func Run(t *testing.T, open func(t *testing.T) Repos, others ...func(t *testing.
 		{"Semantics", testSemantics},
 		{"Epoch", testEpoch},
 		{"ExpectedEpoch", testExpectedEpoch},
+		{"Claim", testClaim},
+		{"AboveEpoch", testAboveEpoch},
 		{"Expiry", testExpiry},
 		{"Mixed", testMixed},
 		{"Links", testLinks},
@@ -111,10 +113,11 @@ func (e *env) keyOf(uid, service string) biz.LinkKey {
 func (e *env) pods() biz.ServiceKey { return biz.ServiceKey{Namespace: e.namespace, Service: service} }
 
 // links returns the use-case on the repos.
-func (e *env) links() *biz.LinkUsecase { return linkUsecase(e.Repos) }
+func (e *env) links() *biz.LinkUsecase { return e.linksOf(e.Repos) }
 
-func linkUsecase(r Repos) *biz.LinkUsecase {
+func (e *env) linksOf(r Repos) *biz.LinkUsecase {
 	views := biz.NewPodViews(r.Pods, biz.NopObserver{})
+	e.Cleanup(views.Stop)
 	return biz.NewLinkUsecase(r.Links, views, biz.Limits{MaxBatch: 1000}, biz.NopObserver{})
 }
 

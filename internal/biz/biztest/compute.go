@@ -88,17 +88,17 @@ func (c computeCell) test(e *env) {
 		before, previous = e.set(key, otherPod, c.ttl), otherPod
 	}
 	c.pods(e)
-	var outcome biz.Outcome
-	var change biz.LinkChange
+	var computed biz.Computed
 	var err error
-	when := during(func() { outcome, change, err = e.links().Compute(e.Context(), key, requestedTTL) })
+	when := during(func() { computed, err = e.links().Compute(e.Context(), key, biz.ComputeRequest{TTL: requestedTTL}) })
 	if c.outcome == 0 {
 		require.ErrorIs(e, err, biz.ErrNoAvailablePod)
 		e.requireLink(before)
 		return
 	}
 	require.NoError(e, err)
-	require.Equal(e, c.outcome, outcome)
+	change := computed.LinkChange
+	require.Equal(e, c.outcome, computed.Outcome)
 	require.Equal(e, previous, change.Previous)
 	want := before
 	if c.outcome != biz.Existing {
@@ -110,24 +110,31 @@ func (c computeCell) test(e *env) {
 	e.requireLink(want)
 }
 
+// forever asks for a persistent link.
+var forever = biz.ComputeRequest{TTL: biz.Forever}
+
+// compute computes the link by a new use-case, whose view is empty.
+func (e *env) compute(key biz.LinkKey, request biz.ComputeRequest) biz.Computed {
+	e.Helper()
+	computed, err := e.links().Compute(e.Context(), key, request)
+	require.NoError(e, err)
+	return computed
+}
+
 // testCompute tests the rules of Compute that are not in the table.
 func testCompute(t *testing.T, s suite) {
 	s.test(t, "a repeated compute returns the same link", func(e *env) {
 		e.reportReady(1, 2)
-		_, first, err := e.links().Compute(e.Context(), e.key(), biz.Forever)
-		require.NoError(e, err)
-		outcome, second, err := e.links().Compute(e.Context(), e.key(), requestedTTL)
-		require.NoError(e, err)
-		require.Equal(e, biz.Existing, outcome)
+		first := e.compute(e.key(), forever)
+		second := e.compute(e.key(), biz.ComputeRequest{TTL: requestedTTL})
+		require.Equal(e, biz.Existing, second.Outcome)
 		require.Equal(e, first.Link, second.Link, "its TTL is unchanged")
 	})
 	s.test(t, "a burst of new uids spreads over the pods between two reports", func(e *env) {
 		e.reportReady(0, 1, 2)
 		given := make(map[biz.PodID]int)
 		for i := range 9 {
-			_, change, err := e.links().Compute(e.Context(), e.keyOf(string(rune('a'+i)), service), biz.Forever)
-			require.NoError(e, err)
-			given[change.Link.Pod]++
+			given[e.compute(e.keyOf(string(rune('a'+i)), service), forever).Link.Pod]++
 		}
 		require.Equal(e, map[biz.PodID]int{0: 3, 1: 3, 2: 3}, given)
 	})
@@ -135,8 +142,7 @@ func testCompute(t *testing.T, s suite) {
 		e.reportReady(0, 1)
 		e.set(e.key(), 1, biz.Forever)
 		for range 5 {
-			_, _, err := e.links().Compute(e.Context(), e.key(), biz.Forever)
-			require.NoError(e, err)
+			e.compute(e.key(), forever)
 		}
 		require.EqualValues(e, 0, e.reserve(biz.NoPod).Pod)
 		require.EqualValues(e, 1, e.reserve(biz.NoPod).Pod)

@@ -126,8 +126,8 @@ func testConcurrency(t *testing.T, s suite) {
 		s.test(t, "computes end on one pod/"+name, func(e *env) {
 			row.pods(e)
 			attempts := race(concurrency, func(i int) result {
-				outcome, change, err := linkUsecase(e.view(i)).Compute(e.Context(), e.key(), biz.Forever)
-				return result{outcome, change, err}
+				computed, err := e.linksOf(e.view(i)).Compute(e.Context(), e.key(), forever)
+				return result{computed.Outcome, computed.LinkChange, err}
 			})
 			var made biz.LinkChange
 			outcomes := make(map[biz.Outcome]int)
@@ -153,8 +153,8 @@ func testConcurrency(t *testing.T, s suite) {
 		e.reportReady(0, 1, 2, 3)
 		attempts := race(concurrency, func(i int) result {
 			key := e.keyOf(string(rune('А'+i)), service)
-			outcome, change, err := linkUsecase(e.view(i)).Compute(e.Context(), key, biz.Forever)
-			return result{outcome, change, err}
+			computed, err := e.linksOf(e.view(i)).Compute(e.Context(), key, forever)
+			return result{computed.Outcome, computed.LinkChange, err}
 		})
 		given := make(map[biz.PodID]int)
 		for _, a := range attempts {

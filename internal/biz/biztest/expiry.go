@@ -20,6 +20,10 @@ func testExpiry(t *testing.T, s suite) {
 		"set over a persistent one":     {set(service, biz.Forever), set(service, n)},
 		"move of a persistent one":      {set(service, biz.Forever), move(service, n)},
 		"move of a temporary one":       {set(service, currentTTL), move(service, n)},
+		"claim":                         {claim(service, n)},
+		"claim of a persistent one":     {set(service, biz.Forever), claim(service, n)},
+		"claim, then set":               {claim(service, currentTTL), set(service, n)},
+		"claim, then keep":              {claim(service, biz.Forever), keep(service, n)},
 		"trySet":                        {trySet(service, n)},
 		"trySet over a persistent one":  {set(service, biz.Forever), trySet(service, n)},
 		"setIfAbsent":                   {setIfAbsent(service, n)},
@@ -49,6 +53,11 @@ func testExpiry(t *testing.T, s suite) {
 		"Set of another pod": func(e *env, expired biz.Link) {
 			e.requireCreated(expired, requestedTTL)(e.Links.Set(e.Context(), e.key(), requestedPod, requestedTTL, biz.SetTerms{}))
 		},
+		"Set that claims": func(e *env, expired biz.Link) {
+			e.requireCreated(expired, biz.Forever)(e.Links.Set(e.Context(), e.key(), expired.Pod, biz.Forever, biz.SetTerms{
+				Claim: 1, Expected: new(biz.Epoch),
+			}))
+		},
 		"TrySet": func(e *env, expired biz.Link) {
 			e.requireCreated(expired, requestedTTL)(e.Links.TrySet(e.Context(), e.key(), expired.Pod, requestedTTL))
 		},
@@ -77,7 +86,7 @@ func testExpiry(t *testing.T, s suite) {
 					chat = e.set(chat.Key, otherPod, neighbour)
 				}
 				var expired biz.Link
-				began := during(func() { expired = e.set(e.key(), otherPod, 1) })
+				began := during(func() { expired = e.claim(e.key(), otherPod, 1, 7) })
 				began.sleepPast(time.Second)
 				call(e, expired)
 				e.requireLink(chat)

@@ -116,11 +116,15 @@ func testLinks(t *testing.T, s suite) {
 		for i := range 40 {
 			key := e.keyOf(fmt.Sprintf("user-%d", (i*7)%40), service)
 			uids = append(uids, key.UID)
-			switch i % 3 {
+			switch i % 5 {
 			case 0:
 				want = append(want, e.set(key, biz.PodID(i), biz.Forever))
 			case 1:
 				want = append(want, e.set(key, biz.PodID(i), currentTTL))
+			case 2:
+				want = append(want, e.claim(key, biz.PodID(i), biz.Forever, 7))
+			case 3:
+				want = append(want, e.claim(key, biz.PodID(i), currentTTL, 7))
 			default:
 				e.set(e.keyOf(key.UID, "chat"), 1, biz.Forever)
 				want = append(want, biz.NoLink(key))
@@ -130,19 +134,20 @@ func testLinks(t *testing.T, s suite) {
 		require.NoError(e, err)
 		require.Len(e, got, len(want))
 		for i := range want {
+			require.NoError(e, got[i].Err)
 			e.requireSameLink(want[i], got[i].Link)
 		}
 	})
 	s.test(t, "BatchGet/none is linked", func(e *env) {
 		got, err := e.Links.BatchGet(e.Context(), e.namespace, service, []string{"b", "a"})
 		require.NoError(e, err)
-		require.Equal(e, []biz.Link{biz.NoLink(e.keyOf("b", service)), biz.NoLink(e.keyOf("a", service))}, got)
+		require.Equal(e, found(biz.NoLink(e.keyOf("b", service)), biz.NoLink(e.keyOf("a", service))), got)
 	})
 	s.test(t, "BatchGet/the use-case reads each uid once", func(e *env) {
 		link := e.set(e.keyOf("a", service), requestedPod, biz.Forever)
 		got, err := e.links().BatchGet(e.Context(), e.namespace, service, []string{"b", "a", "b", "a"})
 		require.NoError(e, err)
-		require.Equal(e, []biz.Link{biz.NoLink(e.keyOf("b", service)), link}, got)
+		require.Equal(e, found(biz.NoLink(e.keyOf("b", service)), link), got)
 	})
 	s.test(t, "BatchGet/1000 uids", func(e *env) {
 		uids := make([]string, 1000)
@@ -154,7 +159,7 @@ func testLinks(t *testing.T, s suite) {
 		require.NoError(e, err)
 		require.Len(e, got, 1000)
 		e.requireSameLink(last, got[999].Link)
-		require.Equal(e, biz.NoLink(e.keyOf(uids[0], service)), got[0])
+		require.Equal(e, found(biz.NoLink(e.keyOf(uids[0], service))), got[:1])
 	})
 
 	s.test(t, "List/by service, persistent and temporary", func(e *env) {
@@ -184,6 +189,15 @@ func testLinks(t *testing.T, s suite) {
 		require.NoError(e, err)
 		require.Empty(e, got)
 	})
+}
+
+// found returns the results of a batch that has no errors.
+func found(links ...biz.Link) []biz.LinkResult {
+	results := make([]biz.LinkResult, len(links))
+	for i, link := range links {
+		results[i].Link = link
+	}
+	return results
 }
 
 // similarKeys returns keys that differ from key in one field.

@@ -31,6 +31,13 @@ func move(service string, ttl biz.TTL) step {
 	}}
 }
 
+// claim claims the link for a process of requestedPod.
+func claim(service string, ttl biz.TTL) step {
+	return step{service, func(e *env, key biz.LinkKey) (biz.LinkChange, error) {
+		return e.Links.Set(e.Context(), key, requestedPod, ttl, biz.SetTerms{Claim: 7})
+	}}
+}
+
 func trySet(service string, ttl biz.TTL) step {
 	return step{service, func(e *env, key biz.LinkKey) (biz.LinkChange, error) {
 		return e.Links.TrySet(e.Context(), key, requestedPod, ttl)
@@ -118,6 +125,11 @@ func testMixed(t *testing.T, s suite) {
 		"temporary, then persistent by compute":     {compute("a", 1), compute("b", forever)},
 		"removed and persistent again":              {set("a", forever), remove("a"), set("b", 1), set("a", forever)},
 		"temporary removed and persistent again":    {set("a", 1), set("b", currentTTL), remove("b"), set("b", forever)},
+		"temporary claimed":                         {set("a", forever), claim("b", 1)},
+		"persistent claimed":                        {set("a", 1), claim("b", forever)},
+		"temporary claimed and made persistent":     {claim("a", 1), set("a", forever), set("b", 1)},
+		"persistent claimed and made temporary":     {claim("a", forever), claim("b", forever), set("a", 1)},
+		"persistent claimed and kept on removal":    {claim("a", forever), claim("b", forever), keep("a", 1)},
 		"persistent again, unchanged":               {set("a", forever), set("b", 1), set("a", forever)},
 		"temporary ones around a persistent one":    {set("a", 1), set("b", 1), set("c", forever), set("d", 1)},
 	} {
@@ -169,6 +181,7 @@ func (e *env) requireLifetimes(left map[string]outcome) {
 			require.True(e, there, "%s is lost", service)
 			require.Equal(e, want.link.Epoch, got.Epoch)
 			require.Equal(e, want.link.Pod, got.Pod)
+			require.Equal(e, want.link.Claim, got.Claim)
 		}
 	}
 	require.Subset(e, slices.Collect(maps.Keys(left)), slices.Collect(maps.Keys(byService)))

@@ -11,27 +11,32 @@
 
 -- === lib/links.lua ===
 -- links.lua is the common part of all scripts on KEYS[1], the hash of all links of one uid: service ->
--- "<pod> <epoch> <expiry>". The epoch is Unix time in µs; the expiry is Unix time in ms, 0 for a persistent link. A link is
--- live until its expiry, to the millisecond.
+-- "<pod> <epoch> <expiry>", followed by " <claim>" if a process of the pod has claimed the link: its generation. The epoch is
+-- Unix time in µs; the expiry is Unix time in ms, 0 for a persistent link. A link is live until its expiry, to the millisecond.
 --
--- These scripts dominate the load of Redis, so they avoid work: a link stays three strings, converted to numbers only for
--- arithmetic, and code is inlined where possible. Each run of a script creates its functions, so there are few, and they
+-- These scripts dominate the load of Redis, so they avoid work: a link stays three or four strings, converted to numbers only
+-- for arithmetic, and code is inlined where possible. Each run of a script creates its functions, so there are few, and they
 -- have no upvalues.
 
+local ARGV = ARGV -- A local is faster than a global.
 local call = redis.call
 local key = KEYS[1]
 
--- decode returns the pod, the epoch and the expiry of a value, nothing if podlink did not write the value. Numbers must
--- have no leading zeros and a limited size: Lua's numbers are doubles, exact up to 2^53, and there must be room for a
--- greater epoch. data/parse.go must accept every value that decode accepts, or a mutation would be executed and then
--- reported as failed.
+-- decode returns the pod, the epoch, the expiry and the claim (nil: none) of a value, nothing if podlink did not write the
+-- value. Numbers must have no leading zeros and a limited size: Lua's numbers are doubles, exact up to 2^53, and there must be
+-- room for a greater epoch. data/parse.go must accept every value that decode accepts, or a mutation would be executed and
+-- then reported as failed.
 local function decode(value)
   local pod, epoch, expiry = string.match(value, '^(%d+) ([1-9]%d*) (%d+)$')
-  if not pod then return end
+  local claim
+  if not pod then
+    pod, epoch, expiry, claim = string.match(value, '^(%d+) ([1-9]%d*) (%d+) ([1-9]%d*)$')
+    if not pod or #claim > 15 and (#claim > 16 or claim > '4503599627370495') then return end
+  end
   if pod ~= '0' and (pod < '1' or #pod > 9 and (#pod > 10 or pod > '2147483647')) then return end
   if #epoch > 15 and (#epoch > 16 or epoch > '9007199254740990') then return end
   if expiry ~= '0' and (expiry < '1' or #expiry > 15 and (#expiry > 16 or expiry > '9007199254740991')) then return end
-  return pod, epoch, expiry
+  return pod, epoch, expiry, claim
 end
 
 -- === lib/field.lua ===
@@ -57,15 +62,15 @@ end
 
 local now -- the store's clock; set if the field has a temporary link
 local last_epoch, last_expiry -- of the link in the field, expired or not; nil if there is none
-local pod, epoch, expiry -- the live link; nil if there is none
+local pod, epoch, expiry, claim -- the live link; nil if there is none, or no claim
 local left -- the TTL of the link in seconds, as a string; set once it is known
 if raw then
-  pod, epoch, expiry = decode(raw)
+  pod, epoch, expiry, claim = decode(raw)
   if not pod then return redis.error_reply('CORRUPT link') end
   last_epoch, last_expiry = epoch, expiry
   if expiry ~= '0' then
     now = clock()
-    if expiry * 1000 <= tonumber(now) then pod, epoch, expiry = nil, nil, nil end
+    if expiry * 1000 <= tonumber(now) then pod, epoch, expiry, claim = nil, nil, nil, nil end
   end
 end
 local previous = pod or '-1'
@@ -77,10 +82,11 @@ if expiry ~= '0' then status, pod = 'ABSENT', nil end
 
 -- === lib/reply.lua ===
 -- reply.lua returns the reply of every script on one link, as one text: the status, the pod of the live link before the
--- call (-1: none), and the current link.
+-- call (-1: none), and the current link: <pod> <epoch> <ttl>, followed by <claim> if there is one.
 
 if not pod then return status .. ' ' .. previous .. ' -1 0 -2' end
 if expiry == '0' then left = '-1' end
+if left and claim then left = left .. ' ' .. claim end
 if left then return status .. ' ' .. previous .. ' ' .. pod .. ' ' .. epoch .. ' ' .. left end
 
 -- === lib/ttl.lua ===
@@ -95,4 +101,6 @@ end
 -- === lib/reply_temporary.lua ===
 -- reply_temporary.lua is the part of reply.lua for an unchanged temporary link.
 
-return status .. ' ' .. previous .. ' ' .. pod .. ' ' .. epoch .. ' ' .. ttl(expiry, now)
+left = ttl(expiry, now)
+if claim then left = left .. ' ' .. claim end
+return status .. ' ' .. previous .. ' ' .. pod .. ' ' .. epoch .. ' ' .. left

@@ -7,34 +7,45 @@
 -- ARGV[1]: service
 -- ARGV[2]: TTL of the link in seconds; -1: persistent
 -- ARGV[3]: pod
--- ARGV[4]: expected epoch; 0: there must be no link; absent: any
+-- ARGV[4]: limits.max_services
+-- ARGV[5]: expected epoch; 0: there must be no link; -1 or absent: any
+-- ARGV[6]: claim, the generation of the pod's process that takes the link; 0 or absent: none
+-- ARGV[7]: epoch that a new one must exceed; absent: none
 -- Reply:   LINKED <previous> <pod> <epoch> <ttl>: the uid is linked to the pod
 -- Reply:   EPOCH_MISMATCH <previous> <pod> <epoch> <ttl>: the current link has another epoch; nothing has changed
--- Repeat:  LINKED with the same epoch, which restarts the TTL; EPOCH_MISMATCH if ARGV[4] was the old epoch
+-- Reply:   SUPERSEDED <previous> <pod> <epoch> <ttl>: a later process of the pod has claimed the link; nothing has changed
+-- Reply:   TOO_FAR_AHEAD <previous> <pod> <epoch> <ttl>: ARGV[7] is too far ahead of the clock; nothing has changed
+-- Reply:   LIMIT_EXCEEDED -1 -1 0 -2: the uid has ARGV[4] other links; nothing has changed
+-- Repeat:  LINKED with the same epoch, which restarts the TTL; EPOCH_MISMATCH if ARGV[5] was the old epoch and there is no claim
 
 -- === lib/links.lua ===
 -- links.lua is the common part of all scripts on KEYS[1], the hash of all links of one uid: service ->
--- "<pod> <epoch> <expiry>". The epoch is Unix time in µs; the expiry is Unix time in ms, 0 for a persistent link. A link is
--- live until its expiry, to the millisecond.
+-- "<pod> <epoch> <expiry>", followed by " <claim>" if a process of the pod has claimed the link: its generation. The epoch is
+-- Unix time in µs; the expiry is Unix time in ms, 0 for a persistent link. A link is live until its expiry, to the millisecond.
 --
--- These scripts dominate the load of Redis, so they avoid work: a link stays three strings, converted to numbers only for
--- arithmetic, and code is inlined where possible. Each run of a script creates its functions, so there are few, and they
+-- These scripts dominate the load of Redis, so they avoid work: a link stays three or four strings, converted to numbers only
+-- for arithmetic, and code is inlined where possible. Each run of a script creates its functions, so there are few, and they
 -- have no upvalues.
 
+local ARGV = ARGV -- A local is faster than a global.
 local call = redis.call
 local key = KEYS[1]
 
--- decode returns the pod, the epoch and the expiry of a value, nothing if podlink did not write the value. Numbers must
--- have no leading zeros and a limited size: Lua's numbers are doubles, exact up to 2^53, and there must be room for a
--- greater epoch. data/parse.go must accept every value that decode accepts, or a mutation would be executed and then
--- reported as failed.
+-- decode returns the pod, the epoch, the expiry and the claim (nil: none) of a value, nothing if podlink did not write the
+-- value. Numbers must have no leading zeros and a limited size: Lua's numbers are doubles, exact up to 2^53, and there must be
+-- room for a greater epoch. data/parse.go must accept every value that decode accepts, or a mutation would be executed and
+-- then reported as failed.
 local function decode(value)
   local pod, epoch, expiry = string.match(value, '^(%d+) ([1-9]%d*) (%d+)$')
-  if not pod then return end
+  local claim
+  if not pod then
+    pod, epoch, expiry, claim = string.match(value, '^(%d+) ([1-9]%d*) (%d+) ([1-9]%d*)$')
+    if not pod or #claim > 15 and (#claim > 16 or claim > '4503599627370495') then return end
+  end
   if pod ~= '0' and (pod < '1' or #pod > 9 and (#pod > 10 or pod > '2147483647')) then return end
   if #epoch > 15 and (#epoch > 16 or epoch > '9007199254740990') then return end
   if expiry ~= '0' and (expiry < '1' or #expiry > 15 and (#expiry > 16 or expiry > '9007199254740991')) then return end
-  return pod, epoch, expiry
+  return pod, epoch, expiry, claim
 end
 
 -- === lib/fields.lua ===
@@ -69,44 +80,95 @@ end
 
 local now -- the store's clock; set if the field has a temporary link
 local last_epoch, last_expiry -- of the link in the field, expired or not; nil if there is none
-local pod, epoch, expiry -- the live link; nil if there is none
+local pod, epoch, expiry, claim -- the live link; nil if there is none, or no claim
 local left -- the TTL of the link in seconds, as a string; set once it is known
 if raw then
-  pod, epoch, expiry = decode(raw)
+  pod, epoch, expiry, claim = decode(raw)
   if not pod then return redis.error_reply('CORRUPT link') end
   last_epoch, last_expiry = epoch, expiry
   if expiry ~= '0' then
     now = clock()
-    if expiry * 1000 <= tonumber(now) then pod, epoch, expiry = nil, nil, nil end
+    if expiry * 1000 <= tonumber(now) then pod, epoch, expiry, claim = nil, nil, nil, nil end
   end
 end
 local previous = pod or '-1'
 
+-- === lib/terms.lua ===
+-- terms.lua declares the terms of a new link, which bind.lua applies. A script that has them sets them.
+
+local claimant -- the generation of the process that claims the link; nil: none
+local renewed -- whether the same pod is a new owner, because another process of it claims the link
+local above -- an epoch that a new one must exceed; nil: none
+
 -- === statefulSetLink.lua ===
 
 local status = 'LINKED'
-if ARGV[4] and ARGV[4] ~= (epoch or '0') then status = 'EPOCH_MISMATCH' end
+local expected = ARGV[5]
+if expected then
+  above = ARGV[7]
+  if ARGV[6] and ARGV[6] ~= '0' then
+    claimant = ARGV[6]
+    if pod ~= ARGV[3] then
+      -- The pod is a new owner anyway.
+    elseif claim == claimant and not (above and above - epoch >= 0) then
+      expected = '-1' -- A repeated claim.
+    elseif claim and claim - claimant > 0 then
+      status, expected = 'SUPERSEDED', '-1'
+    else
+      renewed = true
+    end
+  end
+  if expected ~= '-1' and expected ~= (epoch or '0') then status = 'EPOCH_MISMATCH' end
+end
+
+-- === lib/above.lua ===
+-- above.lua checks the epoch that a new one must exceed: a wrong one must not use up the numbers for epochs.
+
+if above then
+  now = now or clock()
+  if above - now > 86400000000 then status = 'TOO_FAR_AHEAD' end -- more than a day
+end
 
 -- === lib/bind.lua ===
 -- bind.lua links the uid to the pod ARGV[3] if the script has set status to LINKED. A new owner gets a new epoch, greater
--- than all earlier ones of the link; the same owner keeps its epoch.
+-- than all earlier ones of the link and than above; the same owner keeps its epoch and its claim. A uid that has ARGV[4] live
+-- links gets no further one: every script on its key must stay fast.
 
-local changed = false
+local changed, gone = false, nil
 if status == 'LINKED' then
   local owner = ARGV[3]
-  changed = owner ~= pod or expiry ~= '0' or ARGV[2] ~= '-1'
-  if owner ~= pod then
+  changed = owner ~= pod or expiry ~= '0' or ARGV[2] ~= '-1' or renewed
+  if owner ~= pod or renewed then
     now = now or clock()
-    pod, epoch = owner, now
-    if last_epoch and (#last_epoch > #now or #last_epoch == #now and last_epoch >= now) then
-      epoch = string.format('%d', last_epoch + 1) -- The clock was set back.
+    local least = last_epoch
+    if above and not (least and (#least > #above or #least == #above and least >= above)) then least = above end
+    pod, epoch, claim = owner, now, claimant
+    if least and (#least > #now or #least == #now and least >= now) then
+      if least == '9007199254740990' then return redis.error_reply('CORRUPT link') end -- No epoch is left.
+      epoch = string.format('%d', least + 1) -- The clock was set back.
+    end
+    if not raw and (fields and #fields / 2 or call('HLEN', key)) >= tonumber(ARGV[4]) then
+      -- Expired fields don't count. write.lua deletes them, at most a hundred per call.
+      fields, gone = fields or call('HGETALL', key), {}
+      local live, current = 0, tonumber(now)
+      for i = 1, #fields, 2 do
+        local other, _, its_expiry = decode(fields[i + 1])
+        if not other or its_expiry == '0' or its_expiry * 1000 > current then
+          live = live + 1
+        elseif #gone < 100 then
+          gone[#gone + 1] = fields[i]
+        end
+      end
+      if live >= tonumber(ARGV[4]) then
+        status, changed, pod, claim = 'LIMIT_EXCEEDED', false, nil, nil
+      end
     end
   end
 end
 
 -- === lib/write.lua ===
 -- write.lua writes the link if it has changed, for ARGV[2] seconds (-1: persistent), or removes it if pod is nil. All
--- checks have been made before.
+-- checks have been made before. gone has the fields to delete: at most a hundred expired ones per call.
 --
 -- The TTL of the key is garbage collection only: the key has a TTL if and only if all its links are temporary, and it
 -- expires GRACE_MS after the last of them, never early.
@@ -114,7 +176,6 @@ end
 if changed then
   local GRACE_MS, NEVER = 1000, 2 ^ 53 -- later than every expiry
   local latest = NEVER -- the latest expiry of the uid's links; NEVER if one is persistent or was not written by podlink
-  local gone -- the fields to delete; at most a hundred expired ones per call
   left = ARGV[2]
   if left == '-1' then
     expiry = '0'
@@ -147,6 +208,7 @@ if changed then
     call('HDEL', key, unpack(gone))
   else
     local value = pod .. ' ' .. epoch .. ' ' .. expiry
+    if claim then value = value .. ' ' .. claim end
     if status ~= 'REMOVED' then
       call('HSET', key, service, value)
     elseif type(redis.pcall('HSET', key, service, value)) == 'table' then
@@ -175,10 +237,11 @@ end
 
 -- === lib/reply.lua ===
 -- reply.lua returns the reply of every script on one link, as one text: the status, the pod of the live link before the
--- call (-1: none), and the current link.
+-- call (-1: none), and the current link: <pod> <epoch> <ttl>, followed by <claim> if there is one.
 
 if not pod then return status .. ' ' .. previous .. ' -1 0 -2' end
 if expiry == '0' then left = '-1' end
+if left and claim then left = left .. ' ' .. claim end
 if left then return status .. ' ' .. previous .. ' ' .. pod .. ' ' .. epoch .. ' ' .. left end
 
 -- === lib/ttl.lua ===
@@ -193,4 +256,6 @@ end
 -- === lib/reply_temporary.lua ===
 -- reply_temporary.lua is the part of reply.lua for an unchanged temporary link.
 
-return status .. ' ' .. previous .. ' ' .. pod .. ' ' .. epoch .. ' ' .. ttl(expiry, now)
+left = ttl(expiry, now)
+if claim then left = left .. ' ' .. claim end
+return status .. ' ' .. previous .. ' ' .. pod .. ' ' .. epoch .. ' ' .. left

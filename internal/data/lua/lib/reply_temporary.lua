@@ -2,4 +2,6 @@
 --
 -- Needs:   ttl
 
-return status .. ' ' .. previous .. ' ' .. pod .. ' ' .. epoch .. ' ' .. ttl(expiry, now)
+left = ttl(expiry, now)
+if claim then left = left .. ' ' .. claim end
+return status .. ' ' .. previous .. ' ' .. pod .. ' ' .. epoch .. ' ' .. left

@@ -1,5 +1,5 @@
 -- write.lua writes the link if it has changed, for ARGV[2] seconds (-1: persistent), or removes it if pod is nil. All
--- checks have been made before.
+-- checks have been made before. gone has the fields to delete: at most a hundred expired ones per call.
 --
 -- The TTL of the key is garbage collection only: the key has a TTL if and only if all its links are temporary, and it
 -- expires GRACE_MS after the last of them, never early.
@@ -9,7 +9,6 @@
 if changed then
   local GRACE_MS, NEVER = 1000, 2 ^ 53 -- later than every expiry
   local latest = NEVER -- the latest expiry of the uid's links; NEVER if one is persistent or was not written by podlink
-  local gone -- the fields to delete; at most a hundred expired ones per call
   left = ARGV[2]
   if left == '-1' then
     expiry = '0'
@@ -42,6 +41,7 @@ if changed then
     call('HDEL', key, unpack(gone))
   else
     local value = pod .. ' ' .. epoch .. ' ' .. expiry
+    if claim then value = value .. ' ' .. claim end
     if status ~= 'REMOVED' then
       call('HSET', key, service, value)
     elseif type(redis.pcall('HSET', key, service, value)) == 'table' then
