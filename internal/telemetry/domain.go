@@ -40,7 +40,7 @@ func NewDomain() *Domain {
 		pods: prometheus.NewDesc("podlink_pods",
 			"Pods that reported to this podlink, or that it read for ComputeLinkedPod, by state.", []string{"state"}, nil),
 		services: prometheus.NewDesc("podlink_pod_services", "How many services those are of.", nil, nil),
-		silent: prometheus.NewDesc("podlink_services_silent",
+		silent: prometheus.NewDesc("podlink_pod_services_silent",
 			"Services with pods in doubt and no live one: none of their pods is heard.", nil, nil),
 		age: prometheus.NewDesc("podlink_pod_view_age_seconds", "How old the oldest of those reports and readings is.", nil, nil),
 	}

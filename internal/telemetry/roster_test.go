@@ -65,12 +65,12 @@ func requirePods(t *testing.T, domain *Domain, want gauges) {
 		podlink_pods{state="in_doubt"} %d
 		podlink_pods{state="live"} %d
 		podlink_pods{state="shutdown"} %d
-		# HELP podlink_services_silent Services with pods in doubt and no live one: none of their pods is heard.
-		# TYPE podlink_services_silent gauge
-		podlink_services_silent %d
+		# HELP podlink_pod_services_silent Services with pods in doubt and no live one: none of their pods is heard.
+		# TYPE podlink_pod_services_silent gauge
+		podlink_pod_services_silent %d
 		`, want.services, want.age.Seconds(), want.dead, want.draining, want.inDoubt, want.live, want.shutdown, want.silent)
 	require.NoError(t, testutil.CollectAndCompare(domain, strings.NewReader(text),
-		"podlink_pods", "podlink_pod_services", "podlink_services_silent", "podlink_pod_view_age_seconds"))
+		"podlink_pods", "podlink_pod_services", "podlink_pod_services_silent", "podlink_pod_view_age_seconds"))
 }
 
 // TestPodsAsSeen: the gauges follow readings and reports, and drop services that were not seen for rosterTTL.

@@ -107,8 +107,11 @@ func newLayer(t *testing.T, mode string, addrs ...string) layer {
 	return layerWith(t, func(c *conf.Data_Redis) { c.Mode, c.Addrs = mode, addrs })
 }
 
-// podLimits are podlink's defaults.
-var podLimits = data.PodLimits{MaxPods: 4096, ForgetAfter: 24 * time.Hour}
+// podlink's default limits.
+var (
+	linkLimits = data.LinkLimits{MaxServices: 256}
+	podLimits  = data.PodLimits{MaxPods: 4096, ForgetAfter: 24 * time.Hour}
+)
 
 func layerWith(t *testing.T, options func(c *conf.Data_Redis)) layer {
 	t.Helper()
@@ -123,7 +126,7 @@ func layerWith(t *testing.T, options func(c *conf.Data_Redis)) layer {
 	require.NoError(t, store.Health.Check(t.Context()))
 	keys := app.Keyspace(c.GetData())
 	l := layer{
-		links: data.NewLinkRepo(store.Runner, keys, data.LinkLimits{MaxServices: 256}, data.NewLinkMetrics()),
+		links: data.NewLinkRepo(store.Runner, keys, linkLimits, data.NewLinkMetrics()),
 		pods:  data.NewPodRepo(store.Runner, keys, podLimits, func() string { return "" }),
 	}
 	domain := telemetry.NewDomain()
