@@ -19,6 +19,7 @@ func podTTL(c *conf.Bootstrap) biz.TTL { return biz.TTL(c.GetState().GetPodTtl()
 // collectors returns the metrics of the other layers.
 func collectors(
 	domain *telemetry.Domain, store *rdb.Metrics, links *data.LinkMetrics, registrar *registration.Registrar,
+	queue *telemetry.LogQueue,
 ) server.Collectors {
-	return server.Collectors{domain, store, links, registrar}
+	return server.Collectors{domain, store, links, registrar, queue}
 }
