@@ -50,7 +50,7 @@ func readiness(ctx context.Context, addr string) (string, error) {
 		}
 		return "", err
 	}
-	defer response.Body.Close() //nolint:errcheck // It was only read.
+	defer response.Body.Close()
 	var body struct{ Status, Reason string }
 	if err := json.NewDecoder(io.LimitReader(response.Body, maxHealthBytes)).Decode(&body); err != nil || body.Status == "" {
 		return "", fmt.Errorf("%s is not podlink's admin listener, it answers %d", target, response.StatusCode)

@@ -38,11 +38,11 @@ func serve(config *conf.Bootstrap) int {
 			fmt.Fprintf(os.Stderr, "podlink: configuration: log.file: %v\n", err)
 			return 2
 		}
-		defer file.Close() //nolint:errcheck // Each line was written at once.
+		defer file.Close() // Each line was written at once.
 		out = file
 	}
 	queue := telemetry.NewLogQueue(config.GetLog(), out)
-	defer queue.Close() //nolint:errcheck // It reports that the log is not read, and there is no other place to say so.
+	defer queue.Close() // Its error is that the log is not read, and there is no other place to say so.
 
 	level := telemetry.NewLogLevel(config.GetLog().GetLevel())
 	logger := log.With(telemetry.NewLogger(config.GetLog(), level, queue), "trace_id", tracing.TraceID())

@@ -36,7 +36,9 @@ type apiListener struct {
 	server endpointer
 }
 
-func newAPIListener(key string, server endpointer) apiListener { return apiListener{listener{server, key}, server} }
+func newAPIListener(key string, server endpointer) apiListener {
+	return apiListener{listener{server, key}, server}
+}
 
 // Endpoint implements transport.Endpointer.
 func (l apiListener) Endpoint() (*url.URL, error) {

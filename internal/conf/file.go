@@ -24,7 +24,7 @@ func readFile(path string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close() //nolint:errcheck // It was only read.
+	defer file.Close()
 	info, err := file.Stat()
 	if err != nil {
 		return nil, err
