@@ -401,7 +401,7 @@ func TestDiscovery(t *testing.T) {
 		t.Parallel()
 		const foundLimit = 10 * time.Second
 		server := etcdtest.Start(t)
-		start(t, "PODLINK_REGISTRY_TYPE=etcd", "PODLINK_REGISTRY_ADDRS="+server.Addr)
+		start(t, "PODLINK_REGISTRY_TYPE=etcd", "PODLINK_REGISTRY_ADDRS="+server.Addr, "PODLINK_DATA_REDIS_ALLOW_EMBEDDED=true")
 		o := Options{HTTP: http, Discovery: registryOf(t, server), Timeout: foundLimit}
 		c := dialed(t, "discovery:///podlink", o)
 		_, err := setLink(t.Context(), c)
@@ -424,7 +424,8 @@ func TestNewWithoutTheRegistry(t *testing.T) {
 	overBoth(t, func(t *testing.T, http bool) {
 		t.Parallel()
 		server := etcdtest.Start(t)
-		start(t, "PODLINK_REGISTRY_TYPE=etcd", "PODLINK_REGISTRY_ADDRS="+server.Addr).Log.Wait(t, "podlink is registered")
+		p := start(t, "PODLINK_REGISTRY_TYPE=etcd", "PODLINK_REGISTRY_ADDRS="+server.Addr, "PODLINK_DATA_REDIS_ALLOW_EMBEDDED=true")
+		p.Log.Wait(t, "podlink is registered")
 		server.Kill()
 		begin := time.Now()
 		o := Options{HTTP: http, Discovery: registryOf(t, server), Timeout: time.Second}

@@ -38,6 +38,7 @@ func podViews(pods biz.PodRepo, observer biz.Observer) (*biz.PodViews, func()) {
 // collectors returns the metrics of the other layers.
 func collectors(
 	domain *telemetry.Domain, store *rdb.Metrics, links *data.LinkMetrics, registrar *registration.Registrar,
+	queue *telemetry.LogQueue,
 ) server.Collectors {
-	return server.Collectors{domain, store, links, registrar}
+	return server.Collectors{domain, store, links, registrar, queue}
 }

@@ -22,7 +22,7 @@ import (
 
 // New assembles podlink: server -> service -> biz -> data. The app listens from Run until Stop or a signal. Call the returned
 // function after Run, or instead of it: it closes the store's connections and flushes spans and log lines.
-func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logger log.Logger) (*kratos.App, func(), error) {
+func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *telemetry.LogQueue, logger log.Logger) (*kratos.App, func(), error) {
 	confServer := bootstrap.Server
 	registry := bootstrap.Registry
 	confData := bootstrap.Data
@@ -67,7 +67,7 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logger log.Log
 		return nil, nil, err
 	}
 	metrics := db.Metrics
-	serverCollectors := collectors(domain, metrics, linkMetrics, registrar)
+	serverCollectors := collectors(domain, metrics, linkMetrics, registrar, logQueue)
 	serverMetrics, err := server.NewMetrics(serverCollectors)
 	if err != nil {
 		cleanup4()

@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"os"
 )
 
 // Config returns the TLS configuration, nil for plaintext. It reads the files once, now. path is the section's YAML path, for
@@ -15,7 +14,7 @@ func (x *TLS) Config(path string) (*tls.Config, error) {
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: x.GetServerName()}
 	if file := x.GetCaFile(); file != "" {
-		text, err := os.ReadFile(file) //nolint:gosec // The path is from the configuration.
+		text, err := readFile(file, maxFileBytes)
 		if err != nil {
 			return nil, fmt.Errorf("%s.ca_file: %w", path, err)
 		}
@@ -24,12 +23,21 @@ func (x *TLS) Config(path string) (*tls.Config, error) {
 			return nil, fmt.Errorf("%s.ca_file: no PEM certificate in the file", path)
 		}
 	}
-	if x.GetCertFile() != "" {
-		certificate, err := tls.LoadX509KeyPair(x.GetCertFile(), x.GetKeyFile())
-		if err != nil {
-			return nil, fmt.Errorf("%s.cert_file, key_file: %w", path, err)
-		}
-		config.Certificates = []tls.Certificate{certificate}
+	if x.GetCertFile() == "" {
+		return config, nil
 	}
+	public, err := readFile(x.GetCertFile(), maxFileBytes)
+	if err != nil {
+		return nil, fmt.Errorf("%s.cert_file: %w", path, err)
+	}
+	private, err := readFile(x.GetKeyFile(), maxFileBytes)
+	if err != nil {
+		return nil, fmt.Errorf("%s.key_file: %w", path, err)
+	}
+	certificate, err := tls.X509KeyPair(public, private)
+	if err != nil {
+		return nil, fmt.Errorf("%s.cert_file, key_file: %w", path, err)
+	}
+	config.Certificates = []tls.Certificate{certificate}
 	return config, nil
 }

@@ -135,7 +135,9 @@ func withoutReplicas(t *testing.T, redis *redistest.Server) *testApp {
 
 // panicking starts a podlink whose services have nil use-cases: every valid call panics.
 func panicking(t *testing.T, redis *redistest.Server) *testApp {
-	return startWired(t, func(config *conf.Bootstrap, level *telemetry.LogLevel, logger log.Logger) (*kratos.App, func(), error) {
+	return startWired(t, func(
+		config *conf.Bootstrap, level *telemetry.LogLevel, _ *telemetry.LogQueue, logger log.Logger,
+	) (*kratos.App, func(), error) {
 		c := config.GetServer()
 		store, cleanup, err := app.OpenStore(config.GetData(), logger)
 		if err != nil {
