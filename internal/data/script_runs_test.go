@@ -306,24 +306,10 @@ func TestScriptRuns(t *testing.T) {
 
 func (run scriptRun) test(t *testing.T, store *testStore) {
 	key := store.keyOf(t, run.script)
-	var replies []string
-	execute := func(step lua) {
-		t.Helper()
-		if step.script == nil {
-			time.Sleep(1100 * time.Millisecond)
-			return
-		}
-		time.Sleep(2 * time.Millisecond) // So that a clock in ms advances.
-		reply, err := store.Runner.Run(t.Context(), step.script, key, resolve(step.args, replies)...)
-		require.NoError(t, err)
-		replies = append(replies, render(reply))
-	}
-	for _, step := range run.before {
-		execute(step)
-	}
+	replies := run.prepare(t, store, key)
 	for i, want := range []string{run.reply, run.repeated} {
 		before := dump(t, store)
-		execute(lua{run.script, run.args})
+		replies = lua{run.script, run.args}.execute(t, store, key, replies)
 		got := normalizeClocks(replies)
 		require.Equal(t, want, got[len(got)-1], "run %d", i+1)
 		if after := dump(t, store); run.changes[i] {
@@ -333,6 +319,28 @@ func (run scriptRun) test(t *testing.T, store *testStore) {
 		}
 	}
 	require.NoError(t, store.client.Del(context.Background(), key).Err())
+}
+
+// prepare executes the steps before the run, and returns their replies.
+func (run scriptRun) prepare(t *testing.T, store *testStore, key string) (replies []string) {
+	t.Helper()
+	for _, step := range run.before {
+		replies = step.execute(t, store, key, replies)
+	}
+	return replies
+}
+
+// execute executes the step, and returns the replies with its own.
+func (step lua) execute(t *testing.T, store *testStore, key string, replies []string) []string {
+	t.Helper()
+	if step.script == nil {
+		time.Sleep(1100 * time.Millisecond)
+		return replies
+	}
+	time.Sleep(2 * time.Millisecond) // So that a clock in ms advances.
+	reply, err := store.Runner.Run(t.Context(), step.script, key, resolve(step.args, replies)...)
+	require.NoError(t, err)
+	return append(replies, render(reply))
 }
 
 // resolve returns the arguments with each fromReply replaced by its value.
