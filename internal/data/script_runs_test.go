@@ -161,7 +161,7 @@ var scriptRuns = []scriptRun{
 		"FOUND 2 2 #1 600", "FOUND 2 2 #1 600", nothing},
 	{scriptGetLink, "finds none", []lua{persistentTo2}, []any{"b"},
 		"ABSENT -1 -1 0 -2", "ABSENT -1 -1 0 -2", nothing},
-	{scriptGetLink, "finds an expired one", []lua{{scriptSetLink, []any{"b", forever, 2, most}}, {scriptSetLink, []any{"a", 1, 2, most}}, aSecondLater},
+	{scriptGetLink, "finds an expired one", []lua{linkB, {scriptSetLink, []any{"a", 1, 2, most}}, aSecondLater},
 		[]any{"a"}, "EXPIRED -1 -1 0 -2", "EXPIRED -1 -1 0 -2", nothing},
 
 	{scriptGetLink, "finds a claimed one", []lua{temporaryBy7}, []any{"a"},

@@ -202,8 +202,9 @@ var provocations = []provocation{
 		rpc:   "ComputeLinkedPod", request: good["ComputeLinkedPod"], metadata: map[string]string{"limit": "limits.max_services"},
 	},
 	{
-		name: "an epoch far ahead", reason: v1.ErrorReason_INVALID_ARGUMENT, start: onStore(), metadata: map[string]string{"field": "above_epoch"},
-		rpc: "SetLinkedPodIfAbsent", request: `{"namespace":"ns","uid":"u1","service":"svc","podId":1,"aboveEpoch":"9007199254740990"}`,
+		name: "an epoch far ahead", reason: v1.ErrorReason_INVALID_ARGUMENT, start: onStore(),
+		metadata: map[string]string{"field": "above_epoch"},
+		rpc:      "SetLinkedPodIfAbsent", request: `{"namespace":"ns","uid":"u1","service":"svc","podId":1,"aboveEpoch":"9007199254740990"}`,
 	},
 	{
 		name: "no owner", reason: v1.ErrorReason_EPOCH_MISMATCH, start: onStore(),
