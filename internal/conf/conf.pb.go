@@ -883,6 +883,7 @@ type Data_Redis struct {
 	SentinelUsername string                 `protobuf:"bytes,18,opt,name=sentinel_username,json=sentinelUsername,proto3" json:"sentinel_username,omitempty"`
 	SentinelPassword string                 `protobuf:"bytes,19,opt,name=sentinel_password,json=sentinelPassword,proto3" json:"sentinel_password,omitempty"`
 	AutoPipeline     bool                   `protobuf:"varint,20,opt,name=auto_pipeline,json=autoPipeline,proto3" json:"auto_pipeline,omitempty"`
+	ConnMaxIdleTime  *durationpb.Duration   `protobuf:"bytes,21,opt,name=conn_max_idle_time,json=connMaxIdleTime,proto3" json:"conn_max_idle_time,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -1057,6 +1058,13 @@ func (x *Data_Redis) GetAutoPipeline() bool {
 	return false
 }
 
+func (x *Data_Redis) GetConnMaxIdleTime() *durationpb.Duration {
+	if x != nil {
+		return x.ConnMaxIdleTime
+	}
+	return nil
+}
+
 var File_conf_proto protoreflect.FileDescriptor
 
 const file_conf_proto_rawDesc = "" +
@@ -1087,9 +1095,9 @@ const file_conf_proto_rawDesc = "" +
 	"\x05pprof\x18\x02 \x01(\bR\x05pprof\x1al\n" +
 	"\x04Stop\x12/\n" +
 	"\x05drain\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05drain\x123\n" +
-	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\xd6\x06\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x9e\a\n" +
 	"\x04Data\x12.\n" +
-	"\x05redis\x18\x01 \x01(\v2\x18.podlink.conf.Data.RedisR\x05redis\x1a\x9d\x06\n" +
+	"\x05redis\x18\x01 \x01(\v2\x18.podlink.conf.Data.RedisR\x05redis\x1a\xe5\x06\n" +
 	"\x05Redis\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\tR\x04mode\x12\x14\n" +
 	"\x05addrs\x18\x02 \x03(\tR\x05addrs\x12\x1f\n" +
@@ -1112,7 +1120,8 @@ const file_conf_proto_rawDesc = "" +
 	"\fwait_timeout\x18\x11 \x01(\v2\x19.google.protobuf.DurationR\vwaitTimeout\x12+\n" +
 	"\x11sentinel_username\x18\x12 \x01(\tR\x10sentinelUsername\x12+\n" +
 	"\x11sentinel_password\x18\x13 \x01(\tR\x10sentinelPassword\x12#\n" +
-	"\rauto_pipeline\x18\x14 \x01(\bR\fautoPipeline\";\n" +
+	"\rauto_pipeline\x18\x14 \x01(\bR\fautoPipeline\x12F\n" +
+	"\x12conn_max_idle_time\x18\x15 \x01(\v2\x19.google.protobuf.DurationR\x0fconnMaxIdleTime\";\n" +
 	"\x05State\x122\n" +
 	"\apod_ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x06podTtl\"%\n" +
 	"\x06Limits\x12\x1b\n" +
@@ -1207,11 +1216,12 @@ var file_conf_proto_depIdxs = []int32{
 	14, // 25: podlink.conf.Data.Redis.write_timeout:type_name -> google.protobuf.Duration
 	8,  // 26: podlink.conf.Data.Redis.tls:type_name -> podlink.conf.TLS
 	14, // 27: podlink.conf.Data.Redis.wait_timeout:type_name -> google.protobuf.Duration
-	28, // [28:28] is the sub-list for method output_type
-	28, // [28:28] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	14, // 28: podlink.conf.Data.Redis.conn_max_idle_time:type_name -> google.protobuf.Duration
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_conf_proto_init() }

@@ -32,7 +32,7 @@ func Load(path string, lookupEnv func(string) (string, bool)) (*Bootstrap, error
 	if err := b.Validate(); err != nil {
 		return nil, err
 	}
-	return b, nil
+	return b, b.checkFiles()
 }
 
 // loadFiles applies a file, or the files of a folder in the order of their names.
