@@ -213,6 +213,9 @@ func (r linkRepo) getTemporary(ctx context.Context, service string, links []biz.
 		return domainError(err)
 	}
 	for n, i := range temporaries {
+		if err := replies[n].Err; err != nil {
+			return domainError(err)
+		}
 		change, err := linkChange(replies[n], links[i].Key)
 		if err != nil {
 			return err
