@@ -20,6 +20,7 @@ const (
 	overwrites      = "SetLinkedPodIfAbsent overwrites a link"
 	twoKeys         = "scripts use two keys"
 	noWait          = "WAIT is left out"
+	unbounded       = "batches have no bound"
 )
 
 // variants returns the patches of each known-bad build. This file has no build tag, so that `make test` finds a patch that no
@@ -85,6 +86,11 @@ func variants(tb testing.TB) map[string][]podlinktest.Patch {
 	full := append([]any{command, text, 2, key, shadow}, args...)`,
 			},
 		},
+		unbounded: {{
+			File: "internal/rdb/coalesce.go",
+			Old:  "n >= c.batch || total > maxBatchCost",
+			New:  "total < 0",
+		}},
 		noWait: {
 			{
 				File: "internal/rdb/replicate.go",
