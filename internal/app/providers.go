@@ -24,8 +24,7 @@ func podLimits(c *conf.Bootstrap) data.PodLimits {
 	}
 }
 
-// primaries returns no ids: nothing is known about the store's servers.
-func primaries() data.Primaries { return func() string { return "" } }
+func primaries(runner *rdb.Runner) data.Primaries { return runner.Primaries }
 
 func podTTL(c *conf.Bootstrap) biz.TTL { return biz.TTL(c.GetState().GetPodTtl().GetSeconds()) }
 

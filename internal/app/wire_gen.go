@@ -43,7 +43,7 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 	linkMetrics := data.NewLinkMetrics()
 	linkRepo := data.NewLinkRepo(runner, keyspace, dataLinkLimits, linkMetrics)
 	dataPodLimits := podLimits(bootstrap)
-	dataPrimaries := primaries()
+	dataPrimaries := primaries(runner)
 	podRepo := data.NewPodRepo(runner, keyspace, dataPodLimits, dataPrimaries)
 	domain := telemetry.NewDomain()
 	bizPodViews, cleanup3 := podViews(podRepo, domain)

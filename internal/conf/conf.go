@@ -53,6 +53,8 @@ func Default() *Bootstrap {
 			AutoPipeline: true,
 			WaitTimeout:  durationpb.New(200 * time.Millisecond),
 			Tls:          &TLS{},
+			// Below the four minutes after which some clouds' load balancers forget a connection.
+			ConnMaxIdleTime: durationpb.New(3 * time.Minute),
 		}},
 		State:  &State{PodTtl: durationpb.New(30 * time.Second), ForgetAfter: durationpb.New(24 * time.Hour)},
 		Limits: &Limits{MaxBatch: 1000, MaxPods: 4096, MaxServices: 256},
@@ -178,6 +180,7 @@ func (v *violations) redis(c *Data_Redis) {
 	}
 	v.between("data.redis.pool_size", c.GetPoolSize(), 1, 10_000)
 	v.between("data.redis.min_idle_conns", c.GetMinIdleConns(), 0, c.GetPoolSize())
+	v.duration("data.redis.conn_max_idle_time", c.GetConnMaxIdleTime().AsDuration(), time.Second, 24*time.Hour)
 }
 
 // headerPattern matches "name=value" where name and value are valid gRPC metadata.

@@ -915,6 +915,7 @@ type Data_Redis struct {
 	SentinelUsername string                 `protobuf:"bytes,18,opt,name=sentinel_username,json=sentinelUsername,proto3" json:"sentinel_username,omitempty"`
 	SentinelPassword string                 `protobuf:"bytes,19,opt,name=sentinel_password,json=sentinelPassword,proto3" json:"sentinel_password,omitempty"`
 	AutoPipeline     bool                   `protobuf:"varint,20,opt,name=auto_pipeline,json=autoPipeline,proto3" json:"auto_pipeline,omitempty"`
+	ConnMaxIdleTime  *durationpb.Duration   `protobuf:"bytes,21,opt,name=conn_max_idle_time,json=connMaxIdleTime,proto3" json:"conn_max_idle_time,omitempty"`
 	AllowEmbedded    bool                   `protobuf:"varint,22,opt,name=allow_embedded,json=allowEmbedded,proto3" json:"allow_embedded,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
@@ -1090,6 +1091,13 @@ func (x *Data_Redis) GetAutoPipeline() bool {
 	return false
 }
 
+func (x *Data_Redis) GetConnMaxIdleTime() *durationpb.Duration {
+	if x != nil {
+		return x.ConnMaxIdleTime
+	}
+	return nil
+}
+
 func (x *Data_Redis) GetAllowEmbedded() bool {
 	if x != nil {
 		return x.AllowEmbedded
@@ -1127,9 +1135,9 @@ const file_conf_proto_rawDesc = "" +
 	"\x05pprof\x18\x02 \x01(\bR\x05pprof\x1al\n" +
 	"\x04Stop\x12/\n" +
 	"\x05drain\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05drain\x123\n" +
-	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x87\a\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\xcf\a\n" +
 	"\x04Data\x12.\n" +
-	"\x05redis\x18\x01 \x01(\v2\x18.podlink.conf.Data.RedisR\x05redis\x1a\xce\x06\n" +
+	"\x05redis\x18\x01 \x01(\v2\x18.podlink.conf.Data.RedisR\x05redis\x1a\x96\a\n" +
 	"\x05Redis\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\tR\x04mode\x12\x14\n" +
 	"\x05addrs\x18\x02 \x03(\tR\x05addrs\x12\x1f\n" +
@@ -1152,7 +1160,8 @@ const file_conf_proto_rawDesc = "" +
 	"\fwait_timeout\x18\x11 \x01(\v2\x19.google.protobuf.DurationR\vwaitTimeout\x12+\n" +
 	"\x11sentinel_username\x18\x12 \x01(\tR\x10sentinelUsername\x120\n" +
 	"\x11sentinel_password\x18\x13 \x01(\tB\x03\x80\x01\x01R\x10sentinelPassword\x12#\n" +
-	"\rauto_pipeline\x18\x14 \x01(\bR\fautoPipeline\x12%\n" +
+	"\rauto_pipeline\x18\x14 \x01(\bR\fautoPipeline\x12F\n" +
+	"\x12conn_max_idle_time\x18\x15 \x01(\v2\x19.google.protobuf.DurationR\x0fconnMaxIdleTime\x12%\n" +
 	"\x0eallow_embedded\x18\x16 \x01(\bR\rallowEmbedded\"y\n" +
 	"\x05State\x122\n" +
 	"\apod_ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x06podTtl\x12<\n" +
@@ -1253,11 +1262,12 @@ var file_conf_proto_depIdxs = []int32{
 	14, // 26: podlink.conf.Data.Redis.write_timeout:type_name -> google.protobuf.Duration
 	8,  // 27: podlink.conf.Data.Redis.tls:type_name -> podlink.conf.TLS
 	14, // 28: podlink.conf.Data.Redis.wait_timeout:type_name -> google.protobuf.Duration
-	29, // [29:29] is the sub-list for method output_type
-	29, // [29:29] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	14, // 29: podlink.conf.Data.Redis.conn_max_idle_time:type_name -> google.protobuf.Duration
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_conf_proto_init() }

@@ -31,25 +31,10 @@ func Load(path string, environ []string) (*Bootstrap, error) {
 	if err := b.Validate(); err != nil {
 		return nil, err
 	}
-	if err := b.checkTLS(); err != nil {
+	if err := b.checkFiles(); err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
 	return b, nil
-}
-
-// checkTLS returns an error if a TLS file can't be used.
-func (b *Bootstrap) checkTLS() error {
-	sections := map[string]*TLS{
-		"data.redis.tls": b.GetData().GetRedis().GetTls(),
-		"trace.tls":      b.GetTrace().GetTls(),
-		"registry.tls":   b.GetRegistry().GetTls(),
-	}
-	var failures []error
-	for _, path := range sortedKeys(sections) {
-		_, err := sections[path].Config(path)
-		failures = append(failures, err)
-	}
-	return errors.Join(failures...)
 }
 
 // loadFiles applies a file, or the files of a folder in the order of their names.

@@ -93,6 +93,14 @@ func TestFolderIsMergedInTheOrderOfItsNames(t *testing.T) {
 }
 
 func TestEnvironmentOverridesEveryKey(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, prefix := range []string{"", "t", "r"} { // The files of each TLS section: ca, cert and key; tca …
+		ca := tlstest.New(t, ".", "authority")
+		ca.Sign(t, "signed", "host", time.Now().Add(time.Hour))
+		for from, to := range map[string]string{"authority.crt": "ca", "signed.crt": "cert", "signed.key": "key"} {
+			require.NoError(t, os.Rename(from, prefix+to))
+		}
+	}
 	values := map[string]string{
 		"server.http.addr": "127.0.0.1:1", "server.http.timeout": "2s",
 		"server.grpc.addr": "127.0.0.1:2", "server.grpc.timeout": "3s",
@@ -103,6 +111,7 @@ func TestEnvironmentOverridesEveryKey(t *testing.T) {
 		"data.redis.pool_size": "7", "data.redis.min_idle_conns": "6", "data.redis.pool_timeout": "5ms",
 		"data.redis.dial_timeout": "6ms", "data.redis.read_timeout": "7ms", "data.redis.write_timeout": "8ms",
 		"data.redis.allow_eviction": "true", "data.redis.allow_embedded": "true", "data.redis.auto_pipeline": "false",
+		"data.redis.conn_max_idle_time": "45s",
 		"data.redis.wait_replicas": "2", "data.redis.wait_timeout": "4ms",
 		"data.redis.sentinel_username": "su", "data.redis.sentinel_password": "sp",
 		"data.redis.tls.enabled": "true", "data.redis.tls.server_name": "redis",
@@ -171,6 +180,27 @@ func TestWrongFiles(t *testing.T) {
 	}
 }
 
+// TestUnusableFiles: a file that TLS can't use stops the start, and is named with its key.
+func TestUnusableFiles(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ca.pem")
+	require.NoError(t, os.WriteFile(path, []byte("12345"), 0o600))
+	for section, text := range map[string]string{
+		"data.redis.tls": "data: {redis: {mode: standalone, tls: {enabled: true, FILES}}}",
+		"trace.tls":      "trace: {endpoint: \"h:4317\", tls: {enabled: true, FILES}}",
+		"registry.tls":   "registry: {type: etcd, tls: {enabled: true, FILES}}",
+	} {
+		for files, want := range map[string]string{
+			"ca_file: " + path:                           section + ".ca_file: no PEM certificate in the file",
+			"ca_file: " + path + ".missing":              section + ".ca_file: open " + path + ".missing",
+			"cert_file: " + path + ", key_file: " + path: section + ".cert_file, key_file: ",
+		} {
+			_, err := load(t, strings.ReplaceAll(text, "FILES", files), nil)
+			require.ErrorContains(t, err, want)
+			require.NotContains(t, err.Error(), "12345")
+		}
+	}
+}
+
 func TestWrongEnvironment(t *testing.T) {
 	_, err := Load("", environment(map[string]string{"PODLINK_LIMITS_MAX_BATCH": "many"}))
 	require.EqualError(t, err, "configuration: PODLINK_LIMITS_MAX_BATCH must be an integer of 32 bits")
@@ -212,8 +242,11 @@ func TestContradictions(t *testing.T) {
 			"data: {redis: {mode: standalone, wait_replicas: 1, wait_timeout: 500ms}}",
 			"data.redis.wait_timeout must be below data.redis.read_timeout (500ms)",
 		},
-		"prefix with a separator":   {"data: {redis: {prefix: \"a:b\"}}", "data.redis.prefix must be"},
-		"empty prefix":              {"data: {redis: {prefix: \"\"}}", "data.redis.prefix must be"},
+		"prefix with a separator": {"data: {redis: {prefix: \"a:b\"}}", "data.redis.prefix must be"},
+		"empty prefix":            {"data: {redis: {prefix: \"\"}}", "data.redis.prefix must be"},
+		"connections that are never idle": {
+			"data: {redis: {conn_max_idle_time: 0s}}", "data.redis.conn_max_idle_time must be from 1s to 24h0m0s, is 0s",
+		},
 		"empty pool":                {"data: {redis: {pool_size: 0}}", "data.redis.pool_size must be from 1"},
 		"more idle than the pool":   {"data: {redis: {pool_size: 1}}", "data.redis.min_idle_conns must be from 0 to 1, is 2"},
 		"TLS to the embedded store": {"data: {redis: {tls: {enabled: true}}}", "data.redis.tls.enabled must be false with mode embedded"},

@@ -6,6 +6,19 @@ import (
 	"fmt"
 )
 
+// checkFiles returns an error if a file of a TLS section can't be used.
+func (b *Bootstrap) checkFiles() error {
+	sections := map[string]*TLS{
+		"data.redis.tls": b.GetData().GetRedis().GetTls(), "trace.tls": b.GetTrace().GetTls(), "registry.tls": b.GetRegistry().GetTls(),
+	}
+	for _, path := range sortedKeys(sections) {
+		if _, err := sections[path].Config(path); err != nil {
+			return fmt.Errorf("configuration: %w", err)
+		}
+	}
+	return nil
+}
+
 // Config returns the TLS configuration, nil for plaintext. It reads the files once, now. path is the section's YAML path, for
 // errors.
 func (x *TLS) Config(path string) (*tls.Config, error) {

@@ -65,8 +65,9 @@ var refusals = []refusal{
 			"--enable-debug-command", "yes", "--key-load-delay", "100", "--loading-process-events-interval-bytes", "1024",
 		},
 	},
-	{name: "READONLY", refused: repoCall.mutation, word: "READONLY", provoke: demotedServer, only: "standalone"},
-	{name: "MASTERDOWN", refused: anyCall, word: "MASTERDOWN", provoke: orphanedReplica, only: "standalone"},
+	// The first call is a mutation. After its READONLY no read is sent to the replica either.
+	{name: "READONLY", refused: anyCall, word: "replica", provoke: demotedServer, only: "standalone"},
+	{name: "MASTERDOWN", refused: anyCall, word: "replica", provoke: orphanedReplica, only: "standalone"},
 	{
 		name: "CLUSTERDOWN: a slot is not served", refused: anyCall, word: "CLUSTERDOWN", only: "cluster",
 		provoke: withoutSlot(0),
