@@ -112,7 +112,7 @@ func TestEnvironmentOverridesEveryKey(t *testing.T) {
 		"data.redis.dial_timeout": "6ms", "data.redis.read_timeout": "7ms", "data.redis.write_timeout": "8ms",
 		"data.redis.allow_eviction": "true", "data.redis.allow_embedded": "true", "data.redis.auto_pipeline": "false",
 		"data.redis.conn_max_idle_time": "45s",
-		"data.redis.wait_replicas": "2", "data.redis.wait_timeout": "4ms",
+		"data.redis.wait_replicas":      "2", "data.redis.wait_timeout": "4ms",
 		"data.redis.sentinel_username": "su", "data.redis.sentinel_password": "sp",
 		"data.redis.tls.enabled": "true", "data.redis.tls.server_name": "redis",
 		"state.pod_ttl": "9s", "limits.max_batch": "10", "limits.max_pods": "11", "limits.max_services": "12", "state.forget_after": "13h0m0s",
