@@ -62,8 +62,8 @@ func variants(tb testing.TB) map[string][]podlinktest.Patch {
 			},
 		},
 		staleEpoch: inEveryScript(tb,
-			"    pod, epoch = owner, now\n",
-			"    pod, epoch = owner, epoch or now\n",
+			"    pod, epoch, claim = owner, now, claimant\n",
+			"    pod, epoch, claim = owner, epoch or now, claimant\n",
 		),
 		overwrites: {{
 			File: "internal/data/lua/assembled/statefulSetLinkIfAbsent.lua",
