@@ -185,9 +185,9 @@ func TestAlertsFireAndEnd(t *testing.T) {
 		spends     bool     // the error budget
 	}{
 		{
-			name:  "pods die",
+			name:  "all pods of a service die",
 			begin: func() { s.podsDie.Store(true) }, end: func() { s.podsDie.Store(false) },
-			fires: []string{"PodlinkNoAvailablePod"},
+			fires: []string{"PodlinkNoAvailablePod", "PodlinkServiceSilent", "PodlinkPodsInDoubt"},
 		},
 		{
 			name:  "replies are lost",
