@@ -177,8 +177,8 @@ func (row refusal) test(t *testing.T, server *redistest.Server, all ...option) {
 	plain := openStore(t, append(all, prefix(string(store.keys)), confirmedBy(0, time.Second))...)
 	populate(t, plain)
 	// A report with a reservation, so that Release changes something.
-	counted := "0 1 0 -1 1700000000000 up"
-	require.NoError(t, plain.client.HSet(t.Context(), plain.keys.service(game), "1", counted).Err())
+	require.NoError(t, plain.client.Del(t.Context(), plain.keys.service(game)).Err())
+	require.NoError(t, plain.writeMembers(t.Context(), countedPod()))
 	waitReady(t, store)
 	before := callKeys(t, plain)
 

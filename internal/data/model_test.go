@@ -59,10 +59,11 @@ type model struct {
 	namespace string
 	before    time.Time // a time before the current call
 
-	links        map[biz.LinkKey]storedLink // the live ones
-	epochs       map[biz.LinkKey]biz.Epoch  // the greatest so far
-	services     map[biz.ServiceKey]reports // that have reported
-	reservations []modelReservation         // the latest ones
+	links        map[biz.LinkKey]storedLink  // the live ones
+	epochs       map[biz.LinkKey]biz.Epoch   // the greatest so far
+	services     map[biz.ServiceKey]*reports // that have reported
+	processes    int                         // that have reported
+	reservations []modelReservation          // the latest ones
 	workloads    map[biz.ServiceKey]biz.Workload
 }
 
@@ -70,7 +71,7 @@ func newModel(store *testStore, namespace string) *model {
 	return &model{
 		store: store, repos: reposOf(store), namespace: namespace, before: time.Now(),
 		links: make(map[biz.LinkKey]storedLink), epochs: make(map[biz.LinkKey]biz.Epoch),
-		services:  make(map[biz.ServiceKey]reports),
+		services:  make(map[biz.ServiceKey]*reports),
 		workloads: make(map[biz.ServiceKey]biz.Workload),
 	}
 }

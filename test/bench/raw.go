@@ -121,10 +121,12 @@ func layerWith(t *testing.T, options func(c *conf.Data_Redis)) layer {
 	keys := app.Keyspace(c.GetData())
 	l := layer{
 		links: data.NewLinkRepo(store.Runner, keys, data.LinkLimits{MaxServices: 256}, data.NewLinkMetrics()),
-		pods:  data.NewPodRepo(store.Runner, keys),
+		pods: data.NewPodRepo(store.Runner, keys, data.PodLimits{MaxPods: 4096, ForgetAfter: 24 * time.Hour},
+			func() string { return "" }),
 	}
 	domain := telemetry.NewDomain()
 	views, limits := biz.NewPodViews(l.pods, domain), biz.Limits{MaxBatch: int(c.GetLimits().GetMaxBatch())}
+	t.Cleanup(views.Stop)
 	l.usecase = biz.NewLinkUsecase(l.links, views, limits, domain)
 	return l
 }

@@ -72,8 +72,8 @@ func computeCells() []computeCell {
 
 // deadPod stores a report of the pod that has expired.
 func deadPod(e *env, pod biz.PodID) {
-	e.report(biz.Report{Pod: pod, State: "up", TTL: 1})
-	e.silence(pod)
+	e.report(biz.Report{Pod: pod, State: "up", TTL: 600})
+	e.silence(pod, 600)
 }
 
 // removedPod stores a report of the pod and removes it.
