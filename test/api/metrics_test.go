@@ -63,11 +63,15 @@ func TestPodsAreCountedWhenTheyReport(t *testing.T) {
 	pods := func(state string) float64 {
 		return metricWith(a.scrape(t)["podlink_pods"], "state", state).GetGauge().GetValue()
 	}
+	silent := func() float64 { return a.scrape(t)["podlink_pod_services_silent"].GetMetric()[0].GetGauge().GetValue() }
 	report("600")
 	require.EqualValues(t, 1, pods("live"))
-	require.EqualValues(t, 0, pods("dead"))
+	require.EqualValues(t, 0, pods("in_doubt"))
+	require.Zero(t, silent())
 	report("1")
-	require.Eventually(t, func() bool { return pods("dead") == 1 && pods("live") == 0 }, 20*time.Second, 50*time.Millisecond)
+	alone := func() bool { return pods("in_doubt") == 1 && pods("live") == 0 && silent() == 1 }
+	require.Eventually(t, alone, 20*time.Second, 50*time.Millisecond)
+	require.Zero(t, pods("dead"), "no other pod was heard")
 }
 
 // TestMetrics: docs/metrics.md lists exactly the exported metrics, with type and labels; the store's metrics match the calls made.
