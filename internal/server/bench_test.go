@@ -159,7 +159,7 @@ func BenchmarkGRPCGetLinkedPod(b *testing.B) {
 	}
 }
 
-// BenchmarkGRPCHandler is decoding and the use-case of such a call, without transport and chain.
+// BenchmarkGRPCHandler is decoding and the use case of such a call, without transport and chain.
 func BenchmarkGRPCHandler(b *testing.B) {
 	b.ReportAllocs()
 	p := newParts(b)

@@ -14,7 +14,7 @@ type WorkloadService struct {
 	workloads *biz.WorkloadUsecase
 }
 
-// NewWorkloadService returns the service on the use-case.
+// NewWorkloadService returns the service on the use case.
 func NewWorkloadService(workloads *biz.WorkloadUsecase) *WorkloadService {
 	return &WorkloadService{workloads: workloads}
 }

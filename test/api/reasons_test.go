@@ -133,7 +133,7 @@ func withoutReplicas(t *testing.T, redis *redistest.Server) *testApp {
 	return a
 }
 
-// panicking starts a podlink whose services have nil use-cases: every valid call panics.
+// panicking starts a podlink whose services have nil use cases: every valid call panics.
 func panicking(t *testing.T, redis *redistest.Server) *testApp {
 	return startWired(t, func(
 		config *conf.Bootstrap, level *telemetry.LogLevel, _ *telemetry.LogQueue, logger log.Logger,
