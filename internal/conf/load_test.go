@@ -187,7 +187,7 @@ func TestUnusableFiles(t *testing.T) {
 	for section, text := range map[string]string{
 		"data.redis.tls": "data: {redis: {mode: standalone, tls: {enabled: true, FILES}}}",
 		"trace.tls":      "trace: {endpoint: \"h:4317\", tls: {enabled: true, FILES}}",
-		"registry.tls":   "registry: {type: etcd, tls: {enabled: true, FILES}}",
+		"registry.tls":   "data: {redis: {mode: standalone}}\nregistry: {type: etcd, tls: {enabled: true, FILES}}",
 	} {
 		for files, want := range map[string]string{
 			"ca_file: " + path:                           section + ".ca_file: no PEM certificate in the file",

@@ -33,7 +33,8 @@ var layers = map[string][]string{
 
 	"internal/biz":                 {},
 	"internal/biz/biztest":         {"internal/biz"},
-	"internal/rdb":                 {"internal/telemetry/histogram"},
+	"internal/rdb":                 {"internal/rdb/info", "internal/telemetry/histogram"},
+	"internal/rdb/info":            {},
 	"internal/rdb/embedded":        {"internal/rdb"},
 	"internal/telemetry/histogram": {},
 	"internal/conf":                {"internal/protofield"},
