@@ -19,4 +19,5 @@ ENV PODLINK_SERVER_HTTP_ADDR=0.0.0.0:8000 \
     PODLINK_SERVER_ADMIN_ADDR=0.0.0.0:8001
 USER 65532:65532
 EXPOSE 8000 9000 8001
+HEALTHCHECK --interval=10s --timeout=3s CMD ["/podlink", "-conf", "/etc/podlink", "-health"]
 ENTRYPOINT ["/podlink", "-conf", "/etc/podlink"]

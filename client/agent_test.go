@@ -161,6 +161,7 @@ func TestAgentOptions(t *testing.T) {
 
 // TestAgentReports: as a server of an app the agent reports the pod at once, and three times while a report counts.
 func TestAgentReports(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, "gRPC")
 	const ttl = 3 * time.Second
 	var state atomic.Value

@@ -11,6 +11,7 @@ import (
 	kerrors "github.com/go-kratos/kratos/v2/errors"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -200,6 +201,10 @@ func TestEveryCall(t *testing.T) {
 		{
 			"BatchGetWorkloadState", calling((*Client).BatchGetWorkloadState, &v1.BatchGetWorkloadStateRequest{Namespace: "game", Services: []string{"room", "chat"}}),
 			&v1.BatchGetWorkloadStateReply{States: map[string]string{"room": "rolling-update"}},
+		},
+		{
+			"RemoveWorkloadState", calling((*Client).RemoveWorkloadState, &v1.RemoveWorkloadStateRequest{Namespace: "game", Service: "room"}),
+			&v1.RemoveWorkloadStateReply{Removed: true, Previous: &v1.Workload{Namespace: "game", Service: "room", State: "rolling-update", UpdateMs: 1}},
 		},
 		{
 			"RemoveServiceState", calling((*Client).RemoveServiceState, &v1.RemoveServiceStateRequest{Namespace: "game", Service: "room", PodId: proto.Int32(0)}),
@@ -417,6 +422,7 @@ func TestEpochMismatchNamesTheLink(t *testing.T) {
 
 // TestStoreErrors: what podlink answers when its store has a fault.
 func TestStoreErrors(t *testing.T) {
+	t.Parallel()
 	for name, row := range map[string]struct {
 		env   []string
 		fault func(t *testing.T, redis *redistest.Server)
@@ -460,6 +466,32 @@ func TestStoreErrors(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestCallsReachAPodlinkThatIsNotReady: it is not ready because its store may evict links, and serves all the same.
+func TestCallsReachAPodlinkThatIsNotReady(t *testing.T) {
+	overBoth(t, func(t *testing.T, http bool) {
+		redis := redistest.Start(t)
+		p := start(t, podlinktest.OnRedis("standalone", redis.Addr())...)
+		p.WaitReady(t)
+		c := dialed(t, addr(p, http), Options{HTTP: http, Timeout: time.Minute})
+		_, err := setLink(t.Context(), c)
+		require.NoError(t, err)
+		require.NoError(t, redis.Client(t).ConfigSet(t.Context(), "maxmemory-policy", "allkeys-lru").Err())
+		health, err := grpc_health_v1.NewHealthClient(p.Conn(t)).Watch(t.Context(), new(grpc_health_v1.HealthCheckRequest))
+		require.NoError(t, err)
+		for status := grpc_health_v1.HealthCheckResponse_UNKNOWN; status != grpc_health_v1.HealthCheckResponse_NOT_SERVING; {
+			change, err := health.Recv()
+			require.NoError(t, err)
+			status = change.GetStatus()
+		}
+		for _, each := range []*Client{c, dialed(t, addr(p, http), Options{HTTP: http, Timeout: time.Minute})} {
+			begin := time.Now()
+			_, err = readLink(t.Context(), each)
+			require.NoError(t, err)
+			require.Less(t, time.Since(begin), 30*time.Second)
+		}
+	})
 }
 
 // TestOptions: what New refuses, and that it waits for nobody.

@@ -137,6 +137,8 @@ func dialGRPC(target string, o Options, with ...middleware.Middleware) (grpc.Cli
 	options := []kgrpc.ClientOption{
 		kgrpc.WithEndpoint(target), kgrpc.WithMiddleware(with...), kgrpc.WithStreamInterceptor(openThrough(with...)),
 		kgrpc.WithTimeout(o.Timeout / tries), kgrpc.WithPrintDiscoveryDebugLog(false),
+		// Calls go to podlink also while it is not ready: it serves what it can, and its errors have reasons.
+		kgrpc.WithHealthCheck(false),
 		kgrpc.WithOptions(
 			grpc.WithStatsHandler(sentWatcher{}),
 			grpc.WithDisableRetry(), // What may be repeated is decided in conn.

@@ -166,6 +166,7 @@ func TestFailedCallMarksItsSpan(t *testing.T) {
 // TestTLS: podlink is called over TLS only when it shows a certificate of an authority that is trusted; otherwise nothing is
 // sent.
 func TestTLS(t *testing.T) {
+	t.Parallel()
 	const host = "podlink.test"
 	authority, stranger := tlstest.New(t, t.TempDir(), "authority"), tlstest.New(t, t.TempDir(), "stranger")
 	authority.Sign(t, "server", host, time.Now().Add(time.Hour))

@@ -60,6 +60,7 @@ func requests(t *testing.T, p *podlinktest.Process, operation, reason string) (n
 
 // TestPodlinkIsNotThere: nothing was carried out, and the call says so within its time.
 func TestPodlinkIsNotThere(t *testing.T) {
+	t.Parallel()
 	for name, gone := range map[string]func(t *testing.T, http bool, o Options) *Client{
 		"never was": func(t *testing.T, _ bool, o Options) *Client { return dialed(t, proc.FreeAddr(t), o) },
 		"killed": func(t *testing.T, http bool, o Options) *Client {
@@ -96,6 +97,7 @@ func TestPodlinkIsNotThere(t *testing.T) {
 // TestPodlinkHangs: a read has run out of time; of a mutation nobody knows. Each call ends within the time of the client, or
 // of its caller where that is shorter, and it was sent once if it is a mutation.
 func TestPodlinkHangs(t *testing.T) {
+	t.Parallel()
 	for name, row := range map[string]struct {
 		call             apiCall
 		timeout, callers time.Duration // 0: the caller has none
@@ -177,6 +179,7 @@ func (c *cutTry) Invoke(ctx context.Context, _ string, _, _ any, _ ...grpc.CallO
 
 // TestLastTryIsCut: a call is what its last try has met that had the time to be sent.
 func TestLastTryIsCut(t *testing.T) {
+	t.Parallel()
 	for _, method := range []string{v1.LinkService_GetLinkedPod_FullMethodName, v1.LinkService_SetLinkedPod_FullMethodName} {
 		var cut cutTry
 		err := conn{&cut, time.Second, t.Context()}.Invoke(t.Context(), method, &v1.GetLinkedPodRequest{}, nil)
@@ -398,7 +401,7 @@ func TestDiscovery(t *testing.T) {
 		t.Parallel()
 		const foundLimit = 10 * time.Second
 		server := etcdtest.Start(t)
-		start(t, "PODLINK_REGISTRY_TYPE=etcd", "PODLINK_REGISTRY_ADDRS="+server.Addr)
+		start(t, "PODLINK_REGISTRY_TYPE=etcd", "PODLINK_REGISTRY_ADDRS="+server.Addr, "PODLINK_DATA_REDIS_ALLOW_EMBEDDED=true")
 		o := Options{HTTP: http, Discovery: registryOf(t, server), Timeout: foundLimit}
 		c := dialed(t, "discovery:///podlink", o)
 		_, err := setLink(t.Context(), c)
@@ -421,7 +424,8 @@ func TestNewWithoutTheRegistry(t *testing.T) {
 	overBoth(t, func(t *testing.T, http bool) {
 		t.Parallel()
 		server := etcdtest.Start(t)
-		start(t, "PODLINK_REGISTRY_TYPE=etcd", "PODLINK_REGISTRY_ADDRS="+server.Addr).Log.Wait(t, "podlink is registered")
+		p := start(t, "PODLINK_REGISTRY_TYPE=etcd", "PODLINK_REGISTRY_ADDRS="+server.Addr, "PODLINK_DATA_REDIS_ALLOW_EMBEDDED=true")
+		p.Log.Wait(t, "podlink is registered")
 		server.Kill()
 		begin := time.Now()
 		o := Options{HTTP: http, Discovery: registryOf(t, server), Timeout: time.Second}

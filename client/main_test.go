@@ -1,6 +1,7 @@
 package client
 
 import (
+	"flag"
 	"os"
 	"testing"
 
@@ -10,7 +11,10 @@ import (
 // binary is podlink, built by the target that users call.
 var binary string
 
-func TestMain(m *testing.M) { os.Exit(podlinktest.Main(&binary, m.Run)) }
+func TestMain(m *testing.M) {
+	_ = flag.Set("test.parallel", "8") // The parallel tests mostly wait. A flag on the command line overrides it.
+	os.Exit(podlinktest.Main(&binary, m.Run))
+}
 
 // start runs podlink until the test ends. Env overrides keys of its configuration.
 func start(t *testing.T, env ...string) *podlinktest.Process {

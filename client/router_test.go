@@ -367,6 +367,7 @@ func TestRouterLosesAllPods(t *testing.T) {
 
 // TestRouterWithoutThePod: the pod that holds the user has gone from discovery, or its process has stopped.
 func TestRouterWithoutThePod(t *testing.T) {
+	t.Parallel()
 	podlink := start(t)
 	for name, row := range map[string]struct {
 		fallback bool
@@ -455,6 +456,7 @@ func TestRouterWithoutThePod(t *testing.T) {
 
 // TestAnswerLost: the pod has begun with a call, and its answer does not come.
 func TestAnswerLost(t *testing.T) {
+	t.Parallel()
 	// How an answer is lost. It returns the error of the handler.
 	cut := func(p *pod, _ context.Context) error {
 		p.cut()

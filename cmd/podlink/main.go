@@ -5,33 +5,42 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/signal"
 	"runtime"
+	"syscall"
 
-	"github.com/go-kratos/kratos/v2/log"
-	"github.com/go-kratos/kratos/v2/middleware/tracing"
-
-	"podlink/internal/app"
 	"podlink/internal/conf"
-	"podlink/internal/telemetry"
 	"podlink/internal/version"
 )
 
+const usage = `podlink remembers which pod of a stateful service holds which user.
+
+Usage: podlink [-conf PATH] [-check | -health | -version]
+
+  -conf PATH  configuration: a YAML file or a folder of them (default: built-in defaults)
+  -check      print the configuration in force, with secrets masked, and exit
+  -health     ask the podlink that runs with this configuration if it is ready, and exit: 0 if it is, else 1
+  -version    print the version and exit
+  -help       print this text and exit
+
+Environment variables override every key: PODLINK_DATA_REDIS_PASSWORD is data.redis.password, and
+PODLINK_DATA_REDIS_PASSWORD_FILE is a file that holds it.
+`
+
 func main() {
+	// Without this, a write to a closed standard output or error would end the process.
+	signal.Ignore(syscall.SIGPIPE)
 	os.Exit(run(os.Args[1:]))
 }
 
 // run returns the exit code: 0 after a stop signal, 2 for an invalid flag or configuration, 1 for any later failure.
 func run(args []string) int {
 	flags := flag.NewFlagSet("podlink", flag.ContinueOnError)
-	path := flags.String("conf", "", "configuration: a YAML `file` or a folder of them (default: built-in defaults)")
-	showVersion := flags.Bool("version", false, "print the version and exit")
-	flags.Usage = func() {
-		fmt.Fprintf(flags.Output(), "podlink remembers which pod of a stateful service holds which user.\n\n"+
-			"Usage: podlink [-conf PATH] [-version]\n\n")
-		flags.PrintDefaults()
-		fmt.Fprintf(flags.Output(), "\nEnvironment variables override every key: %sDATA_REDIS_PASSWORD is data.redis.password.\n",
-			conf.EnvPrefix)
-	}
+	path := flags.String("conf", "", "")
+	check := flags.Bool("check", false, "")
+	health := flags.Bool("health", false, "")
+	showVersion := flags.Bool("version", false, "")
+	flags.Usage = func() { fmt.Fprint(flags.Output(), usage) }
 	if err := flags.Parse(args); err != nil {
 		if err == flag.ErrHelp { //nolint:errorlint // It is never wrapped.
 			return 0
@@ -42,37 +51,46 @@ func run(args []string) int {
 		fmt.Fprintf(os.Stderr, "podlink: unexpected argument %q; use -conf for the configuration\n", flags.Arg(0))
 		return 2
 	}
+	if n := count(*check, *health, *showVersion); n > 1 {
+		fmt.Fprintln(os.Stderr, "podlink: only one of -check, -health and -version can be used")
+		return 2
+	}
 	if *showVersion {
 		fmt.Printf("podlink %s %s %s/%s\n", version.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 		return 0
 	}
-	config, err := conf.Load(*path, os.LookupEnv)
-	if err != nil {
+	config, err := conf.Load(*path, os.Environ())
+	switch {
+	case err != nil:
 		fmt.Fprintf(os.Stderr, "podlink: %v\n", err)
+		if *health {
+			return 1 // Docker knows 0 and 1 only.
+		}
 		return 2
+	case *check:
+		return printConfig(config)
+	case *health:
+		return askHealth(config.GetServer().GetAdmin().GetAddr())
+	default:
+		return serve(config)
 	}
-	level := telemetry.NewLogLevel(config.GetLog().GetLevel())
-	logger := log.With(telemetry.NewLogger(config.GetLog(), level, os.Stderr), "trace_id", tracing.TraceID())
-	log.SetLogger(logger)
-	if err := serve(config, level, logger); err != nil {
-		log.Errorf("podlink failed: %v", err)
-		return 1
-	}
-	return 0
 }
 
-// ballastBytes is the size of a heap ballast: allocated but never touched, so it takes no physical memory. podlink's live heap is
-// tiny, and without ballast the garbage collector runs every few megabytes, which costs a tenth of a call's CPU time
-// (docs/performance.md).
-const ballastBytes = 16 << 20
-
-func serve(config *conf.Bootstrap, level *telemetry.LogLevel, logger log.Logger) error {
-	podlink, cleanup, err := app.New(config, level, logger)
-	if err != nil {
-		return err
+func count(all ...bool) (n int) {
+	for _, set := range all {
+		if set {
+			n++
+		}
 	}
-	defer cleanup()
-	ballast := make([]byte, ballastBytes)
-	defer runtime.KeepAlive(ballast)
-	return podlink.Run()
+	return n
+}
+
+func printConfig(config *conf.Bootstrap) int {
+	text, err := config.YAML()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "podlink: %v\n", err)
+		return 1
+	}
+	fmt.Print(text)
+	return 0
 }

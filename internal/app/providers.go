@@ -14,7 +14,9 @@ func limits(c *conf.Bootstrap) biz.Limits {
 	return biz.Limits{MaxBatch: int(c.GetLimits().GetMaxBatch())}
 }
 
-func linkLimits() data.LinkLimits { return data.LinkLimits{MaxServices: 256} }
+func linkLimits(c *conf.Bootstrap) data.LinkLimits {
+	return data.LinkLimits{MaxServices: int(c.GetLimits().GetMaxServices())}
+}
 
 func podLimits(c *conf.Bootstrap) data.PodLimits {
 	return data.PodLimits{
@@ -22,8 +24,7 @@ func podLimits(c *conf.Bootstrap) data.PodLimits {
 	}
 }
 
-// primaries returns no ids: nothing is known about the store's servers.
-func primaries() data.Primaries { return func() string { return "" } }
+func primaries(runner *rdb.Runner) data.Primaries { return runner.Primaries }
 
 func podTTL(c *conf.Bootstrap) biz.TTL { return biz.TTL(c.GetState().GetPodTtl().GetSeconds()) }
 
@@ -36,6 +37,7 @@ func podViews(pods biz.PodRepo, observer biz.Observer) (*biz.PodViews, func()) {
 // collectors returns the metrics of the other layers.
 func collectors(
 	domain *telemetry.Domain, store *rdb.Metrics, links *data.LinkMetrics, registrar *registration.Registrar,
+	queue *telemetry.LogQueue,
 ) server.Collectors {
-	return server.Collectors{domain, store, links, registrar}
+	return server.Collectors{domain, store, links, registrar, queue}
 }

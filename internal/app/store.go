@@ -56,6 +56,7 @@ func storeOptions(c *conf.Data_Redis) rdb.Options {
 		DialTimeout:      c.GetDialTimeout().AsDuration(),
 		ReadTimeout:      c.GetReadTimeout().AsDuration(),
 		WriteTimeout:     c.GetWriteTimeout().AsDuration(),
+		ConnMaxIdleTime:  c.GetConnMaxIdleTime().AsDuration(),
 		Coalesce:         c.GetAutoPipeline(),
 		WaitReplicas:     int(c.GetWaitReplicas()),
 		WaitTimeout:      c.GetWaitTimeout().AsDuration(),

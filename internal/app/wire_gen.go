@@ -22,7 +22,7 @@ import (
 
 // New assembles podlink: server -> service -> biz -> data. The app listens from Run until Stop or a signal. Call the returned
 // function after Run, or instead of it: it closes the store's connections and flushes spans and log lines.
-func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logger log.Logger) (*kratos.App, func(), error) {
+func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *telemetry.LogQueue, logger log.Logger) (*kratos.App, func(), error) {
 	confServer := bootstrap.Server
 	registry := bootstrap.Registry
 	confData := bootstrap.Data
@@ -39,11 +39,11 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logger log.Log
 	}
 	runner := db.Runner
 	keyspace := Keyspace(confData)
-	dataLinkLimits := linkLimits()
+	dataLinkLimits := linkLimits(bootstrap)
 	linkMetrics := data.NewLinkMetrics()
 	linkRepo := data.NewLinkRepo(runner, keyspace, dataLinkLimits, linkMetrics)
 	dataPodLimits := podLimits(bootstrap)
-	dataPrimaries := primaries()
+	dataPrimaries := primaries(runner)
 	podRepo := data.NewPodRepo(runner, keyspace, dataPodLimits, dataPrimaries)
 	domain := telemetry.NewDomain()
 	bizPodViews, cleanup3 := podViews(podRepo, domain)
@@ -67,7 +67,7 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logger log.Log
 		return nil, nil, err
 	}
 	metrics := db.Metrics
-	serverCollectors := collectors(domain, metrics, linkMetrics, registrar)
+	serverCollectors := collectors(domain, metrics, linkMetrics, registrar, logQueue)
 	serverMetrics, err := server.NewMetrics(serverCollectors)
 	if err != nil {
 		cleanup4()
@@ -78,7 +78,7 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logger log.Log
 	}
 	chain, cleanup5 := server.NewChain(confLog, tracerProvider, serverMetrics, logger)
 	httpServer := server.NewHTTPServer(confServer, api, chain, drain, logger)
-	grpcServer, cleanup6 := server.NewGRPCServer(confServer, api, chain, drain)
+	grpcServer, cleanup6 := server.NewGRPCServer(confServer, api, chain, health, drain)
 	adminServer := server.NewAdminServer(confServer, health, drain, serverMetrics, logLevel, logger)
 	app, err := newApp(confServer, registry, logger, health, drain, registrar, httpServer, grpcServer, adminServer)
 	if err != nil {

@@ -104,7 +104,9 @@ func openIntercepted(t *testing.T) (*biz.LinkUsecase, *interceptedStore) {
 		insteadOf: map[string]error{},
 	}
 	for pod, routing := range map[biz.PodID]biz.Routing{0: biz.Ready, 1: biz.Ready, 9: biz.Shutdown} {
-		_, err := d.pods.Set(t.Context(), service, biz.Report{Pod: pod, State: "up", Routing: routing, TTL: biz.Forever})
+		_, err := d.pods.Set(t.Context(), service, biz.Report{
+			Pod: pod, State: "up", Routing: routing, TTL: biz.Forever, Capacity: biz.NoCapacity,
+		})
 		require.NoError(t, err)
 	}
 	views := biz.NewPodViews(interceptedPods{d.pods, d}, biz.NopObserver{})

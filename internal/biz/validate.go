@@ -28,6 +28,10 @@ const (
 	maxCounter = 1<<52 - 1
 )
 
+// MaxEpoch is the largest epoch of a link. Scripts calculate with doubles, which are exact up to 2^53, and there must be room
+// for a greater epoch.
+const MaxEpoch Epoch = 1<<53 - 2
+
 // validateName checks a namespace or a service. The allowed characters exclude the separators of the store's keys, so that
 // different names never give the same key.
 func validateName(field, name string) error {
@@ -193,19 +197,16 @@ func validateKeep(seconds int32) error {
 	return nil
 }
 
-// The greatest numbers that the store holds exactly, and that leave room for a greater one.
-const (
-	maxGeneration Generation = 1<<52 - 1
-	maxEpoch      Epoch      = 1<<53 - 2
-)
+// maxGeneration is the largest generation.
+const maxGeneration Generation = maxCounter
 
 // validateTerms checks the terms of a new link. Only the store can compare an epoch with its clock.
 func validateTerms(terms SetTerms) error {
 	if terms.Claim < 0 || terms.Claim > maxGeneration {
 		return &InvalidArgumentError{"claim", fmt.Sprintf("must be 0 to %d", maxGeneration)}
 	}
-	if terms.Above != nil && (*terms.Above < 0 || *terms.Above > maxEpoch) {
-		return &InvalidArgumentError{"above_epoch", fmt.Sprintf("must be 0 to %d", maxEpoch)}
+	if terms.Above != nil && (*terms.Above < 0 || *terms.Above > MaxEpoch) {
+		return &InvalidArgumentError{"above_epoch", fmt.Sprintf("must be 0 to %d", MaxEpoch)}
 	}
 	return validateExpected(terms.Expected)
 }
@@ -218,8 +219,8 @@ func validateExpected(epoch *Epoch) error {
 }
 
 func validateEpoch(field string, epoch Epoch) error {
-	if epoch < 0 {
-		return &InvalidArgumentError{field, fmt.Sprintf("must be 0 to %d", int64(math.MaxInt64))}
+	if epoch < 0 || epoch > MaxEpoch {
+		return &InvalidArgumentError{field, fmt.Sprintf("must be 0 to %d", MaxEpoch)}
 	}
 	return nil
 }

@@ -187,6 +187,7 @@ func TestUsecasesRefuseBadValues(t *testing.T) {
 		"pod Cordon":    func(k biz.ServiceKey) error { return second(pods.Cordon(ctx, k, pod(0), routing(biz.Ready), nil)) },
 		"pod Remove":    func(k biz.ServiceKey) error { return second(pods.Remove(ctx, k, pod(0))) },
 		"workload Set":  func(k biz.ServiceKey) error { return second(workloads.Set(ctx, k, "up")) },
+		"workload Gone": func(k biz.ServiceKey) error { return second(workloads.Remove(ctx, k)) },
 		"workload Get":  func(k biz.ServiceKey) error { return second(workloads.Get(ctx, k)) },
 		"workload many": func(k biz.ServiceKey) error { return second(workloads.BatchGet(ctx, k.Namespace, []string{k.Service})) },
 	}

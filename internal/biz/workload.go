@@ -17,6 +17,8 @@ type WorkloadRepo interface {
 	Get(ctx context.Context, key ServiceKey) (Workload, error)
 	// BatchGet must return the workloads that were set, in the order of services, and omit the others.
 	BatchGet(ctx context.Context, namespace string, services []string) ([]Workload, error)
+	// Remove deletes the workload's state. previous must be nil if there was none.
+	Remove(ctx context.Context, key ServiceKey) (previous *Workload, err error)
 }
 
 // WorkloadUsecase implements the operations on workload states: it validates their arguments and calls the repo.
@@ -59,4 +61,12 @@ func (u *WorkloadUsecase) BatchGet(ctx context.Context, namespace string, servic
 	services = distinct(services)
 	u.observer.WorkloadBatchStarted(len(services))
 	return u.workloads.BatchGet(ctx, namespace, services)
+}
+
+// Remove deletes the workload's state and returns it, nil if there was none.
+func (u *WorkloadUsecase) Remove(ctx context.Context, key ServiceKey) (*Workload, error) {
+	if err := key.validate(); err != nil {
+		return nil, err
+	}
+	return u.workloads.Remove(ctx, key)
 }

@@ -53,6 +53,8 @@ func Default() *Bootstrap {
 			AutoPipeline: true,
 			WaitTimeout:  durationpb.New(200 * time.Millisecond),
 			Tls:          &TLS{},
+			// Below the four minutes after which some clouds' load balancers forget a connection.
+			ConnMaxIdleTime: durationpb.New(3 * time.Minute),
 		}},
 		State:  &State{PodTtl: durationpb.New(30 * time.Second), ForgetAfter: durationpb.New(24 * time.Hour)},
 		Limits: &Limits{MaxBatch: 1000, MaxPods: 4096, MaxServices: 256},
@@ -84,14 +86,11 @@ var prefixPattern = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 func (b *Bootstrap) Validate() error {
 	var v violations
 	server, redis := b.GetServer(), b.GetData().GetRedis()
-	v.address("server.http.addr", server.GetHttp().GetAddr())
-	v.address("server.grpc.addr", server.GetGrpc().GetAddr())
-	v.address("server.admin.addr", server.GetAdmin().GetAddr())
-	v.distinct(map[string]string{
-		"server.http.addr":  server.GetHttp().GetAddr(),
-		"server.grpc.addr":  server.GetGrpc().GetAddr(),
-		"server.admin.addr": server.GetAdmin().GetAddr(),
-	})
+	listeners := server.listeners()
+	for _, path := range sortedKeys(listeners) {
+		v.address(path, listeners[path])
+	}
+	v.distinct(listeners)
 	requests := map[string]time.Duration{
 		"server.http.timeout": server.GetHttp().GetTimeout().AsDuration(),
 		"server.grpc.timeout": server.GetGrpc().GetTimeout().AsDuration(),
@@ -103,6 +102,7 @@ func (b *Bootstrap) Validate() error {
 	v.duration("server.stop.timeout", server.GetStop().GetTimeout().AsDuration(), time.Second, 5*time.Minute)
 
 	v.redis(redis)
+	v.embedded(b)
 	timeouts := map[string]time.Duration{
 		"data.redis.pool_timeout":  redis.GetPoolTimeout().AsDuration(),
 		"data.redis.dial_timeout":  redis.GetDialTimeout().AsDuration(),
@@ -180,6 +180,7 @@ func (v *violations) redis(c *Data_Redis) {
 	}
 	v.between("data.redis.pool_size", c.GetPoolSize(), 1, 10_000)
 	v.between("data.redis.min_idle_conns", c.GetMinIdleConns(), 0, c.GetPoolSize())
+	v.duration("data.redis.conn_max_idle_time", c.GetConnMaxIdleTime().AsDuration(), time.Second, 24*time.Hour)
 }
 
 // headerPattern matches "name=value" where name and value are valid gRPC metadata.
@@ -226,7 +227,10 @@ func (v *violations) registry(c *Registry) {
 	if c.GetToken() != "" && (c.GetType() == RegistryEtcd || c.GetType() == RegistryKubernetes) {
 		v.add("registry.token", "is for type consul only, type is %s", c.GetType())
 	}
-	if c.GetType() == RegistryKubernetes {
+	switch c.GetType() {
+	case RegistryNone:
+		v.unregistered(c)
+	case RegistryKubernetes:
 		v.inPod(c)
 	}
 	for i, addr := range c.GetAddrs() {
@@ -234,6 +238,9 @@ func (v *violations) registry(c *Registry) {
 	}
 	if c.GetUsername() != "" && c.GetPassword() == "" {
 		v.add("registry.password", "is required with a username")
+	}
+	if c.GetUsername() == "" && c.GetPassword() != "" {
+		v.add("registry.username", "is required with a password")
 	}
 	if !namespacePattern.MatchString(c.GetNamespace()) || strings.HasSuffix(c.GetNamespace(), "/") {
 		v.add("registry.namespace", "must begin with /, must not end with it, and may contain A-Z a-z 0-9 . _ - /")
@@ -246,6 +253,10 @@ func (v *violations) registry(c *Registry) {
 			v.add(path, "must look like grpc://10.0.0.1:9000 or http://10.0.0.1:8000, is %q", endpoint)
 			continue
 		}
+		if host, port, err := net.SplitHostPort(parts[2]); err == nil && (unspecified(host) || port == "0") {
+			v.add(path, "must have a host and a port that callers can reach, is %q", endpoint)
+			continue
+		}
 		v.address(path, parts[2])
 	}
 	for i, pair := range c.GetMetadata() {
@@ -254,6 +265,23 @@ func (v *violations) registry(c *Registry) {
 		}
 	}
 	v.tls("registry.tls", c.GetTls())
+}
+
+// unregistered rejects keys that only make sense with a registry: without its type, podlink would silently not be registered.
+func (v *violations) unregistered(c *Registry) {
+	set := map[string]bool{
+		"registry.addrs":       !slices.Equal(c.GetAddrs(), Default().GetRegistry().GetAddrs()),
+		"registry.endpoints":   len(c.GetEndpoints()) > 0,
+		"registry.metadata":    len(c.GetMetadata()) > 0,
+		"registry.tls.enabled": c.GetTls().GetEnabled(),
+		"registry.username":    c.GetUsername() != "",
+		"registry.token":       c.GetToken() != "",
+	}
+	for _, path := range sortedKeys(set) {
+		if set[path] {
+			v.add(path, "is for a registry, but registry.type is none")
+		}
+	}
 }
 
 // inPod rejects keys without a meaning in Kubernetes, which gives a pod the API server's address and credentials, and gives
@@ -269,12 +297,6 @@ func (v *violations) inPod(c *Registry) {
 			v.add(path, "must not be set with type kubernetes, which uses the pod's own address and service account")
 		}
 	}
-}
-
-func loopback(addr string) bool {
-	host, _, _ := net.SplitHostPort(addr)
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 func (v *violations) tls(path string, c *TLS) {
@@ -296,7 +318,7 @@ func (v *violations) err() error {
 	if len(*v) == 0 {
 		return nil
 	}
-	return fmt.Errorf("configuration: %s", strings.Join(*v, "; "))
+	return fmt.Errorf("configuration: %s", maskCredentials(strings.Join(*v, "; ")))
 }
 
 func (v *violations) address(path, addr string) {
@@ -307,17 +329,6 @@ func (v *violations) address(path, addr string) {
 	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil || strings.ContainsAny(host, " /") {
 		v.add(path, "must be host:port, is %q", addr)
-	}
-}
-
-func (v *violations) distinct(addrs map[string]string) {
-	paths := sortedKeys(addrs)
-	for i, path := range paths {
-		for _, other := range paths[:i] {
-			if addrs[path] == addrs[other] && !strings.HasSuffix(addrs[path], ":0") {
-				v.add(path, "must differ from %s, both are %s", other, addrs[path])
-			}
-		}
 	}
 }
 

@@ -23,7 +23,7 @@ const (
 )
 
 // Bootstrap is the complete configuration. configs/config.yaml documents every key; defaults and validation are in
-// conf.go.
+// conf.go. A field with debug_redact is a secret: it is masked when printed, and can be read from a file.
 type Bootstrap struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Server        *Server                `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
@@ -346,6 +346,7 @@ type Log struct {
 	Format         string                 `protobuf:"bytes,2,opt,name=format,proto3" json:"format,omitempty"`
 	SlowRequest    *durationpb.Duration   `protobuf:"bytes,3,opt,name=slow_request,json=slowRequest,proto3" json:"slow_request,omitempty"`
 	RepeatInterval *durationpb.Duration   `protobuf:"bytes,4,opt,name=repeat_interval,json=repeatInterval,proto3" json:"repeat_interval,omitempty"`
+	File           string                 `protobuf:"bytes,5,opt,name=file,proto3" json:"file,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -406,6 +407,13 @@ func (x *Log) GetRepeatInterval() *durationpb.Duration {
 		return x.RepeatInterval
 	}
 	return nil
+}
+
+func (x *Log) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
 }
 
 type Trace struct {
@@ -907,6 +915,8 @@ type Data_Redis struct {
 	SentinelUsername string                 `protobuf:"bytes,18,opt,name=sentinel_username,json=sentinelUsername,proto3" json:"sentinel_username,omitempty"`
 	SentinelPassword string                 `protobuf:"bytes,19,opt,name=sentinel_password,json=sentinelPassword,proto3" json:"sentinel_password,omitempty"`
 	AutoPipeline     bool                   `protobuf:"varint,20,opt,name=auto_pipeline,json=autoPipeline,proto3" json:"auto_pipeline,omitempty"`
+	ConnMaxIdleTime  *durationpb.Duration   `protobuf:"bytes,21,opt,name=conn_max_idle_time,json=connMaxIdleTime,proto3" json:"conn_max_idle_time,omitempty"`
+	AllowEmbedded    bool                   `protobuf:"varint,22,opt,name=allow_embedded,json=allowEmbedded,proto3" json:"allow_embedded,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -1081,6 +1091,20 @@ func (x *Data_Redis) GetAutoPipeline() bool {
 	return false
 }
 
+func (x *Data_Redis) GetConnMaxIdleTime() *durationpb.Duration {
+	if x != nil {
+		return x.ConnMaxIdleTime
+	}
+	return nil
+}
+
+func (x *Data_Redis) GetAllowEmbedded() bool {
+	if x != nil {
+		return x.AllowEmbedded
+	}
+	return false
+}
+
 var File_conf_proto protoreflect.FileDescriptor
 
 const file_conf_proto_rawDesc = "" +
@@ -1111,16 +1135,16 @@ const file_conf_proto_rawDesc = "" +
 	"\x05pprof\x18\x02 \x01(\bR\x05pprof\x1al\n" +
 	"\x04Stop\x12/\n" +
 	"\x05drain\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05drain\x123\n" +
-	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\xd6\x06\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\xcf\a\n" +
 	"\x04Data\x12.\n" +
-	"\x05redis\x18\x01 \x01(\v2\x18.podlink.conf.Data.RedisR\x05redis\x1a\x9d\x06\n" +
+	"\x05redis\x18\x01 \x01(\v2\x18.podlink.conf.Data.RedisR\x05redis\x1a\x96\a\n" +
 	"\x05Redis\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\tR\x04mode\x12\x14\n" +
 	"\x05addrs\x18\x02 \x03(\tR\x05addrs\x12\x1f\n" +
 	"\vmaster_name\x18\x03 \x01(\tR\n" +
 	"masterName\x12\x1a\n" +
-	"\busername\x18\x04 \x01(\tR\busername\x12\x1a\n" +
-	"\bpassword\x18\x05 \x01(\tR\bpassword\x12\x0e\n" +
+	"\busername\x18\x04 \x01(\tR\busername\x12\x1f\n" +
+	"\bpassword\x18\x05 \x01(\tB\x03\x80\x01\x01R\bpassword\x12\x0e\n" +
 	"\x02db\x18\x06 \x01(\x05R\x02db\x12\x16\n" +
 	"\x06prefix\x18\a \x01(\tR\x06prefix\x12\x1b\n" +
 	"\tpool_size\x18\b \x01(\x05R\bpoolSize\x12$\n" +
@@ -1134,39 +1158,42 @@ const file_conf_proto_rawDesc = "" +
 	"\x03tls\x18\x0f \x01(\v2\x11.podlink.conf.TLSR\x03tls\x12#\n" +
 	"\rwait_replicas\x18\x10 \x01(\x05R\fwaitReplicas\x12<\n" +
 	"\fwait_timeout\x18\x11 \x01(\v2\x19.google.protobuf.DurationR\vwaitTimeout\x12+\n" +
-	"\x11sentinel_username\x18\x12 \x01(\tR\x10sentinelUsername\x12+\n" +
-	"\x11sentinel_password\x18\x13 \x01(\tR\x10sentinelPassword\x12#\n" +
-	"\rauto_pipeline\x18\x14 \x01(\bR\fautoPipeline\"y\n" +
+	"\x11sentinel_username\x18\x12 \x01(\tR\x10sentinelUsername\x120\n" +
+	"\x11sentinel_password\x18\x13 \x01(\tB\x03\x80\x01\x01R\x10sentinelPassword\x12#\n" +
+	"\rauto_pipeline\x18\x14 \x01(\bR\fautoPipeline\x12F\n" +
+	"\x12conn_max_idle_time\x18\x15 \x01(\v2\x19.google.protobuf.DurationR\x0fconnMaxIdleTime\x12%\n" +
+	"\x0eallow_embedded\x18\x16 \x01(\bR\rallowEmbedded\"y\n" +
 	"\x05State\x122\n" +
 	"\apod_ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x06podTtl\x12<\n" +
 	"\fforget_after\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\vforgetAfter\"c\n" +
 	"\x06Limits\x12\x1b\n" +
 	"\tmax_batch\x18\x01 \x01(\x05R\bmaxBatch\x12\x19\n" +
 	"\bmax_pods\x18\x02 \x01(\x05R\amaxPods\x12!\n" +
-	"\fmax_services\x18\x03 \x01(\x05R\vmaxServices\"\xb5\x01\n" +
+	"\fmax_services\x18\x03 \x01(\x05R\vmaxServices\"\xc9\x01\n" +
 	"\x03Log\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\tR\x05level\x12\x16\n" +
 	"\x06format\x18\x02 \x01(\tR\x06format\x12<\n" +
 	"\fslow_request\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\vslowRequest\x12B\n" +
-	"\x0frepeat_interval\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x0erepeatInterval\"\xac\x01\n" +
+	"\x0frepeat_interval\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x0erepeatInterval\x12\x12\n" +
+	"\x04file\x18\x05 \x01(\tR\x04file\"\xb1\x01\n" +
 	"\x05Trace\x12\x1a\n" +
 	"\bendpoint\x18\x01 \x01(\tR\bendpoint\x12%\n" +
 	"\x0esampling_ratio\x18\x02 \x01(\x01R\rsamplingRatio\x12!\n" +
-	"\fparent_based\x18\x03 \x01(\bR\vparentBased\x12\x18\n" +
-	"\aheaders\x18\x04 \x03(\tR\aheaders\x12#\n" +
-	"\x03tls\x18\x05 \x01(\v2\x11.podlink.conf.TLSR\x03tls\"\xac\x02\n" +
+	"\fparent_based\x18\x03 \x01(\bR\vparentBased\x12\x1d\n" +
+	"\aheaders\x18\x04 \x03(\tB\x03\x80\x01\x01R\aheaders\x12#\n" +
+	"\x03tls\x18\x05 \x01(\v2\x11.podlink.conf.TLSR\x03tls\"\xb6\x02\n" +
 	"\bRegistry\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x14\n" +
 	"\x05addrs\x18\x02 \x03(\tR\x05addrs\x12\x1a\n" +
-	"\busername\x18\x03 \x01(\tR\busername\x12\x1a\n" +
-	"\bpassword\x18\x04 \x01(\tR\bpassword\x12\x1c\n" +
+	"\busername\x18\x03 \x01(\tR\busername\x12\x1f\n" +
+	"\bpassword\x18\x04 \x01(\tB\x03\x80\x01\x01R\bpassword\x12\x1c\n" +
 	"\tnamespace\x18\x05 \x01(\tR\tnamespace\x12+\n" +
 	"\x03ttl\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x1c\n" +
 	"\tendpoints\x18\a \x03(\tR\tendpoints\x12\x1a\n" +
 	"\bmetadata\x18\b \x03(\tR\bmetadata\x12#\n" +
-	"\x03tls\x18\t \x01(\v2\x11.podlink.conf.TLSR\x03tls\x12\x14\n" +
+	"\x03tls\x18\t \x01(\v2\x11.podlink.conf.TLSR\x03tls\x12\x19\n" +
 	"\x05token\x18\n" +
-	" \x01(\tR\x05token\"\x91\x01\n" +
+	" \x01(\tB\x03\x80\x01\x01R\x05token\"\x91\x01\n" +
 	"\x03TLS\x12\x18\n" +
 	"\aenabled\x18\x01 \x01(\bR\aenabled\x12\x17\n" +
 	"\aca_file\x18\x02 \x01(\tR\x06caFile\x12\x1b\n" +
@@ -1235,11 +1262,12 @@ var file_conf_proto_depIdxs = []int32{
 	14, // 26: podlink.conf.Data.Redis.write_timeout:type_name -> google.protobuf.Duration
 	8,  // 27: podlink.conf.Data.Redis.tls:type_name -> podlink.conf.TLS
 	14, // 28: podlink.conf.Data.Redis.wait_timeout:type_name -> google.protobuf.Duration
-	29, // [29:29] is the sub-list for method output_type
-	29, // [29:29] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	14, // 29: podlink.conf.Data.Redis.conn_max_idle_time:type_name -> google.protobuf.Duration
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_conf_proto_init() }

@@ -1,64 +1,100 @@
 package conf
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
+	"regexp"
 	"strings"
 
-	"github.com/go-kratos/kratos/v2/config/file"
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"podlink/internal/protofield"
 )
 
-// EnvPrefix is the prefix of environment variables that override keys: PODLINK_DATA_REDIS_PASSWORD is data.redis.password.
-const EnvPrefix = "PODLINK_"
-
-// Load returns the defaults, overridden first by the YAML or JSON file or folder at path, unless that is empty, and then by the
-// environment. An unknown key, a value of the wrong type or a contradiction is an error that names the YAML path. No error
-// contains a value that can be a secret.
-func Load(path string, lookupEnv func(string) (string, bool)) (*Bootstrap, error) {
+// Load returns the defaults, overridden first by the YAML or JSON file or folder at path, unless that is empty, and then by
+// environ, a list of name=value. An unknown key or variable, a value of the wrong type, a contradiction or an unusable TLS file is
+// an error that names the YAML path. No error contains a value that can be a secret. Load opens no connection.
+func Load(path string, environ []string) (*Bootstrap, error) {
 	b := Default()
 	if path != "" {
 		if err := loadFiles(b, path); err != nil {
 			return nil, fmt.Errorf("configuration %s: %w", path, err)
 		}
 	}
-	if err := applyEnv(b.ProtoReflect(), EnvPrefix, lookupEnv); err != nil {
+	if err := applyEnv(b.ProtoReflect(), environ); err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
 	if err := b.Validate(); err != nil {
 		return nil, err
+	}
+	if err := b.checkFiles(); err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
 	}
 	return b, nil
 }
 
 // loadFiles applies a file, or the files of a folder in the order of their names.
 func loadFiles(b *Bootstrap, path string) error {
-	files, err := file.NewSource(path).Load()
+	files, err := configFiles(path)
 	if err != nil {
 		return err
 	}
-	if len(files) == 0 {
-		return errors.New("the folder has no configuration file")
-	}
-	for _, f := range files {
-		switch ext := filepath.Ext(f.Key); ext {
-		case ".yaml", ".yml", ".json":
-		default:
-			return fmt.Errorf("%s: must be a .yaml, .yml or .json file", f.Key)
-		}
-		var values map[string]any
-		if err := yaml.Unmarshal(f.Value, &values); err != nil {
-			return fmt.Errorf("%s: %w", f.Key, err)
-		}
-		if err := apply(b.ProtoReflect(), "", values); err != nil {
-			return fmt.Errorf("%s: %w", f.Key, err)
+	for _, file := range files {
+		if err := loadFile(b, file); err != nil {
+			return fmt.Errorf("%s: %w", filepath.Base(file), err)
 		}
 	}
 	return nil
+}
+
+func loadFile(b *Bootstrap, file string) error {
+	switch filepath.Ext(file) {
+	case ".yaml", ".yml", ".json":
+	default:
+		return errors.New("must be a .yaml, .yml or .json file")
+	}
+	text, err := readFile(file, maxFileBytes)
+	if err != nil {
+		return err
+	}
+	values, err := parse(text)
+	if err != nil {
+		return err
+	}
+	return apply(b.ProtoReflect(), "", values)
+}
+
+// parse returns the only YAML document of a file.
+func parse(text []byte) (map[string]any, error) {
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	var values map[string]any
+	if err := decoder.Decode(&values); err != nil && !errors.Is(err, io.EOF) {
+		return nil, withoutContent(err)
+	}
+	if values == nil {
+		return nil, errors.New("the file sets no key; write {} if the defaults are meant")
+	}
+	var second any
+	switch err := decoder.Decode(&second); {
+	case errors.Is(err, io.EOF):
+		return values, nil
+	case err != nil:
+		return nil, withoutContent(err)
+	default:
+		return nil, errors.New("the file has a second YAML document, after a line of ---; podlink reads one")
+	}
+}
+
+// quoted matches what the YAML parser quotes from a file.
+var quoted = regexp.MustCompile("[`'\"][^\n]*[`'\"]")
+
+// withoutContent returns the parser's error without what it quotes from the file, which can be a secret.
+func withoutContent(err error) error {
+	return errors.New(strings.ReplaceAll(quoted.ReplaceAllString(err.Error(), "…"), "\n", " "))
 }
 
 // apply sets the fields of m from values. path is the YAML path of m.
@@ -77,10 +113,9 @@ func apply(m protoreflect.Message, path string, values map[string]any) error {
 }
 
 func applyValue(m protoreflect.Message, field protoreflect.FieldDescriptor, key string, value any) error {
-	section := field.Message() != nil && !protofield.IsDuration(field)
 	switch v := value.(type) {
 	case map[string]any:
-		if !section {
+		if !isSection(field) {
 			return fmt.Errorf("%s must be a single value", key)
 		}
 		return apply(m.Mutable(field).Message(), key, v)
@@ -91,7 +126,7 @@ func applyValue(m protoreflect.Message, field protoreflect.FieldDescriptor, key 
 		return applyList(m, field, key, v)
 	}
 	switch {
-	case section:
+	case isSection(field):
 		return fmt.Errorf("%s must be a section with keys", key)
 	case field.IsList():
 		return fmt.Errorf("%s must be a list", key)
@@ -100,6 +135,9 @@ func applyValue(m protoreflect.Message, field protoreflect.FieldDescriptor, key 
 	}
 	// Text that looks like a number, such as a password of digits, needs quotes.
 	text, isText := value.(string)
+	if err := refusePlaceholder(key, key, text); err != nil {
+		return err
+	}
 	if wantsText := field.Kind() == protoreflect.StringKind || protofield.IsDuration(field); wantsText && !isText {
 		return fmt.Errorf("%s must be text; put it in quotes", key)
 	} else if !wantsText && isText {
@@ -117,9 +155,13 @@ func applyValue(m protoreflect.Message, field protoreflect.FieldDescriptor, key 
 func applyList(m protoreflect.Message, field protoreflect.FieldDescriptor, key string, values []any) error {
 	list := m.NewField(field).List()
 	for i, value := range values {
+		element := fmt.Sprintf("%s[%d]", key, i)
 		text, ok := value.(string)
 		if !ok {
-			return fmt.Errorf("%s[%d] must be text", key, i)
+			return fmt.Errorf("%s must be text", element)
+		}
+		if err := refusePlaceholder(element, key, text); err != nil {
+			return err
 		}
 		list.Append(protoreflect.ValueOfString(text))
 	}
@@ -127,24 +169,15 @@ func applyList(m protoreflect.Message, field protoreflect.FieldDescriptor, key s
 	return nil
 }
 
-// applyEnv sets every field of m that has an environment variable. Other variables with the prefix are ignored: Kubernetes sets
-// some for a service named podlink.
-func applyEnv(m protoreflect.Message, prefix string, lookup func(string) (string, bool)) error {
-	fields := m.Descriptor().Fields()
-	for i := range fields.Len() {
-		field := fields.Get(i)
-		name := prefix + strings.ToUpper(string(field.Name()))
-		if field.Message() != nil && !protofield.IsDuration(field) {
-			if err := applyEnv(m.Mutable(field).Message(), name+"_", lookup); err != nil {
-				return err
-			}
-			continue
-		}
-		if text, ok := lookup(name); ok {
-			if err := protofield.Set(m, field, text); err != nil {
-				return fmt.Errorf("%s %w", name, err)
-			}
-		}
+// placeholder matches ${NAME} and ${NAME:default}, which Kratos fills from the environment.
+var placeholder = regexp.MustCompile(`\$\{[^{}]*\}`)
+
+// refusePlaceholder returns an error for a text with a placeholder: podlink has variables for all keys instead, and a password
+// that is sent as ${REDIS_PASSWORD} is refused much later.
+func refusePlaceholder(path, key, text string) error {
+	if !placeholder.MatchString(text) {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("%s has a placeholder of the form ${NAME}, which podlink does not fill; set %s instead",
+		path, EnvPrefix+strings.ToUpper(strings.ReplaceAll(key, ".", "_")))
 }

@@ -3,12 +3,15 @@ package conf
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
+
+	tlstest "podlink/test/kit/tls"
 )
 
 // load loads a configuration file with that text, in that environment.
@@ -19,11 +22,13 @@ func load(t *testing.T, text string, env map[string]string) (*Bootstrap, error) 
 	return Load(path, environment(env))
 }
 
-func environment(env map[string]string) func(string) (string, bool) {
-	return func(name string) (string, bool) {
-		value, ok := env[name]
-		return value, ok
+// environment returns a list of name=value.
+func environment(env map[string]string) []string {
+	list := []string{"HOME=/root"}
+	for _, name := range sortedKeys(env) {
+		list = append(list, name+"="+env[name])
 	}
+	return list
 }
 
 func TestShippedConfigIsTheDefault(t *testing.T) {
@@ -88,6 +93,14 @@ func TestFolderIsMergedInTheOrderOfItsNames(t *testing.T) {
 }
 
 func TestEnvironmentOverridesEveryKey(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, prefix := range []string{"", "t", "r"} { // The files of each TLS section: ca, cert and key; tca …
+		ca := tlstest.New(t, ".", "authority")
+		ca.Sign(t, "signed", "host", time.Now().Add(time.Hour))
+		for from, to := range map[string]string{"authority.crt": "ca", "signed.crt": "cert", "signed.key": "key"} {
+			require.NoError(t, os.Rename(from, prefix+to))
+		}
+	}
 	values := map[string]string{
 		"server.http.addr": "127.0.0.1:1", "server.http.timeout": "2s",
 		"server.grpc.addr": "127.0.0.1:2", "server.grpc.timeout": "3s",
@@ -97,23 +110,28 @@ func TestEnvironmentOverridesEveryKey(t *testing.T) {
 		"data.redis.username": "u", "data.redis.password": "p", "data.redis.db": "3", "data.redis.prefix": "x",
 		"data.redis.pool_size": "7", "data.redis.min_idle_conns": "6", "data.redis.pool_timeout": "5ms",
 		"data.redis.dial_timeout": "6ms", "data.redis.read_timeout": "7ms", "data.redis.write_timeout": "8ms",
-		"data.redis.allow_eviction": "true", "data.redis.auto_pipeline": "false",
-		"data.redis.wait_replicas": "2", "data.redis.wait_timeout": "4ms",
+		"data.redis.allow_eviction": "true", "data.redis.allow_embedded": "true", "data.redis.auto_pipeline": "false",
+		"data.redis.conn_max_idle_time": "45s",
+		"data.redis.wait_replicas":      "2", "data.redis.wait_timeout": "4ms",
 		"data.redis.sentinel_username": "su", "data.redis.sentinel_password": "sp",
-		"data.redis.tls.enabled": "true", "data.redis.tls.ca_file": "ca", "data.redis.tls.cert_file": "cert",
-		"data.redis.tls.key_file": "key", "data.redis.tls.server_name": "redis",
-		"state.pod_ttl": "9s", "limits.max_batch": "10", "log.level": "error", "log.format": "console",
+		"data.redis.tls.enabled": "true", "data.redis.tls.server_name": "redis",
+		"state.pod_ttl": "9s", "limits.max_batch": "10", "limits.max_pods": "11", "limits.max_services": "12", "state.forget_after": "13h0m0s",
+		"log.level": "error", "log.format": "console", "log.file": "podlink.log",
 		"log.slow_request": "20ms", "log.repeat_interval": "30s",
 		"trace.endpoint": "collector:4317", "trace.sampling_ratio": "0.25", "trace.parent_based": "false", "trace.headers": "a=b, c=d",
-		"trace.tls.enabled": "true", "trace.tls.ca_file": "tca", "trace.tls.cert_file": "tcert",
-		"trace.tls.key_file": "tkey", "trace.tls.server_name": "collector",
+		"trace.tls.enabled": "true", "trace.tls.server_name": "collector",
 		"registry.type": "consul", "registry.addrs": "e:1", "registry.username": "ru", "registry.password": "rp", "registry.token": "rt",
 		"registry.namespace": "/ns", "registry.ttl": "20s", "registry.endpoints": "grpc://h:1", "registry.metadata": "a=b",
-		"registry.tls.enabled": "true", "registry.tls.ca_file": "rca", "registry.tls.cert_file": "rcert",
-		"registry.tls.key_file": "rkey", "registry.tls.server_name": "etcd",
+		"registry.tls.enabled": "true", "registry.tls.server_name": "etcd",
+	}
+	ca := tlstest.New(t, t.TempDir(), "ca")
+	ca.Sign(t, "client", "podlink", time.Now().Add(time.Hour))
+	for _, section := range []string{"data.redis", "trace", "registry"} {
+		values[section+".tls.ca_file"] = ca.Path("ca.crt")
+		values[section+".tls.cert_file"], values[section+".tls.key_file"] = ca.Path("client.crt"), ca.Path("client.key")
 	}
 	paths := keys(Default().ProtoReflect(), "")
-	require.Len(t, values, len(paths), "a key has no row here: %v", paths)
+	require.Empty(t, slices.DeleteFunc(paths, func(path string) bool { return values[path] != "" }), "keys without a row here")
 	env := map[string]string{"PODLINK_PORT": "tcp://10.0.0.1:8000", "PODLINK_SERVICE_HOST": "10.0.0.1"} // As Kubernetes sets them.
 	for path, value := range values {
 		env[EnvPrefix+strings.ToUpper(strings.ReplaceAll(path, ".", "_"))] = value
@@ -162,6 +180,27 @@ func TestWrongFiles(t *testing.T) {
 	}
 }
 
+// TestUnusableFiles: a file that TLS can't use stops the start, and is named with its key.
+func TestUnusableFiles(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ca.pem")
+	require.NoError(t, os.WriteFile(path, []byte("12345"), 0o600))
+	for section, text := range map[string]string{
+		"data.redis.tls": "data: {redis: {mode: standalone, tls: {enabled: true, FILES}}}",
+		"trace.tls":      "trace: {endpoint: \"h:4317\", tls: {enabled: true, FILES}}",
+		"registry.tls":   "registry: {type: etcd, tls: {enabled: true, FILES}}",
+	} {
+		for files, want := range map[string]string{
+			"ca_file: " + path:                           section + ".ca_file: no PEM certificate in the file",
+			"ca_file: " + path + ".missing":              section + ".ca_file: open " + path + ".missing",
+			"cert_file: " + path + ", key_file: " + path: section + ".cert_file, key_file: ",
+		} {
+			_, err := load(t, strings.ReplaceAll(text, "FILES", files), nil)
+			require.ErrorContains(t, err, want)
+			require.NotContains(t, err.Error(), "12345")
+		}
+	}
+}
+
 func TestWrongEnvironment(t *testing.T) {
 	_, err := Load("", environment(map[string]string{"PODLINK_LIMITS_MAX_BATCH": "many"}))
 	require.EqualError(t, err, "configuration: PODLINK_LIMITS_MAX_BATCH must be an integer of 32 bits")
@@ -203,8 +242,11 @@ func TestContradictions(t *testing.T) {
 			"data: {redis: {mode: standalone, wait_replicas: 1, wait_timeout: 500ms}}",
 			"data.redis.wait_timeout must be below data.redis.read_timeout (500ms)",
 		},
-		"prefix with a separator":   {"data: {redis: {prefix: \"a:b\"}}", "data.redis.prefix must be"},
-		"empty prefix":              {"data: {redis: {prefix: \"\"}}", "data.redis.prefix must be"},
+		"prefix with a separator": {"data: {redis: {prefix: \"a:b\"}}", "data.redis.prefix must be"},
+		"empty prefix":            {"data: {redis: {prefix: \"\"}}", "data.redis.prefix must be"},
+		"connections that are never idle": {
+			"data: {redis: {conn_max_idle_time: 0s}}", "data.redis.conn_max_idle_time must be from 1s to 24h0m0s, is 0s",
+		},
 		"empty pool":                {"data: {redis: {pool_size: 0}}", "data.redis.pool_size must be from 1"},
 		"more idle than the pool":   {"data: {redis: {pool_size: 1}}", "data.redis.min_idle_conns must be from 0 to 1, is 2"},
 		"TLS to the embedded store": {"data: {redis: {tls: {enabled: true}}}", "data.redis.tls.enabled must be false with mode embedded"},
@@ -262,8 +304,29 @@ func TestContradictions(t *testing.T) {
 		"registry's ttl of fractions": {"registry: {ttl: 5500ms}", "registry.ttl must be whole seconds"},
 		"endpoint without a scheme":   {"registry: {endpoints: [\"h:9000\"]}", "registry.endpoints[0] must look like grpc://"},
 		"endpoint without a port":     {"registry: {endpoints: [\"grpc://h\"]}", "registry.endpoints[0] must be host:port"},
-		"metadata without a value":    {"registry: {metadata: [zone]}", "registry.metadata[0] must be name=value"},
-		"registry's key without TLS":  {"registry: {tls: {cert_file: c, key_file: k}}", "registry.tls.enabled must be true"},
+		"endpoint without a host":     {"registry: {endpoints: [\"grpc://:9000\"]}", "registry.endpoints[0] must have a host and a port"},
+		"endpoint on all interfaces":  {"registry: {endpoints: [\"grpc://0.0.0.0:1\"]}", "registry.endpoints[0] must have a host and a port"},
+		"endpoint on no port":         {"registry: {endpoints: [\"grpc://h:0\"]}", "registry.endpoints[0] must have a host and a port"},
+		"password without its user":   {"registry: {type: etcd, password: \"12345\"}", "registry.username is required with a password"},
+		"registry without its type":   {"registry: {addrs: [\"h:2379\"]}", "registry.addrs is for a registry, but registry.type is none"},
+		"endpoints without registry":  {"registry: {endpoints: [\"grpc://h:1\"]}", "registry.endpoints is for a registry"},
+		"metadata without a registry": {"registry: {metadata: [a=b]}", "registry.metadata is for a registry"},
+		"token without a registry":    {"registry: {token: \"12345\"}", "registry.token is for a registry"},
+		"a Redis without its mode":    {"data: {redis: {addrs: [\"h:6379\"]}}", "data.redis.addrs is for a Redis, but data.redis.mode is"},
+		"password, embedded store":    {"data: {redis: {password: \"12345\"}}", "data.redis.password is for a Redis"},
+		"database, embedded store":    {"data: {redis: {db: 1}}", "data.redis.db is for a Redis"},
+		"embedded store, registry": {
+			"registry: {type: etcd}", "data.redis.allow_embedded must be true for mode embedded, whose links are in memory only, together " +
+				"with registry.type etcd; or set data.redis.mode",
+		},
+		"embedded store, on all interfaces": {"server: {http: {addr: \"0.0.0.0:80\"}}", "together with server.http.addr 0.0.0.0:80"},
+		"embedded store, without a host":    {"server: {grpc: {addr: \":80\"}}", "data.redis.allow_embedded must be true"},
+		"embedded store, a host's name":     {"server: {admin: {addr: \"podlink:80\"}}", "data.redis.allow_embedded must be true"},
+		"one port on two addresses": {
+			"server: {http: {addr: \"0.0.0.0:9000\"}}", "server.http.addr must differ from server.grpc.addr: they are 0.0.0.0:9000 and",
+		},
+		"metadata without a value":   {"registry: {metadata: [zone]}", "registry.metadata[0] must be name=value"},
+		"registry's key without TLS": {"registry: {tls: {cert_file: c, key_file: k}}", "registry.tls.enabled must be true"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := load(t, row.text, nil)
@@ -274,4 +337,17 @@ func TestContradictions(t *testing.T) {
 	_, err := load(t, "limits: {max_batch: 0}\nlog: {level: loud}", nil)
 	require.ErrorContains(t, err, "limits.max_batch")
 	require.ErrorContains(t, err, "log.level", "all contradictions in one error")
+}
+
+// TestEmbeddedStoreWhereItIsAskedFor: the store in memory needs no word on loopback, and one anywhere else.
+func TestEmbeddedStoreWhereItIsAskedFor(t *testing.T) {
+	for _, text := range []string{
+		"server: {http: {addr: \"localhost:1\"}, grpc: {addr: \"[::1]:2\"}, admin: {addr: \"127.0.0.2:2\"}}",
+		"server: {http: {addr: \":80\"}}\ndata: {redis: {allow_embedded: true}}",
+		"registry: {type: kubernetes}\ndata: {redis: {allow_embedded: true}}",
+		"registry: {type: etcd}\nserver: {http: {addr: \":80\"}}\ndata: {redis: {mode: standalone}}",
+	} {
+		_, err := load(t, text, nil)
+		require.NoError(t, err, text)
+	}
 }

@@ -4,8 +4,20 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"os"
 )
+
+// checkFiles returns an error if a file of a TLS section can't be used.
+func (b *Bootstrap) checkFiles() error {
+	sections := map[string]*TLS{
+		"data.redis.tls": b.GetData().GetRedis().GetTls(), "trace.tls": b.GetTrace().GetTls(), "registry.tls": b.GetRegistry().GetTls(),
+	}
+	for _, path := range sortedKeys(sections) {
+		if _, err := sections[path].Config(path); err != nil {
+			return fmt.Errorf("configuration: %w", err)
+		}
+	}
+	return nil
+}
 
 // Config returns the TLS configuration, nil for plaintext. It reads the files once, now. path is the section's YAML path, for
 // errors.
@@ -15,7 +27,7 @@ func (x *TLS) Config(path string) (*tls.Config, error) {
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: x.GetServerName()}
 	if file := x.GetCaFile(); file != "" {
-		text, err := os.ReadFile(file) //nolint:gosec // The path is from the configuration.
+		text, err := readFile(file, maxFileBytes)
 		if err != nil {
 			return nil, fmt.Errorf("%s.ca_file: %w", path, err)
 		}
@@ -24,12 +36,21 @@ func (x *TLS) Config(path string) (*tls.Config, error) {
 			return nil, fmt.Errorf("%s.ca_file: no PEM certificate in the file", path)
 		}
 	}
-	if x.GetCertFile() != "" {
-		certificate, err := tls.LoadX509KeyPair(x.GetCertFile(), x.GetKeyFile())
-		if err != nil {
-			return nil, fmt.Errorf("%s.cert_file, key_file: %w", path, err)
-		}
-		config.Certificates = []tls.Certificate{certificate}
+	if x.GetCertFile() == "" {
+		return config, nil
 	}
+	public, err := readFile(x.GetCertFile(), maxFileBytes)
+	if err != nil {
+		return nil, fmt.Errorf("%s.cert_file: %w", path, err)
+	}
+	private, err := readFile(x.GetKeyFile(), maxFileBytes)
+	if err != nil {
+		return nil, fmt.Errorf("%s.key_file: %w", path, err)
+	}
+	certificate, err := tls.X509KeyPair(public, private)
+	if err != nil {
+		return nil, fmt.Errorf("%s.cert_file, key_file: %w", path, err)
+	}
+	config.Certificates = []tls.Certificate{certificate}
 	return config, nil
 }

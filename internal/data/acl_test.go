@@ -160,6 +160,9 @@ func deniedRights(t *testing.T, servers []*redis.Client) []string {
 	return found
 }
 
+// optionalRules are the rules without which podlink works, with a warning in its log.
+var optionalRules = []string{"+info", "+script|load"}
+
 // TestDocumentedUsers: the users of docs/operations.md have all permissions that podlink needs, and no others.
 func TestDocumentedUsers(t *testing.T) {
 	t.Parallel()
@@ -180,7 +183,14 @@ func TestDocumentedUsers(t *testing.T) {
 			for i, rule := range rules {
 				if strings.ContainsAny(rule[:1], "+~") {
 					setUser(t, g.servers, slices.Delete(slices.Clone(rules), i, i+1))
-					require.Error(t, g.use(t), "without %s", rule)
+					for _, server := range g.servers { // podlink names the layout of a new store only. Replicas refuse this.
+						_ = server.FlushAll(t.Context()).Err()
+					}
+					if slices.Contains(optionalRules, rule) {
+						require.NoError(t, g.use(t), "without %s", rule)
+					} else {
+						require.Error(t, g.use(t), "without %s", rule)
+					}
 				}
 			}
 		})

@@ -113,14 +113,14 @@ var repoCalls = []repoCall{
 		_, err := r.Pods.Set(ctx, game, biz.Report{Pod: n.pod, State: "up", TTL: biz.Forever, Capacity: biz.NoCapacity})
 		return err
 	}},
-	{"Pods.Cordon", "service", cordons, func(ctx context.Context, r biztest.Repos, n subject) error {
-		return second(r.Pods.Cordon(ctx, game, n.pod, biz.Ready, biz.Forever))
-	}},
 	{"Pods.Reserve", "service", stores, func(ctx context.Context, r biztest.Repos, _ subject) error {
 		return second(r.Pods.Reserve(ctx, game, biz.ReserveRequest{Linked: biz.NoPod}))
 	}},
 	{"Pods.Release", "service", releases, func(ctx context.Context, r biztest.Repos, n subject) error {
 		return r.Pods.Release(ctx, game, biz.Reservation{Outcome: biz.Reserved, Pod: n.pod, HeartbeatMs: 1700000000000})
+	}},
+	{"Pods.Cordon", "service", cordons, func(ctx context.Context, r biztest.Repos, n subject) error {
+		return second(r.Pods.Cordon(ctx, game, n.pod, biz.DenyNew, biz.Forever))
 	}},
 	{"Pods.Remove", "service", removes, func(ctx context.Context, r biztest.Repos, n subject) error {
 		return second(r.Pods.Remove(ctx, game, n.pod))
@@ -136,6 +136,9 @@ var repoCalls = []repoCall{
 	}},
 	{"Workloads.Set", "workload", stores, func(ctx context.Context, r biztest.Repos, _ subject) error {
 		return second(r.Workloads.Set(ctx, game, "up"))
+	}},
+	{"Workloads.Remove", "workload", stores, func(ctx context.Context, r biztest.Repos, _ subject) error {
+		return second(r.Workloads.Remove(ctx, game))
 	}},
 	{"Workloads.Get", "workload", reads, func(ctx context.Context, r biztest.Repos, _ subject) error {
 		return second(r.Workloads.Get(ctx, game))
@@ -184,6 +187,7 @@ func populate(t *testing.T, store *testStore) {
 	require.NoError(t, second(r.Links.Set(ctx, temporary, 1, 600, biz.SetTerms{})))
 	_, err := r.Pods.Set(ctx, game, biz.Report{Pod: populated.pod, State: "up", TTL: biz.Forever, Capacity: biz.NoCapacity})
 	require.NoError(t, err)
+	require.NoError(t, second(r.Pods.Cordon(ctx, game, populated.pod, biz.Ready, biz.Forever)))
 	require.NoError(t, second(r.Workloads.Set(ctx, game, "up")))
 }
 

@@ -65,8 +65,9 @@ var refusals = []refusal{
 			"--enable-debug-command", "yes", "--key-load-delay", "100", "--loading-process-events-interval-bytes", "1024",
 		},
 	},
-	{name: "READONLY", refused: repoCall.mutation, word: "READONLY", provoke: demotedServer, only: "standalone"},
-	{name: "MASTERDOWN", refused: anyCall, word: "MASTERDOWN", provoke: orphanedReplica, only: "standalone"},
+	// The first call is a mutation. After its READONLY no read is sent to the replica either.
+	{name: "READONLY", refused: anyCall, word: "replica", provoke: demotedServer, only: "standalone"},
+	{name: "MASTERDOWN", refused: anyCall, word: "replica", provoke: orphanedReplica, only: "standalone"},
 	{
 		name: "CLUSTERDOWN: a slot is not served", refused: anyCall, word: "CLUSTERDOWN", only: "cluster",
 		provoke: withoutSlot(0),
@@ -177,8 +178,8 @@ func (row refusal) test(t *testing.T, server *redistest.Server, all ...option) {
 	plain := openStore(t, append(all, prefix(string(store.keys)), confirmedBy(0, time.Second))...)
 	populate(t, plain)
 	// A report with a reservation, so that Release changes something.
-	counted := "0 1 0 -1 1700000000000 up"
-	require.NoError(t, plain.client.HSet(t.Context(), plain.keys.service(game), "1", counted).Err())
+	require.NoError(t, plain.client.Del(t.Context(), plain.keys.service(game)).Err())
+	require.NoError(t, plain.writeMembers(t.Context(), countedPod()))
 	waitReady(t, store)
 	before := callKeys(t, plain)
 

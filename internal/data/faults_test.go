@@ -3,7 +3,6 @@ package data
 import (
 	"context"
 	"errors"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -79,8 +78,9 @@ func TestLostReplyIsExecutedOnce(t *testing.T) {
 		proxy.LoseReplies(1)
 		require.ErrorIs(t, second(repos.Pods.Reserve(t.Context(), game, biz.ReserveRequest{Linked: biz.NoPod})), biz.ErrOutcomeUnknown)
 	}
-	report := strings.Fields(store.client.HGet(t.Context(), store.keys.service(game), "1").Val())
-	require.Equal(t, strconv.Itoa(lost), report[1], "links given out")
+	pod, err := repos.Pods.Get(t.Context(), game, populated.pod)
+	require.NoError(t, err)
+	require.EqualValues(t, lost, pod.Given, "links given out")
 
 	before, err := repos.Links.Get(t.Context(), populated.link())
 	require.NoError(t, err)

@@ -113,15 +113,15 @@ func openStore(t testing.TB, all ...option) *testStore {
 	for _, change := range all {
 		change(&o)
 	}
+	var err error
+	o.TLS, err = o.Tls.Config("data.redis.tls")
+	require.NoError(t, err)
 	if o.embedded {
 		server, err := embedded.Start()
 		require.NoError(t, err)
 		t.Cleanup(server.Close)
 		o.Options = server.Options(o.Options)
 	}
-	var err error
-	o.TLS, err = o.Tls.Config("data.redis.tls")
-	require.NoError(t, err)
 	store := &testStore{keys: Keyspace(o.Prefix), metrics: NewLinkMetrics(), client: o.client()}
 	t.Cleanup(func() { _ = store.client.Close() })
 	store.DB = rdb.Open(o.Options, SelfTest(store.keys))
@@ -192,7 +192,7 @@ type keyContent struct {
 	hasTTL bool
 }
 
-// dump returns all keys with the store's prefix.
+// dump returns all keys with the store's prefix, except the one that names the layout.
 func dump(t *testing.T, store *testStore) map[string]keyContent {
 	t.Helper()
 	ctx := context.Background()
@@ -200,7 +200,9 @@ func dump(t *testing.T, store *testStore) map[string]keyContent {
 	require.NoError(t, err)
 	all := make(map[string]keyContent)
 	for _, key := range keys {
-		all[key] = read(t, store, key)
+		if key != store.keys.layout() {
+			all[key] = read(t, store, key)
+		}
 	}
 	return all
 }

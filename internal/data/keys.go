@@ -23,6 +23,9 @@ func (p Keyspace) workload(namespace, service string) string {
 	return string(p) + ":workload:" + namespace + ":" + service
 }
 
+// layout is the key of a text that names the layout of all keys.
+func (p Keyspace) layout() string { return string(p) + ":layout" }
+
 // selfTest is the key, of the kind, that only the self-test with the id uses.
 func (p Keyspace) selfTest(kind, id string) string {
 	return string(p) + ":selftest:" + kind + ":" + id

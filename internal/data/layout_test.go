@@ -67,6 +67,44 @@ func TestLargestEpoch(t *testing.T) {
 	})
 }
 
+// TestNoEpochAboveTheLargest: a link that can't get a greater epoch is refused before anything is written, in every operation
+// that would give it a new owner. One below, the new owner gets the largest.
+func TestNoEpochAboveTheLargest(t *testing.T) {
+	onEachStore(t, func(t *testing.T, store *testStore) {
+		ctx, links, key := t.Context(), reposOf(store).Links, populated.link()
+		for state, expiry := range map[string]time.Time{
+			"persistent": {}, "temporary": time.Now().Add(time.Hour), "expired": time.Now().Add(-time.Millisecond),
+		} {
+			for name, move := range map[string]func() error{
+				"Set":         func() error { return second(links.Set(ctx, key, 2, biz.Forever, biz.SetTerms{})) },
+				"Set for 60s": func() error { return second(links.Set(ctx, key, 2, 60, biz.SetTerms{})) },
+				"TrySet":      func() error { return second(links.TrySet(ctx, key, 2, 60)) },
+				"SetIfAbsent": func() error { return second(links.SetIfAbsent(ctx, key, 2, biz.Forever, biz.SetTerms{})) },
+			} {
+				at := name + " of a link that is " + state
+				store.writeLink(t, key, 1, maxEpoch, expiry)
+				before := store.client.HGetAll(ctx, store.keys.links("ns", populated.uid)).Val()
+				err := move()
+				kept := state != "expired" && name == "SetIfAbsent" || state == "persistent" && name == "TrySet"
+				if kept {
+					require.NoError(t, err, at)
+				} else {
+					require.ErrorIs(t, err, biz.ErrStoreDataCorrupt, at)
+				}
+				require.Equal(t, before, store.client.HGetAll(ctx, store.keys.links("ns", populated.uid)).Val(), at)
+				if kept {
+					continue
+				}
+				store.writeLink(t, key, 1, maxEpoch-1, expiry)
+				require.NoError(t, move(), at)
+				link, err := links.Get(ctx, key)
+				require.NoError(t, err, at)
+				require.EqualValues(t, maxEpoch, link.Epoch, at)
+			}
+		}
+	})
+}
+
 // TestTTLAfterClockWasSetBack: the remaining TTL may exceed the maximum of the API, and is capped.
 func TestTTLAfterClockWasSetBack(t *testing.T) {
 	onEachStore(t, func(t *testing.T, store *testStore) {

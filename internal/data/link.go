@@ -283,15 +283,15 @@ func (r linkRepo) getByScript(ctx context.Context, service string, results []biz
 }
 
 // found returns the link in one reply of getByScript.
-func (r linkRepo) found(result rdb.ScriptResult, key biz.LinkKey) (biz.Link, error) {
-	if result.Err != nil {
-		return biz.NoLink(key), domainError(result.Err)
+func (r linkRepo) found(reply rdb.Reply, key biz.LinkKey) (biz.Link, error) {
+	if reply.Err != nil {
+		return biz.NoLink(key), domainError(reply.Err)
 	}
-	change, err := linkChange(result.Reply, key)
+	change, err := linkChange(reply, key)
 	if err != nil {
 		return biz.NoLink(key), err
 	}
-	r.metrics.countRead(scriptGetLink, result.Reply)
+	r.metrics.countRead(scriptGetLink, reply)
 	return change.Link, nil
 }
 

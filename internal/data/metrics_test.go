@@ -62,7 +62,9 @@ func TestLinkOutcomes(t *testing.T) {
 		{func() error { return second(links.Set(t.Context(), key, 2, 600, biz.SetTerms{})) }, "statefulSetLink", "kept"},
 		{func() error { return second(links.TrySet(t.Context(), key, 3, biz.Forever)) }, "statefulTrySetLink", "moved"},
 		{func() error { return second(links.TrySet(t.Context(), key, 4, biz.Forever)) }, "statefulTrySetLink", "refused"},
-		{func() error { return second(links.SetIfAbsent(t.Context(), key, 4, biz.Forever, biz.SetTerms{})) }, "statefulSetLinkIfAbsent", "existing"},
+		{func() error {
+			return second(links.SetIfAbsent(t.Context(), key, 4, biz.Forever, biz.SetTerms{}))
+		}, "statefulSetLinkIfAbsent", "existing"},
 		{func() error {
 			return second(links.SetIfEpoch(t.Context(), key, 4, biz.Forever, biz.MoveTerms{Epoch: 0}))
 		}, "statefulComputeLinkIfAbsent", "existing"},

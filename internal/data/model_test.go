@@ -59,10 +59,11 @@ type model struct {
 	namespace string
 	before    time.Time // a time before the current call
 
-	links        map[biz.LinkKey]storedLink // the live ones
-	epochs       map[biz.LinkKey]biz.Epoch  // the greatest so far
-	services     map[biz.ServiceKey]reports // that have reported
-	reservations []modelReservation         // the latest ones
+	links        map[biz.LinkKey]storedLink  // the live ones
+	epochs       map[biz.LinkKey]biz.Epoch   // the greatest so far
+	services     map[biz.ServiceKey]*reports // that have reported
+	processes    int                         // that have reported
+	reservations []modelReservation          // the latest ones
 	workloads    map[biz.ServiceKey]biz.Workload
 }
 
@@ -70,7 +71,7 @@ func newModel(store *testStore, namespace string) *model {
 	return &model{
 		store: store, repos: reposOf(store), namespace: namespace, before: time.Now(),
 		links: make(map[biz.LinkKey]storedLink), epochs: make(map[biz.LinkKey]biz.Epoch),
-		services:  make(map[biz.ServiceKey]reports),
+		services:  make(map[biz.ServiceKey]*reports),
 		workloads: make(map[biz.ServiceKey]biz.Workload),
 	}
 }
@@ -134,7 +135,7 @@ func (m *model) service(name string) biz.ServiceKey {
 
 func (m *model) workloadSteps() steps {
 	return steps{
-		calls: map[string]func(*rapid.T){"Workloads.Set": m.setWorkload},
+		calls: map[string]func(*rapid.T){"Workloads.Set": m.setWorkload, "Workloads.Remove": m.removeWorkload},
 		reads: map[string]func(*rapid.T){"Workloads.Get": m.getWorkload, "Workloads.BatchGet": m.batchGetWorkloads},
 	}
 }
@@ -147,6 +148,18 @@ func (m *model) setWorkload(t *rapid.T) {
 	want := biz.Workload{Key: key, State: state, UpdateMs: got.UpdateMs}
 	agree(t, "Workloads.Set", want, got)
 	m.workloads[key] = want
+}
+
+func (m *model) removeWorkload(t *rapid.T) {
+	key := m.service(someWorkload.Draw(t, "service"))
+	got, err := m.repos.Workloads.Remove(context.Background(), key)
+	succeeds(t, "Workloads.Remove", err)
+	var want *biz.Workload
+	if workload, ok := m.workloads[key]; ok {
+		want = &workload
+	}
+	agree(t, "Workloads.Remove", want, got)
+	delete(m.workloads, key)
 }
 
 func (m *model) getWorkload(t *rapid.T) {

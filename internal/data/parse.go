@@ -43,8 +43,7 @@ func (p *parser) ttl(text string) biz.TTL {
 	return biz.TTL(p.number(text, int64(biz.Gone), math.MaxInt32))
 }
 
-// maxEpoch is the largest epoch that scripts accept; there must be room for a greater one.
-const maxEpoch = 1<<53 - 2
+const maxEpoch = int64(biz.MaxEpoch)
 
 func (p *parser) epoch(text string) biz.Epoch { return biz.Epoch(p.number(text, 0, maxEpoch)) }
 

@@ -70,6 +70,9 @@ func (p *parser) unescape(text string) string {
 	var out strings.Builder
 	for i := 0; i < len(text); i++ {
 		if text[i] != '%' {
+			if text[i] <= ' ' || text[i] >= 0x7f {
+				p.fail("an escaped text", text)
+			}
 			out.WriteByte(text[i])
 			continue
 		}
@@ -202,14 +205,13 @@ func parseView(values []any) (biz.PodsView, error) {
 			id, _, _ := strings.Cut(member, " ")
 			number, err := strconv.ParseInt(id, 10, 32)
 			at, ok := index[biz.PodID(number)]
-			if err != nil || !ok {
-				p.fail("an entry of the ranking", member)
-				continue
+			if err != nil || !ok || !strings.HasPrefix(member, entryPrefix(view.Pods[at])) {
+				p.fail("the entry of a report", member)
+				break
 			}
 			pod := &view.Pods[at]
-			pod.Given = score%scoreRange - int64(pod.Load)
-			if pod.Given < 0 {
-				p.fail("an entry of the ranking", member)
+			if pod.Given = score%scoreRange - int64(pod.Load); pod.Given < 0 {
+				p.fail("the entry of a report", member)
 			}
 		}
 		if p.err != nil {
@@ -218,6 +220,11 @@ func parseView(values []any) (biz.PodsView, error) {
 	}
 	slices.Reverse(view.Pods) // By score, the largest pod is the first.
 	return view, p.err
+}
+
+// entryPrefix returns the entry of a report, without the number of its set of labels.
+func entryPrefix(pod biz.Pod) string {
+	return fmt.Sprintf("%010d %d %d %d %d %d ", pod.Pod, pod.Load, pod.Capacity, pod.TTL, pod.HeartbeatMs, pod.HeardMs)
 }
 
 func pairs(values []any) [][]any {

@@ -58,7 +58,7 @@ func makeState(ctx context.Context, s *testStore, ttl, other biz.TTL) error {
 			return err
 		}
 	}
-	if err := s.client.HSet(ctx, s.keys.service(game), "1", "0 1 0 -1 1700000000000 up").Err(); err != nil {
+	if err := s.writeMembers(ctx, countedPod()); err != nil {
 		return err
 	}
 	return second(reposOf(s).Workloads.Set(ctx, game, "down"))
@@ -71,8 +71,14 @@ func visibleState(t *testing.T, store *testStore) map[string]string {
 	all := make(map[string]string)
 	for key, content := range dump(t, store) {
 		fields := content.value.(map[string]string)
-		if len(fields) > 1 {
-			delete(fields, "reported") // It only matters if it is the last field.
+		if content.kind == "zset" {
+			for member, score := range fields {
+				if isTime(score) {
+					score = "#"
+				}
+				all[strings.TrimPrefix(key, string(store.keys))+" "+withoutHeard(clockPattern.ReplaceAllString(member, "#"))] = score
+			}
+			continue
 		}
 		for field, value := range fields {
 			all[strings.TrimPrefix(key, string(store.keys))+" "+field] = clockPattern.ReplaceAllString(value, "#")
@@ -135,7 +141,7 @@ func TestDeniedCommand(t *testing.T) {
 // From then on mutations are refused until the permission is back; reads still work, and the check returns the cause.
 func TestRevokedPermission(t *testing.T) {
 	t.Parallel()
-	for _, command := range []string{"hset", "hdel", "persist", "pexpireat", "hlen"} {
+	for _, command := range []string{"hset", "hdel", "persist", "pexpireat", "zadd", "zrem"} {
 		t.Run(command, func(t *testing.T) {
 			parallel(t)
 			server := redistest.Start(t, aclUser...)

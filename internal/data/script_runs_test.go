@@ -58,12 +58,46 @@ var (
 	linkB         = lua{scriptSetLink, []any{"b", forever, 2, most}}
 	linkC         = lua{scriptSetLink, []any{"c", 600, 2, most}}
 	linkD         = lua{scriptSetLink, []any{"d", forever, 2, most}}
-	pod2          = lua{scriptSetState, []any{2, "up", 5, 0, 30}}
-	pod2Drains    = lua{scriptSetState, []any{2, "up", 5, 1, 30}}
-	pod2Down      = lua{scriptSetState, []any{2, "up", 5, 2, 30}}
+	pod2          = lua{scriptSetState, reportArgs(2, 5, 0, 30)}
+	pod2Drains    = lua{scriptSetState, reportArgs(2, 5, 1, 30)}
+	pod2Down      = lua{scriptSetState, reportArgs(2, 5, 2, 30)}
 	pod2Removed   = lua{scriptRemoveState, []any{2}}
+	pod2Instance  = lua{scriptSetState, instanceArgs("a", 1, 0, 0)}
 	reservation   = lua{scriptReservePod, []any{forever}}
+	workloadUp    = lua{scriptSetWorkload, []any{"up"}}
 	aSecondLater  = lua{} // Waits until links of one second have expired.
+)
+
+// reportArgs are the arguments of a report of a client that names no process.
+func reportArgs(pod, load, routing, ttl int) []any {
+	return []any{pod, load, routing, -1, ttl, "*", 0, 0, 0, "up - -", "id", "one", 4096, 1000}
+}
+
+// instanceArgs are the arguments of a report of a process of pod 2.
+func instanceArgs(instance string, sequence, generation, supersedes any) []any {
+	return []any{2, 5, 0, -1, 30, instance, sequence, generation, supersedes, "up - -", "id", "one", 4096, 1000}
+}
+
+// limited returns the arguments of a report with another limit of pods.
+func limited(args []any, most int) []any {
+	args[12] = most
+	return args
+}
+
+// silentPods are more pods than one reservation moves out of the way.
+func silentPods() []lua {
+	var steps []lua
+	for pod := range 70 {
+		steps = append(steps, lua{scriptSetState, reportArgs(pod, 0, 0, 1)})
+	}
+	return append(steps, aSecondLater)
+}
+
+// The members of pod 2 in replies, without what was heard.
+const (
+	report2   = "2 5 0 0 0 -1 30 #1 H 0 0 * * 0 up - -"
+	meta2     = "META #1 30000"
+	reported2 = meta2 + " " + report2 + " 5"
 )
 
 // scriptRuns provokes every documented reply of every script.
@@ -160,7 +194,7 @@ var scriptRuns = []scriptRun{
 		"FOUND 2 2 #1 600", "FOUND 2 2 #1 600", nothing},
 	{scriptGetLink, "finds none", []lua{persistentTo2}, []any{"b"},
 		"ABSENT -1 -1 0 -2", "ABSENT -1 -1 0 -2", nothing},
-	{scriptGetLink, "finds an expired one", []lua{{scriptSetLink, []any{"b", forever, 2, most}}, {scriptSetLink, []any{"a", 1, 2, most}}, aSecondLater},
+	{scriptGetLink, "finds an expired one", []lua{linkB, {scriptSetLink, []any{"a", 1, 2, most}}, aSecondLater},
 		[]any{"a"}, "EXPIRED -1 -1 0 -2", "EXPIRED -1 -1 0 -2", nothing},
 
 	{scriptGetLink, "finds a claimed one", []lua{temporaryBy7}, []any{"a"},
@@ -211,29 +245,52 @@ var scriptRuns = []scriptRun{
 	{scriptGetServices, "finds none", nil, nil,
 		"LINKS", "LINKS", nothing},
 
-	{scriptSetState, "first report", nil, []any{1, "up and well", 5, 0, 30},
-		"STORED [1 up and well 5 0 1 #1 30] []",
-		"STORED [1 up and well 5 0 1 #2 30] [1 up and well 5 0 1 #1 30]", twice},
-	{scriptSetState, "next report", []lua{pod2}, []any{2, "down", 0, 2, forever},
-		"STORED [2 down 0 2 1 #2 -1] [2 up 5 0 1 #1 30]",
-		"STORED [2 down 0 2 1 #3 -1] [2 down 0 2 1 #2 -1]", twice},
+	{scriptSetState, "first report", nil, reportArgs(2, 5, 0, 30),
+		"STORED NOW " + reported2 + " id   ",
+		"STORED NOW META #2 30000 2 5 0 0 0 -1 30 #2 H 0 0 * * 0 up - - 5 id " + reported2, twice},
+	{scriptSetState, "next report", []lua{pod2}, reportArgs(2, 0, 2, forever),
+		"STORED NOW META #2 30000 2 0 2 0 0 -1 -1 #2 H 0 0 * * 0 up - - 0 id " + reported2,
+		"STORED NOW META #3 30000 2 0 2 0 0 -1 -1 #3 H 0 0 * * 0 up - - 0 id META #2 30000 2 0 2 0 0 -1 -1 #2 H 0 0 * * 0 up - - 0", twice},
+	{scriptSetState, "first report of a process", []lua{pod2}, instanceArgs("b", 1, 0, 0),
+		"STORED NOW META #2 30000 2 5 0 0 0 -1 30 #2 H #3 1 b * 0 up - - 5 id " + reported2,
+		"LATE NOW META #2 30000 2 5 0 0 0 -1 30 #2 H #3 1 b * 0 up - - 5 id #3", once},
+	{scriptSetState, "next report of a process", []lua{pod2Instance}, instanceArgs("a", 2, fromReply(0), 0),
+		"STORED NOW META #2 30000 2 5 0 0 0 -1 30 #2 H #3 2 a * 0 up - - 5 id META #1 30000 2 5 0 0 0 -1 30 #1 H #3 1 a * 0 up - - 5",
+		"LATE NOW META #2 30000 2 5 0 0 0 -1 30 #2 H #3 2 a * 0 up - - 5 id #3", once},
+	{scriptSetState, "a process that was replaced", []lua{pod2Instance}, instanceArgs("b", 1, 7, 0),
+		"SUPERSEDED #2 0", "SUPERSEDED #2 0", nothing},
+	{scriptSetState, "a pod too many", []lua{pod2}, limited(reportArgs(1, 0, 0, 30), 1),
+		"LIMITED limits.max_pods", "LIMITED limits.max_pods", once},
 
-	{scriptGetService, "finds one", []lua{pod2}, nil,
-		"PODS [2 up 5 0 1 #1 30]", "PODS [2 up 5 0 1 #1 30]", nothing},
-	{scriptGetService, "finds none", nil, nil,
-		"PODS", "PODS", nothing},
-	{scriptGetService, "finds none after a removal", []lua{pod2, pod2Removed}, nil,
-		"PODS", "PODS", nothing},
+	{scriptGetService, "finds one", []lua{pod2}, []any{0, 512},
+		"PODS NOW META #1 30000 -1 2 5 0 0 0 -1 30 #1 H 0 0 * * 0 up - - 5",
+		"PODS NOW META #1 30000 -1 2 5 0 0 0 -1 30 #1 H 0 0 * * 0 up - - 5", nothing},
+	{scriptGetService, "finds more", []lua{pod2}, []any{0, 1},
+		"PODS NOW META #1 30000 3 2 5 0 0 0 -1 30 #1 H 0 0 * * 0 up - - 5",
+		"PODS NOW META #1 30000 3 2 5 0 0 0 -1 30 #1 H 0 0 * * 0 up - - 5", nothing},
+	{scriptGetService, "finds none", nil, []any{0, 512},
+		"PODS NOW  -1", "PODS NOW  -1", nothing},
+	{scriptGetService, "finds none after a removal", []lua{pod2, pod2Removed}, []any{0, 512},
+		"PODS NOW META #1 30000 -1", "PODS NOW META #1 30000 -1", nothing},
 
 	{scriptGetServicePod, "finds it", []lua{pod2}, []any{2},
-		"FOUND [2 up 5 0 1 #1 30]", "FOUND [2 up 5 0 1 #1 30]", nothing},
+		"FOUND NOW " + reported2, "FOUND NOW " + reported2, nothing},
 	{scriptGetServicePod, "does not find it", []lua{pod2}, []any{1},
-		"ABSENT []", "ABSENT []", nothing},
+		"ABSENT", "ABSENT", nothing},
+
+	{scriptCordonPod, "cordons", []lua{pod2}, []any{2, 1, forever},
+		"CORDONED NOW " + meta2 + " 2 5 0 1 0 -1 30 #1 H 0 0 * * 0 up - - 5",
+		"CORDONED NOW " + meta2 + " 2 5 0 1 0 -1 30 #1 H 0 0 * * 0 up - - 5", once},
+	{scriptCordonPod, "cordons for a while", []lua{pod2}, []any{2, 1, 60},
+		"CORDONED NOW " + meta2 + " 2 5 0 1 #2 -1 30 #1 H 0 0 * * 0 up - - 5",
+		"CORDONED NOW " + meta2 + " 2 5 0 1 #3 -1 30 #1 H 0 0 * * 0 up - - 5", twice},
+	{scriptCordonPod, "does not find it", []lua{pod2}, []any{1, 1, forever},
+		"ABSENT", "ABSENT", nothing},
 
 	{scriptRemoveState, "removes", []lua{pod2}, []any{2},
-		"REMOVED [2 up 5 0 1 #1 30]", "ABSENT []", once},
+		"REMOVED NOW " + reported2, "ABSENT", once},
 	{scriptRemoveState, "finds none", nil, []any{2},
-		"ABSENT []", "ABSENT []", nothing},
+		"ABSENT", "ABSENT", nothing},
 
 	{scriptReservePod, "a READY pod of a link", []lua{pod2}, []any{2},
 		"USABLE", "USABLE", nothing},
@@ -247,6 +304,12 @@ var scriptRuns = []scriptRun{
 		"NONE", "NONE", nothing},
 	{scriptReservePod, "reserves", []lua{pod2}, []any{forever},
 		"RESERVED 2 #1", "RESERVED 2 #1", twice},
+	{scriptReservePod, "avoids a pod", []lua{pod2, {scriptSetState, reportArgs(1, 0, 0, 30)}}, []any{forever, 0, 0, -1, ",1,", ""},
+		"RESERVED 2 #1", "RESERVED 2 #1", twice},
+	{scriptReservePod, "restores", []lua{pod2}, []any{forever, 0, 0, 2, "", ""},
+		"RESTORED 2 #1", "RESTORED 2 #1", twice},
+	{scriptReservePod, "many silent pods", silentPods(), []any{forever},
+		"AGAIN", "NONE", twice},
 
 	{scriptReleasePod, "releases", []lua{pod2, reservation, reservation}, []any{2, fromReply(1)},
 		"RELEASED", "RELEASED", twice},
@@ -259,6 +322,11 @@ var scriptRuns = []scriptRun{
 
 	{scriptSetWorkload, "stores", nil, []any{"up"},
 		"STORED #1", "STORED #2", twice},
+
+	{scriptRemoveWorkload, "removes", []lua{workloadUp}, nil,
+		"REMOVED #1 up", "ABSENT", once},
+	{scriptRemoveWorkload, "finds none", nil, nil,
+		"ABSENT", "ABSENT", nothing},
 }
 
 func TestScriptRepliesAreDocumented(t *testing.T) {
@@ -300,25 +368,14 @@ func TestScriptRuns(t *testing.T) {
 
 func (run scriptRun) test(t *testing.T, store *testStore) {
 	key := store.keyOf(t, run.script)
-	var replies []string
-	execute := func(step lua) {
-		t.Helper()
-		if step.script == nil {
-			time.Sleep(1100 * time.Millisecond)
-			return
-		}
-		time.Sleep(2 * time.Millisecond) // So that a clock in ms advances.
-		reply, err := store.Runner.Run(t.Context(), step.script, key, resolve(step.args, replies)...)
-		require.NoError(t, err)
-		replies = append(replies, render(reply))
-	}
-	for _, step := range run.before {
-		execute(step)
-	}
+	replies := run.prepare(t, store, key)
 	for i, want := range []string{run.reply, run.repeated} {
 		before := dump(t, store)
-		execute(lua{run.script, run.args})
+		replies = lua{run.script, run.args}.execute(t, store, key, replies)
 		got := normalizeClocks(replies)
+		for i := range got {
+			got[i] = withoutHeard(got[i])
+		}
 		require.Equal(t, want, got[len(got)-1], "run %d", i+1)
 		if after := dump(t, store); run.changes[i] {
 			require.NotEqual(t, before, after, "run %d", i+1)
@@ -327,6 +384,28 @@ func (run scriptRun) test(t *testing.T, store *testStore) {
 		}
 	}
 	require.NoError(t, store.client.Del(context.Background(), key).Err())
+}
+
+// prepare executes the steps before the run, and returns their replies.
+func (run scriptRun) prepare(t *testing.T, store *testStore, key string) (replies []string) {
+	t.Helper()
+	for _, step := range run.before {
+		replies = step.execute(t, store, key, replies)
+	}
+	return replies
+}
+
+// execute executes the step, and returns the replies with its own.
+func (step lua) execute(t *testing.T, store *testStore, key string, replies []string) []string {
+	t.Helper()
+	if step.script == nil {
+		time.Sleep(1100 * time.Millisecond)
+		return replies
+	}
+	time.Sleep(2 * time.Millisecond) // So that a clock in ms advances.
+	reply, err := store.Runner.Run(t.Context(), step.script, key, resolve(step.args, replies)...)
+	require.NoError(t, err)
+	return append(replies, render(reply))
 }
 
 // resolve returns the arguments with each fromReply replaced by its value.
@@ -390,8 +469,15 @@ func isNested(value any) bool {
 // clockPattern matches values of a clock: Unix time in ms or µs.
 var clockPattern = regexp.MustCompile(`\b\d{13,16}\b`)
 
+// nowPattern matches the time of the call in replies about pods.
+var nowPattern = regexp.MustCompile(`^(STORED|LATE|FOUND|PODS|CORDONED|REMOVED) \d{13} `)
+
 // normalizeClocks replaces values of a clock by #1, #2 … in ascending order.
 func normalizeClocks(replies []string) []string {
+	replies = slices.Clone(replies)
+	for i := range replies {
+		replies[i] = nowPattern.ReplaceAllString(replies[i], "$1 NOW ")
+	}
 	numbers := clockPattern.FindAllString(strings.Join(replies, " "), -1)
 	slices.SortFunc(numbers, func(a, b string) int {
 		if len(a) != len(b) {

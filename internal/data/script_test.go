@@ -88,6 +88,7 @@ func TestHeaderSaysWhatTheBodyDoes(t *testing.T) {
 			require.Contains(t, reached, "KEYS[1]")
 			require.NotContains(t, reached, "KEYS[2]", "one mutation is one script on one key")
 
+			require.Empty(t, hiddenCalls(withoutComments(sc.Source())), "write call('COMMAND'")
 			commands := callees(reached)
 			writes := false
 			for _, command := range commands {
@@ -258,6 +259,57 @@ func reachable(body, library string) string {
 }
 
 const calleePattern = `\bp?call\('(\w+)'`
+
+// The words by which a script reaches commands: as callees sees them, and all.
+var (
+	plainCallPattern = regexp.MustCompile(`\b(?:redis\.)?` + calleePattern + `[,)]|(?m)^local call = redis\.call$|\bredis\.error_reply\(`)
+	callWordPattern  = regexp.MustCompile(`\b(?:redis|p?call|xpcall|loadstring|getfenv|setfenv|_G)\b|\bload\s*\(`)
+)
+
+// hiddenCalls returns the lines with a call that callees does not see: one that is not written call('WORD'.
+func hiddenCalls(text string) []string {
+	var found []string
+	for line := range strings.Lines(plainCallPattern.ReplaceAllString(text, "")) {
+		if callWordPattern.MatchString(line) {
+			found = append(found, strings.TrimSpace(line))
+		}
+	}
+	return found
+}
+
+func TestHiddenCallsAreFound(t *testing.T) {
+	for _, hidden := range []string{
+		`call("HSET", KEYS[1], 'a', 1)`, `redis.call("HSET", KEYS[1], 'a', 1)`, `redis.pcall("HSET", KEYS[1])`, `call ('HSET', KEYS[1])`,
+		`call('HS' .. 'ET', KEYS[1])`, `call(command, KEYS[1])`, `call[[HSET]]`, `call'HSET'`, `call{'HSET'}`, `local call = redis.call or nil`,
+		`local c = redis.call`, `local c = call`, `redis['call']('HSET', KEYS[1])`, `local r = redis`, `pcall(write, KEYS[1])`,
+		`_G.redis.set()`, `loadstring(ARGV[1])()`, `load(read)()`, `call('HGET', KEYS[1]); call("HSET", KEYS[1])`,
+	} {
+		require.Len(t, hiddenCalls("local a = 1\n"+hidden+"\n"), 1, hidden)
+	}
+	for _, plain := range []string{
+		`call('HGET', KEYS[1])`, `local call = redis.call`, `if redis.pcall('HSET', call('HGET', KEYS[1])) then`, `recall(callee)`,
+		`local load = decode(value)`, `return redis.error_reply('PODLINK')`,
+	} {
+		require.Empty(t, hiddenCalls(plain), plain)
+	}
+}
+
+// TestReadsDoNotWrite: Redis itself refuses a write of a script that is marked as a read. The embedded store is no judge: there
+// TIME counts as a write.
+func TestReadsDoNotWrite(t *testing.T) {
+	store := openStore(t, onServer(redistest.Start(t).Addr()))
+	err := store.client.EvalRO(t.Context(), `redis.call("HSET", KEYS[1], 'a', 1)`, []string{"key"}).Err()
+	require.ErrorContains(t, err, "Write commands are not allowed", "a write is found")
+	for _, run := range scriptRuns {
+		if run.script.Access != rdb.Read {
+			continue
+		}
+		key := store.keyOf(t, run.script)
+		replies := run.prepare(t, store, key)
+		err := store.client.EvalRO(t.Context(), run.script.Source(), []string{key}, resolve(run.args, replies)...).Err()
+		require.NoError(t, err, "%s %s", run.script.Name, run.name)
+	}
+}
 
 func callees(text string) []string { return matches(calleePattern, text) }
 

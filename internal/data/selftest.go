@@ -2,9 +2,15 @@ package data
 
 import "podlink/internal/rdb"
 
+// layoutName is the name of the layout that the scripts and keys.go give the store. Another one is needed as soon as an older
+// podlink would misread what a newer one writes, or the reverse.
+const layoutName = "2"
+
 // SelfTest returns the self-test that a store must pass to be ready. keys is the keyspace of the repositories.
 func SelfTest(keys Keyspace) rdb.SelfTest {
-	return rdb.SelfTest{Scripts: scripts, Steps: selfTestSteps, Key: keys.selfTest}
+	return rdb.SelfTest{
+		Scripts: scripts, Steps: selfTestSteps, Key: keys.selfTest, Layout: rdb.Layout{Key: keys.layout(), Name: layoutName},
+	}
 }
 
 // selfTestSteps runs every script, and every Redis command in them.
@@ -31,6 +37,7 @@ var selfTestSteps = []rdb.SelfTestStep{
 	expect(scriptGetServicePod, "FOUND", 1),
 	expect(scriptRemoveState, "REMOVED", 1),
 	expect(scriptSetWorkload, "STORED", "self-test"),
+	expect(scriptRemoveWorkload, "REMOVED"),
 }
 
 func expect(script *rdb.Script, status string, args ...any) rdb.SelfTestStep {

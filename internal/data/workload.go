@@ -25,12 +25,37 @@ func (r workloadRepo) Set(ctx context.Context, key biz.ServiceKey, state string)
 	if err != nil {
 		return biz.Workload{}, err
 	}
+	workload, err := workloadOf(key, state, fields[0])
+	if err != nil {
+		return biz.Workload{}, err
+	}
+	return workload, unconfirmed(reply, nil)
+}
+
+func (r workloadRepo) Remove(ctx context.Context, key biz.ServiceKey) (*biz.Workload, error) {
+	reply, err := r.run(ctx, scriptRemoveWorkload, r.keys.workload(key.Namespace, key.Service))
+	if err != nil || reply.Status() == "ABSENT" {
+		return nil, err
+	}
+	fields, err := reply.Fields(1, 2)
+	if err != nil {
+		return nil, err
+	}
+	workload, err := workloadOf(key, fields[1], fields[0])
+	if err != nil {
+		return nil, err
+	}
+	return &workload, unconfirmed(reply, nil)
+}
+
+// workloadOf returns the workload with that state and update time.
+func workloadOf(key biz.ServiceKey, state, update string) (biz.Workload, error) {
 	var p parser
-	workload := biz.Workload{Key: key, State: state, UpdateMs: p.number(fields[0], 0, math.MaxInt64)}
+	workload := biz.Workload{Key: key, State: p.text(state), UpdateMs: p.number(update, 0, math.MaxInt64)}
 	if p.err != nil {
 		return biz.Workload{}, p.err
 	}
-	return workload, unconfirmed(reply, nil)
+	return workload, nil
 }
 
 func (r workloadRepo) Get(ctx context.Context, key biz.ServiceKey) (biz.Workload, error) {
@@ -71,15 +96,11 @@ func (r workloadRepo) BatchGet(ctx context.Context, namespace string, services [
 		if !okState || !okUpdate {
 			return nil, fmt.Errorf("%w: a workload lacks its state or its update time", biz.ErrStoreDataCorrupt)
 		}
-		var p parser
-		workloads = append(workloads, biz.Workload{
-			Key:      biz.ServiceKey{Namespace: namespace, Service: service},
-			State:    p.text(state),
-			UpdateMs: p.number(update, 0, math.MaxInt64),
-		})
-		if p.err != nil {
-			return nil, p.err
+		workload, err := workloadOf(biz.ServiceKey{Namespace: namespace, Service: service}, state, update)
+		if err != nil {
+			return nil, err
 		}
+		workloads = append(workloads, workload)
 	}
 	return workloads, nil
 }

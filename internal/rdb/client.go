@@ -11,26 +11,33 @@ import (
 // client is the driver's client, and picks the server for a call.
 type client struct {
 	driver  redis.UniversalClient
+	conns   *conns
 	cluster *cluster      // nil unless the mode is Cluster
 	single  *redis.Client // nil in mode Cluster
 }
 
 func newClient(o Options) *client {
+	conns := newConns(o)
 	universal := o.driver()
+	universal.Dialer = conns.dialer(o)
 	switch o.Mode {
 	case Sentinel:
-		return newSingle(redis.NewFailoverClient(universal.Failover()))
+		return newSingle(redis.NewFailoverClient(universal.Failover()), o, conns)
 	case Cluster:
-		c := newCluster(universal.Cluster())
-		return &client{driver: c, cluster: c}
+		c := newCluster(universal.Cluster(), conns)
+		return &client{driver: c, conns: conns, cluster: c}
 	default:
-		return newSingle(redis.NewClient(universal.Simple()))
+		return newSingle(redis.NewClient(universal.Simple()), o, conns)
 	}
 }
 
-func newSingle(single *redis.Client) *client {
+func newSingle(single *redis.Client, o Options, conns *conns) *client {
 	single.AddHook(dialHook{})
-	return &client{driver: single, single: single}
+	// Not in the options that the client was made from: the driver's clients of the sentinels would have it as well.
+	if !o.Embedded { // It has no replicas and no INFO.
+		single.Options().OnConnect = conns.verify
+	}
+	return &client{driver: single, conns: conns, single: single}
 }
 
 // primary returns the client of the primary that owns the key.
@@ -53,10 +60,13 @@ func (c *client) eachPrimary(ctx context.Context, do func(context.Context, *redi
 // reply as the reply to the command, and "unknown primary" looks like "no such link".
 type dialHook struct{ failed func(context.Context) } // called on a failed dial; may be nil
 
+// dialsServer is the key of a context in which a server of data is dialled, not a sentinel.
+type dialsServer struct{}
+
 // DialHook implements redis.Hook.
 func (h dialHook) DialHook(next redis.DialHook) redis.DialHook {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		conn, err := next(ctx, network, addr)
+		conn, err := next(context.WithValue(ctx, dialsServer{}, true), network, addr)
 		if err == nil {
 			return conn, nil
 		}

@@ -15,14 +15,21 @@ const stateInterval = time.Second
 // cluster is the driver's client for a Redis Cluster, plus the clients of its nodes, which the driver doesn't expose.
 type cluster struct {
 	*redis.ClusterClient
-	nodes sync.Map // host:port -> *redis.Client
+	endpoints endpoints
+	nodes     sync.Map // host:port -> *redis.Client
 }
 
-func newCluster(options *redis.ClusterOptions) *cluster {
+func newCluster(options *redis.ClusterOptions, conns *conns) *cluster {
 	options.ClusterStateReloadInterval = stateInterval
+	options.OnConnect = func(context.Context, *redis.Conn) error {
+		conns.established()
+		return nil
+	}
 	// Routing policies serve multi-node commands only, and call COMMAND, which a narrow ACL denies.
 	options.DisableRoutingPolicies = true
-	c := &cluster{ClusterClient: redis.NewClusterClient(options)}
+	c := &cluster{endpoints: newEndpoints(options.Addrs)}
+	options.NewClient = c.endpoints.newNode
+	c.ClusterClient = redis.NewClusterClient(options)
 	c.OnNewNode(func(node *redis.Client) {
 		c.nodes.Store(node.Options().Addr, node)
 		// The driver reloads the cluster's state only after a MOVED reply, and a dead node doesn't send one.
@@ -56,7 +63,7 @@ func (c *cluster) redirected(ctx context.Context, err error, key string) (node *
 
 // node returns the client of a node that the driver already knows, else nil.
 func (c *cluster) node(addr string) *redis.Client {
-	node, _ := c.nodes.Load(addr)
+	node, _ := c.nodes.Load(c.endpoints.complete(addr))
 	client, _ := node.(*redis.Client)
 	return client
 }

@@ -16,6 +16,12 @@ const (
 	maxInFlight = 2
 	// maxBatch is the maximum number of commands per round trip.
 	maxBatch = 512
+	// maxBatchCost is the maximum cost of the commands of a round trip, about a microsecond of Redis' time each. All calls of
+	// a batch wait for its last reply, so this bounds how long an expensive call delays the others. A call that costs more is
+	// sent alone.
+	maxBatchCost = 4096
+	// bytesPerCost is how many bytes of arguments cost as much as a microsecond of a script.
+	bytesPerCost = 64
 	// maxQueue is the maximum number of queued calls per coalescer; further calls fail.
 	maxQueue = 16384
 )
@@ -29,8 +35,10 @@ var errQueueFull = errors.New("too many calls are queued for the store")
 // The driver has an auto-pipeliner too; docs/decisions/0007-own-pipeline.md says why it is not used.
 type coalescer struct {
 	client      *redis.Client
+	conns       *conns      // of the client
 	replication replication // applies to all commands
 	limit       int         // max in-flight round trips before calls are queued
+	batch       int         // max commands per round trip
 	batchSizes  prometheus.Observer
 
 	mu       sync.Mutex
@@ -41,6 +49,7 @@ type coalescer struct {
 // queuedCall is a call that waits for a round trip.
 type queuedCall struct {
 	cmd         command
+	cost        int
 	state       atomic.Int32
 	done        chan struct{} // closed when the rest is set
 	err         error
@@ -67,6 +76,7 @@ type outcome struct {
 	// abandoned is set if the context ended before the reply arrived. The command then still belongs to its batch and
 	// must not be read. If claimed is set as well, it has been or will be sent.
 	abandoned, claimed bool
+	shared             bool // the command shared its round trip with others
 }
 
 // mayBeSent reports whether Redis may execute the command: it may have left the process, or may still leave it.
@@ -77,26 +87,30 @@ func (o outcome) mayBeSent(cmd *onceCmd) bool {
 	return cmd.written.Load()
 }
 
-// do sends the command and returns its outcome. It returns when ctx ends at the latest.
-func (c *coalescer) do(ctx context.Context, cmd command) outcome {
+// do sends the command and returns its outcome. It returns when ctx ends at the latest. weight is the command's cost
+// without its arguments.
+func (c *coalescer) do(ctx context.Context, cmd command, weight int, args []any) outcome {
 	c.mu.Lock()
 	if c.inFlight < c.limit {
 		c.inFlight++
 		c.mu.Unlock()
 		defer c.release() //nolint:contextcheck // The next batch belongs to other callers.
 		c.batchSizes.Observe(1)
-		return sendAlone(ctx, c.client, cmd, c.replication, false)
+		generation := c.conns.generation.Load()
+		o := sendAlone(ctx, c.client, cmd, c.replication, false)
+		c.conns.observe(o.err, generation)
+		return o
 	}
 	if len(c.queue) >= maxQueue {
 		c.mu.Unlock()
 		return outcome{err: errQueueFull, abandoned: true}
 	}
-	q := &queuedCall{cmd: cmd, done: make(chan struct{})}
+	q := &queuedCall{cmd: cmd, cost: cost(weight, args), done: make(chan struct{})}
 	c.queue = append(c.queue, q)
 	c.mu.Unlock()
 	select {
 	case <-q.done:
-		return outcome{err: q.err, unconfirmed: q.unconfirmed}
+		return outcome{err: q.err, unconfirmed: q.unconfirmed, shared: true}
 	case <-ctx.Done():
 		wasClaimed := !q.state.CompareAndSwap(queued, abandoned)
 		return outcome{err: ctx.Err(), abandoned: true, claimed: wasClaimed}
@@ -117,12 +131,12 @@ func (c *coalescer) sendBatches(batch []*queuedCall) {
 	}
 }
 
-// claim returns up to maxBatch queued calls. If there are none, it frees the round trip and returns nil.
+// claim returns the queued calls of the next batch. If there are none, it frees the round trip and returns nil.
 func (c *coalescer) claim() []*queuedCall {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for len(c.queue) > 0 {
-		n := min(len(c.queue), maxBatch)
+		n := c.nextBatch()
 		batch := make([]*queuedCall, 0, n)
 		for _, q := range c.queue[:n] {
 			if q.state.CompareAndSwap(queued, claimed) {
@@ -140,6 +154,32 @@ func (c *coalescer) claim() []*queuedCall {
 	return nil
 }
 
+// nextBatch returns how many of the queued calls, at least one, are within the bounds of a batch.
+func (c *coalescer) nextBatch() int {
+	total := 0
+	for n, q := range c.queue {
+		total += q.cost
+		if n > 0 && (n >= c.batch || total > maxBatchCost) {
+			return n
+		}
+	}
+	return len(c.queue)
+}
+
+// cost returns the estimated cost of a command, in the unit of maxBatchCost.
+func cost(weight int, args []any) int {
+	size := 0
+	for _, arg := range args {
+		switch v := arg.(type) {
+		case string:
+			size += len(v)
+		case []byte:
+			size += len(v)
+		}
+	}
+	return weight + size/bytesPerCost
+}
+
 // sendBatch sends the batch and sets the outcome of each call. A batch has no caller's context: only the driver's timeouts
 // bound it.
 func (c *coalescer) sendBatch(batch []*queuedCall) {
@@ -148,12 +188,24 @@ func (c *coalescer) sendBatch(batch []*queuedCall) {
 		cmds[i] = q.cmd
 	}
 	c.batchSizes.Observe(float64(len(batch)))
+	// The driver retries no pipeline with such a command. It would retry one of reads alone; Runner.read retries each read.
+	cmds[0] = onceBatch{cmds[0]}
+	generation := c.conns.generation.Load()
 	failure, unconfirmed := roundTrip(context.Background(), c.client, cmds, c.replication, false)
 	for _, q := range batch {
 		q.err, q.unconfirmed = errorOf(q.cmd, failure), unconfirmed
+		c.conns.observe(q.err, generation)
+	}
+	for _, q := range batch { // Now that every sign of a replica has been seen: the reads of the batch look for it.
 		close(q.done)
 	}
 }
+
+// onceBatch is a command that makes the driver send its pipeline at most once.
+type onceBatch struct{ command }
+
+// NoRetry makes the driver never retry the pipeline.
+func (onceBatch) NoRetry() bool { return true }
 
 // sendAlone sends a single command in its own round trip.
 func sendAlone(ctx context.Context, node *redis.Client, cmd command, replicas replication, asking bool) outcome {
@@ -202,43 +254,4 @@ func errorOf(cmd command, failure error) error {
 	default: // The handshake was refused; the driver sets no error on the commands then.
 		return failure
 	}
-}
-
-// coalescers holds two coalescers per server: reads must not share a round trip with mutations that wait for replicas.
-type coalescers struct {
-	limit       int
-	replication replication // applies to the confirmed coalescer only
-	batchSizes  prometheus.Observer
-	servers     sync.Map // *redis.Client -> *serverCoalescers
-}
-
-type serverCoalescers struct{ plain, confirmed *coalescer }
-
-// to returns the server's coalescer for commands that replicas must confirm, or for all others.
-func (c *coalescers) to(node *redis.Client, confirmed bool) *coalescer {
-	server, ok := c.servers.Load(node)
-	if !ok {
-		server, _ = c.servers.LoadOrStore(node, &serverCoalescers{
-			plain:     &coalescer{client: node, limit: c.limit, batchSizes: c.batchSizes},
-			confirmed: &coalescer{client: node, limit: c.limit, replication: c.replication, batchSizes: c.batchSizes},
-		})
-	}
-	if confirmed && c.replication.replicas > 0 {
-		return server.(*serverCoalescers).confirmed
-	}
-	return server.(*serverCoalescers).plain
-}
-
-// load returns the number of queued calls and of in-flight round trips over all servers.
-func (c *coalescers) load() (queuedCalls, inFlight int) {
-	c.servers.Range(func(_, server any) bool {
-		for _, one := range []*coalescer{server.(*serverCoalescers).plain, server.(*serverCoalescers).confirmed} {
-			one.mu.Lock()
-			queuedCalls += len(one.queue)
-			inFlight += one.inFlight
-			one.mu.Unlock()
-		}
-		return true
-	})
-	return queuedCalls, inFlight
 }

@@ -61,6 +61,8 @@ func withClass(class Class, err error) error { return &Error{Class: class, Cause
 var refusals = []string{
 	"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS", "MISCONF",
 	"NOAUTH", "WRONGPASS", "NOPERM", "MOVED", "ASK", "SHUTDOWN", "DENIED", "ERR max number of clients",
+	// Before a login, Redis refuses a command of more than 10 words like this, and not with NOAUTH.
+	"ERR Protocol error: unauthenticated",
 }
 
 // replyError classifies an error reply of Redis. It returns nil if err is not a reply.

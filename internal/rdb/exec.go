@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -14,8 +15,15 @@ type Runner struct {
 	coalescers  *coalescers
 	replication replication
 	gate        *gate
+	primaries   *primaries
 	metrics     *Metrics
 }
+
+// Primaries returns a comma-separated list of short ids of the store's primaries, or a digest of them if they are many. It
+// changes when a primary restarts or fails over, either of which may lose data: at the latest two seconds after podlink has
+// reached the new one, while Health runs. It returns "" if the ids are unknown: before the first check, and where Redis
+// denies INFO.
+func (r *Runner) Primaries() string { return r.primaries.String() }
 
 // Run executes the script on the key and returns its reply. A mutation that was executed but not confirmed by replicas
 // has a Reply too: see Reply.Unconfirmed.
@@ -42,7 +50,11 @@ func (r *Runner) admit(ctx context.Context, script *Script) error {
 	}
 	if err := r.gate.admit(ctx); err != nil {
 		// This script was not sent, whatever the class of the self-test's error.
-		return withClass(Unavailable, fmt.Errorf("%s: %w", script.Name, err))
+		class := Unavailable
+		if ClassOf(err) == Full {
+			class = Full
+		}
+		return withClass(class, fmt.Errorf("%s: %w", script.Name, err))
 	}
 	return nil
 }
@@ -68,7 +80,7 @@ func (r *Runner) evaluate(ctx context.Context, script *Script, key string, args 
 func (r *Runner) send(ctx context.Context, script *Script, command, text, key string, args []any) (Reply, error) {
 	full := append([]any{command, text, 1, key}, args...)
 	if script.Access == Read {
-		value, err := r.read(ctx, key, full)
+		value, err := r.read(ctx, target{kind: script.KeyKind, key: key, weight: script.Weight}, full)
 		if err != nil {
 			return Reply{}, err
 		}
@@ -122,7 +134,7 @@ func (r *Runner) sendOnce(ctx context.Context, script *Script, key string, args 
 	if err != nil {
 		return cmd, outcome{err: err}
 	}
-	o := r.coalescers.to(node, script.Access == Write).do(ctx, cmd)
+	o := r.coalescers.to(node, script.KeyKind, script.Access == Write).do(ctx, cmd, script.Weight, args)
 	if r.client.cluster == nil {
 		return cmd, o
 	}
@@ -131,12 +143,33 @@ func (r *Runner) sendOnce(ctx context.Context, script *Script, key string, args 
 		replicas.replicas = 0
 	}
 	for redirects := 0; o.err != nil && !o.abandoned && redirects < maxRedirects; redirects++ {
-		node, asking := r.client.cluster.redirected(ctx, o.err, key)
-		if node == nil {
-			break
+		target, asking := r.client.cluster.redirected(ctx, o.err, key)
+		switch {
+		case target != nil:
+			node = target
+		case tryAgain(ctx, o.err): // At the same node, without ASKING: it answers ASK itself if need be.
+		default:
+			return cmd, o
 		}
 		cmd = newOnceCmd(ctx, args)
 		o = sendAlone(ctx, node, cmd, replicas, asking)
 	}
 	return cmd, o
+}
+
+// tryAgainPause is the pause before a command is sent again after TRYAGAIN.
+const tryAgainPause = 20 * time.Millisecond
+
+// tryAgain reports, after a pause, whether err is a TRYAGAIN reply: the command was not executed, because its keys are on
+// two nodes until the migration of their slot has moved the rest of them.
+func tryAgain(ctx context.Context, err error) bool {
+	if !redis.HasErrorPrefix(err, "TRYAGAIN") {
+		return false
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(tryAgainPause):
+		return true
+	}
 }

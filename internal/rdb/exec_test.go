@@ -33,8 +33,8 @@ func TestRun(t *testing.T) {
 	}
 	replies, err := db.Runner.RunAll(t.Context(), show, []string{"counter", "absent"})
 	require.NoError(t, err)
-	require.Equal(t, []any{"SHOWN", "3"}, replies[0].Reply.Values)
-	require.Equal(t, []any{"SHOWN", "0"}, replies[1].Reply.Values)
+	require.Equal(t, []any{"SHOWN", "3"}, replies[0].Values)
+	require.Equal(t, []any{"SHOWN", "0"}, replies[1].Values)
 	_, err = db.Runner.RunAll(t.Context(), increment, []string{"counter"})
 	require.ErrorContains(t, err, "must be run by Run", "a pipeline is retried")
 	require.Equal(t, "3", value(t, server, "counter"))
@@ -136,7 +136,7 @@ func TestReplies(t *testing.T) {
 func TestFullQueue(t *testing.T) {
 	c := &coalescer{queue: make([]*queuedCall, maxQueue)} // No round trip is free.
 	cmd := newOnceCmd(t.Context(), []any{"ping"})
-	o := c.do(t.Context(), cmd)
+	o := c.do(t.Context(), cmd, defaultWeight, nil)
 	require.ErrorIs(t, o.err, errQueueFull)
 	require.False(t, o.mayBeSent(cmd))
 	require.Equal(t, Unavailable, ClassOf(notSentError(t.Context(), o.err)))
@@ -174,7 +174,7 @@ func TestFailuresAreCounted(t *testing.T) {
 	count := func(command string, class Class) float64 {
 		return testutil.ToFloat64(db.Metrics.failures.WithLabelValues(command, class.String()))
 	}
-	require.Equal(t, len(classNames)*4, testutil.CollectAndCount(db.Metrics.failures), "every class of every command")
+	require.Equal(t, len(classNames)*5, testutil.CollectAndCount(db.Metrics.failures), "every class of every command")
 	_, err := db.Runner.Run(t.Context(), increment, "hash")
 	require.Equal(t, Corrupt, ClassOf(err))
 	require.InDelta(t, 1, count("increment", Corrupt), 0)

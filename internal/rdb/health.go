@@ -4,31 +4,37 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"podlink/internal/rdb/info"
 )
 
 const (
 	// probeTimeout is the timeout of a check by Start.
 	probeTimeout = time.Second
-	// probeInterval is the pause between two checks by Start.
-	probeInterval = 5 * time.Second
+	// probeInterval is the pause between two checks by Start. It bounds for how long reads alone can come from a server that
+	// was demoted to a replica, and for how long a restart of a primary can go unnoticed.
+	probeInterval = time.Second
+	// probePause is the pause before a check because of a new connection.
+	probePause = 200 * time.Millisecond
 )
 
 // Health checks whether the store is ready, and keeps the last result for the log and the metrics.
 type Health struct {
-	client        *client
-	gate          *gate
-	log           Logger
-	allowEviction bool
-	embedded      bool
+	client    *client
+	gate      *gate
+	primaries *primaries
+	options   Options
+	log       Logger
+	warnings  *warnings
 
-	once    sync.Once
-	stopped chan struct{} // closed by Stop
+	once      sync.Once
+	stopped   chan struct{} // closed by Stop
+	connected chan struct{} // holds a value after a new connection
 
 	mu      sync.Mutex
 	checked bool
@@ -37,16 +43,24 @@ type Health struct {
 	mayEvict atomic.Bool // a server may evict keys, allowed or not
 }
 
-func newHealth(o Options, client *client, gate *gate) *Health {
-	return &Health{
-		client: client, gate: gate, log: o.Logger, allowEviction: o.AllowEviction, embedded: o.Embedded,
-		stopped: make(chan struct{}),
+func newHealth(o Options, client *client, gate *gate, primaries *primaries, warnings *warnings) *Health {
+	h := &Health{
+		client: client, gate: gate, primaries: primaries, options: o, log: o.Logger, warnings: warnings,
+		stopped: make(chan struct{}), connected: make(chan struct{}, 1),
 	}
+	client.conns.connected = func() {
+		select {
+		case h.connected <- struct{}{}:
+		default:
+		}
+	}
+	return h
 }
 
-// Start checks the store every few seconds until Stop. So the scripts are loaded before the first request, and the log and
-// the metrics show the store's health even if /readyz is never called. Start never fails: without its store podlink starts
-// and is not ready. Start and Stop make Health a Kratos transport.Server, which starts in parallel with the listeners.
+// Start checks the store every second until Stop, and soon after each new connection. So the scripts are loaded before the
+// first request, the log and the metrics show the store's health even if /readyz is never called, and a primary that
+// became a replica or lost its data is noticed. Without its store podlink starts and is not ready; Start fails only with
+// ErrLayout. Start and Stop make Health a Kratos transport.Server, which starts in parallel with the listeners.
 func (h *Health) Start(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -58,11 +72,21 @@ func (h *Health) Start(ctx context.Context) error {
 		}
 	}()
 	for {
-		h.probe(ctx)
+		if err := h.probe(ctx); errors.Is(err, ErrLayout) {
+			return err
+		}
+		pause := probeInterval
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(probeInterval):
+		case <-time.After(probePause):
+			pause -= probePause
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-h.connected:
+		case <-time.After(pause):
 		}
 	}
 }
@@ -74,16 +98,16 @@ func (h *Health) Stop(context.Context) error {
 }
 
 // probe runs one check; Check records its result.
-func (h *Health) probe(ctx context.Context) {
+func (h *Health) probe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	_ = h.Check(ctx)
+	return h.Check(ctx)
 }
 
 // Check returns nil if the store is ready: it answers, passes the self-test, accepts writes, and does not evict keys. The
 // error's text is for operators. Check also records the result for the log and the metrics.
 func (h *Health) Check(ctx context.Context) error {
-	err := h.check(ctx)
+	err := h.options.explain(h.check(ctx))
 	if !errors.Is(ctx.Err(), context.Canceled) { // A canceled check says nothing about the store.
 		h.record(err)
 	}
@@ -91,17 +115,25 @@ func (h *Health) Check(ctx context.Context) error {
 }
 
 func (h *Health) check(ctx context.Context) error {
+	servers := new(serverChecks)
+	err := h.client.eachPrimary(ctx, func(ctx context.Context, server *redis.Client) error {
+		return h.checkServer(ctx, server, servers)
+	})
+	if err != nil {
+		return err
+	}
+	h.mayEvict.Store(servers.evicting != "")
+	before := h.primaries.String()
+	if now := h.primaries.set(servers.ids); before != "" && now != "" && now != before && h.client.cluster == nil {
+		h.client.conns.retire(servers.generation) // The old connections may lead to the old primary.
+	}
 	if err := h.gate.check(ctx); err != nil {
 		return err
 	}
-	var evicts atomic.Bool
-	err := h.client.eachPrimary(ctx, func(ctx context.Context, server *redis.Client) error {
-		return h.checkServer(ctx, server, &evicts)
-	})
-	if err == nil || evicts.Load() {
-		h.mayEvict.Store(evicts.Load())
+	if servers.evicting != "" && !h.options.AllowEviction {
+		return fmt.Errorf("%w; it is %q", errEviction, servers.evicting)
 	}
-	return err
+	return nil
 }
 
 // record logs a line when the store has become ready, or not ready.
@@ -116,6 +148,8 @@ func (h *Health) record(err error) {
 	switch {
 	case first && err == nil:
 		h.log.Infof("the store is ready: every script passed its self-test")
+	case errors.Is(err, ErrLayout):
+		h.log.Errorf("podlink can't use the store: %v", err)
 	case first:
 		h.log.Errorf("the store is not ready, podlink starts without it: %v", err)
 	case err == nil:
@@ -138,52 +172,83 @@ var errEviction = errors.New("the maxmemory-policy of redis must be noeviction, 
 
 var errReplica = errors.New("redis is a replica and accepts no writes")
 
-// checkServer checks one server, and sets evicts if it may evict keys. It uses INFO, because managed Redis services deny
-// CONFIG.
-func (h *Health) checkServer(ctx context.Context, server *redis.Client, evicts *atomic.Bool) error {
-	if err := server.Ping(ctx).Err(); err != nil {
+// serverChecks collects what a check learns from all servers.
+type serverChecks struct {
+	mu         sync.Mutex
+	ids        []string // of the primaries; "" for one that denies INFO
+	evicting   string   // the maxmemory-policy of a server that may evict keys
+	generation int64    // of the connections before the check; not for a cluster
+}
+
+func (s *serverChecks) add(id, evicting string, generation int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ids = append(s.ids, id)
+	s.generation = generation
+	if evicting != "" {
+		s.evicting = evicting
+	}
+}
+
+// checkServer checks one server. It uses INFO, because managed Redis services deny CONFIG.
+func (h *Health) checkServer(ctx context.Context, server *redis.Client, checks *serverChecks) error {
+	generation := h.client.conns.generation.Load()
+	if h.options.Embedded {
+		if err := server.Ping(ctx).Err(); err != nil {
+			return fmt.Errorf("the embedded store does not answer: %w", err)
+		}
+		return nil
+	}
+	var ping *redis.StatusCmd
+	var section [3]*redis.StringCmd
+	_, failure := server.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		ping = pipe.Ping(ctx)
+		for i, name := range []string{"replication", "server", "memory"} { // Redis before 7.0 takes one section at a time.
+			section[i] = pipe.Info(ctx, name)
+		}
+		return nil
+	})
+	err := ping.Err()
+	if ping.Val() == "" && err == nil { // The handshake was refused; the driver sets no error on the commands then.
+		err = failure
+	}
+	if err != nil {
 		h.gate.reset() // Another server may answer next.
+		if errors.Is(err, errReplica) {
+			return err
+		}
 		return fmt.Errorf("redis does not answer: %w", err)
 	}
-	if h.embedded {
-		return nil
+	text := ""
+	for _, reply := range section {
+		switch err := reply.Err(); {
+		case err == nil:
+			text += reply.Val() + "\r\n"
+		case denied(err):
+			h.warnings.warn("redis does not let podlink use INFO, so podlink can't check that it is a primary, that it does not " +
+				"evict links, and whether it has lost data")
+			checks.add("", "", generation)
+			return nil
+		default:
+			return fmt.Errorf("redis does not answer INFO: %w", err)
+		}
 	}
-	role, err := serverInfo(ctx, server, "replication", "role")
-	if err != nil {
-		return err
-	}
-	if role != "master" {
+	if info.Field(text, "role") != "master" {
 		h.gate.reset() // The new primary is another server.
+		if h.client.cluster == nil {
+			h.client.conns.retire(generation)
+		}
 		return errReplica
 	}
-	policy, err := serverInfo(ctx, server, "memory", "maxmemory_policy")
-	if err != nil {
-		return err
-	}
+	policy := info.Field(text, "maxmemory_policy")
 	if policy == "noeviction" {
-		return nil
+		policy = ""
 	}
-	evicts.Store(true)
-	if !h.allowEviction {
-		return fmt.Errorf("%w; it is %q", errEviction, policy)
-	}
+	checks.add(primaryID(text), policy, generation)
 	return nil
 }
 
-func serverInfo(ctx context.Context, server *redis.Client, section, key string) (string, error) {
-	info, err := server.Info(ctx, section).Result()
-	if err != nil {
-		return "", fmt.Errorf("redis does not answer INFO: %w", err)
-	}
-	return infoValue(info, key), nil
-}
-
-// infoValue returns a value of a reply to INFO, "" if it has none.
-func infoValue(info, key string) string {
-	for line := range strings.Lines(info) {
-		if value, ok := strings.CutPrefix(line, key+":"); ok {
-			return strings.TrimSpace(value)
-		}
-	}
-	return ""
+// denied reports whether Redis refused a command because of the user's rights, or because it was renamed.
+func denied(err error) bool {
+	return redis.HasErrorPrefix(err, "NOPERM") || redis.HasErrorPrefix(err, "unknown command") // After "ERR ".
 }

@@ -1,6 +1,8 @@
 package rdb
 
 import (
+	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -34,7 +36,7 @@ func testOptions(addr string) Options {
 	const timeout = 500 * time.Millisecond
 	return Options{
 		Mode: Standalone, Addrs: []string{addr}, PoolSize: 8, PoolTimeout: timeout, DialTimeout: timeout, ReadTimeout: timeout,
-		WriteTimeout: timeout, Coalesce: true, WaitTimeout: timeout, Logger: testLogger{new(logwatch.Log)},
+		WriteTimeout: timeout, ConnMaxIdleTime: time.Minute, Coalesce: true, WaitTimeout: timeout, Logger: testLogger{new(logwatch.Log)},
 	}
 }
 
@@ -57,4 +59,16 @@ func value(t *testing.T, server *redistest.Server, key string) string {
 	text, err := server.Client(t).Get(t.Context(), key).Result()
 	require.NoError(t, err)
 	return text
+}
+
+// clients returns the number of podlink's connections to the server, in the view of a client of its own.
+func clients(t *testing.T, server *redistest.Server) int {
+	t.Helper()
+	count := 0
+	for client := range strings.Lines(server.Client(t).ClientList(context.Background()).Val()) {
+		if strings.Contains(client, " cmd=get ") || strings.Contains(client, " cmd=evalsha ") || strings.Contains(client, " cmd=info ") {
+			count++
+		}
+	}
+	return count
 }

@@ -38,7 +38,7 @@ func newMetrics(scripts []*Script) *Metrics {
 			Buckets: []float64{1, 2, 4, 8, 16, 32, 64, 128, 256, 512},
 		}),
 	}
-	commands := []string{commandHGet, commandPipeline}
+	commands := []string{commandHGet, commandRead, commandPipeline}
 	for _, script := range scripts {
 		commands = append(commands, script.Name)
 	}

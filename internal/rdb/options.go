@@ -39,8 +39,10 @@ type Options struct {
 	DialTimeout  time.Duration
 	ReadTimeout  time.Duration
 	WriteTimeout time.Duration
+	// ConnMaxIdleTime is the idle time after which a connection is not used again.
+	ConnMaxIdleTime time.Duration
 
-	// Coalesce batches concurrent calls to a server into shared round trips.
+	// Coalesce batches concurrent calls to a server, on keys of one kind, into shared round trips.
 	Coalesce bool
 	// WaitReplicas is the number of replicas that must confirm a mutation before it returns, 0 for none. WaitTimeout is
 	// the maximum wait for them.
@@ -83,6 +85,7 @@ func (o Options) driver() *redis.UniversalOptions {
 		DialTimeout:      o.DialTimeout,
 		ReadTimeout:      o.ReadTimeout,
 		WriteTimeout:     o.WriteTimeout,
+		ConnMaxIdleTime:  o.ConnMaxIdleTime,
 		// By default the driver ignores the deadline of a context.
 		ContextTimeoutEnabled: true,
 		// Only reads are retried, once; mutations forbid it (onceCmd).

@@ -12,6 +12,8 @@ type Reply struct {
 	Values []any
 	// Unconfirmed is why replicas have not confirmed the mutation; nil if they have, or need not.
 	Unconfirmed error
+	// Err is why the script has no reply for this key of RunAll; nil if it has. Run returns its error instead.
+	Err error
 }
 
 // newReply converts the value that the driver returned for a script.

@@ -23,14 +23,22 @@ type Script struct {
 	Name    string
 	KeyKind string // the kind of its key, for traces, which must not contain keys
 	Access  Access
+	// Weight is the script's estimated cost, about a microsecond of Redis' time each, without its arguments. It bounds the
+	// batches that the script is part of.
+	Weight int
 
 	source, sha string
 }
 
-// NewScript returns a script with the source.
+// defaultWeight is the weight of a script that reads and writes a few fields of one key.
+const defaultWeight = 10
+
+// NewScript returns a script with the source, and the weight of a simple one.
 func NewScript(name, keyKind string, access Access, source string) *Script {
 	sum := sha1.Sum([]byte(source)) //nolint:gosec // Redis names scripts by their SHA-1.
-	return &Script{Name: name, KeyKind: keyKind, Access: access, source: source, sha: hex.EncodeToString(sum[:])}
+	return &Script{
+		Name: name, KeyKind: keyKind, Access: access, Weight: defaultWeight, source: source, sha: hex.EncodeToString(sum[:]),
+	}
 }
 
 // Source returns the source that Redis runs.

@@ -10,6 +10,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -79,7 +80,7 @@ type Registrar struct {
 	gauge   prometheus.Collector
 	found   atomic.Bool // result of the last check
 
-	mu      sync.Mutex
+	mu      sync.Mutex    // held while a loop starts or ends, so that at most one runs
 	current *registration // nil: none
 }
 
@@ -117,6 +118,8 @@ func newRegistrar(b backend, logger log.Logger) *Registrar {
 }
 
 func (r *Registrar) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.stopLoop()
 	if r.backend != nil {
 		r.backend.close()
@@ -145,16 +148,36 @@ func Endpoints(c *conf.Registry) ([]*url.URL, error) {
 	return endpoints, nil
 }
 
-// Register implements registry.Registrar. It starts the loop that keeps the instance registered, and returns at once.
+// withHost checks that callers can reach every endpoint. Kratos derives the endpoint of a listener on an unspecified address
+// from the machine's interfaces, and gives it no host when none of them has an address that others can reach.
+func withHost(endpoints []string) error {
+	for _, text := range endpoints {
+		endpoint, err := url.Parse(text)
+		if err != nil {
+			return fmt.Errorf("registry.endpoints: %w", err)
+		}
+		if ip := net.ParseIP(endpoint.Hostname()); endpoint.Hostname() == "" || ip.IsUnspecified() {
+			return fmt.Errorf("registry.endpoints is required: callers can't reach %q, derived from a listener's address", text)
+		}
+	}
+	return nil
+}
+
+// Register implements registry.Registrar. It starts the loop that keeps the instance registered, and returns at once. An
+// instance that was registered earlier is deregistered first.
 func (r *Registrar) Register(ctx context.Context, instance *registry.ServiceInstance) error {
 	if r.backend == nil {
 		return nil
 	}
+	if err := withHost(instance.Endpoints); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stop(ctx)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // The loop outlives the start.
 	reg := &registration{instance: instance, cancel: cancel, done: make(chan struct{})}
-	r.mu.Lock()
 	r.current = reg
-	r.mu.Unlock()
 	go func() {
 		defer close(reg.done)
 		r.loop(ctx, reg)
@@ -170,25 +193,29 @@ func (r *Registrar) Deregister(ctx context.Context, _ *registry.ServiceInstance)
 // Stop ends the loop and removes the instance from the registry, if there is one. A failure is logged, not returned: podlink
 // stops all the same. A second call does nothing.
 func (r *Registrar) Stop(ctx context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stop(ctx)
+	return nil
+}
+
+func (r *Registrar) stop(ctx context.Context) {
 	reg := r.stopLoop()
 	if reg == nil || !reg.answered {
-		return nil
+		return
 	}
 	r.found.Store(false)
 	if err := call(ctx, r.backend.deregister, reg); err != nil {
 		r.log.Warnf("podlink could not be deregistered; callers may find it until its registry entry expires: %v", err)
-		return nil
+		return
 	}
 	r.log.Info("podlink is deregistered")
-	return nil
 }
 
 // stopLoop ends the loop, waits for it, and returns its registration; nil when there is none.
 func (r *Registrar) stopLoop() *registration {
-	r.mu.Lock()
 	reg := r.current
 	r.current = nil
-	r.mu.Unlock()
 	if reg != nil {
 		reg.cancel()
 		<-reg.done

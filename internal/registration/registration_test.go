@@ -1,8 +1,10 @@
 package registration
 
 import (
+	"context"
 	"crypto/tls"
 	"flag"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -10,11 +12,14 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/go-kratos/kratos/v2/registry"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
@@ -216,6 +221,72 @@ func TestNoRegistry(t *testing.T) {
 	require.NoError(t, registrar.Register(t.Context(), instance))
 	require.NoError(t, registrar.Stop(t.Context()))
 	require.Zero(t, testutil.CollectAndCount(registrar), "no metric: an alert fires at 0")
+}
+
+// TestRegisterTwice: the first instance leaves the registry for good, whether or not the second has another id.
+func TestRegisterTwice(t *testing.T) {
+	onEach(t, func(t *testing.T, server testRegistry) {
+		registrar, lines := startRegistrar(t, server.open(t, ""))
+		require.NoError(t, registrar.Register(t.Context(), instance))
+		lines.Wait(t, "podlink is registered as podlink: grpc://127.0.0.1:9000 http://127.0.0.1:8000")
+		second := *instance
+		second.ID = "podlink-1"
+		third := second
+		third.Version = "v2"
+		for i, next := range []*registry.ServiceInstance{&second, &third} {
+			require.NoError(t, registrar.Register(t.Context(), next))
+			lines.Wait(t, fmt.Sprintf(`(?s)(podlink is registered.*){%d}`, i+2))
+			require.Equal(t, []*registry.ServiceInstance{next}, server.find(t))
+		}
+		time.Sleep(ttl + checkInterval)
+		require.Equal(t, []*registry.ServiceInstance{&third}, server.find(t), "no keeper brings an earlier one back")
+		require.NoError(t, registrar.Stop(t.Context()))
+		require.Empty(t, server.find(t))
+		time.Sleep(ttl + checkInterval)
+		require.Empty(t, server.find(t))
+	})
+}
+
+// countedBackend counts the loops that use it.
+type countedBackend struct{ registered, deregistered atomic.Int32 }
+
+func (*countedBackend) check(context.Context, *registry.ServiceInstance) error { return nil }
+
+func (b *countedBackend) register(context.Context, *registry.ServiceInstance) error {
+	b.registered.Add(1)
+	return nil
+}
+
+func (b *countedBackend) deregister(context.Context, *registry.ServiceInstance) error {
+	b.deregistered.Add(1)
+	return nil
+}
+
+func (*countedBackend) close() {}
+
+// TestRegisterAtOnce: of concurrent calls one loop remains, which the stop ends.
+func TestRegisterAtOnce(t *testing.T) {
+	before := goleak.IgnoreCurrent()
+	registrar, _ := startRegistrar(t, new(countedBackend))
+	var calls sync.WaitGroup
+	for range 20 {
+		calls.Go(func() { assert.NoError(t, registrar.Register(t.Context(), instance)) })
+	}
+	calls.Wait()
+	require.NoError(t, registrar.Stop(t.Context()))
+	goleak.VerifyNone(t, before)
+}
+
+// TestEndpointsWithoutAHost: an instance that callers can't reach is refused, not registered.
+func TestEndpointsWithoutAHost(t *testing.T) {
+	registrar, _ := startRegistrar(t, new(countedBackend))
+	for _, endpoint := range []string{"http://", "http://:8000", "grpc://0.0.0.0:9000", "grpc://[::]:9000", "grpc://[::0]:9000", "%zz"} {
+		unreachable := *instance
+		unreachable.Endpoints = []string{"grpc://10.0.0.1:9000", endpoint}
+		require.ErrorContains(t, registrar.Register(t.Context(), &unreachable), "registry.endpoints", endpoint)
+	}
+	require.Zero(t, registeredMetric(registrar))
+	require.Nil(t, registrar.current)
 }
 
 func TestSettings(t *testing.T) {

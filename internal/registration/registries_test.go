@@ -57,6 +57,7 @@ func onEach(t *testing.T, test func(t *testing.T, server testRegistry)) {
 func openBackend(t *testing.T, kind, addr string, change func(*conf.Registry)) backend {
 	t.Helper()
 	c := conf.Default()
+	c.Data.Redis.AllowEmbedded = true
 	c.Registry.Type, c.Registry.Addrs, c.Registry.Ttl = kind, []string{addr}, durationpb.New(ttl)
 	change(c.Registry)
 	require.NoError(t, c.Validate())

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"time"
 
 	"github.com/go-kratos/kratos/v2/log"
 
@@ -14,21 +13,12 @@ import (
 	"podlink/internal/telemetry"
 )
 
-// readyTimeout bounds the store check of /readyz.
-const readyTimeout = time.Second
-
-// Checker reports whether the store is usable. Its error is for operators and may contain addresses.
-type Checker interface {
-	Check(ctx context.Context) error
-}
-
 // AdminServer is the listener for the platform and operators: /healthz, /readyz, /metrics, /loglevel and, if enabled,
 // /debug/pprof/. It is a Kratos transport.Server.
 type AdminServer struct {
 	server *http.Server
 	addr   string
-	drain  *Drain
-	store  Checker
+	probe  *readiness
 	level  *telemetry.LogLevel
 	log    *log.Helper
 }
@@ -37,7 +27,9 @@ type AdminServer struct {
 func NewAdminServer(
 	c *conf.Server, store Checker, drain *Drain, metrics *Metrics, level *telemetry.LogLevel, logger log.Logger,
 ) *AdminServer {
-	s := &AdminServer{addr: c.GetAdmin().GetAddr(), drain: drain, store: store, level: level, log: log.NewHelper(logger)}
+	s := &AdminServer{
+		addr: c.GetAdmin().GetAddr(), probe: &readiness{store: store, drain: drain}, level: level, log: log.NewHelper(logger),
+	}
 	routes := http.NewServeMux()
 	routes.HandleFunc("GET /healthz", s.health)
 	routes.HandleFunc("GET /readyz", s.ready)
@@ -50,7 +42,7 @@ func NewAdminServer(
 		addProfiles(routes)
 	}
 	s.server = &http.Server{Handler: routes} //nolint:gosec // setLimits sets its timeouts.
-	setLimits(s.server, logger)
+	setLimits(s.server, readyTimeout, logger)
 	return s
 }
 
@@ -94,22 +86,10 @@ func (s *AdminServer) health(w http.ResponseWriter, _ *http.Request) {
 
 // ready handles /readyz: whether to send requests to this process.
 func (s *AdminServer) ready(w http.ResponseWriter, r *http.Request) {
-	reason := s.reasonNotReady(r.Context())
+	reason := s.probe.reason(r.Context())
 	if reason != "" {
 		probeReply{Status: "not ready", Reason: reason}.write(w, http.StatusServiceUnavailable)
 		return
 	}
 	probeReply{Status: "ready"}.write(w, http.StatusOK)
-}
-
-func (s *AdminServer) reasonNotReady(ctx context.Context) string {
-	if s.drain.Draining() {
-		return "podlink is stopping"
-	}
-	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
-	defer cancel()
-	if err := s.store.Check(ctx); err != nil {
-		return err.Error()
-	}
-	return ""
 }

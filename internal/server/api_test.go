@@ -6,6 +6,8 @@ import (
 
 	khttp "github.com/go-kratos/kratos/v2/transport/http"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/protobuf/proto"
 
 	v1 "podlink/api/podlink/v1"
 )
@@ -24,12 +26,12 @@ func TestAPIHasEveryService(t *testing.T) {
 	require.Len(t, described, 3)
 }
 
-// TestEveryServiceIsRegistered: by name on gRPC, and with a route for each unary method on HTTP.
+// TestEveryServiceIsRegistered: by name on gRPC, and with a route for each binding of a unary method on HTTP.
 func TestEveryServiceIsRegistered(t *testing.T) {
 	p := newParts(t)
-	overGRPC, stop := NewGRPCServer(p.config, p.api(), p.chain, p.drain)
+	overGRPC, stop := NewGRPCServer(p.config, p.api(), p.chain, healthyStore{}, p.drain)
 	t.Cleanup(stop)
-	routes, unary := 0, 0
+	routes, bindings := 0, 0
 	require.NoError(t, NewHTTPServer(p.config, p.api(), p.chain, p.drain, p.logger).WalkRoute(func(khttp.RouteInfo) error {
 		routes++
 		return nil
@@ -37,8 +39,9 @@ func TestEveryServiceIsRegistered(t *testing.T) {
 	for _, method := range v1.Methods() {
 		require.Contains(t, overGRPC.GetServiceInfo(), string(method.Parent().FullName()))
 		if !method.IsStreamingServer() {
-			unary++
+			rule := proto.GetExtension(method.Options(), annotations.E_Http).(*annotations.HttpRule)
+			bindings += 1 + len(rule.GetAdditionalBindings())
 		}
 	}
-	require.Equal(t, unary, routes)
+	require.Equal(t, bindings, routes)
 }

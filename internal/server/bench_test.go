@@ -142,7 +142,7 @@ func BenchmarkHTTPSetLinkedPod(b *testing.B) {
 func BenchmarkGRPCGetLinkedPod(b *testing.B) {
 	b.ReportAllocs()
 	p := newParts(b)
-	srv, stop := NewGRPCServer(p.config, p.api(), p.chain, p.drain)
+	srv, stop := NewGRPCServer(p.config, p.api(), p.chain, healthyStore{}, p.drain)
 	listener := bufconn.Listen(1 << 16)
 	go func() { _ = srv.Serve(listener) }()
 	b.Cleanup(stop)
@@ -159,7 +159,7 @@ func BenchmarkGRPCGetLinkedPod(b *testing.B) {
 	}
 }
 
-// BenchmarkGRPCHandler is decoding and the use-case of such a call, without transport and chain.
+// BenchmarkGRPCHandler is decoding and the use case of such a call, without transport and chain.
 func BenchmarkGRPCHandler(b *testing.B) {
 	b.ReportAllocs()
 	p := newParts(b)

@@ -53,7 +53,7 @@ func (c *Chain) serve(ctx context.Context, t transport.Transporter, typ callType
 }
 
 // Unary is the chain as Kratos middleware. It rejects requests that could not be decoded; validating decoded requests is
-// up to the use-cases.
+// up to the use cases.
 func (c *Chain) Unary(next middleware.Handler) middleware.Handler {
 	return func(ctx context.Context, request any) (any, error) {
 		t, _ := transport.FromServerContext(ctx) // Kratos' servers always set it.

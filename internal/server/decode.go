@@ -12,7 +12,9 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/gorilla/mux"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -84,12 +86,16 @@ func unknownName(name, detail string) error {
 	return service.PublicError(invalid(name, detail)).WithCause(errors.New("the given name " + detail))
 }
 
-// shorten bounds the length of a caller's text that is returned in an error.
+// shorten bounds the length of a caller's text that is returned in an error, and quotes it if it is empty or can't be seen.
 func shorten(name string) string {
 	const limit = 64
 	name = strings.ToValidUTF8(name, "?")
 	if len(name) > limit {
 		name = strings.ToValidUTF8(name[:limit], "") + "…"
+	}
+	unseen := func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsGraphic(r) }
+	if name == "" || strings.ContainsFunc(name, unseen) {
+		return strconv.Quote(name)
 	}
 	return name
 }
@@ -119,6 +125,11 @@ func decodeBody(r *http.Request, m protoreflect.Message) error {
 	}
 	if err := protojson.Unmarshal(body, m.Interface()); err != nil {
 		return jsonError(body, m.Descriptor(), m.Type())
+	}
+	if bytes.Contains(body, []byte("null")) {
+		if name := nullField(body, m.Descriptor()); name != "" {
+			return invalid(name, "must not be null; leave it out")
+		}
 	}
 	decodingFrom(r.Context()).body = body
 	return nil
@@ -174,6 +185,37 @@ func jsonError(body []byte, message protoreflect.MessageDescriptor, typ protoref
 		return invalid(name, "appears twice in the body")
 	}
 	return invalid("body", "must be a JSON object in valid UTF-8")
+}
+
+// nullField returns the first field that is null, "" when there is none. protojson takes null for absence: a caller whose
+// expected_epoch is null by mistake would get an unconditional change. A message may be null, as Kratos' HTTP client sends an
+// unset one.
+func nullField(body []byte, message protoreflect.MessageDescriptor) string {
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	if open, err := decoder.Token(); err != nil || open != json.Delim('{') {
+		return ""
+	}
+	for decoder.More() {
+		token, err := decoder.Token()
+		name, isName := token.(string)
+		var value json.RawMessage
+		if err != nil || !isName || decoder.Decode(&value) != nil {
+			return ""
+		}
+		field := fieldNamed(message, name)
+		switch {
+		case field == nil:
+		case field.Message() == nil || field.IsList() || field.IsMap():
+			if string(value) == "null" {
+				return string(field.Name())
+			}
+		default:
+			if inner := nullField(value, field.Message()); inner != "" {
+				return string(field.Name()) + "." + inner
+			}
+		}
+	}
+	return ""
 }
 
 // repeatedName returns the field that appears twice in the object, in either spelling; "" when there is none.

@@ -11,7 +11,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding"
 	grpcproto "google.golang.org/grpc/encoding/proto"
-	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/mem"
@@ -29,7 +28,7 @@ const streamWorkers = 128
 
 // NewGRPCServer returns the gRPC listener of the API, and a function that ends its workers. Call it even if the server was
 // never started.
-func NewGRPCServer(c *conf.Server, api API, chain *Chain, drain *Drain) (*kgrpc.Server, func()) {
+func NewGRPCServer(c *conf.Server, api API, chain *Chain, store Checker, drain *Drain) (*kgrpc.Server, func()) {
 	srv := kgrpc.NewServer(
 		kgrpc.Address(c.GetGrpc().GetAddr()),
 		kgrpc.Timeout(c.GetGrpc().GetTimeout().AsDuration()),
@@ -50,8 +49,7 @@ func NewGRPCServer(c *conf.Server, api API, chain *Chain, drain *Drain) (*kgrpc.
 	// All streams pass the chain, but only the API's unary calls: health checks are as frequent as probes of /readyz, and would
 	// dilute the API's error rate.
 	srv.Use("/podlink.v1.*", chain.Unary)
-	// Kratos' own health service reports SERVING until the drain is over.
-	grpc_health_v1.RegisterHealthServer(srv, drainingHealth{health.NewServer(), drain})
+	grpc_health_v1.RegisterHealthServer(srv, newHealthServer(store, drain))
 	for _, svc := range api {
 		svc.overGRPC(deferringRegistrar{srv})
 	}
@@ -148,20 +146,4 @@ func denyStream(impl any, stream grpc.ServerStream, info *grpc.StreamServerInfo,
 		return err
 	}
 	return next(impl, stream)
-}
-
-// drainingHealth is gRPC's health service, except that checks answer NOT_SERVING during the drain.
-type drainingHealth struct {
-	*health.Server
-	drain *Drain
-}
-
-// Check implements grpc_health_v1.HealthServer.
-func (h drainingHealth) Check(
-	ctx context.Context, request *grpc_health_v1.HealthCheckRequest,
-) (*grpc_health_v1.HealthCheckResponse, error) {
-	if h.drain.Draining() {
-		return &grpc_health_v1.HealthCheckResponse{Status: grpc_health_v1.HealthCheckResponse_NOT_SERVING}, nil
-	}
-	return h.Server.Check(ctx, request)
 }

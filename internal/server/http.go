@@ -23,7 +23,7 @@ import (
 // The timeouts of a connection. Slower peers are disconnected.
 const (
 	readTimeout  = 5 * time.Second
-	writeTimeout = 10 * time.Second
+	writeTimeout = 5 * time.Second
 	idleTimeout  = 2 * time.Minute
 )
 
@@ -47,7 +47,7 @@ func NewHTTPServer(
 		khttp.NotFoundHandler(notFound(reject)),
 		khttp.MethodNotAllowedHandler(methodNotAllowed(allowed, reject)),
 	)
-	setLimits(srv.Server, logger)
+	setLimits(srv.Server, c.GetHttp().GetTimeout().AsDuration(), logger)
 	for _, svc := range api {
 		svc.overHTTP(srv)
 	}
@@ -59,11 +59,11 @@ func NewHTTPServer(
 	return srv
 }
 
-// setLimits bounds what a connection can cost, and sends net/http's own log to ours.
-func setLimits(srv *http.Server, logger log.Logger) {
+// setLimits bounds what a connection can cost, and sends net/http's own log to ours. A request is served within timeout.
+func setLimits(srv *http.Server, timeout time.Duration, logger log.Logger) {
 	srv.ReadHeaderTimeout = readTimeout
 	srv.ReadTimeout = readTimeout
-	srv.WriteTimeout = writeTimeout
+	srv.WriteTimeout = readTimeout + timeout + writeTimeout // net/http starts it before it reads the body.
 	srv.IdleTimeout = idleTimeout
 	srv.MaxHeaderBytes = maxHeaderBytes
 	srv.ErrorLog = stdlog.New(log.NewWriter(logger, log.WithWriterLevel(log.LevelDebug)), "", 0)

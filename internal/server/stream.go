@@ -4,14 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/go-kratos/kratos/v2/transport"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	v1 "podlink/api/podlink/v1"
 	"podlink/internal/biz"
+	"podlink/internal/service"
 )
 
 // errDraining is the context's cause in a stream that podlink ends, rather than its caller.
@@ -69,7 +73,43 @@ func (s serverStream) Context() context.Context { return s.ctx }
 func (s serverStream) RecvMsg(target any) error {
 	var d decoding
 	if err := s.ServerStream.RecvMsg(deferredMessage{&d, target.(proto.Message)}); err != nil {
-		return err
+		return receiveError(err)
 	}
 	return d.err
+}
+
+// SendMsg implements grpc.ServerStream.
+func (s serverStream) SendMsg(message any) error {
+	err := s.ServerStream.SendMsg(message)
+	if callerLeft(err) {
+		return fmt.Errorf("%w: %w", biz.ErrCanceled, err)
+	}
+	return err
+}
+
+// receiveError maps gRPC's error for a message that was not received. The caller is at fault each time, even where gRPC says
+// Internal: counted as INTERNAL, any caller could fire alerts. gRPC has already answered the caller with its own error.
+func receiveError(err error) error {
+	switch {
+	case errors.Is(err, io.EOF): // The caller sends no more.
+		return err
+	case callerLeft(err):
+		return fmt.Errorf("%w: %w", biz.ErrCanceled, err)
+	case status.Code(err) == codes.ResourceExhausted:
+		return v1.ErrorBodyTooLarge("a message must not be over %d bytes", maxBodyBytes)
+	case status.Code(err) == codes.Unimplemented: // Without gRPC's text, which quotes the header of the caller.
+		return v1.ErrorUnsupportedMediaType("grpc-encoding must be absent: compressed messages are not supported")
+	default:
+		return service.PublicError(invalid("body", "must be one complete message")).WithCause(err)
+	}
+}
+
+// callerLeft reports whether gRPC's error means that the stream has ended. The stream's context ends a little later.
+func callerLeft(err error) bool {
+	switch status.Code(err) {
+	case codes.Canceled, codes.DeadlineExceeded, codes.Unavailable:
+		return true
+	default:
+		return false
+	}
 }

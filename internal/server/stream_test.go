@@ -26,6 +26,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	v1 "podlink/api/podlink/v1"
 	"podlink/internal/biz"
 	"podlink/internal/conf"
 	"podlink/internal/telemetry"
@@ -34,6 +35,7 @@ import (
 
 // observedServer is a gRPC listener with the metrics, spans and log lines of its calls.
 type observedServer struct {
+	store   *switchedStore
 	drain   *Drain
 	conn    *grpc.ClientConn
 	metrics *Metrics
@@ -45,14 +47,14 @@ type observedServer struct {
 func serveObserved(t *testing.T, services ...*grpc.ServiceDesc) *observedServer {
 	t.Helper()
 	p := newParts(t)
-	w := &observedServer{drain: p.drain, spans: tracetest.NewSpanRecorder(), lines: new(logwatch.Log)}
+	w := &observedServer{store: new(switchedStore), drain: p.drain, spans: tracetest.NewSpanRecorder(), lines: new(logwatch.Log)}
 	var err error
 	w.metrics, err = NewMetrics(nil)
 	require.NoError(t, err)
 	chain, closeChain := NewChain(conf.Default().Log, sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(w.spans)), w.metrics,
 		telemetry.NewLogger(&conf.Log{Format: "json"}, telemetry.NewLogLevel("debug"), w.lines))
 	p.config.Grpc.Addr = "127.0.0.1:0"
-	srv, stop := NewGRPCServer(p.config, p.api(), chain, p.drain)
+	srv, stop := NewGRPCServer(p.config, p.api(), chain, w.store, p.drain)
 	for _, service := range services {
 		deferringRegistrar{srv}.RegisterService(service, nil)
 	}
@@ -317,6 +319,9 @@ func TestHealthWatch(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, grpc_health_v1.HealthCheckResponse_SERVING, first.GetStatus())
 	require.NoError(t, w.drain.Run(t.Context()))
+	last, err := watch.Recv()
+	require.NoError(t, err)
+	require.Equal(t, grpc_health_v1.HealthCheckResponse_NOT_SERVING, last.GetStatus())
 	_, err = watch.Recv()
 	require.Equal(t, codes.Canceled, status.Code(err))
 	require.Contains(t, err.Error(), "podlink is stopping")
@@ -340,6 +345,82 @@ func TestStreamRejectsUndecodableMessages(t *testing.T) {
 	require.Contains(t, err.Error(), "service must be valid UTF-8")
 	require.Equal(t, "INVALID_ARGUMENT", attributes(w.ended(t))["error.type"])
 }
+
+// TestBrokenStreamsAreTheCallersFault: a stream without exactly one message, or with one that gRPC does not deliver, is neither
+// counted nor logged as a failure of podlink.
+func TestBrokenStreamsAreTheCallersFault(t *testing.T) {
+	large := &grpc_health_v1.HealthCheckRequest{Service: strings.Repeat("x", maxBodyBytes)}
+	small := new(grpc_health_v1.HealthCheckRequest)
+	invalid := outcomeOfStream{400, "INVALID_ARGUMENT"}
+	for name, row := range map[string]struct {
+		send []proto.Message
+		outcomeOfStream
+	}{
+		"no message":         {nil, invalid},
+		"two messages":       {[]proto.Message{small, small}, invalid},
+		"over the limit":     {[]proto.Message{large}, outcomeOfStream{413, "BODY_TOO_LARGE"}},
+		"the second over it": {[]proto.Message{small, large}, outcomeOfStream{413, "BODY_TOO_LARGE"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := serveObserved(t)
+			const method = grpc_health_v1.Health_Watch_FullMethodName
+			stream, err := w.conn.NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, method)
+			require.NoError(t, err)
+			for _, message := range row.send {
+				if err := stream.SendMsg(message); err != nil {
+					require.ErrorIs(t, err, io.EOF, "the server has already answered")
+				}
+			}
+			require.NoError(t, stream.CloseSend())
+			require.Error(t, stream.RecvMsg(new(grpc_health_v1.HealthCheckResponse)))
+
+			span := w.ended(t)
+			require.Equal(t, otelcodes.Unset, span.Status().Code)
+			require.Equal(t, row.reason, attributes(span)["error.type"])
+			counted := w.counted(t, method)
+			require.NotEmpty(t, counted)
+			require.Contains(t, counted[0], fmt.Sprintf(`code="%d"`, row.code))
+			require.Contains(t, counted[0], `reason="`+row.reason+`"`)
+			levels, _ := w.failures(t)
+			require.Equal(t, []string{"DEBUG " + method + " " + row.reason}, levels)
+		})
+	}
+}
+
+// TestCompressedMessages: gRPC's error quotes a header, which may be anything.
+func TestCompressedMessages(t *testing.T) {
+	stream := serverStream{leftStream{err: status.Error(codes.Unimplemented, "no decompressor secret")}, t.Context()}
+	err := stream.RecvMsg(new(emptypb.Empty))
+	require.True(t, v1.IsUnsupportedMediaType(err), "%v", err)
+	require.NotContains(t, err.Error(), "secret")
+}
+
+type outcomeOfStream struct {
+	code   int
+	reason string
+}
+
+// TestCallerThatLeaves: a call of the stream may fail a little before its context ends.
+func TestCallerThatLeaves(t *testing.T) {
+	for _, code := range []codes.Code{codes.Canceled, codes.DeadlineExceeded, codes.Unavailable} {
+		stream := serverStream{leftStream{err: status.Error(code, "gone")}, t.Context()}
+		require.ErrorIs(t, stream.RecvMsg(new(emptypb.Empty)), biz.ErrCanceled)
+		require.ErrorIs(t, stream.SendMsg(new(emptypb.Empty)), biz.ErrCanceled)
+	}
+	stream := serverStream{leftStream{err: io.EOF}, t.Context()}
+	require.Equal(t, io.EOF, stream.RecvMsg(new(emptypb.Empty)), "the caller sends no more")
+	require.NoError(t, serverStream{leftStream{}, t.Context()}.SendMsg(new(emptypb.Empty)))
+}
+
+// leftStream is a stream whose calls fail with err.
+type leftStream struct {
+	grpc.ServerStream
+
+	err error
+}
+
+func (s leftStream) RecvMsg(any) error { return s.err }
+func (s leftStream) SendMsg(any) error { return s.err }
 
 // TestUnknownStreamsAreDenied: outside the chain, as unary calls are.
 func TestUnknownStreamsAreDenied(t *testing.T) {

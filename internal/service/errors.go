@@ -1,4 +1,4 @@
-// Package service implements the API's services on the use-cases: it converts messages to and from the domain, and domain
+// Package service implements the API's services on the use cases: it converts messages to and from the domain, and domain
 // errors to API errors.
 package service
 

@@ -41,7 +41,8 @@ var domainErrors = map[string]struct {
 	},
 	"EpochMismatchError": {
 		&biz.EpochMismatchError{Current: biz.Link{Pod: 7, TTL: biz.Forever, Epoch: 1 << 60, Claim: 1<<52 - 1}},
-		v1.ErrorReason_EPOCH_MISMATCH, 409, codes.Aborted, map[string]string{"pod_id": "7", "epoch": "1152921504606846976", "claim": "4503599627370495"},
+		v1.ErrorReason_EPOCH_MISMATCH, 409, codes.Aborted,
+		map[string]string{"pod_id": "7", "epoch": "1152921504606846976", "claim": "4503599627370495"},
 	},
 	"EpochMismatchError without a link": {
 		&biz.EpochMismatchError{Current: biz.NoLink(biz.LinkKey{})},

@@ -14,7 +14,7 @@ type WorkloadService struct {
 	workloads *biz.WorkloadUsecase
 }
 
-// NewWorkloadService returns the service on the use-case.
+// NewWorkloadService returns the service on the use case.
 func NewWorkloadService(workloads *biz.WorkloadUsecase) *WorkloadService {
 	return &WorkloadService{workloads: workloads}
 }
@@ -56,6 +56,21 @@ func (s *WorkloadService) BatchGetWorkloadState(
 	reply := &v1.BatchGetWorkloadStateReply{States: make(map[string]string, len(workloads))}
 	for _, workload := range workloads {
 		reply.States[workload.Key.Service] = workload.State
+	}
+	return reply, nil
+}
+
+// RemoveWorkloadState implements the API.
+func (s *WorkloadService) RemoveWorkloadState(
+	ctx context.Context, r *v1.RemoveWorkloadStateRequest,
+) (*v1.RemoveWorkloadStateReply, error) {
+	previous, err := s.workloads.Remove(ctx, serviceKey(r))
+	if err != nil {
+		return nil, err
+	}
+	reply := &v1.RemoveWorkloadStateReply{Removed: previous != nil}
+	if previous != nil {
+		reply.Previous = workloadMessage(*previous)
 	}
 	return reply, nil
 }

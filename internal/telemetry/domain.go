@@ -13,7 +13,7 @@ import (
 	"podlink/internal/biz"
 )
 
-// Domain is the biz.Observer: it collects the metrics of the use-cases for Prometheus, and traces Compute. No label has a value
+// Domain is the biz.Observer: it collects the metrics of the use cases for Prometheus, and traces Compute. No label has a value
 // that callers choose.
 type Domain struct {
 	computes         *prometheus.CounterVec

@@ -39,9 +39,14 @@ type via string
 const (
 	overHTTP via = "HTTP"
 	overGRPC via = "gRPC"
+	// overPlain is HTTP with the uid in the query or in the body, for the RPCs that have such a path.
+	overPlain via = "plain HTTP"
 )
 
-var transports = []via{overHTTP, overGRPC}
+var (
+	transports = []via{overHTTP, overGRPC}
+	forms      = []via{overHTTP, overPlain, overGRPC}
+)
 
 // rpcs are all methods of the API by name.
 var rpcs = func() map[string]protoreflect.MethodDescriptor {
@@ -56,6 +61,7 @@ var rpcs = func() map[string]protoreflect.MethodDescriptor {
 var mutations = []string{
 	"SetLinkedPod", "TrySetLinkedPod", "SetLinkedPodIfAbsent", "ComputeLinkedPod", "RemoveLinkedPod",
 	"RemoveLinkedPodWithId", "SetServiceState", "CordonPod", "RemoveServiceState", "SetWorkloadState",
+	"RemoveWorkloadState",
 }
 
 // problem is the JSON of every error.
@@ -94,10 +100,10 @@ func (a *testApp) call(ctx context.Context, over via, name, request string) (ans
 	start := time.Now()
 	var got answer
 	var err error
-	if over == overHTTP {
-		got, err = a.callHTTP(ctx, rpcs[name], request, parent)
-	} else {
+	if over == overGRPC {
 		got, err = a.callGRPC(metadata.AppendToOutgoingContext(ctx, "traceparent", parent), rpcs[name], request)
+	} else {
+		got, err = a.callHTTP(ctx, over, rpcs[name], request, parent)
 	}
 	got.trace, got.took = trace, time.Since(start)
 	return got, err
@@ -117,13 +123,13 @@ var noRedirects = &http.Client{CheckRedirect: func(*http.Request, []*http.Reques
 var pathVariable = regexp.MustCompile(`\{\w+\}`)
 
 func (a *testApp) callHTTP(
-	ctx context.Context, method protoreflect.MethodDescriptor, request, traceparent string,
+	ctx context.Context, over via, method protoreflect.MethodDescriptor, request, traceparent string,
 ) (answer, error) {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal([]byte(request), &fields); err != nil {
 		return answer{}, err
 	}
-	verb, template := httpRule(method)
+	verb, template := httpRule(method, over)
 	path := pathVariable.ReplaceAllStringFunc(template, func(variable string) string {
 		name := method.Input().Fields().ByTextName(strings.Trim(variable, "{}")).JSONName()
 		defer delete(fields, name)
@@ -184,8 +190,11 @@ func parseProblem(content []byte) (problem, error) {
 	return p, json.Unmarshal(content, &p)
 }
 
-func httpRule(method protoreflect.MethodDescriptor) (verb, path string) {
+func httpRule(method protoreflect.MethodDescriptor, over via) (verb, path string) {
 	rule := proto.GetExtension(method.Options(), annotations.E_Http).(*annotations.HttpRule)
+	if over == overPlain && len(rule.GetAdditionalBindings()) > 0 {
+		rule = rule.GetAdditionalBindings()[0]
+	}
 	for verb, path := range map[string]string{
 		http.MethodGet: rule.GetGet(), http.MethodPut: rule.GetPut(),
 		http.MethodPost: rule.GetPost(), http.MethodDelete: rule.GetDelete(),
@@ -383,9 +392,9 @@ var apiSteps = []struct{ rpc, path, request, reply string }{
 		`"labels":{"zone":"a","disk":"ssd"},"address":"hall-1:9000"`,
 		`{"applied":true,"storeId":"S","pod":` + hall + `}`},
 	{"SetServiceState", "", `"service":"hall","podId":1,"state":"late","instanceId":"uid:a","sequence":1,"generation":"E12"`,
-		`{"applied":false,"storeId":"S","pod":` + hall + `,"previous":` + hall + `}`},
+		`{"applied":false,"storeId":"S","pod":` + hall + `}`},
 	{"SetServiceState", "", `"service":"hall","podId":1,"state":"plain"`,
-		`{"applied":false,"storeId":"S","pod":` + hall + `,"previous":` + hall + `}`},
+		`{"applied":false,"storeId":"S","pod":` + hall + `}`},
 	{"SetServiceState", "", `"service":"hall","podId":1,"state":"up","instanceId":"uid:b","sequence":1,"supersedes":"E12",` +
 		`"capacity":1,"labels":{"zone":"a","disk":"ssd"},"address":"hall-1:9000"`,
 		`{"applied":true,"storeId":"S","pod":` + newHall + `,"previous":` + hall + `}`},
@@ -438,6 +447,10 @@ var apiSteps = []struct{ rpc, path, request, reply string }{
 	{"BatchGetWorkloadState", "POST /v1/namespaces/NS/workloads:batchGet", `"services":["chat","never-set","game","chat"]`,
 		`{"states":{"chat":"closed","game":"season 2 – open"}}`},
 	{"BatchGetWorkloadState", "", `"services":["never-set"]`, `{"states":{}}`},
+	{"RemoveWorkloadState", "DELETE /v1/namespaces/NS/workloads/game", `"service":"game"`,
+		`{"removed":true,"previous":` + workload("game", "season 2 – open") + `}`},
+	{"RemoveWorkloadState", "", `"service":"game"`, `{"removed":false}`},
+	{"BatchGetWorkloadState", "", `"services":["chat","game"]`, `{"states":{"chat":"closed"}}`},
 }
 
 func link(uid, service string, pod, ttl int, epoch string) string {
@@ -487,7 +500,7 @@ func TestAPI(t *testing.T) {
 	for name, store := range stores {
 		t.Run(name, func(t *testing.T) {
 			a := startApp(t, store(t)...)
-			for _, over := range transports {
+			for _, over := range forms {
 				t.Run(string(over), func(t *testing.T) { testAPI(t, a, over) })
 			}
 		})
@@ -495,7 +508,7 @@ func TestAPI(t *testing.T) {
 }
 
 func testAPI(t *testing.T, a *testApp, over via) {
-	namespace := "by-" + strings.ToLower(string(over))
+	namespace := "by-" + strings.ToLower(strings.ReplaceAll(string(over), " ", "-"))
 	called, pathed := make(map[string]bool), make(map[string]bool)
 	epochs := placeholders{}
 	for i, step := range apiSteps {
@@ -518,7 +531,7 @@ func testAPI(t *testing.T, a *testApp, over via) {
 	}
 	for name := range rpcs {
 		require.True(t, called[name], "no step calls %s", name)
-		require.True(t, pathed[name] || over == overGRPC, "no step has the path of %s", name)
+		require.True(t, pathed[name] || over != overHTTP, "no step has the path of %s", name)
 	}
 }
 

@@ -57,7 +57,8 @@ func startApp(t testing.TB, change ...func(*conf.Bootstrap)) *testApp {
 
 // startWired is startApp with another function to assemble podlink.
 func startWired(
-	t testing.TB, assemble func(*conf.Bootstrap, *telemetry.LogLevel, log.Logger) (*kratos.App, func(), error),
+	t testing.TB,
+	assemble func(*conf.Bootstrap, *telemetry.LogLevel, *telemetry.LogQueue, log.Logger) (*kratos.App, func(), error),
 	change ...func(*conf.Bootstrap),
 ) *testApp {
 	t.Helper()
@@ -75,9 +76,10 @@ func startWired(
 
 	a := &testApp{log: new(logwatch.Log)}
 	level := telemetry.NewLogLevel(config.Log.Level)
+	queue := telemetry.NewLogQueue(config.Log, io.Discard) // For its metric: tests read a line as soon as it is written.
 	logger := log.With(telemetry.NewLogger(config.Log, level, a.log), "trace_id", tracing.TraceID())
 	log.SetLogger(logger) // Kratos' servers log their addresses to the global logger.
-	podlink, cleanup, err := assemble(config, level, logger)
+	podlink, cleanup, err := assemble(config, level, queue, logger)
 	require.NoError(t, err)
 	ended := make(chan error, 1)
 	go func() { ended <- podlink.Run() }()
@@ -88,6 +90,7 @@ func startWired(
 	a.grpc, err = grpc.NewClient(a.log.Listening(t, "gRPC"), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	require.NoError(t, err)
 	a.stop = sync.OnceValue(func() error {
+		defer queue.Close()
 		defer cleanup()
 		if err := podlink.Stop(); err != nil {
 			return err

@@ -30,6 +30,8 @@ const (
 	podPath      = "/v1/namespaces/ns/services/svc/pods/3"
 	workloadPath = "/v1/namespaces/ns/workloads/svc"
 	batchPath    = "/v1/namespaces/ns/services/svc/links:batchGet"
+	plainPath    = "/v1/namespaces/ns/link?uid=u1&service=svc"
+	plainSetPath = "/v1/namespaces/ns/links:set"
 
 	invalid     = v1.ErrorReason_INVALID_ARGUMENT
 	notFound    = v1.ErrorReason_NOT_FOUND
@@ -85,7 +87,13 @@ var httpRows = []httpRow{
 	{"unknown field", "PUT", linkPath, "", `{"podId":1,"bogus":1}`, invalid, "bogus"},
 	{"unknown field of a pod", "PUT", podPath, "", `{"state":"up","healthy":true}`, invalid, "healthy"},
 	{"unknown field of a batch", "POST", batchPath, "", `{"uids":["u1"],"uid":"u1"}`, invalid, "uid"},
-	{"unknown field without a name", "PUT", linkPath, "", `{"podId":1,"":2}`, invalid, ""},
+	{"unknown field without a name", "PUT", linkPath, "", `{"podId":1,"":2}`, invalid, `""`},
+	{"unknown field without a name alone", "PUT", linkPath, "", `{"":1}`, invalid, `""`},
+	{"unknown field without a name, null", "PUT", linkPath, "", `{"podId":1,"":null}`, invalid, `""`},
+	{"unknown field named by blanks", "PUT", linkPath, "", `{"podId":1," ":2}`, invalid, `" "`},
+	{"unknown field with a blank", "PUT", linkPath, "", `{"podId":1,"podId ":2}`, invalid, `"podId "`},
+	{"unknown field with a control", "PUT", linkPath, "", `{"podId":1,"\u0000":2}`, invalid, `"\x00"`},
+	{"unknown field that can't be seen", "PUT", linkPath, "", `{"podId":1,"\u200b":2}`, invalid, `"\u200b"`},
 	{"field of another request", "PUT", linkPath, "", `{"podId":1,"keepSeconds":2}`, invalid, "keepSeconds"},
 	{"field in capitals", "PUT", linkPath, "", `{"PodId":1}`, invalid, "PodId"},
 	{"a type", "PUT", linkPath, "", `{"podId":1,"@type":"x"}`, invalid, "@type"},
@@ -109,7 +117,23 @@ var httpRows = []httpRow{
 	{"a uid of a batch is not UTF-8", "POST", batchPath, "", "{\"uids\":[\"u1\",\"\xff\"]}", invalid, "uids"},
 	{"name is not UTF-8", "PUT", linkPath, "", "{\"podId\":1,\"\xff\":1}", invalid, "\ufffd"},
 
+	// null is not absence: where it is a caller's mistake, an unconditional change would be the result.
+	{"null epoch", "PUT", linkPath, "", `{"podId":1,"expectedEpoch":null}`, invalid, "expected_epoch"},
+	{"null epoch, snake", "PUT", linkPath, "", `{"podId":1,"expected_epoch" : null }`, invalid, "expected_epoch"},
+	{"null epoch, escaped", "PUT", linkPath, "", `{"podId":1,"\u0065xpectedEpoch":null}`, invalid, "expected_epoch"},
+	{"null epoch before one", "PUT", linkPath, "", `{"podId":1,"expectedEpoch":null,"expectedEpoch":"0"}`, invalid, "expected_epoch"},
+	{"null epoch after one", "PUT", linkPath, "", `{"podId":1,"expectedEpoch":"0","expectedEpoch":null}`, invalid, "expected_epoch"},
+	{"null persistence", "PUT", linkPath, "", `{"podId":1,"persistSeconds":null}`, invalid, "persist_seconds"},
+	{"null persistence of a choice", "POST", linkPath + ":compute", "", `{"persistSeconds":null}`, invalid, "persist_seconds"},
+	{"null uid beside the path", "PUT", linkPath, "", `{"podId":1,"uid":null}`, invalid, "uid"},
+	{"null pod", "PUT", linkPath, "", `{"podId":null}`, invalid, "pod_id"},
+	{"null load", "PUT", podPath, "", `{"state":"up","load":null}`, invalid, "load"},
+	{"null ttl", "PUT", podPath, "", `{"state":"up","ttlSeconds":null}`, invalid, "ttl_seconds"},
+	{"null routing", "PUT", podPath, "", `{"state":"up","routing":null}`, invalid, "routing"},
+	{"null uids", "POST", batchPath, "", `{"uids":null}`, invalid, "uids"},
+
 	// Queries.
+	{"parameter without a name", "GET", linkPath + "?=1", "", "", invalid, `""`},
 	{"pod in query and body", "PUT", linkPath + "?podId=2", "", `{"podId":1}`, invalid, "pod_id"},
 	{"pod in query alone", "PUT", linkPath + "?podId=2", "", `{}`, invalid, "pod_id"},
 	{"persistence in query", "PUT", linkPath + "?persist_seconds=5", "", `{"podId":1}`, invalid, "persist_seconds"},
@@ -129,6 +153,39 @@ var httpRows = []httpRow{
 	{"parameter in hex", "DELETE", linkPath + "?expectedEpoch=0x1", "", "", invalid, "expected_epoch"},
 	{"semicolons", "DELETE", linkPath + "?keepSeconds=1;expectedEpoch=1", "", "", invalid, "query"},
 	{"not percent-encoded", "GET", linkPath + "?x=%zz", "", "", invalid, "query"},
+
+	// Paths without the uid.
+	{"plain, unknown parameter", "GET", plainPath + "&x=1", "", "", invalid, "x"},
+	{"plain, namespace in query", "GET", plainPath + "&namespace=ns", "", "", invalid, "namespace"},
+	{"plain, uid twice", "GET", plainPath + "&uid=u2", "", "", invalid, "uid"},
+	{"plain, no uid", "GET", "/v1/namespaces/ns/link?service=svc", "", "", invalid, "uid"},
+	{"plain, no service", "GET", "/v1/namespaces/ns/link?uid=u1", "", "", invalid, "service"},
+	{"plain, uid is not UTF-8", "GET", "/v1/namespaces/ns/link?uid=%ff&service=svc", "", "", invalid, "uid"},
+	{"plain, body with GET", "GET", plainPath, "", `{}`, invalid, "body"},
+	{"plain list, no uid", "GET", "/v1/namespaces/ns/links", "", "", invalid, "uid"},
+	{"plain list, service", "GET", "/v1/namespaces/ns/links?uid=u1&service=svc", "", "", invalid, "service"},
+	{"plain set, no body", "POST", plainSetPath, "Content-Type: application/json\r\nContent-Length: 0", "", invalid, "uid"},
+	{"plain set, uid in query", "POST", plainSetPath + "?uid=u1", "", `{"service":"svc","podId":1}`, invalid, "uid"},
+	{
+		"plain set, another namespace", "POST", plainSetPath, "",
+		`{"namespace":"other","uid":"u1","service":"svc","podId":1}`, invalid, "namespace",
+	},
+	{"plain set, no namespace", "POST", plainSetPath, "", `{"namespace":"","uid":"u1","service":"svc","podId":1}`, invalid, "namespace"},
+	{
+		"plain set, null epoch", "POST", plainSetPath, "",
+		`{"uid":"u1","service":"svc","podId":1,"expectedEpoch":null}`, invalid, "expected_epoch",
+	},
+	{"plain set, null uid", "POST", plainSetPath, "", `{"uid":null,"service":"svc","podId":1}`, invalid, "uid"},
+	{"plain set, unknown field", "POST", plainSetPath, "", `{"uid":"u1","service":"svc","podId":1,"bogus":1}`, invalid, "bogus"},
+	{
+		"plain set, a form", "POST", plainSetPath, "Content-Type: application/x-www-form-urlencoded",
+		"uid=u1&service=svc&podId=1", wrongMedia, "",
+	},
+	{"plain set, 2 MiB", "POST", plainSetPath, "", `{"uid":"` + strings.Repeat("u", 2<<20) + `"}`, tooLarge, ""},
+	{"plain set by PUT", "PUT", plainSetPath, "", `{"uid":"u1","service":"svc","podId":1}`, wrongMethod, "POST"},
+	{"plain link by DELETE", "DELETE", plainPath, "", "", wrongMethod, "GET"},
+	{"plain, unknown verb", "POST", "/v1/namespaces/ns/links:drop", "", `{"uid":"u1","service":"svc"}`, notFound, ""},
+	{"plain, verb of a path", "POST", "/v1/namespaces/ns/links/u1:set", "", `{"service":"svc","podId":1}`, wrongMethod, "GET"},
 
 	// Bodies of methods without one.
 	{"body with GET", "GET", linkPath, "", `{}`, invalid, "body"},
@@ -204,7 +261,7 @@ var httpRows = []httpRow{
 	{"a made-up method", "FLUSHALL", linkPath, "", "", wrongMethod, "DELETE, GET, PUT"},
 	{"method in small letters", "put", linkPath, "", `{"podId":1}`, wrongMethod, "DELETE, GET, PUT"},
 	{"GET of a batch", "GET", batchPath, "", "", wrongMethod, "POST"},
-	{"DELETE of a workload", "DELETE", workloadPath, "", "", wrongMethod, "GET, PUT"},
+	{"POST of a workload", "POST", workloadPath, "", `{"state":"up"}`, wrongMethod, "DELETE, GET, PUT"},
 	{"DELETE of a uid", "DELETE", "/v1/namespaces/ns/links/u1", "", "", wrongMethod, "GET"},
 	{"POST of a pod", "POST", podPath, "", `{"state":"up"}`, wrongMethod, "DELETE, GET, PUT"},
 	{"method override", "POST", linkPath, "X-HTTP-Method-Override: PUT", `{"podId":1}`, wrongMethod, "DELETE, GET, PUT"},
@@ -295,6 +352,7 @@ var edgeRows = []httpRow{
 	{name: "verb that is encoded", method: "POST", path: linkPath + "%3AtrySet", body: `{"podId":1}`},
 	{name: "path that is encoded", method: "PUT", path: "/v1/namespaces/%6e%73/links/%75%31/services/sv%63", body: `{"podId":1}`},
 	{name: "UTF-8 that is not encoded", method: "PUT", path: "/v1/namespaces/ns/links/ä😀{x}|/services/svc", body: `{"podId":1}`},
+	{name: "a state that says null", method: "PUT", path: "/v1/namespaces/ns/services/svc/pods/0", body: `{"state":"null: \"x\":null"}`},
 	{name: "empty query", method: "GET", path: linkPath + "?"},
 	{
 		name: "query with a name of protobuf", method: "DELETE", path: linkPath + "?keep_seconds=5&expectedEpoch=0",

@@ -133,9 +133,11 @@ func withoutReplicas(t *testing.T, redis *redistest.Server) *testApp {
 	return a
 }
 
-// panicking starts a podlink whose services have nil use-cases: every valid call panics.
+// panicking starts a podlink whose services have nil use cases: every valid call panics.
 func panicking(t *testing.T, redis *redistest.Server) *testApp {
-	return startWired(t, func(config *conf.Bootstrap, level *telemetry.LogLevel, logger log.Logger) (*kratos.App, func(), error) {
+	return startWired(t, func(
+		config *conf.Bootstrap, level *telemetry.LogLevel, _ *telemetry.LogQueue, logger log.Logger,
+	) (*kratos.App, func(), error) {
 		c := config.GetServer()
 		store, cleanup, err := app.OpenStore(config.GetData(), logger)
 		if err != nil {
@@ -149,7 +151,7 @@ func panicking(t *testing.T, redis *redistest.Server) *testApp {
 		traces := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample()))
 		chain, closeChain := server.NewChain(config.GetLog(), traces, metrics, logger)
 		api := server.NewAPI(service.NewLinkService(nil), service.NewStateService(nil), service.NewWorkloadService(nil))
-		grpcServer, stop := server.NewGRPCServer(c, api, chain, drain)
+		grpcServer, stop := server.NewGRPCServer(c, api, chain, store.Health, drain)
 		podlink := kratos.New(
 			kratos.Logger(logger), kratos.StopTimeout(c.GetStop().GetTimeout().AsDuration()), kratos.BeforeStop(drain.Run),
 			kratos.Server(store.Health, server.NewHTTPServer(c, api, chain, drain, logger), grpcServer,
@@ -200,8 +202,9 @@ var provocations = []provocation{
 		rpc:   "ComputeLinkedPod", request: good["ComputeLinkedPod"], metadata: map[string]string{"limit": "limits.max_services"},
 	},
 	{
-		name: "an epoch far ahead", reason: v1.ErrorReason_INVALID_ARGUMENT, start: onStore(), metadata: map[string]string{"field": "above_epoch"},
-		rpc: "SetLinkedPodIfAbsent", request: `{"namespace":"ns","uid":"u1","service":"svc","podId":1,"aboveEpoch":"9007199254740990"}`,
+		name: "an epoch far ahead", reason: v1.ErrorReason_INVALID_ARGUMENT, start: onStore(),
+		metadata: map[string]string{"field": "above_epoch"},
+		rpc:      "SetLinkedPodIfAbsent", request: `{"namespace":"ns","uid":"u1","service":"svc","podId":1,"aboveEpoch":"9007199254740990"}`,
 	},
 	{
 		name: "no owner", reason: v1.ErrorReason_EPOCH_MISMATCH, start: onStore(),

@@ -6,7 +6,7 @@ import (
 	podlinktest "podlink/test/kit/podlink"
 )
 
-// silence removes the metrics of requests, use-cases and calls to the store from podlink, to measure their cost: there is no
+// silence removes the metrics of requests, use cases and calls to the store from podlink, to measure their cost: there is no
 // setting that does. This file has no build tag, so that `make test` finds a patch that no longer applies to its source;
 // `make bench` takes many minutes to find it.
 var silence = []podlinktest.Patch{

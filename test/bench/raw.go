@@ -131,6 +131,7 @@ func layerWith(t *testing.T, options func(c *conf.Data_Redis)) layer {
 	}
 	domain := telemetry.NewDomain()
 	views, limits := biz.NewPodViews(l.pods, domain), biz.Limits{MaxBatch: int(c.GetLimits().GetMaxBatch())}
+	t.Cleanup(views.Stop)
 	l.usecase = biz.NewLinkUsecase(l.links, views, limits, domain)
 	return l
 }

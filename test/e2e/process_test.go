@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -59,7 +60,7 @@ func TestStartsWithoutRedisAndIsReadyWhenItComes(t *testing.T) {
 	code, reason := p.Ready(t)
 	require.Equal(t, http.StatusServiceUnavailable, code)
 	require.NotEmpty(t, reason)
-	require.Contains(t, p.Log.String(), "the store is not ready")
+	p.Log.Wait(t, "the store is not ready")
 
 	redis.Restart()
 	require.Eventually(t, func() bool {
@@ -263,23 +264,39 @@ func TestStopEndsAHealthWatch(t *testing.T) {
 }
 
 func TestCommandLine(t *testing.T) {
+	taken, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer taken.Close()
+	addr := taken.Addr().String()
 	for name, row := range map[string]struct {
 		args []string
 		env  string
 		code int
 		want string
 	}{
-		"version":           {[]string{"-version"}, "", 0, "podlink " + podlinktest.Version + " go1."},
-		"help":              {[]string{"-h"}, "", 0, "Usage: podlink [-conf PATH] [-version]"},
+		"version":          {[]string{"-version"}, "", 0, "podlink " + podlinktest.Version + " go1."},
+		"help":             {[]string{"-help"}, "", 0, "Usage: podlink [-conf PATH] [-check | -health | -version]"},
+		"two commands":     {[]string{"-check", "-health"}, "", 2, "only one of -check, -health and -version"},
+		"unknown variable": {nil, "PODLINK_REDIS_MODE=cluster", 2, "PODLINK_REDIS_MODE is not a known variable; the nearest is PODLINK_DATA_"},
+		"embedded store": {
+			nil, "PODLINK_SERVER_HTTP_ADDR=0.0.0.0:0", 2, "data.redis.allow_embedded must be true for mode embedded, whose links are in " +
+				"memory only, together with server.http.addr 0.0.0.0:0",
+		},
+		"invalid to check":  {[]string{"-check"}, "PODLINK_LIMITS_MAX_BATCH=0", 2, "limits.max_batch must be from 1 to 100000, is 0"},
+		"invalid to health": {[]string{"-health"}, "PODLINK_LIMITS_MAX_BATCH=0", 1, "limits.max_batch must be from 1 to 100000, is 0"},
+		"log in a folder":   {nil, "PODLINK_LOG_FILE=/", 2, "configuration: log.file: "},
+		"bad CA":            {nil, "PODLINK_TRACE_TLS_CA_FILE=/dev/null", 2, "trace.tls.enabled must be true"},
 		"unknown flag":      {[]string{"-config", "x"}, "", 2, "flag provided but not defined: -config"},
 		"argument":          {[]string{"serve"}, "", 2, `unexpected argument "serve"`},
 		"absent file":       {[]string{"-conf", "absent.yaml"}, "", 2, "absent.yaml: no such file"},
 		"wrong environment": {nil, "PODLINK_LIMITS_MAX_BATCH=0", 2, "limits.max_batch must be from 1 to 100000, is 0"},
-		"address taken":     {nil, "PODLINK_SERVER_HTTP_ADDR=192.0.2.1:80", 1, "cannot assign requested address"},
+		"address taken": {
+			nil, "PODLINK_SERVER_GRPC_ADDR=" + addr, 1, "server.grpc.addr: listen tcp " + addr + ": bind: address already in use",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cmd := exec.Command(binary, row.args...)
-			cmd.Env = append(os.Environ(), row.env)
+			cmd.Env = append(os.Environ(), "PODLINK_SERVER_HTTP_ADDR=127.0.0.1:0", "PODLINK_SERVER_ADMIN_ADDR=127.0.0.1:0", row.env)
 			out, err := cmd.CombinedOutput()
 			var exit *exec.ExitError
 			if err != nil {

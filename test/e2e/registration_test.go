@@ -44,8 +44,8 @@ func TestKratosClientsFindPodlinkInConsul(t *testing.T) {
 // lost its data, and that a draining podlink deregisters but still serves.
 func findByName(t *testing.T, kind, addr string, loseAll func(), discovery func() registry.Discovery) {
 	t.Helper()
-	p := start(t, "PODLINK_REGISTRY_TYPE="+kind, "PODLINK_REGISTRY_ADDRS="+addr, "PODLINK_REGISTRY_METADATA=zone=a",
-		"PODLINK_SERVER_STOP_DRAIN=2s")
+	p := start(t, "PODLINK_DATA_REDIS_ALLOW_EMBEDDED=true", "PODLINK_REGISTRY_TYPE="+kind, "PODLINK_REGISTRY_ADDRS="+addr,
+		"PODLINK_REGISTRY_METADATA=zone=a", "PODLINK_SERVER_STOP_DRAIN=2s")
 	find := func() []*registry.ServiceInstance {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
@@ -87,7 +87,7 @@ func findByName(t *testing.T, kind, addr string, loseAll func(), discovery func(
 func TestStartsWithoutItsRegistry(t *testing.T) {
 	server := etcdtest.Start(t)
 	server.Kill()
-	p := start(t, "PODLINK_REGISTRY_TYPE=etcd", "PODLINK_REGISTRY_ADDRS="+server.Addr)
+	p := start(t, "PODLINK_DATA_REDIS_ALLOW_EMBEDDED=true", "PODLINK_REGISTRY_TYPE=etcd", "PODLINK_REGISTRY_ADDRS="+server.Addr)
 	p.WaitReady(t)
 	require.Less(t, time.Since(p.Started), 2*time.Second)
 	p.Log.Wait(t, "registry unavailable: podlink may be undiscoverable")

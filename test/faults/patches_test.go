@@ -21,6 +21,7 @@ const (
 	twoKeys         = "scripts use two keys"
 	impatient       = "a pod is dead as soon as its report has expired"
 	noWait          = "WAIT is left out"
+	unbounded       = "batches have no bound"
 )
 
 // variants returns the patches of each known-bad build. This file has no build tag, so that `make test` finds a patch that no
@@ -94,6 +95,11 @@ func variants(tb testing.TB) map[string][]podlinktest.Patch {
 			Old:  "case age > limit && (",
 			New:  "case nowMs > reportMs+limit || age > limit && (",
 		}),
+		unbounded: {{
+			File: "internal/rdb/coalesce.go",
+			Old:  "n >= c.batch || total > maxBatchCost",
+			New:  "total < 0",
+		}},
 		noWait: {
 			{
 				File: "internal/rdb/replicate.go",

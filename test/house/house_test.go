@@ -58,12 +58,20 @@ func sources(t *testing.T, extensions ...string) (root string, files []string) {
 		if _, err := os.Stat(filepath.Join(root, name)); err != nil || exempt.MatchString(name) {
 			continue // Removed, but not committed yet.
 		}
-		if slices.Contains(extensions, filepath.Ext(name)) {
+		if slices.Contains(extensions, kindOf(name)) {
 			files = append(files, name)
 		}
 	}
 	require.Greater(t, len(files), 10)
 	return root, files
+}
+
+// kindOf returns the extension of a file, or the name of one without.
+func kindOf(name string) string {
+	if extension := filepath.Ext(name); extension != "" {
+		return extension
+	}
+	return filepath.Base(name)
 }
 
 func read(t *testing.T, root, name string) []byte {
@@ -75,7 +83,8 @@ func read(t *testing.T, root, name string) []byte {
 
 // TestGlossary finds the words that have a better name.
 func TestGlossary(t *testing.T) {
-	root, files := sources(t, ".go", ".lua", ".proto", ".md", ".yaml", ".yml", ".sh")
+	root, files := sources(t, ".go", ".lua", ".proto", ".md", ".yaml", ".yml", ".sh", ".json", ".txt", "Makefile",
+		"Dockerfile", "run")
 	for _, name := range files {
 		for _, finding := range glossary(name, read(t, root, name)) {
 			t.Error(finding)
@@ -83,14 +92,19 @@ func TestGlossary(t *testing.T) {
 	}
 }
 
-// glossary returns a line for each banned phrase of a file. Of Go it reads the comments and the texts, of other files all.
+// lineBreakPattern matches a line break in prose, with the marks of a comment at the end of a line and at the start of the next.
+var lineBreakPattern = regexp.MustCompile(`[ \t]*\n[ \t]*(?:(?://|#|--|\*|>)[ \t]+)?`)
+
+// glossary returns a line for each banned phrase of a file. Of Go it reads the comments and the texts, of other files all. A
+// phrase may go on in the next line of a comment.
 func glossary(name string, text []byte) []string {
 	var findings []string
 	check := func(line int, prose string) {
+		joined, lineAt := join(prose)
 		for _, rule := range banned {
-			for _, at := range rule.phrase.FindAllStringIndex(prose, -1) {
+			for _, at := range rule.phrase.FindAllStringIndex(joined, -1) {
 				findings = append(findings, fmt.Sprintf("%s:%d: %q: write %s",
-					name, line+strings.Count(prose[:at[0]], "\n"), prose[at[0]:at[1]], rule.write))
+					name, line+lineAt(at[0]), joined[at[0]:at[1]], rule.write))
 			}
 		}
 	}
@@ -102,15 +116,43 @@ func glossary(name string, text []byte) []string {
 	file := files.AddFile(name, -1, len(text))
 	var s scanner.Scanner
 	s.Init(file, text, nil, scanner.ScanComments)
+	comment, begin, end := "", 0, 0 // Consecutive lines of a comment.
 	for {
 		position, kind, literal := s.Scan()
+		line := file.Line(position)
+		if kind != token.COMMENT || line != end+1 {
+			check(begin, comment)
+			comment, begin = "", line
+		}
 		switch kind {
 		case token.EOF:
 			return findings
-		case token.COMMENT, token.STRING, token.IDENT:
-			check(file.Line(position), literal)
+		case token.COMMENT:
+			if comment != "" {
+				comment += "\n"
+			}
+			comment += literal
+			end = line + strings.Count(literal, "\n")
+		case token.STRING, token.IDENT:
+			check(line, literal)
 		default:
 		}
+	}
+}
+
+// join returns a text with a space for each line break, and a function that returns the line of an offset, from 0.
+func join(text string) (joined string, lineAt func(offset int) int) {
+	var b strings.Builder
+	var starts []int // of the lines after the first
+	last := 0
+	for _, at := range lineBreakPattern.FindAllStringIndex(text, -1) {
+		b.WriteString(text[last:at[0]] + " ")
+		starts, last = append(starts, b.Len()), at[1]
+	}
+	b.WriteString(text[last:])
+	return b.String(), func(offset int) int {
+		line, _ := slices.BinarySearch(starts, offset+1)
+		return line
 	}
 }
 
@@ -119,7 +161,7 @@ func TestGlossaryFindsWhatIsBanned(t *testing.T) {
 	want, err := os.ReadFile("testdata/findings.txt")
 	require.NoError(t, err)
 	var found []string
-	for _, name := range []string{"sample.go.txt", "sample.md"} {
+	for _, name := range []string{"sample.go.txt", "sample.md", "sample.sh", "Makefile"} {
 		text, err := os.ReadFile(filepath.Join("testdata", name))
 		require.NoError(t, err)
 		found = append(found, glossary(strings.TrimSuffix(name, ".txt"), text)...)

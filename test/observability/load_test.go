@@ -19,9 +19,11 @@ import (
 )
 
 const (
-	secretPassword = "password-nobody-sees"
-	secretToken    = "token-nobody-sees"
-	secretState    = "state-nobody-sees"
+	secretPassword  = "password-nobody-sees"
+	secretToken     = "token-nobody-sees"
+	secretState     = "state-nobody-sees"
+	secretNamespace = "namespace-nobody-sees" // not in metrics; the log and traces may have it
+	secretService   = "service-nobody-sees"   // likewise
 )
 
 // scripted is a podlink on a password-protected Redis behind a proxy, for a load in which calls fail in every way.
@@ -50,8 +52,9 @@ func startScripted(t *testing.T, env ...string) scripted {
 }
 
 const (
-	linkPath    = "/v1/namespaces/game/links/" + secretUID + "/services/room"
-	servicePath = "/v1/namespaces/game/services/room"
+	namespacePath = "/v1/namespaces/" + secretNamespace
+	linkPath      = namespacePath + "/links/" + secretUID + "/services/" + secretService
+	servicePath   = namespacePath + "/services/" + secretService
 )
 
 // httpCalls call every operation.
@@ -64,16 +67,17 @@ var httpCalls = []struct{ method, path, body string }{
 	{http.MethodGet, linkPath, ""},
 	{http.MethodGet, linkPath + "/persistent", ""},
 	{http.MethodPost, servicePath + "/links:batchGet", `{"uids":["` + secretUID + `","other"]}`},
-	{http.MethodGet, "/v1/namespaces/game/links/" + secretUID, ""},
+	{http.MethodGet, namespacePath + "/links/" + secretUID, ""},
 	{http.MethodDelete, linkPath + "/pods/1?keepSeconds=60", ""},
 	{http.MethodGet, linkPath, ""},
 	{http.MethodDelete, linkPath, ""},
 	{http.MethodGet, servicePath + "/pods", ""},
 	{http.MethodGet, servicePath + "/pods/1", ""},
 	{http.MethodDelete, servicePath + "/pods/1", ""},
-	{http.MethodPut, "/v1/namespaces/game/workloads/room", `{"state":"` + secretState + `"}`},
-	{http.MethodGet, "/v1/namespaces/game/workloads/room", ""},
-	{http.MethodPost, "/v1/namespaces/game/workloads:batchGet", `{"services":["room"]}`},
+	{http.MethodPut, namespacePath + "/workloads/" + secretService, `{"state":"` + secretState + `"}`},
+	{http.MethodGet, namespacePath + "/workloads/" + secretService, ""},
+	{http.MethodPost, namespacePath + "/workloads:batchGet", `{"services":["` + secretService + `"]}`},
+	{http.MethodDelete, namespacePath + "/workloads/" + secretService, ""},
 }
 
 // wrongCalls are invalid. This test doesn't check their answers.
@@ -84,14 +88,14 @@ var wrongCalls = []struct{ method, path, body string }{
 	{http.MethodPut, linkPath, `{"podId":1,"uid":"another-` + secretUID + `"}`},
 	{http.MethodPut, linkPath, secretUID},
 	{http.MethodPut, linkPath, strings.Repeat(secretUID, 100_000)},
-	{http.MethodPut, "/v1/namespaces/game/links/" + secretUID + "%00/services/room", `{"podId":1}`},
+	{http.MethodPut, namespacePath + "/links/" + secretUID + "%00/services/room", `{"podId":1}`},
 	{http.MethodGet, "/v1/namespaces/" + secretUID + "!/links/u/services/room", ""},
 	{http.MethodGet, linkPath + "?" + secretUID + "=1", ""},
 	{http.MethodPatch, linkPath, ""},
 	{http.MethodGet, "/" + secretUID, ""},
 	{"X" + strings.ToUpper(strings.ReplaceAll(secretUID, "-", "")), linkPath, ""},
 	{http.MethodGet, servicePath + "/pods/77", ""},
-	{http.MethodGet, "/v1/namespaces/game/workloads/absent", ""},
+	{http.MethodGet, namespacePath + "/workloads/absent", ""},
 }
 
 // callAll makes every call over HTTP and every operation over gRPC, and ignores the results.
@@ -108,8 +112,8 @@ func (s scripted) callAll(t *testing.T) {
 // filled returns a request with the same names as in httpCalls.
 func filled(kind protoreflect.MessageDescriptor) *dynamicpb.Message {
 	values := map[protoreflect.Name]protoreflect.Value{
-		"namespace": protoreflect.ValueOfString("game"), "uid": protoreflect.ValueOfString(secretUID),
-		"service": protoreflect.ValueOfString("room"), "state": protoreflect.ValueOfString(secretState),
+		"namespace": protoreflect.ValueOfString(secretNamespace), "uid": protoreflect.ValueOfString(secretUID),
+		"service": protoreflect.ValueOfString(secretService), "state": protoreflect.ValueOfString(secretState),
 		"pod_id": protoreflect.ValueOfInt32(1),
 	}
 	message := dynamicpb.NewMessage(kind)
@@ -151,9 +155,12 @@ func (s scripted) run(t *testing.T) {
 	s.callAll(t)
 	configure("min-replicas-to-write", "0")
 
-	for _, key := range []string{"link:game:" + secretUID, "pods:game:room", "workload:game:room"} { // STORE_DATA_CORRUPT
+	for _, key := range []string{
+		"link:" + secretNamespace + ":" + secretUID,
+		"pods:" + secretNamespace + ":" + secretService, "workload:" + secretNamespace + ":" + secretService,
+	} { // STORE_DATA_CORRUPT
 		require.NoError(t, s.redis.Del(ctx, "podlink:"+key).Err())
-		require.NoError(t, s.redis.HSet(ctx, "podlink:"+key, "room", secretUID, "1", secretState, "state", secretState).Err())
+		require.NoError(t, s.redis.HSet(ctx, "podlink:"+key, secretService, secretUID, "1", secretState, "state", secretState).Err())
 	}
 	s.callAll(t)
 	require.NoError(t, s.redis.FlushAll(ctx).Err())

@@ -9,7 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
+	"syscall"
 	"time"
 )
 
@@ -27,13 +29,13 @@ type process struct {
 func start(cmd *exec.Cmd, ready func() bool) (*process, error) {
 	p := &process{cmd: cmd, exited: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = &p.output, &p.output
-	if err := cmd.Start(); err != nil {
+	cmd.SysProcAttr = new(syscall.SysProcAttr)
+	endWithParent(cmd.SysProcAttr)
+	started := make(chan error, 1)
+	go p.live(started)
+	if err := <-started; err != nil {
 		return nil, err
 	}
-	go func() {
-		_ = cmd.Wait() // Its status is meaningless: stop kills it.
-		close(p.exited)
-	}()
 	for begin := time.Now(); !ready(); {
 		select {
 		case <-p.exited:
@@ -46,6 +48,19 @@ func start(cmd *exec.Cmd, ready func() bool) (*process, error) {
 		}
 	}
 	return p, nil
+}
+
+// live starts the command and returns when it has exited. It keeps its thread until then: endWithParent ties the process to the
+// thread that started it.
+func (p *process) live(started chan<- error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	err := p.cmd.Start()
+	started <- err
+	if err == nil {
+		_ = p.cmd.Wait() // Its status is meaningless: stop kills it.
+		close(p.exited)
+	}
 }
 
 func (p *process) stop() {

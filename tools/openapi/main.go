@@ -1,5 +1,6 @@
-// Command openapi sets the default response of every operation in the generated openapi.yaml to podlink's error. The generator
-// only supports google.rpc.Status, which podlink does not send.
+// Command openapi completes the generated openapi.yaml. It sets the default response of every operation to podlink's error: the
+// generator only supports google.rpc.Status, which podlink does not send. And it gives every operation an id of its own: the
+// generator repeats that of the call for its additional bindings.
 //
 // Usage: `go run ./tools/openapi openapi.yaml`.
 package main
@@ -12,6 +13,8 @@ import (
 	"slices"
 
 	"go.yaml.in/yaml/v3"
+	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/protobuf/proto"
 
 	v1 "podlink/api/podlink/v1"
 )
@@ -32,15 +35,15 @@ func rewrite(file string) error {
 	if err != nil {
 		return err
 	}
-	text, err = addErrors(text)
+	text, err = complete(text)
 	if err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
 	return os.WriteFile(file, text, 0o644)
 }
 
-// addErrors adds the schema Error, and refers to it in every operation.
-func addErrors(document []byte) ([]byte, error) {
+// complete adds the schema Error, refers to it in every operation, and makes the ids of operations unique.
+func complete(document []byte) ([]byte, error) {
 	var root yaml.Node
 	if err := yaml.Unmarshal(document, &root); err != nil {
 		return nil, err
@@ -54,10 +57,18 @@ func addErrors(document []byte) ([]byte, error) {
 	if err := put(schemas, "Error", errorSchema()); err != nil {
 		return nil, err
 	}
+	ids := additionalIDs()
 	for i := 1; i < len(paths.Content); i += 2 {
-		for j := 1; j < len(paths.Content[i].Content); j += 2 {
-			if err := put(at(paths.Content[i].Content[j], "responses"), "default", errorResponse); err != nil {
+		path, methods := paths.Content[i-1].Value, paths.Content[i].Content
+		for j := 1; j < len(methods); j += 2 {
+			operation := methods[j]
+			if err := put(at(operation, "responses"), "default", errorResponse); err != nil {
 				return nil, err
+			}
+			if id, ok := ids[methods[j-1].Value+" "+path]; ok {
+				if err := put(operation, "operationId", id); err != nil {
+					return nil, err
+				}
 			}
 		}
 	}
@@ -68,6 +79,24 @@ func addErrors(document []byte) ([]byte, error) {
 		return nil, err
 	}
 	return out.Bytes(), nil
+}
+
+// additionalIDs returns the operation ids of the additional bindings, by "get /v1/…". They have the uid in the query or in the
+// body; the main binding of the call keeps the id that the generator gives both.
+func additionalIDs() map[string]string {
+	ids := make(map[string]string)
+	for _, method := range v1.Methods() {
+		rule := proto.GetExtension(method.Options(), annotations.E_Http).(*annotations.HttpRule)
+		id := fmt.Sprintf("%s_%s", method.Parent().Name(), method.Name())
+		for _, binding := range rule.GetAdditionalBindings() {
+			if path := binding.GetGet(); path != "" {
+				ids["get "+path] = id + "ByQuery"
+			} else {
+				ids["post "+binding.GetPost()] = id + "ByBody"
+			}
+		}
+	}
+	return ids
 }
 
 // at returns the value of a key in a mapping, nil if absent.

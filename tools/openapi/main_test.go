@@ -26,28 +26,33 @@ func TestEveryOperationHasTheErrorSchema(t *testing.T) {
 	}
 	require.NoError(t, yaml.Unmarshal(text, &document))
 
-	operations := 0
+	operations, ids := 0, make(map[string]string)
 	for path, methods := range document.Paths {
 		for method, operation := range methods {
 			operations++
 			ref := operation.Responses["default"].Content["application/json"].Schema.Ref
 			require.Equal(t, "#/components/schemas/Error", ref, "%s %s", method, path)
+			require.Empty(t, ids[operation.OperationID], "%s is repeated", operation.OperationID)
+			ids[operation.OperationID] = method + " " + path
 		}
 	}
-	require.Equal(t, 17, operations, "the contract has 17 RPCs")
+	require.Equal(t, 18+7, operations, "18 RPCs, 7 of them with an additional binding")
+	require.Equal(t, "get /v1/namespaces/{namespace}/links/{uid}/services/{service}", ids["LinkService_GetLinkedPod"])
+	require.Equal(t, "get /v1/namespaces/{namespace}/link", ids["LinkService_GetLinkedPodByQuery"])
+	require.Equal(t, "post /v1/namespaces/{namespace}/links:set", ids["LinkService_SetLinkedPodByBody"])
 	require.Contains(t, document.Components.Schemas, "Error")
 	require.NotContains(t, document.Components.Schemas, "Status", "podlink does not send google.rpc.Status")
 }
 
-func TestAddErrorsIsStable(t *testing.T) {
+func TestCompleteIsStable(t *testing.T) {
 	text, err := os.ReadFile("../../openapi.yaml")
 	require.NoError(t, err)
-	again, err := addErrors(text)
+	again, err := complete(text)
 	require.NoError(t, err)
 	require.Equal(t, string(text), string(again))
 }
 
-func TestAddErrorsRejectsOtherDocuments(t *testing.T) {
+func TestCompleteRejectsOtherDocuments(t *testing.T) {
 	for name, text := range map[string]string{
 		"not YAML":          ":\n\t-",
 		"without paths":     "components: {schemas: {A: {}}}",
@@ -55,7 +60,7 @@ func TestAddErrorsRejectsOtherDocuments(t *testing.T) {
 		"without responses": "components: {schemas: {A: {}}}\npaths: {/a: {get: {tags: [x]}}}",
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := addErrors([]byte(text))
+			_, err := complete([]byte(text))
 			require.Error(t, err)
 		})
 	}

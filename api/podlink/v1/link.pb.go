@@ -1831,18 +1831,18 @@ const file_podlink_v1_link_proto_rawDesc = "" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\"A\n" +
 	"\x17ListLinkedServicesReply\x12&\n" +
-	"\x05links\x18\x01 \x03(\v2\x10.podlink.v1.LinkR\x05links2\xa1\r\n" +
-	"\vLinkService\x12\x94\x01\n" +
-	"\fSetLinkedPod\x12\x1f.podlink.v1.SetLinkedPodRequest\x1a\x1d.podlink.v1.SetLinkedPodReply\"D\x82\xd3\xe4\x93\x02>:\x01*\x1a9/v1/namespaces/{namespace}/links/{uid}/services/{service}\x12\xa4\x01\n" +
-	"\x0fTrySetLinkedPod\x12\".podlink.v1.TrySetLinkedPodRequest\x1a .podlink.v1.TrySetLinkedPodReply\"K\x82\xd3\xe4\x93\x02E:\x01*\"@/v1/namespaces/{namespace}/links/{uid}/services/{service}:trySet\x12\xb8\x01\n" +
-	"\x14SetLinkedPodIfAbsent\x12'.podlink.v1.SetLinkedPodIfAbsentRequest\x1a%.podlink.v1.SetLinkedPodIfAbsentReply\"P\x82\xd3\xe4\x93\x02J:\x01*\"E/v1/namespaces/{namespace}/links/{uid}/services/{service}:setIfAbsent\x12\xa8\x01\n" +
-	"\x10ComputeLinkedPod\x12#.podlink.v1.ComputeLinkedPodRequest\x1a!.podlink.v1.ComputeLinkedPodReply\"L\x82\xd3\xe4\x93\x02F:\x01*\"A/v1/namespaces/{namespace}/links/{uid}/services/{service}:compute\x12\x94\x01\n" +
-	"\fGetLinkedPod\x12\x1f.podlink.v1.GetLinkedPodRequest\x1a\x1d.podlink.v1.GetLinkedPodReply\"D\x82\xd3\xe4\x93\x02;\x129/v1/namespaces/{namespace}/links/{uid}/services/{service}\x90\x02\x01\x12\xba\x01\n" +
+	"\x05links\x18\x01 \x03(\v2\x10.podlink.v1.LinkR\x05links2\xd2\x0f\n" +
+	"\vLinkService\x12\xbf\x01\n" +
+	"\fSetLinkedPod\x12\x1f.podlink.v1.SetLinkedPodRequest\x1a\x1d.podlink.v1.SetLinkedPodReply\"o\x82\xd3\xe4\x93\x02i:\x01*Z):\x01*\"$/v1/namespaces/{namespace}/links:set\x1a9/v1/namespaces/{namespace}/links/{uid}/services/{service}\x12\xd2\x01\n" +
+	"\x0fTrySetLinkedPod\x12\".podlink.v1.TrySetLinkedPodRequest\x1a .podlink.v1.TrySetLinkedPodReply\"y\x82\xd3\xe4\x93\x02s:\x01*Z,:\x01*\"'/v1/namespaces/{namespace}/links:trySet\"@/v1/namespaces/{namespace}/links/{uid}/services/{service}:trySet\x12\xec\x01\n" +
+	"\x14SetLinkedPodIfAbsent\x12'.podlink.v1.SetLinkedPodIfAbsentRequest\x1a%.podlink.v1.SetLinkedPodIfAbsentReply\"\x83\x01\x82\xd3\xe4\x93\x02}:\x01*Z1:\x01*\",/v1/namespaces/{namespace}/links:setIfAbsent\"E/v1/namespaces/{namespace}/links/{uid}/services/{service}:setIfAbsent\x12\xd7\x01\n" +
+	"\x10ComputeLinkedPod\x12#.podlink.v1.ComputeLinkedPodRequest\x1a!.podlink.v1.ComputeLinkedPodReply\"{\x82\xd3\xe4\x93\x02u:\x01*Z-:\x01*\"(/v1/namespaces/{namespace}/links:compute\"A/v1/namespaces/{namespace}/links/{uid}/services/{service}:compute\x12\xb7\x01\n" +
+	"\fGetLinkedPod\x12\x1f.podlink.v1.GetLinkedPodRequest\x1a\x1d.podlink.v1.GetLinkedPodReply\"g\x82\xd3\xe4\x93\x02^Z!\x12\x1f/v1/namespaces/{namespace}/link\x129/v1/namespaces/{namespace}/links/{uid}/services/{service}\x90\x02\x01\x12\xba\x01\n" +
 	"\x15GetLinkedPodIfPersist\x12(.podlink.v1.GetLinkedPodIfPersistRequest\x1a&.podlink.v1.GetLinkedPodIfPersistReply\"O\x82\xd3\xe4\x93\x02F\x12D/v1/namespaces/{namespace}/links/{uid}/services/{service}/persistent\x90\x02\x01\x12\xa9\x01\n" +
-	"\x11BatchGetLinkedPod\x12$.podlink.v1.BatchGetLinkedPodRequest\x1a\".podlink.v1.BatchGetLinkedPodReply\"J\x82\xd3\xe4\x93\x02A:\x01*\"</v1/namespaces/{namespace}/services/{service}/links:batchGet\x90\x02\x01\x12\x9a\x01\n" +
-	"\x0fRemoveLinkedPod\x12\".podlink.v1.RemoveLinkedPodRequest\x1a .podlink.v1.RemoveLinkedPodReply\"A\x82\xd3\xe4\x93\x02;*9/v1/namespaces/{namespace}/links/{uid}/services/{service}\x12\xba\x01\n" +
-	"\x15RemoveLinkedPodWithId\x12(.podlink.v1.RemoveLinkedPodWithIdRequest\x1a&.podlink.v1.RemoveLinkedPodWithIdReply\"O\x82\xd3\xe4\x93\x02I*G/v1/namespaces/{namespace}/links/{uid}/services/{service}/pods/{pod_id}\x12\x93\x01\n" +
-	"\x12ListLinkedServices\x12%.podlink.v1.ListLinkedServicesRequest\x1a#.podlink.v1.ListLinkedServicesReply\"1\x82\xd3\xe4\x93\x02(\x12&/v1/namespaces/{namespace}/links/{uid}\x90\x02\x01B\x1bZ\x19podlink/api/podlink/v1;v1b\x06proto3"
+	"\x11BatchGetLinkedPod\x12$.podlink.v1.BatchGetLinkedPodRequest\x1a\".podlink.v1.BatchGetLinkedPodReply\"J\x82\xd3\xe4\x93\x02A:\x01*\"</v1/namespaces/{namespace}/services/{service}/links:batchGet\x90\x02\x01\x12\xc8\x01\n" +
+	"\x0fRemoveLinkedPod\x12\".podlink.v1.RemoveLinkedPodRequest\x1a .podlink.v1.RemoveLinkedPodReply\"o\x82\xd3\xe4\x93\x02iZ,:\x01*\"'/v1/namespaces/{namespace}/links:remove*9/v1/namespaces/{namespace}/links/{uid}/services/{service}\x12\xba\x01\n" +
+	"\x15RemoveLinkedPodWithId\x12(.podlink.v1.RemoveLinkedPodWithIdRequest\x1a&.podlink.v1.RemoveLinkedPodWithIdReply\"O\x82\xd3\xe4\x93\x02I*G/v1/namespaces/{namespace}/links/{uid}/services/{service}/pods/{pod_id}\x12\xb7\x01\n" +
+	"\x12ListLinkedServices\x12%.podlink.v1.ListLinkedServicesRequest\x1a#.podlink.v1.ListLinkedServicesReply\"U\x82\xd3\xe4\x93\x02LZ\"\x12 /v1/namespaces/{namespace}/links\x12&/v1/namespaces/{namespace}/links/{uid}\x90\x02\x01B\x1bZ\x19podlink/api/podlink/v1;v1b\x06proto3"
 
 var (
 	file_podlink_v1_link_proto_rawDescOnce sync.Once

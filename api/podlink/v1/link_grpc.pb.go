@@ -40,6 +40,9 @@ const (
 // A link is (namespace, uid, service) -> pod. It is persistent, or temporary: then it expires after N seconds, to the
 // millisecond by the store's clock. Every mutation is one atomic step, is sent to the store at most once, and is safe
 // for the caller to repeat.
+//
+// Over HTTP, a proxy that decodes %2F in a path makes two segments of a uid such as a/b. The additional bindings have the
+// uid and the service in the query or in the body, where no proxy changes them.
 type LinkServiceClient interface {
 	// SetLinkedPod links the uid to the pod, replacing any link.
 	SetLinkedPod(ctx context.Context, in *SetLinkedPodRequest, opts ...grpc.CallOption) (*SetLinkedPodReply, error)
@@ -181,6 +184,9 @@ func (c *linkServiceClient) ListLinkedServices(ctx context.Context, in *ListLink
 // A link is (namespace, uid, service) -> pod. It is persistent, or temporary: then it expires after N seconds, to the
 // millisecond by the store's clock. Every mutation is one atomic step, is sent to the store at most once, and is safe
 // for the caller to repeat.
+//
+// Over HTTP, a proxy that decodes %2F in a path makes two segments of a uid such as a/b. The additional bindings have the
+// uid and the service in the query or in the body, where no proxy changes them.
 type LinkServiceServer interface {
 	// SetLinkedPod links the uid to the pod, replacing any link.
 	SetLinkedPod(context.Context, *SetLinkedPodRequest) (*SetLinkedPodReply, error)

@@ -56,19 +56,51 @@ type LinkServiceHTTPServer interface {
 
 func RegisterLinkServiceHTTPServer(s *http.Server, srv LinkServiceHTTPServer) {
 	r := s.Route("/")
-	r.PUT("/v1/namespaces/{namespace}/links/{uid}/services/{service}", _LinkService_SetLinkedPod0_HTTP_Handler(srv))
-	r.POST("/v1/namespaces/{namespace}/links/{uid}/services/{service}:trySet", _LinkService_TrySetLinkedPod0_HTTP_Handler(srv))
-	r.POST("/v1/namespaces/{namespace}/links/{uid}/services/{service}:setIfAbsent", _LinkService_SetLinkedPodIfAbsent0_HTTP_Handler(srv))
-	r.POST("/v1/namespaces/{namespace}/links/{uid}/services/{service}:compute", _LinkService_ComputeLinkedPod0_HTTP_Handler(srv))
-	r.GET("/v1/namespaces/{namespace}/links/{uid}/services/{service}", _LinkService_GetLinkedPod0_HTTP_Handler(srv))
+	r.POST("/v1/namespaces/{namespace}/links:set", _LinkService_SetLinkedPod0_HTTP_Handler(srv))
+	r.PUT("/v1/namespaces/{namespace}/links/{uid}/services/{service}", _LinkService_SetLinkedPod1_HTTP_Handler(srv))
+	r.POST("/v1/namespaces/{namespace}/links:trySet", _LinkService_TrySetLinkedPod0_HTTP_Handler(srv))
+	r.POST("/v1/namespaces/{namespace}/links/{uid}/services/{service}:trySet", _LinkService_TrySetLinkedPod1_HTTP_Handler(srv))
+	r.POST("/v1/namespaces/{namespace}/links:setIfAbsent", _LinkService_SetLinkedPodIfAbsent0_HTTP_Handler(srv))
+	r.POST("/v1/namespaces/{namespace}/links/{uid}/services/{service}:setIfAbsent", _LinkService_SetLinkedPodIfAbsent1_HTTP_Handler(srv))
+	r.POST("/v1/namespaces/{namespace}/links:compute", _LinkService_ComputeLinkedPod0_HTTP_Handler(srv))
+	r.POST("/v1/namespaces/{namespace}/links/{uid}/services/{service}:compute", _LinkService_ComputeLinkedPod1_HTTP_Handler(srv))
+	r.GET("/v1/namespaces/{namespace}/link", _LinkService_GetLinkedPod0_HTTP_Handler(srv))
+	r.GET("/v1/namespaces/{namespace}/links/{uid}/services/{service}", _LinkService_GetLinkedPod1_HTTP_Handler(srv))
 	r.GET("/v1/namespaces/{namespace}/links/{uid}/services/{service}/persistent", _LinkService_GetLinkedPodIfPersist0_HTTP_Handler(srv))
 	r.POST("/v1/namespaces/{namespace}/services/{service}/links:batchGet", _LinkService_BatchGetLinkedPod0_HTTP_Handler(srv))
-	r.DELETE("/v1/namespaces/{namespace}/links/{uid}/services/{service}", _LinkService_RemoveLinkedPod0_HTTP_Handler(srv))
+	r.POST("/v1/namespaces/{namespace}/links:remove", _LinkService_RemoveLinkedPod0_HTTP_Handler(srv))
+	r.DELETE("/v1/namespaces/{namespace}/links/{uid}/services/{service}", _LinkService_RemoveLinkedPod1_HTTP_Handler(srv))
 	r.DELETE("/v1/namespaces/{namespace}/links/{uid}/services/{service}/pods/{pod_id}", _LinkService_RemoveLinkedPodWithId0_HTTP_Handler(srv))
-	r.GET("/v1/namespaces/{namespace}/links/{uid}", _LinkService_ListLinkedServices0_HTTP_Handler(srv))
+	r.GET("/v1/namespaces/{namespace}/links", _LinkService_ListLinkedServices0_HTTP_Handler(srv))
+	r.GET("/v1/namespaces/{namespace}/links/{uid}", _LinkService_ListLinkedServices1_HTTP_Handler(srv))
 }
 
 func _LinkService_SetLinkedPod0_HTTP_Handler(srv LinkServiceHTTPServer) func(ctx http.Context) error {
+	return func(ctx http.Context) error {
+		var in SetLinkedPodRequest
+		if err := ctx.Bind(&in); err != nil {
+			return err
+		}
+		if err := ctx.BindQuery(&in); err != nil {
+			return err
+		}
+		if err := ctx.BindVars(&in); err != nil {
+			return err
+		}
+		http.SetOperation(ctx, OperationLinkServiceSetLinkedPod)
+		h := ctx.Middleware(func(ctx context.Context, req interface{}) (interface{}, error) {
+			return srv.SetLinkedPod(ctx, req.(*SetLinkedPodRequest))
+		})
+		out, err := h(ctx, &in)
+		if err != nil {
+			return err
+		}
+		reply := out.(*SetLinkedPodReply)
+		return ctx.Result(200, reply)
+	}
+}
+
+func _LinkService_SetLinkedPod1_HTTP_Handler(srv LinkServiceHTTPServer) func(ctx http.Context) error {
 	return func(ctx http.Context) error {
 		var in SetLinkedPodRequest
 		if err := ctx.Bind(&in); err != nil {
@@ -118,7 +150,57 @@ func _LinkService_TrySetLinkedPod0_HTTP_Handler(srv LinkServiceHTTPServer) func(
 	}
 }
 
+func _LinkService_TrySetLinkedPod1_HTTP_Handler(srv LinkServiceHTTPServer) func(ctx http.Context) error {
+	return func(ctx http.Context) error {
+		var in TrySetLinkedPodRequest
+		if err := ctx.Bind(&in); err != nil {
+			return err
+		}
+		if err := ctx.BindQuery(&in); err != nil {
+			return err
+		}
+		if err := ctx.BindVars(&in); err != nil {
+			return err
+		}
+		http.SetOperation(ctx, OperationLinkServiceTrySetLinkedPod)
+		h := ctx.Middleware(func(ctx context.Context, req interface{}) (interface{}, error) {
+			return srv.TrySetLinkedPod(ctx, req.(*TrySetLinkedPodRequest))
+		})
+		out, err := h(ctx, &in)
+		if err != nil {
+			return err
+		}
+		reply := out.(*TrySetLinkedPodReply)
+		return ctx.Result(200, reply)
+	}
+}
+
 func _LinkService_SetLinkedPodIfAbsent0_HTTP_Handler(srv LinkServiceHTTPServer) func(ctx http.Context) error {
+	return func(ctx http.Context) error {
+		var in SetLinkedPodIfAbsentRequest
+		if err := ctx.Bind(&in); err != nil {
+			return err
+		}
+		if err := ctx.BindQuery(&in); err != nil {
+			return err
+		}
+		if err := ctx.BindVars(&in); err != nil {
+			return err
+		}
+		http.SetOperation(ctx, OperationLinkServiceSetLinkedPodIfAbsent)
+		h := ctx.Middleware(func(ctx context.Context, req interface{}) (interface{}, error) {
+			return srv.SetLinkedPodIfAbsent(ctx, req.(*SetLinkedPodIfAbsentRequest))
+		})
+		out, err := h(ctx, &in)
+		if err != nil {
+			return err
+		}
+		reply := out.(*SetLinkedPodIfAbsentReply)
+		return ctx.Result(200, reply)
+	}
+}
+
+func _LinkService_SetLinkedPodIfAbsent1_HTTP_Handler(srv LinkServiceHTTPServer) func(ctx http.Context) error {
 	return func(ctx http.Context) error {
 		var in SetLinkedPodIfAbsentRequest
 		if err := ctx.Bind(&in); err != nil {
@@ -168,7 +250,54 @@ func _LinkService_ComputeLinkedPod0_HTTP_Handler(srv LinkServiceHTTPServer) func
 	}
 }
 
+func _LinkService_ComputeLinkedPod1_HTTP_Handler(srv LinkServiceHTTPServer) func(ctx http.Context) error {
+	return func(ctx http.Context) error {
+		var in ComputeLinkedPodRequest
+		if err := ctx.Bind(&in); err != nil {
+			return err
+		}
+		if err := ctx.BindQuery(&in); err != nil {
+			return err
+		}
+		if err := ctx.BindVars(&in); err != nil {
+			return err
+		}
+		http.SetOperation(ctx, OperationLinkServiceComputeLinkedPod)
+		h := ctx.Middleware(func(ctx context.Context, req interface{}) (interface{}, error) {
+			return srv.ComputeLinkedPod(ctx, req.(*ComputeLinkedPodRequest))
+		})
+		out, err := h(ctx, &in)
+		if err != nil {
+			return err
+		}
+		reply := out.(*ComputeLinkedPodReply)
+		return ctx.Result(200, reply)
+	}
+}
+
 func _LinkService_GetLinkedPod0_HTTP_Handler(srv LinkServiceHTTPServer) func(ctx http.Context) error {
+	return func(ctx http.Context) error {
+		var in GetLinkedPodRequest
+		if err := ctx.BindQuery(&in); err != nil {
+			return err
+		}
+		if err := ctx.BindVars(&in); err != nil {
+			return err
+		}
+		http.SetOperation(ctx, OperationLinkServiceGetLinkedPod)
+		h := ctx.Middleware(func(ctx context.Context, req interface{}) (interface{}, error) {
+			return srv.GetLinkedPod(ctx, req.(*GetLinkedPodRequest))
+		})
+		out, err := h(ctx, &in)
+		if err != nil {
+			return err
+		}
+		reply := out.(*GetLinkedPodReply)
+		return ctx.Result(200, reply)
+	}
+}
+
+func _LinkService_GetLinkedPod1_HTTP_Handler(srv LinkServiceHTTPServer) func(ctx http.Context) error {
 	return func(ctx http.Context) error {
 		var in GetLinkedPodRequest
 		if err := ctx.BindQuery(&in); err != nil {
@@ -240,6 +369,31 @@ func _LinkService_BatchGetLinkedPod0_HTTP_Handler(srv LinkServiceHTTPServer) fun
 func _LinkService_RemoveLinkedPod0_HTTP_Handler(srv LinkServiceHTTPServer) func(ctx http.Context) error {
 	return func(ctx http.Context) error {
 		var in RemoveLinkedPodRequest
+		if err := ctx.Bind(&in); err != nil {
+			return err
+		}
+		if err := ctx.BindQuery(&in); err != nil {
+			return err
+		}
+		if err := ctx.BindVars(&in); err != nil {
+			return err
+		}
+		http.SetOperation(ctx, OperationLinkServiceRemoveLinkedPod)
+		h := ctx.Middleware(func(ctx context.Context, req interface{}) (interface{}, error) {
+			return srv.RemoveLinkedPod(ctx, req.(*RemoveLinkedPodRequest))
+		})
+		out, err := h(ctx, &in)
+		if err != nil {
+			return err
+		}
+		reply := out.(*RemoveLinkedPodReply)
+		return ctx.Result(200, reply)
+	}
+}
+
+func _LinkService_RemoveLinkedPod1_HTTP_Handler(srv LinkServiceHTTPServer) func(ctx http.Context) error {
+	return func(ctx http.Context) error {
+		var in RemoveLinkedPodRequest
 		if err := ctx.BindQuery(&in); err != nil {
 			return err
 		}
@@ -282,6 +436,28 @@ func _LinkService_RemoveLinkedPodWithId0_HTTP_Handler(srv LinkServiceHTTPServer)
 }
 
 func _LinkService_ListLinkedServices0_HTTP_Handler(srv LinkServiceHTTPServer) func(ctx http.Context) error {
+	return func(ctx http.Context) error {
+		var in ListLinkedServicesRequest
+		if err := ctx.BindQuery(&in); err != nil {
+			return err
+		}
+		if err := ctx.BindVars(&in); err != nil {
+			return err
+		}
+		http.SetOperation(ctx, OperationLinkServiceListLinkedServices)
+		h := ctx.Middleware(func(ctx context.Context, req interface{}) (interface{}, error) {
+			return srv.ListLinkedServices(ctx, req.(*ListLinkedServicesRequest))
+		})
+		out, err := h(ctx, &in)
+		if err != nil {
+			return err
+		}
+		reply := out.(*ListLinkedServicesReply)
+		return ctx.Result(200, reply)
+	}
+}
+
+func _LinkService_ListLinkedServices1_HTTP_Handler(srv LinkServiceHTTPServer) func(ctx http.Context) error {
 	return func(ctx http.Context) error {
 		var in ListLinkedServicesRequest
 		if err := ctx.BindQuery(&in); err != nil {

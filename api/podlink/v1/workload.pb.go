@@ -393,6 +393,112 @@ func (x *BatchGetWorkloadStateReply) GetStates() map[string]string {
 	return nil
 }
 
+type RemoveWorkloadStateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Service       string                 `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveWorkloadStateRequest) Reset() {
+	*x = RemoveWorkloadStateRequest{}
+	mi := &file_podlink_v1_workload_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveWorkloadStateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveWorkloadStateRequest) ProtoMessage() {}
+
+func (x *RemoveWorkloadStateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_podlink_v1_workload_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveWorkloadStateRequest.ProtoReflect.Descriptor instead.
+func (*RemoveWorkloadStateRequest) Descriptor() ([]byte, []int) {
+	return file_podlink_v1_workload_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *RemoveWorkloadStateRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *RemoveWorkloadStateRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+type RemoveWorkloadStateReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// False if the service had no state.
+	Removed bool `protobuf:"varint,1,opt,name=removed,proto3" json:"removed,omitempty"`
+	// The removed state, if there was one.
+	Previous      *Workload `protobuf:"bytes,2,opt,name=previous,proto3,oneof" json:"previous,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveWorkloadStateReply) Reset() {
+	*x = RemoveWorkloadStateReply{}
+	mi := &file_podlink_v1_workload_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveWorkloadStateReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveWorkloadStateReply) ProtoMessage() {}
+
+func (x *RemoveWorkloadStateReply) ProtoReflect() protoreflect.Message {
+	mi := &file_podlink_v1_workload_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveWorkloadStateReply.ProtoReflect.Descriptor instead.
+func (*RemoveWorkloadStateReply) Descriptor() ([]byte, []int) {
+	return file_podlink_v1_workload_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *RemoveWorkloadStateReply) GetRemoved() bool {
+	if x != nil {
+		return x.Removed
+	}
+	return false
+}
+
+func (x *RemoveWorkloadStateReply) GetPrevious() *Workload {
+	if x != nil {
+		return x.Previous
+	}
+	return nil
+}
+
 var File_podlink_v1_workload_proto protoreflect.FileDescriptor
 
 const file_podlink_v1_workload_proto_rawDesc = "" +
@@ -422,11 +528,19 @@ const file_podlink_v1_workload_proto_rawDesc = "" +
 	"\x06states\x18\x01 \x03(\v22.podlink.v1.BatchGetWorkloadStateReply.StatesEntryR\x06states\x1a9\n" +
 	"\vStatesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012\xea\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"T\n" +
+	"\x1aRemoveWorkloadStateRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
+	"\aservice\x18\x02 \x01(\tR\aservice\"x\n" +
+	"\x18RemoveWorkloadStateReply\x12\x18\n" +
+	"\aremoved\x18\x01 \x01(\bR\aremoved\x125\n" +
+	"\bprevious\x18\x02 \x01(\v2\x14.podlink.v1.WorkloadH\x00R\bprevious\x88\x01\x01B\v\n" +
+	"\t_previous2\x88\x05\n" +
 	"\x0fWorkloadService\x12\x95\x01\n" +
 	"\x10SetWorkloadState\x12#.podlink.v1.SetWorkloadStateRequest\x1a!.podlink.v1.SetWorkloadStateReply\"9\x82\xd3\xe4\x93\x023:\x01*\x1a./v1/namespaces/{namespace}/workloads/{service}\x12\x95\x01\n" +
 	"\x10GetWorkloadState\x12#.podlink.v1.GetWorkloadStateRequest\x1a!.podlink.v1.GetWorkloadStateReply\"9\x82\xd3\xe4\x93\x020\x12./v1/namespaces/{namespace}/workloads/{service}\x90\x02\x01\x12\xa6\x01\n" +
-	"\x15BatchGetWorkloadState\x12(.podlink.v1.BatchGetWorkloadStateRequest\x1a&.podlink.v1.BatchGetWorkloadStateReply\";\x82\xd3\xe4\x93\x022:\x01*\"-/v1/namespaces/{namespace}/workloads:batchGet\x90\x02\x01B\x1bZ\x19podlink/api/podlink/v1;v1b\x06proto3"
+	"\x15BatchGetWorkloadState\x12(.podlink.v1.BatchGetWorkloadStateRequest\x1a&.podlink.v1.BatchGetWorkloadStateReply\";\x82\xd3\xe4\x93\x022:\x01*\"-/v1/namespaces/{namespace}/workloads:batchGet\x90\x02\x01\x12\x9b\x01\n" +
+	"\x13RemoveWorkloadState\x12&.podlink.v1.RemoveWorkloadStateRequest\x1a$.podlink.v1.RemoveWorkloadStateReply\"6\x82\xd3\xe4\x93\x020*./v1/namespaces/{namespace}/workloads/{service}B\x1bZ\x19podlink/api/podlink/v1;v1b\x06proto3"
 
 var (
 	file_podlink_v1_workload_proto_rawDescOnce sync.Once
@@ -440,7 +554,7 @@ func file_podlink_v1_workload_proto_rawDescGZIP() []byte {
 	return file_podlink_v1_workload_proto_rawDescData
 }
 
-var file_podlink_v1_workload_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_podlink_v1_workload_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_podlink_v1_workload_proto_goTypes = []any{
 	(*Workload)(nil),                     // 0: podlink.v1.Workload
 	(*SetWorkloadStateRequest)(nil),      // 1: podlink.v1.SetWorkloadStateRequest
@@ -449,23 +563,28 @@ var file_podlink_v1_workload_proto_goTypes = []any{
 	(*GetWorkloadStateReply)(nil),        // 4: podlink.v1.GetWorkloadStateReply
 	(*BatchGetWorkloadStateRequest)(nil), // 5: podlink.v1.BatchGetWorkloadStateRequest
 	(*BatchGetWorkloadStateReply)(nil),   // 6: podlink.v1.BatchGetWorkloadStateReply
-	nil,                                  // 7: podlink.v1.BatchGetWorkloadStateReply.StatesEntry
+	(*RemoveWorkloadStateRequest)(nil),   // 7: podlink.v1.RemoveWorkloadStateRequest
+	(*RemoveWorkloadStateReply)(nil),     // 8: podlink.v1.RemoveWorkloadStateReply
+	nil,                                  // 9: podlink.v1.BatchGetWorkloadStateReply.StatesEntry
 }
 var file_podlink_v1_workload_proto_depIdxs = []int32{
 	0, // 0: podlink.v1.SetWorkloadStateReply.workload:type_name -> podlink.v1.Workload
 	0, // 1: podlink.v1.GetWorkloadStateReply.workload:type_name -> podlink.v1.Workload
-	7, // 2: podlink.v1.BatchGetWorkloadStateReply.states:type_name -> podlink.v1.BatchGetWorkloadStateReply.StatesEntry
-	1, // 3: podlink.v1.WorkloadService.SetWorkloadState:input_type -> podlink.v1.SetWorkloadStateRequest
-	3, // 4: podlink.v1.WorkloadService.GetWorkloadState:input_type -> podlink.v1.GetWorkloadStateRequest
-	5, // 5: podlink.v1.WorkloadService.BatchGetWorkloadState:input_type -> podlink.v1.BatchGetWorkloadStateRequest
-	2, // 6: podlink.v1.WorkloadService.SetWorkloadState:output_type -> podlink.v1.SetWorkloadStateReply
-	4, // 7: podlink.v1.WorkloadService.GetWorkloadState:output_type -> podlink.v1.GetWorkloadStateReply
-	6, // 8: podlink.v1.WorkloadService.BatchGetWorkloadState:output_type -> podlink.v1.BatchGetWorkloadStateReply
-	6, // [6:9] is the sub-list for method output_type
-	3, // [3:6] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	9, // 2: podlink.v1.BatchGetWorkloadStateReply.states:type_name -> podlink.v1.BatchGetWorkloadStateReply.StatesEntry
+	0, // 3: podlink.v1.RemoveWorkloadStateReply.previous:type_name -> podlink.v1.Workload
+	1, // 4: podlink.v1.WorkloadService.SetWorkloadState:input_type -> podlink.v1.SetWorkloadStateRequest
+	3, // 5: podlink.v1.WorkloadService.GetWorkloadState:input_type -> podlink.v1.GetWorkloadStateRequest
+	5, // 6: podlink.v1.WorkloadService.BatchGetWorkloadState:input_type -> podlink.v1.BatchGetWorkloadStateRequest
+	7, // 7: podlink.v1.WorkloadService.RemoveWorkloadState:input_type -> podlink.v1.RemoveWorkloadStateRequest
+	2, // 8: podlink.v1.WorkloadService.SetWorkloadState:output_type -> podlink.v1.SetWorkloadStateReply
+	4, // 9: podlink.v1.WorkloadService.GetWorkloadState:output_type -> podlink.v1.GetWorkloadStateReply
+	6, // 10: podlink.v1.WorkloadService.BatchGetWorkloadState:output_type -> podlink.v1.BatchGetWorkloadStateReply
+	8, // 11: podlink.v1.WorkloadService.RemoveWorkloadState:output_type -> podlink.v1.RemoveWorkloadStateReply
+	8, // [8:12] is the sub-list for method output_type
+	4, // [4:8] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_podlink_v1_workload_proto_init() }
@@ -473,13 +592,14 @@ func file_podlink_v1_workload_proto_init() {
 	if File_podlink_v1_workload_proto != nil {
 		return
 	}
+	file_podlink_v1_workload_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_podlink_v1_workload_proto_rawDesc), len(file_podlink_v1_workload_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,6 +22,7 @@ const (
 	WorkloadService_SetWorkloadState_FullMethodName      = "/podlink.v1.WorkloadService/SetWorkloadState"
 	WorkloadService_GetWorkloadState_FullMethodName      = "/podlink.v1.WorkloadService/GetWorkloadState"
 	WorkloadService_BatchGetWorkloadState_FullMethodName = "/podlink.v1.WorkloadService/BatchGetWorkloadState"
+	WorkloadService_RemoveWorkloadState_FullMethodName   = "/podlink.v1.WorkloadService/RemoveWorkloadState"
 )
 
 // WorkloadServiceClient is the client API for WorkloadService service.
@@ -36,6 +37,8 @@ type WorkloadServiceClient interface {
 	GetWorkloadState(ctx context.Context, in *GetWorkloadStateRequest, opts ...grpc.CallOption) (*GetWorkloadStateReply, error)
 	// BatchGetWorkloadState returns the states of several services; those never set are omitted.
 	BatchGetWorkloadState(ctx context.Context, in *BatchGetWorkloadStateRequest, opts ...grpc.CallOption) (*BatchGetWorkloadStateReply, error)
+	// RemoveWorkloadState removes the state of the service.
+	RemoveWorkloadState(ctx context.Context, in *RemoveWorkloadStateRequest, opts ...grpc.CallOption) (*RemoveWorkloadStateReply, error)
 }
 
 type workloadServiceClient struct {
@@ -76,6 +79,16 @@ func (c *workloadServiceClient) BatchGetWorkloadState(ctx context.Context, in *B
 	return out, nil
 }
 
+func (c *workloadServiceClient) RemoveWorkloadState(ctx context.Context, in *RemoveWorkloadStateRequest, opts ...grpc.CallOption) (*RemoveWorkloadStateReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveWorkloadStateReply)
+	err := c.cc.Invoke(ctx, WorkloadService_RemoveWorkloadState_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // WorkloadServiceServer is the server API for WorkloadService service.
 // All implementations must embed UnimplementedWorkloadServiceServer
 // for forward compatibility.
@@ -88,6 +101,8 @@ type WorkloadServiceServer interface {
 	GetWorkloadState(context.Context, *GetWorkloadStateRequest) (*GetWorkloadStateReply, error)
 	// BatchGetWorkloadState returns the states of several services; those never set are omitted.
 	BatchGetWorkloadState(context.Context, *BatchGetWorkloadStateRequest) (*BatchGetWorkloadStateReply, error)
+	// RemoveWorkloadState removes the state of the service.
+	RemoveWorkloadState(context.Context, *RemoveWorkloadStateRequest) (*RemoveWorkloadStateReply, error)
 	mustEmbedUnimplementedWorkloadServiceServer()
 }
 
@@ -106,6 +121,9 @@ func (UnimplementedWorkloadServiceServer) GetWorkloadState(context.Context, *Get
 }
 func (UnimplementedWorkloadServiceServer) BatchGetWorkloadState(context.Context, *BatchGetWorkloadStateRequest) (*BatchGetWorkloadStateReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method BatchGetWorkloadState not implemented")
+}
+func (UnimplementedWorkloadServiceServer) RemoveWorkloadState(context.Context, *RemoveWorkloadStateRequest) (*RemoveWorkloadStateReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveWorkloadState not implemented")
 }
 func (UnimplementedWorkloadServiceServer) mustEmbedUnimplementedWorkloadServiceServer() {}
 func (UnimplementedWorkloadServiceServer) testEmbeddedByValue()                         {}
@@ -182,6 +200,24 @@ func _WorkloadService_BatchGetWorkloadState_Handler(srv interface{}, ctx context
 	return interceptor(ctx, in, info, handler)
 }
 
+func _WorkloadService_RemoveWorkloadState_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveWorkloadStateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(WorkloadServiceServer).RemoveWorkloadState(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: WorkloadService_RemoveWorkloadState_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(WorkloadServiceServer).RemoveWorkloadState(ctx, req.(*RemoveWorkloadStateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // WorkloadService_ServiceDesc is the grpc.ServiceDesc for WorkloadService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -200,6 +236,10 @@ var WorkloadService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "BatchGetWorkloadState",
 			Handler:    _WorkloadService_BatchGetWorkloadState_Handler,
+		},
+		{
+			MethodName: "RemoveWorkloadState",
+			Handler:    _WorkloadService_RemoveWorkloadState_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -21,6 +21,7 @@ const _ = http.SupportPackageIsVersion1
 
 const OperationWorkloadServiceBatchGetWorkloadState = "/podlink.v1.WorkloadService/BatchGetWorkloadState"
 const OperationWorkloadServiceGetWorkloadState = "/podlink.v1.WorkloadService/GetWorkloadState"
+const OperationWorkloadServiceRemoveWorkloadState = "/podlink.v1.WorkloadService/RemoveWorkloadState"
 const OperationWorkloadServiceSetWorkloadState = "/podlink.v1.WorkloadService/SetWorkloadState"
 
 type WorkloadServiceHTTPServer interface {
@@ -28,6 +29,8 @@ type WorkloadServiceHTTPServer interface {
 	BatchGetWorkloadState(context.Context, *BatchGetWorkloadStateRequest) (*BatchGetWorkloadStateReply, error)
 	// GetWorkloadState GetWorkloadState returns the state of the service; WORKLOAD_NOT_FOUND if it was never set.
 	GetWorkloadState(context.Context, *GetWorkloadStateRequest) (*GetWorkloadStateReply, error)
+	// RemoveWorkloadState RemoveWorkloadState removes the state of the service.
+	RemoveWorkloadState(context.Context, *RemoveWorkloadStateRequest) (*RemoveWorkloadStateReply, error)
 	// SetWorkloadState SetWorkloadState stores the state of the service.
 	SetWorkloadState(context.Context, *SetWorkloadStateRequest) (*SetWorkloadStateReply, error)
 }
@@ -37,6 +40,7 @@ func RegisterWorkloadServiceHTTPServer(s *http.Server, srv WorkloadServiceHTTPSe
 	r.PUT("/v1/namespaces/{namespace}/workloads/{service}", _WorkloadService_SetWorkloadState0_HTTP_Handler(srv))
 	r.GET("/v1/namespaces/{namespace}/workloads/{service}", _WorkloadService_GetWorkloadState0_HTTP_Handler(srv))
 	r.POST("/v1/namespaces/{namespace}/workloads:batchGet", _WorkloadService_BatchGetWorkloadState0_HTTP_Handler(srv))
+	r.DELETE("/v1/namespaces/{namespace}/workloads/{service}", _WorkloadService_RemoveWorkloadState0_HTTP_Handler(srv))
 }
 
 func _WorkloadService_SetWorkloadState0_HTTP_Handler(srv WorkloadServiceHTTPServer) func(ctx http.Context) error {
@@ -111,11 +115,35 @@ func _WorkloadService_BatchGetWorkloadState0_HTTP_Handler(srv WorkloadServiceHTT
 	}
 }
 
+func _WorkloadService_RemoveWorkloadState0_HTTP_Handler(srv WorkloadServiceHTTPServer) func(ctx http.Context) error {
+	return func(ctx http.Context) error {
+		var in RemoveWorkloadStateRequest
+		if err := ctx.BindQuery(&in); err != nil {
+			return err
+		}
+		if err := ctx.BindVars(&in); err != nil {
+			return err
+		}
+		http.SetOperation(ctx, OperationWorkloadServiceRemoveWorkloadState)
+		h := ctx.Middleware(func(ctx context.Context, req interface{}) (interface{}, error) {
+			return srv.RemoveWorkloadState(ctx, req.(*RemoveWorkloadStateRequest))
+		})
+		out, err := h(ctx, &in)
+		if err != nil {
+			return err
+		}
+		reply := out.(*RemoveWorkloadStateReply)
+		return ctx.Result(200, reply)
+	}
+}
+
 type WorkloadServiceHTTPClient interface {
 	// BatchGetWorkloadState BatchGetWorkloadState returns the states of several services; those never set are omitted.
 	BatchGetWorkloadState(ctx context.Context, req *BatchGetWorkloadStateRequest, opts ...http.CallOption) (rsp *BatchGetWorkloadStateReply, err error)
 	// GetWorkloadState GetWorkloadState returns the state of the service; WORKLOAD_NOT_FOUND if it was never set.
 	GetWorkloadState(ctx context.Context, req *GetWorkloadStateRequest, opts ...http.CallOption) (rsp *GetWorkloadStateReply, err error)
+	// RemoveWorkloadState RemoveWorkloadState removes the state of the service.
+	RemoveWorkloadState(ctx context.Context, req *RemoveWorkloadStateRequest, opts ...http.CallOption) (rsp *RemoveWorkloadStateReply, err error)
 	// SetWorkloadState SetWorkloadState stores the state of the service.
 	SetWorkloadState(ctx context.Context, req *SetWorkloadStateRequest, opts ...http.CallOption) (rsp *SetWorkloadStateReply, err error)
 }
@@ -150,6 +178,20 @@ func (c *WorkloadServiceHTTPClientImpl) GetWorkloadState(ctx context.Context, in
 	opts = append(opts, http.Operation(OperationWorkloadServiceGetWorkloadState))
 	opts = append(opts, http.PathTemplate(pattern))
 	err := c.cc.Invoke(ctx, "GET", path, nil, &out, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return &out, nil
+}
+
+// RemoveWorkloadState RemoveWorkloadState removes the state of the service.
+func (c *WorkloadServiceHTTPClientImpl) RemoveWorkloadState(ctx context.Context, in *RemoveWorkloadStateRequest, opts ...http.CallOption) (*RemoveWorkloadStateReply, error) {
+	var out RemoveWorkloadStateReply
+	pattern := "/v1/namespaces/{namespace}/workloads/{service}"
+	path := binding.EncodeURL(pattern, in, true)
+	opts = append(opts, http.Operation(OperationWorkloadServiceRemoveWorkloadState))
+	opts = append(opts, http.PathTemplate(pattern))
+	err := c.cc.Invoke(ctx, "DELETE", path, nil, &out, opts...)
 	if err != nil {
 		return nil, err
 	}

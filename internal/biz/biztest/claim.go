@@ -29,9 +29,18 @@ type claimRow struct {
 	name     string
 	before   func(e *env) biz.Link
 	terms    func(before biz.Link) biz.SetTerms
-	newEpoch bool  // the process is a new owner
-	err      error // nil, or an error of the type that is expected
+	newEpoch bool // the process is a new owner
+	want     verdict
 }
+
+// verdict is the result of a Set with a claim.
+type verdict int
+
+const (
+	applied    verdict = iota
+	mismatch           // *biz.EpochMismatchError
+	superseded         // *biz.SupersededError
+)
 
 // claimRows returns the contract's rules of claims. The link of "before" is temporary or persistent.
 func claimRows(ttl biz.TTL) []claimRow {
@@ -60,31 +69,30 @@ func claimRows(ttl biz.TTL) []claimRow {
 	above := terms(func(t *biz.SetTerms, before biz.Link) { t.Above = &before.Epoch })
 	aboveExpectingIt := terms(func(t *biz.SetTerms, before biz.Link) { t.Above, t.Expected = &before.Epoch, &before.Epoch })
 	aboveExpectingNone := terms(func(t *biz.SetTerms, before biz.Link) { t.Above, t.Expected = &before.Epoch, new(biz.Epoch) })
-	mismatch, superseded := new(biz.EpochMismatchError), new(biz.SupersededError)
 	return []claimRow{
-		{"no link", none, any, true, nil},
-		{"no link, expecting none", none, expectingNone, true, nil},
+		{"no link", none, any, true, applied},
+		{"no link, expecting none", none, expectingNone, true, applied},
 		{"no link, expecting one", none, expectingAnother, false, mismatch},
-		{"another pod", unclaimed(otherPod), any, true, nil},
-		{"another pod, expecting it", unclaimed(otherPod), expectingIt, true, nil},
+		{"another pod", unclaimed(otherPod), any, true, applied},
+		{"another pod, expecting it", unclaimed(otherPod), expectingIt, true, applied},
 		{"another pod, expecting another epoch", unclaimed(otherPod), expectingAnother, false, mismatch},
-		{"another pod with a later claim", claimed(otherPod, later), expectingIt, true, nil},
-		{"another pod with the same claim", claimed(otherPod, current), any, true, nil},
+		{"another pod with a later claim", claimed(otherPod, later), expectingIt, true, applied},
+		{"another pod with the same claim", claimed(otherPod, current), any, true, applied},
 		{"another pod with the same claim, expecting none", claimed(otherPod, current), expectingNone, false, mismatch},
-		{"unclaimed", unclaimed(requestedPod), any, true, nil},
-		{"unclaimed, expecting it", unclaimed(requestedPod), expectingIt, true, nil},
+		{"unclaimed", unclaimed(requestedPod), any, true, applied},
+		{"unclaimed, expecting it", unclaimed(requestedPod), expectingIt, true, applied},
 		{"unclaimed, expecting none", unclaimed(requestedPod), expectingNone, false, mismatch},
-		{"an earlier claim", claimed(requestedPod, earlier), any, true, nil},
-		{"claim 1", claimed(requestedPod, 1), any, true, nil},
-		{"an earlier claim, expecting it", claimed(requestedPod, earlier), expectingIt, true, nil},
+		{"an earlier claim", claimed(requestedPod, earlier), any, true, applied},
+		{"claim 1", claimed(requestedPod, 1), any, true, applied},
+		{"an earlier claim, expecting it", claimed(requestedPod, earlier), expectingIt, true, applied},
 		{"an earlier claim, expecting another", claimed(requestedPod, earlier), expectingAnother, false, mismatch},
-		{"the same claim", claimed(requestedPod, current), any, false, nil},
-		{"the same claim, expecting it", claimed(requestedPod, current), expectingIt, false, nil},
-		{"the same claim, expecting none", claimed(requestedPod, current), expectingNone, false, nil},
-		{"the same claim, expecting another", claimed(requestedPod, current), expectingAnother, false, nil},
-		{"the same claim, above an earlier epoch", claimed(requestedPod, current), below, false, nil},
-		{"the same claim, above its epoch", claimed(requestedPod, current), above, true, nil},
-		{"the same claim, above its epoch, expecting it", claimed(requestedPod, current), aboveExpectingIt, true, nil},
+		{"the same claim", claimed(requestedPod, current), any, false, applied},
+		{"the same claim, expecting it", claimed(requestedPod, current), expectingIt, false, applied},
+		{"the same claim, expecting none", claimed(requestedPod, current), expectingNone, false, applied},
+		{"the same claim, expecting another", claimed(requestedPod, current), expectingAnother, false, applied},
+		{"the same claim, above an earlier epoch", claimed(requestedPod, current), below, false, applied},
+		{"the same claim, above its epoch", claimed(requestedPod, current), above, true, applied},
+		{"the same claim, above its epoch, expecting it", claimed(requestedPod, current), aboveExpectingIt, true, applied},
 		{"the same claim, above its epoch, expecting none", claimed(requestedPod, current), aboveExpectingNone, false, mismatch},
 		{"a later claim", claimed(requestedPod, later), any, false, superseded},
 		{"a later claim, expecting it", claimed(requestedPod, later), expectingIt, false, superseded},
@@ -208,19 +216,20 @@ func (row claimRow) test(e *env) {
 	var change biz.LinkChange
 	var err error
 	when := during(func() { change, err = e.Links.Set(e.Context(), e.key(), requestedPod, requestedTTL, terms) })
-	switch row.err.(type) {
-	case *biz.EpochMismatchError:
-		var mismatch *biz.EpochMismatchError
-		require.ErrorAs(e, err, &mismatch)
-		e.requireSameLink(before, mismatch.Current)
+	switch row.want {
+	case mismatch:
+		var mismatched *biz.EpochMismatchError
+		require.ErrorAs(e, err, &mismatched)
+		e.requireSameLink(before, mismatched.Current)
 		e.requireLink(before)
 		return
-	case *biz.SupersededError:
-		var superseded *biz.SupersededError
-		require.ErrorAs(e, err, &superseded)
-		require.Equal(e, biz.SupersededError{Generation: before.Claim}, *superseded)
+	case superseded:
+		var replaced *biz.SupersededError
+		require.ErrorAs(e, err, &replaced)
+		require.Equal(e, biz.SupersededError{Generation: before.Claim}, *replaced)
 		e.requireLink(before)
 		return
+	case applied:
 	}
 	e.requireApplied(change, err)
 	require.Equal(e, before.Pod, change.Previous)

@@ -2,6 +2,7 @@ package biztest
 
 import (
 	"testing"
+	"time"
 
 	"podlink/internal/biz"
 
@@ -71,8 +72,8 @@ func computeCells() []computeCell {
 
 // deadPod stores a report of the pod that has expired.
 func deadPod(e *env, pod biz.PodID) {
-	e.report(biz.Report{Pod: pod, State: "up", TTL: 1})
-	e.silence(pod)
+	e.report(biz.Report{Pod: pod, State: "up", TTL: 600})
+	e.silence(pod, 600)
 }
 
 // removedPod stores a report of the pod and removes it.
@@ -146,6 +147,85 @@ func testCompute(t *testing.T, s suite) {
 		}
 		require.EqualValues(e, 0, e.reserve(biz.NoPod).Pod)
 		require.EqualValues(e, 1, e.reserve(biz.NoPod).Pod)
+	})
+	s.test(t, "a link is described by its pod", func(e *env) {
+		report := biz.Report{
+			Pod: 3, State: "up", TTL: 600, Capacity: 7, Labels: map[string]string{"zone": "a"}, Address: "game-3:9000",
+			Instance: "uid:1", Sequence: 1,
+		}
+		result, err := e.Pods.Set(e.Context(), e.pods(), report)
+		require.NoError(e, err)
+		want := result.Pod
+		want.Given = 1
+		require.Equal(e, &want, e.compute(e.key(), forever).Pod)
+		require.Equal(e, &want, e.compute(e.key(), forever).Pod, "an existing link")
+	})
+	s.test(t, "a link that the caller could not use", func(e *env) {
+		e.reportReady(1, 2)
+		avoid := func(link biz.Link, pods ...biz.PodID) biz.Computed {
+			return e.compute(link.Key, biz.ComputeRequest{TTL: requestedTTL, Avoid: pods, AvoidEpoch: link.Epoch})
+		}
+		key := func(uid string) biz.LinkKey { return e.keyOf(uid, service) }
+		temporary := e.set(key("temporary"), 1, currentTTL)
+		moved := avoid(temporary, 1)
+		require.Equal(e, biz.Relinked, moved.Outcome)
+		require.EqualValues(e, 2, moved.Link.Pod)
+		repeated := avoid(temporary, 1, 2)
+		require.Equal(e, biz.Existing, repeated.Outcome, "the link has another epoch")
+		e.requireSameLink(moved.Link, repeated.Link)
+		require.Equal(e, biz.Existing, avoid(moved.Link, 1, 2).Outcome, "there is no other pod")
+		require.Equal(e, biz.Existing, avoid(moved.Link, 1).Outcome, "it is to another pod")
+		require.Equal(e, biz.Existing, avoid(e.set(key("persistent"), 1, biz.Forever), 1).Outcome)
+		_, err := e.links().Compute(e.Context(), key("new"), biz.ComputeRequest{TTL: requestedTTL, Avoid: []biz.PodID{1, 2}})
+		require.ErrorIs(e, err, biz.ErrNoAvailablePod)
+		require.EqualValues(e, 2, avoid(biz.NoLink(key("new")), 1).Link.Pod)
+	})
+	s.test(t, "SetIfEpoch leaves a link that became persistent", func(e *env) {
+		e.set(e.key(), 1, currentTTL)
+		link := e.set(e.key(), 1, biz.Forever)
+		change, err := e.Links.SetIfEpoch(e.Context(), e.key(), 2, currentTTL, biz.MoveTerms{Epoch: link.Epoch, TemporaryOnly: true})
+		require.NoError(e, err)
+		require.False(e, change.Applied)
+		e.requireLink(link)
+	})
+	s.test(t, "labels choose the pod of a new link only", func(e *env) {
+		e.reportReady(1)
+		_, err := e.Pods.Set(e.Context(), e.pods(), biz.Report{
+			Pod: 2, State: "up", Load: 50, TTL: biz.Forever, Capacity: biz.NoCapacity, Labels: map[string]string{"zone": "a", "disk": "ssd"},
+		})
+		require.NoError(e, err)
+		inZone := func(value string) biz.ComputeRequest {
+			return biz.ComputeRequest{TTL: biz.Forever, Selector: map[string]string{"zone": value}}
+		}
+		require.EqualValues(e, 2, e.compute(e.key(), inZone("a")).Link.Pod)
+		require.Equal(e, biz.Existing, e.compute(e.key(), inZone("b")).Outcome)
+		_, err = e.links().Compute(e.Context(), e.keyOf("other", service), inZone("b"))
+		require.ErrorIs(e, err, biz.ErrNoAvailablePod)
+	})
+	s.test(t, "a known link is put back after a loss of the store", func(e *env) {
+		e.report(biz.Report{Pod: 1, State: "up", TTL: 600})
+		e.report(biz.Report{Pod: 2, State: "up", Load: 9, TTL: 600})
+		known := func(uid string, pod biz.PodID, epoch biz.Epoch) (biz.Computed, error) {
+			return e.links().Compute(e.Context(), e.keyOf(uid, service), biz.ComputeRequest{
+				TTL: biz.Forever, Known: &biz.NewKnown{Pod: &pod, Epoch: epoch},
+			})
+		}
+		hourAhead := biz.Epoch(time.Now().Add(time.Hour).UnixMicro())
+		for pod, uid := range map[biz.PodID]string{2: "a busy pod", 7: "a pod that has not reported yet"} {
+			computed, err := known(uid, pod, hourAhead)
+			require.NoError(e, err)
+			require.Equal(e, biz.Created, computed.Outcome)
+			require.Equal(e, pod, computed.Link.Pod)
+			require.Equal(e, hourAhead+1, computed.Link.Epoch)
+		}
+		computed, err := known("a busy pod", 1, hourAhead+10)
+		require.NoError(e, err)
+		require.Equal(e, biz.Existing, computed.Outcome, "there is a link")
+		_, err = known("another", 1, biz.Epoch(time.Now().Add(48*time.Hour).UnixMicro()))
+		var invalid *biz.InvalidArgumentError
+		require.ErrorAs(e, err, &invalid)
+		require.Equal(e, "known.epoch", invalid.Field)
+		e.requireNoLink(e.keyOf("another", service))
 	})
 	s.test(t, "SetIfEpoch links only at the expected epoch", func(e *env) {
 		replaced := e.set(e.key(), 1, biz.Forever)

@@ -68,7 +68,8 @@ func testExpiry(t *testing.T, s suite) {
 			e.requireCreated(expired, requestedTTL)(e.Links.SetIfEpoch(e.Context(), e.key(), expired.Pod, requestedTTL, biz.MoveTerms{Epoch: 0}))
 		},
 		"Compute that has read it": func(e *env, expired biz.Link) {
-			e.requireCreated(expired, requestedTTL)(e.Links.SetIfEpoch(e.Context(), e.key(), expired.Pod, requestedTTL, biz.MoveTerms{Epoch: expired.Epoch}))
+			move := biz.MoveTerms{Epoch: expired.Epoch}
+			e.requireCreated(expired, requestedTTL)(e.Links.SetIfEpoch(e.Context(), e.key(), expired.Pod, requestedTTL, move))
 		},
 		"Remove":          func(e *env, _ biz.Link) { e.requireNotRemoved(e.Links.Remove(e.Context(), e.key(), 0, nil)) },
 		"Remove and keep": func(e *env, _ biz.Link) { e.requireNotRemoved(e.Links.Remove(e.Context(), e.key(), keepSeconds, nil)) },

@@ -19,21 +19,21 @@ func (e *env) pass(d time.Duration) {
 	require.NoError(e, e.Pass(e.Context(), e.pods(), d))
 }
 
-// hear lets the time pass in which other pods report often: the service is heard.
-func (e *env) hear(d time.Duration) {
+// hear lets some ttls pass in which the witness reports three times per ttl. Tests use long ttls, compared with which the
+// time that they take does not count.
+func (e *env) hear(ttl biz.TTL, ttls int) {
 	e.Helper()
-	const step = 300 * time.Millisecond // Every step up to 500 ms counts, whatever the ttls are.
-	for ; d > 0; d -= step {
-		e.pass(min(d, step))
-		e.report(biz.Report{Pod: witness, State: "witness", Routing: biz.Shutdown, TTL: biz.Forever})
+	for range 3 * ttls {
+		e.pass(time.Duration(ttl) * time.Second / 3)
+		e.report(biz.Report{Pod: witness, State: "witness", Routing: biz.Shutdown, TTL: ttl})
 	}
 }
 
 // silence lets a pod die: others report, and it does not. Nothing of the others remains.
-func (e *env) silence(pod biz.PodID) {
+func (e *env) silence(pod biz.PodID, ttl biz.TTL) {
 	e.Helper()
 	for e.get(pod).Liveness != biz.Dead {
-		e.hear(time.Second)
+		e.hear(ttl, 1)
 	}
 	_, err := e.Pods.Remove(e.Context(), e.pods(), witness)
 	require.NoError(e, err)
@@ -46,14 +46,14 @@ func (e *env) get(pod biz.PodID) biz.Pod {
 	return got
 }
 
-// hearing is the reference: a report of a service advances Hearing as the contract says.
-type hearing struct {
+// Hearing is the reference: a report of a service advances it as the contract says.
+type Hearing struct {
 	biz.Hearing
 	reported bool
 }
 
-// advance is a report with the ttl at the time now.
-func (h *hearing) advance(ttl biz.TTL, nowMs int64) {
+// Advance adds a stored report with the ttl, at the time now.
+func (h *Hearing) Advance(ttl biz.TTL, nowMs int64) {
 	ms := int64(ttl) * 1000
 	if ttl == biz.Forever {
 		ms = 30_000
@@ -95,13 +95,21 @@ func testLiveness(t *testing.T, s suite) {
 		require.Equal(e, biz.NoPodAvailable, e.reserve(biz.NoPod).Outcome)
 	})
 	s.test(t, "a silent pod among others is dead after its ttl", func(e *env) {
-		e.report(biz.Report{Pod: 0, State: "up", TTL: 30})
-		e.report(biz.Report{Pod: 1, State: "up", TTL: 30})
-		e.hear(28 * time.Second)
-		require.Equal(e, biz.Live, e.get(0).Liveness)
-		e.silence(0)
-		pod := e.get(0)
-		require.Less(e, e.podsView().Hearing.Heard-pod.HeardMs, int64(91_000))
+		e.report(biz.Report{Pod: 0, State: "up", TTL: 600})
+		for _, want := range []biz.Liveness{biz.Live, biz.Live, biz.Dead, biz.Dead} {
+			e.pass(250 * time.Second)
+			e.report(biz.Report{Pod: 1, State: "up", TTL: 600})
+			require.Equal(e, want, e.get(0).Liveness)
+		}
+	})
+	s.test(t, "after an outage, a pod is dead after its ttl", func(e *env) {
+		e.report(biz.Report{Pod: 0, State: "up", TTL: 600})
+		e.pass(time.Hour)
+		for _, want := range []biz.Liveness{biz.InDoubt, biz.InDoubt, biz.InDoubt, biz.Dead} {
+			e.report(biz.Report{Pod: 1, State: "up", TTL: 600})
+			require.Equal(e, want, e.get(0).Liveness)
+			e.pass(250 * time.Second)
+		}
 	})
 	s.test(t, "the store's clock jumps", func(e *env) {
 		for _, jump := range []time.Duration{time.Hour, -time.Hour, 2 * time.Hour, -time.Hour} {
@@ -127,7 +135,7 @@ func testLiveness(t *testing.T, s suite) {
 
 // followReference makes reports at random, and compares the hearing of the service with the reference.
 func (e *env) followReference(random *rand.Rand) {
-	var want hearing
+	var want Hearing
 	reports := make(map[biz.PodID]biz.Pod)
 	for range 60 {
 		if random.IntN(4) > 0 {
@@ -148,7 +156,7 @@ func (e *env) followReference(random *rand.Rand) {
 		id := biz.PodID(random.IntN(4))
 		ttls := []biz.TTL{1, 2, 5, 15, biz.Forever}
 		pod := e.report(biz.Report{Pod: id, State: "up", TTL: ttls[random.IntN(len(ttls))]})
-		want.advance(pod.TTL, pod.HeartbeatMs)
+		want.Advance(pod.TTL, pod.HeartbeatMs)
 		require.Equal(e, want.Heard, pod.HeardMs)
 		reports[id] = pod
 

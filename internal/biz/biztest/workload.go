@@ -1,10 +1,13 @@
 package biztest
 
 import (
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"podlink/internal/biz"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -44,6 +47,39 @@ func testWorkloads(t *testing.T, s suite) {
 		got, err = e.Workloads.BatchGet(e.Context(), e.namespace, []string{"none", "other"})
 		require.NoError(e, err)
 		require.Empty(e, got)
+	})
+	s.test(t, "Remove/answers what it removed, once", func(e *env) {
+		stored := e.workload(e.pods(), "up")
+		other := e.workload(biz.ServiceKey{Namespace: e.namespace, Service: service + "2"}, "other")
+		removed, err := e.Workloads.Remove(e.Context(), e.pods())
+		require.NoError(e, err)
+		require.Equal(e, &stored, removed)
+		_, err = e.Workloads.Get(e.Context(), e.pods())
+		require.ErrorIs(e, err, biz.ErrWorkloadNotFound)
+		removed, err = e.Workloads.Remove(e.Context(), e.pods())
+		require.NoError(e, err)
+		require.Nil(e, removed)
+		rest, err := e.Workloads.BatchGet(e.Context(), e.namespace, []string{service, service + "2"})
+		require.NoError(e, err)
+		require.Equal(e, []biz.Workload{other}, rest)
+		e.workload(e.pods(), "up again")
+	})
+	s.test(t, "Remove/of concurrent calls one finds it", func(e *env) {
+		stored := e.workload(e.pods(), "up")
+		var found atomic.Int32
+		var calls sync.WaitGroup
+		for range 8 {
+			calls.Go(func() {
+				removed, err := e.Workloads.Remove(e.Context(), e.pods())
+				assert.NoError(e, err)
+				if removed != nil {
+					assert.Equal(e, stored, *removed)
+					found.Add(1)
+				}
+			})
+		}
+		calls.Wait()
+		require.EqualValues(e, 1, found.Load())
 	})
 	s.test(t, "services and namespaces are separate", func(e *env) {
 		stored := e.workload(e.pods(), "up")

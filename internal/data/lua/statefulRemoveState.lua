@@ -1,6 +1,7 @@
 -- statefulRemoveState removes a pod's report and cordon. If the pod had instances, a fence remains, so that late reports of
 -- them change nothing. The meta member remains: the service has reported.
 --
+-- Needs:   live
 -- Needs:   change
 -- Needs:   sets
 -- Access:  write
@@ -20,10 +21,13 @@ leave(report)
 remove('@' .. report.pod)
 remove('^' .. report.pod)
 replace_sets()
+if meta.heard < meta.counted and liveness(meta, report.ttl, report.at, report.heard) ~= DEAD then meta.room = meta.room + 1 end
 if report.generation ~= '0' then
   add(-FENCE - report.pod - 2, table.concat({report.pod, report.generation, report.sequence, report.instance, report.predecessor}, ' '))
   add(DEAD_AGE + now, '@' .. report.pod)
 end
+local member = meta.member
+replace(meta)
 local failure = commit_removal()
 if failure then return failure end
-return {'REMOVED', integer(now), meta.member, report.member, burden and integer(burden) or ''}
+return {'REMOVED', integer(now), member, report.member, burden and integer(burden) or ''}

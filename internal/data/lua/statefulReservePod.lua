@@ -23,7 +23,7 @@
 -- Reply:   RESERVED <pod> <at>: the best pod, and the time of its report
 -- Reply:   RESTORED <pod> <at>: the known pod, and the time of its report; 0: it has not reported, and nothing is counted
 -- Reply:   AGAIN: many pods were found to be silent, and their entries moved out of the way: call again
--- Repeat:  RESERVED and RESTORED add another reservation
+-- Repeat:  RESERVED and RESTORED add another reservation; AGAIN moves more, up to NONE
 
 if not head[1] then return {'UNKNOWN'} end
 local meta = head[2] == META and read_meta(head[1])

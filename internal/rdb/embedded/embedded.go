@@ -3,7 +3,7 @@
 package embedded
 
 import (
-	"crypto/rand"
+	"crypto/tls"
 	"fmt"
 	"time"
 
@@ -17,26 +17,27 @@ import (
 // links: their keys outlive them by a second (GRACE_MS in data/lua/lib/write.lua).
 const sweepInterval = 500 * time.Millisecond
 
-// Server is the store. It listens on a loopback port, behind a password that only this process knows. In-memory connections
-// of miniredis would need neither, but they are unbuffered, so a pipeline deadlocks: the client writes its next command
-// while the store writes its first reply.
+// Server is the store. It listens on a loopback port, with TLS and for a client certificate that only this process has.
+// In-memory connections of miniredis would need neither, but they are unbuffered, so a pipeline deadlocks: the client writes
+// its next command while the store writes its first reply.
 //
 // Its clock is that of the process, in microseconds, as epochs and expiries need it. miniredis does not expire keys by
 // itself; sweep does it with FastForward, which does not change the clock.
 type Server struct {
-	server   *miniredis.Miniredis
-	password string
-	stop     chan struct{}
-	done     chan struct{}
+	server *miniredis.Miniredis
+	client *tls.Config
+	stop   chan struct{}
+	done   chan struct{}
 }
 
 // Start starts a store on a free loopback port. The caller must call Close.
 func Start() (*Server, error) {
-	s := &Server{
-		server: miniredis.NewMiniRedis(), password: rand.Text(), stop: make(chan struct{}), done: make(chan struct{}),
+	secured, client, err := newTLS()
+	if err != nil {
+		return nil, fmt.Errorf("the embedded store can't make its certificate: %w", err)
 	}
-	s.server.RequireAuth(s.password)
-	if err := s.server.Start(); err != nil {
+	s := &Server{server: miniredis.NewMiniRedis(), client: client, stop: make(chan struct{}), done: make(chan struct{})}
+	if err := s.server.StartTLS(secured); err != nil {
 		return nil, fmt.Errorf("the embedded store can't start: %w", err)
 	}
 	go s.sweep()
@@ -67,10 +68,10 @@ func (s *Server) Close() {
 	s.server.Close()
 }
 
-// Options returns o with the address and password of this store, and without the options that it doesn't support.
+// Options returns o with the address and certificate of this store, and without the options that it doesn't support.
 func (s *Server) Options(o rdb.Options) rdb.Options {
-	o.Mode, o.Addrs, o.DB, o.TLS = rdb.Standalone, []string{s.server.Addr()}, 0, nil
-	o.Username, o.Password = "", s.password
+	o.Mode, o.Addrs, o.DB, o.TLS = rdb.Standalone, []string{s.server.Addr()}, 0, s.client
+	o.Username, o.Password = "", ""
 	o.WaitReplicas, o.Embedded = 0, true
 	return o
 }

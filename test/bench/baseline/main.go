@@ -35,7 +35,7 @@ func main() {
 
 // run serves until a signal. It logs its addresses in the same words as podlink.
 func run(path string) error {
-	config, err := conf.Load(path, os.LookupEnv)
+	config, err := conf.Load(path, os.Environ())
 	if err != nil {
 		return err
 	}

@@ -1,8 +1,8 @@
 // Package proc runs programs for tests: it finds free ports, supervises the processes, and skips a test whose program is
 // not installed.
 //
-// Two things to know. A process ends with the test that started it, frozen or not. And a failed test prints the logs of its
-// processes by itself.
+// Two things to know. A process ends with the test that started it, frozen or not; on Linux also when the test binary is killed.
+// And a failed test prints the logs of its processes by itself.
 package proc
 
 import (
@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -101,16 +102,28 @@ func (p *Process) Restart() error {
 	cmd.Dir, cmd.Env = p.command.Dir, append(os.Environ(), p.command.Env...)
 	cmd.Stdout, cmd.Stderr = p.Log, p.Log
 	cmd.WaitDelay = outputTimeout
-	if err := cmd.Start(); err != nil {
+	cmd.SysProcAttr = endsWithParent()
+	r := &run{cmd: cmd, exited: make(chan struct{})}
+	started := make(chan error, 1)
+	go r.live(started)
+	if err := <-started; err != nil {
 		return err
 	}
-	r := &run{cmd: cmd, exited: make(chan struct{})}
 	p.run = r
-	go func() {
-		_ = cmd.Wait() // The exit code is in the ProcessState.
-		close(r.exited)
-	}()
 	return nil
+}
+
+// live starts the program and returns when it has exited. It keeps its thread until then: with endsWithParent the program ends
+// with the thread that started it, not only with the process.
+func (r *run) live(started chan<- error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	err := r.cmd.Start()
+	started <- err
+	if err == nil {
+		_ = r.cmd.Wait() // The exit code is in the ProcessState.
+		close(r.exited)
+	}
 }
 
 // kill does nothing to a run that is nil or has ended.

@@ -24,6 +24,7 @@ type Proxy struct {
 	toLose    int
 	loseEvery int
 	scripts   int // replies to scripts since LoseEvery
+	forgets   time.Duration
 	faults    Faults
 }
 
@@ -32,7 +33,8 @@ type Faults struct {
 	RepliesLost       int // of scripts that the server executed
 	ConnectionsReset  int
 	ConnectionsCut    int // connections that were open at a Cut, and new ones that hung
-	PiecesUndelivered int // commands, replies and parts of a stream that Cut dropped
+	PiecesUndelivered int // commands, replies and parts of a stream that Cut or ForgetIdle dropped
+	ConnsForgotten    int // by ForgetIdle
 }
 
 // NewProxy starts a proxy in front of target (host:port). It ends with the test.
@@ -72,6 +74,14 @@ func (p *Proxy) LoseEvery(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.loseEvery, p.scripts = n, 0
+}
+
+// ForgetIdle makes the proxy forget connections that were idle for longer, like a firewall does: it drops what comes on them
+// without a word, in both directions. 0 stops that for other connections.
+func (p *Proxy) ForgetIdle(after time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.forgets = after
 }
 
 // Lost returns how many replies were lost so far.
@@ -178,7 +188,7 @@ func (p *Proxy) serve(client net.Conn) {
 		_ = client.Close()
 		return
 	}
-	c := &connection{proxy: p, client: client, server: server}
+	c := &connection{proxy: p, client: client, server: server, used: time.Now()}
 	defer p.remove(c)
 	if !p.add(c) {
 		return
@@ -215,6 +225,9 @@ type connection struct {
 	scripts []bool        // for each command without a reply yet: is it a script
 	stream  bool          // the server sends a stream after the outstanding replies
 	mended  chan struct{} // not nil once the connection is cut; closed by Mend
+	used    time.Time     // when a piece was last forwarded
+	// forgotten is set once the connection was idle for too long.
+	forgotten bool
 }
 
 func (c *connection) close() {
@@ -289,8 +302,27 @@ func (c *connection) write(piece []byte, to io.Writer) bool {
 	if c.isCut() != nil {
 		return false
 	}
+	if c.isForgotten(len(piece) > 0) {
+		return true
+	}
 	_, err := to.Write(piece)
 	return err == nil
+}
+
+// isForgotten reports whether the proxy has forgotten the connection.
+func (c *connection) isForgotten(piece bool) bool {
+	p := c.proxy
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !c.forgotten && p.forgets > 0 && time.Since(c.used) > p.forgets {
+		c.forgotten = true
+		p.faults.ConnsForgotten++
+	}
+	if c.forgotten && piece {
+		p.faults.PiecesUndelivered++
+	}
+	c.used = time.Now()
+	return c.forgotten
 }
 
 // isCut returns a channel that Mend closes, nil unless the connection is cut.

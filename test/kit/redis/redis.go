@@ -19,6 +19,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
 
+	"podlink/internal/rdb/info"
 	"podlink/test/kit/proc"
 )
 
@@ -185,28 +186,24 @@ func (s *Server) WaitInSync() {
 }
 
 func (s *Server) inSync() bool {
-	info, err := s.admin.Info(context.Background(), "replication").Result()
-	if err != nil || InfoField(info, "master_link_status") != "up" {
+	text, err := s.admin.Info(context.Background(), "replication").Result()
+	if err != nil || InfoField(text, "master_link_status") != "up" {
 		return false
 	}
 	// WAIT counts a new replica only after its first acknowledgement, up to a second later.
 	options := s.options()
-	options.Addr = net.JoinHostPort(InfoField(info, "master_host"), InfoField(info, "master_port"))
+	options.Addr = net.JoinHostPort(InfoField(text, "master_host"), InfoField(text, "master_port"))
 	options.Password = argument(s.args, "--masterauth")
 	primary := redis.NewClient(options)
 	defer primary.Close()
-	info, err = primary.Info(context.Background(), "replication").Result()
-	online := strings.Count(info, ",state=online,")
-	return err == nil && online > 0 && strconv.Itoa(online) == InfoField(info, "connected_slaves") &&
-		!strings.Contains(info, ",offset=0,")
+	text, err = primary.Info(context.Background(), "replication").Result()
+	online := strings.Count(text, ",state=online,")
+	return err == nil && online > 0 && strconv.Itoa(online) == InfoField(text, "connected_slaves") &&
+		!strings.Contains(text, ",offset=0,")
 }
 
 // InfoField returns a field of the reply to INFO or CLUSTER INFO, "" without it.
-func InfoField(info, name string) string {
-	_, rest, _ := strings.Cut("\n"+info, "\n"+name+":")
-	value, _, _ := strings.Cut(rest, "\r\n")
-	return value
-}
+func InfoField(text, name string) string { return info.Field(text, name) }
 
 // argument returns the value of an argument of redis-server, "" without it.
 func argument(args []string, name string) string {

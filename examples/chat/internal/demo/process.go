@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"time"
 )
@@ -36,15 +37,27 @@ func launch(ctx context.Context, logs, name string, env []string, program string
 	p.cmd.Env, p.cmd.Stdout, p.cmd.Stderr = append(os.Environ(), env...), file, file
 	// In its own process group, Ctrl-C doesn't reach it: the demo stops its processes itself.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := p.cmd.Start(); err != nil {
+	endWithParent(p.cmd.SysProcAttr)
+	started := make(chan error, 1)
+	go p.live(started)
+	if err := <-started; err != nil {
 		return nil, errors.Join(fmt.Errorf("start %s: %w", name, err), file.Close())
 	}
-	go func() {
-		p.err = p.cmd.Wait()
-		_ = file.Close()
-		close(p.done)
-	}()
 	return p, nil
+}
+
+// live starts the program and returns when it has exited. It keeps its thread until then: endWithParent ties the program to the
+// thread that started it.
+func (p *process) live(started chan<- error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	err := p.cmd.Start()
+	started <- err
+	if err == nil {
+		p.err = p.cmd.Wait()
+		_ = p.log.Close()
+		close(p.done)
+	}
 }
 
 // running reports whether the process has not exited.

@@ -98,7 +98,7 @@ func (d *demo) startPodlink(ctx context.Context) error {
 		return err
 	}
 	if d.etcd != "" {
-		env = append(env, "PODLINK_REGISTRY_TYPE=etcd", "PODLINK_REGISTRY_ADDRS="+d.etcd)
+		env = append(env, "PODLINK_REGISTRY_TYPE=etcd", "PODLINK_REGISTRY_ADDRS="+d.etcd, "PODLINK_DATA_REDIS_ALLOW_EMBEDDED=true")
 	} else {
 		target, options = d.podlink, client.Options{}
 	}

@@ -170,6 +170,23 @@ local function effective(report)
   return math.max(report.routing, cordon)
 end
 
+-- === lib/live.lua ===
+-- live.lua judges the age of reports, as Hearing in biz does.
+
+local DEAD, IN_DOUBT, LIVE = 0, 1, 2
+
+-- liveness judges a report by its ttl, its time, and the value of heard then.
+local function liveness(meta, ttl, at, heard)
+  if ttl == '-1' then return LIVE end
+  local limit, age = ttl * 1000, meta.heard - heard
+  if age <= limit then
+    if now <= at + limit then return LIVE end
+    return IN_DOUBT
+  end
+  if meta.resumed <= tonumber(heard) or meta.heard - meta.resumed > limit or age > 3 * limit then return DEAD end
+  return IN_DOUBT
+end
+
 -- === lib/change.lua ===
 -- change.lua collects the changes of a script, and makes them at its end.
 
@@ -319,10 +336,13 @@ leave(report)
 remove('@' .. report.pod)
 remove('^' .. report.pod)
 replace_sets()
+if meta.heard < meta.counted and liveness(meta, report.ttl, report.at, report.heard) ~= DEAD then meta.room = meta.room + 1 end
 if report.generation ~= '0' then
   add(-FENCE - report.pod - 2, table.concat({report.pod, report.generation, report.sequence, report.instance, report.predecessor}, ' '))
   add(DEAD_AGE + now, '@' .. report.pod)
 end
+local member = meta.member
+replace(meta)
 local failure = commit_removal()
 if failure then return failure end
-return {'REMOVED', integer(now), meta.member, report.member, burden and integer(burden) or ''}
+return {'REMOVED', integer(now), member, report.member, burden and integer(burden) or ''}

@@ -19,7 +19,7 @@
 -- Reply:   RESERVED <pod> <at>: the best pod, and the time of its report
 -- Reply:   RESTORED <pod> <at>: the known pod, and the time of its report; 0: it has not reported, and nothing is counted
 -- Reply:   AGAIN: many pods were found to be silent, and their entries moved out of the way: call again
--- Repeat:  RESERVED and RESTORED add another reservation
+-- Repeat:  RESERVED and RESTORED add another reservation; AGAIN moves more, up to NONE
 
 -- === lib/now.lua ===
 -- now.lua reads the store's clock, once per run.

@@ -26,7 +26,7 @@
 -- Reply:   SUPERSEDED <generation> <final>: another process has taken over; final is 1 if that was after this one; nothing has
 --          changed
 -- Reply:   LIMITED <limit>: there are too many pods or label sets; nothing has changed
--- Repeat:  STORED with a later time, LATE if it has a sequence
+-- Repeat:  STORED with a later time, LATE if it has a sequence; LIMITED again, until a second was heard
 
 -- === lib/now.lua ===
 -- now.lua reads the store's clock, once per run.
@@ -455,9 +455,13 @@ end
 local pod, instance, sequence, generation = ARGV[1], ARGV[6], ARGV[7], ARGV[8]
 local meta, store, before = read_meta(), read_store(), find(pod)
 if meta == false or store == false or before == false or not meta ~= not store or before and not meta then return corrupt() end
-local fence = not before and find_fence(pod) or nil
-local burden = before and not before.buried and burden_of(before)
-if before and not before.buried and not burden then return corrupt() end
+local fence, burden
+if not before then
+  fence = find_fence(pod)
+elseif not before.buried then
+  burden = burden_of(before)
+end
+if fence == false or before and not before.buried and not burden then return corrupt() end
 
 -- Which process reports.
 local NOTHING = {generation = '0', sequence = '0', instance = UNNAMED, predecessor = UNNAMED}
@@ -490,8 +494,8 @@ if instance ~= UNNAMED and instance ~= stored.instance and stored.instance ~= UN
 -- room reports whether one more pod may be not dead. Only a service at its limit counts its dead ones, and once for each
 -- second that is heard.
 local function room(most)
-  if call('ZCOUNT', key, LOWEST_REPORT, HIGHEST_REPORT) < most then return true end
-  if meta.heard >= meta.counted then
+  local full = call('ZCOUNT', key, LOWEST_REPORT, HIGHEST_REPORT) >= most
+  if full and meta.heard >= meta.counted then
     local found, alive = call('ZRANGEBYSCORE', key, '0', '(4398046511104'), 0
     for i = 1, #found do
       local ttl, at, heard = string.match(found[i], '^%d+ %d+ %-?%d+ (%-?%d+) (%d+) (%d+) %d+$')
@@ -499,12 +503,12 @@ local function room(most)
     end
     meta.counted, meta.room = meta.heard + 1000, math.max(0, most - alive)
   end
-  if meta.room == 0 then
+  if full and meta.room == 0 then
     replace(meta)
     commit()
     return false
   end
-  meta.room = meta.room - 1
+  meta.room = math.max(0, meta.room - 1)
   return true
 end
 

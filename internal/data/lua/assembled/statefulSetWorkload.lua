@@ -59,7 +59,8 @@ local function is_text(text)
   return not string.find(text, ABOVE_ASCII)
 end
 
--- === statefulSetWorkload.lua ===
+-- === lib/workload.lua ===
+-- workload.lua reads and checks the workload.
 
 local stored = call('HMGET', KEYS[1], 'state', 'update_ms')
 local state, updated = stored[1], stored[2]
@@ -67,6 +68,8 @@ if state or updated then
   local ours = state and updated and is_text(state) and string.find(updated, '^%d+$') and whole(updated, LARGEST)
   if not ours then return redis.error_reply('CORRUPT workload') end
 end
+
+-- === statefulSetWorkload.lua ===
 
 local update = string.sub(clock(), 1, -4)
 call('HSET', KEYS[1], 'state', ARGV[1], 'update_ms', update)

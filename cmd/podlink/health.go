@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+)
+
+const (
+	// healthTimeout bounds -health: podlink checks its store for at most a second.
+	healthTimeout = 2 * time.Second
+	// maxHealthBytes bounds the reply that is read.
+	maxHealthBytes = 64 << 10
+)
+
+// askHealth asks the podlink whose admin listener has the address if it is ready, prints the answer in a line, and returns the
+// exit code: 0 when it is ready, else 1.
+func askHealth(addr string) int {
+	ctx, cancel := context.WithTimeout(context.Background(), healthTimeout)
+	defer cancel()
+	status, err := readiness(ctx, addr)
+	if err != nil {
+		fmt.Printf("not ready: %v\n", err)
+		return 1
+	}
+	fmt.Println(status)
+	return 0
+}
+
+// readiness returns the status of a ready podlink, and an error for any other.
+func readiness(ctx context.Context, addr string) (string, error) {
+	target, err := reachable(addr)
+	if err != nil {
+		return "", err
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+target+"/readyz", nil)
+	if err != nil {
+		return "", err
+	}
+	transport := &http.Transport{DisableKeepAlives: true} // And no proxy: podlink is on this machine.
+	response, err := transport.RoundTrip(request)
+	if err != nil {
+		if ctx.Err() != nil {
+			return "", fmt.Errorf("no answer from %s within %s", target, healthTimeout)
+		}
+		return "", err
+	}
+	defer response.Body.Close()
+	var body struct{ Status, Reason string }
+	if err := json.NewDecoder(io.LimitReader(response.Body, maxHealthBytes)).Decode(&body); err != nil || body.Status == "" {
+		return "", fmt.Errorf("%s is not podlink's admin listener, it answers %d", target, response.StatusCode)
+	}
+	if response.StatusCode != http.StatusOK {
+		return "", errors.New(body.Reason)
+	}
+	return body.Status, nil
+}
+
+// reachable returns an address that reaches a listener on addr from this machine.
+func reachable(addr string) (string, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", err
+	}
+	if port == "0" {
+		return "", errors.New("the port of server.admin.addr is 0, so it is different in each run and not known")
+	}
+	switch ip := net.ParseIP(host); {
+	case host == "", ip.Equal(net.IPv4zero):
+		host = "127.0.0.1"
+	case ip.Equal(net.IPv6unspecified):
+		host = "::1"
+	}
+	return net.JoinHostPort(host, port), nil
+}

@@ -1,0 +1,94 @@
+package server
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+
+	v1 "podlink/api/podlink/v1"
+)
+
+// watchInterval is the interval at which health watches look for a change.
+const watchInterval = time.Second
+
+// healthServer is gRPC's health service. It gives the answer of /readyz for the whole server, whose name is empty, and for
+// each service of the API: they share one store. Kratos' own health service reports SERVING whatever the store does.
+type healthServer struct {
+	grpc_health_v1.UnimplementedHealthServer
+
+	ready *readiness
+	names map[string]bool
+}
+
+func newHealthServer(store Checker, drain *Drain) *healthServer {
+	names := map[string]bool{"": true}
+	for _, service := range v1.Services() {
+		names[string(service.FullName())] = true
+	}
+	return &healthServer{ready: &readiness{store: store, drain: drain}, names: names}
+}
+
+func servingStatus(reason string) grpc_health_v1.HealthCheckResponse_ServingStatus {
+	if reason != "" {
+		return grpc_health_v1.HealthCheckResponse_NOT_SERVING
+	}
+	return grpc_health_v1.HealthCheckResponse_SERVING
+}
+
+// Check implements grpc_health_v1.HealthServer.
+func (h *healthServer) Check(
+	ctx context.Context, request *grpc_health_v1.HealthCheckRequest,
+) (*grpc_health_v1.HealthCheckResponse, error) {
+	if !h.names[request.GetService()] {
+		return nil, status.Error(codes.NotFound, "unknown service")
+	}
+	return &grpc_health_v1.HealthCheckResponse{Status: servingStatus(h.ready.reason(ctx))}, nil
+}
+
+// List implements grpc_health_v1.HealthServer.
+func (h *healthServer) List(
+	ctx context.Context, _ *grpc_health_v1.HealthListRequest,
+) (*grpc_health_v1.HealthListResponse, error) {
+	now := servingStatus(h.ready.reason(ctx))
+	statuses := make(map[string]*grpc_health_v1.HealthCheckResponse, len(h.names))
+	for name := range h.names {
+		statuses[name] = &grpc_health_v1.HealthCheckResponse{Status: now}
+	}
+	return &grpc_health_v1.HealthListResponse{Statuses: statuses}, nil
+}
+
+// Watch implements grpc_health_v1.HealthServer. All watches share one check of the store per interval. When podlink drains,
+// which ends the stream, the last message is NOT_SERVING.
+func (h *healthServer) Watch(
+	request *grpc_health_v1.HealthCheckRequest, stream grpc.ServerStreamingServer[grpc_health_v1.HealthCheckResponse],
+) error {
+	ticker := time.NewTicker(watchInterval)
+	defer ticker.Stop()
+	sent := grpc_health_v1.HealthCheckResponse_UNKNOWN
+	for {
+		now := grpc_health_v1.HealthCheckResponse_SERVICE_UNKNOWN
+		if h.names[request.GetService()] {
+			now = servingStatus(h.ready.recent(watchInterval / 2))
+		}
+		if now != sent {
+			if err := stream.Send(&grpc_health_v1.HealthCheckResponse{Status: now}); err != nil {
+				return err
+			}
+			sent = now
+		}
+		if err := stream.Context().Err(); err != nil {
+			return status.FromContextError(err).Err()
+		}
+		select {
+		case <-ticker.C:
+		case <-stream.Context().Done():
+			if !h.ready.drain.Draining() { // The caller has left.
+				return status.FromContextError(stream.Context().Err()).Err()
+			}
+		}
+	}
+}

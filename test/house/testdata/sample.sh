@@ -1,0 +1,3 @@
+# It tells
+# whether, and
+shall=1
