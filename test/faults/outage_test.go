@@ -42,7 +42,7 @@ var lengths = []float64{.5, 1, 2, 5}
 // fixed starts a podlink whose address stays the same when it is started again with the returned environment.
 func fixed(t *testing.T, binary string, env ...string) (p *podlinktest.Process, same []string) {
 	t.Helper()
-	same = append(env, "PODLINK_SERVER_GRPC_ADDR="+proc.FreeAddr(t))
+	same = append([]string{"PODLINK_SERVER_GRPC_ADDR=" + proc.FreeAddr(t)}, env...)
 	return start(t, binary, 1, same...)[0], same
 }
 
