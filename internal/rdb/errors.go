@@ -61,6 +61,7 @@ func withClass(class Class, err error) error { return &Error{Class: class, Cause
 var refusals = []string{
 	"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS", "MISCONF",
 	"NOAUTH", "WRONGPASS", "NOPERM", "MOVED", "ASK", "SHUTDOWN", "DENIED", "ERR max number of clients",
+	"ERR Protocol error: unauthenticated", // the reply to a long command without a login
 }
 
 // replyError classifies an error reply of Redis. It returns nil if err is not a reply.
