@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"podlink/internal/biz"
@@ -148,6 +149,9 @@ func foreignKeys(kind string) []foreign {
 		}
 	case "service":
 		hash("a hash", map[string]any{"1": "0 0 0 -1 1700000000000 up"})
+		ways = append(ways, foreign{"another sorted set", func(s *testStore, key string) error {
+			return s.client.ZAdd(context.Background(), key, redis.Z{Score: 4e12, Member: "hello"}).Err()
+		}, nil})
 		member(-3, foreignReports, "Pods.Reserve")
 		member(-1, foreignMetas, "Pods.Release")
 		member(-1, foreignMetasUnread, "Pods.Release", "Pods.Reserve")

@@ -121,7 +121,9 @@ func layerWith(t *testing.T, options func(c *conf.Data_Redis)) layer {
 	keys := app.Keyspace(c.GetData())
 	l := layer{
 		links: data.NewLinkRepo(store.Runner, keys, data.NewLinkMetrics()),
-		pods:  data.NewPodRepo(store.Runner, keys),
+		pods: data.NewPodRepo(store.Runner, keys, data.PodLimits{
+			MaxPods: int(c.GetLimits().GetMaxPods()), ForgetAfter: c.GetState().GetForgetAfter().AsDuration(),
+		}, func() string { return "" }),
 	}
 	domain := telemetry.NewDomain()
 	views, limits := biz.NewPodViews(l.pods, domain), biz.Limits{MaxBatch: int(c.GetLimits().GetMaxBatch())}

@@ -36,7 +36,7 @@
 
 local pod, instance, sequence, generation = ARGV[1], ARGV[6], ARGV[7], ARGV[8]
 local meta, store, before = read_meta(), read_store(), find(pod)
-if meta == false or store == false or before == false or not meta ~= not store or before and not meta then return corrupt() end
+if meta == false or store == false or before == false or not meta ~= not store or not meta and not is_empty() then return corrupt() end
 local fence, burden
 if not before then
   fence = find_fence(pod)

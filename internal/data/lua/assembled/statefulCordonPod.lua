@@ -112,6 +112,9 @@ local function encode(report)
   }, ' ')
 end
 
+-- is_empty reports whether there is no key. A key without a meta member is none of podlink's.
+local function is_empty() return call('ZCOUNT', key, '-inf', '+inf') == 0 end
+
 -- find returns the pod's report; nil if there is none, false if podlink did not write it.
 local function find(pod)
   local buried = false
@@ -119,6 +122,7 @@ local function find(pod)
   if member == nil then
     buried, member = true, at_score(integer(-BURIED - pod - 2))
   end
+  if member == nil and not at_score(META) and not is_empty() then return false end
   if not member then return member end
   local report = decode(member)
   if not report or report.pod ~= pod then return false end

@@ -111,6 +111,9 @@ local function encode(report)
   }, ' ')
 end
 
+-- is_empty reports whether there is no key. A key without a meta member is none of podlink's.
+local function is_empty() return call('ZCOUNT', key, '-inf', '+inf') == 0 end
+
 -- find returns the pod's report; nil if there is none, false if podlink did not write it.
 local function find(pod)
   local buried = false
@@ -118,6 +121,7 @@ local function find(pod)
   if member == nil then
     buried, member = true, at_score(integer(-BURIED - pod - 2))
   end
+  if member == nil and not at_score(META) and not is_empty() then return false end
   if not member then return member end
   local report = decode(member)
   if not report or report.pod ~= pod then return false end
@@ -171,7 +175,7 @@ end
 
 local from, most = ARGV[1], tonumber(ARGV[2])
 local meta = read_meta()
-if meta == false then return corrupt() end
+if meta == false or not meta and not is_empty() then return corrupt() end
 
 local pages, following = {[0] = page(0, from, most), [BURIED] = page(BURIED, from, most)}, nil
 for base, found in pairs(pages) do

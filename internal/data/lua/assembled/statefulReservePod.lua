@@ -149,6 +149,9 @@ local function encode(report)
   }, ' ')
 end
 
+-- is_empty reports whether there is no key. A key without a meta member is none of podlink's.
+local function is_empty() return call('ZCOUNT', key, '-inf', '+inf') == 0 end
+
 -- find returns the pod's report; nil if there is none, false if podlink did not write it.
 local function find(pod)
   local buried = false
@@ -156,6 +159,7 @@ local function find(pod)
   if member == nil then
     buried, member = true, at_score(integer(-BURIED - pod - 2))
   end
+  if member == nil and not at_score(META) and not is_empty() then return false end
   if not member then return member end
   local report = decode(member)
   if not report or report.pod ~= pod then return false end
@@ -411,7 +415,7 @@ end
 
 -- === statefulReservePod.lua ===
 
-if not head[1] then return {'UNKNOWN'} end
+if not head[1] and is_empty() then return {'UNKNOWN'} end
 local meta = head[2] == META and read_meta(head[1])
 if not meta then return corrupt() end
 if meta.due ~= 0 and now >= meta.due then run_timers(meta) end

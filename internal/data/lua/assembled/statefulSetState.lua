@@ -130,6 +130,9 @@ local function encode(report)
   }, ' ')
 end
 
+-- is_empty reports whether there is no key. A key without a meta member is none of podlink's.
+local function is_empty() return call('ZCOUNT', key, '-inf', '+inf') == 0 end
+
 -- find returns the pod's report; nil if there is none, false if podlink did not write it.
 local function find(pod)
   local buried = false
@@ -137,6 +140,7 @@ local function find(pod)
   if member == nil then
     buried, member = true, at_score(integer(-BURIED - pod - 2))
   end
+  if member == nil and not at_score(META) and not is_empty() then return false end
   if not member then return member end
   local report = decode(member)
   if not report or report.pod ~= pod then return false end
@@ -452,7 +456,7 @@ end
 
 local pod, instance, sequence, generation = ARGV[1], ARGV[6], ARGV[7], ARGV[8]
 local meta, store, before = read_meta(), read_store(), find(pod)
-if meta == false or store == false or before == false or not meta ~= not store or before and not meta then return corrupt() end
+if meta == false or store == false or before == false or not meta ~= not store or not meta and not is_empty() then return corrupt() end
 local fence, burden
 if not before then
   fence = find_fence(pod)
