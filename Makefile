@@ -106,7 +106,7 @@ bench-functions: ## run the benchmarks of the hot functions once, with their all
 
 bench-scripts: ## count the instructions that Redis executes per script; installs redis-server and valgrind if missing
 	./test/install.sh redis-server valgrind
-	$(GO) test -count=1 -tags bench -timeout 20m -run '^TestScriptCost$$' -v ./internal/data
+	$(GO) test -count=1 -tags bench -timeout 20m -run '^Test(Script|Choice)Cost$$' -v ./internal/data
 
 bench-compare: ## fail if the working tree has less than MIN (0.97) of the speed of revision BASE, in 5 to 15 minutes
 	./test/install.sh redis-server

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
@@ -58,38 +59,34 @@ var (
 	foreignReports = map[string]string{
 		"empty":             "",
 		"text":              "hello",
-		"no state":          "1 0 0 0 0 -1 30 1700000000000 0 0 0 * * 0 - -",
-		"a text too many":   "1 0 0 0 0 -1 30 1700000000000 0 0 0 * * 0 up - - -",
-		"another pod":       "2 0 0 0 0 -1 30 1700000000000 0 0 0 * * 0 up - -",
-		"zero before pod":   "01 0 0 0 0 -1 30 1700000000000 0 0 0 * * 0 up - -",
-		"load in words":     "1 x 0 0 0 -1 30 1700000000000 0 0 0 * * 0 up - -",
-		"negative load":     "1 -1 0 0 0 -1 30 1700000000000 0 0 0 * * 0 up - -",
-		"too large a load":  "1 2147483648 0 0 0 -1 30 1700000000000 0 0 0 * * 0 up - -",
-		"zero before load":  "1 00 0 0 0 -1 30 1700000000000 0 0 0 * * 0 up - -",
-		"unknown routing":   "1 0 3 0 0 -1 30 1700000000000 0 0 0 * * 0 up - -",
-		"unknown cordon":    "1 0 0 3 0 -1 30 1700000000000 0 0 0 * * 0 up - -",
-		"negative lift":     "1 0 0 0 -1 -1 30 1700000000000 0 0 0 * * 0 up - -",
-		"capacity -2":       "1 0 0 0 0 -2 30 1700000000000 0 0 0 * * 0 up - -",
-		"huge capacity":     "1 0 0 0 0 2147483648 30 1700000000000 0 0 0 * * 0 up - -",
-		"ttl 0":             "1 0 0 0 0 -1 0 1700000000000 0 0 0 * * 0 up - -",
-		"ttl -2":            "1 0 0 0 0 -1 -2 1700000000000 0 0 0 * * 0 up - -",
-		"minus in ttl":      "1 0 0 0 0 -1 - 1700000000000 0 0 0 * * 0 up - -",
-		"too large a ttl":   "1 0 0 0 0 -1 2147483648 1700000000000 0 0 0 * * 0 up - -",
-		"zero before ttl":   "1 0 0 0 0 -1 030 1700000000000 0 0 0 * * 0 up - -",
-		"negative time":     "1 0 0 0 0 -1 30 -1 0 0 0 * * 0 up - -",
-		"huge time":         "1 0 0 0 0 -1 30 9999999999999999 0 0 0 * * 0 up - -",
-		"huge heard":        "1 0 0 0 0 -1 30 1700000000000 9999999999999999 0 0 * * 0 up - -",
-		"huge generation":   "1 0 0 0 0 -1 30 1700000000000 0 4503599627370496 0 * * 0 up - -",
-		"huge sequence":     "1 0 0 0 0 -1 30 1700000000000 0 0 4503599627370496 * * 0 up - -",
-		"no predecessor":    "1 0 0 0 0 -1 30 1700000000000 0 0 0 *  0 up - -",
-		"too large a set":   "1 0 0 0 0 -1 30 1700000000000 0 0 0 * * 65 up - -",
-		"two spaces":        "1 0 0 0 0 -1 30 1700000000000 0 0 0 * * 0  up - -",
-		"state not ASCII":   "1 0 0 0 0 -1 30 1700000000000 0 0 0 * * 0 \xff\xfe - -",
-		"state with a line": "1 0 0 0 0 -1 30 1700000000000 0 0 0 * * 0 a\nb - -",
-		"half an escape":    "1 0 0 0 0 -1 30 1700000000000 0 0 0 * * 0 up%2 - -",
-		"no escape":         "1 0 0 0 0 -1 30 1700000000000 0 0 0 * * 0 100%up - -",
-		"an empty escape":   "1 0 0 0 0 -1 30 1700000000000 0 0 0 * * 0 up - %",
-		"not an escape":     "1 0 0 0 0 -1 30 1700000000000 0 0 0 * * 0 up %2G -",
+		"no state":          "1 0 0 0 0 -1 30 1700000000000 0 0 0 * * 0 - - ",
+		"a text too many":   "1 0 0 0 0 -1 30 1700000000000 0 0 0 * * 0 - - up -",
+		"another pod":       "2 0 0 0 0 -1 30 1700000000000 0 0 0 * * 0 - - up",
+		"zero before pod":   "01 0 0 0 0 -1 30 1700000000000 0 0 0 * * 0 - - up",
+		"load in words":     "1 x 0 0 0 -1 30 1700000000000 0 0 0 * * 0 - - up",
+		"negative load":     "1 -1 0 0 0 -1 30 1700000000000 0 0 0 * * 0 - - up",
+		"too large a load":  "1 2147483648 0 0 0 -1 30 1700000000000 0 0 0 * * 0 - - up",
+		"zero before load":  "1 00 0 0 0 -1 30 1700000000000 0 0 0 * * 0 - - up",
+		"unknown routing":   "1 0 3 0 0 -1 30 1700000000000 0 0 0 * * 0 - - up",
+		"unknown cordon":    "1 0 0 3 0 -1 30 1700000000000 0 0 0 * * 0 - - up",
+		"negative lift":     "1 0 0 0 -1 -1 30 1700000000000 0 0 0 * * 0 - - up",
+		"capacity -2":       "1 0 0 0 0 -2 30 1700000000000 0 0 0 * * 0 - - up",
+		"huge capacity":     "1 0 0 0 0 2147483648 30 1700000000000 0 0 0 * * 0 - - up",
+		"ttl 0":             "1 0 0 0 0 -1 0 1700000000000 0 0 0 * * 0 - - up",
+		"ttl -2":            "1 0 0 0 0 -1 -2 1700000000000 0 0 0 * * 0 - - up",
+		"minus in ttl":      "1 0 0 0 0 -1 - 1700000000000 0 0 0 * * 0 - - up",
+		"too large a ttl":   "1 0 0 0 0 -1 2147483648 1700000000000 0 0 0 * * 0 - - up",
+		"zero before ttl":   "1 0 0 0 0 -1 030 1700000000000 0 0 0 * * 0 - - up",
+		"negative time":     "1 0 0 0 0 -1 30 -1 0 0 0 * * 0 - - up",
+		"huge time":         "1 0 0 0 0 -1 30 9999999999999999 0 0 0 * * 0 - - up",
+		"huge heard":        "1 0 0 0 0 -1 30 1700000000000 9999999999999999 0 0 * * 0 - - up",
+		"huge generation":   "1 0 0 0 0 -1 30 1700000000000 0 4503599627370496 0 * * 0 - - up",
+		"huge sequence":     "1 0 0 0 0 -1 30 1700000000000 0 0 4503599627370496 * * 0 - - up",
+		"no predecessor":    "1 0 0 0 0 -1 30 1700000000000 0 0 0 *  0 - - up",
+		"too large a set":   "1 0 0 0 0 -1 30 1700000000000 0 0 0 * * 65 - - up",
+		"two spaces":        "1 0 0 0 0 -1 30 1700000000000 0 0 0 * * 0  - - up",
+		"state not ASCII":   "1 0 0 0 0 -1 30 1700000000000 0 0 0 * * 0 - - \xff\xfe",
+		"state with a line": "1 0 0 0 0 -1 30 1700000000000 0 0 0 * * 0 - - a\nb",
 	}
 	foreignMetas = map[string]string{
 		"empty":          "",
@@ -162,6 +159,9 @@ func foreignKeys(kind string) []foreign {
 		}
 	case "service":
 		hash("a hash", map[string]any{"1": "0 0 0 -1 1700000000000 up"})
+		ways = append(ways, foreign{"another sorted set", func(s *testStore, key string) error {
+			return s.client.ZAdd(context.Background(), key, redis.Z{Score: 4e12, Member: "hello"}).Err()
+		}, nil})
 		member(-3, foreignReports, "Pods.Reserve")
 		member(-1, foreignMetas, "Pods.Release")
 		member(-1, foreignMetasUnread, "Pods.Release", "Pods.Reserve")

@@ -40,7 +40,7 @@ func anyCall(repoCall) bool { return true }
 
 // runsScript reports whether the call runs a script. Persistent links and workloads are read without one.
 func runsScript(c repoCall) bool {
-	return c.name != "Links.Get" && c.name != "Workloads.Get" && c.name != "Workloads.BatchGet"
+	return c.name != "Links.Get" && c.name != "Pods.View" && c.name != "Workloads.Get" && c.name != "Workloads.BatchGet"
 }
 
 // withUser logs in as the user of aclUser.

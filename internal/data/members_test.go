@@ -10,7 +10,7 @@ import (
 
 // The members of a service with one pod that has a reservation. Its report is as old as the one that calls release.
 const (
-	countedReport = "1 0 0 0 0 -1 -1 1700000000000 0 0 0 * * 0 up - -"
+	countedReport = "1 0 0 0 0 -1 -1 1700000000000 0 0 0 * * 0 - - up"
 	countedEntry  = "0000000001 0 -1 -1 1700000000000 0 0"
 	countedMeta   = "0 0 1700000000000 30000 0 0 0 0"
 	countedStore  = "id 1700000000000 one"

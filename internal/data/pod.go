@@ -38,8 +38,8 @@ func NewPodRepo(runner *rdb.Runner, keys Keyspace, limits PodLimits, primaries P
 func (r podRepo) Set(ctx context.Context, key biz.ServiceKey, report biz.Report) (biz.ReportResult, error) {
 	reply, err := r.run(ctx, scriptSetState, r.keys.service(key),
 		int32(report.Pod), report.Load, int32(report.Routing), report.Capacity, int32(report.TTL),
-		optional(report.Instance, noInstance), report.Sequence, int64(report.Generation), int64(report.Supersedes), texts(report),
-		rand.Text(), r.primaries(), r.limits.MaxPods, r.limits.ForgetAfter.Milliseconds())
+		optional(report.Instance, noInstance), report.Sequence, int64(report.Generation), int64(report.Supersedes),
+		optional(labelsOf(report.Labels), noText), optional(escape(report.Address), noText), escape(report.State), rand.Text(), r.primaries(), r.limits.MaxPods, r.limits.ForgetAfter.Milliseconds())
 	if err != nil {
 		return biz.ReportResult{}, err
 	}

@@ -29,15 +29,10 @@ func optional(text, none string) string {
 	return text
 }
 
-// texts returns the free texts of a report as the store has them: state, address and labels. Escaped, they are printable ASCII
-// without spaces, so that scripts need not check UTF-8.
-func texts(report biz.Report) string {
-	labels := noText
-	if len(report.Labels) > 0 {
-		// Sorted, so that equal labels are equal texts; adjacent pairs share an ampersand.
-		labels = strings.ReplaceAll(strings.Join(labelPairs(report.Labels), ""), "&&", "&")
-	}
-	return escape(report.State) + " " + optional(escape(report.Address), noText) + " " + labels
+// labelsOf returns labels as the store has them. They are sorted, so that equal labels are equal texts; adjacent pairs share an
+// ampersand.
+func labelsOf(labels map[string]string) string {
+	return strings.ReplaceAll(strings.Join(labelPairs(labels), ""), "&&", "&")
 }
 
 // labelPairs returns the labels as "&name=value&", sorted.
@@ -51,7 +46,7 @@ func labelPairs(labels map[string]string) []string {
 }
 
 // escape replaces every byte of the text that is not printable ASCII, and the characters that have a meaning in members, by a
-// percent sign and two digits.
+// percent sign and two digits. The result is printable ASCII without spaces, so that scripts need not check UTF-8.
 func escape(text string) string {
 	const digits = "0123456789ABCDEF"
 	var out strings.Builder
@@ -65,27 +60,22 @@ func escape(text string) string {
 	return out.String()
 }
 
-// unescape undoes escape. Bytes that are not UTF-8 become U+FFFD, because a script can't detect them.
+// unescape undoes escape. A percent sign without digits remains, and bytes that are not UTF-8 become U+FFFD, because a script
+// does not detect either.
 func (p *parser) unescape(text string) string {
 	var out strings.Builder
 	for i := 0; i < len(text); i++ {
-		if text[i] != '%' {
-			if text[i] <= ' ' || text[i] >= 0x7f {
-				p.fail("an escaped text", text)
+		if text[i] <= ' ' || text[i] >= 0x7f {
+			p.fail("an escaped text", text)
+		}
+		if text[i] == '%' && i+2 < len(text) {
+			if b, err := strconv.ParseUint(text[i+1:i+3], 16, 8); err == nil {
+				out.WriteByte(byte(b))
+				i += 2
+				continue
 			}
-			out.WriteByte(text[i])
-			continue
 		}
-		if i+2 >= len(text) {
-			p.fail("an escaped text", text)
-			break
-		}
-		b, err := strconv.ParseUint(text[i+1:i+3], 16, 8)
-		if err != nil {
-			p.fail("an escaped text", text)
-		}
-		out.WriteByte(byte(b))
-		i += 2
+		out.WriteByte(text[i])
 	}
 	return strings.ToValidUTF8(out.String(), "\uFFFD")
 }
@@ -142,8 +132,8 @@ func (p *parser) report(member string) biz.Pod {
 			Capacity:   int32(p.number(f[5], int64(biz.NoCapacity), math.MaxInt32)),
 			TTL:        biz.TTL(p.number(f[6], int64(biz.Forever), math.MaxInt32)),
 			Generation: p.generation(f[9]),
-			State:      p.unescape(f[14]),
-			Labels:     p.labels(f[16]),
+			State:      p.unescape(f[16]),
+			Labels:     p.labels(f[14]),
 		},
 		Cordon: p.routing(f[3]), CordonUntilMs: p.number(f[4], 0, maxTime),
 		HeartbeatMs: p.number(f[7], 0, maxTime), HeardMs: p.number(f[8], 0, maxTime),

@@ -70,17 +70,17 @@ var (
 
 // reportArgs are the arguments of a report of a client that names no process.
 func reportArgs(pod, load, routing, ttl int) []any {
-	return []any{pod, load, routing, -1, ttl, "*", 0, 0, 0, "up - -", "id", "one", 4096, 1000}
+	return []any{pod, load, routing, -1, ttl, "*", 0, 0, 0, "-", "-", "up", "id", "one", 4096, 1000}
 }
 
 // instanceArgs are the arguments of a report of a process of pod 2.
 func instanceArgs(instance string, sequence, generation, supersedes any) []any {
-	return []any{2, 5, 0, -1, 30, instance, sequence, generation, supersedes, "up - -", "id", "one", 4096, 1000}
+	return []any{2, 5, 0, -1, 30, instance, sequence, generation, supersedes, "-", "-", "up", "id", "one", 4096, 1000}
 }
 
 // limited returns the arguments of a report with another limit of pods.
 func limited(args []any, most int) []any {
-	args[12] = most
+	args[14] = most
 	return args
 }
 
@@ -95,7 +95,7 @@ func silentPods() []lua {
 
 // The members of pod 2 in replies, without what was heard.
 const (
-	report2   = "2 5 0 0 0 -1 30 #1 H 0 0 * * 0 up - -"
+	report2   = "2 5 0 0 0 -1 30 #1 H 0 0 * * 0 - - up"
 	meta2     = "META #1 30000"
 	reported2 = meta2 + " " + report2 + " 5"
 )
@@ -247,27 +247,27 @@ var scriptRuns = []scriptRun{
 
 	{scriptSetState, "first report", nil, reportArgs(2, 5, 0, 30),
 		"STORED NOW " + reported2 + " id   ",
-		"STORED NOW META #2 30000 2 5 0 0 0 -1 30 #2 H 0 0 * * 0 up - - 5 id " + reported2, twice},
+		"STORED NOW META #2 30000 2 5 0 0 0 -1 30 #2 H 0 0 * * 0 - - up 5 id " + reported2, twice},
 	{scriptSetState, "next report", []lua{pod2}, reportArgs(2, 0, 2, forever),
-		"STORED NOW META #2 30000 2 0 2 0 0 -1 -1 #2 H 0 0 * * 0 up - - 0 id " + reported2,
-		"STORED NOW META #3 30000 2 0 2 0 0 -1 -1 #3 H 0 0 * * 0 up - - 0 id META #2 30000 2 0 2 0 0 -1 -1 #2 H 0 0 * * 0 up - - 0", twice},
+		"STORED NOW META #2 30000 2 0 2 0 0 -1 -1 #2 H 0 0 * * 0 - - up 0 id " + reported2,
+		"STORED NOW META #3 30000 2 0 2 0 0 -1 -1 #3 H 0 0 * * 0 - - up 0 id META #2 30000 2 0 2 0 0 -1 -1 #2 H 0 0 * * 0 - - up 0", twice},
 	{scriptSetState, "first report of a process", []lua{pod2}, instanceArgs("b", 1, 0, 0),
-		"STORED NOW META #2 30000 2 5 0 0 0 -1 30 #2 H #3 1 b * 0 up - - 5 id " + reported2,
-		"LATE NOW META #2 30000 2 5 0 0 0 -1 30 #2 H #3 1 b * 0 up - - 5 id #3", once},
+		"STORED NOW META #2 30000 2 5 0 0 0 -1 30 #2 H #3 1 b * 0 - - up 5 id " + reported2,
+		"LATE NOW META #2 30000 2 5 0 0 0 -1 30 #2 H #3 1 b * 0 - - up 5 id #3", once},
 	{scriptSetState, "next report of a process", []lua{pod2Instance}, instanceArgs("a", 2, fromReply(0), 0),
-		"STORED NOW META #2 30000 2 5 0 0 0 -1 30 #2 H #3 2 a * 0 up - - 5 id META #1 30000 2 5 0 0 0 -1 30 #1 H #3 1 a * 0 up - - 5",
-		"LATE NOW META #2 30000 2 5 0 0 0 -1 30 #2 H #3 2 a * 0 up - - 5 id #3", once},
+		"STORED NOW META #2 30000 2 5 0 0 0 -1 30 #2 H #3 2 a * 0 - - up 5 id META #1 30000 2 5 0 0 0 -1 30 #1 H #3 1 a * 0 - - up 5",
+		"LATE NOW META #2 30000 2 5 0 0 0 -1 30 #2 H #3 2 a * 0 - - up 5 id #3", once},
 	{scriptSetState, "a process that was replaced", []lua{pod2Instance}, instanceArgs("b", 1, 7, 0),
 		"SUPERSEDED #2 0", "SUPERSEDED #2 0", nothing},
 	{scriptSetState, "a pod too many", []lua{pod2}, limited(reportArgs(1, 0, 0, 30), 1),
 		"LIMITED limits.max_pods", "LIMITED limits.max_pods", once},
 
 	{scriptGetService, "finds one", []lua{pod2}, []any{0, 512},
-		"PODS NOW META #1 30000 -1 2 5 0 0 0 -1 30 #1 H 0 0 * * 0 up - - 5",
-		"PODS NOW META #1 30000 -1 2 5 0 0 0 -1 30 #1 H 0 0 * * 0 up - - 5", nothing},
+		"PODS NOW META #1 30000 -1 2 5 0 0 0 -1 30 #1 H 0 0 * * 0 - - up 5",
+		"PODS NOW META #1 30000 -1 2 5 0 0 0 -1 30 #1 H 0 0 * * 0 - - up 5", nothing},
 	{scriptGetService, "finds more", []lua{pod2}, []any{0, 1},
-		"PODS NOW META #1 30000 3 2 5 0 0 0 -1 30 #1 H 0 0 * * 0 up - - 5",
-		"PODS NOW META #1 30000 3 2 5 0 0 0 -1 30 #1 H 0 0 * * 0 up - - 5", nothing},
+		"PODS NOW META #1 30000 3 2 5 0 0 0 -1 30 #1 H 0 0 * * 0 - - up 5",
+		"PODS NOW META #1 30000 3 2 5 0 0 0 -1 30 #1 H 0 0 * * 0 - - up 5", nothing},
 	{scriptGetService, "finds none", nil, []any{0, 512},
 		"PODS NOW  -1", "PODS NOW  -1", nothing},
 	{scriptGetService, "finds none after a removal", []lua{pod2, pod2Removed}, []any{0, 512},
@@ -279,11 +279,11 @@ var scriptRuns = []scriptRun{
 		"ABSENT", "ABSENT", nothing},
 
 	{scriptCordonPod, "cordons", []lua{pod2}, []any{2, 1, forever},
-		"CORDONED NOW " + meta2 + " 2 5 0 1 0 -1 30 #1 H 0 0 * * 0 up - - 5",
-		"CORDONED NOW " + meta2 + " 2 5 0 1 0 -1 30 #1 H 0 0 * * 0 up - - 5", once},
+		"CORDONED NOW " + meta2 + " 2 5 0 1 0 -1 30 #1 H 0 0 * * 0 - - up 5",
+		"CORDONED NOW " + meta2 + " 2 5 0 1 0 -1 30 #1 H 0 0 * * 0 - - up 5", once},
 	{scriptCordonPod, "cordons for a while", []lua{pod2}, []any{2, 1, 60},
-		"CORDONED NOW " + meta2 + " 2 5 0 1 #2 -1 30 #1 H 0 0 * * 0 up - - 5",
-		"CORDONED NOW " + meta2 + " 2 5 0 1 #3 -1 30 #1 H 0 0 * * 0 up - - 5", twice},
+		"CORDONED NOW " + meta2 + " 2 5 0 1 #2 -1 30 #1 H 0 0 * * 0 - - up 5",
+		"CORDONED NOW " + meta2 + " 2 5 0 1 #3 -1 30 #1 H 0 0 * * 0 - - up 5", twice},
 	{scriptCordonPod, "does not find it", []lua{pod2}, []any{1, 1, forever},
 		"ABSENT", "ABSENT", nothing},
 

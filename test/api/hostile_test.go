@@ -464,17 +464,11 @@ var foreignKeys = []struct {
 		},
 	},
 	{
-		"podlink:pods:ns:svc",
+		"podlink:service:ns:svc",
 		[]string{"SetServiceState", "GetServiceState", "GetServicePod", "RemoveServiceState", "ComputeLinkedPod"},
 		[]map[string]string{
-			{"1": ""}, {"1": "x"}, {"1": "0 0 0 30 1700000000000"}, {"1": "0 0 0 -7 1700000000000 up"},
-			{"1": "0 0 0 -1 1700000000000 \xff\xfe"},
+			{"1": ""}, {"1": "0 0 0 -1 1700000000000 up"}, // Older versions had a hash, under another name.
 		},
-	},
-	{
-		"podlink:pods:ns:svc",
-		[]string{"GetServiceState", "ComputeLinkedPod"},
-		[]map[string]string{{"x": "0 0 0 -1 1700000000000 up"}, {"-1": "0 0 0 -1 1700000000000 up"}},
 	},
 	{
 		"podlink:workload:ns:svc",

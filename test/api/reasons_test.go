@@ -19,6 +19,7 @@ import (
 	"github.com/go-kratos/kratos/v2/log"
 	"github.com/go-kratos/kratos/v2/middleware"
 	"github.com/go-kratos/kratos/v2/transport"
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"google.golang.org/grpc/codes"
@@ -112,6 +113,16 @@ func holding(key string, values ...any) func(t *testing.T, redis *redistest.Serv
 func manyServices(t *testing.T, redis *redistest.Server) {
 	for i := range 256 {
 		holding("podlink:link:ns:u1", fmt.Sprintf("service-%d", i), "7 5 0")(t, redis)
+	}
+}
+
+// reported fills the key of the service svc: members by score.
+func reported(members map[int64]string) func(t *testing.T, server *redistest.Server) {
+	return func(t *testing.T, server *redistest.Server) {
+		for score, member := range members {
+			z := redis.Z{Score: float64(score), Member: member}
+			require.NoError(t, server.Client(t).ZAdd(t.Context(), "podlink:service:ns:svc", z).Err())
+		}
 	}
 }
 
@@ -216,8 +227,11 @@ var provocations = []provocation{
 	},
 	{
 		name: "pods that all leave", reason: v1.ErrorReason_NO_AVAILABLE_POD, cause: "no pod of the service",
-		start: onStore(holding("podlink:pods:ns:svc", "1", "0 0 1 -1 1700000000000 up", "2", "0 0 2 -1 1700000000000 up")),
-		rpc:   "ComputeLinkedPod", request: good["ComputeLinkedPod"],
+		start: onStore(reported(map[int64]string{
+			-3: "1 0 1 0 0 -1 -1 1700000000000 0 0 0 * * 0 - - up", 1 << 41: "0000000001 0 -1 -1 1700000000000 0 0",
+			-1: "0 0 1700000000000 30000 0 0 0 0", -1 << 36: "id 1700000000000 ",
+		})),
+		rpc: "ComputeLinkedPod", request: good["ComputeLinkedPod"],
 	},
 	{
 		name: "mutation of a store that is down", reason: v1.ErrorReason_STORE_UNAVAILABLE, start: onStore(killed),
@@ -268,7 +282,7 @@ var provocations = []provocation{
 		rpc: "GetLinkedPod", request: good["GetLinkedPod"],
 	},
 	{
-		name: "foreign value", reason: v1.ErrorReason_STORE_DATA_CORRUPT, start: onStore(holding("podlink:pods:ns:svc", "1", "secret")),
+		name: "foreign value", reason: v1.ErrorReason_STORE_DATA_CORRUPT, start: onStore(reported(map[int64]string{-3: "secret"})),
 		rpc: "GetServicePod", request: good["GetServicePod"], cause: "CORRUPT",
 	},
 	{

@@ -12,7 +12,7 @@
 
 local from, most = ARGV[1], tonumber(ARGV[2])
 local meta = read_meta()
-if meta == false then return corrupt() end
+if meta == false or not meta and not is_empty() then return corrupt() end
 
 local pages, following = {[0] = page(0, from, most), [BURIED] = page(BURIED, from, most)}, nil
 for base, found in pairs(pages) do

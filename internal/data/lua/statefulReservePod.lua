@@ -25,7 +25,7 @@
 -- Reply:   AGAIN: many pods were found to be silent, and their entries moved out of the way: call again
 -- Repeat:  RESERVED and RESTORED add another reservation; AGAIN moves more, up to NONE
 
-if not head[1] then return {'UNKNOWN'} end
+if not head[1] and is_empty() then return {'UNKNOWN'} end
 local meta = head[2] == META and read_meta(head[1])
 if not meta then return corrupt() end
 if meta.due ~= 0 and now >= meta.due then run_timers(meta) end

@@ -18,11 +18,13 @@
 -- ARGV[7]: sequence, the number of the process' report
 -- ARGV[8]: generation that the store gave to the process; 0: its first report
 -- ARGV[9]: generation of the process that it replaces, with generation 0
--- ARGV[10]: state, address and labels, escaped and separated by spaces; - for no address or no labels
--- ARGV[11]: random text, the store's id if it is made now
--- ARGV[12]: ids of the primaries that podlink sees, separated by commas
--- ARGV[13]: maximum number of pods that are not dead; with dead ones, there may be 16 times as many
--- ARGV[14]: ms after which a dead pod is forgotten
+-- ARGV[10]: labels, escaped; -: none
+-- ARGV[11]: address, escaped; -: none
+-- ARGV[12]: state, escaped
+-- ARGV[13]: random text, the store's id if it is made now
+-- ARGV[14]: ids of the primaries that podlink sees, separated by commas
+-- ARGV[15]: maximum number of pods that are not dead; with dead ones, there may be 16 times as many
+-- ARGV[16]: ms after which a dead pod is forgotten
 -- Reply:   STORED <now> <meta> <report> <burden> <store id> <meta before> <report before> <burden before>: the last three are
 --          empty if there was none
 -- Reply:   LATE <now> <meta> <report> <burden> <store id> <generation>: it is an old report, or one of a client that names no
@@ -34,7 +36,7 @@
 
 local pod, instance, sequence, generation = ARGV[1], ARGV[6], ARGV[7], ARGV[8]
 local meta, store, before = read_meta(), read_store(), find(pod)
-if meta == false or store == false or before == false or not meta ~= not store or before and not meta then return corrupt() end
+if meta == false or store == false or before == false or not meta ~= not store or not meta and not is_empty() then return corrupt() end
 local fence, burden
 if not before then
   fence = find_fence(pod)
@@ -94,7 +96,7 @@ end
 
 local meta_before = meta and meta.member or ''
 if meta then
-  local most = tonumber(ARGV[13])
+  local most = tonumber(ARGV[15])
   if not before or before.buried or liveness(meta, before.ttl, before.at, before.heard) == DEAD then
     if not room(most) then return {'LIMITED', 'limits.max_pods'} end
   end
@@ -106,8 +108,8 @@ if meta then
 end
 
 -- The set of its labels.
-local labels, set = string.match(ARGV[10], ' ([!-~]+)$'), '0'
-if before and before.set ~= '0' and labels == string.match(before.texts, ' ([!-~]+)$') then
+local labels, set = ARGV[10], '0'
+if before and before.set ~= '0' and labels == before.labels then
   set = before.set
 else
   if before and not leave_set(before.set) then return corrupt() end
@@ -133,7 +135,7 @@ meta.last = integer(now)
 local report = {
   pod = pod, load = ARGV[2], routing = ARGV[3], cordon = '0', lifts = '0', capacity = ARGV[4], ttl = ARGV[5],
   at = meta.last, heard = integer(meta.heard), generation = generation, sequence = sequence, instance = instance,
-  predecessor = predecessor, set = set, texts = ARGV[10],
+  predecessor = predecessor, set = set, labels = labels, address = ARGV[11], state = ARGV[12],
 }
 if before then
   leave(before)
@@ -148,10 +150,10 @@ end
 local member = encode(report)
 add(-pod - 2, member)
 place(report, tonumber(report.load))
-age(meta, pod, ARGV[14])
+age(meta, pod, ARGV[16])
 replace_sets()
 replace(meta)
-local id = see(store, ARGV[12], ARGV[11])
+local id = see(store, ARGV[14], ARGV[13])
 commit()
 if store and id ~= store.id then call('ZREM', key, store.member) end
 return {

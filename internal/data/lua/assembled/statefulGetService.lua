@@ -38,7 +38,7 @@ end
 -- kind of member has its own range of scores; docs/data-model.md has the table:
 --
 --   report    <pod> <load> <routing> <cordon> <lifts> <capacity> <ttl> <at> <heard> <generation> <sequence> <instance>
---             <predecessor> <set> <state> <address> <labels>, at -(pod + 2), or at -(2^33 + pod + 2) if the pod is buried
+--             <predecessor> <set> <labels> <address> <state>, at -(pod + 2), or at -(2^33 + pod + 2) if the pod is buried
 --   entry     <pod, 10 digits> <load> <capacity> <ttl> <at> <heard> <set>: derived from the report, so that it can be
 --             removed. The score is the burden if the pod takes new links, 2^41 + burden if not. If the pod has labels and
 --             takes new links, there is a second one, <set>:<entry>, at (set + 1) * 2^41 + burden.
@@ -79,23 +79,18 @@ local function page(base, from, most)
   return call('ZREVRANGEBYSCORE', key, high, low, 'WITHSCORES', 'LIMIT', '0', most)
 end
 
--- escaped reports whether texts are escaped as podlink does it: each percent sign precedes two hexadecimal digits.
-local function escaped(texts)
-  if not string.find(texts, '%', 1, true) then return true end
-  return not (string.find(texts, '%%[^0-9A-F]') or string.find(texts, '%%.[^0-9A-F]') or string.find(texts, '%%.?$'))
-end
-
 -- optional reports whether the text is -1, or a number as podlink writes it.
 local function optional(text, most)
   return text == '-1' or string.find(text, '^%d') and whole(text, most)
 end
 
--- decode returns the report as a table, nil if podlink did not write it.
+-- decode returns the report as a table, nil if podlink did not write it. It compares numbers as strings, and looks at the state
+-- only to see that it is printable ASCII, because a state may be long.
 local function decode(member)
-  local pod, load, routing, cordon, lifts, capacity, ttl, at, heard, generation, sequence, instance, predecessor, set, texts =
-    string.match(member, '^(%d+) (%d+) ([012]) ([012]) (%d+) (%-?%d+) (%-?%d+) (%d+) (%d+) (%d+) (%d+) '
-      .. '([!-~]+) ([!-~]+) (%d+) ([!-~]+ [!-~]+ [!-~]+)$')
-  if not pod or not escaped(texts) then return end
+  local pod, load, routing, cordon, lifts, capacity, ttl, at, heard, generation, sequence, instance, predecessor, set, labels, address,
+    begins = string.match(member, '^(%d+) (%d+) ([012]) ([012]) (%d+) (%-?%d+) (%-?%d+) (%d+) (%d+) (%d+) (%d+) '
+      .. '([!-~]+) ([!-~]+) (%d+) ([!-~]+) ([!-~]+) ()')
+  if not pod or begins > #member or string.find(member, '[^!-~]', begins) then return end
   if not (whole(pod, LARGEST_INT32) and whole(load, LARGEST_INT32) and whole(lifts, LARGEST_TIME) and whole(at, LARGEST_TIME)) then
     return
   end
@@ -104,16 +99,20 @@ local function decode(member)
   return {
     pod = pod, load = load, routing = routing, cordon = cordon, lifts = lifts, capacity = capacity, ttl = ttl, at = at,
     heard = heard, generation = generation, sequence = sequence, instance = instance, predecessor = predecessor, set = set,
-    texts = texts, member = member,
+    labels = labels, address = address, state = string.sub(member, begins), member = member,
   }
 end
 
 local function encode(report)
   return table.concat({
     report.pod, report.load, report.routing, report.cordon, report.lifts, report.capacity, report.ttl, report.at,
-    report.heard, report.generation, report.sequence, report.instance, report.predecessor, report.set, report.texts,
+    report.heard, report.generation, report.sequence, report.instance, report.predecessor, report.set, report.labels,
+    report.address, report.state,
   }, ' ')
 end
+
+-- is_empty reports whether there is no key. A key without a meta member is none of podlink's.
+local function is_empty() return call('ZCOUNT', key, '-inf', '+inf') == 0 end
 
 -- find returns the pod's report; nil if there is none, false if podlink did not write it.
 local function find(pod)
@@ -122,6 +121,7 @@ local function find(pod)
   if member == nil then
     buried, member = true, at_score(integer(-BURIED - pod - 2))
   end
+  if member == nil and not at_score(META) and not is_empty() then return false end
   if not member then return member end
   local report = decode(member)
   if not report or report.pod ~= pod then return false end
@@ -175,7 +175,7 @@ end
 
 local from, most = ARGV[1], tonumber(ARGV[2])
 local meta = read_meta()
-if meta == false then return corrupt() end
+if meta == false or not meta and not is_empty() then return corrupt() end
 
 local pages, following = {[0] = page(0, from, most), [BURIED] = page(BURIED, from, most)}, nil
 for base, found in pairs(pages) do

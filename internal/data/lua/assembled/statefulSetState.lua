@@ -14,11 +14,13 @@
 -- ARGV[7]: sequence, the number of the process' report
 -- ARGV[8]: generation that the store gave to the process; 0: its first report
 -- ARGV[9]: generation of the process that it replaces, with generation 0
--- ARGV[10]: state, address and labels, escaped and separated by spaces; - for no address or no labels
--- ARGV[11]: random text, the store's id if it is made now
--- ARGV[12]: ids of the primaries that podlink sees, separated by commas
--- ARGV[13]: maximum number of pods that are not dead; with dead ones, there may be 16 times as many
--- ARGV[14]: ms after which a dead pod is forgotten
+-- ARGV[10]: labels, escaped; -: none
+-- ARGV[11]: address, escaped; -: none
+-- ARGV[12]: state, escaped
+-- ARGV[13]: random text, the store's id if it is made now
+-- ARGV[14]: ids of the primaries that podlink sees, separated by commas
+-- ARGV[15]: maximum number of pods that are not dead; with dead ones, there may be 16 times as many
+-- ARGV[16]: ms after which a dead pod is forgotten
 -- Reply:   STORED <now> <meta> <report> <burden> <store id> <meta before> <report before> <burden before>: the last three are
 --          empty if there was none
 -- Reply:   LATE <now> <meta> <report> <burden> <store id> <generation>: it is an old report, or one of a client that names no
@@ -55,7 +57,7 @@ end
 -- kind of member has its own range of scores; docs/data-model.md has the table:
 --
 --   report    <pod> <load> <routing> <cordon> <lifts> <capacity> <ttl> <at> <heard> <generation> <sequence> <instance>
---             <predecessor> <set> <state> <address> <labels>, at -(pod + 2), or at -(2^33 + pod + 2) if the pod is buried
+--             <predecessor> <set> <labels> <address> <state>, at -(pod + 2), or at -(2^33 + pod + 2) if the pod is buried
 --   entry     <pod, 10 digits> <load> <capacity> <ttl> <at> <heard> <set>: derived from the report, so that it can be
 --             removed. The score is the burden if the pod takes new links, 2^41 + burden if not. If the pod has labels and
 --             takes new links, there is a second one, <set>:<entry>, at (set + 1) * 2^41 + burden.
@@ -96,23 +98,18 @@ local function page(base, from, most)
   return call('ZREVRANGEBYSCORE', key, high, low, 'WITHSCORES', 'LIMIT', '0', most)
 end
 
--- escaped reports whether texts are escaped as podlink does it: each percent sign precedes two hexadecimal digits.
-local function escaped(texts)
-  if not string.find(texts, '%', 1, true) then return true end
-  return not (string.find(texts, '%%[^0-9A-F]') or string.find(texts, '%%.[^0-9A-F]') or string.find(texts, '%%.?$'))
-end
-
 -- optional reports whether the text is -1, or a number as podlink writes it.
 local function optional(text, most)
   return text == '-1' or string.find(text, '^%d') and whole(text, most)
 end
 
--- decode returns the report as a table, nil if podlink did not write it.
+-- decode returns the report as a table, nil if podlink did not write it. It compares numbers as strings, and looks at the state
+-- only to see that it is printable ASCII, because a state may be long.
 local function decode(member)
-  local pod, load, routing, cordon, lifts, capacity, ttl, at, heard, generation, sequence, instance, predecessor, set, texts =
-    string.match(member, '^(%d+) (%d+) ([012]) ([012]) (%d+) (%-?%d+) (%-?%d+) (%d+) (%d+) (%d+) (%d+) '
-      .. '([!-~]+) ([!-~]+) (%d+) ([!-~]+ [!-~]+ [!-~]+)$')
-  if not pod or not escaped(texts) then return end
+  local pod, load, routing, cordon, lifts, capacity, ttl, at, heard, generation, sequence, instance, predecessor, set, labels, address,
+    begins = string.match(member, '^(%d+) (%d+) ([012]) ([012]) (%d+) (%-?%d+) (%-?%d+) (%d+) (%d+) (%d+) (%d+) '
+      .. '([!-~]+) ([!-~]+) (%d+) ([!-~]+) ([!-~]+) ()')
+  if not pod or begins > #member or string.find(member, '[^!-~]', begins) then return end
   if not (whole(pod, LARGEST_INT32) and whole(load, LARGEST_INT32) and whole(lifts, LARGEST_TIME) and whole(at, LARGEST_TIME)) then
     return
   end
@@ -121,16 +118,20 @@ local function decode(member)
   return {
     pod = pod, load = load, routing = routing, cordon = cordon, lifts = lifts, capacity = capacity, ttl = ttl, at = at,
     heard = heard, generation = generation, sequence = sequence, instance = instance, predecessor = predecessor, set = set,
-    texts = texts, member = member,
+    labels = labels, address = address, state = string.sub(member, begins), member = member,
   }
 end
 
 local function encode(report)
   return table.concat({
     report.pod, report.load, report.routing, report.cordon, report.lifts, report.capacity, report.ttl, report.at,
-    report.heard, report.generation, report.sequence, report.instance, report.predecessor, report.set, report.texts,
+    report.heard, report.generation, report.sequence, report.instance, report.predecessor, report.set, report.labels,
+    report.address, report.state,
   }, ' ')
 end
+
+-- is_empty reports whether there is no key. A key without a meta member is none of podlink's.
+local function is_empty() return call('ZCOUNT', key, '-inf', '+inf') == 0 end
 
 -- find returns the pod's report; nil if there is none, false if podlink did not write it.
 local function find(pod)
@@ -139,6 +140,7 @@ local function find(pod)
   if member == nil then
     buried, member = true, at_score(integer(-BURIED - pod - 2))
   end
+  if member == nil and not at_score(META) and not is_empty() then return false end
   if not member then return member end
   local report = decode(member)
   if not report or report.pod ~= pod then return false end
@@ -260,7 +262,7 @@ local function leave(report)
   remove(report.member)
   remove(place)
   if report.set ~= '0' then remove(report.set .. ':' .. place) end
-  remove('~' .. report.pod)
+  if report.ttl == '-1' then remove('~' .. report.pod) end
 end
 
 -- place adds the entries of a report that is not buried, and its age.
@@ -454,7 +456,7 @@ end
 
 local pod, instance, sequence, generation = ARGV[1], ARGV[6], ARGV[7], ARGV[8]
 local meta, store, before = read_meta(), read_store(), find(pod)
-if meta == false or store == false or before == false or not meta ~= not store or before and not meta then return corrupt() end
+if meta == false or store == false or before == false or not meta ~= not store or not meta and not is_empty() then return corrupt() end
 local fence, burden
 if not before then
   fence = find_fence(pod)
@@ -514,7 +516,7 @@ end
 
 local meta_before = meta and meta.member or ''
 if meta then
-  local most = tonumber(ARGV[13])
+  local most = tonumber(ARGV[15])
   if not before or before.buried or liveness(meta, before.ttl, before.at, before.heard) == DEAD then
     if not room(most) then return {'LIMITED', 'limits.max_pods'} end
   end
@@ -526,8 +528,8 @@ if meta then
 end
 
 -- The set of its labels.
-local labels, set = string.match(ARGV[10], ' ([!-~]+)$'), '0'
-if before and before.set ~= '0' and labels == string.match(before.texts, ' ([!-~]+)$') then
+local labels, set = ARGV[10], '0'
+if before and before.set ~= '0' and labels == before.labels then
   set = before.set
 else
   if before and not leave_set(before.set) then return corrupt() end
@@ -553,7 +555,7 @@ meta.last = integer(now)
 local report = {
   pod = pod, load = ARGV[2], routing = ARGV[3], cordon = '0', lifts = '0', capacity = ARGV[4], ttl = ARGV[5],
   at = meta.last, heard = integer(meta.heard), generation = generation, sequence = sequence, instance = instance,
-  predecessor = predecessor, set = set, texts = ARGV[10],
+  predecessor = predecessor, set = set, labels = labels, address = ARGV[11], state = ARGV[12],
 }
 if before then
   leave(before)
@@ -568,10 +570,10 @@ end
 local member = encode(report)
 add(-pod - 2, member)
 place(report, tonumber(report.load))
-age(meta, pod, ARGV[14])
+age(meta, pod, ARGV[16])
 replace_sets()
 replace(meta)
-local id = see(store, ARGV[12], ARGV[11])
+local id = see(store, ARGV[14], ARGV[13])
 commit()
 if store and id ~= store.id then call('ZREM', key, store.member) end
 return {

@@ -54,7 +54,7 @@ local function leave(report)
   remove(report.member)
   remove(place)
   if report.set ~= '0' then remove(report.set .. ':' .. place) end
-  remove('~' .. report.pod)
+  if report.ttl == '-1' then remove('~' .. report.pod) end
 end
 
 -- place adds the entries of a report that is not buried, and its age.
