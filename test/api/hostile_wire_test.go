@@ -318,11 +318,11 @@ func TestEdgeHTTP(t *testing.T) {
 	}
 	// The link of u1 is unchanged. The link of the strange uid and pod 0 are new.
 	now := keyspace(t, x.client)
-	for _, own := range []string{"podlink:link:ns:ä😀{x}|", "podlink:pods:ns:svc"} {
+	for _, own := range []string{"podlink:link:ns:ä😀{x}|", "podlink:service:ns:svc"} {
 		require.Contains(t, now, own)
 		delete(now, own)
 	}
-	delete(x.before, "podlink:pods:ns:svc")
+	delete(x.before, "podlink:service:ns:svc")
 	require.Equal(t, x.before, now)
 	x.calm(t)
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/go-kratos/kratos/v2/log"
 	"github.com/go-kratos/kratos/v2/middleware"
 	"github.com/go-kratos/kratos/v2/transport"
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"google.golang.org/grpc/codes"
@@ -133,6 +134,22 @@ func withoutReplicas(t *testing.T, redis *redistest.Server) *testApp {
 	return a
 }
 
+// withReports starts a podlink on a store with reports of two pods.
+func withReports(fields string, prepare ...func(*testing.T, *redistest.Server)) func(*testing.T, *redistest.Server) *testApp {
+	return func(t *testing.T, redis *redistest.Server) *testApp {
+		a := onStore(prepare...)(t, redis)
+		report(t, a, "svc", 1, fields)
+		report(t, a, "svc", 2, fields)
+		return a
+	}
+}
+
+// holdingPod puts a foreign value in the place of pod 1.
+func holdingPod(t *testing.T, server *redistest.Server) {
+	member := redis.Z{Score: -3, Member: "secret"}
+	require.NoError(t, server.Client(t).ZAdd(t.Context(), "podlink:service:ns:svc", member).Err())
+}
+
 // panicking starts a podlink whose services have nil use-cases: every valid call panics.
 func panicking(t *testing.T, redis *redistest.Server) *testApp {
 	return startWired(t, func(config *conf.Bootstrap, level *telemetry.LogLevel, logger log.Logger) (*kratos.App, func(), error) {
@@ -196,7 +213,7 @@ var provocations = []provocation{
 	},
 	{
 		name: "a new link too many", reason: v1.ErrorReason_LIMIT_EXCEEDED,
-		start: onStore(manyServices, holding("podlink:pods:ns:svc", "1", "0 0 0 -1 1700000000000 up")),
+		start: withReports(``, manyServices),
 		rpc:   "ComputeLinkedPod", request: good["ComputeLinkedPod"], metadata: map[string]string{"limit": "limits.max_services"},
 	},
 	{
@@ -213,7 +230,7 @@ var provocations = []provocation{
 	},
 	{
 		name: "pods that all leave", reason: v1.ErrorReason_NO_AVAILABLE_POD, cause: "no pod of the service",
-		start: onStore(holding("podlink:pods:ns:svc", "1", "0 0 1 -1 1700000000000 up", "2", "0 0 2 -1 1700000000000 up")),
+		start: withReports(`,"routing":"DENY_NEW"`),
 		rpc:   "ComputeLinkedPod", request: good["ComputeLinkedPod"],
 	},
 	{
@@ -265,7 +282,7 @@ var provocations = []provocation{
 		rpc: "GetLinkedPod", request: good["GetLinkedPod"],
 	},
 	{
-		name: "foreign value", reason: v1.ErrorReason_STORE_DATA_CORRUPT, start: onStore(holding("podlink:pods:ns:svc", "1", "secret")),
+		name: "foreign value", reason: v1.ErrorReason_STORE_DATA_CORRUPT, start: onStore(holdingPod),
 		rpc: "GetServicePod", request: good["GetServicePod"], cause: "CORRUPT",
 	},
 	{
