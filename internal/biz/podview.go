@@ -65,7 +65,7 @@ func (v *PodViews) Set(ctx context.Context, key ServiceKey, report Report) (Repo
 	result, err := v.PodRepo.Set(ctx, key, report)
 	v.changed(key, result.Pod, err)
 	if executed(err) && result.Pod.TTL != Forever {
-		v.expectReports(key, time.Duration(result.Pod.TTL)*time.Second)
+		v.expectReports(key, time.Duration(result.Pod.TTL)*time.Second) //nolint:contextcheck // No call waits for the read.
 	}
 	return result, err
 }
@@ -170,7 +170,7 @@ func (v *PodViews) load(ctx context.Context, key ServiceKey, service *serviceVie
 	for i := range read.Pods {
 		pods[read.Pods[i].Pod] = podEntry{pod: &read.Pods[i]}
 	}
-	v.fill(key, service, view, pods, asOf)
+	v.fill(key, service, view, pods, asOf) //nolint:contextcheck // No call waits for the next read.
 	v.observer.PodsRead(key, read.Pods, asOf)
 }
 

@@ -157,7 +157,16 @@ func TestUsable(t *testing.T) {
 		report(t, a, "leaving", 0, `,"routing":"DENY_NEW","ttlSeconds":1`)
 		report(t, a, "leaving", 1, `,"routing":"SHUTDOWN"`)
 		report(t, a, "leaving", 2, `,"routing":"DENY_NEW"`)
-		time.Sleep(1100 * time.Millisecond)
+		dead := func(service string) bool {
+			got := a.must(t, over, "GetServicePod", fmt.Sprintf(`{"namespace":"ns","service":%q,"podId":0}`, service))
+			pod := got.into.(*v1.GetServicePodReply).GetPod()
+			return !pod.GetLive() && !pod.GetInDoubt()
+		}
+		for !dead("mixed") || !dead("leaving") { // It is so once others were heard for long enough.
+			time.Sleep(100 * time.Millisecond)
+			report(t, a, "mixed", 3, `,"load":1000`)
+			report(t, a, "leaving", 2, `,"routing":"DENY_NEW"`)
+		}
 
 		for _, row := range []struct {
 			uid, service string

@@ -464,16 +464,26 @@ var foreignKeys = []struct {
 		},
 	},
 	{
-		"podlink:service:ns:svc",
-		[]string{"SetServiceState", "GetServiceState", "GetServicePod", "RemoveServiceState", "ComputeLinkedPod"},
-		[]map[string]string{
-			{"1": ""}, {"1": "0 0 0 -1 1700000000000 up"}, // Older versions had a hash, under another name.
-		},
-	},
-	{
 		"podlink:workload:ns:svc",
 		[]string{"SetWorkloadState", "GetWorkloadState", "BatchGetWorkloadState", "RemoveWorkloadState"},
 		[]map[string]string{{"state": "open"}, {"update_ms": "1700000000000"}, {"state": "\xff\xfe", "update_ms": "1700000000000"}},
+	},
+}
+
+// foreignPods are members of the key of a service's pods that podlink never writes, by the part of the key that they replace.
+var foreignPods = []struct {
+	what    string
+	score   float64
+	users   []string // the RPCs that read the part
+	members []string
+}{
+	{
+		"a report", -3, []string{"SetServiceState", "GetServiceState", "GetServicePod", "CordonPod", "RemoveServiceState"},
+		[]string{"", "x", "2 0 0 0 0 -1 30 1700000000000 0 0 0 * * 0 up - -", "1 0 0 0 0 -1 30 1700000000000 0 0 0 * * 0 \xff\xfe - -"},
+	},
+	{
+		"the numbers of the service", -1, []string{"SetServiceState", "GetServiceState", "ComputeLinkedPod"},
+		[]string{"", "x", "-1 0 1700000000000 30000 0 0 0 0"},
 	},
 }
 
@@ -514,6 +524,30 @@ func TestForeignKeys(t *testing.T) {
 				check(t, foreign.users, func() error { return write(ctx, x.client, foreign.key) })
 			})
 		}
+	}
+	const pods = "podlink:service:ns:svc"
+	for _, foreign := range foreignPods {
+		for _, member := range foreign.members {
+			t.Run(fmt.Sprintf("%s of %s is %q", foreign.what, pods, member), func(t *testing.T) {
+				check(t, foreign.users, func() error {
+					members := []redis.Z{{Score: foreign.score, Member: member}}
+					if foreign.score != -1 { // Without these numbers, no pod has ever reported.
+						members = append(members, redis.Z{Score: -1, Member: "0 0 1700000000000 30000 0 0 0 0"})
+					}
+					return x.client.ZAdd(ctx, pods, members...).Err()
+				})
+			})
+		}
+	}
+	for what, write := range wrongTypes {
+		if what == "a sorted set" {
+			what, write = "a hash", func(ctx context.Context, c *redis.Client, key string) error {
+				return c.HSet(ctx, key, "1", "0 0 0 -1 1700000000000 up").Err()
+			}
+		}
+		t.Run(pods+" is "+what, func(t *testing.T) {
+			check(t, append(foreignPods[0].users, "ComputeLinkedPod"), func() error { return write(ctx, x.client, pods) })
+		})
 	}
 	t.Logf("%d calls", calls)
 	require.NoError(t, x.client.FlushDB(ctx).Err())

@@ -116,16 +116,6 @@ func manyServices(t *testing.T, redis *redistest.Server) {
 	}
 }
 
-// reported fills the key of the service svc: members by score.
-func reported(members map[int64]string) func(t *testing.T, server *redistest.Server) {
-	return func(t *testing.T, server *redistest.Server) {
-		for score, member := range members {
-			z := redis.Z{Score: float64(score), Member: member}
-			require.NoError(t, server.Client(t).ZAdd(t.Context(), "podlink:service:ns:svc", z).Err())
-		}
-	}
-}
-
 // losing starts podlink behind a proxy that drops the server's next reply.
 func losing(t *testing.T, redis *redistest.Server) *testApp {
 	proxy := redistest.NewProxy(t, redis.Addr())
@@ -142,6 +132,22 @@ func withoutReplicas(t *testing.T, redis *redistest.Server) *testApp {
 	})
 	holding("podlink:link:ns:u1", "svc", "7 5 0")(t, redis)
 	return a
+}
+
+// withReports starts a podlink on a store with reports of two pods.
+func withReports(fields string, prepare ...func(*testing.T, *redistest.Server)) func(*testing.T, *redistest.Server) *testApp {
+	return func(t *testing.T, redis *redistest.Server) *testApp {
+		a := onStore(prepare...)(t, redis)
+		report(t, a, "svc", 1, fields)
+		report(t, a, "svc", 2, fields)
+		return a
+	}
+}
+
+// holdingPod puts a foreign value in the place of pod 1.
+func holdingPod(t *testing.T, server *redistest.Server) {
+	member := redis.Z{Score: -3, Member: "secret"}
+	require.NoError(t, server.Client(t).ZAdd(t.Context(), "podlink:service:ns:svc", member).Err())
 }
 
 // panicking starts a podlink whose services have nil use cases: every valid call panics.
@@ -209,7 +215,7 @@ var provocations = []provocation{
 	},
 	{
 		name: "a new link too many", reason: v1.ErrorReason_LIMIT_EXCEEDED,
-		start: onStore(manyServices, holding("podlink:pods:ns:svc", "1", "0 0 0 -1 1700000000000 up")),
+		start: withReports(``, manyServices),
 		rpc:   "ComputeLinkedPod", request: good["ComputeLinkedPod"], metadata: map[string]string{"limit": "limits.max_services"},
 	},
 	{
@@ -227,11 +233,8 @@ var provocations = []provocation{
 	},
 	{
 		name: "pods that all leave", reason: v1.ErrorReason_NO_AVAILABLE_POD, cause: "no pod of the service",
-		start: onStore(reported(map[int64]string{
-			-3: "1 0 1 0 0 -1 -1 1700000000000 0 0 0 * * 0 - - up", 1 << 41: "0000000001 0 -1 -1 1700000000000 0 0",
-			-1: "0 0 1700000000000 30000 0 0 0 0", -1 << 36: "id 1700000000000 ",
-		})),
-		rpc: "ComputeLinkedPod", request: good["ComputeLinkedPod"],
+		start: withReports(`,"routing":"DENY_NEW"`),
+		rpc:   "ComputeLinkedPod", request: good["ComputeLinkedPod"],
 	},
 	{
 		name: "mutation of a store that is down", reason: v1.ErrorReason_STORE_UNAVAILABLE, start: onStore(killed),
@@ -282,7 +285,7 @@ var provocations = []provocation{
 		rpc: "GetLinkedPod", request: good["GetLinkedPod"],
 	},
 	{
-		name: "foreign value", reason: v1.ErrorReason_STORE_DATA_CORRUPT, start: onStore(reported(map[int64]string{-3: "secret"})),
+		name: "foreign value", reason: v1.ErrorReason_STORE_DATA_CORRUPT, start: onStore(holdingPod),
 		rpc: "GetServicePod", request: good["GetServicePod"], cause: "CORRUPT",
 	},
 	{
