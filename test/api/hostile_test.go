@@ -218,7 +218,7 @@ func newTarget(t testing.TB) *target {
 	}
 	require.NoError(t, x.client.Set(t.Context(), "another-application", "value", 0).Err())
 	x.before = keyspace(t, x.client)
-	require.Len(t, x.before, 11)
+	require.Len(t, x.before, 12)
 	return x
 }
 
