@@ -137,7 +137,7 @@ var repoCalls = []repoCall{
 	{"Workloads.Set", "workload", stores, func(ctx context.Context, r biztest.Repos, _ subject) error {
 		return second(r.Workloads.Set(ctx, game, "up"))
 	}},
-	{"Workloads.Remove", "workload", stores, func(ctx context.Context, r biztest.Repos, _ subject) error {
+	{"Workloads.Remove", "workload", removes, func(ctx context.Context, r biztest.Repos, _ subject) error {
 		return second(r.Workloads.Remove(ctx, game))
 	}},
 	{"Workloads.Get", "workload", reads, func(ctx context.Context, r biztest.Repos, _ subject) error {

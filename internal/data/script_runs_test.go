@@ -324,7 +324,7 @@ var scriptRuns = []scriptRun{
 		"STORED #1", "STORED #2", twice},
 
 	{scriptRemoveWorkload, "removes", []lua{workloadUp}, nil,
-		"REMOVED #1 up", "ABSENT", once},
+		"REMOVED NOW up", "ABSENT", once},
 	{scriptRemoveWorkload, "finds none", nil, nil,
 		"ABSENT", "ABSENT", nothing},
 }

@@ -27,7 +27,7 @@ var contractScripts = []string{
 // The commands of the scripts, by their access to the key. A new command must be added here.
 var (
 	readCommands = []string{
-		"HGET", "HGETALL", "HMGET", "TIME", "ZCOUNT", "ZRANGEBYSCORE", "ZREVRANGEBYSCORE", "ZSCORE",
+		"HGET", "HGETALL", "HLEN", "HMGET", "TIME", "ZCOUNT", "ZRANGEBYSCORE", "ZREVRANGEBYSCORE", "ZSCORE",
 	}
 	writeCommands = []string{"HSET", "HDEL", "PERSIST", "PEXPIREAT", "ZADD", "ZREM"}
 )
