@@ -121,7 +121,7 @@ func (b *Bootstrap) Validate() error {
 	v.wholeSeconds("state.pod_ttl", b.GetState().GetPodTtl().AsDuration(), time.Second, 365*24*time.Hour)
 	v.duration("state.forget_after", b.GetState().GetForgetAfter().AsDuration(), time.Second, 365*24*time.Hour)
 	v.between("limits.max_pods", b.GetLimits().GetMaxPods(), 1, 10_000)
-	v.between("limits.max_services", b.GetLimits().GetMaxServices(), 1, 100_000)
+	v.between("limits.max_services", b.GetLimits().GetMaxServices(), 1, 4096)
 	v.between("limits.max_batch", b.GetLimits().GetMaxBatch(), 1, 100_000)
 	v.oneOf("log.level", b.GetLog().GetLevel(), "debug", "info", "warn", "error")
 	v.oneOf("log.format", b.GetLog().GetFormat(), "json", "console")

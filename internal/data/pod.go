@@ -109,7 +109,7 @@ func found(reply rdb.Reply) (*biz.Pod, error) {
 }
 
 // pageSize is the number of pods per call of List: it bounds the time for which a call blocks Redis.
-const pageSize = 512
+const pageSize = 128
 
 // List implements biz.PodRepo. Pods that report meanwhile are in the list once, before or after that report.
 func (r podRepo) List(ctx context.Context, key biz.ServiceKey) ([]biz.Pod, error) {
@@ -143,15 +143,14 @@ func (r podRepo) List(ctx context.Context, key biz.ServiceKey) ([]biz.Pod, error
 // View implements biz.PodRepo. The reports that are not buried, the meta member and the entries have adjacent scores.
 func (r podRepo) View(ctx context.Context, key biz.ServiceKey) (biz.PodsView, error) {
 	read := []any{"ZRANGEBYSCORE", r.keys.service(key), lowestReport, 2*scoreRange - 1, "WITHSCORES"}
-	results, err := r.runner.ReadAll(ctx, keyService, [][]any{read})
-	if err == nil {
-		err = results[0].Err
-	}
+	value, call, err := r.runner.Read(ctx, keyService, read...)
 	if err != nil {
 		return biz.PodsView{}, domainError(err)
 	}
-	values, _ := results[0].Value.([]any)
-	return parseView(values)
+	values, _ := value.([]any)
+	view, err := parseView(values)
+	call.Decoded(err)
+	return view, err
 }
 
 // Get implements biz.PodRepo.

@@ -23,36 +23,37 @@ const (
 var scripts []*rdb.Script
 
 // The scripts; each works on one key. Kind and access of a script are defined here only, and a test compares them with its
-// header and its body.
+// header and its body. The last number is its weight: about the microseconds of Redis that it takes, arguments apart.
 var (
-	scriptSetLink        = register("statefulSetLink", keyLink, rdb.Write)
-	scriptTrySetLink     = register("statefulTrySetLink", keyLink, rdb.Write)
-	scriptSetIfAbsent    = register("statefulSetLinkIfAbsent", keyLink, rdb.Write)
-	scriptComputeLink    = register("statefulComputeLinkIfAbsent", keyLink, rdb.Write)
-	scriptGetLink        = register("statefulGetLink", keyLink, rdb.Read)
-	scriptGetPersist     = register("statefulGetLinkIfPersist", keyLink, rdb.Read)
-	scriptRemoveLink     = register("statefulRemoveLink", keyLink, rdb.Write)
-	scriptRemoveWithID   = register("statefulRemoveLinkWithId", keyLink, rdb.Write)
-	scriptGetServices    = register("statefulGetLinkService", keyLink, rdb.Read)
-	scriptSetState       = register("statefulSetState", keyService, rdb.Write)
-	scriptGetService     = register("statefulGetService", keyService, rdb.Read)
-	scriptGetServicePod  = register("statefulGetServicePod", keyService, rdb.Read)
-	scriptRemoveState    = register("statefulRemoveState", keyService, rdb.Write)
-	scriptCordonPod      = register("statefulCordonPod", keyService, rdb.Write)
-	scriptReservePod     = register("statefulReservePod", keyService, rdb.WriteUnconfirmed)
-	scriptReleasePod     = register("statefulReleasePod", keyService, rdb.WriteUnconfirmed)
-	scriptSetWorkload    = register("statefulSetWorkload", keyWorkload, rdb.Write)
-	scriptRemoveWorkload = register("statefulRemoveWorkload", keyWorkload, rdb.Write)
+	scriptSetLink        = register("statefulSetLink", keyLink, rdb.Write, 10)
+	scriptTrySetLink     = register("statefulTrySetLink", keyLink, rdb.Write, 10)
+	scriptSetIfAbsent    = register("statefulSetLinkIfAbsent", keyLink, rdb.Write, 10)
+	scriptComputeLink    = register("statefulComputeLinkIfAbsent", keyLink, rdb.Write, 10)
+	scriptGetLink        = register("statefulGetLink", keyLink, rdb.Read, 10)
+	scriptGetPersist     = register("statefulGetLinkIfPersist", keyLink, rdb.Read, 10)
+	scriptRemoveLink     = register("statefulRemoveLink", keyLink, rdb.Write, 10)
+	scriptRemoveWithID   = register("statefulRemoveLinkWithId", keyLink, rdb.Write, 10)
+	scriptGetServices    = register("statefulGetLinkService", keyLink, rdb.Read, 50)
+	scriptSetState       = register("statefulSetState", keyService, rdb.Write, 100)
+	scriptGetService     = register("statefulGetService", keyService, rdb.Read, 1000)
+	scriptGetServicePod  = register("statefulGetServicePod", keyService, rdb.Read, 30)
+	scriptRemoveState    = register("statefulRemoveState", keyService, rdb.Write, 50)
+	scriptCordonPod      = register("statefulCordonPod", keyService, rdb.Write, 50)
+	scriptReservePod     = register("statefulReservePod", keyService, rdb.WriteUnconfirmed, 20)
+	scriptReleasePod     = register("statefulReleasePod", keyService, rdb.WriteUnconfirmed, 30)
+	scriptSetWorkload    = register("statefulSetWorkload", keyWorkload, rdb.Write, 10)
+	scriptRemoveWorkload = register("statefulRemoveWorkload", keyWorkload, rdb.Write, 10)
 )
 
 // register adds a script to scripts. It panics if the file is missing in the binary, which is a build error that every test
 // finds.
-func register(name, keyKind string, access rdb.Access) *rdb.Script {
+func register(name, keyKind string, access rdb.Access, weight int) *rdb.Script {
 	source, err := assembled.ReadFile("lua/assembled/" + name + ".lua")
 	if err != nil {
 		panic(err) //nolint:forbidigo // The binary is incomplete.
 	}
 	script := rdb.NewScript(name, keyKind, access, string(source))
+	script.Weight = weight
 	scripts = append(scripts, script)
 	return script
 }

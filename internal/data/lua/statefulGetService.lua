@@ -24,7 +24,7 @@ end
 local reply = {'PODS', integer(now), meta and meta.member or '', following and integer(following + 1) or '-1'}
 for base, found in pairs(pages) do
   for i = 1, #found, 2 do
-    local report = decode(found[i])
+    local report = decode(found[i], true)
     if not report or not meta or tonumber(report.pod) ~= -base - found[i + 1] - 2 then return corrupt() end
     if not following or tonumber(report.pod) <= following then
       local burden = ''

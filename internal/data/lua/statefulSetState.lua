@@ -60,7 +60,7 @@ elseif generation ~= '0' then
   late = tonumber(generation) == current and tonumber(sequence) <= tonumber(stored.sequence)
 elseif instance == stored.instance then
   generation, late = stored.generation, tonumber(sequence) <= tonumber(stored.sequence)
-elseif (tonumber(ARGV[9]) == current or fence and ARGV[9] == '0') and current < tonumber(LARGEST_FENCED) then
+elseif (tonumber(ARGV[9]) == current or fence and ARGV[9] == '0' and instance ~= stored.predecessor) and current < tonumber(LARGEST_FENCED) then
   generation = integer(math.max(current + 1, time[1] * 1000000 + time[2]))
 else
   superseded = true

@@ -84,13 +84,13 @@ local function optional(text, most)
   return text == '-1' or string.find(text, '^%d') and whole(text, most)
 end
 
--- decode returns the report as a table, nil if podlink did not write it. It compares numbers as strings, and looks at the state
--- only to see that it is printable ASCII, because a state may be long.
-local function decode(member)
+-- decode returns the report as a table, nil if podlink did not write it. It compares numbers as strings, and looks at the state,
+-- which may be long, only to see that it is printable ASCII; not at all if the caller changes nothing, as podlink decodes it.
+local function decode(member, unchanged)
   local pod, load, routing, cordon, lifts, capacity, ttl, at, heard, generation, sequence, instance, predecessor, set, labels, address,
     begins = string.match(member, '^(%d+) (%d+) ([012]) ([012]) (%d+) (%-?%d+) (%-?%d+) (%d+) (%d+) (%d+) (%d+) '
       .. '([!-~]+) ([!-~]+) (%d+) ([!-~]+) ([!-~]+) ()')
-  if not pod or begins > #member or string.find(member, '[^!-~]', begins) then return end
+  if not pod or begins > #member or not unchanged and string.find(member, '[^!-~]', begins) then return end
   if not (whole(pod, LARGEST_INT32) and whole(load, LARGEST_INT32) and whole(lifts, LARGEST_TIME) and whole(at, LARGEST_TIME)) then
     return
   end
@@ -187,7 +187,7 @@ end
 local reply = {'PODS', integer(now), meta and meta.member or '', following and integer(following + 1) or '-1'}
 for base, found in pairs(pages) do
   for i = 1, #found, 2 do
-    local report = decode(found[i])
+    local report = decode(found[i], true)
     if not report or not meta or tonumber(report.pod) ~= -base - found[i + 1] - 2 then return corrupt() end
     if not following or tonumber(report.pod) <= following then
       local burden = ''

@@ -82,13 +82,13 @@ local function optional(text, most)
   return text == '-1' or string.find(text, '^%d') and whole(text, most)
 end
 
--- decode returns the report as a table, nil if podlink did not write it. It compares numbers as strings, and looks at the state
--- only to see that it is printable ASCII, because a state may be long.
-local function decode(member)
+-- decode returns the report as a table, nil if podlink did not write it. It compares numbers as strings, and looks at the state,
+-- which may be long, only to see that it is printable ASCII; not at all if the caller changes nothing, as podlink decodes it.
+local function decode(member, unchanged)
   local pod, load, routing, cordon, lifts, capacity, ttl, at, heard, generation, sequence, instance, predecessor, set, labels, address,
     begins = string.match(member, '^(%d+) (%d+) ([012]) ([012]) (%d+) (%-?%d+) (%-?%d+) (%d+) (%d+) (%d+) (%d+) '
       .. '([!-~]+) ([!-~]+) (%d+) ([!-~]+) ([!-~]+) ()')
-  if not pod or begins > #member or string.find(member, '[^!-~]', begins) then return end
+  if not pod or begins > #member or not unchanged and string.find(member, '[^!-~]', begins) then return end
   if not (whole(pod, LARGEST_INT32) and whole(load, LARGEST_INT32) and whole(lifts, LARGEST_TIME) and whole(at, LARGEST_TIME)) then
     return
   end
