@@ -21,6 +21,7 @@ func fill(t *testing.T, pods biz.PodRepo, from, to int, report biz.Report) {
 	var calls sync.WaitGroup
 	for first := range 8 {
 		calls.Go(func() {
+			report := report
 			for pod := from + first; pod < to; pod += 8 {
 				report.Pod = biz.PodID(pod)
 				errs <- func() error { _, err := pods.Set(t.Context(), game, report); return err }()

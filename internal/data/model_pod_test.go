@@ -49,8 +49,8 @@ var (
 	someLabels           = rapid.SampledFrom([]map[string]string{nil, nil, {"a": "1"}, {"a": "2"}, {"a": "1", "b": "x y"}})
 	someSelector         = rapid.SampledFrom([]map[string]string{nil, nil, nil, {"a": "1"}, {"b": "x y"}, {"a": "3"}})
 	somePause            = rapid.SampledFrom([]time.Duration{
-		317 * time.Second, 417 * time.Second, 1217 * time.Second, 4*time.Hour + 17*time.Second, -time.Hour + 17*time.Second,
-	}) // Their sums are not equal to a TTL.
+		317 * time.Second, 417 * time.Second, 1217 * time.Second, 4*time.Hour + 17*time.Second,
+	}) // Their sums are not equal to a TTL. None is negative: a pod that a choice has found silent waits for its next report.
 )
 
 func (m *model) someService(t *rapid.T) biz.ServiceKey {
@@ -299,7 +299,7 @@ func (m *model) release(t *rapid.T) {
 	}
 }
 
-// pass sets the store's clock, as far as a service can see: forward or back.
+// pass sets the store's clock forward, as far as a service can see.
 func (m *model) pass(t *rapid.T) {
 	key, d := m.someService(t), somePause.Draw(t, "time")
 	s := m.services[key]

@@ -187,7 +187,7 @@ func testWishes(t *testing.T, s suite) {
 		}
 		require.Equal(e, biz.NeverReported, e.ask(knowing(2)).Outcome)
 		report := func(pod biz.PodID, load int32, routing biz.Routing) biz.Pod {
-			return e.store(biz.Report{Pod: pod, Load: load, Routing: routing, TTL: 20, Capacity: 50})
+			return e.store(biz.Report{Pod: pod, Load: load, Routing: routing, TTL: 2000, Capacity: 50})
 		}
 		report(0, 0, biz.Ready)
 		require.Equal(e, biz.Reservation{Outcome: biz.Restored, Pod: 2}, e.ask(knowing(2)), "it has not reported yet")
@@ -204,12 +204,12 @@ func testWishes(t *testing.T, s suite) {
 		_, err := e.Pods.Remove(e.Context(), e.pods(), 2)
 		require.NoError(e, err)
 
-		e.pass(39 * time.Second)
+		e.pass(3900 * time.Second)
 		report(3, 10, biz.Ready)
 		require.Equal(e, biz.Reservation{Outcome: biz.Restored, Pod: 4}, e.ask(knowing(4)))
 		require.Equal(e, biz.Restored, e.ask(knowing(3)).Outcome)
 		require.NotEqual(e, biz.Restored, e.ask(knowing(0)).Outcome, "it is silent")
-		e.pass(time.Second)
+		e.pass(100 * time.Second)
 		report(3, 10, biz.Ready)
 		report(0, 0, biz.Ready)
 		for _, pod := range []biz.PodID{3, 4} {
