@@ -46,7 +46,7 @@ func (e *env) get(pod biz.PodID) biz.Pod {
 	return got
 }
 
-// Hearing is the reference: a report of a service advances it as the contract says.
+// Hearing follows the reports of a service by the reference, Advance.
 type Hearing struct {
 	biz.Hearing
 	reported bool
@@ -54,21 +54,11 @@ type Hearing struct {
 
 // Advance adds a stored report with the ttl, at the time now.
 func (h *Hearing) Advance(ttl biz.TTL, nowMs int64) {
-	ms := int64(ttl) * 1000
-	if ttl == biz.Forever {
-		ms = 30_000
-	}
+	var before *biz.Hearing
 	if h.reported {
-		step, gap := max(500, h.Least/2), nowMs-h.Last
-		h.Heard += min(max(0, gap), step)
-		if gap > step {
-			h.Resumed = h.Heard
-		}
+		before = &h.Hearing
 	}
-	if !h.reported || ms <= h.Least || h.Heard-h.LeastAt > 3*h.Least {
-		h.Least, h.LeastAt = ms, h.Heard
-	}
-	h.Last, h.reported = nowMs, true
+	h.Hearing, h.reported = Advance(before, nowMs, ttl), true
 }
 
 func testLiveness(t *testing.T, s suite) {
