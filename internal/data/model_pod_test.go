@@ -235,7 +235,7 @@ func (m *model) choose(key biz.ServiceKey, request biz.ReserveRequest) biz.Reser
 	if linked := s.pod(request.Linked); linked != nil {
 		doubtful = linked.Liveness == biz.InDoubt
 		usable = linked.Liveness != biz.Dead && linked.Effective() != biz.Shutdown
-		usable = usable && !(doubtful && request.DoubtOver && s.ageless())
+		usable = usable && (!doubtful || !request.DoubtOver || !s.ageless())
 	}
 	if usable && !request.Leave {
 		return biz.Reservation{Outcome: biz.LinkedPodUsable}
@@ -249,7 +249,7 @@ func (m *model) choose(key biz.ServiceKey, request biz.ReserveRequest) biz.Reser
 	}
 	switch {
 	case best != nil:
-		return biz.Reservation{Outcome: biz.Reserved, Pod: best.Report.Pod, HeartbeatMs: best.HeartbeatMs}
+		return biz.Reservation{Outcome: biz.Reserved, Pod: best.Pod, HeartbeatMs: best.HeartbeatMs}
 	case usable || doubtful:
 		return biz.Reservation{Outcome: biz.LinkedPodUsable}
 	default:
@@ -275,13 +275,13 @@ func allowed(pod biz.Pod, request biz.ReserveRequest) bool {
 			return false
 		}
 	}
-	return !slices.Contains(request.Avoid, pod.Report.Pod) && !(request.Leave && request.Linked == pod.Report.Pod)
+	return !slices.Contains(request.Avoid, pod.Pod) && (!request.Leave || request.Linked != pod.Pod)
 }
 
 // better reports whether a gets the next link rather than b.
 func better(a, b biz.Pod) bool {
 	load, other := int64(a.Load)+a.Given, int64(b.Load)+b.Given
-	return load < other || load == other && a.Report.Pod < b.Report.Pod
+	return load < other || load == other && a.Pod < b.Pod
 }
 
 // release releases a reservation, possibly for a second time, or one that was never made.

@@ -39,7 +39,8 @@ func (r podRepo) Set(ctx context.Context, key biz.ServiceKey, report biz.Report)
 	reply, err := r.run(ctx, scriptSetState, r.keys.service(key),
 		int32(report.Pod), report.Load, int32(report.Routing), report.Capacity, int32(report.TTL),
 		optional(report.Instance, noInstance), report.Sequence, int64(report.Generation), int64(report.Supersedes),
-		optional(labelsOf(report.Labels), noText), optional(escape(report.Address), noText), escape(report.State), rand.Text(), r.primaries(), r.limits.MaxPods, r.limits.ForgetAfter.Milliseconds())
+		optional(labelsOf(report.Labels), noText), optional(escape(report.Address), noText), escape(report.State),
+		rand.Text(), r.primaries(), r.limits.MaxPods, r.limits.ForgetAfter.Milliseconds())
 	if err != nil {
 		return biz.ReportResult{}, err
 	}
