@@ -359,6 +359,18 @@ func TestErrors(t *testing.T) {
 			calling((*Client).SetWorkloadState, &v1.SetWorkloadStateRequest{Namespace: "game", Service: "room", State: "\xff"}),
 			wantError{ErrInvalidArgument, map[string]string{"field": "state"}},
 		},
+		"a label that is not UTF-8": {
+			calling((*Client).SetServiceState, &v1.SetServiceStateRequest{
+				Namespace: "game", Service: "room", PodId: proto.Int32(0), State: "up", Labels: map[string]string{"zone": "\xff"},
+			}),
+			wantError{ErrInvalidArgument, map[string]string{"field": "labels"}},
+		},
+		"a selector that is not UTF-8": {
+			calling((*Client).ComputeLinkedPod, &v1.ComputeLinkedPodRequest{
+				Namespace: "game", Uid: "alice", Service: "room", Selector: map[string]string{"\xff": "a"},
+			}),
+			wantError{ErrInvalidArgument, map[string]string{"field": "selector"}},
+		},
 		"a pod that never reported": {
 			calling((*Client).GetServicePod, &v1.GetServicePodRequest{Namespace: "game", Service: "room", PodId: proto.Int32(9)}),
 			wantError{is: ErrPodNotFound},
