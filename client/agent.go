@@ -46,8 +46,8 @@ type AgentOptions struct {
 	PodName string
 	// UID tells which user a request is about, for the Guard. Nil: the one that a Router without a UIDFunc has sent.
 	UID UIDFunc
-	// TTL is for how long a report counts: a pod that falls silent is taken for dead after that, and its users are linked to
-	// others. Three reports are made in that time. Whole seconds; 0 is DefaultPodTTL.
+	// TTL is how long a report counts: a pod that was silent for that long, while others of its service were heard, is dead, and
+	// its users are linked to others. Three reports are made in that time. Whole seconds; 0 is DefaultPodTTL.
 	TTL time.Duration
 	// State is what the pod reports about itself, in words of its own. Nil: DefaultState.
 	State func() string

@@ -271,7 +271,7 @@ func TestLapse(t *testing.T) {
 	const ttl = time.Second
 	for name, silence := range map[string]func(w *world, a *Agent, meanwhile func()){
 		"no reports": func(w *world, a *Agent, meanwhile func()) {
-			require.Eventually(w.t, func() bool { return !w.reported(0).GetLive() }, soon, 10*time.Millisecond)
+			w.waitDead(0, 1)
 			meanwhile()
 			require.NoError(w.t, a.report(context.Background()))
 		},
@@ -281,7 +281,7 @@ func TestLapse(t *testing.T) {
 				time.Sleep(10 * time.Millisecond)
 			}
 			resume()
-			require.Eventually(w.t, func() bool { return !w.reported(0).GetLive() }, soon, 10*time.Millisecond)
+			w.waitDead(0, 1)
 			meanwhile()
 			require.NoError(w.t, a.report(context.Background()))
 		},
@@ -295,7 +295,7 @@ func TestLapse(t *testing.T) {
 			done := make(chan error, 1)
 			go func() { done <- a.report(context.Background()) }()
 			<-begun
-			require.Eventually(w.t, func() bool { return !w.reported(0).GetLive() }, soon, 10*time.Millisecond)
+			w.waitDead(0, 1)
 			meanwhile()
 			close(goOn)
 			require.NoError(w.t, <-done)
@@ -317,7 +317,7 @@ func TestLapse(t *testing.T) {
 			reportPod(t, a)
 			require.Empty(t, told.get())
 			silence(w, a, func() {
-				require.EqualValues(t, 1, w.compute("relinked").GetPodId())
+				w.waitRelinked("relinked", 1)
 				w.link("back", 1)
 				w.link("back", 0) // Another epoch: what the pod holds is out of date.
 				w.unlink("gone")
@@ -343,8 +343,8 @@ func TestNewLease(t *testing.T) {
 	w.link("u", 0)
 	_, err := a.links.get(t.Context(), "u")
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return !w.reported(0).GetLive() }, soon, 10*time.Millisecond)
-	require.EqualValues(t, 1, w.compute("u").GetPodId())
+	w.waitDead(0, 1)
+	w.waitRelinked("u", 1)
 	a.options.TTL = time.Hour
 	reportPod(t, a)
 	require.True(t, a.leased())

@@ -75,7 +75,7 @@ var (
 	setLink  = calling((*Client).SetLinkedPod, &v1.SetLinkedPodRequest{Namespace: "game", Uid: "alice", Service: "room", PodId: proto.Int32(3)})
 )
 
-// requireAnswer compares a reply with what it should be, where 1 stands for each epoch, time and rest of a life.
+// requireAnswer compares a reply with what it should be, where 1 replaces each epoch, time and rest of a life, and "id" the store's id.
 func requireAnswer(t *testing.T, want, got proto.Message) {
 	t.Helper()
 	got = proto.Clone(got)
@@ -99,6 +99,8 @@ func blur(message protoreflect.Message) {
 			blur(value.Message())
 		case field.Name() == "epoch" && value.Int() > 0, field.Name() == "heartbeat_ms", field.Name() == "update_ms":
 			message.Set(field, protoreflect.ValueOfInt64(1))
+		case field.Name() == "store_id":
+			message.Set(field, protoreflect.ValueOfString("id"))
 		case field.FullName() == "podlink.v1.Link.ttl_seconds" && value.Int() > 0:
 			message.Set(field, protoreflect.ValueOfInt32(1))
 		}
@@ -118,7 +120,11 @@ func TestEveryCall(t *testing.T) {
 		return &v1.Link{Namespace: "game", Uid: uid, Service: "room", PodId: -1, TtlSeconds: -2}
 	}
 	up := &v1.Pod{State: "up", Load: 5, Live: true, HeartbeatMs: 1, TtlSeconds: 3600}
-	drains := &v1.Pod{PodId: 1, State: "drains", Routing: v1.Routing_DENY_NEW, Live: true, HeartbeatMs: 1, TtlSeconds: -1}
+	drains := &v1.Pod{
+		PodId: 1, State: "drains", Routing: v1.Routing_DENY_NEW, ReportedRouting: v1.Routing_DENY_NEW, Live: true, HeartbeatMs: 1, TtlSeconds: -1,
+	}
+	cordoned := proto.CloneOf(drains)
+	cordoned.Routing, cordoned.Cordon = v1.Routing_SHUTDOWN, v1.Routing_SHUTDOWN
 	steps := []struct {
 		name string
 		call apiCall
@@ -127,12 +133,12 @@ func TestEveryCall(t *testing.T) {
 		{
 			"SetServiceState", calling((*Client).SetServiceState, &v1.SetServiceStateRequest{
 				Namespace: "game", Service: "room", PodId: proto.Int32(0), State: "up", Load: proto.Int32(5), TtlSeconds: proto.Int32(3600),
-			}), &v1.SetServiceStateReply{Pod: up},
+			}), &v1.SetServiceStateReply{Pod: up, Applied: true, StoreId: "id"},
 		},
 		{
 			"SetServiceState", calling((*Client).SetServiceState, &v1.SetServiceStateRequest{
 				Namespace: "game", Service: "room", PodId: proto.Int32(1), State: "drains", Routing: v1.Routing_DENY_NEW.Enum(), TtlSeconds: proto.Int32(-1),
-			}), &v1.SetServiceStateReply{Pod: drains},
+			}), &v1.SetServiceStateReply{Pod: drains, Applied: true, StoreId: "id"},
 		},
 		{
 			"GetServiceState", calling((*Client).GetServiceState, &v1.GetServiceStateRequest{Namespace: "game", Service: "room", LiveOnly: proto.Bool(true)}),
@@ -157,8 +163,12 @@ func TestEveryCall(t *testing.T) {
 			}), &v1.SetLinkedPodIfAbsentReply{Created: true, Link: passing("bob", 1)},
 		},
 		{
-			"ComputeLinkedPod", calling((*Client).ComputeLinkedPod, &v1.ComputeLinkedPodRequest{Namespace: "game", Uid: "carol", Service: "room"}),
-			&v1.ComputeLinkedPodReply{Outcome: v1.ComputeLinkedPodReply_CREATED, Link: lasting("carol", 0), PreviousPodId: -1},
+			"ComputeLinkedPod", calling((*Client).ComputeLinkedPod, &v1.ComputeLinkedPodRequest{Namespace: "game", Uid: "alice", Service: "room"}),
+			&v1.ComputeLinkedPodReply{Outcome: v1.ComputeLinkedPodReply_EXISTING, Link: lasting("alice", 0), PreviousPodId: 0, Pod: up},
+		},
+		{
+			"SetLinkedPod", calling((*Client).SetLinkedPod, &v1.SetLinkedPodRequest{Namespace: "game", Uid: "carol", Service: "room", PodId: proto.Int32(0)}),
+			&v1.SetLinkedPodReply{Link: lasting("carol", 0), PreviousPodId: -1},
 		},
 		{
 			"GetLinkedPod", calling((*Client).GetLinkedPod, &v1.GetLinkedPodRequest{Namespace: "game", Uid: "bob", Service: "room"}),
@@ -205,6 +215,11 @@ func TestEveryCall(t *testing.T) {
 		{
 			"RemoveWorkloadState", calling((*Client).RemoveWorkloadState, &v1.RemoveWorkloadStateRequest{Namespace: "game", Service: "room"}),
 			&v1.RemoveWorkloadStateReply{Removed: true, Previous: &v1.Workload{Namespace: "game", Service: "room", State: "rolling-update", UpdateMs: 1}},
+		},
+		{
+			"CordonPod", calling((*Client).CordonPod, &v1.CordonPodRequest{
+				Namespace: "game", Service: "room", PodId: proto.Int32(1), Cordon: v1.Routing_SHUTDOWN.Enum(),
+			}), &v1.CordonPodReply{Pod: cordoned},
 		},
 		{
 			"RemoveServiceState", calling((*Client).RemoveServiceState, &v1.RemoveServiceStateRequest{Namespace: "game", Service: "room", PodId: proto.Int32(0)}),
@@ -343,6 +358,18 @@ func TestErrors(t *testing.T) {
 		"a state that is not UTF-8": {
 			calling((*Client).SetWorkloadState, &v1.SetWorkloadStateRequest{Namespace: "game", Service: "room", State: "\xff"}),
 			wantError{ErrInvalidArgument, map[string]string{"field": "state"}},
+		},
+		"a label that is not UTF-8": {
+			calling((*Client).SetServiceState, &v1.SetServiceStateRequest{
+				Namespace: "game", Service: "room", PodId: proto.Int32(0), State: "up", Labels: map[string]string{"zone": "\xff"},
+			}),
+			wantError{ErrInvalidArgument, map[string]string{"field": "labels"}},
+		},
+		"a selector that is not UTF-8": {
+			calling((*Client).ComputeLinkedPod, &v1.ComputeLinkedPodRequest{
+				Namespace: "game", Uid: "alice", Service: "room", Selector: map[string]string{"\xff": "a"},
+			}),
+			wantError{ErrInvalidArgument, map[string]string{"field": "selector"}},
 		},
 		"a pod that never reported": {
 			calling((*Client).GetServicePod, &v1.GetServicePodRequest{Namespace: "game", Service: "room", PodId: proto.Int32(9)}),

@@ -92,17 +92,22 @@ func (op operation) path(request proto.Message) (string, error) {
 func notText(request proto.Message) (field string) {
 	request.ProtoReflect().Range(func(f protoreflect.FieldDescriptor, value protoreflect.Value) bool {
 		switch {
+		case f.IsMap():
+			value.Map().Range(func(name protoreflect.MapKey, of protoreflect.Value) bool {
+				if !utf8.ValidString(name.String()) || !utf8.ValidString(of.String()) {
+					field = string(f.Name())
+				}
+				return field == ""
+			})
 		case f.Kind() != protoreflect.StringKind:
-		case !f.IsList():
-			if !utf8.ValidString(value.String()) {
-				field = string(f.Name())
-			}
-		default:
+		case f.IsList():
 			for i := range value.List().Len() {
 				if !utf8.ValidString(value.List().Get(i).String()) {
 					field = fmt.Sprintf("%s[%d]", f.Name(), i)
 				}
 			}
+		case !utf8.ValidString(value.String()):
+			field = string(f.Name())
 		}
 		return field == ""
 	})

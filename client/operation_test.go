@@ -65,7 +65,7 @@ func TestEveryOperationIsKnown(t *testing.T) {
 			})
 		}
 	}
-	require.Equal(t, 18, count)
+	require.Equal(t, 19, count)
 	require.Len(t, operations, count)
 }
 

@@ -173,6 +173,22 @@ func (w *world) reported(pod int32) *v1.Pod {
 	return reply.GetPod()
 }
 
+// waitDead waits until the pod is dead. That takes the reports of another one: without them it is in doubt.
+func (w *world) waitDead(pod, other int32) {
+	w.t.Helper()
+	require.Eventually(w.t, func() bool {
+		w.ready(other)
+		reported := w.reported(pod)
+		return !reported.GetLive() && !reported.GetInDoubt()
+	}, soon, 50*time.Millisecond)
+}
+
+// waitRelinked computes the user's link until it is on the pod: podlink may believe for a second that the last one is usable.
+func (w *world) waitRelinked(uid string, pod int32) {
+	w.t.Helper()
+	require.Eventually(w.t, func() bool { return w.compute(uid).GetPodId() == pod }, soon, 10*time.Millisecond)
+}
+
 // agent returns the agent of a pod, which does not report by itself.
 func (w *world) agent(pod int32, o AgentOptions) *Agent {
 	w.t.Helper()

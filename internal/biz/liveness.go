@@ -1,8 +1,5 @@
 package biz
 
-// defaultTTLMs is what a report that never expires counts as where a ttl is needed.
-const defaultTTLMs = 30_000
-
 // Hearing is the time in which reports of a service arrived, and the basis of liveness: a pod is not dead because no pod could
 // report. The store advances it with every stored report of the service. All values are in ms.
 type Hearing struct {
@@ -21,11 +18,11 @@ type Hearing struct {
 type Liveness int
 
 const (
-	// Dead: other pods were heard for long enough, and this one was not.
+	// Dead means that other pods were heard for long enough, and this one was not.
 	Dead Liveness = iota
-	// InDoubt: silent, but perhaps because it could not report. It keeps its links and gets no new ones.
+	// InDoubt means that it is silent, but perhaps because it could not report. It keeps its links and gets no new ones.
 	InDoubt
-	// Live: the report has not expired.
+	// Live means that the report has not expired.
 	Live
 )
 

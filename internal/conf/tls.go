@@ -13,7 +13,7 @@ func (b *Bootstrap) checkFiles() error {
 	}
 	for _, path := range sortedKeys(sections) {
 		if _, err := sections[path].Config(path); err != nil {
-			return fmt.Errorf("configuration: %w", err)
+			return err
 		}
 	}
 	return nil

@@ -62,7 +62,7 @@ func (s *countedServer) bury(t *testing.T, first, pods int) {
 	t.Helper()
 	for pod := first; pod < first+pods; pod++ {
 		low := fmt.Sprint(-(pod + 2))
-		members, err := s.client.ZRangeArgs(t.Context(), redis.ZRangeArgs{Key: "service", Start: low, Stop: low, ByScore: true}).Result()
+		members, err := s.client.ZRangeArgs(t.Context(), redis.ZRangeArgs{Key: "service", ByScore: true, Start: low, Stop: low}).Result()
 		require.NoError(t, err)
 		entry := fmt.Sprintf("%010d", pod)
 		pipe := s.client.Pipeline()

@@ -235,9 +235,7 @@ func (m *model) choose(key biz.ServiceKey, request biz.ReserveRequest) biz.Reser
 	if linked := s.pod(request.Linked); linked != nil {
 		doubtful = linked.Liveness == biz.InDoubt
 		usable = linked.Liveness != biz.Dead && linked.Effective() != biz.Shutdown
-		if doubtful && request.DoubtOver && s.ageless() {
-			usable = false
-		}
+		usable = usable && (!doubtful || !request.DoubtOver || !s.ageless())
 	}
 	if usable && !request.Leave {
 		return biz.Reservation{Outcome: biz.LinkedPodUsable}
@@ -277,8 +275,7 @@ func allowed(pod biz.Pod, request biz.ReserveRequest) bool {
 			return false
 		}
 	}
-	left := request.Leave && request.Linked == pod.Pod
-	return !left && !slices.Contains(request.Avoid, pod.Pod)
+	return !slices.Contains(request.Avoid, pod.Pod) && (!request.Leave || request.Linked != pod.Pod)
 }
 
 // better reports whether a gets the next link rather than b.

@@ -73,6 +73,7 @@ var httpCalls = []struct{ method, path, body string }{
 	{http.MethodDelete, linkPath, ""},
 	{http.MethodGet, servicePath + "/pods", ""},
 	{http.MethodGet, servicePath + "/pods/1", ""},
+	{http.MethodPost, servicePath + "/pods/1:cordon", `{"cordon":"DENY_NEW"}`},
 	{http.MethodDelete, servicePath + "/pods/1", ""},
 	{http.MethodPut, namespacePath + "/workloads/" + secretService, `{"state":"` + secretState + `"}`},
 	{http.MethodGet, namespacePath + "/workloads/" + secretService, ""},
@@ -157,7 +158,7 @@ func (s scripted) run(t *testing.T) {
 
 	for _, key := range []string{
 		"link:" + secretNamespace + ":" + secretUID,
-		"pods:" + secretNamespace + ":" + secretService, "workload:" + secretNamespace + ":" + secretService,
+		"service:" + secretNamespace + ":" + secretService, "workload:" + secretNamespace + ":" + secretService,
 	} { // STORE_DATA_CORRUPT
 		require.NoError(t, s.redis.Del(ctx, "podlink:"+key).Err())
 		require.NoError(t, s.redis.HSet(ctx, "podlink:"+key, secretService, secretUID, "1", secretState, "state", secretState).Err())
@@ -165,7 +166,7 @@ func (s scripted) run(t *testing.T) {
 	s.callAll(t)
 	require.NoError(t, s.redis.FlushAll(ctx).Err())
 
-	// NO_AVAILABLE_POD: for a new link, and for a link to a dead pod.
+	// NO_AVAILABLE_POD for a new link, and a link to a pod in doubt.
 	callHTTP(t, s.Process, http.MethodPut, servicePath+"/pods/1", `{"state":"up","ttlSeconds":1}`, "")
 	callHTTP(t, s.Process, http.MethodPost, linkPath+":compute", "{}", "")
 	callHTTP(t, s.Process, http.MethodPut, linkPath+"2", `{"podId":1,"persistSeconds":1}`, "")

@@ -5,6 +5,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -63,8 +64,8 @@ func TestTraceOfCompute(t *testing.T) {
 	t.Cleanup(http.DefaultTransport.(*http.Transport).CloseIdleConnections)
 	patched, err := podlinktest.Build(t.TempDir(), podlinktest.Patch{
 		File: "internal/biz/compute.go",
-		Old:  "\tif link.Exists() && u.pods.mayKeep(",
-		New:  "\tif key.Service == \"panics\" {\n\t\tpanic(key.UID)\n\t}\n\tif link.Exists() && u.pods.mayKeep(",
+		Old:  "\tfor {\n\t\tvar entry podEntry\n",
+		New:  "\tif key.Service == \"panics\" {\n\t\tpanic(key.UID)\n\t}\n\tfor {\n\t\tvar entry podEntry\n",
 	})
 	require.NoError(t, err)
 	receiver := otlptest.Start(t)
@@ -103,6 +104,8 @@ func TestTraceOfCompute(t *testing.T) {
 		}
 		return spanWant{command, "LinkUsecase.Compute", "SPAN_KIND_CLIENT", "", attributes}
 	}
+	view := redis("pipeline", "service", "") // The read of the pods, at the same time as the link is set.
+	view.attributes["db.operation.batch.size"] = "int_value:1"
 	for name, row := range map[string]struct {
 		service, traceID string
 		code             int
@@ -113,7 +116,8 @@ func TestTraceOfCompute(t *testing.T) {
 			service: "takes", traceID: "11111111111111111111111111111111", code: http.StatusOK,
 			want: []spanWant{
 				request(with(), ""), decision("takes", "created", "int_value:1", ""), redis("HGET", "link", ""),
-				redis("statefulReservePod", "pods", "RESERVED"), redis("statefulComputeLinkIfAbsent", "link", "LINKED"),
+				redis("statefulReservePod", "service", "RESERVED"), redis("statefulComputeLinkIfAbsent", "link", "LINKED"),
+				view,
 			},
 		},
 		"NO_AVAILABLE_POD": {
@@ -121,7 +125,7 @@ func TestTraceOfCompute(t *testing.T) {
 			want: []spanWant{
 				request(with("error.type", "NO_AVAILABLE_POD"), "NO_AVAILABLE_POD"),
 				decision("full", "no_available_pod", "int_value:1", "no_available_pod"), redis("HGET", "link", ""),
-				redis("statefulReservePod", "pods", "NONE"),
+				redis("statefulReservePod", "service", "NONE"),
 			},
 		},
 		"panic": {
@@ -136,7 +140,7 @@ func TestTraceOfCompute(t *testing.T) {
 			want: []spanWant{
 				request(map[string]string{"rpc.system.name": "grpc", "error.type": "NO_AVAILABLE_POD"}, "NO_AVAILABLE_POD"),
 				decision("closed", "no_available_pod", "int_value:1", "no_available_pod"), redis("HGET", "link", ""),
-				redis("statefulReservePod", "pods", "NONE"),
+				redis("statefulReservePod", "service", "NONE"),
 			},
 		},
 	} {
@@ -157,7 +161,9 @@ func TestTraceOfCompute(t *testing.T) {
 			spans := receiver.Trace(t, row.traceID, len(row.want))
 			require.Equal(t, "00-"+row.traceID+"-"+spans[0].ID+"-01", answered)
 			ids := map[string]string{"": caller}
-			for i, want := range row.want {
+			for _, want := range row.want {
+				i := slices.IndexFunc(spans, func(s otlptest.Span) bool { return s.Name == want.name })
+				require.NotEqual(t, -1, i, want.name)
 				got := spans[i]
 				require.Equal(t, want, spanWant{got.Name, want.under, got.Kind, got.Error, got.Attributes})
 				require.Equal(t, ids[want.under], got.Parent, "%s is under %q", got.Name, want.under)
