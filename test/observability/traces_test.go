@@ -104,8 +104,7 @@ func TestTraceOfCompute(t *testing.T) {
 		}
 		return spanWant{command, "LinkUsecase.Compute", "SPAN_KIND_CLIENT", "", attributes}
 	}
-	view := redis("pipeline", "service", "") // The read of the pods, at the same time as the link is set.
-	view.attributes["db.operation.batch.size"] = "int_value:1"
+	view := redis("read", "service", "") // The read of the pods, at the same time as the link is set.
 	for name, row := range map[string]struct {
 		service, traceID string
 		code             int
