@@ -134,7 +134,7 @@ func (u *LinkUsecase) reserveAndLink(
 	wanted := ReserveRequest{
 		Linked: link.Pod, Leave: request.leaves(link), DoubtOver: entry.doubtOver, Avoid: request.Avoid, Selector: request.Selector,
 	}
-	if known := request.Known; known != nil && !link.Exists() {
+	if known := request.Known; known != nil && (!link.Exists() || link.Pod == *known.Pod) {
 		wanted.Known = &KnownLink{*known.Pod, known.Epoch}
 	}
 	reservation, err := u.pods.Reserve(ctx, service, wanted)

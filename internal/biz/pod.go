@@ -93,7 +93,7 @@ type ReserveRequest struct {
 	DoubtOver bool              // a Linked pod in doubt counts as dead if a live READY pod of the service never expires
 	Avoid     []PodID           // pods that are not for a new link
 	Selector  map[string]string // labels that the pod must have
-	Known     *KnownLink        // used only if there is no link and the store has lost data recently
+	Known     *KnownLink        // used only if the store has lost data recently, and there is no link or it is to the same pod
 }
 
 // KnownLink is a link that the caller used until now.

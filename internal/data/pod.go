@@ -140,17 +140,63 @@ func (r podRepo) List(ctx context.Context, key biz.ServiceKey) ([]biz.Pod, error
 	return pods, nil
 }
 
-// View implements biz.PodRepo. The reports that are not buried, the meta member and the entries have adjacent scores.
+// View implements biz.PodRepo. The reports that are not buried, the meta member and the entries have adjacent scores, so one
+// read gives all of a service with few pods. The reports of others are read in pages, so that no read blocks Redis for long; then
+// an entry may be of a later report than the one that was read.
 func (r podRepo) View(ctx context.Context, key biz.ServiceKey) (biz.PodsView, error) {
-	read := []any{"ZRANGEBYSCORE", r.keys.service(key), lowestReport, 2*scoreRange - 1, "WITHSCORES"}
-	value, call, err := r.runner.Read(ctx, keyService, read...)
+	const all = 2*scoreRange - 1
+	values, call, err := r.members(ctx, key, lowestReport, all, viewPage)
 	if err != nil {
-		return biz.PodsView{}, domainError(err)
+		return biz.PodsView{}, err
 	}
-	values, _ := value.([]any)
-	view, err := parseView(values)
+	var p parser
+	paged := len(values) == viewPage*2
+	for page := values; paged && len(page) == viewPage*2; {
+		call.Decoded(nil)
+		next := p.score(page[len(page)-1]) + 1
+		if next >= metaScore || p.err != nil {
+			break
+		}
+		if page, call, err = r.members(ctx, key, next, metaScore-1, viewPage); err != nil {
+			return biz.PodsView{}, err
+		}
+		values = append(values, page...)
+	}
+	if paged {
+		for len(values) > 0 && p.err == nil && p.score(values[len(values)-1]) >= metaScore {
+			values = values[:len(values)-2]
+		}
+		rest, last, err := r.members(ctx, key, metaScore, all, -1)
+		if err != nil {
+			return biz.PodsView{}, err
+		}
+		values, call = append(values, rest...), last
+	}
+	view, err := parseView(values, paged)
+	if p.err != nil {
+		err = p.err
+	}
 	call.Decoded(err)
 	return view, err
+}
+
+// viewPage is the number of members that a view reads at once: all of a service with up to a hundred pods.
+const viewPage = 256
+
+// members reads up to most members by their scores, each followed by its score; all with -1. The caller must end the call.
+func (r podRepo) members(ctx context.Context, key biz.ServiceKey, low, high int64, most int) ([]any, rdb.Call, error) {
+	value, call, err := r.runner.Read(ctx, keyService,
+		"ZRANGEBYSCORE", r.keys.service(key), low, high, "WITHSCORES", "LIMIT", 0, most)
+	if err != nil {
+		return nil, rdb.Call{}, domainError(err)
+	}
+	values, _ := value.([]any)
+	if len(values) > 0 {
+		if _, paired := values[0].([]any); paired { // As with RESP3.
+			values = slices.Concat(pairs(values)...)
+		}
+	}
+	return values, call, nil
 }
 
 // Get implements biz.PodRepo.

@@ -168,16 +168,12 @@ func (p *parser) podAt(now, meta, member, burden string) biz.Pod {
 	return view.Pods[0]
 }
 
-// parseView parses members with their scores: reports, the meta member and entries.
-func parseView(values []any) (biz.PodsView, error) {
+// parseView parses members with their scores: reports, the meta member and entries. If they were not read at once, an entry may
+// be of another report.
+func parseView(values []any, paged bool) (biz.PodsView, error) {
 	var p parser
 	view := biz.PodsView{}
 	index := make(map[biz.PodID]int)
-	if len(values) > 0 {
-		if _, paired := values[0].([]any); paired { // As with RESP3.
-			values = slices.Concat(pairs(values)...)
-		}
-	}
 	for i := 0; i+1 < len(values); i += 2 {
 		member, _ := values[i].(string)
 		score := p.score(values[i+1])
@@ -196,7 +192,9 @@ func parseView(values []any) (biz.PodsView, error) {
 			number, err := strconv.ParseInt(id, 10, 32)
 			at, ok := index[biz.PodID(number)]
 			if err != nil || !ok || !strings.HasPrefix(member, entryPrefix(view.Pods[at])) {
-				p.fail("the entry of a report", member)
+				if !paged || err != nil {
+					p.fail("the entry of a report", member)
+				}
 				break
 			}
 			pod := &view.Pods[at]

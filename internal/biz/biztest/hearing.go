@@ -22,7 +22,7 @@ func Advance(h *biz.Hearing, nowMs int64, ttl biz.TTL) biz.Hearing {
 		next.Resumed = next.Heard
 	}
 	if ttlMs <= h.Least || next.Heard-h.LeastAt > 3*h.Least {
-		next.Least, next.LeastAt = ttlMs, next.Heard
+		next.Least, next.LeastAt = min(ttlMs, 2*h.Least), next.Heard
 	}
 	next.Last = nowMs
 	return next

@@ -52,7 +52,11 @@ func TestAdvance(t *testing.T) {
 		},
 		{
 			"and is replaced after that", biz.Hearing{Heard: 29_000, Last: now, Least: 10_000}, now + 1_001, biz.Forever,
-			biz.Hearing{Heard: 30_001, Last: now + 1_001, Least: 30_000, LeastAt: 30_001},
+			biz.Hearing{Heard: 30_001, Last: now + 1_001, Least: 20_000, LeastAt: 30_001},
+		},
+		{
+			"by twice as much at most", biz.Hearing{Heard: 3_001, Last: now, Least: 1_000}, now + 100, 3_600,
+			biz.Hearing{Heard: 3_101, Last: now + 100, Least: 2_000, LeastAt: 3_101},
 		},
 	} {
 		t.Run(row.name, func(t *testing.T) { require.Equal(t, row.after, Advance(&row.before, row.at, row.ttl)) })

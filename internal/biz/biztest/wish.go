@@ -192,6 +192,9 @@ func testWishes(t *testing.T, s suite) {
 		report(0, 0, biz.Ready)
 		require.Equal(e, biz.Reservation{Outcome: biz.Restored, Pod: 2}, e.ask(knowing(2)), "it has not reported yet")
 		require.NoError(e, e.Pods.Release(e.Context(), e.pods(), biz.Reservation{Outcome: biz.Restored, Pod: 2}))
+		another := biz.ReserveRequest{Linked: 2, Known: &biz.KnownLink{Pod: 2, Epoch: 7}}
+		require.Equal(e, biz.LinkedPodUsable, e.ask(another).Outcome, "another caller keeps what was put back")
+		require.EqualValues(e, 0, e.choose(biz.ReserveRequest{Linked: 2}), "it does not know the link")
 		full := report(2, 50, biz.Ready)
 		restored := e.ask(knowing(2))
 		require.Equal(e, biz.Reservation{Outcome: biz.Restored, Pod: 2, HeartbeatMs: full.HeartbeatMs}, restored)

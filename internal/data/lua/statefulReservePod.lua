@@ -17,7 +17,8 @@
 -- ARGV[4]: pod that the caller knows from a lost link; -1: none
 -- ARGV[5]: pods to avoid, each between commas: ,3,7,
 -- ARGV[6]: labels that the pod must have, as &name=value& separated by spaces
--- Reply:   USABLE: the current link's pod is live or in doubt and READY or DENY_NEW, or in doubt while no other is usable
+-- Reply:   USABLE: the current link's pod is live or in doubt and READY or DENY_NEW, or in doubt while no other is usable, or
+--          is the known one and has not reported yet after a loss
 -- Reply:   UNKNOWN: no pod of the service has ever reported
 -- Reply:   NONE: no pod is usable
 -- Reply:   RESERVED <pod> <at>: the best pod, and the time of its report
@@ -54,8 +55,14 @@ if ARGV[1] ~= '-1' then
   local linked = find(ARGV[1])
   if linked == false then return corrupt() end
   local alive = linked and liveness(meta, linked.ttl, linked.at, linked.heard) or DEAD
+  if not linked and ARGV[4] == ARGV[1] and ARGV[2] ~= '1' then
+    -- A link that another caller put back, to a pod that has not reported yet: in doubt as long as links are put back.
+    local store = read_store()
+    if not store then return corrupt() end
+    if now - store.since < 2 * meta.least and find_fence(ARGV[1]) == nil then return {'USABLE'} end
+  end
   doubtful = alive == IN_DOUBT
-  usable = alive ~= DEAD and effective(linked) < 2
+  usable = linked and alive ~= DEAD and effective(linked) < 2
   if doubtful and ARGV[3] == '1' and #within(AGELESS, AGELESS, '1') > 0 then usable = false end
   if usable and ARGV[2] ~= '1' then return {'USABLE'} end
 elseif ARGV[4] and ARGV[4] ~= '-1' then
@@ -84,30 +91,41 @@ local STALE_MOST = 64
 local avoid, best, least = ARGV[5] or '', nil, nil -- the entry of the best pod, and its burden
 local stale, more, foreign = 0, false, false
 
+local _, avoided = string.gsub(avoid, '%d+', '')
+
+-- scan looks for the best pod of a ranking: at as few entries as usually suffice, and at more only if those are of silent pods.
 local function scan(low, prefix)
-  local found = within(low, low + RANGE - 1, STALE_MOST)
-  for i = 1, #found, 2 do
-    local member = string.sub(found[i], #prefix + 1)
-    local pod, load, capacity, ttl, at, heard, set =
-      string.match(member, '^0*(%d+) (%d+) (%-?%d+) (%-?%d+) (%d+) (%d+) (%d+)$')
-    if not pod or string.sub(found[i], 1, #prefix) ~= prefix then
-      foreign = true
-      return
-    end
-    local burden = found[i + 1] - low
-    if liveness(meta, ttl, at, heard) ~= LIVE then
-      if stale >= STALE_MOST then break end
-      stale = stale + 1
-      add(RANGE + burden, member)
-      if set ~= '0' then remove(set .. ':' .. member) end
-    elseif not string.find(avoid, ',' .. pod .. ',', 1, true) then
-      if not best or burden < least or burden == least and member < best[1] then
-        best, least = {member, load, capacity, ttl, set}, burden
+  local from = 1
+  for _, most in ipairs({1 + avoided, STALE_MOST}) do
+    local found = within(low, low + RANGE - 1, most)
+    for i = from, #found, 2 do
+      local member = string.sub(found[i], #prefix + 1)
+      local pod, load, capacity, ttl, at, heard, set =
+        string.match(member, '^0*(%d+) (%d+) (%-?%d+) (%-?%d+) (%d+) (%d+) (%d+)$')
+      if not pod or string.sub(found[i], 1, #prefix) ~= prefix then
+        foreign = true
+        return
       end
-      return
+      local burden = found[i + 1] - low
+      if liveness(meta, ttl, at, heard) ~= LIVE then
+        if stale >= STALE_MOST then
+          more = true
+          return
+        end
+        stale = stale + 1
+        add(RANGE + burden, member)
+        if set ~= '0' then remove(set .. ':' .. member) end
+      elseif not string.find(avoid, ',' .. pod .. ',', 1, true) then
+        if not best or burden < least or burden == least and member < best[1] then
+          best, least = {member, load, capacity, ttl, set}, burden
+        end
+        return
+      end
     end
+    if #found < 2 * most then return end
+    from = #found + 1
   end
-  if #found == 2 * STALE_MOST or stale >= STALE_MOST then more = true end
+  more = true
 end
 
 if not ARGV[6] or ARGV[6] == '' then

@@ -547,7 +547,9 @@ else
   meta.heard = meta.heard + math.min(math.max(0, gap), step)
   if gap > step then meta.resumed = meta.heard end
   if ttl <= meta.least or meta.heard - meta.least_at > 3 * meta.least then
-    meta.least, meta.least_at = ttl, meta.heard
+    -- It grows twofold at most, so that it is never far above the smallest ttl of the pods that report: one report with a long
+    -- ttl would make an outage count as heard.
+    meta.least, meta.least_at = math.min(ttl, 2 * meta.least), meta.heard
   end
 end
 meta.last = integer(now)
