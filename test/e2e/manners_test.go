@@ -292,9 +292,14 @@ func TestCheck(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "printed.yaml")
 	require.NoError(t, os.WriteFile(path, []byte(out), 0o600))
 	cmd := exec.Command(binary, "-check", "-conf", path)
+	refused, err := cmd.CombinedOutput()
+	require.Error(t, err)
+	require.Contains(t, string(refused), "data.redis.password is ***")
+	cmd = exec.Command(binary, "-check", "-conf", path)
+	cmd.Env = append(os.Environ(), "PODLINK_DATA_REDIS_PASSWORD_FILE="+secret)
 	again, err := cmd.Output()
 	require.NoError(t, err)
-	require.Equal(t, out, string(again), "it is a file for -conf")
+	require.Equal(t, out, string(again), "with its secrets it is a file for -conf")
 }
 
 // TestBadCertificateFile: a file that can't be used is an error of the configuration, for a start and for -check.
