@@ -13,8 +13,8 @@ import (
 var (
 	// ErrInvalidArgument: the request is malformed; metadata "field" names the field.
 	ErrInvalidArgument error = v1.ErrorInvalidArgument("the request is malformed")
-	// ErrPodNotFound: the pod has never reported.
-	ErrPodNotFound error = v1.ErrorPodNotFound("the pod has never reported")
+	// ErrPodNotFound: the pod has no report.
+	ErrPodNotFound error = v1.ErrorPodNotFound("the pod has no report")
 	// ErrWorkloadNotFound: the workload's state was never set.
 	ErrWorkloadNotFound error = v1.ErrorWorkloadNotFound("the workload's state was never set")
 	// ErrEpochMismatch: expected_epoch is not the link's epoch. Nothing has changed.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"syscall"
 	"time"
 )
 
@@ -45,8 +46,11 @@ func readiness(ctx context.Context, addr string) (string, error) {
 	transport := &http.Transport{DisableKeepAlives: true} // And no proxy: podlink is on this machine.
 	response, err := transport.RoundTrip(request)
 	if err != nil {
-		if ctx.Err() != nil {
-			return "", fmt.Errorf("no answer from %s within %s", target, healthTimeout)
+		switch {
+		case ctx.Err() != nil:
+			return "", fmt.Errorf("no answer from %s (server.admin.addr) within %s", target, healthTimeout)
+		case errors.Is(err, syscall.ECONNREFUSED):
+			return "", fmt.Errorf("no podlink answers at %s (server.admin.addr)", target)
 		}
 		return "", err
 	}

@@ -8,8 +8,8 @@ import (
 // The errors of this package and of its repos. Match them with errors.Is. Text that wraps them is for the log only and
 // never reaches a caller.
 var (
-	// ErrPodNotFound: the pod has never reported.
-	ErrPodNotFound = errors.New("the pod has never reported")
+	// ErrPodNotFound: the pod has no report.
+	ErrPodNotFound = errors.New("the pod has no report")
 	// ErrWorkloadNotFound: the state of the workload was never set.
 	ErrWorkloadNotFound = errors.New("the workload's state was never set")
 	// ErrNoAvailablePod: no pod of the service takes new links; nothing has changed.

@@ -91,6 +91,7 @@ func (b *Bootstrap) Validate() error {
 		v.address(path, listeners[path])
 	}
 	v.distinct(listeners)
+	v.unmasked(b.ProtoReflect(), "")
 	requests := map[string]time.Duration{
 		"server.http.timeout": server.GetHttp().GetTimeout().AsDuration(),
 		"server.grpc.timeout": server.GetGrpc().GetTimeout().AsDuration(),

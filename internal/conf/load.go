@@ -138,9 +138,13 @@ func applyValue(m protoreflect.Message, field protoreflect.FieldDescriptor, key 
 	if err := refusePlaceholder(key, key, text); err != nil {
 		return err
 	}
-	if wantsText := field.Kind() == protoreflect.StringKind || protofield.IsDuration(field); wantsText && !isText {
+	isDuration := protofield.IsDuration(field)
+	switch wantsText := field.Kind() == protoreflect.StringKind; {
+	case isDuration && !isText:
+		return fmt.Errorf("%s must be a duration such as 30s", key)
+	case wantsText && !isText:
 		return fmt.Errorf("%s must be text; put it in quotes", key)
-	} else if !wantsText && isText {
+	case isText && !wantsText && !isDuration:
 		return fmt.Errorf("%s must be of type %s; remove the quotes", key, field.Kind())
 	}
 	if !isText {

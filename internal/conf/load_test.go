@@ -164,7 +164,7 @@ func TestWrongFiles(t *testing.T) {
 		"fraction for an integer":    {"limits: {max_batch: 1.5}", "limits.max_batch must be an integer"},
 		"too large for 32 bits":      {"limits: {max_batch: 3000000000}", "limits.max_batch must be an integer of 32 bits"},
 		"number for text":            {"data: {redis: {password: 12345}}", "data.redis.password must be text; put it in quotes"},
-		"number for a duration":      {"state: {pod_ttl: 30}", "state.pod_ttl must be text; put it in quotes"},
+		"number for a duration":      {"state: {pod_ttl: 30}", "state.pod_ttl must be a duration such as 30s"},
 		"nonsense for a duration":    {"state: {pod_ttl: 30 sec}", "state.pod_ttl must be a duration such as 500ms"},
 		"text for a switch":          {`data: {redis: {allow_eviction: "yes"}}`, "data.redis.allow_eviction must be of type bool"},
 		"key twice":                  {"log: {level: info}\nlog: {level: warn}", "already defined"},
@@ -199,6 +199,23 @@ func TestUnusableFiles(t *testing.T) {
 			require.NotContains(t, err.Error(), "12345")
 		}
 	}
+}
+
+// TestMaskedSecrets: what -check prints instead of a secret is not used as one.
+func TestMaskedSecrets(t *testing.T) {
+	for text, want := range map[string]string{
+		`data: {redis: {mode: standalone, password: "***"}}`:                          "data.redis.password is ***",
+		`data: {redis: {mode: sentinel, sentinel_password: "***"}}`:                   "data.redis.sentinel_password is ***",
+		`{data: {redis: {mode: standalone}}, registry: {type: consul, token: "***"}}`: "registry.token is ***",
+		`trace: {endpoint: "127.0.0.1:4317", headers: ["a=b", "token=***"]}`:          "trace.headers[1] is ***",
+	} {
+		_, err := load(t, text, nil)
+		require.ErrorContains(t, err, want+", which -check prints instead of a secret", text)
+	}
+	_, err := load(t, `data: {redis: {mode: standalone, password: "***"}}`, map[string]string{"PODLINK_DATA_REDIS_PASSWORD": "p"})
+	require.NoError(t, err, "the environment sets the secret")
+	_, err = load(t, `data: {redis: {mode: standalone, password: "****"}}`, nil)
+	require.NoError(t, err)
 }
 
 func TestWrongEnvironment(t *testing.T) {

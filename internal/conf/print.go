@@ -2,6 +2,7 @@ package conf
 
 import (
 	"bytes"
+	"fmt"
 	"regexp"
 	"strconv"
 	"strings"
@@ -81,6 +82,29 @@ func visible(field protoreflect.FieldDescriptor, text string) string {
 		return name + "=" + masked
 	default:
 		return masked
+	}
+}
+
+// unmasked rejects secrets that are what YAML shows instead of one: they come from an output of -check that is used as a file.
+func (v *violations) unmasked(m protoreflect.Message, path string) {
+	const why = "is %s, which -check prints instead of a secret: set the secret itself"
+	fields := m.Descriptor().Fields()
+	for i := range fields.Len() {
+		field := fields.Get(i)
+		key := path + string(field.Name())
+		switch {
+		case isSection(field):
+			v.unmasked(m.Get(field).Message(), key+".")
+		case !isSecret(field):
+		case field.IsList():
+			for j := range m.Get(field).List().Len() {
+				if _, value, _ := strings.Cut(m.Get(field).List().Get(j).String(), "="); value == masked {
+					v.add(fmt.Sprintf("%s[%d]", key, j), why, masked)
+				}
+			}
+		case m.Get(field).String() == masked:
+			v.add(key, why, masked)
+		}
 	}
 }
 

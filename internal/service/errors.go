@@ -19,7 +19,7 @@ var reasons = []struct {
 	newf    func(format string, args ...any) *kerrors.Error
 	message string
 }{
-	{biz.ErrPodNotFound, v1.ErrorPodNotFound, "this pod has never reported"},
+	{biz.ErrPodNotFound, v1.ErrorPodNotFound, "this pod has no report"},
 	{biz.ErrWorkloadNotFound, v1.ErrorWorkloadNotFound, "the state of this workload was never set"},
 	{biz.ErrNoAvailablePod, v1.ErrorNoAvailablePod, "no pod of this service takes new links; nothing has changed"},
 	{biz.ErrOutcomeUnknown, v1.ErrorOutcomeUnknown, "the store's reply was lost and the call may have been carried out: read, then decide"},

@@ -30,7 +30,7 @@ const (
 	ErrorReason_INTERNAL ErrorReason = 0
 	// The request is malformed; metadata "field" names the field.
 	ErrorReason_INVALID_ARGUMENT ErrorReason = 1
-	// The pod has never reported.
+	// The pod has no report: it has never reported, or its report was removed or forgotten.
 	ErrorReason_POD_NOT_FOUND ErrorReason = 2
 	// The workload's state was never set.
 	ErrorReason_WORKLOAD_NOT_FOUND ErrorReason = 3

@@ -39,7 +39,7 @@ func ErrorInvalidArgument(format string, args ...interface{}) *errors.Error {
 	return errors.New(400, ErrorReason_INVALID_ARGUMENT.String(), fmt.Sprintf(format, args...))
 }
 
-// The pod has never reported.
+// The pod has no report: it has never reported, or its report was removed or forgotten.
 func IsPodNotFound(err error) bool {
 	if err == nil {
 		return false
@@ -48,7 +48,7 @@ func IsPodNotFound(err error) bool {
 	return e.Reason == ErrorReason_POD_NOT_FOUND.String() && e.Code == 404
 }
 
-// The pod has never reported.
+// The pod has no report: it has never reported, or its report was removed or forgotten.
 func ErrorPodNotFound(format string, args ...interface{}) *errors.Error {
 	return errors.New(404, ErrorReason_POD_NOT_FOUND.String(), fmt.Sprintf(format, args...))
 }

@@ -85,7 +85,7 @@ type Pod struct {
 	Load int32 `protobuf:"varint,3,opt,name=load,proto3" json:"load,omitempty"`
 	// The effective routing: the stricter of reported_routing and cordon.
 	Routing Routing `protobuf:"varint,4,opt,name=routing,proto3,enum=podlink.v1.Routing" json:"routing,omitempty"`
-	// True as long as the report is not older than its ttl, by the store's clock and in time in which the service was heard.
+	// True while the report is not older than its ttl. A pod that is neither live nor in doubt is dead.
 	Live bool `protobuf:"varint,5,opt,name=live,proto3" json:"live,omitempty"`
 	// The time of the report by the store's clock: Unix time in milliseconds.
 	HeartbeatMs int64 `protobuf:"varint,6,opt,name=heartbeat_ms,json=heartbeatMs,proto3" json:"heartbeat_ms,omitempty"`
@@ -106,7 +106,8 @@ type Pod struct {
 	Cordon Routing `protobuf:"varint,14,opt,name=cordon,proto3,enum=podlink.v1.Routing" json:"cordon,omitempty"`
 	// New links since the report. For a report that never expires, the count halves every minute.
 	Given int32 `protobuf:"varint,15,opt,name=given,proto3" json:"given,omitempty"`
-	// True if the pod is neither live nor dead: it is silent, but perhaps because no pod of the service could report.
+	// True if the pod is silent, but not dead, as other pods of its service have not been reporting for a full ttl without it. It
+	// keeps its links and gets no new ones.
 	InDoubt       bool `protobuf:"varint,16,opt,name=in_doubt,json=inDoubt,proto3" json:"in_doubt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -37,10 +37,10 @@ type StateServiceClient interface {
 	SetServiceState(ctx context.Context, in *SetServiceStateRequest, opts ...grpc.CallOption) (*SetServiceStateReply, error)
 	// GetServiceState returns every pod of the service that has reported, sorted by pod_id.
 	GetServiceState(ctx context.Context, in *GetServiceStateRequest, opts ...grpc.CallOption) (*GetServiceStateReply, error)
-	// GetServicePod returns one pod; POD_NOT_FOUND if it has never reported.
+	// GetServicePod returns one pod; POD_NOT_FOUND if it has no report.
 	GetServicePod(ctx context.Context, in *GetServicePodRequest, opts ...grpc.CallOption) (*GetServicePodReply, error)
 	// CordonPod sets the routing that applies to the pod in addition to the one that it reports, until it is lifted with READY;
-	// the stricter of the two applies. The pod's reports do not change it. POD_NOT_FOUND if the pod has never reported.
+	// the stricter of the two applies. The pod's reports do not change it. POD_NOT_FOUND if the pod has no report.
 	CordonPod(ctx context.Context, in *CordonPodRequest, opts ...grpc.CallOption) (*CordonPodReply, error)
 	// RemoveServiceState forgets a pod, cordon included, for example after scaling down. Its links stay, and its generation.
 	RemoveServiceState(ctx context.Context, in *RemoveServiceStateRequest, opts ...grpc.CallOption) (*RemoveServiceStateReply, error)
@@ -115,10 +115,10 @@ type StateServiceServer interface {
 	SetServiceState(context.Context, *SetServiceStateRequest) (*SetServiceStateReply, error)
 	// GetServiceState returns every pod of the service that has reported, sorted by pod_id.
 	GetServiceState(context.Context, *GetServiceStateRequest) (*GetServiceStateReply, error)
-	// GetServicePod returns one pod; POD_NOT_FOUND if it has never reported.
+	// GetServicePod returns one pod; POD_NOT_FOUND if it has no report.
 	GetServicePod(context.Context, *GetServicePodRequest) (*GetServicePodReply, error)
 	// CordonPod sets the routing that applies to the pod in addition to the one that it reports, until it is lifted with READY;
-	// the stricter of the two applies. The pod's reports do not change it. POD_NOT_FOUND if the pod has never reported.
+	// the stricter of the two applies. The pod's reports do not change it. POD_NOT_FOUND if the pod has no report.
 	CordonPod(context.Context, *CordonPodRequest) (*CordonPodReply, error)
 	// RemoveServiceState forgets a pod, cordon included, for example after scaling down. Its links stay, and its generation.
 	RemoveServiceState(context.Context, *RemoveServiceStateRequest) (*RemoveServiceStateReply, error)

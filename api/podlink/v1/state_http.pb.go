@@ -27,9 +27,9 @@ const OperationStateServiceSetServiceState = "/podlink.v1.StateService/SetServic
 
 type StateServiceHTTPServer interface {
 	// CordonPod CordonPod sets the routing that applies to the pod in addition to the one that it reports, until it is lifted with READY;
-	// the stricter of the two applies. The pod's reports do not change it. POD_NOT_FOUND if the pod has never reported.
+	// the stricter of the two applies. The pod's reports do not change it. POD_NOT_FOUND if the pod has no report.
 	CordonPod(context.Context, *CordonPodRequest) (*CordonPodReply, error)
-	// GetServicePod GetServicePod returns one pod; POD_NOT_FOUND if it has never reported.
+	// GetServicePod GetServicePod returns one pod; POD_NOT_FOUND if it has no report.
 	GetServicePod(context.Context, *GetServicePodRequest) (*GetServicePodReply, error)
 	// GetServiceState GetServiceState returns every pod of the service that has reported, sorted by pod_id.
 	GetServiceState(context.Context, *GetServiceStateRequest) (*GetServiceStateReply, error)
@@ -166,9 +166,9 @@ func _StateService_RemoveServiceState0_HTTP_Handler(srv StateServiceHTTPServer) 
 
 type StateServiceHTTPClient interface {
 	// CordonPod CordonPod sets the routing that applies to the pod in addition to the one that it reports, until it is lifted with READY;
-	// the stricter of the two applies. The pod's reports do not change it. POD_NOT_FOUND if the pod has never reported.
+	// the stricter of the two applies. The pod's reports do not change it. POD_NOT_FOUND if the pod has no report.
 	CordonPod(ctx context.Context, req *CordonPodRequest, opts ...http.CallOption) (rsp *CordonPodReply, err error)
-	// GetServicePod GetServicePod returns one pod; POD_NOT_FOUND if it has never reported.
+	// GetServicePod GetServicePod returns one pod; POD_NOT_FOUND if it has no report.
 	GetServicePod(ctx context.Context, req *GetServicePodRequest, opts ...http.CallOption) (rsp *GetServicePodReply, err error)
 	// GetServiceState GetServiceState returns every pod of the service that has reported, sorted by pod_id.
 	GetServiceState(ctx context.Context, req *GetServiceStateRequest, opts ...http.CallOption) (rsp *GetServiceStateReply, err error)
@@ -187,7 +187,7 @@ func NewStateServiceHTTPClient(client *http.Client) StateServiceHTTPClient {
 }
 
 // CordonPod CordonPod sets the routing that applies to the pod in addition to the one that it reports, until it is lifted with READY;
-// the stricter of the two applies. The pod's reports do not change it. POD_NOT_FOUND if the pod has never reported.
+// the stricter of the two applies. The pod's reports do not change it. POD_NOT_FOUND if the pod has no report.
 func (c *StateServiceHTTPClientImpl) CordonPod(ctx context.Context, in *CordonPodRequest, opts ...http.CallOption) (*CordonPodReply, error) {
 	var out CordonPodReply
 	pattern := "/v1/namespaces/{namespace}/services/{service}/pods/{pod_id}:cordon"
@@ -201,7 +201,7 @@ func (c *StateServiceHTTPClientImpl) CordonPod(ctx context.Context, in *CordonPo
 	return &out, nil
 }
 
-// GetServicePod GetServicePod returns one pod; POD_NOT_FOUND if it has never reported.
+// GetServicePod GetServicePod returns one pod; POD_NOT_FOUND if it has no report.
 func (c *StateServiceHTTPClientImpl) GetServicePod(ctx context.Context, in *GetServicePodRequest, opts ...http.CallOption) (*GetServicePodReply, error) {
 	var out GetServicePodReply
 	pattern := "/v1/namespaces/{namespace}/services/{service}/pods/{pod_id}"
