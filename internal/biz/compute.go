@@ -28,7 +28,7 @@ const (
 	// releaseTimeout bounds the release of a reservation, which is sent even if the caller has left.
 	releaseTimeout = time.Second
 	// describeTimeout bounds the wait for the pod of a link that was just made.
-	describeTimeout = 100 * time.Millisecond
+	describeTimeout = 500 * time.Millisecond
 )
 
 // ErrContended is the ErrStoreUnavailable of a compute whose link changed during each of its attempts.

@@ -63,13 +63,13 @@ func (h *Hearing) Advance(ttl biz.TTL, nowMs int64) {
 
 func testLiveness(t *testing.T, s suite) {
 	s.test(t, "a silent service loses no pod", func(e *env) {
-		for _, away := range []time.Duration{4 * time.Second, time.Minute, 24 * time.Hour} {
+		for _, away := range []time.Duration{400 * time.Second, 2 * time.Hour, 240 * time.Hour} {
 			for pod := range biz.PodID(3) {
-				e.report(biz.Report{Pod: pod, State: "up", TTL: 3})
+				e.report(biz.Report{Pod: pod, State: "up", TTL: 300})
 			}
 			e.pass(away)
 			// Pod 0 is the first to report again.
-			e.report(biz.Report{Pod: 0, State: "up", TTL: 3})
+			e.report(biz.Report{Pod: 0, State: "up", TTL: 300})
 			for pod := range biz.PodID(3) {
 				require.Equal(e, biz.LinkedPodUsable, e.reserve(pod).Outcome, "pod %d after %s", pod, away)
 			}
