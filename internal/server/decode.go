@@ -263,10 +263,16 @@ func expected(field protoreflect.FieldDescriptor) string {
 		}
 		kind = "one of " + strings.Join(names, ", ")
 	}
-	if field.IsList() {
+	switch {
+	case field.IsMap():
+		return "an object, each name once and each value " + expected(field.MapValue())
+	case field.IsList():
 		return "a list, each entry " + kind
+	case field.Message() != nil:
+		return "an object with the fields of " + string(field.Message().Name())
+	default:
+		return kind
 	}
-	return kind
 }
 
 // decodeQuery decodes the query into m. POST and PUT take a body and no query, other methods a query and no body: so no two

@@ -74,3 +74,16 @@ func TestNullMessages(t *testing.T) {
 		require.Equal(t, field, fault.Field)
 	}
 }
+
+// TestWrongTypesAreNamed: the message says what is expected, for fields of every kind.
+func TestWrongTypesAreNamed(t *testing.T) {
+	for body, want := range map[string]string{
+		`{"persistSeconds":"x"}`:    "persist_seconds must be an integer of 32 bits",
+		`{"avoidPods":7}`:           "avoid_pods must be a list, each entry an integer of 32 bits",
+		`{"selector":{"zone":1}}`:   "selector must be an object, each name once and each value a string in valid UTF-8",
+		`{"selector":[]}`:           "selector must be an object, each name once and each value a string in valid UTF-8",
+		`{"known":{"podId":"one"}}`: "known must be an object with the fields of Known",
+	} {
+		require.ErrorContains(t, decoded(t, body, new(v1.ComputeLinkedPodRequest)), want, body)
+	}
+}
