@@ -1,9 +1,6 @@
 package biz
 
-import (
-	"context"
-	"time"
-)
+import "time"
 
 const (
 	// maxDoubt is how long a pod is in doubt at most in a service with a live READY pod that never expires. Such a service may
@@ -11,13 +8,17 @@ const (
 	maxDoubt = 10 * time.Minute
 	// maxReadGap is the longest time between two reads that still counts as reading each second.
 	maxReadGap = 2 * maxViewAge
-	// maxFollowed is the maximum number of services that are read without a compute.
+	// maxFollowed is the maximum number of services that are read without a compute each second, and of those that are read
+	// every silentReadInterval.
 	maxFollowed = 100
+	// silentReadInterval is the time between reads of a service whose pods are in doubt for longer than maxDoubt. It is short
+	// enough that the metrics keep the service when a read fails.
+	silentReadInterval = 20 * time.Second
 )
 
-// storeClock estimates the store's clock: the last report of the service plus the time since this process first read it. It
-// runs behind by the time that passed between the two, so a lapsed cordon counts as lifted late, never early. It decides
-// nothing: only the reply of a compute and the metrics use it.
+// storeClock estimates the store's clock: the last report of the service plus the time since this process stored it or first
+// read it. It runs behind by the time that passed between the two, so a lapsed cordon counts as lifted late, never early. It
+// decides nothing: only the reply of a compute and the metrics use it.
 type storeClock struct {
 	last int64
 	seen time.Time
@@ -30,6 +31,14 @@ func (c *storeClock) now(last int64, asOf time.Time) int64 {
 	return last + max(0, asOf.Sub(c.seen)).Milliseconds()
 }
 
+// stored starts the clock at a report that this process has stored. Otherwise it would start at the first read, and a service
+// that was never read before it fell silent would look live for another ttl.
+func (c *storeClock) stored(heartbeatMs int64, now time.Time) {
+	if heartbeatMs > c.last {
+		c.last, c.seen = heartbeatMs, now
+	}
+}
+
 // storeNow returns the estimate of the store's clock at a read of the service.
 func (v *PodViews) storeNow(service *serviceView, hearing Hearing, asOf time.Time) int64 {
 	v.mu.Lock()
@@ -39,9 +48,9 @@ func (v *PodViews) storeNow(service *serviceView, hearing Hearing, asOf time.Tim
 
 // doubtWatch measures how long the pods of a service are in doubt, in an unbroken series of reads.
 type doubtWatch struct {
-	asOf     time.Time // of the last read; zero: the series is broken
-	records  map[PodID]doubtRecord
-	watching bool // the service is to be read each second: a pod is in doubt, and its doubt is not over
+	asOf    time.Time // of the last read; zero: the series is broken
+	records map[PodID]doubtRecord
+	every   time.Duration // how often to read the service without a compute, as pods are in doubt; 0: not at all
 }
 
 // doubtRecord is the doubt about one report of a pod.
@@ -73,14 +82,19 @@ func (w *doubtWatch) read(pods map[PodID]podEntry, asOf time.Time) {
 		}
 		record.over = record.over || asOf.Sub(record.since) >= maxDoubt
 		w.records[id] = record
-		w.watching = w.watching || !record.over
 		entry.doubtOver = record.over && hasEternal
 		pods[id] = entry
+		switch {
+		case !record.over:
+			w.every = maxViewAge
+		case !entry.doubtOver && w.every == 0: // Only the metrics need to know when it reports again.
+			w.every = silentReadInterval
+		}
 	}
 }
 
-// fail breaks the series: a read had no result.
-func (w *doubtWatch) fail() { w.asOf, w.watching = time.Time{}, false }
+// fail breaks the series: a read had no result. The next read may have one.
+func (w *doubtWatch) fail() { w.asOf = time.Time{} }
 
 // inDoubt reports whether the pod is in doubt and keeps its links as long as it is.
 func (p Pod) inDoubt() bool { return p.Liveness == InDoubt && p.Effective() != Shutdown }
@@ -95,57 +109,4 @@ func anyPod(pods map[PodID]podEntry, is func(Pod) bool) bool {
 		}
 	}
 	return false
-}
-
-// follow reads the service again after a second, even without a compute, while a pod is in doubt. Otherwise the doubt about a
-// pod of a service with few computes would never be over, and the metrics would lose sight of a silent service. The caller must
-// hold mu.
-func (v *PodViews) follow(key ServiceKey, service *serviceView) {
-	if !service.doubt.watching || service.pending || v.stopped || v.followed >= maxFollowed {
-		return
-	}
-	service.pending = true
-	v.followed++
-	time.AfterFunc(maxViewAge, func() {
-		v.mu.Lock()
-		defer v.mu.Unlock()
-		service.pending = false
-		v.followed--
-		if v.services[key] == service && service.doubt.watching && !v.stopped {
-			v.current(context.Background(), key)
-			v.follow(key, service)
-		}
-	})
-}
-
-// expectReports reads the service once none of its pods has reported to this process for the ttl: it may be silent, and then
-// it is to be seen in the metrics even if no user of it is computed.
-func (v *PodViews) expectReports(key ServiceKey, ttl time.Duration) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	service := v.service(key)
-	if service.silence != nil {
-		service.silence.Reset(ttl)
-		return
-	}
-	service.silence = time.AfterFunc(ttl, func() {
-		v.mu.Lock()
-		defer v.mu.Unlock()
-		if v.services[key] == service {
-			service.doubt.watching = true // Until it is read.
-			v.follow(key, service)
-		}
-	})
-}
-
-// Stop ends the reads without a compute. Call it before the store is closed.
-func (v *PodViews) Stop() {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.stopped = true
-	for _, service := range v.services {
-		if service.silence != nil {
-			service.silence.Stop()
-		}
-	}
 }

@@ -23,7 +23,7 @@ type PodViews struct {
 
 	mu       sync.Mutex
 	services map[ServiceKey]*serviceView
-	followed int // services with a pending read, see follow
+	followed map[time.Duration]int // services with a pending read, by its interval: see follow
 	stopped  bool
 }
 
@@ -32,8 +32,8 @@ type serviceView struct {
 	view    *podView // nil: none, or out of date
 	clock   storeClock
 	doubt   doubtWatch
-	pending bool        // a read without a compute is scheduled
-	silence *time.Timer // see expectReports; nil: no pod has reported to this process
+	silence silenceCheck
+	pending bool // a read without a compute is scheduled
 }
 
 // podView is one read of a service. Concurrent callers share it. Guarded by PodViews.mu, except done.
@@ -57,15 +57,17 @@ func (e podEntry) usable() bool {
 
 // NewPodViews returns the repo with a cache of its pods.
 func NewPodViews(pods PodRepo, observer Observer) *PodViews {
-	return &PodViews{PodRepo: pods, observer: observer, services: make(map[ServiceKey]*serviceView)}
+	return &PodViews{
+		PodRepo: pods, observer: observer, services: make(map[ServiceKey]*serviceView), followed: make(map[time.Duration]int),
+	}
 }
 
 // Set implements PodRepo.
 func (v *PodViews) Set(ctx context.Context, key ServiceKey, report Report) (ReportResult, error) {
 	result, err := v.PodRepo.Set(ctx, key, report)
 	v.changed(key, result.Pod, err)
-	if executed(err) && result.Pod.TTL != Forever {
-		v.expectReports(key, time.Duration(result.Pod.TTL)*time.Second) //nolint:contextcheck // No call waits for the read.
+	if executed(err) {
+		v.expectReports(key, result.Pod) //nolint:contextcheck // No call waits for the read.
 	}
 	return result, err
 }
@@ -180,6 +182,7 @@ func (v *PodViews) fill(key ServiceKey, service *serviceView, view *podView, pod
 	defer v.mu.Unlock()
 	defer close(view.done)
 	service.doubt.read(pods, asOf)
+	service.checked(pods, asOf)
 	view.asOf, view.pods = asOf, pods
 	v.follow(key, service)
 }
