@@ -77,6 +77,23 @@ func testLiveness(t *testing.T, s suite) {
 			require.Equal(e, biz.InDoubt, e.get(1).Liveness)
 		}
 	})
+	s.test(t, "a silent service loses no pod, with a short ttl that has gone and a long one", func(e *env) {
+		e.report(biz.Report{Pod: 1, State: "up", TTL: 300})
+		e.report(biz.Report{Pod: 2, State: "up", TTL: 360_000})
+		e.report(biz.Report{Pod: 3, State: "up", TTL: 100})
+		_, err := e.Pods.Remove(e.Context(), e.pods(), 3)
+		require.NoError(e, err)
+		for range 10 {
+			e.pass(29 * time.Second)
+			e.report(biz.Report{Pod: 1, State: "up", TTL: 300})
+		}
+		e.pass(40 * time.Second)
+		e.report(biz.Report{Pod: 2, State: "up", TTL: 360_000})
+		e.pass(1000 * time.Second)
+		e.report(biz.Report{Pod: 2, State: "up", TTL: 360_000})
+		require.Equal(e, biz.InDoubt, e.get(1).Liveness)
+		require.Equal(e, biz.LinkedPodUsable, e.reserve(1).Outcome)
+	})
 	s.test(t, "a pod that is alone is never dead", func(e *env) {
 		e.report(biz.Report{Pod: 0, State: "up", TTL: 1})
 		e.pass(time.Hour)
