@@ -275,12 +275,12 @@ func TestScriptFlush(t *testing.T) {
 	redis := redistest.Start(t)
 	a := startApp(t, onRedis(redis))
 	client := redis.Client(t)
-	require.True(t, a.must(t, overHTTP, "SetWorkloadState", good["SetWorkloadState"]).ok())
 	temporary := with(t, good["SetLinkedPod"], "persistSeconds", "60") // A batch reads temporary links by script.
 	for name := range rpcs {
 		for _, over := range transports {
 			require.True(t, a.must(t, over, "SetServiceState", good["SetServiceState"]).ok())
 			require.True(t, a.must(t, over, "SetLinkedPod", temporary).ok())
+			require.True(t, a.must(t, over, "SetWorkloadState", good["SetWorkloadState"]).ok())
 			require.NoError(t, client.ScriptFlush(t.Context()).Err())
 			got := a.must(t, over, name, good[name])
 			require.True(t, got.ok(), "%s over %s: %+v", name, over, got.problem)
