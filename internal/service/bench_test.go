@@ -34,8 +34,9 @@ func BenchmarkGetLinkedPod(b *testing.B) {
 // podStub is a PodRepo with a live pod 7.
 type podStub struct{ biz.PodRepo }
 
-func (podStub) List(context.Context, biz.ServiceKey) ([]biz.Pod, error) {
-	return []biz.Pod{{Report: biz.Report{Pod: 7, State: "up", TTL: biz.Forever}, Liveness: biz.Live}}, nil
+func (podStub) View(context.Context, biz.ServiceKey) (biz.PodsView, error) {
+	pod := biz.Pod{Report: biz.Report{Pod: 7, State: "up", TTL: biz.Forever, Capacity: biz.NoCapacity}}
+	return biz.PodsView{Pods: []biz.Pod{pod}}, nil
 }
 
 // BenchmarkComputeLinkedPod computes an existing link.
