@@ -51,10 +51,7 @@ type NewKnown struct {
 
 func (r *ComputeRequest) validate() error {
 	if r.Known != nil {
-		if r.Known.Pod == nil {
-			return &InvalidArgumentError{"known.pod_id", "is required"}
-		}
-		if err := validateNotNegative("known.pod_id", int32(*r.Known.Pod)); err != nil {
+		if err := validatePodOf("known.pod_id", r.Known.Pod); err != nil {
 			return err
 		}
 		if r.Known.Epoch < 1 {

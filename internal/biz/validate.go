@@ -23,10 +23,10 @@ const (
 	maxSelector      = 8
 	maxLabelValueLen = 128
 	maxAvoid         = 16
-
-	// maxCounter is the greatest generation and sequence. The store's numbers are doubles, exact up to 2^53.
-	maxCounter = 1<<52 - 1
 )
+
+// MaxGeneration is the largest generation and sequence. The store's numbers are doubles, exact up to 2^53.
+const MaxGeneration Generation = 1<<52 - 1
 
 // MaxEpoch is the largest epoch of a link. Scripts calculate with doubles, which are exact up to 2^53, and there must be room
 // for a greater epoch.
@@ -92,11 +92,16 @@ func validateInstance(instance string) error {
 
 // validateCounter checks a generation or a sequence, which only a report with an instance may have.
 func validateCounter[N ~int64](field string, n N, instance string) error {
-	switch {
-	case n < 0 || n > maxCounter:
-		return &InvalidArgumentError{field, fmt.Sprintf("must be 0 to %d", int64(maxCounter))}
-	case n != 0 && instance == "":
-		return &InvalidArgumentError{field, "must be 0 without an instance_id"}
+	if n != 0 && instance == "" {
+		return firstError(validateGeneration(field, Generation(n)), &InvalidArgumentError{field, "must be 0 without an instance_id"})
+	}
+	return validateGeneration(field, Generation(n))
+}
+
+// validateGeneration checks a generation, or a number with the same range.
+func validateGeneration(field string, n Generation) error {
+	if n < 0 || n > MaxGeneration {
+		return &InvalidArgumentError{field, fmt.Sprintf("must be 0 to %d", MaxGeneration)}
 	}
 	return nil
 }
@@ -144,20 +149,23 @@ func validateAvoid(pods []PodID) error {
 	if len(pods) > maxAvoid {
 		return &InvalidArgumentError{"avoid_pods", fmt.Sprintf("must have at most %d entries", maxAvoid)}
 	}
-	for i, pod := range pods {
-		if pod < 0 {
-			return validateNotNegative(fmt.Sprintf("avoid_pods[%d]", i), int32(pod))
+	for i := range pods {
+		if err := validatePodOf(fmt.Sprintf("avoid_pods[%d]", i), &pods[i]); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// validatePod checks a required pod; nil is an unset field, which must not be taken for pod 0.
-func validatePod(pod *PodID) error {
+// validatePod checks the required pod_id.
+func validatePod(pod *PodID) error { return validatePodOf("pod_id", pod) }
+
+// validatePodOf checks a required pod; nil is an unset field, which must not be taken for pod 0.
+func validatePodOf(field string, pod *PodID) error {
 	if pod == nil {
-		return &InvalidArgumentError{"pod_id", "is required"}
+		return &InvalidArgumentError{field, "is required"}
 	}
-	return validateNotNegative("pod_id", int32(*pod))
+	return validateNotNegative(field, int32(*pod))
 }
 
 func validateNotNegative(field string, n int32) error {
@@ -197,25 +205,22 @@ func validateKeep(seconds int32) error {
 	return nil
 }
 
-// maxGeneration is the largest generation.
-const maxGeneration Generation = maxCounter
-
 // validateTerms checks the terms of a new link. Only the store can compare an epoch with its clock.
 func validateTerms(terms SetTerms) error {
-	if terms.Claim < 0 || terms.Claim > maxGeneration {
-		return &InvalidArgumentError{"claim", fmt.Sprintf("must be 0 to %d", maxGeneration)}
-	}
-	if terms.Above != nil && (*terms.Above < 0 || *terms.Above > MaxEpoch) {
-		return &InvalidArgumentError{"above_epoch", fmt.Sprintf("must be 0 to %d", MaxEpoch)}
-	}
-	return validateExpected(terms.Expected)
+	return firstError(
+		validateGeneration("claim", terms.Claim),
+		validateOptionalEpoch("above_epoch", terms.Above),
+		validateExpected(terms.Expected),
+	)
 }
 
-func validateExpected(epoch *Epoch) error {
+func validateExpected(epoch *Epoch) error { return validateOptionalEpoch("expected_epoch", epoch) }
+
+func validateOptionalEpoch(field string, epoch *Epoch) error {
 	if epoch == nil {
 		return nil
 	}
-	return validateEpoch("expected_epoch", *epoch)
+	return validateEpoch(field, *epoch)
 }
 
 func validateEpoch(field string, epoch Epoch) error {

@@ -3,6 +3,7 @@ package data
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -94,18 +95,18 @@ func (r podRepo) Set(ctx context.Context, key biz.ServiceKey, report biz.Report)
 	}
 }
 
-// found returns the pod of a reply "<status> <now> <meta> <report> <burden>"; nil if the status is ABSENT.
-func found(reply rdb.Reply) (*biz.Pod, error) {
+// found returns the pod of a reply "<status> <now> <meta> <report> <burden>"; biz.ErrPodNotFound if the status is ABSENT.
+func found(reply rdb.Reply) (biz.Pod, error) {
 	if reply.Status() == "ABSENT" {
-		return nil, nil //nolint:nilnil // There is none.
+		return biz.Pod{}, biz.ErrPodNotFound
 	}
 	f, err := reply.Fields(1, 4)
 	if err != nil {
-		return nil, err
+		return biz.Pod{}, err
 	}
 	var p parser
 	pod := p.podAt(f[0], f[1], f[2], f[3])
-	return &pod, p.err
+	return pod, p.err
 }
 
 // pageSize is the number of pods per call of List: it bounds the time for which a call blocks Redis.
@@ -205,14 +206,7 @@ func (r podRepo) Get(ctx context.Context, key biz.ServiceKey, id biz.PodID) (biz
 	if err != nil {
 		return biz.Pod{}, err
 	}
-	pod, err := found(reply)
-	switch {
-	case err != nil:
-		return biz.Pod{}, err
-	case pod == nil:
-		return biz.Pod{}, biz.ErrPodNotFound
-	}
-	return *pod, nil
+	return found(reply)
 }
 
 // Cordon implements biz.PodRepo.
@@ -224,13 +218,10 @@ func (r podRepo) Cordon(
 		return biz.Pod{}, err
 	}
 	pod, err := found(reply)
-	switch {
-	case err != nil:
+	if err != nil {
 		return biz.Pod{}, err
-	case pod == nil:
-		return biz.Pod{}, biz.ErrPodNotFound
 	}
-	return *pod, unconfirmed(reply, nil)
+	return pod, unconfirmed(reply, nil)
 }
 
 // Remove implements biz.PodRepo.
@@ -240,10 +231,13 @@ func (r podRepo) Remove(ctx context.Context, key biz.ServiceKey, id biz.PodID) (
 		return nil, err
 	}
 	pod, err := found(reply)
-	if pod == nil || err != nil {
+	switch {
+	case errors.Is(err, biz.ErrPodNotFound):
+		return nil, nil //nolint:nilnil // There was none.
+	case err != nil:
 		return nil, err
 	}
-	return pod, unconfirmed(reply, nil)
+	return &pod, unconfirmed(reply, nil)
 }
 
 // maxReserveCalls is the maximum number of calls of one Reserve. Each but the last moves up to 64 entries of silent pods out of
@@ -323,9 +317,6 @@ func reserved(reply rdb.Reply, outcome biz.ReserveOutcome) (biz.Reservation, err
 
 // Release implements biz.PodRepo.
 func (r podRepo) Release(ctx context.Context, key biz.ServiceKey, reservation biz.Reservation) error {
-	if reservation.HeartbeatMs == 0 {
-		return nil // Nothing was counted.
-	}
 	_, err := r.run(ctx, scriptReleasePod, r.keys.service(key), int32(reservation.Pod), reservation.HeartbeatMs)
 	return err
 }

@@ -18,7 +18,7 @@ const (
 	noInstance   = "*"
 	noText       = "-" // for an address or labels
 	maxTime      = 999_999_999_999_999
-	maxFenced    = 1<<52 - 1 // the largest generation and sequence
+	maxFenced    = int64(biz.MaxGeneration)
 )
 
 // optional returns the text, or none if it is empty.

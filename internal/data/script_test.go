@@ -325,10 +325,10 @@ func documentedInputs(header map[string][]string) []string {
 	return inputs
 }
 
-// statuses returns the statuses in a body: its strings in capitals; and those that the library sets.
+// statuses returns the statuses in a body: its strings in capitals; and those that the library sets or returns.
 func statuses(body, library string) []string {
 	own := regexp.MustCompile(calleePattern).ReplaceAllString(body, "")
-	set := strings.Join(regexp.MustCompile(`status(?:, \w+)* = '[A-Z_]+'`).FindAllString(library, -1), "\n")
+	set := strings.Join(regexp.MustCompile(`(?:status(?:, \w+)* = |return \{)'[A-Z_]+'`).FindAllString(library, -1), "\n")
 	return matches(`'([A-Z][A-Z_]+)'`, own+set)
 }
 

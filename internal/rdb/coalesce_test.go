@@ -14,7 +14,7 @@ import (
 	redistest "podlink/test/kit/redis"
 )
 
-// weigh is a read on a kind of key of its own.
+// weigh is a read on a separate kind of key.
 var weigh = NewScript("weigh", "scale", Read, "return {'WEIGHED', ARGV[1]}")
 
 // withScale is the self-test with a second kind of key.

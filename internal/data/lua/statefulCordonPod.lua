@@ -1,6 +1,7 @@
 -- statefulCordonPod sets the cordon of a pod: a routing that applies in addition to the reported one, and that reports do
 -- not change.
 --
+-- Needs:   stored
 -- Needs:   change
 -- Access:  write
 -- KEYS[1]: podlink:service:<namespace>:<service>
@@ -10,12 +11,6 @@
 -- Reply:   CORDONED <now> <meta> <report> <burden>: the report with its cordon; the burden is empty if the pod is buried
 -- Reply:   ABSENT: the pod has never reported; nothing has changed
 -- Repeat:  CORDONED; it lifts itself later
-
-local report = find(ARGV[1])
-if report == false then return corrupt() end
-if not report then return {'ABSENT'} end
-local meta, burden = read_meta(), not report.buried and burden_of(report)
-if not meta or not report.buried and not burden then return corrupt() end
 
 remove(report.member)
 if report.set ~= '0' then remove(report.set .. ':' .. entry(report)) end
@@ -36,4 +31,4 @@ else
 end
 replace(meta)
 commit()
-return {'CORDONED', integer(now), meta.member, member, burden and integer(burden) or ''}
+return described('CORDONED', meta.member, member)

@@ -1,6 +1,7 @@
 -- statefulRemoveState removes a pod's report and cordon. If the pod had instances, a fence remains, so that late reports of
 -- them change nothing. The meta member remains: the service has reported.
 --
+-- Needs:   stored
 -- Needs:   live
 -- Needs:   change
 -- Needs:   sets
@@ -11,11 +12,7 @@
 -- Reply:   ABSENT: there was none; nothing has changed
 -- Repeat:  ABSENT
 
-local report = find(ARGV[1])
-if report == false then return corrupt() end
-if not report then return {'ABSENT'} end
-local meta, burden = read_meta(), not report.buried and burden_of(report)
-if not meta or not report.buried and not burden or not leave_set(report.set) then return corrupt() end
+if not leave_set(report.set) then return corrupt() end
 
 leave(report)
 remove('@' .. report.pod)
@@ -30,4 +27,4 @@ local member = meta.member
 replace(meta)
 local failure = commit_removal()
 if failure then return failure end
-return {'REMOVED', integer(now), member, report.member, burden and integer(burden) or ''}
+return described('REMOVED', member, report.member)

@@ -78,7 +78,7 @@ if instance ~= UNNAMED and instance ~= stored.instance and stored.instance ~= UN
 local function room(most)
   local full = call('ZCOUNT', key, LOWEST_REPORT, HIGHEST_REPORT) >= most
   if full and meta.heard >= meta.counted then
-    local found, alive = call('ZRANGEBYSCORE', key, '0', '(4398046511104'), 0
+    local found, alive = call('ZRANGEBYSCORE', key, '0', integer(2 * RANGE - 1)), 0
     for i = 1, #found do
       local ttl, at, heard = string.match(found[i], '^%d+ %d+ %-?%d+ (%-?%d+) (%d+) (%d+) %d+$')
       if ttl and liveness(meta, ttl, at, heard) ~= DEAD then alive = alive + 1 end

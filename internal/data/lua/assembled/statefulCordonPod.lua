@@ -172,6 +172,20 @@ local function effective(report)
   return math.max(report.routing, cordon)
 end
 
+-- === lib/stored.lua ===
+-- stored.lua reads the report of the pod ARGV[1]. It ends the script if there is none, or if podlink did not write it.
+
+local report = find(ARGV[1])
+if report == false then return corrupt() end
+if not report then return {'ABSENT'} end
+local meta, burden = read_meta(), not report.buried and burden_of(report) -- no burden if the pod is buried
+if not meta or not report.buried and not burden then return corrupt() end
+
+-- described returns the report as it is in replies; replies give the burden of a buried pod as an empty text.
+local function described(status, numbers, member)
+  return {status, integer(now), numbers, member, burden and integer(burden) or ''}
+end
+
 -- === lib/change.lua ===
 -- change.lua collects the changes of a script, and makes them at its end.
 
@@ -250,12 +264,6 @@ end
 
 -- === statefulCordonPod.lua ===
 
-local report = find(ARGV[1])
-if report == false then return corrupt() end
-if not report then return {'ABSENT'} end
-local meta, burden = read_meta(), not report.buried and burden_of(report)
-if not meta or not report.buried and not burden then return corrupt() end
-
 remove(report.member)
 if report.set ~= '0' then remove(report.set .. ':' .. entry(report)) end
 report.cordon, report.lifts = ARGV[2], '0'
@@ -275,4 +283,4 @@ else
 end
 replace(meta)
 commit()
-return {'CORDONED', integer(now), meta.member, member, burden and integer(burden) or ''}
+return described('CORDONED', meta.member, member)

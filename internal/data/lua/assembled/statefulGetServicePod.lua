@@ -169,11 +169,20 @@ local function effective(report)
   return math.max(report.routing, cordon)
 end
 
--- === statefulGetServicePod.lua ===
+-- === lib/stored.lua ===
+-- stored.lua reads the report of the pod ARGV[1]. It ends the script if there is none, or if podlink did not write it.
 
 local report = find(ARGV[1])
 if report == false then return corrupt() end
 if not report then return {'ABSENT'} end
-local meta, burden = read_meta(), not report.buried and burden_of(report)
+local meta, burden = read_meta(), not report.buried and burden_of(report) -- no burden if the pod is buried
 if not meta or not report.buried and not burden then return corrupt() end
-return {'FOUND', integer(now), meta.member, report.member, burden and integer(burden) or ''}
+
+-- described returns the report as it is in replies; replies give the burden of a buried pod as an empty text.
+local function described(status, numbers, member)
+  return {status, integer(now), numbers, member, burden and integer(burden) or ''}
+end
+
+-- === statefulGetServicePod.lua ===
+
+return described('FOUND', meta.member, report.member)

@@ -170,6 +170,20 @@ local function effective(report)
   return math.max(report.routing, cordon)
 end
 
+-- === lib/stored.lua ===
+-- stored.lua reads the report of the pod ARGV[1]. It ends the script if there is none, or if podlink did not write it.
+
+local report = find(ARGV[1])
+if report == false then return corrupt() end
+if not report then return {'ABSENT'} end
+local meta, burden = read_meta(), not report.buried and burden_of(report) -- no burden if the pod is buried
+if not meta or not report.buried and not burden then return corrupt() end
+
+-- described returns the report as it is in replies; replies give the burden of a buried pod as an empty text.
+local function described(status, numbers, member)
+  return {status, integer(now), numbers, member, burden and integer(burden) or ''}
+end
+
 -- === lib/live.lua ===
 -- live.lua judges the age of reports, as Hearing in biz does.
 
@@ -326,11 +340,7 @@ end
 
 -- === statefulRemoveState.lua ===
 
-local report = find(ARGV[1])
-if report == false then return corrupt() end
-if not report then return {'ABSENT'} end
-local meta, burden = read_meta(), not report.buried and burden_of(report)
-if not meta or not report.buried and not burden or not leave_set(report.set) then return corrupt() end
+if not leave_set(report.set) then return corrupt() end
 
 leave(report)
 remove('@' .. report.pod)
@@ -345,4 +355,4 @@ local member = meta.member
 replace(meta)
 local failure = commit_removal()
 if failure then return failure end
-return {'REMOVED', integer(now), member, report.member, burden and integer(burden) or ''}
+return described('REMOVED', member, report.member)

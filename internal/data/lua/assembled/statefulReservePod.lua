@@ -422,8 +422,7 @@ if not meta then return corrupt() end
 if meta.due ~= 0 and now >= meta.due then run_timers(meta) end
 
 -- reserve adds a reservation to the pod of an entry.
-local function reserve(member, load, capacity, ttl, set, burden)
-  local pod = string.match(member, '^0*(%d+)')
+local function reserve(pod, member, load, capacity, ttl, set, burden)
   if ttl == '-1' and burden == tonumber(load) then
     schedule(meta, '~' .. pod, now + MINUTE)
     replace(meta)
@@ -467,7 +466,7 @@ elseif ARGV[4] and ARGV[4] ~= '-1' then
   if known then ttl = known.ttl == '-1' and 30000 or known.ttl * 1000 end
   if now - store.since < 2 * ttl then
     if known and burden and effective(known) == 0 and liveness(meta, known.ttl, known.at, known.heard) == LIVE then
-      reserve(entry(known), known.load, known.capacity, known.ttl, known.set, burden)
+      reserve(known.pod, entry(known), known.load, known.capacity, known.ttl, known.set, burden)
       return {'RESTORED', known.pod, known.at}
     elseif not known and not fence then
       return {'RESTORED', ARGV[4], '0'}
@@ -478,7 +477,7 @@ end
 -- The best pod: the first of the ranking, or of the rankings of the sets that have the labels, that is live and not to be
 -- avoided. Entries of silent pods are moved out of the way, a limited number per call.
 local STALE_MOST = 64
-local avoid, best, least = ARGV[5] or '', nil, nil -- the entry of the best pod, and its burden
+local avoid, best, least = ARGV[5] or '', nil, nil -- the best pod as in its entry, and its burden
 local stale, more, foreign = 0, false, false
 
 local _, avoided = string.gsub(avoid, '%d+', '')
@@ -506,8 +505,9 @@ local function scan(low, prefix)
         add(RANGE + burden, member)
         if set ~= '0' then remove(set .. ':' .. member) end
       elseif not string.find(avoid, ',' .. pod .. ',', 1, true) then
-        if not best or burden < least or burden == least and member < best[1] then
-          best, least = {member, load, capacity, ttl, set}, burden
+        if not best or burden < least or burden == least and member < best.member then
+          best = {pod = pod, member = member, load = load, capacity = capacity, ttl = ttl, at = at, set = set}
+          least = burden
         end
         return
       end
@@ -534,8 +534,8 @@ else
 end
 if foreign then return corrupt() end
 if best and not more then
-  reserve(best[1], best[2], best[3], best[4], best[5], least)
-  return {'RESERVED', string.match(best[1], '^0*(%d+)'), string.match(best[1], '^%d+ %d+ %-?%d+ %-?%d+ (%d+)')}
+  reserve(best.pod, best.member, best.load, best.capacity, best.ttl, best.set, least)
+  return {'RESERVED', best.pod, best.at}
 end
 commit()
 if more then return {'AGAIN'} end
