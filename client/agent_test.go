@@ -268,6 +268,7 @@ func TestReportsInOrder(t *testing.T) {
 // TestLapse: podlink did not hear of the pod for longer than its TTL. OnLost is told of the sessions that are others' by
 // then, and of no other.
 func TestLapse(t *testing.T) {
+	t.Parallel()
 	const ttl = time.Second
 	for name, silence := range map[string]func(w *world, a *Agent, meanwhile func()){
 		"no reports": func(w *world, a *Agent, meanwhile func()) {
@@ -509,6 +510,7 @@ func TestStopDrains(t *testing.T) {
 
 // TestDrainWithoutPodlink: a pod that stops while podlink is away can still save what it holds, and ends in time.
 func TestDrainWithoutPodlink(t *testing.T) {
+	t.Parallel()
 	for name, leave := range map[string]func(w *world){
 		"dead":  func(w *world) { w.podlink.Kill() },
 		"hangs": func(w *world) { w.hang() },

@@ -340,6 +340,7 @@ func TestCallsWaitForTheStore(t *testing.T) {
 
 // TestSomethingBetween: a proxy or another server that answers in podlink's place, in its own way.
 func TestSomethingBetween(t *testing.T) {
+	t.Parallel()
 	for name, row := range map[string]struct {
 		status int
 		body   string

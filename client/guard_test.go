@@ -112,6 +112,7 @@ func guardAlone(a *Agent) func(ctx context.Context, uid string) error {
 
 // TestGuardLeavesTime: the caller of a pod hears that podlink hangs before its own time is over.
 func TestGuardLeavesTime(t *testing.T) {
+	t.Parallel()
 	w := newWorldOn(t, "gRPC", start(t, unhurried...), Options{Timeout: soon})
 	pass := guardAlone(w.agent(0, AgentOptions{}))
 	w.link("u", 0)

@@ -200,6 +200,7 @@ func TestErrorsOfPodlink(t *testing.T) {
 // TestNobodyWaitsForASilentPodlink: once podlink did not answer, those who know a link use it at once, and one of them asks
 // from time to time, without waiting. When it answers, links are fresh again.
 func TestNobodyWaitsForASilentPodlink(t *testing.T) {
+	t.Parallel()
 	a := newAsked(t, time.Nanosecond)
 	for i := range 3 {
 		a.learn(fmt.Sprint(i), persistent(1, 10))
@@ -256,6 +257,7 @@ func TestUseEnds(t *testing.T) {
 }
 
 func TestTemporaryLinksEnd(t *testing.T) {
+	t.Parallel()
 	for name, row := range map[string]struct {
 		seconds int32
 		life    time.Duration // in which it is surely used

@@ -12,7 +12,7 @@ import (
 var binary string
 
 func TestMain(m *testing.M) {
-	_ = flag.Set("test.parallel", "8") // The parallel tests mostly wait. A flag on the command line overrides it.
+	_ = flag.Set("test.parallel", "12") // The parallel tests mostly wait. A flag on the command line overrides it.
 	os.Exit(podlinktest.Main(&binary, m.Run))
 }
 

@@ -84,6 +84,7 @@ func TestRouterComputes(t *testing.T) {
 // TestRouterFindsThePod: 40 pods, more than Kratos shows a client by itself, each with a user of its own. Among them are
 // names that end alike: chat-2, chat-12, chat-32.
 func TestRouterFindsThePod(t *testing.T) {
+	t.Parallel()
 	const count = 40
 	w := newWorld(t, "")
 	pods := w.pods(count)
@@ -276,6 +277,7 @@ func TestRouterAsksAgain(t *testing.T) {
 
 // TestTemporaryLinksOfADeadPodlink: a router uses a temporary link as long as it surely lives, and not longer.
 func TestTemporaryLinksOfADeadPodlink(t *testing.T) {
+	t.Parallel()
 	w := newWorldOn(t, "gRPC", start(t, unhurried...), Options{Timeout: hangTimeout})
 	w.pods(1)
 	w.ready(0)
@@ -528,6 +530,7 @@ func TestAnswerLost(t *testing.T) {
 
 // TestAnswerLostAndPodGone: what may have been carried out is never called unreachable, which says that it was not.
 func TestAnswerLostAndPodGone(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, over string) {
 		w := newWorld(t, over)
 		p := w.pods(2)[1]
@@ -643,6 +646,7 @@ func TestRouterWithoutPodlink(t *testing.T) {
 
 // TestFallbackWithoutPodlink: with Fallback a user of whom nothing is known is anybody's.
 func TestFallbackWithoutPodlink(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, over string) {
 		w := newWorldOn(t, over, start(t, unhurried...), Options{Timeout: hangTimeout})
 		w.pods(2)
