@@ -20,11 +20,11 @@ import (
 
 // What AgentOptions says where it is zero.
 const (
-	DefaultPodTTL     = 15 * time.Second
-	DefaultState      = "running"
-	DefaultDrainLimit = 30 * time.Second
-	// DefaultGuardFor is how long a Guard believes what podlink has said about a user.
-	DefaultGuardFor = 5 * time.Second
+	DefaultPodTTL       = 15 * time.Second
+	DefaultState        = "running"
+	DefaultDrainTimeout = 30 * time.Second
+	// DefaultGuardCacheTTL is how long a Guard believes what podlink has said about a user.
+	DefaultGuardCacheTTL = 5 * time.Second
 )
 
 const (
@@ -53,17 +53,17 @@ type AgentOptions struct {
 	State func() string
 	// Load is what the pod reports as its load: new users go to the pod with the lowest. Nil: the number of its sessions.
 	Load func() int32
-	// DrainLimit is how long a pod that stops waits for its sessions to end. What is left then is linked to other pods when
-	// somebody asks for it. 0 is DefaultDrainLimit.
-	DrainLimit time.Duration
+	// DrainTimeout is how long a pod that stops waits for its sessions to end. What is left then is linked to other pods when
+	// somebody asks for it. 0 is DefaultDrainTimeout.
+	DrainTimeout time.Duration
 	// OnDrain is called once when the pod begins to stop: it may save what its sessions hold and end them (Agent.EndSession).
-	// The context ends with DrainLimit. Nil: the sessions end by themselves.
+	// The context ends with DrainTimeout. Nil: the sessions end by themselves.
 	OnDrain func(ctx context.Context)
 	// OnLost is called when the session of that user and epoch is another pod's by now: what the pod holds for it is out of date,
 	// and must not be saved. It must not start or end sessions. Nil: nobody is told.
 	OnLost func(uid string, epoch int64)
-	// FreshFor is how long the Guard believes what podlink has said about a user. 0 is DefaultGuardFor.
-	FreshFor time.Duration
+	// CacheTTL is how long the Guard believes what podlink has said about a user. 0 is DefaultGuardCacheTTL.
+	CacheTTL time.Duration
 	// Logger is for what the agent has to say. Nil: Kratos' own.
 	Logger log.Logger
 }
@@ -82,7 +82,7 @@ type Agent struct {
 	pod                int32
 	options            AgentOptions
 	log                *log.Helper
-	links              *links
+	links              *linkCache
 
 	turn    chan struct{} // held by the one who reports: podlink shall believe the latest report
 	lapsed  bool          // podlink may have linked sessions to other pods, and was not asked yet; who has the turn may change it
@@ -106,11 +106,11 @@ func (c *Client) NewAgent(namespace, service string, o AgentOptions) (*Agent, er
 		return nil, err
 	}
 	orDefault(&o.TTL, DefaultPodTTL)
-	orDefault(&o.DrainLimit, DefaultDrainLimit)
-	orDefault(&o.FreshFor, DefaultGuardFor)
-	if !wholeSeconds(o.TTL) || o.DrainLimit < 0 || o.FreshFor < 0 {
+	orDefault(&o.DrainTimeout, DefaultDrainTimeout)
+	orDefault(&o.CacheTTL, DefaultGuardCacheTTL)
+	if !wholeSeconds(o.TTL) || o.DrainTimeout < 0 || o.CacheTTL < 0 {
 		return nil, fmt.Errorf("podlink: an agent's TTL must be whole seconds, and no duration negative: %s, %s, %s",
-			o.TTL, o.DrainLimit, o.FreshFor)
+			o.TTL, o.DrainTimeout, o.CacheTTL)
 	}
 	if o.UID == nil {
 		o.UID = receiveUID
@@ -126,7 +126,7 @@ func (c *Client) NewAgent(namespace, service string, o AgentOptions) (*Agent, er
 		log:  log.NewHelper(log.With(o.Logger, "module", "podlink")),
 		turn: make(chan struct{}, 1), kick: make(chan struct{}, 1), stop: make(chan struct{}), sessions: map[string]*session{},
 	}
-	cache, err := newLinks(DefaultCacheSize, o.FreshFor, a.leased, a.mine)
+	cache, err := newLinkCache(DefaultCacheSize, o.CacheTTL, a.leased, a.mine)
 	if err != nil {
 		return nil, fmt.Errorf("podlink: %w", err)
 	}
@@ -286,7 +286,7 @@ func (a *Agent) setRouting(ctx context.Context, routing v1.Routing) error {
 	}
 }
 
-// Drain empties the pod: it takes no new users (DENY_NEW), waits until its sessions have ended, for DrainLimit at most, and
+// Drain empties the pod: it takes no new users (DENY_NEW), waits until its sessions have ended, for DrainTimeout at most, and
 // then serves nobody any more (SHUTDOWN). It is for kratos.BeforeStop, and returns when the pod's servers may stop; a second
 // call waits for the first. It fails only if ctx ends.
 func (a *Agent) Drain(ctx context.Context) error {
@@ -297,9 +297,9 @@ func (a *Agent) Drain(ctx context.Context) error {
 func (a *Agent) drain(ctx context.Context) {
 	begin := time.Now()
 	whole := ctx
-	ctx, cancel := context.WithTimeout(ctx, a.options.DrainLimit)
+	ctx, cancel := context.WithTimeout(ctx, a.options.DrainTimeout)
 	defer cancel()
-	a.log.Infof("pod %d of %s: draining %d sessions, for at most %s", a.pod, a.service, a.Sessions(), a.options.DrainLimit)
+	a.log.Infof("pod %d of %s: draining %d sessions, for at most %s", a.pod, a.service, a.Sessions(), a.options.DrainTimeout)
 	first, cancelFirst := context.WithTimeout(ctx, a.client.timeout) // Later reports say it too.
 	if err := a.setRouting(first, v1.Routing_DENY_NEW); err != nil {
 		a.log.Warnf("pod %d of %s: reporting the drain failed, the next report repeats it: %v", a.pod, a.service, err)

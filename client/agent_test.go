@@ -143,13 +143,13 @@ func TestAgentOptions(t *testing.T) {
 		refused bool
 	}{
 		"none":                   {},
-		"all":                    {o: AgentOptions{TTL: time.Second, DrainLimit: 1, FreshFor: 1}},
+		"all":                    {o: AgentOptions{TTL: time.Second, DrainTimeout: 1, CacheTTL: 1}},
 		"half a second":          {o: AgentOptions{TTL: time.Second / 2}, refused: true},
 		"a second and a half":    {o: AgentOptions{TTL: 3 * time.Second / 2}, refused: true},
 		"a negative TTL":         {o: AgentOptions{TTL: -time.Second}, refused: true},
 		"a TTL beyond the API's": {o: AgentOptions{TTL: (1 << 31) * time.Second}, refused: true},
-		"a negative drain limit": {o: AgentOptions{DrainLimit: -1}, refused: true},
-		"a negative freshness":   {o: AgentOptions{FreshFor: -1}, refused: true},
+		"a negative drain limit": {o: AgentOptions{DrainTimeout: -1}, refused: true},
+		"a negative freshness":   {o: AgentOptions{CacheTTL: -1}, refused: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			row.o.PodName = "chat-0"
@@ -240,7 +240,7 @@ func TestReportsInOrder(t *testing.T) {
 	w := newWorld(t, "gRPC")
 	hanging, goOn := make(chan struct{}), make(chan struct{})
 	var reports atomic.Int32
-	a := w.agent(0, AgentOptions{TTL: time.Hour, DrainLimit: soon, Load: func() int32 {
+	a := w.agent(0, AgentOptions{TTL: time.Hour, DrainTimeout: soon, Load: func() int32 {
 		if reports.Add(1) == 2 {
 			close(hanging)
 			<-goOn
@@ -338,7 +338,7 @@ func TestLapse(t *testing.T) {
 func TestNewLease(t *testing.T) {
 	t.Parallel()
 	w := newWorldOn(t, "gRPC", start(t, unhurried...), Options{Timeout: hangTimeout})
-	a := w.agent(0, AgentOptions{TTL: time.Second, FreshFor: time.Nanosecond})
+	a := w.agent(0, AgentOptions{TTL: time.Second, CacheTTL: time.Nanosecond})
 	w.ready(1)
 	reportPod(t, a)
 	w.link("u", 0)
@@ -360,7 +360,7 @@ func TestDrain(t *testing.T) {
 	onBoth(t, func(t *testing.T, over string) {
 		w := newWorld(t, over)
 		var drains atomic.Int32
-		a := w.agent(0, AgentOptions{DrainLimit: 2 * soon, FreshFor: time.Nanosecond, OnDrain: func(ctx context.Context) {
+		a := w.agent(0, AgentOptions{DrainTimeout: 2 * soon, CacheTTL: time.Nanosecond, OnDrain: func(ctx context.Context) {
 			_, bounded := ctx.Deadline()
 			if bounded && ctx.Err() == nil {
 				drains.Add(1)
@@ -368,7 +368,7 @@ func TestDrain(t *testing.T) {
 		}})
 		p := newPod(t, 0, a.Guard())
 		w.put(p.instance(a.Metadata()))
-		_, chat := w.router(RouterOptions{UID: userField, Patience: 10 * time.Millisecond}, soon)
+		_, chat := w.router(RouterOptions{UID: userField, RetryTimeout: 10 * time.Millisecond}, soon)
 		app, wait := runApp(t, kratos.Server(a), kratos.Metadata(a.Metadata()), kratos.BeforeStop(a.Drain))
 		require.Eventually(t, func() bool { return w.reported(0).GetLive() }, soon, time.Millisecond)
 		w.begin(a, "old")
@@ -406,7 +406,7 @@ func TestDrainingPodHandsOver(t *testing.T) {
 		var pods []*pod
 		var agents []*Agent
 		for id := range int32(2) {
-			a := w.agent(id, AgentOptions{DrainLimit: 2 * soon})
+			a := w.agent(id, AgentOptions{DrainTimeout: 2 * soon})
 			p := newPod(t, id, a.Guard())
 			p.handle = func(ctx context.Context, uid string) error {
 				if uid == "" {
@@ -423,7 +423,7 @@ func TestDrainingPodHandsOver(t *testing.T) {
 			run(t, a)
 			require.Eventually(t, func() bool { return w.reported(id).GetLive() }, soon, time.Millisecond)
 		}
-		_, chat := w.router(RouterOptions{UID: userField, Patience: soon}, soon)
+		_, chat := w.router(RouterOptions{UID: userField, RetryTimeout: soon}, soon)
 		w.connected(chat, 2)
 		reply, err := chat.set(t.Context(), "stays", "text")
 		require.NoError(t, err)
@@ -462,13 +462,13 @@ func TestDrainingPodHandsOver(t *testing.T) {
 	})
 }
 
-// TestDrainLimit: a session that does not end does not keep the pod for ever. Its link stays, for podlink to give it away.
-func TestDrainLimit(t *testing.T) {
+// TestDrainTimeout: a session that does not end does not keep the pod for ever. Its link stays, for podlink to give it away.
+func TestDrainTimeout(t *testing.T) {
 	w := newWorld(t, "gRPC")
 	var lines logwatch.Log
 	const limit = 300 * time.Millisecond
 	ended := make(chan struct{})
-	a := w.agent(0, AgentOptions{DrainLimit: limit, Logger: log.NewStdLogger(&lines), OnDrain: func(ctx context.Context) {
+	a := w.agent(0, AgentOptions{DrainTimeout: limit, Logger: log.NewStdLogger(&lines), OnDrain: func(ctx context.Context) {
 		<-ctx.Done()
 		close(ended)
 	}})
@@ -489,7 +489,7 @@ func TestDrainLimit(t *testing.T) {
 func TestStopDrains(t *testing.T) {
 	w := newWorld(t, "gRPC")
 	var drains atomic.Int32
-	a := w.agent(0, AgentOptions{DrainLimit: 2 * soon, OnDrain: func(context.Context) { drains.Add(1) }})
+	a := w.agent(0, AgentOptions{DrainTimeout: 2 * soon, OnDrain: func(context.Context) { drains.Add(1) }})
 	app, wait := runApp(t, kratos.Server(a))
 	require.Eventually(t, func() bool { return w.reported(0).GetLive() }, soon, time.Millisecond)
 	w.begin(a, "u")
@@ -520,7 +520,7 @@ func TestDrainWithoutPodlink(t *testing.T) {
 			w := newWorldOn(t, "gRPC", start(t, unhurried...), Options{Timeout: hangTimeout})
 			var a *Agent
 			var saved atomic.Bool
-			a = w.agent(0, AgentOptions{DrainLimit: 4 * time.Second, OnDrain: func(ctx context.Context) {
+			a = w.agent(0, AgentOptions{DrainTimeout: 4 * time.Second, OnDrain: func(ctx context.Context) {
 				end, _ := ctx.Deadline()
 				saved.Store(time.Until(end) > time.Second) // It is not called only when the time is over.
 				a.EndSession(ctx, "u", 0)
@@ -540,7 +540,7 @@ func TestDrainWithoutPodlink(t *testing.T) {
 // TestDrainGivesUp: the drain ends with its context.
 func TestDrainGivesUp(t *testing.T) {
 	w := newWorld(t, "gRPC")
-	a := w.agent(0, AgentOptions{DrainLimit: time.Hour})
+	a := w.agent(0, AgentOptions{DrainTimeout: time.Hour})
 	w.begin(a, "u")
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()

@@ -20,7 +20,7 @@ import (
 const benchUsers = 10_000
 
 // warm makes links be known, and their podlink never be asked again.
-func warm(b *testing.B, l *links) []*v1.SetWorkloadStateRequest {
+func warm(b *testing.B, l *linkCache) []*v1.SetWorkloadStateRequest {
 	b.Helper()
 	l.freshFor = time.Hour
 	l.ask = func(context.Context, string) (*v1.Link, error) {
@@ -31,7 +31,7 @@ func warm(b *testing.B, l *links) []*v1.SetWorkloadStateRequest {
 	for i := range requests {
 		uid := "user:" + strconv.Itoa(i)
 		requests[i] = &v1.SetWorkloadStateRequest{Namespace: testNamespace, Service: uid, State: "text"}
-		l.keep(uid, &v1.Link{PodId: int32(i % 3), Epoch: 1, Persistent: true, TtlSeconds: -1}, time.Now())
+		l.store(uid, &v1.Link{PodId: int32(i % 3), Epoch: 1, Persistent: true, TtlSeconds: -1}, time.Now())
 	}
 	return requests
 }
@@ -144,7 +144,7 @@ func BenchmarkMiss(b *testing.B) {
 	i := 0
 	for b.Loop() {
 		request := requests[i%benchUsers]
-		r.links.forget(request.GetService())
+		r.links.invalidate(request.GetService())
 		_, _ = call(ctx, request)
 		i++
 	}

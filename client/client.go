@@ -64,7 +64,7 @@ type Client struct {
 	hangUp  func() error // ends the calls and the connections
 
 	mu     sync.Mutex
-	caches []*links // closed with it
+	caches []*linkCache // closed with it
 }
 
 // New returns a client of the podlink at the target: host:port, any other target of gRPC such as dns:///podlink:9000, or
@@ -89,11 +89,16 @@ func New(target string, o Options) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("podlink: %w", err)
 	}
+	return newClient(all, hangUp), nil
+}
+
+// newClient returns a client whose calls go through the conn. hangUp ends them, and closes what is behind it.
+func newClient(all conn, hangUp func() error) *Client {
 	return &Client{
 		LinkServiceClient: v1.NewLinkServiceClient(all), StateServiceClient: v1.NewStateServiceClient(all),
 		WorkloadServiceClient: v1.NewWorkloadServiceClient(all),
-		timeout:               o.Timeout, hangUp: hangUp,
-	}, nil
+		timeout:               all.timeout, hangUp: hangUp,
+	}
 }
 
 // Close ends the connections, the calls, and what the client's routers and agents have cached. Calls fail with ErrUnavailable
@@ -109,7 +114,7 @@ func (c *Client) Close() error {
 }
 
 // closing makes Close end the cache.
-func (c *Client) closing(cache *links) *links {
+func (c *Client) closing(cache *linkCache) *linkCache {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.caches = append(c.caches, cache)

@@ -29,7 +29,7 @@ func Epoch(ctx context.Context) int64 {
 // Guard is the middleware of a pod's servers that lets only requests pass whose user is linked to the pod, and those that
 // are about no user. Others are answered with ErrWrongPod, which says whose the user is, or with ErrLinkUncertain.
 //
-// What podlink has said is believed for AgentOptions.FreshFor; and, if podlink does not answer, for as long as the pod's
+// What podlink has said is believed for AgentOptions.CacheTTL; and, if podlink does not answer, for as long as the pod's
 // last report counts: until then podlink links no user of the pod to another one by itself.
 func (a *Agent) Guard() middleware.Middleware {
 	return func(next middleware.Handler) middleware.Handler {
@@ -54,8 +54,8 @@ func (a *Agent) Guard() middleware.Middleware {
 }
 
 // ask finds the user's link in half the time that the request has, so that its caller hears of a podlink that hangs.
-func (a *Agent) ask(ctx context.Context, uid string) (*known, error) {
-	if link, ok := a.links.fresh(uid); ok {
+func (a *Agent) ask(ctx context.Context, uid string) (*entry, error) {
+	if link, ok := a.links.peek(uid); ok {
 		return link, nil
 	}
 	if end, ok := ctx.Deadline(); ok {

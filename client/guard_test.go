@@ -51,7 +51,7 @@ func TestGuardWithoutPodlink(t *testing.T) {
 	onBoth(t, func(t *testing.T, over string) {
 		t.Parallel()
 		w := newWorldOn(t, over, start(t, unhurried...), Options{Timeout: hangTimeout})
-		a := w.agent(0, AgentOptions{TTL: 4 * time.Second, FreshFor: time.Millisecond})
+		a := w.agent(0, AgentOptions{TTL: 4 * time.Second, CacheTTL: time.Millisecond})
 		p := newPod(t, 0, a.Guard())
 		w.put(p.instance(a.Metadata()))
 		chat := w.stub(soon, nil)
@@ -93,7 +93,7 @@ func TestGuardWithoutPodlink(t *testing.T) {
 // TestGuardNeverReported: without a report there is no lease, and nobody passes while podlink is away.
 func TestGuardNeverReported(t *testing.T) {
 	w := newWorldOn(t, "gRPC", start(t, unhurried...), Options{Timeout: hangTimeout})
-	a := w.agent(0, AgentOptions{FreshFor: time.Nanosecond})
+	a := w.agent(0, AgentOptions{CacheTTL: time.Nanosecond})
 	pass := guardAlone(a)
 	w.link("u", 0)
 	require.NoError(t, pass(t.Context(), "u"))
@@ -131,7 +131,7 @@ func TestGuardNoticesMoves(t *testing.T) {
 		w := newWorld(t, over)
 		const freshFor = 300 * time.Millisecond
 		var told lost
-		a := w.agent(0, AgentOptions{FreshFor: freshFor, OnLost: told.add})
+		a := w.agent(0, AgentOptions{CacheTTL: freshFor, OnLost: told.add})
 		p := newPod(t, 0, a.Guard())
 		w.put(p.instance(a.Metadata()))
 		chat := w.stub(soon, nil)
@@ -159,7 +159,7 @@ func TestGuardNoticesMoves(t *testing.T) {
 // TestGuardAfterSilence: podlink was away and is back. The pod has heard from it, and so asks it before it lets users pass.
 func TestGuardAfterSilence(t *testing.T) {
 	w := newWorld(t, "gRPC")
-	a := w.agent(0, AgentOptions{FreshFor: time.Nanosecond})
+	a := w.agent(0, AgentOptions{CacheTTL: time.Nanosecond})
 	pass := guardAlone(a)
 	w.link("u", 0)
 	reportPod(t, a)

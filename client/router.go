@@ -26,10 +26,10 @@ import (
 
 // What RouterOptions says where it is zero.
 const (
-	DefaultLinkLife  = time.Minute
-	DefaultFreshFor  = 10 * time.Second
-	DefaultCacheSize = 100_000
-	DefaultPatience  = time.Second
+	DefaultLinkTTL      = time.Minute
+	DefaultCacheTTL     = 10 * time.Second
+	DefaultCacheSize    = 100_000
+	DefaultRetryTimeout = time.Second
 )
 
 // The keys of an instance's metadata that tell which pod it is. Agent.Metadata has the first.
@@ -51,15 +51,15 @@ type RouterOptions struct {
 	// Idempotent names the operations, as in /chat.v1.Chat/Say, that may be carried out twice: when their answer was lost they
 	// are repeated once.
 	Idempotent []string
-	// Patience is how long a call that certainly was not carried out is repeated: because the pod has disowned the user, or is
-	// not to be reached. 0 is DefaultPatience.
-	Patience time.Duration
-	// LinkLife is for how long a user without a link is linked to the pod that podlink has chosen; the pod makes the link
-	// persistent when a session starts. Whole seconds; 0 is DefaultLinkLife.
-	LinkLife time.Duration
-	// FreshFor is how long a link is used without asking podlink again. A temporary link is never used beyond its life, a
-	// persistent one for up to an hour while podlink does not answer. 0 is DefaultFreshFor.
-	FreshFor time.Duration
+	// RetryTimeout is how long a call that certainly was not carried out is repeated: because the pod has disowned the user, or is
+	// not to be reached. 0 is DefaultRetryTimeout.
+	RetryTimeout time.Duration
+	// LinkTTL is for how long a user without a link is linked to the pod that podlink has chosen; the pod makes the link
+	// persistent when a session starts. Whole seconds; 0 is DefaultLinkTTL.
+	LinkTTL time.Duration
+	// CacheTTL is how long a link is used without asking podlink again. A temporary link is never used beyond its life, a
+	// persistent one for up to an hour while podlink does not answer. 0 is DefaultCacheTTL.
+	CacheTTL time.Duration
 	// CacheSize is how many links are kept. 0 is DefaultCacheSize.
 	CacheSize int
 }
@@ -78,7 +78,7 @@ type Router struct {
 	options    RouterOptions
 	namespace  string
 	service    string
-	links      *links
+	links      *linkCache
 	idempotent map[string]bool
 }
 
@@ -87,21 +87,21 @@ func (c *Client) NewRouter(namespace, service string, o RouterOptions) (*Router,
 	if o.UID == nil {
 		o.UID = sendUID
 	}
-	orDefault(&o.Patience, DefaultPatience)
-	orDefault(&o.LinkLife, DefaultLinkLife)
-	orDefault(&o.FreshFor, DefaultFreshFor)
+	orDefault(&o.RetryTimeout, DefaultRetryTimeout)
+	orDefault(&o.LinkTTL, DefaultLinkTTL)
+	orDefault(&o.CacheTTL, DefaultCacheTTL)
 	if o.CacheSize == 0 {
 		o.CacheSize = DefaultCacheSize
 	}
-	if o.Patience < 0 || o.FreshFor < 0 || o.CacheSize < 0 || !wholeSeconds(o.LinkLife) {
-		return nil, fmt.Errorf("podlink: a router's Patience, FreshFor and CacheSize must not be negative, and LinkLife whole seconds: "+
-			"%s, %s, %d, %s", o.Patience, o.FreshFor, o.CacheSize, o.LinkLife)
+	if o.RetryTimeout < 0 || o.CacheTTL < 0 || o.CacheSize < 0 || !wholeSeconds(o.LinkTTL) {
+		return nil, fmt.Errorf("podlink: a router's RetryTimeout, CacheTTL and CacheSize must not be negative, and LinkTTL whole seconds: "+
+			"%s, %s, %d, %s", o.RetryTimeout, o.CacheTTL, o.CacheSize, o.LinkTTL)
 	}
 	r := &Router{options: o, namespace: namespace, service: service, idempotent: map[string]bool{}}
 	for _, operation := range o.Idempotent {
 		r.idempotent[operation] = true
 	}
-	cache, err := newLinks(o.CacheSize, o.FreshFor, func() bool { return true }, func(ctx context.Context, uid string) (*v1.Link, error) {
+	cache, err := newLinkCache(o.CacheSize, o.CacheTTL, func() bool { return true }, func(ctx context.Context, uid string) (*v1.Link, error) {
 		return r.compute(ctx, c, uid)
 	})
 	if err != nil {
@@ -130,7 +130,7 @@ func (r *Router) compute(ctx context.Context, c *Client, uid string) (*v1.Link, 
 	var reply *v1.ComputeLinkedPodReply
 	err := untilCertain(ctx, func() (err error) {
 		reply, err = c.ComputeLinkedPod(ctx, &v1.ComputeLinkedPodRequest{
-			Namespace: r.namespace, Uid: uid, Service: r.service, PersistSeconds: proto.Int32(int32(r.options.LinkLife / time.Second)),
+			Namespace: r.namespace, Uid: uid, Service: r.service, PersistSeconds: proto.Int32(int32(r.options.LinkTTL / time.Second)),
 		})
 		return err
 	})
@@ -142,7 +142,7 @@ func (r *Router) compute(ctx context.Context, c *Client, uid string) (*v1.Link, 
 
 // route is where a call shall go.
 type route struct {
-	*known      // nil: to any pod
+	*entry      // nil: to any pod
 	anyPod bool // to any pod, when that one has no instance
 	avoid  bool // to any other pod
 }
@@ -156,7 +156,7 @@ func (r *Router) NodeFilter() selector.NodeFilter {
 	var index atomic.Pointer[podIndex]
 	return func(ctx context.Context, nodes []selector.Node) []selector.Node {
 		to, ok := ctx.Value(routeKey{r}).(route)
-		if !ok || to.known == nil {
+		if !ok || to.entry == nil {
 			return nodes
 		}
 		known := index.Load()
@@ -216,7 +216,7 @@ func (r *Router) Route(ctx context.Context, uid string) (context.Context, error)
 	if err != nil && !r.options.Fallback {
 		return nil, err
 	}
-	return context.WithValue(ctx, routeKey{r}, route{known: link, anyPod: r.options.Fallback}), nil
+	return context.WithValue(ctx, routeKey{r}, route{entry: link, anyPod: r.options.Fallback}), nil
 }
 
 // Middleware finds the user's pod for each call. It goes with NodeFilter.
@@ -260,24 +260,24 @@ func (r *Router) call(ctx context.Context, uid string, request any, next middlew
 		switch {
 		case failure == disowned && !disownedOnce:
 			disownedOnce = true
-			r.links.drop(uid, link)
+			r.links.invalidateIf(uid, link)
 			continue // Somebody else has the user, and podlink knows.
 		case failure == disowned:
-			r.links.drop(uid, link)
+			r.links.invalidateIf(uid, link)
 		case failure == notSent:
-			r.links.doubt(uid, link)
+			r.links.markStale(uid, link)
 			avoid = r.options.Fallback
 		case failure == answerLost && lost == nil && r.idempotent[operationOf(ctx)]:
 			lost = err
-			r.links.doubt(uid, link)
+			r.links.markStale(uid, link)
 		case failure == answerLost:
-			r.links.doubt(uid, link) // The pod may be dead, and the next call shall not hang there too.
+			r.links.markStale(uid, link) // The pod may be dead, and the next call shall not hang there too.
 			return reply, err
 		default:
 			return reply, err
 		}
 		wait := between.NextBackOff()
-		if time.Since(begin)+wait > r.options.Patience || !pause(ctx, wait) {
+		if time.Since(begin)+wait > r.options.RetryTimeout || !pause(ctx, wait) {
 			if lost != nil {
 				return nil, lost
 			}
@@ -287,9 +287,9 @@ func (r *Router) call(ctx context.Context, uid string, request any, next middlew
 }
 
 // find returns the user's link. After a failure it waits for podlink no longer than the patience lasts.
-func (r *Router) find(ctx context.Context, uid string, failed time.Time) (*known, error) {
+func (r *Router) find(ctx context.Context, uid string, failed time.Time) (*entry, error) {
 	if !failed.IsZero() {
-		patient, cancel := context.WithDeadline(ctx, failed.Add(r.options.Patience))
+		patient, cancel := context.WithDeadline(ctx, failed.Add(r.options.RetryTimeout))
 		defer cancel()
 		ctx = patient
 	}

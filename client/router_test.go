@@ -63,7 +63,7 @@ func TestRouterComputes(t *testing.T) {
 		w := newWorld(t, over)
 		w.pods(3)
 		w.ready(0, 1, 2)
-		_, chat := w.router(RouterOptions{UID: userField, LinkLife: 50 * time.Second}, soon)
+		_, chat := w.router(RouterOptions{UID: userField, LinkTTL: 50 * time.Second}, soon)
 		used := map[string]bool{}
 		for i := range 12 {
 			uid := fmt.Sprint("u", i)
@@ -105,7 +105,7 @@ func TestRouterFindsThePod(t *testing.T) {
 				for _, p := range pods {
 					here.put(p.instance(metadata(p.id)))
 				}
-				_, chat := here.router(RouterOptions{UID: userField, Patience: soon}, soon)
+				_, chat := here.router(RouterOptions{UID: userField, RetryTimeout: soon}, soon)
 				for id := range count {
 					for _, call := range []func(uid string) (*v1.Workload, error){
 						func(uid string) (*v1.Workload, error) { return chat.set(t.Context(), uid, "text") },
@@ -127,7 +127,7 @@ func TestPodThatHangs(t *testing.T) {
 		w := newWorld(t, over)
 		pods := w.pods(2)
 		w.link("u", 0)
-		_, chat := w.router(RouterOptions{UID: userField, FreshFor: time.Hour}, soon)
+		_, chat := w.router(RouterOptions{UID: userField, CacheTTL: time.Hour}, soon)
 		w.connected(chat, 2)
 		pods[0].handle = func(ctx context.Context, _ string) error {
 			<-ctx.Done()
@@ -208,7 +208,7 @@ func TestNodeFilterKnowsTheInstances(t *testing.T) {
 	r, err := connect(t, "127.0.0.1:1", Options{}).NewRouter(testNamespace, testService, RouterOptions{})
 	require.NoError(t, err)
 	filter := r.NodeFilter()
-	ctx := context.WithValue(t.Context(), routeKey{r}, route{known: &known{ordinal: "2"}})
+	ctx := context.WithValue(t.Context(), routeKey{r}, route{entry: &entry{ordinal: "2"}})
 	node := func(ordinal string) selector.Node {
 		return selector.NewNode("grpc", "a:1", &registry.ServiceInstance{Metadata: map[string]string{MetadataPodID: ordinal}})
 	}
@@ -239,7 +239,7 @@ func TestRouterAsksOnce(t *testing.T) {
 		w := newWorld(t, over)
 		w.pods(2)
 		w.ready(0, 1)
-		_, chat := w.router(RouterOptions{UID: userField, FreshFor: time.Hour}, soon)
+		_, chat := w.router(RouterOptions{UID: userField, CacheTTL: time.Hour}, soon)
 		w.connected(chat, 2)
 		var all sync.WaitGroup
 		for range 50 {
@@ -265,7 +265,7 @@ func TestRouterAsksAgain(t *testing.T) {
 	w := newWorld(t, "gRPC")
 	w.pods(2)
 	w.link("u", 0)
-	_, chat := w.router(RouterOptions{UID: userField, FreshFor: 100 * time.Millisecond, Patience: soon}, soon)
+	_, chat := w.router(RouterOptions{UID: userField, CacheTTL: 100 * time.Millisecond, RetryTimeout: soon}, soon)
 	_, err := chat.set(t.Context(), "u", "text")
 	require.NoError(t, err)
 	w.link("u", 1)
@@ -281,7 +281,7 @@ func TestTemporaryLinksOfADeadPodlink(t *testing.T) {
 	w := newWorldOn(t, "gRPC", start(t, unhurried...), Options{Timeout: hangTimeout})
 	w.pods(1)
 	w.ready(0)
-	_, chat := w.router(RouterOptions{UID: userField, LinkLife: 2 * time.Second, FreshFor: time.Hour}, soon)
+	_, chat := w.router(RouterOptions{UID: userField, LinkTTL: 2 * time.Second, CacheTTL: time.Hour}, soon)
 	_, err := chat.set(t.Context(), "u", "text")
 	require.NoError(t, err)
 	answered := time.Now() // The link has begun before.
@@ -302,8 +302,8 @@ func TestTemporaryLinksOfADeadPodlink(t *testing.T) {
 func TestRouterFollowsMoves(t *testing.T) {
 	onBoth(t, func(t *testing.T, over string) {
 		w := newWorld(t, over)
-		pods := w.guarded(3, AgentOptions{FreshFor: time.Nanosecond})
-		_, chat := w.router(RouterOptions{UID: userField, FreshFor: time.Hour, Patience: soon}, soon)
+		pods := w.guarded(3, AgentOptions{CacheTTL: time.Nanosecond})
+		_, chat := w.router(RouterOptions{UID: userField, CacheTTL: time.Hour, RetryTimeout: soon}, soon)
 		for i := range int32(12) {
 			epoch := w.link("u", i%3)
 			reply, err := chat.set(t.Context(), "u", fmt.Sprint("text ", i))
@@ -323,7 +323,7 @@ func TestRouterGivesUp(t *testing.T) {
 		p := w.pods(1)[0]
 		p.handle = func(context.Context, string) error { return explain(ErrWrongPod, nil) }
 		w.link("u", 0)
-		_, chat := w.router(RouterOptions{UID: userField, Patience: 200 * time.Millisecond}, soon)
+		_, chat := w.router(RouterOptions{UID: userField, RetryTimeout: 200 * time.Millisecond}, soon)
 		err := atItsEnd(ErrPodUnreachable, func() error {
 			_, err := chat.set(t.Context(), "u", "text")
 			return err
@@ -399,7 +399,7 @@ func TestRouterWithoutThePod(t *testing.T) {
 					user := name + how + over
 					w.link(user, 1)
 					r, err := w.client.NewRouter(testNamespace, testService, RouterOptions{
-						UID: userField, Fallback: row.fallback, Patience: row.patience,
+						UID: userField, Fallback: row.fallback, RetryTimeout: row.patience,
 					})
 					require.NoError(t, err)
 					missed := make(chan struct{}, 1)
@@ -496,7 +496,7 @@ func TestAnswerLost(t *testing.T) {
 				w := newWorld(t, over)
 				p := w.pods(1)[0]
 				w.link("u", 0)
-				o := RouterOptions{UID: userField, Patience: soon}
+				o := RouterOptions{UID: userField, RetryTimeout: soon}
 				if row.idempotent {
 					o.Idempotent = []string{operationSet}
 				}
@@ -535,7 +535,7 @@ func TestAnswerLostAndPodGone(t *testing.T) {
 		w := newWorld(t, over)
 		p := w.pods(2)[1]
 		w.link("u", 1)
-		_, chat := w.router(RouterOptions{UID: userField, Idempotent: []string{operationSet}, Patience: time.Second}, soon)
+		_, chat := w.router(RouterOptions{UID: userField, Idempotent: []string{operationSet}, RetryTimeout: time.Second}, soon)
 		_, err := chat.set(t.Context(), "u", "text")
 		require.NoError(t, err)
 		p.handle = func(context.Context, string) error {
@@ -556,7 +556,7 @@ func TestErrorsOfThePod(t *testing.T) {
 		w := newWorld(t, over)
 		p := w.pods(1)[0]
 		w.link("u", 0)
-		_, chat := w.router(RouterOptions{UID: userField, Idempotent: []string{operationSet}, Patience: soon}, soon)
+		_, chat := w.router(RouterOptions{UID: userField, Idempotent: []string{operationSet}, RetryTimeout: soon}, soon)
 		for _, want := range []*kerrors.Error{
 			kerrors.New(400, "NO_TEXT", "say something").WithMetadata(map[string]string{"field": "text"}),
 			kerrors.New(404, "NO_ROOM", "no such room"),
@@ -598,7 +598,7 @@ func TestRouterWithoutPodlink(t *testing.T) {
 		w.link("u", 1)
 		w.link("v", 1)
 		const freshFor = 50 * time.Millisecond
-		_, chat := w.router(RouterOptions{UID: userField, FreshFor: freshFor, Patience: 200 * time.Millisecond}, soon)
+		_, chat := w.router(RouterOptions{UID: userField, CacheTTL: freshFor, RetryTimeout: 200 * time.Millisecond}, soon)
 		say := func(uid, want string) {
 			t.Helper()
 			reply, err := chat.set(t.Context(), uid, "text")
@@ -612,7 +612,7 @@ func TestRouterWithoutPodlink(t *testing.T) {
 		resume := w.hang()
 		_, err := chat.set(t.Context(), "stranger", "text")
 		require.ErrorIs(t, err, ErrUnavailable) // By now podlink is known to be away, and the links are not fresh.
-		for begin := time.Now(); time.Since(begin) < limit+askAgain; {
+		for begin := time.Now(); time.Since(begin) < limit+retryAfterFailure; {
 			once := time.Now()
 			say("u", "1")
 			say("v", "1")
@@ -698,7 +698,7 @@ func TestWithUID(t *testing.T) {
 			}
 			w.put(pods[id].instance(a.Metadata()))
 		}
-		_, chat := w.router(RouterOptions{Patience: soon}, soon)
+		_, chat := w.router(RouterOptions{RetryTimeout: soon}, soon)
 		for i, uid := range []string{
 			"u", "user:42", "a/b", "../..", ".", "50%", "%41", "%zz", "a b", "a+b", "{x}", "?a=b#c", "grüß", "\U0001F600",
 			"\U0001F468\u200D\U0001F469\u200D\U0001F467", `"'\`, ";,=",
@@ -788,7 +788,7 @@ func TestTwoRouters(t *testing.T) {
 			require.NoError(t, err)
 			chats = append(chats, w.stub(soon, []selector.NodeFilter{r.NodeFilter()}))
 		}
-		_, routed := w.router(RouterOptions{UID: userField, Patience: soon}, soon)
+		_, routed := w.router(RouterOptions{UID: userField, RetryTimeout: soon}, soon)
 		for range 5 {
 			for i, want := range []string{"1", "2"} {
 				require.Eventually(t, func() bool { // Until the client is connected to that pod.
@@ -835,14 +835,14 @@ func TestRouterOptions(t *testing.T) {
 		refused bool
 	}{
 		"none":                    {},
-		"all":                     {o: RouterOptions{Patience: time.Millisecond, LinkLife: time.Second, FreshFor: time.Nanosecond, CacheSize: 1}},
-		"negative patience":       {o: RouterOptions{Patience: -1}, refused: true},
-		"negative freshness":      {o: RouterOptions{FreshFor: -1}, refused: true},
+		"all":                     {o: RouterOptions{RetryTimeout: time.Millisecond, LinkTTL: time.Second, CacheTTL: time.Nanosecond, CacheSize: 1}},
+		"negative patience":       {o: RouterOptions{RetryTimeout: -1}, refused: true},
+		"negative freshness":      {o: RouterOptions{CacheTTL: -1}, refused: true},
 		"negative size":           {o: RouterOptions{CacheSize: -1}, refused: true},
-		"negative life":           {o: RouterOptions{LinkLife: -time.Second}, refused: true},
-		"a life below a second":   {o: RouterOptions{LinkLife: time.Millisecond}, refused: true},
-		"a life of half a second": {o: RouterOptions{LinkLife: 1500 * time.Millisecond}, refused: true},
-		"a life beyond the API's": {o: RouterOptions{LinkLife: (1 << 31) * time.Second}, refused: true},
+		"negative life":           {o: RouterOptions{LinkTTL: -time.Second}, refused: true},
+		"a life below a second":   {o: RouterOptions{LinkTTL: time.Millisecond}, refused: true},
+		"a life of half a second": {o: RouterOptions{LinkTTL: 1500 * time.Millisecond}, refused: true},
+		"a life beyond the API's": {o: RouterOptions{LinkTTL: (1 << 31) * time.Second}, refused: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := c.NewRouter(testNamespace, testService, row.o)

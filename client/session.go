@@ -120,20 +120,20 @@ func (a *Agent) StartSession(ctx context.Context, uid string) (epoch int64, err 
 	}
 	link, begin, err := a.persist(ctx, uid, epoch)
 	if errors.Is(err, ErrEpochMismatch) {
-		a.links.forget(uid)
+		a.links.invalidate(uid)
 		stands := kerrors.FromError(err).Metadata
 		return 0, wrongPod(stands["pod_id"], stands["epoch"])
 	}
 	if err != nil && uncertain(err) && s.epoch == 0 {
 		// The link may be persistent now, without a session: it shall not stay so.
-		s.keep = DefaultLinkLife
+		s.keep = DefaultLinkTTL
 		a.set(s, epoch, true)
 	}
 	if err != nil {
 		return 0, err
 	}
 	a.set(s, epoch, false)
-	a.links.keep(uid, link, begin)
+	a.links.store(uid, link, begin)
 	return epoch, nil
 }
 
@@ -186,11 +186,11 @@ func (a *Agent) finish(ctx context.Context, uid string, s *session) {
 	if s.keep > 0 && !a.draining() {
 		keep = int32(min((s.keep-1)/time.Second+1, math.MaxInt32))
 	}
-	a.links.forget(uid)
+	a.links.invalidate(uid)
 	_, err := a.client.RemoveLinkedPod(ctx, &v1.RemoveLinkedPodRequest{
 		Namespace: a.namespace, Uid: uid, Service: a.service, KeepSeconds: proto.Int32(keep), ExpectedEpoch: &s.epoch,
 	})
-	a.links.forget(uid) // A request may have asked meanwhile.
+	a.links.invalidate(uid) // A request may have asked meanwhile.
 	if err != nil && !errors.Is(err, ErrEpochMismatch) {
 		a.log.Debugf("reporting the end of a session failed, retrying later: %v", err)
 		return
@@ -241,8 +241,8 @@ func (a *Agent) verify(ctx context.Context, uid string) error {
 	if s.epoch == 0 {
 		return nil
 	}
-	a.links.forget(uid)
-	link, err := a.links.look(ctx, uid)
+	a.links.invalidate(uid)
+	link, err := a.links.fetch(ctx, uid)
 	switch {
 	case err == nil && link.epoch == s.epoch:
 		return nil

@@ -21,7 +21,7 @@ func guardedContext(ctx context.Context, a *Agent, uid string, epoch int64) cont
 func TestStartSession(t *testing.T) {
 	w := newWorld(t, "gRPC")
 	w.ready(0)
-	a := w.agent(0, AgentOptions{FreshFor: time.Nanosecond})
+	a := w.agent(0, AgentOptions{CacheTTL: time.Nanosecond})
 
 	computed := w.compute("u")
 	require.False(t, computed.GetPersistent())
@@ -240,7 +240,7 @@ func TestSessionsAtRandom(t *testing.T) {
 	w := newWorld(t, "gRPC")
 	w.ready(0)
 	var told lost
-	a := w.agent(0, AgentOptions{OnLost: told.add, FreshFor: time.Millisecond})
+	a := w.agent(0, AgentOptions{OnLost: told.add, CacheTTL: time.Millisecond})
 	run(t, a)
 	const users, callers, steps = 3, 8, 60
 	var all sync.WaitGroup

@@ -1506,6 +1506,536 @@ func (x *ListLinkedServicesReply) GetLinks() []*Link {
 	return nil
 }
 
+// Problem is the error of one item of a batch, as a call for this item alone would return it.
+type Problem struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	Message       string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	Metadata      map[string]string      `protobuf:"bytes,3,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Problem) Reset() {
+	*x = Problem{}
+	mi := &file_podlink_v1_link_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Problem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Problem) ProtoMessage() {}
+
+func (x *Problem) ProtoReflect() protoreflect.Message {
+	mi := &file_podlink_v1_link_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Problem.ProtoReflect.Descriptor instead.
+func (*Problem) Descriptor() ([]byte, []int) {
+	return file_podlink_v1_link_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Problem) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Problem) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *Problem) GetMetadata() map[string]string {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+type BatchComputeLinkedPodRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Service   string                 `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	// As in ComputeLinkedPodRequest, for all items.
+	PersistSeconds *int32 `protobuf:"varint,3,opt,name=persist_seconds,json=persistSeconds,proto3,oneof" json:"persist_seconds,omitempty"`
+	// As in ComputeLinkedPodRequest, for all items.
+	Selector map[string]string `protobuf:"bytes,4,rep,name=selector,proto3" json:"selector,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// 1 … 1000 (limits.max_batch); each uid at most once.
+	Items         []*BatchComputeLinkedPodRequest_Item `protobuf:"bytes,5,rep,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchComputeLinkedPodRequest) Reset() {
+	*x = BatchComputeLinkedPodRequest{}
+	mi := &file_podlink_v1_link_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchComputeLinkedPodRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchComputeLinkedPodRequest) ProtoMessage() {}
+
+func (x *BatchComputeLinkedPodRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_podlink_v1_link_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchComputeLinkedPodRequest.ProtoReflect.Descriptor instead.
+func (*BatchComputeLinkedPodRequest) Descriptor() ([]byte, []int) {
+	return file_podlink_v1_link_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *BatchComputeLinkedPodRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *BatchComputeLinkedPodRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *BatchComputeLinkedPodRequest) GetPersistSeconds() int32 {
+	if x != nil && x.PersistSeconds != nil {
+		return *x.PersistSeconds
+	}
+	return 0
+}
+
+func (x *BatchComputeLinkedPodRequest) GetSelector() map[string]string {
+	if x != nil {
+		return x.Selector
+	}
+	return nil
+}
+
+func (x *BatchComputeLinkedPodRequest) GetItems() []*BatchComputeLinkedPodRequest_Item {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+type BatchComputeLinkedPodReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One per item, in the order of the request.
+	Results []*BatchComputeLinkedPodReply_Result `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	// The pods of the links, each once, sorted by pod_id; those that have never reported are missing.
+	Pods          []*Pod `protobuf:"bytes,2,rep,name=pods,proto3" json:"pods,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchComputeLinkedPodReply) Reset() {
+	*x = BatchComputeLinkedPodReply{}
+	mi := &file_podlink_v1_link_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchComputeLinkedPodReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchComputeLinkedPodReply) ProtoMessage() {}
+
+func (x *BatchComputeLinkedPodReply) ProtoReflect() protoreflect.Message {
+	mi := &file_podlink_v1_link_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchComputeLinkedPodReply.ProtoReflect.Descriptor instead.
+func (*BatchComputeLinkedPodReply) Descriptor() ([]byte, []int) {
+	return file_podlink_v1_link_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *BatchComputeLinkedPodReply) GetResults() []*BatchComputeLinkedPodReply_Result {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+func (x *BatchComputeLinkedPodReply) GetPods() []*Pod {
+	if x != nil {
+		return x.Pods
+	}
+	return nil
+}
+
+type BatchSetLinkedPodRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Service   string                 `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	// 1 … 1000 (limits.max_batch); each uid at most once.
+	Items         []*BatchSetLinkedPodRequest_Item `protobuf:"bytes,3,rep,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchSetLinkedPodRequest) Reset() {
+	*x = BatchSetLinkedPodRequest{}
+	mi := &file_podlink_v1_link_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchSetLinkedPodRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchSetLinkedPodRequest) ProtoMessage() {}
+
+func (x *BatchSetLinkedPodRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_podlink_v1_link_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchSetLinkedPodRequest.ProtoReflect.Descriptor instead.
+func (*BatchSetLinkedPodRequest) Descriptor() ([]byte, []int) {
+	return file_podlink_v1_link_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *BatchSetLinkedPodRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *BatchSetLinkedPodRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *BatchSetLinkedPodRequest) GetItems() []*BatchSetLinkedPodRequest_Item {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+type BatchSetLinkedPodReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One per item, in the order of the request.
+	Results       []*BatchSetLinkedPodReply_Result `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchSetLinkedPodReply) Reset() {
+	*x = BatchSetLinkedPodReply{}
+	mi := &file_podlink_v1_link_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchSetLinkedPodReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchSetLinkedPodReply) ProtoMessage() {}
+
+func (x *BatchSetLinkedPodReply) ProtoReflect() protoreflect.Message {
+	mi := &file_podlink_v1_link_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchSetLinkedPodReply.ProtoReflect.Descriptor instead.
+func (*BatchSetLinkedPodReply) Descriptor() ([]byte, []int) {
+	return file_podlink_v1_link_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *BatchSetLinkedPodReply) GetResults() []*BatchSetLinkedPodReply_Result {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+type BatchRemoveLinkedPodRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Service   string                 `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	// 1 … 1000 (limits.max_batch); each uid at most once.
+	Items         []*BatchRemoveLinkedPodRequest_Item `protobuf:"bytes,3,rep,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchRemoveLinkedPodRequest) Reset() {
+	*x = BatchRemoveLinkedPodRequest{}
+	mi := &file_podlink_v1_link_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchRemoveLinkedPodRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchRemoveLinkedPodRequest) ProtoMessage() {}
+
+func (x *BatchRemoveLinkedPodRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_podlink_v1_link_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchRemoveLinkedPodRequest.ProtoReflect.Descriptor instead.
+func (*BatchRemoveLinkedPodRequest) Descriptor() ([]byte, []int) {
+	return file_podlink_v1_link_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *BatchRemoveLinkedPodRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *BatchRemoveLinkedPodRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *BatchRemoveLinkedPodRequest) GetItems() []*BatchRemoveLinkedPodRequest_Item {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+type BatchRemoveLinkedPodReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One per item, in the order of the request.
+	Results       []*BatchRemoveLinkedPodReply_Result `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchRemoveLinkedPodReply) Reset() {
+	*x = BatchRemoveLinkedPodReply{}
+	mi := &file_podlink_v1_link_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchRemoveLinkedPodReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchRemoveLinkedPodReply) ProtoMessage() {}
+
+func (x *BatchRemoveLinkedPodReply) ProtoReflect() protoreflect.Message {
+	mi := &file_podlink_v1_link_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchRemoveLinkedPodReply.ProtoReflect.Descriptor instead.
+func (*BatchRemoveLinkedPodReply) Descriptor() ([]byte, []int) {
+	return file_podlink_v1_link_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *BatchRemoveLinkedPodReply) GetResults() []*BatchRemoveLinkedPodReply_Result {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+type BatchVerifyLinkedPodRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Service   string                 `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	// Required, 0 … 2147483647.
+	PodId *int32 `protobuf:"varint,3,opt,name=pod_id,json=podId,proto3,oneof" json:"pod_id,omitempty"`
+	// 1 … 1000 (limits.max_batch); each uid at most once.
+	Items         []*BatchVerifyLinkedPodRequest_Item `protobuf:"bytes,4,rep,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchVerifyLinkedPodRequest) Reset() {
+	*x = BatchVerifyLinkedPodRequest{}
+	mi := &file_podlink_v1_link_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchVerifyLinkedPodRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchVerifyLinkedPodRequest) ProtoMessage() {}
+
+func (x *BatchVerifyLinkedPodRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_podlink_v1_link_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchVerifyLinkedPodRequest.ProtoReflect.Descriptor instead.
+func (*BatchVerifyLinkedPodRequest) Descriptor() ([]byte, []int) {
+	return file_podlink_v1_link_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *BatchVerifyLinkedPodRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *BatchVerifyLinkedPodRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *BatchVerifyLinkedPodRequest) GetPodId() int32 {
+	if x != nil && x.PodId != nil {
+		return *x.PodId
+	}
+	return 0
+}
+
+func (x *BatchVerifyLinkedPodRequest) GetItems() []*BatchVerifyLinkedPodRequest_Item {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+type BatchVerifyLinkedPodReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The links that are not pod_id's with the given epoch, in the order of the request; one that is gone has pod_id -1.
+	Links []*Link `protobuf:"bytes,1,rep,name=links,proto3" json:"links,omitempty"`
+	// The items whose link could not be read, in the order of the request.
+	Problems      []*BatchGetLinkedPodReply_Problem `protobuf:"bytes,2,rep,name=problems,proto3" json:"problems,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchVerifyLinkedPodReply) Reset() {
+	*x = BatchVerifyLinkedPodReply{}
+	mi := &file_podlink_v1_link_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchVerifyLinkedPodReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchVerifyLinkedPodReply) ProtoMessage() {}
+
+func (x *BatchVerifyLinkedPodReply) ProtoReflect() protoreflect.Message {
+	mi := &file_podlink_v1_link_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchVerifyLinkedPodReply.ProtoReflect.Descriptor instead.
+func (*BatchVerifyLinkedPodReply) Descriptor() ([]byte, []int) {
+	return file_podlink_v1_link_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *BatchVerifyLinkedPodReply) GetLinks() []*Link {
+	if x != nil {
+		return x.Links
+	}
+	return nil
+}
+
+func (x *BatchVerifyLinkedPodReply) GetProblems() []*BatchGetLinkedPodReply_Problem {
+	if x != nil {
+		return x.Problems
+	}
+	return nil
+}
+
 type ComputeLinkedPodRequest_Known struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required, 0 … 2147483647.
@@ -1518,7 +2048,7 @@ type ComputeLinkedPodRequest_Known struct {
 
 func (x *ComputeLinkedPodRequest_Known) Reset() {
 	*x = ComputeLinkedPodRequest_Known{}
-	mi := &file_podlink_v1_link_proto_msgTypes[22]
+	mi := &file_podlink_v1_link_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1530,7 +2060,7 @@ func (x *ComputeLinkedPodRequest_Known) String() string {
 func (*ComputeLinkedPodRequest_Known) ProtoMessage() {}
 
 func (x *ComputeLinkedPodRequest_Known) ProtoReflect() protoreflect.Message {
-	mi := &file_podlink_v1_link_proto_msgTypes[22]
+	mi := &file_podlink_v1_link_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1573,7 +2103,7 @@ type BatchGetLinkedPodReply_Problem struct {
 
 func (x *BatchGetLinkedPodReply_Problem) Reset() {
 	*x = BatchGetLinkedPodReply_Problem{}
-	mi := &file_podlink_v1_link_proto_msgTypes[23]
+	mi := &file_podlink_v1_link_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1585,7 +2115,7 @@ func (x *BatchGetLinkedPodReply_Problem) String() string {
 func (*BatchGetLinkedPodReply_Problem) ProtoMessage() {}
 
 func (x *BatchGetLinkedPodReply_Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_podlink_v1_link_proto_msgTypes[23]
+	mi := &file_podlink_v1_link_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1640,7 +2170,7 @@ type BatchGetLinkedPodReply_PodUids struct {
 
 func (x *BatchGetLinkedPodReply_PodUids) Reset() {
 	*x = BatchGetLinkedPodReply_PodUids{}
-	mi := &file_podlink_v1_link_proto_msgTypes[24]
+	mi := &file_podlink_v1_link_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1652,7 +2182,7 @@ func (x *BatchGetLinkedPodReply_PodUids) String() string {
 func (*BatchGetLinkedPodReply_PodUids) ProtoMessage() {}
 
 func (x *BatchGetLinkedPodReply_PodUids) ProtoReflect() protoreflect.Message {
-	mi := &file_podlink_v1_link_proto_msgTypes[24]
+	mi := &file_podlink_v1_link_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1680,6 +2210,511 @@ func (x *BatchGetLinkedPodReply_PodUids) GetUids() []string {
 		return x.Uids
 	}
 	return nil
+}
+
+// Item has the fields of a ComputeLinkedPodRequest that differ from uid to uid.
+type BatchComputeLinkedPodRequest_Item struct {
+	state         protoimpl.MessageState         `protogen:"open.v1"`
+	Uid           string                         `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	Known         *ComputeLinkedPodRequest_Known `protobuf:"bytes,2,opt,name=known,proto3" json:"known,omitempty"`
+	AvoidPods     []int32                        `protobuf:"varint,3,rep,packed,name=avoid_pods,json=avoidPods,proto3" json:"avoid_pods,omitempty"`
+	AvoidEpoch    int64                          `protobuf:"varint,4,opt,name=avoid_epoch,json=avoidEpoch,proto3" json:"avoid_epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchComputeLinkedPodRequest_Item) Reset() {
+	*x = BatchComputeLinkedPodRequest_Item{}
+	mi := &file_podlink_v1_link_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchComputeLinkedPodRequest_Item) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchComputeLinkedPodRequest_Item) ProtoMessage() {}
+
+func (x *BatchComputeLinkedPodRequest_Item) ProtoReflect() protoreflect.Message {
+	mi := &file_podlink_v1_link_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchComputeLinkedPodRequest_Item.ProtoReflect.Descriptor instead.
+func (*BatchComputeLinkedPodRequest_Item) Descriptor() ([]byte, []int) {
+	return file_podlink_v1_link_proto_rawDescGZIP(), []int{22, 1}
+}
+
+func (x *BatchComputeLinkedPodRequest_Item) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *BatchComputeLinkedPodRequest_Item) GetKnown() *ComputeLinkedPodRequest_Known {
+	if x != nil {
+		return x.Known
+	}
+	return nil
+}
+
+func (x *BatchComputeLinkedPodRequest_Item) GetAvoidPods() []int32 {
+	if x != nil {
+		return x.AvoidPods
+	}
+	return nil
+}
+
+func (x *BatchComputeLinkedPodRequest_Item) GetAvoidEpoch() int64 {
+	if x != nil {
+		return x.AvoidEpoch
+	}
+	return 0
+}
+
+type BatchComputeLinkedPodReply_Result struct {
+	state   protoimpl.MessageState        `protogen:"open.v1"`
+	Outcome ComputeLinkedPodReply_Outcome `protobuf:"varint,1,opt,name=outcome,proto3,enum=podlink.v1.ComputeLinkedPodReply_Outcome" json:"outcome,omitempty"`
+	// The current link; with a problem only its namespace, uid and service.
+	Link *Link `protobuf:"bytes,2,opt,name=link,proto3" json:"link,omitempty"`
+	// The pod of the live link before the call; -1 when there was none.
+	PreviousPodId int32 `protobuf:"varint,3,opt,name=previous_pod_id,json=previousPodId,proto3" json:"previous_pod_id,omitempty"`
+	// Set if the item failed.
+	Problem       *Problem `protobuf:"bytes,4,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchComputeLinkedPodReply_Result) Reset() {
+	*x = BatchComputeLinkedPodReply_Result{}
+	mi := &file_podlink_v1_link_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchComputeLinkedPodReply_Result) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchComputeLinkedPodReply_Result) ProtoMessage() {}
+
+func (x *BatchComputeLinkedPodReply_Result) ProtoReflect() protoreflect.Message {
+	mi := &file_podlink_v1_link_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchComputeLinkedPodReply_Result.ProtoReflect.Descriptor instead.
+func (*BatchComputeLinkedPodReply_Result) Descriptor() ([]byte, []int) {
+	return file_podlink_v1_link_proto_rawDescGZIP(), []int{23, 0}
+}
+
+func (x *BatchComputeLinkedPodReply_Result) GetOutcome() ComputeLinkedPodReply_Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return ComputeLinkedPodReply_OUTCOME_UNSPECIFIED
+}
+
+func (x *BatchComputeLinkedPodReply_Result) GetLink() *Link {
+	if x != nil {
+		return x.Link
+	}
+	return nil
+}
+
+func (x *BatchComputeLinkedPodReply_Result) GetPreviousPodId() int32 {
+	if x != nil {
+		return x.PreviousPodId
+	}
+	return 0
+}
+
+func (x *BatchComputeLinkedPodReply_Result) GetProblem() *Problem {
+	if x != nil {
+		return x.Problem
+	}
+	return nil
+}
+
+// Item has the fields of a SetLinkedPodRequest, or with if_absent of a SetLinkedPodIfAbsentRequest.
+type BatchSetLinkedPodRequest_Item struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Uid   string                 `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	// Required, 0 … 2147483647.
+	PodId *int32 `protobuf:"varint,2,opt,name=pod_id,json=podId,proto3,oneof" json:"pod_id,omitempty"`
+	// Unset or -1: persistent. 1 … 2147483647: temporary, for that many seconds.
+	PersistSeconds *int32 `protobuf:"varint,3,opt,name=persist_seconds,json=persistSeconds,proto3,oneof" json:"persist_seconds,omitempty"`
+	// Must not be set together with if_absent.
+	ExpectedEpoch *int64 `protobuf:"varint,4,opt,name=expected_epoch,json=expectedEpoch,proto3,oneof" json:"expected_epoch,omitempty"`
+	Claim         int64  `protobuf:"varint,5,opt,name=claim,proto3" json:"claim,omitempty"`
+	AboveEpoch    *int64 `protobuf:"varint,6,opt,name=above_epoch,json=aboveEpoch,proto3,oneof" json:"above_epoch,omitempty"`
+	// Link the uid only if it has no link.
+	IfAbsent      bool `protobuf:"varint,7,opt,name=if_absent,json=ifAbsent,proto3" json:"if_absent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchSetLinkedPodRequest_Item) Reset() {
+	*x = BatchSetLinkedPodRequest_Item{}
+	mi := &file_podlink_v1_link_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchSetLinkedPodRequest_Item) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchSetLinkedPodRequest_Item) ProtoMessage() {}
+
+func (x *BatchSetLinkedPodRequest_Item) ProtoReflect() protoreflect.Message {
+	mi := &file_podlink_v1_link_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchSetLinkedPodRequest_Item.ProtoReflect.Descriptor instead.
+func (*BatchSetLinkedPodRequest_Item) Descriptor() ([]byte, []int) {
+	return file_podlink_v1_link_proto_rawDescGZIP(), []int{24, 0}
+}
+
+func (x *BatchSetLinkedPodRequest_Item) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *BatchSetLinkedPodRequest_Item) GetPodId() int32 {
+	if x != nil && x.PodId != nil {
+		return *x.PodId
+	}
+	return 0
+}
+
+func (x *BatchSetLinkedPodRequest_Item) GetPersistSeconds() int32 {
+	if x != nil && x.PersistSeconds != nil {
+		return *x.PersistSeconds
+	}
+	return 0
+}
+
+func (x *BatchSetLinkedPodRequest_Item) GetExpectedEpoch() int64 {
+	if x != nil && x.ExpectedEpoch != nil {
+		return *x.ExpectedEpoch
+	}
+	return 0
+}
+
+func (x *BatchSetLinkedPodRequest_Item) GetClaim() int64 {
+	if x != nil {
+		return x.Claim
+	}
+	return 0
+}
+
+func (x *BatchSetLinkedPodRequest_Item) GetAboveEpoch() int64 {
+	if x != nil && x.AboveEpoch != nil {
+		return *x.AboveEpoch
+	}
+	return 0
+}
+
+func (x *BatchSetLinkedPodRequest_Item) GetIfAbsent() bool {
+	if x != nil {
+		return x.IfAbsent
+	}
+	return false
+}
+
+type BatchSetLinkedPodReply_Result struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// False if the item was if_absent and the uid already had a link; nothing has changed then.
+	Linked bool `protobuf:"varint,1,opt,name=linked,proto3" json:"linked,omitempty"`
+	// The current link; with a problem only its namespace, uid and service.
+	Link *Link `protobuf:"bytes,2,opt,name=link,proto3" json:"link,omitempty"`
+	// The pod of the live link before the call; -1 when there was none.
+	PreviousPodId int32 `protobuf:"varint,3,opt,name=previous_pod_id,json=previousPodId,proto3" json:"previous_pod_id,omitempty"`
+	// Set if the item failed.
+	Problem       *Problem `protobuf:"bytes,4,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchSetLinkedPodReply_Result) Reset() {
+	*x = BatchSetLinkedPodReply_Result{}
+	mi := &file_podlink_v1_link_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchSetLinkedPodReply_Result) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchSetLinkedPodReply_Result) ProtoMessage() {}
+
+func (x *BatchSetLinkedPodReply_Result) ProtoReflect() protoreflect.Message {
+	mi := &file_podlink_v1_link_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchSetLinkedPodReply_Result.ProtoReflect.Descriptor instead.
+func (*BatchSetLinkedPodReply_Result) Descriptor() ([]byte, []int) {
+	return file_podlink_v1_link_proto_rawDescGZIP(), []int{25, 0}
+}
+
+func (x *BatchSetLinkedPodReply_Result) GetLinked() bool {
+	if x != nil {
+		return x.Linked
+	}
+	return false
+}
+
+func (x *BatchSetLinkedPodReply_Result) GetLink() *Link {
+	if x != nil {
+		return x.Link
+	}
+	return nil
+}
+
+func (x *BatchSetLinkedPodReply_Result) GetPreviousPodId() int32 {
+	if x != nil {
+		return x.PreviousPodId
+	}
+	return 0
+}
+
+func (x *BatchSetLinkedPodReply_Result) GetProblem() *Problem {
+	if x != nil {
+		return x.Problem
+	}
+	return nil
+}
+
+// Item has the fields of a RemoveLinkedPodRequest, or with pod_id of a RemoveLinkedPodWithIdRequest.
+type BatchRemoveLinkedPodRequest_Item struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Uid   string                 `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	// Unset, 0 or -1: remove now. N >= 1: the link lives on as a temporary one for N seconds.
+	KeepSeconds *int32 `protobuf:"varint,2,opt,name=keep_seconds,json=keepSeconds,proto3,oneof" json:"keep_seconds,omitempty"`
+	// Must not be set together with pod_id.
+	ExpectedEpoch *int64 `protobuf:"varint,3,opt,name=expected_epoch,json=expectedEpoch,proto3,oneof" json:"expected_epoch,omitempty"`
+	// When set, a link to another pod stays.
+	PodId         *int32 `protobuf:"varint,4,opt,name=pod_id,json=podId,proto3,oneof" json:"pod_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchRemoveLinkedPodRequest_Item) Reset() {
+	*x = BatchRemoveLinkedPodRequest_Item{}
+	mi := &file_podlink_v1_link_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchRemoveLinkedPodRequest_Item) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchRemoveLinkedPodRequest_Item) ProtoMessage() {}
+
+func (x *BatchRemoveLinkedPodRequest_Item) ProtoReflect() protoreflect.Message {
+	mi := &file_podlink_v1_link_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchRemoveLinkedPodRequest_Item.ProtoReflect.Descriptor instead.
+func (*BatchRemoveLinkedPodRequest_Item) Descriptor() ([]byte, []int) {
+	return file_podlink_v1_link_proto_rawDescGZIP(), []int{26, 0}
+}
+
+func (x *BatchRemoveLinkedPodRequest_Item) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *BatchRemoveLinkedPodRequest_Item) GetKeepSeconds() int32 {
+	if x != nil && x.KeepSeconds != nil {
+		return *x.KeepSeconds
+	}
+	return 0
+}
+
+func (x *BatchRemoveLinkedPodRequest_Item) GetExpectedEpoch() int64 {
+	if x != nil && x.ExpectedEpoch != nil {
+		return *x.ExpectedEpoch
+	}
+	return 0
+}
+
+func (x *BatchRemoveLinkedPodRequest_Item) GetPodId() int32 {
+	if x != nil && x.PodId != nil {
+		return *x.PodId
+	}
+	return 0
+}
+
+type BatchRemoveLinkedPodReply_Result struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Uid   string                 `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	// True if there was a link (with pod_id: to that pod): it is removed, or temporary if keep_seconds was set.
+	Removed bool `protobuf:"varint,2,opt,name=removed,proto3" json:"removed,omitempty"`
+	// The pod of the live link before the call; -1 when there was none.
+	PreviousPodId int32 `protobuf:"varint,3,opt,name=previous_pod_id,json=previousPodId,proto3" json:"previous_pod_id,omitempty"`
+	// Set if the item failed.
+	Problem       *Problem `protobuf:"bytes,4,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchRemoveLinkedPodReply_Result) Reset() {
+	*x = BatchRemoveLinkedPodReply_Result{}
+	mi := &file_podlink_v1_link_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchRemoveLinkedPodReply_Result) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchRemoveLinkedPodReply_Result) ProtoMessage() {}
+
+func (x *BatchRemoveLinkedPodReply_Result) ProtoReflect() protoreflect.Message {
+	mi := &file_podlink_v1_link_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchRemoveLinkedPodReply_Result.ProtoReflect.Descriptor instead.
+func (*BatchRemoveLinkedPodReply_Result) Descriptor() ([]byte, []int) {
+	return file_podlink_v1_link_proto_rawDescGZIP(), []int{27, 0}
+}
+
+func (x *BatchRemoveLinkedPodReply_Result) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *BatchRemoveLinkedPodReply_Result) GetRemoved() bool {
+	if x != nil {
+		return x.Removed
+	}
+	return false
+}
+
+func (x *BatchRemoveLinkedPodReply_Result) GetPreviousPodId() int32 {
+	if x != nil {
+		return x.PreviousPodId
+	}
+	return 0
+}
+
+func (x *BatchRemoveLinkedPodReply_Result) GetProblem() *Problem {
+	if x != nil {
+		return x.Problem
+	}
+	return nil
+}
+
+type BatchVerifyLinkedPodRequest_Item struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Uid   string                 `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	// The epoch that the link should have.
+	Epoch         int64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchVerifyLinkedPodRequest_Item) Reset() {
+	*x = BatchVerifyLinkedPodRequest_Item{}
+	mi := &file_podlink_v1_link_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchVerifyLinkedPodRequest_Item) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchVerifyLinkedPodRequest_Item) ProtoMessage() {}
+
+func (x *BatchVerifyLinkedPodRequest_Item) ProtoReflect() protoreflect.Message {
+	mi := &file_podlink_v1_link_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchVerifyLinkedPodRequest_Item.ProtoReflect.Descriptor instead.
+func (*BatchVerifyLinkedPodRequest_Item) Descriptor() ([]byte, []int) {
+	return file_podlink_v1_link_proto_rawDescGZIP(), []int{28, 0}
+}
+
+func (x *BatchVerifyLinkedPodRequest_Item) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *BatchVerifyLinkedPodRequest_Item) GetEpoch() int64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
 }
 
 var File_podlink_v1_link_proto protoreflect.FileDescriptor
@@ -1831,7 +2866,94 @@ const file_podlink_v1_link_proto_rawDesc = "" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\"A\n" +
 	"\x17ListLinkedServicesReply\x12&\n" +
-	"\x05links\x18\x01 \x03(\v2\x10.podlink.v1.LinkR\x05links2\xd2\x0f\n" +
+	"\x05links\x18\x01 \x03(\v2\x10.podlink.v1.LinkR\x05links\"\xb7\x01\n" +
+	"\aProblem\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\x12=\n" +
+	"\bmetadata\x18\x03 \x03(\v2!.podlink.v1.Problem.MetadataEntryR\bmetadata\x1a;\n" +
+	"\rMetadataEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8a\x04\n" +
+	"\x1cBatchComputeLinkedPodRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
+	"\aservice\x18\x02 \x01(\tR\aservice\x12,\n" +
+	"\x0fpersist_seconds\x18\x03 \x01(\x05H\x00R\x0epersistSeconds\x88\x01\x01\x12R\n" +
+	"\bselector\x18\x04 \x03(\v26.podlink.v1.BatchComputeLinkedPodRequest.SelectorEntryR\bselector\x12C\n" +
+	"\x05items\x18\x05 \x03(\v2-.podlink.v1.BatchComputeLinkedPodRequest.ItemR\x05items\x1a;\n" +
+	"\rSelectorEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a\x99\x01\n" +
+	"\x04Item\x12\x10\n" +
+	"\x03uid\x18\x01 \x01(\tR\x03uid\x12?\n" +
+	"\x05known\x18\x02 \x01(\v2).podlink.v1.ComputeLinkedPodRequest.KnownR\x05known\x12\x1d\n" +
+	"\n" +
+	"avoid_pods\x18\x03 \x03(\x05R\tavoidPods\x12\x1f\n" +
+	"\vavoid_epoch\x18\x04 \x01(\x03R\n" +
+	"avoidEpochB\x12\n" +
+	"\x10_persist_seconds\"\xd7\x02\n" +
+	"\x1aBatchComputeLinkedPodReply\x12G\n" +
+	"\aresults\x18\x01 \x03(\v2-.podlink.v1.BatchComputeLinkedPodReply.ResultR\aresults\x12#\n" +
+	"\x04pods\x18\x02 \x03(\v2\x0f.podlink.v1.PodR\x04pods\x1a\xca\x01\n" +
+	"\x06Result\x12C\n" +
+	"\aoutcome\x18\x01 \x01(\x0e2).podlink.v1.ComputeLinkedPodReply.OutcomeR\aoutcome\x12$\n" +
+	"\x04link\x18\x02 \x01(\v2\x10.podlink.v1.LinkR\x04link\x12&\n" +
+	"\x0fprevious_pod_id\x18\x03 \x01(\x05R\rpreviousPodId\x12-\n" +
+	"\aproblem\x18\x04 \x01(\v2\x13.podlink.v1.ProblemR\aproblem\"\xbf\x03\n" +
+	"\x18BatchSetLinkedPodRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
+	"\aservice\x18\x02 \x01(\tR\aservice\x12?\n" +
+	"\x05items\x18\x03 \x03(\v2).podlink.v1.BatchSetLinkedPodRequest.ItemR\x05items\x1a\xa9\x02\n" +
+	"\x04Item\x12\x10\n" +
+	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x1a\n" +
+	"\x06pod_id\x18\x02 \x01(\x05H\x00R\x05podId\x88\x01\x01\x12,\n" +
+	"\x0fpersist_seconds\x18\x03 \x01(\x05H\x01R\x0epersistSeconds\x88\x01\x01\x12*\n" +
+	"\x0eexpected_epoch\x18\x04 \x01(\x03H\x02R\rexpectedEpoch\x88\x01\x01\x12\x14\n" +
+	"\x05claim\x18\x05 \x01(\x03R\x05claim\x12$\n" +
+	"\vabove_epoch\x18\x06 \x01(\x03H\x03R\n" +
+	"aboveEpoch\x88\x01\x01\x12\x1b\n" +
+	"\tif_absent\x18\a \x01(\bR\bifAbsentB\t\n" +
+	"\a_pod_idB\x12\n" +
+	"\x10_persist_secondsB\x11\n" +
+	"\x0f_expected_epochB\x0e\n" +
+	"\f_above_epoch\"\xfd\x01\n" +
+	"\x16BatchSetLinkedPodReply\x12C\n" +
+	"\aresults\x18\x01 \x03(\v2).podlink.v1.BatchSetLinkedPodReply.ResultR\aresults\x1a\x9d\x01\n" +
+	"\x06Result\x12\x16\n" +
+	"\x06linked\x18\x01 \x01(\bR\x06linked\x12$\n" +
+	"\x04link\x18\x02 \x01(\v2\x10.podlink.v1.LinkR\x04link\x12&\n" +
+	"\x0fprevious_pod_id\x18\x03 \x01(\x05R\rpreviousPodId\x12-\n" +
+	"\aproblem\x18\x04 \x01(\v2\x13.podlink.v1.ProblemR\aproblem\"\xd3\x02\n" +
+	"\x1bBatchRemoveLinkedPodRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
+	"\aservice\x18\x02 \x01(\tR\aservice\x12B\n" +
+	"\x05items\x18\x03 \x03(\v2,.podlink.v1.BatchRemoveLinkedPodRequest.ItemR\x05items\x1a\xb7\x01\n" +
+	"\x04Item\x12\x10\n" +
+	"\x03uid\x18\x01 \x01(\tR\x03uid\x12&\n" +
+	"\fkeep_seconds\x18\x02 \x01(\x05H\x00R\vkeepSeconds\x88\x01\x01\x12*\n" +
+	"\x0eexpected_epoch\x18\x03 \x01(\x03H\x01R\rexpectedEpoch\x88\x01\x01\x12\x1a\n" +
+	"\x06pod_id\x18\x04 \x01(\x05H\x02R\x05podId\x88\x01\x01B\x0f\n" +
+	"\r_keep_secondsB\x11\n" +
+	"\x0f_expected_epochB\t\n" +
+	"\a_pod_id\"\xf1\x01\n" +
+	"\x19BatchRemoveLinkedPodReply\x12F\n" +
+	"\aresults\x18\x01 \x03(\v2,.podlink.v1.BatchRemoveLinkedPodReply.ResultR\aresults\x1a\x8b\x01\n" +
+	"\x06Result\x12\x10\n" +
+	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x18\n" +
+	"\aremoved\x18\x02 \x01(\bR\aremoved\x12&\n" +
+	"\x0fprevious_pod_id\x18\x03 \x01(\x05R\rpreviousPodId\x12-\n" +
+	"\aproblem\x18\x04 \x01(\v2\x13.podlink.v1.ProblemR\aproblem\"\xf0\x01\n" +
+	"\x1bBatchVerifyLinkedPodRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
+	"\aservice\x18\x02 \x01(\tR\aservice\x12\x1a\n" +
+	"\x06pod_id\x18\x03 \x01(\x05H\x00R\x05podId\x88\x01\x01\x12B\n" +
+	"\x05items\x18\x04 \x03(\v2,.podlink.v1.BatchVerifyLinkedPodRequest.ItemR\x05items\x1a.\n" +
+	"\x04Item\x12\x10\n" +
+	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x03R\x05epochB\t\n" +
+	"\a_pod_id\"\x8b\x01\n" +
+	"\x19BatchVerifyLinkedPodReply\x12&\n" +
+	"\x05links\x18\x01 \x03(\v2\x10.podlink.v1.LinkR\x05links\x12F\n" +
+	"\bproblems\x18\x02 \x03(\v2*.podlink.v1.BatchGetLinkedPodReply.ProblemR\bproblems2\xa1\x15\n" +
 	"\vLinkService\x12\xbf\x01\n" +
 	"\fSetLinkedPod\x12\x1f.podlink.v1.SetLinkedPodRequest\x1a\x1d.podlink.v1.SetLinkedPodReply\"o\x82\xd3\xe4\x93\x02i:\x01*Z):\x01*\"$/v1/namespaces/{namespace}/links:set\x1a9/v1/namespaces/{namespace}/links/{uid}/services/{service}\x12\xd2\x01\n" +
 	"\x0fTrySetLinkedPod\x12\".podlink.v1.TrySetLinkedPodRequest\x1a .podlink.v1.TrySetLinkedPodReply\"y\x82\xd3\xe4\x93\x02s:\x01*Z,:\x01*\"'/v1/namespaces/{namespace}/links:trySet\"@/v1/namespaces/{namespace}/links/{uid}/services/{service}:trySet\x12\xec\x01\n" +
@@ -1842,7 +2964,11 @@ const file_podlink_v1_link_proto_rawDesc = "" +
 	"\x11BatchGetLinkedPod\x12$.podlink.v1.BatchGetLinkedPodRequest\x1a\".podlink.v1.BatchGetLinkedPodReply\"J\x82\xd3\xe4\x93\x02A:\x01*\"</v1/namespaces/{namespace}/services/{service}/links:batchGet\x90\x02\x01\x12\xc8\x01\n" +
 	"\x0fRemoveLinkedPod\x12\".podlink.v1.RemoveLinkedPodRequest\x1a .podlink.v1.RemoveLinkedPodReply\"o\x82\xd3\xe4\x93\x02iZ,:\x01*\"'/v1/namespaces/{namespace}/links:remove*9/v1/namespaces/{namespace}/links/{uid}/services/{service}\x12\xba\x01\n" +
 	"\x15RemoveLinkedPodWithId\x12(.podlink.v1.RemoveLinkedPodWithIdRequest\x1a&.podlink.v1.RemoveLinkedPodWithIdReply\"O\x82\xd3\xe4\x93\x02I*G/v1/namespaces/{namespace}/links/{uid}/services/{service}/pods/{pod_id}\x12\xb7\x01\n" +
-	"\x12ListLinkedServices\x12%.podlink.v1.ListLinkedServicesRequest\x1a#.podlink.v1.ListLinkedServicesReply\"U\x82\xd3\xe4\x93\x02LZ\"\x12 /v1/namespaces/{namespace}/links\x12&/v1/namespaces/{namespace}/links/{uid}\x90\x02\x01B\x1bZ\x19podlink/api/podlink/v1;v1b\x06proto3"
+	"\x12ListLinkedServices\x12%.podlink.v1.ListLinkedServicesRequest\x1a#.podlink.v1.ListLinkedServicesReply\"U\x82\xd3\xe4\x93\x02LZ\"\x12 /v1/namespaces/{namespace}/links\x12&/v1/namespaces/{namespace}/links/{uid}\x90\x02\x01\x12\xb6\x01\n" +
+	"\x15BatchComputeLinkedPod\x12(.podlink.v1.BatchComputeLinkedPodRequest\x1a&.podlink.v1.BatchComputeLinkedPodReply\"K\x82\xd3\xe4\x93\x02E:\x01*\"@/v1/namespaces/{namespace}/services/{service}/links:batchCompute\x12\xa6\x01\n" +
+	"\x11BatchSetLinkedPod\x12$.podlink.v1.BatchSetLinkedPodRequest\x1a\".podlink.v1.BatchSetLinkedPodReply\"G\x82\xd3\xe4\x93\x02A:\x01*\"</v1/namespaces/{namespace}/services/{service}/links:batchSet\x12\xb2\x01\n" +
+	"\x14BatchRemoveLinkedPod\x12'.podlink.v1.BatchRemoveLinkedPodRequest\x1a%.podlink.v1.BatchRemoveLinkedPodReply\"J\x82\xd3\xe4\x93\x02D:\x01*\"?/v1/namespaces/{namespace}/services/{service}/links:batchRemove\x12\xb5\x01\n" +
+	"\x14BatchVerifyLinkedPod\x12'.podlink.v1.BatchVerifyLinkedPodRequest\x1a%.podlink.v1.BatchVerifyLinkedPodReply\"M\x82\xd3\xe4\x93\x02D:\x01*\"?/v1/namespaces/{namespace}/services/{service}/links:batchVerify\x90\x02\x01B\x1bZ\x19podlink/api/podlink/v1;v1b\x06proto3"
 
 var (
 	file_podlink_v1_link_proto_rawDescOnce sync.Once
@@ -1857,78 +2983,123 @@ func file_podlink_v1_link_proto_rawDescGZIP() []byte {
 }
 
 var file_podlink_v1_link_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_podlink_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_podlink_v1_link_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_podlink_v1_link_proto_goTypes = []any{
-	(ComputeLinkedPodReply_Outcome)(0),     // 0: podlink.v1.ComputeLinkedPodReply.Outcome
-	(*Link)(nil),                           // 1: podlink.v1.Link
-	(*SetLinkedPodRequest)(nil),            // 2: podlink.v1.SetLinkedPodRequest
-	(*SetLinkedPodReply)(nil),              // 3: podlink.v1.SetLinkedPodReply
-	(*TrySetLinkedPodRequest)(nil),         // 4: podlink.v1.TrySetLinkedPodRequest
-	(*TrySetLinkedPodReply)(nil),           // 5: podlink.v1.TrySetLinkedPodReply
-	(*SetLinkedPodIfAbsentRequest)(nil),    // 6: podlink.v1.SetLinkedPodIfAbsentRequest
-	(*SetLinkedPodIfAbsentReply)(nil),      // 7: podlink.v1.SetLinkedPodIfAbsentReply
-	(*ComputeLinkedPodRequest)(nil),        // 8: podlink.v1.ComputeLinkedPodRequest
-	(*ComputeLinkedPodReply)(nil),          // 9: podlink.v1.ComputeLinkedPodReply
-	(*GetLinkedPodRequest)(nil),            // 10: podlink.v1.GetLinkedPodRequest
-	(*GetLinkedPodReply)(nil),              // 11: podlink.v1.GetLinkedPodReply
-	(*GetLinkedPodIfPersistRequest)(nil),   // 12: podlink.v1.GetLinkedPodIfPersistRequest
-	(*GetLinkedPodIfPersistReply)(nil),     // 13: podlink.v1.GetLinkedPodIfPersistReply
-	(*BatchGetLinkedPodRequest)(nil),       // 14: podlink.v1.BatchGetLinkedPodRequest
-	(*BatchGetLinkedPodReply)(nil),         // 15: podlink.v1.BatchGetLinkedPodReply
-	(*RemoveLinkedPodRequest)(nil),         // 16: podlink.v1.RemoveLinkedPodRequest
-	(*RemoveLinkedPodReply)(nil),           // 17: podlink.v1.RemoveLinkedPodReply
-	(*RemoveLinkedPodWithIdRequest)(nil),   // 18: podlink.v1.RemoveLinkedPodWithIdRequest
-	(*RemoveLinkedPodWithIdReply)(nil),     // 19: podlink.v1.RemoveLinkedPodWithIdReply
-	(*ListLinkedServicesRequest)(nil),      // 20: podlink.v1.ListLinkedServicesRequest
-	(*ListLinkedServicesReply)(nil),        // 21: podlink.v1.ListLinkedServicesReply
-	nil,                                    // 22: podlink.v1.ComputeLinkedPodRequest.SelectorEntry
-	(*ComputeLinkedPodRequest_Known)(nil),  // 23: podlink.v1.ComputeLinkedPodRequest.Known
-	(*BatchGetLinkedPodReply_Problem)(nil), // 24: podlink.v1.BatchGetLinkedPodReply.Problem
-	(*BatchGetLinkedPodReply_PodUids)(nil), // 25: podlink.v1.BatchGetLinkedPodReply.PodUids
-	nil,                                    // 26: podlink.v1.BatchGetLinkedPodReply.Problem.MetadataEntry
-	(*Pod)(nil),                            // 27: podlink.v1.Pod
+	(ComputeLinkedPodReply_Outcome)(0),        // 0: podlink.v1.ComputeLinkedPodReply.Outcome
+	(*Link)(nil),                              // 1: podlink.v1.Link
+	(*SetLinkedPodRequest)(nil),               // 2: podlink.v1.SetLinkedPodRequest
+	(*SetLinkedPodReply)(nil),                 // 3: podlink.v1.SetLinkedPodReply
+	(*TrySetLinkedPodRequest)(nil),            // 4: podlink.v1.TrySetLinkedPodRequest
+	(*TrySetLinkedPodReply)(nil),              // 5: podlink.v1.TrySetLinkedPodReply
+	(*SetLinkedPodIfAbsentRequest)(nil),       // 6: podlink.v1.SetLinkedPodIfAbsentRequest
+	(*SetLinkedPodIfAbsentReply)(nil),         // 7: podlink.v1.SetLinkedPodIfAbsentReply
+	(*ComputeLinkedPodRequest)(nil),           // 8: podlink.v1.ComputeLinkedPodRequest
+	(*ComputeLinkedPodReply)(nil),             // 9: podlink.v1.ComputeLinkedPodReply
+	(*GetLinkedPodRequest)(nil),               // 10: podlink.v1.GetLinkedPodRequest
+	(*GetLinkedPodReply)(nil),                 // 11: podlink.v1.GetLinkedPodReply
+	(*GetLinkedPodIfPersistRequest)(nil),      // 12: podlink.v1.GetLinkedPodIfPersistRequest
+	(*GetLinkedPodIfPersistReply)(nil),        // 13: podlink.v1.GetLinkedPodIfPersistReply
+	(*BatchGetLinkedPodRequest)(nil),          // 14: podlink.v1.BatchGetLinkedPodRequest
+	(*BatchGetLinkedPodReply)(nil),            // 15: podlink.v1.BatchGetLinkedPodReply
+	(*RemoveLinkedPodRequest)(nil),            // 16: podlink.v1.RemoveLinkedPodRequest
+	(*RemoveLinkedPodReply)(nil),              // 17: podlink.v1.RemoveLinkedPodReply
+	(*RemoveLinkedPodWithIdRequest)(nil),      // 18: podlink.v1.RemoveLinkedPodWithIdRequest
+	(*RemoveLinkedPodWithIdReply)(nil),        // 19: podlink.v1.RemoveLinkedPodWithIdReply
+	(*ListLinkedServicesRequest)(nil),         // 20: podlink.v1.ListLinkedServicesRequest
+	(*ListLinkedServicesReply)(nil),           // 21: podlink.v1.ListLinkedServicesReply
+	(*Problem)(nil),                           // 22: podlink.v1.Problem
+	(*BatchComputeLinkedPodRequest)(nil),      // 23: podlink.v1.BatchComputeLinkedPodRequest
+	(*BatchComputeLinkedPodReply)(nil),        // 24: podlink.v1.BatchComputeLinkedPodReply
+	(*BatchSetLinkedPodRequest)(nil),          // 25: podlink.v1.BatchSetLinkedPodRequest
+	(*BatchSetLinkedPodReply)(nil),            // 26: podlink.v1.BatchSetLinkedPodReply
+	(*BatchRemoveLinkedPodRequest)(nil),       // 27: podlink.v1.BatchRemoveLinkedPodRequest
+	(*BatchRemoveLinkedPodReply)(nil),         // 28: podlink.v1.BatchRemoveLinkedPodReply
+	(*BatchVerifyLinkedPodRequest)(nil),       // 29: podlink.v1.BatchVerifyLinkedPodRequest
+	(*BatchVerifyLinkedPodReply)(nil),         // 30: podlink.v1.BatchVerifyLinkedPodReply
+	nil,                                       // 31: podlink.v1.ComputeLinkedPodRequest.SelectorEntry
+	(*ComputeLinkedPodRequest_Known)(nil),     // 32: podlink.v1.ComputeLinkedPodRequest.Known
+	(*BatchGetLinkedPodReply_Problem)(nil),    // 33: podlink.v1.BatchGetLinkedPodReply.Problem
+	(*BatchGetLinkedPodReply_PodUids)(nil),    // 34: podlink.v1.BatchGetLinkedPodReply.PodUids
+	nil,                                       // 35: podlink.v1.BatchGetLinkedPodReply.Problem.MetadataEntry
+	nil,                                       // 36: podlink.v1.Problem.MetadataEntry
+	nil,                                       // 37: podlink.v1.BatchComputeLinkedPodRequest.SelectorEntry
+	(*BatchComputeLinkedPodRequest_Item)(nil), // 38: podlink.v1.BatchComputeLinkedPodRequest.Item
+	(*BatchComputeLinkedPodReply_Result)(nil), // 39: podlink.v1.BatchComputeLinkedPodReply.Result
+	(*BatchSetLinkedPodRequest_Item)(nil),     // 40: podlink.v1.BatchSetLinkedPodRequest.Item
+	(*BatchSetLinkedPodReply_Result)(nil),     // 41: podlink.v1.BatchSetLinkedPodReply.Result
+	(*BatchRemoveLinkedPodRequest_Item)(nil),  // 42: podlink.v1.BatchRemoveLinkedPodRequest.Item
+	(*BatchRemoveLinkedPodReply_Result)(nil),  // 43: podlink.v1.BatchRemoveLinkedPodReply.Result
+	(*BatchVerifyLinkedPodRequest_Item)(nil),  // 44: podlink.v1.BatchVerifyLinkedPodRequest.Item
+	(*Pod)(nil),                               // 45: podlink.v1.Pod
 }
 var file_podlink_v1_link_proto_depIdxs = []int32{
 	1,  // 0: podlink.v1.SetLinkedPodReply.link:type_name -> podlink.v1.Link
 	1,  // 1: podlink.v1.TrySetLinkedPodReply.link:type_name -> podlink.v1.Link
 	1,  // 2: podlink.v1.SetLinkedPodIfAbsentReply.link:type_name -> podlink.v1.Link
-	22, // 3: podlink.v1.ComputeLinkedPodRequest.selector:type_name -> podlink.v1.ComputeLinkedPodRequest.SelectorEntry
-	23, // 4: podlink.v1.ComputeLinkedPodRequest.known:type_name -> podlink.v1.ComputeLinkedPodRequest.Known
+	31, // 3: podlink.v1.ComputeLinkedPodRequest.selector:type_name -> podlink.v1.ComputeLinkedPodRequest.SelectorEntry
+	32, // 4: podlink.v1.ComputeLinkedPodRequest.known:type_name -> podlink.v1.ComputeLinkedPodRequest.Known
 	0,  // 5: podlink.v1.ComputeLinkedPodReply.outcome:type_name -> podlink.v1.ComputeLinkedPodReply.Outcome
 	1,  // 6: podlink.v1.ComputeLinkedPodReply.link:type_name -> podlink.v1.Link
-	27, // 7: podlink.v1.ComputeLinkedPodReply.pod:type_name -> podlink.v1.Pod
+	45, // 7: podlink.v1.ComputeLinkedPodReply.pod:type_name -> podlink.v1.Pod
 	1,  // 8: podlink.v1.GetLinkedPodReply.link:type_name -> podlink.v1.Link
 	1,  // 9: podlink.v1.GetLinkedPodIfPersistReply.link:type_name -> podlink.v1.Link
-	25, // 10: podlink.v1.BatchGetLinkedPodReply.pods:type_name -> podlink.v1.BatchGetLinkedPodReply.PodUids
-	24, // 11: podlink.v1.BatchGetLinkedPodReply.problems:type_name -> podlink.v1.BatchGetLinkedPodReply.Problem
+	34, // 10: podlink.v1.BatchGetLinkedPodReply.pods:type_name -> podlink.v1.BatchGetLinkedPodReply.PodUids
+	33, // 11: podlink.v1.BatchGetLinkedPodReply.problems:type_name -> podlink.v1.BatchGetLinkedPodReply.Problem
 	1,  // 12: podlink.v1.RemoveLinkedPodWithIdReply.link:type_name -> podlink.v1.Link
 	1,  // 13: podlink.v1.ListLinkedServicesReply.links:type_name -> podlink.v1.Link
-	26, // 14: podlink.v1.BatchGetLinkedPodReply.Problem.metadata:type_name -> podlink.v1.BatchGetLinkedPodReply.Problem.MetadataEntry
-	2,  // 15: podlink.v1.LinkService.SetLinkedPod:input_type -> podlink.v1.SetLinkedPodRequest
-	4,  // 16: podlink.v1.LinkService.TrySetLinkedPod:input_type -> podlink.v1.TrySetLinkedPodRequest
-	6,  // 17: podlink.v1.LinkService.SetLinkedPodIfAbsent:input_type -> podlink.v1.SetLinkedPodIfAbsentRequest
-	8,  // 18: podlink.v1.LinkService.ComputeLinkedPod:input_type -> podlink.v1.ComputeLinkedPodRequest
-	10, // 19: podlink.v1.LinkService.GetLinkedPod:input_type -> podlink.v1.GetLinkedPodRequest
-	12, // 20: podlink.v1.LinkService.GetLinkedPodIfPersist:input_type -> podlink.v1.GetLinkedPodIfPersistRequest
-	14, // 21: podlink.v1.LinkService.BatchGetLinkedPod:input_type -> podlink.v1.BatchGetLinkedPodRequest
-	16, // 22: podlink.v1.LinkService.RemoveLinkedPod:input_type -> podlink.v1.RemoveLinkedPodRequest
-	18, // 23: podlink.v1.LinkService.RemoveLinkedPodWithId:input_type -> podlink.v1.RemoveLinkedPodWithIdRequest
-	20, // 24: podlink.v1.LinkService.ListLinkedServices:input_type -> podlink.v1.ListLinkedServicesRequest
-	3,  // 25: podlink.v1.LinkService.SetLinkedPod:output_type -> podlink.v1.SetLinkedPodReply
-	5,  // 26: podlink.v1.LinkService.TrySetLinkedPod:output_type -> podlink.v1.TrySetLinkedPodReply
-	7,  // 27: podlink.v1.LinkService.SetLinkedPodIfAbsent:output_type -> podlink.v1.SetLinkedPodIfAbsentReply
-	9,  // 28: podlink.v1.LinkService.ComputeLinkedPod:output_type -> podlink.v1.ComputeLinkedPodReply
-	11, // 29: podlink.v1.LinkService.GetLinkedPod:output_type -> podlink.v1.GetLinkedPodReply
-	13, // 30: podlink.v1.LinkService.GetLinkedPodIfPersist:output_type -> podlink.v1.GetLinkedPodIfPersistReply
-	15, // 31: podlink.v1.LinkService.BatchGetLinkedPod:output_type -> podlink.v1.BatchGetLinkedPodReply
-	17, // 32: podlink.v1.LinkService.RemoveLinkedPod:output_type -> podlink.v1.RemoveLinkedPodReply
-	19, // 33: podlink.v1.LinkService.RemoveLinkedPodWithId:output_type -> podlink.v1.RemoveLinkedPodWithIdReply
-	21, // 34: podlink.v1.LinkService.ListLinkedServices:output_type -> podlink.v1.ListLinkedServicesReply
-	25, // [25:35] is the sub-list for method output_type
-	15, // [15:25] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	36, // 14: podlink.v1.Problem.metadata:type_name -> podlink.v1.Problem.MetadataEntry
+	37, // 15: podlink.v1.BatchComputeLinkedPodRequest.selector:type_name -> podlink.v1.BatchComputeLinkedPodRequest.SelectorEntry
+	38, // 16: podlink.v1.BatchComputeLinkedPodRequest.items:type_name -> podlink.v1.BatchComputeLinkedPodRequest.Item
+	39, // 17: podlink.v1.BatchComputeLinkedPodReply.results:type_name -> podlink.v1.BatchComputeLinkedPodReply.Result
+	45, // 18: podlink.v1.BatchComputeLinkedPodReply.pods:type_name -> podlink.v1.Pod
+	40, // 19: podlink.v1.BatchSetLinkedPodRequest.items:type_name -> podlink.v1.BatchSetLinkedPodRequest.Item
+	41, // 20: podlink.v1.BatchSetLinkedPodReply.results:type_name -> podlink.v1.BatchSetLinkedPodReply.Result
+	42, // 21: podlink.v1.BatchRemoveLinkedPodRequest.items:type_name -> podlink.v1.BatchRemoveLinkedPodRequest.Item
+	43, // 22: podlink.v1.BatchRemoveLinkedPodReply.results:type_name -> podlink.v1.BatchRemoveLinkedPodReply.Result
+	44, // 23: podlink.v1.BatchVerifyLinkedPodRequest.items:type_name -> podlink.v1.BatchVerifyLinkedPodRequest.Item
+	1,  // 24: podlink.v1.BatchVerifyLinkedPodReply.links:type_name -> podlink.v1.Link
+	33, // 25: podlink.v1.BatchVerifyLinkedPodReply.problems:type_name -> podlink.v1.BatchGetLinkedPodReply.Problem
+	35, // 26: podlink.v1.BatchGetLinkedPodReply.Problem.metadata:type_name -> podlink.v1.BatchGetLinkedPodReply.Problem.MetadataEntry
+	32, // 27: podlink.v1.BatchComputeLinkedPodRequest.Item.known:type_name -> podlink.v1.ComputeLinkedPodRequest.Known
+	0,  // 28: podlink.v1.BatchComputeLinkedPodReply.Result.outcome:type_name -> podlink.v1.ComputeLinkedPodReply.Outcome
+	1,  // 29: podlink.v1.BatchComputeLinkedPodReply.Result.link:type_name -> podlink.v1.Link
+	22, // 30: podlink.v1.BatchComputeLinkedPodReply.Result.problem:type_name -> podlink.v1.Problem
+	1,  // 31: podlink.v1.BatchSetLinkedPodReply.Result.link:type_name -> podlink.v1.Link
+	22, // 32: podlink.v1.BatchSetLinkedPodReply.Result.problem:type_name -> podlink.v1.Problem
+	22, // 33: podlink.v1.BatchRemoveLinkedPodReply.Result.problem:type_name -> podlink.v1.Problem
+	2,  // 34: podlink.v1.LinkService.SetLinkedPod:input_type -> podlink.v1.SetLinkedPodRequest
+	4,  // 35: podlink.v1.LinkService.TrySetLinkedPod:input_type -> podlink.v1.TrySetLinkedPodRequest
+	6,  // 36: podlink.v1.LinkService.SetLinkedPodIfAbsent:input_type -> podlink.v1.SetLinkedPodIfAbsentRequest
+	8,  // 37: podlink.v1.LinkService.ComputeLinkedPod:input_type -> podlink.v1.ComputeLinkedPodRequest
+	10, // 38: podlink.v1.LinkService.GetLinkedPod:input_type -> podlink.v1.GetLinkedPodRequest
+	12, // 39: podlink.v1.LinkService.GetLinkedPodIfPersist:input_type -> podlink.v1.GetLinkedPodIfPersistRequest
+	14, // 40: podlink.v1.LinkService.BatchGetLinkedPod:input_type -> podlink.v1.BatchGetLinkedPodRequest
+	16, // 41: podlink.v1.LinkService.RemoveLinkedPod:input_type -> podlink.v1.RemoveLinkedPodRequest
+	18, // 42: podlink.v1.LinkService.RemoveLinkedPodWithId:input_type -> podlink.v1.RemoveLinkedPodWithIdRequest
+	20, // 43: podlink.v1.LinkService.ListLinkedServices:input_type -> podlink.v1.ListLinkedServicesRequest
+	23, // 44: podlink.v1.LinkService.BatchComputeLinkedPod:input_type -> podlink.v1.BatchComputeLinkedPodRequest
+	25, // 45: podlink.v1.LinkService.BatchSetLinkedPod:input_type -> podlink.v1.BatchSetLinkedPodRequest
+	27, // 46: podlink.v1.LinkService.BatchRemoveLinkedPod:input_type -> podlink.v1.BatchRemoveLinkedPodRequest
+	29, // 47: podlink.v1.LinkService.BatchVerifyLinkedPod:input_type -> podlink.v1.BatchVerifyLinkedPodRequest
+	3,  // 48: podlink.v1.LinkService.SetLinkedPod:output_type -> podlink.v1.SetLinkedPodReply
+	5,  // 49: podlink.v1.LinkService.TrySetLinkedPod:output_type -> podlink.v1.TrySetLinkedPodReply
+	7,  // 50: podlink.v1.LinkService.SetLinkedPodIfAbsent:output_type -> podlink.v1.SetLinkedPodIfAbsentReply
+	9,  // 51: podlink.v1.LinkService.ComputeLinkedPod:output_type -> podlink.v1.ComputeLinkedPodReply
+	11, // 52: podlink.v1.LinkService.GetLinkedPod:output_type -> podlink.v1.GetLinkedPodReply
+	13, // 53: podlink.v1.LinkService.GetLinkedPodIfPersist:output_type -> podlink.v1.GetLinkedPodIfPersistReply
+	15, // 54: podlink.v1.LinkService.BatchGetLinkedPod:output_type -> podlink.v1.BatchGetLinkedPodReply
+	17, // 55: podlink.v1.LinkService.RemoveLinkedPod:output_type -> podlink.v1.RemoveLinkedPodReply
+	19, // 56: podlink.v1.LinkService.RemoveLinkedPodWithId:output_type -> podlink.v1.RemoveLinkedPodWithIdReply
+	21, // 57: podlink.v1.LinkService.ListLinkedServices:output_type -> podlink.v1.ListLinkedServicesReply
+	24, // 58: podlink.v1.LinkService.BatchComputeLinkedPod:output_type -> podlink.v1.BatchComputeLinkedPodReply
+	26, // 59: podlink.v1.LinkService.BatchSetLinkedPod:output_type -> podlink.v1.BatchSetLinkedPodReply
+	28, // 60: podlink.v1.LinkService.BatchRemoveLinkedPod:output_type -> podlink.v1.BatchRemoveLinkedPodReply
+	30, // 61: podlink.v1.LinkService.BatchVerifyLinkedPod:output_type -> podlink.v1.BatchVerifyLinkedPodReply
+	48, // [48:62] is the sub-list for method output_type
+	34, // [34:48] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_podlink_v1_link_proto_init() }
@@ -1945,13 +3116,17 @@ func file_podlink_v1_link_proto_init() {
 	file_podlink_v1_link_proto_msgTypes[15].OneofWrappers = []any{}
 	file_podlink_v1_link_proto_msgTypes[17].OneofWrappers = []any{}
 	file_podlink_v1_link_proto_msgTypes[22].OneofWrappers = []any{}
+	file_podlink_v1_link_proto_msgTypes[28].OneofWrappers = []any{}
+	file_podlink_v1_link_proto_msgTypes[31].OneofWrappers = []any{}
+	file_podlink_v1_link_proto_msgTypes[39].OneofWrappers = []any{}
+	file_podlink_v1_link_proto_msgTypes[41].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_podlink_v1_link_proto_rawDesc), len(file_podlink_v1_link_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   26,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -29,6 +29,10 @@ const (
 	LinkService_RemoveLinkedPod_FullMethodName       = "/podlink.v1.LinkService/RemoveLinkedPod"
 	LinkService_RemoveLinkedPodWithId_FullMethodName = "/podlink.v1.LinkService/RemoveLinkedPodWithId"
 	LinkService_ListLinkedServices_FullMethodName    = "/podlink.v1.LinkService/ListLinkedServices"
+	LinkService_BatchComputeLinkedPod_FullMethodName = "/podlink.v1.LinkService/BatchComputeLinkedPod"
+	LinkService_BatchSetLinkedPod_FullMethodName     = "/podlink.v1.LinkService/BatchSetLinkedPod"
+	LinkService_BatchRemoveLinkedPod_FullMethodName  = "/podlink.v1.LinkService/BatchRemoveLinkedPod"
+	LinkService_BatchVerifyLinkedPod_FullMethodName  = "/podlink.v1.LinkService/BatchVerifyLinkedPod"
 )
 
 // LinkServiceClient is the client API for LinkService service.
@@ -65,6 +69,18 @@ type LinkServiceClient interface {
 	RemoveLinkedPodWithId(ctx context.Context, in *RemoveLinkedPodWithIdRequest, opts ...grpc.CallOption) (*RemoveLinkedPodWithIdReply, error)
 	// ListLinkedServices returns every live link of the uid, persistent and temporary, sorted by service.
 	ListLinkedServices(ctx context.Context, in *ListLinkedServicesRequest, opts ...grpc.CallOption) (*ListLinkedServicesReply, error)
+	// BatchComputeLinkedPod is ComputeLinkedPod for many uids: the new links of a batch are given to pods in one step. An item
+	// that fails has a problem in its place, and changes nothing for the others.
+	BatchComputeLinkedPod(ctx context.Context, in *BatchComputeLinkedPodRequest, opts ...grpc.CallOption) (*BatchComputeLinkedPodReply, error)
+	// BatchSetLinkedPod is SetLinkedPod, or SetLinkedPodIfAbsent, for many uids. Each item is one atomic step, and has a problem
+	// in its place if it fails.
+	BatchSetLinkedPod(ctx context.Context, in *BatchSetLinkedPodRequest, opts ...grpc.CallOption) (*BatchSetLinkedPodReply, error)
+	// BatchRemoveLinkedPod is RemoveLinkedPod, or RemoveLinkedPodWithId, for many uids. Each item is one atomic step, and has a
+	// problem in its place if it fails.
+	BatchRemoveLinkedPod(ctx context.Context, in *BatchRemoveLinkedPodRequest, opts ...grpc.CallOption) (*BatchRemoveLinkedPodReply, error)
+	// BatchVerifyLinkedPod returns the links that are not pod_id's with the given epoch. So a pod learns which of its users are
+	// no longer its own. Each link is read atomically; the reply is not a snapshot.
+	BatchVerifyLinkedPod(ctx context.Context, in *BatchVerifyLinkedPodRequest, opts ...grpc.CallOption) (*BatchVerifyLinkedPodReply, error)
 }
 
 type linkServiceClient struct {
@@ -175,6 +191,46 @@ func (c *linkServiceClient) ListLinkedServices(ctx context.Context, in *ListLink
 	return out, nil
 }
 
+func (c *linkServiceClient) BatchComputeLinkedPod(ctx context.Context, in *BatchComputeLinkedPodRequest, opts ...grpc.CallOption) (*BatchComputeLinkedPodReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BatchComputeLinkedPodReply)
+	err := c.cc.Invoke(ctx, LinkService_BatchComputeLinkedPod_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *linkServiceClient) BatchSetLinkedPod(ctx context.Context, in *BatchSetLinkedPodRequest, opts ...grpc.CallOption) (*BatchSetLinkedPodReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BatchSetLinkedPodReply)
+	err := c.cc.Invoke(ctx, LinkService_BatchSetLinkedPod_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *linkServiceClient) BatchRemoveLinkedPod(ctx context.Context, in *BatchRemoveLinkedPodRequest, opts ...grpc.CallOption) (*BatchRemoveLinkedPodReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BatchRemoveLinkedPodReply)
+	err := c.cc.Invoke(ctx, LinkService_BatchRemoveLinkedPod_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *linkServiceClient) BatchVerifyLinkedPod(ctx context.Context, in *BatchVerifyLinkedPodRequest, opts ...grpc.CallOption) (*BatchVerifyLinkedPodReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BatchVerifyLinkedPodReply)
+	err := c.cc.Invoke(ctx, LinkService_BatchVerifyLinkedPod_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // LinkServiceServer is the server API for LinkService service.
 // All implementations must embed UnimplementedLinkServiceServer
 // for forward compatibility.
@@ -209,6 +265,18 @@ type LinkServiceServer interface {
 	RemoveLinkedPodWithId(context.Context, *RemoveLinkedPodWithIdRequest) (*RemoveLinkedPodWithIdReply, error)
 	// ListLinkedServices returns every live link of the uid, persistent and temporary, sorted by service.
 	ListLinkedServices(context.Context, *ListLinkedServicesRequest) (*ListLinkedServicesReply, error)
+	// BatchComputeLinkedPod is ComputeLinkedPod for many uids: the new links of a batch are given to pods in one step. An item
+	// that fails has a problem in its place, and changes nothing for the others.
+	BatchComputeLinkedPod(context.Context, *BatchComputeLinkedPodRequest) (*BatchComputeLinkedPodReply, error)
+	// BatchSetLinkedPod is SetLinkedPod, or SetLinkedPodIfAbsent, for many uids. Each item is one atomic step, and has a problem
+	// in its place if it fails.
+	BatchSetLinkedPod(context.Context, *BatchSetLinkedPodRequest) (*BatchSetLinkedPodReply, error)
+	// BatchRemoveLinkedPod is RemoveLinkedPod, or RemoveLinkedPodWithId, for many uids. Each item is one atomic step, and has a
+	// problem in its place if it fails.
+	BatchRemoveLinkedPod(context.Context, *BatchRemoveLinkedPodRequest) (*BatchRemoveLinkedPodReply, error)
+	// BatchVerifyLinkedPod returns the links that are not pod_id's with the given epoch. So a pod learns which of its users are
+	// no longer its own. Each link is read atomically; the reply is not a snapshot.
+	BatchVerifyLinkedPod(context.Context, *BatchVerifyLinkedPodRequest) (*BatchVerifyLinkedPodReply, error)
 	mustEmbedUnimplementedLinkServiceServer()
 }
 
@@ -248,6 +316,18 @@ func (UnimplementedLinkServiceServer) RemoveLinkedPodWithId(context.Context, *Re
 }
 func (UnimplementedLinkServiceServer) ListLinkedServices(context.Context, *ListLinkedServicesRequest) (*ListLinkedServicesReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListLinkedServices not implemented")
+}
+func (UnimplementedLinkServiceServer) BatchComputeLinkedPod(context.Context, *BatchComputeLinkedPodRequest) (*BatchComputeLinkedPodReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method BatchComputeLinkedPod not implemented")
+}
+func (UnimplementedLinkServiceServer) BatchSetLinkedPod(context.Context, *BatchSetLinkedPodRequest) (*BatchSetLinkedPodReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method BatchSetLinkedPod not implemented")
+}
+func (UnimplementedLinkServiceServer) BatchRemoveLinkedPod(context.Context, *BatchRemoveLinkedPodRequest) (*BatchRemoveLinkedPodReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method BatchRemoveLinkedPod not implemented")
+}
+func (UnimplementedLinkServiceServer) BatchVerifyLinkedPod(context.Context, *BatchVerifyLinkedPodRequest) (*BatchVerifyLinkedPodReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method BatchVerifyLinkedPod not implemented")
 }
 func (UnimplementedLinkServiceServer) mustEmbedUnimplementedLinkServiceServer() {}
 func (UnimplementedLinkServiceServer) testEmbeddedByValue()                     {}
@@ -450,6 +530,78 @@ func _LinkService_ListLinkedServices_Handler(srv interface{}, ctx context.Contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LinkService_BatchComputeLinkedPod_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BatchComputeLinkedPodRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LinkServiceServer).BatchComputeLinkedPod(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LinkService_BatchComputeLinkedPod_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LinkServiceServer).BatchComputeLinkedPod(ctx, req.(*BatchComputeLinkedPodRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LinkService_BatchSetLinkedPod_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BatchSetLinkedPodRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LinkServiceServer).BatchSetLinkedPod(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LinkService_BatchSetLinkedPod_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LinkServiceServer).BatchSetLinkedPod(ctx, req.(*BatchSetLinkedPodRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LinkService_BatchRemoveLinkedPod_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BatchRemoveLinkedPodRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LinkServiceServer).BatchRemoveLinkedPod(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LinkService_BatchRemoveLinkedPod_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LinkServiceServer).BatchRemoveLinkedPod(ctx, req.(*BatchRemoveLinkedPodRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LinkService_BatchVerifyLinkedPod_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BatchVerifyLinkedPodRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LinkServiceServer).BatchVerifyLinkedPod(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LinkService_BatchVerifyLinkedPod_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LinkServiceServer).BatchVerifyLinkedPod(ctx, req.(*BatchVerifyLinkedPodRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // LinkService_ServiceDesc is the grpc.ServiceDesc for LinkService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -496,6 +648,22 @@ var LinkService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListLinkedServices",
 			Handler:    _LinkService_ListLinkedServices_Handler,
+		},
+		{
+			MethodName: "BatchComputeLinkedPod",
+			Handler:    _LinkService_BatchComputeLinkedPod_Handler,
+		},
+		{
+			MethodName: "BatchSetLinkedPod",
+			Handler:    _LinkService_BatchSetLinkedPod_Handler,
+		},
+		{
+			MethodName: "BatchRemoveLinkedPod",
+			Handler:    _LinkService_BatchRemoveLinkedPod_Handler,
+		},
+		{
+			MethodName: "BatchVerifyLinkedPod",
+			Handler:    _LinkService_BatchVerifyLinkedPod_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -19,7 +19,11 @@ var _ = binding.EncodeURL
 
 const _ = http.SupportPackageIsVersion1
 
+const OperationLinkServiceBatchComputeLinkedPod = "/podlink.v1.LinkService/BatchComputeLinkedPod"
 const OperationLinkServiceBatchGetLinkedPod = "/podlink.v1.LinkService/BatchGetLinkedPod"
+const OperationLinkServiceBatchRemoveLinkedPod = "/podlink.v1.LinkService/BatchRemoveLinkedPod"
+const OperationLinkServiceBatchSetLinkedPod = "/podlink.v1.LinkService/BatchSetLinkedPod"
+const OperationLinkServiceBatchVerifyLinkedPod = "/podlink.v1.LinkService/BatchVerifyLinkedPod"
 const OperationLinkServiceComputeLinkedPod = "/podlink.v1.LinkService/ComputeLinkedPod"
 const OperationLinkServiceGetLinkedPod = "/podlink.v1.LinkService/GetLinkedPod"
 const OperationLinkServiceGetLinkedPodIfPersist = "/podlink.v1.LinkService/GetLinkedPodIfPersist"
@@ -31,8 +35,20 @@ const OperationLinkServiceSetLinkedPodIfAbsent = "/podlink.v1.LinkService/SetLin
 const OperationLinkServiceTrySetLinkedPod = "/podlink.v1.LinkService/TrySetLinkedPod"
 
 type LinkServiceHTTPServer interface {
+	// BatchComputeLinkedPod BatchComputeLinkedPod is ComputeLinkedPod for many uids: the new links of a batch are given to pods in one step. An item
+	// that fails has a problem in its place, and changes nothing for the others.
+	BatchComputeLinkedPod(context.Context, *BatchComputeLinkedPodRequest) (*BatchComputeLinkedPodReply, error)
 	// BatchGetLinkedPod BatchGetLinkedPod groups uids by the pod that holds them. Each link is read atomically; the reply is not a snapshot.
 	BatchGetLinkedPod(context.Context, *BatchGetLinkedPodRequest) (*BatchGetLinkedPodReply, error)
+	// BatchRemoveLinkedPod BatchRemoveLinkedPod is RemoveLinkedPod, or RemoveLinkedPodWithId, for many uids. Each item is one atomic step, and has a
+	// problem in its place if it fails.
+	BatchRemoveLinkedPod(context.Context, *BatchRemoveLinkedPodRequest) (*BatchRemoveLinkedPodReply, error)
+	// BatchSetLinkedPod BatchSetLinkedPod is SetLinkedPod, or SetLinkedPodIfAbsent, for many uids. Each item is one atomic step, and has a problem
+	// in its place if it fails.
+	BatchSetLinkedPod(context.Context, *BatchSetLinkedPodRequest) (*BatchSetLinkedPodReply, error)
+	// BatchVerifyLinkedPod BatchVerifyLinkedPod returns the links that are not pod_id's with the given epoch. So a pod learns which of its users are
+	// no longer its own. Each link is read atomically; the reply is not a snapshot.
+	BatchVerifyLinkedPod(context.Context, *BatchVerifyLinkedPodRequest) (*BatchVerifyLinkedPodReply, error)
 	// ComputeLinkedPod ComputeLinkedPod returns the standing link if its pod is usable; otherwise it links the uid to the best pod: the one
 	// with the lowest load plus new links since its last report, ties to the lowest pod_id.
 	ComputeLinkedPod(context.Context, *ComputeLinkedPodRequest) (*ComputeLinkedPodReply, error)
@@ -73,6 +89,10 @@ func RegisterLinkServiceHTTPServer(s *http.Server, srv LinkServiceHTTPServer) {
 	r.DELETE("/v1/namespaces/{namespace}/links/{uid}/services/{service}/pods/{pod_id}", _LinkService_RemoveLinkedPodWithId0_HTTP_Handler(srv))
 	r.GET("/v1/namespaces/{namespace}/links", _LinkService_ListLinkedServices0_HTTP_Handler(srv))
 	r.GET("/v1/namespaces/{namespace}/links/{uid}", _LinkService_ListLinkedServices1_HTTP_Handler(srv))
+	r.POST("/v1/namespaces/{namespace}/services/{service}/links:batchCompute", _LinkService_BatchComputeLinkedPod0_HTTP_Handler(srv))
+	r.POST("/v1/namespaces/{namespace}/services/{service}/links:batchSet", _LinkService_BatchSetLinkedPod0_HTTP_Handler(srv))
+	r.POST("/v1/namespaces/{namespace}/services/{service}/links:batchRemove", _LinkService_BatchRemoveLinkedPod0_HTTP_Handler(srv))
+	r.POST("/v1/namespaces/{namespace}/services/{service}/links:batchVerify", _LinkService_BatchVerifyLinkedPod0_HTTP_Handler(srv))
 }
 
 func _LinkService_SetLinkedPod0_HTTP_Handler(srv LinkServiceHTTPServer) func(ctx http.Context) error {
@@ -479,9 +499,121 @@ func _LinkService_ListLinkedServices1_HTTP_Handler(srv LinkServiceHTTPServer) fu
 	}
 }
 
+func _LinkService_BatchComputeLinkedPod0_HTTP_Handler(srv LinkServiceHTTPServer) func(ctx http.Context) error {
+	return func(ctx http.Context) error {
+		var in BatchComputeLinkedPodRequest
+		if err := ctx.Bind(&in); err != nil {
+			return err
+		}
+		if err := ctx.BindQuery(&in); err != nil {
+			return err
+		}
+		if err := ctx.BindVars(&in); err != nil {
+			return err
+		}
+		http.SetOperation(ctx, OperationLinkServiceBatchComputeLinkedPod)
+		h := ctx.Middleware(func(ctx context.Context, req interface{}) (interface{}, error) {
+			return srv.BatchComputeLinkedPod(ctx, req.(*BatchComputeLinkedPodRequest))
+		})
+		out, err := h(ctx, &in)
+		if err != nil {
+			return err
+		}
+		reply := out.(*BatchComputeLinkedPodReply)
+		return ctx.Result(200, reply)
+	}
+}
+
+func _LinkService_BatchSetLinkedPod0_HTTP_Handler(srv LinkServiceHTTPServer) func(ctx http.Context) error {
+	return func(ctx http.Context) error {
+		var in BatchSetLinkedPodRequest
+		if err := ctx.Bind(&in); err != nil {
+			return err
+		}
+		if err := ctx.BindQuery(&in); err != nil {
+			return err
+		}
+		if err := ctx.BindVars(&in); err != nil {
+			return err
+		}
+		http.SetOperation(ctx, OperationLinkServiceBatchSetLinkedPod)
+		h := ctx.Middleware(func(ctx context.Context, req interface{}) (interface{}, error) {
+			return srv.BatchSetLinkedPod(ctx, req.(*BatchSetLinkedPodRequest))
+		})
+		out, err := h(ctx, &in)
+		if err != nil {
+			return err
+		}
+		reply := out.(*BatchSetLinkedPodReply)
+		return ctx.Result(200, reply)
+	}
+}
+
+func _LinkService_BatchRemoveLinkedPod0_HTTP_Handler(srv LinkServiceHTTPServer) func(ctx http.Context) error {
+	return func(ctx http.Context) error {
+		var in BatchRemoveLinkedPodRequest
+		if err := ctx.Bind(&in); err != nil {
+			return err
+		}
+		if err := ctx.BindQuery(&in); err != nil {
+			return err
+		}
+		if err := ctx.BindVars(&in); err != nil {
+			return err
+		}
+		http.SetOperation(ctx, OperationLinkServiceBatchRemoveLinkedPod)
+		h := ctx.Middleware(func(ctx context.Context, req interface{}) (interface{}, error) {
+			return srv.BatchRemoveLinkedPod(ctx, req.(*BatchRemoveLinkedPodRequest))
+		})
+		out, err := h(ctx, &in)
+		if err != nil {
+			return err
+		}
+		reply := out.(*BatchRemoveLinkedPodReply)
+		return ctx.Result(200, reply)
+	}
+}
+
+func _LinkService_BatchVerifyLinkedPod0_HTTP_Handler(srv LinkServiceHTTPServer) func(ctx http.Context) error {
+	return func(ctx http.Context) error {
+		var in BatchVerifyLinkedPodRequest
+		if err := ctx.Bind(&in); err != nil {
+			return err
+		}
+		if err := ctx.BindQuery(&in); err != nil {
+			return err
+		}
+		if err := ctx.BindVars(&in); err != nil {
+			return err
+		}
+		http.SetOperation(ctx, OperationLinkServiceBatchVerifyLinkedPod)
+		h := ctx.Middleware(func(ctx context.Context, req interface{}) (interface{}, error) {
+			return srv.BatchVerifyLinkedPod(ctx, req.(*BatchVerifyLinkedPodRequest))
+		})
+		out, err := h(ctx, &in)
+		if err != nil {
+			return err
+		}
+		reply := out.(*BatchVerifyLinkedPodReply)
+		return ctx.Result(200, reply)
+	}
+}
+
 type LinkServiceHTTPClient interface {
+	// BatchComputeLinkedPod BatchComputeLinkedPod is ComputeLinkedPod for many uids: the new links of a batch are given to pods in one step. An item
+	// that fails has a problem in its place, and changes nothing for the others.
+	BatchComputeLinkedPod(ctx context.Context, req *BatchComputeLinkedPodRequest, opts ...http.CallOption) (rsp *BatchComputeLinkedPodReply, err error)
 	// BatchGetLinkedPod BatchGetLinkedPod groups uids by the pod that holds them. Each link is read atomically; the reply is not a snapshot.
 	BatchGetLinkedPod(ctx context.Context, req *BatchGetLinkedPodRequest, opts ...http.CallOption) (rsp *BatchGetLinkedPodReply, err error)
+	// BatchRemoveLinkedPod BatchRemoveLinkedPod is RemoveLinkedPod, or RemoveLinkedPodWithId, for many uids. Each item is one atomic step, and has a
+	// problem in its place if it fails.
+	BatchRemoveLinkedPod(ctx context.Context, req *BatchRemoveLinkedPodRequest, opts ...http.CallOption) (rsp *BatchRemoveLinkedPodReply, err error)
+	// BatchSetLinkedPod BatchSetLinkedPod is SetLinkedPod, or SetLinkedPodIfAbsent, for many uids. Each item is one atomic step, and has a problem
+	// in its place if it fails.
+	BatchSetLinkedPod(ctx context.Context, req *BatchSetLinkedPodRequest, opts ...http.CallOption) (rsp *BatchSetLinkedPodReply, err error)
+	// BatchVerifyLinkedPod BatchVerifyLinkedPod returns the links that are not pod_id's with the given epoch. So a pod learns which of its users are
+	// no longer its own. Each link is read atomically; the reply is not a snapshot.
+	BatchVerifyLinkedPod(ctx context.Context, req *BatchVerifyLinkedPodRequest, opts ...http.CallOption) (rsp *BatchVerifyLinkedPodReply, err error)
 	// ComputeLinkedPod ComputeLinkedPod returns the standing link if its pod is usable; otherwise it links the uid to the best pod: the one
 	// with the lowest load plus new links since its last report, ties to the lowest pod_id.
 	ComputeLinkedPod(ctx context.Context, req *ComputeLinkedPodRequest, opts ...http.CallOption) (rsp *ComputeLinkedPodReply, err error)
@@ -511,12 +643,72 @@ func NewLinkServiceHTTPClient(client *http.Client) LinkServiceHTTPClient {
 	return &LinkServiceHTTPClientImpl{client}
 }
 
+// BatchComputeLinkedPod BatchComputeLinkedPod is ComputeLinkedPod for many uids: the new links of a batch are given to pods in one step. An item
+// that fails has a problem in its place, and changes nothing for the others.
+func (c *LinkServiceHTTPClientImpl) BatchComputeLinkedPod(ctx context.Context, in *BatchComputeLinkedPodRequest, opts ...http.CallOption) (*BatchComputeLinkedPodReply, error) {
+	var out BatchComputeLinkedPodReply
+	pattern := "/v1/namespaces/{namespace}/services/{service}/links:batchCompute"
+	path := binding.EncodeURL(pattern, in, false)
+	opts = append(opts, http.Operation(OperationLinkServiceBatchComputeLinkedPod))
+	opts = append(opts, http.PathTemplate(pattern))
+	err := c.cc.Invoke(ctx, "POST", path, in, &out, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return &out, nil
+}
+
 // BatchGetLinkedPod BatchGetLinkedPod groups uids by the pod that holds them. Each link is read atomically; the reply is not a snapshot.
 func (c *LinkServiceHTTPClientImpl) BatchGetLinkedPod(ctx context.Context, in *BatchGetLinkedPodRequest, opts ...http.CallOption) (*BatchGetLinkedPodReply, error) {
 	var out BatchGetLinkedPodReply
 	pattern := "/v1/namespaces/{namespace}/services/{service}/links:batchGet"
 	path := binding.EncodeURL(pattern, in, false)
 	opts = append(opts, http.Operation(OperationLinkServiceBatchGetLinkedPod))
+	opts = append(opts, http.PathTemplate(pattern))
+	err := c.cc.Invoke(ctx, "POST", path, in, &out, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return &out, nil
+}
+
+// BatchRemoveLinkedPod BatchRemoveLinkedPod is RemoveLinkedPod, or RemoveLinkedPodWithId, for many uids. Each item is one atomic step, and has a
+// problem in its place if it fails.
+func (c *LinkServiceHTTPClientImpl) BatchRemoveLinkedPod(ctx context.Context, in *BatchRemoveLinkedPodRequest, opts ...http.CallOption) (*BatchRemoveLinkedPodReply, error) {
+	var out BatchRemoveLinkedPodReply
+	pattern := "/v1/namespaces/{namespace}/services/{service}/links:batchRemove"
+	path := binding.EncodeURL(pattern, in, false)
+	opts = append(opts, http.Operation(OperationLinkServiceBatchRemoveLinkedPod))
+	opts = append(opts, http.PathTemplate(pattern))
+	err := c.cc.Invoke(ctx, "POST", path, in, &out, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return &out, nil
+}
+
+// BatchSetLinkedPod BatchSetLinkedPod is SetLinkedPod, or SetLinkedPodIfAbsent, for many uids. Each item is one atomic step, and has a problem
+// in its place if it fails.
+func (c *LinkServiceHTTPClientImpl) BatchSetLinkedPod(ctx context.Context, in *BatchSetLinkedPodRequest, opts ...http.CallOption) (*BatchSetLinkedPodReply, error) {
+	var out BatchSetLinkedPodReply
+	pattern := "/v1/namespaces/{namespace}/services/{service}/links:batchSet"
+	path := binding.EncodeURL(pattern, in, false)
+	opts = append(opts, http.Operation(OperationLinkServiceBatchSetLinkedPod))
+	opts = append(opts, http.PathTemplate(pattern))
+	err := c.cc.Invoke(ctx, "POST", path, in, &out, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return &out, nil
+}
+
+// BatchVerifyLinkedPod BatchVerifyLinkedPod returns the links that are not pod_id's with the given epoch. So a pod learns which of its users are
+// no longer its own. Each link is read atomically; the reply is not a snapshot.
+func (c *LinkServiceHTTPClientImpl) BatchVerifyLinkedPod(ctx context.Context, in *BatchVerifyLinkedPodRequest, opts ...http.CallOption) (*BatchVerifyLinkedPodReply, error) {
+	var out BatchVerifyLinkedPodReply
+	pattern := "/v1/namespaces/{namespace}/services/{service}/links:batchVerify"
+	path := binding.EncodeURL(pattern, in, false)
+	opts = append(opts, http.Operation(OperationLinkServiceBatchVerifyLinkedPod))
 	opts = append(opts, http.PathTemplate(pattern))
 	err := c.cc.Invoke(ctx, "POST", path, in, &out, opts...)
 	if err != nil {

@@ -18,8 +18,8 @@ func (d *demo) startCaller(ctx context.Context) error {
 	router, err := d.client.NewRouter(pod.Namespace, pod.Service, client.RouterOptions{
 		UID:        client.Field("room"),
 		Idempotent: []string{chatv1.ChatService_Say_FullMethodName, chatv1.ChatService_Leave_FullMethodName},
-		Patience:   2 * time.Second,
-		LinkLife:   10 * time.Second,
+		RetryTimeout:   2 * time.Second,
+		LinkTTL:   10 * time.Second,
 	})
 	if err != nil {
 		return err

@@ -26,7 +26,7 @@ type answer struct {
 
 // asked is a cache whose questions the test answers, and may use links past their freshness.
 type asked struct {
-	*links
+	*linkCache
 	t         *testing.T
 	questions chan question
 	count     atomic.Int32
@@ -37,7 +37,7 @@ func newAsked(t *testing.T, freshFor time.Duration) *asked {
 	t.Helper()
 	a := &asked{t: t, questions: make(chan question, 100)}
 	a.mayUse.Store(true)
-	cache, err := newLinks(1000, freshFor, a.mayUse.Load, func(_ context.Context, uid string) (*v1.Link, error) {
+	cache, err := newLinkCache(1000, freshFor, a.mayUse.Load, func(_ context.Context, uid string) (*v1.Link, error) {
 		a.count.Add(1)
 		got := make(chan answer)
 		a.questions <- question{uid, got}
@@ -46,14 +46,14 @@ func newAsked(t *testing.T, freshFor time.Duration) *asked {
 	})
 	require.NoError(t, err)
 	t.Cleanup(cache.close)
-	a.links = cache
+	a.linkCache = cache
 	return a
 }
 
 // later is what get returns, some time.
-func (a *asked) later(uid string) func() (*known, error) {
+func (a *asked) later(uid string) func() (*entry, error) {
 	type result struct {
-		link *known
+		link *entry
 		err  error
 	}
 	got := make(chan result, 1)
@@ -61,7 +61,7 @@ func (a *asked) later(uid string) func() (*known, error) {
 		link, err := a.get(context.Background(), uid)
 		got <- result{link, err}
 	}()
-	return func() (*known, error) {
+	return func() (*entry, error) {
 		r := <-got
 		return r.link, r.err
 	}
@@ -86,7 +86,7 @@ func temporary(pod int32, epoch int64, seconds int32) *v1.Link {
 
 func TestLinksAskOnce(t *testing.T) {
 	a := newAsked(t, time.Hour)
-	var all []func() (*known, error)
+	var all []func() (*entry, error)
 	for range 20 {
 		all = append(all, a.later("u"))
 	}
@@ -107,10 +107,10 @@ func TestLateAnswer(t *testing.T) {
 	a := newAsked(t, time.Hour)
 	early := a.later("u")
 	old := <-a.questions
-	a.forget("u")
+	a.invalidate("u")
 	a.learn("u", persistent(2, 20))
 	old.answer <- answer{link: persistent(1, 10)}
-	for _, get := range []func() (*known, error){early, a.later("u")} {
+	for _, get := range []func() (*entry, error){early, a.later("u")} {
 		link, err := get()
 		require.NoError(t, err)
 		require.EqualValues(t, 2, link.pod)
@@ -119,7 +119,7 @@ func TestLateAnswer(t *testing.T) {
 }
 
 func TestDropAndDoubt(t *testing.T) {
-	link := func(pod int32, epoch int64) *known { return &known{pod: pod, epoch: epoch} }
+	link := func(pod int32, epoch int64) *entry { return &entry{pod: pod, epoch: epoch} }
 	for name, row := range map[string]struct {
 		do    func(a *asked)
 		asks  bool  // podlink, next time
@@ -127,14 +127,14 @@ func TestDropAndDoubt(t *testing.T) {
 		wants int32 // the pod
 	}{
 		"nothing":                       {do: func(*asked) {}, wants: 1},
-		"drop":                          {do: func(a *asked) { a.drop("u", link(1, 10)) }, asks: true, lost: true},
-		"drop an older link":            {do: func(a *asked) { a.drop("u", link(1, 9)) }, wants: 1},
-		"drop the same epoch elsewhere": {do: func(a *asked) { a.drop("u", link(2, 10)) }, wants: 1},
-		"drop another user's":           {do: func(a *asked) { a.drop("v", link(1, 10)) }, wants: 1},
-		"doubt":                         {do: func(a *asked) { a.doubt("u", link(1, 10)) }, asks: true, wants: 1},
-		"doubt twice":                   {do: func(a *asked) { a.doubt("u", link(1, 10)); a.doubt("u", link(1, 10)) }, asks: true, wants: 1},
-		"doubt an older link":           {do: func(a *asked) { a.doubt("u", link(1, 9)) }, wants: 1},
-		"forget":                        {do: func(a *asked) { a.forget("u") }, asks: true, lost: true},
+		"drop":                          {do: func(a *asked) { a.invalidateIf("u", link(1, 10)) }, asks: true, lost: true},
+		"drop an older link":            {do: func(a *asked) { a.invalidateIf("u", link(1, 9)) }, wants: 1},
+		"drop the same epoch elsewhere": {do: func(a *asked) { a.invalidateIf("u", link(2, 10)) }, wants: 1},
+		"drop another user's":           {do: func(a *asked) { a.invalidateIf("v", link(1, 10)) }, wants: 1},
+		"doubt":                         {do: func(a *asked) { a.markStale("u", link(1, 10)) }, asks: true, wants: 1},
+		"doubt twice":                   {do: func(a *asked) { a.markStale("u", link(1, 10)); a.markStale("u", link(1, 10)) }, asks: true, wants: 1},
+		"doubt an older link":           {do: func(a *asked) { a.markStale("u", link(1, 9)) }, wants: 1},
+		"forget":                        {do: func(a *asked) { a.invalidate("u") }, asks: true, lost: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := newAsked(t, time.Hour)
@@ -212,7 +212,7 @@ func TestNobodyWaitsForASilentPodlink(t *testing.T) {
 	require.EqualValues(t, 1, link.pod)
 
 	count := a.count.Load()
-	for end := time.Now().Add(2 * askAgain); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(2 * retryAfterFailure); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		for i := range 3 {
 			link, err := a.get(t.Context(), fmt.Sprint(i)) // It would hang if it waited for the answer that the test does not give.
 			require.NoError(t, err)
@@ -305,7 +305,7 @@ func TestWaitEnds(t *testing.T) {
 // TestLinksConcurrently: readers never see an epoch fall, whatever is dropped, doubted and learned meanwhile.
 func TestLinksConcurrently(t *testing.T) {
 	var epoch atomic.Int64
-	cache, err := newLinks(10, time.Millisecond, func() bool { return true }, func(context.Context, string) (*v1.Link, error) {
+	cache, err := newLinkCache(10, time.Millisecond, func() bool { return true }, func(context.Context, string) (*v1.Link, error) {
 		now := epoch.Add(1)
 		return persistent(int32(now%3), now), nil
 	})
@@ -321,9 +321,9 @@ func TestLinksConcurrently(t *testing.T) {
 					t.Errorf("%v, %v after %d", link, err, before)
 					return
 				}
-				cache.drop("u", link)
+				cache.invalidateIf("u", link)
 				_, _ = cache.get(t.Context(), "u")
-				cache.doubt("u", link)
+				cache.markStale("u", link)
 			}
 		})
 	}

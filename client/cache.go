@@ -13,14 +13,14 @@ import (
 )
 
 const (
-	// keepKnown is how long a persistent link is used while podlink can't be asked.
-	keepKnown = time.Hour
-	// askAgain is how long podlink, once it did not answer, is not asked about links that are known.
-	askAgain = time.Second
+	// maxEntryAge is how long a persistent link is used while podlink can't be asked.
+	maxEntryAge = time.Hour
+	// retryAfterFailure is how long podlink, once it did not answer, is not asked about links that are known.
+	retryAfterFailure = time.Second
 )
 
-// known is a link as it was when podlink was asked last.
-type known struct {
+// entry is a link as it was when podlink was asked last.
+type entry struct {
 	pod     int32
 	ordinal string // the pod, as instances name it
 	epoch   int64
@@ -29,40 +29,40 @@ type known struct {
 }
 
 // links caches links. Concurrent misses of a uid are one call.
-type links struct {
+type linkCache struct {
 	ask      func(ctx context.Context, uid string) (*v1.Link, error)
 	freshFor time.Duration
 	// mayUse tells whether a link may be used past its freshness while podlink does not answer.
 	mayUse func() bool
 
-	cache  *otter.Cache[string, *known]
+	cache  *otter.Cache[string, *entry]
 	flight singleflight.Group
 	asleep atomic.Int64 // 0, or when podlink, which did not answer, is asked again about links that are known: Unix time in ns
 }
 
-func newLinks(size int, freshFor time.Duration, mayUse func() bool, ask func(context.Context, string) (*v1.Link, error)) (*links, error) {
-	cache, err := otter.New(&otter.Options[string, *known]{
+func newLinkCache(size int, freshFor time.Duration, mayUse func() bool, ask func(context.Context, string) (*v1.Link, error)) (*linkCache, error) {
+	cache, err := otter.New(&otter.Options[string, *entry]{
 		MaximumSize: size,
-		ExpiryCalculator: otter.ExpiryWritingFunc(func(entry otter.Entry[string, *known]) time.Duration {
+		ExpiryCalculator: otter.ExpiryWritingFunc(func(entry otter.Entry[string, *entry]) time.Duration {
 			return time.Until(entry.Value.end)
 		}),
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &links{ask: ask, freshFor: freshFor, mayUse: mayUse, cache: cache}, nil
+	return &linkCache{ask: ask, freshFor: freshFor, mayUse: mayUse, cache: cache}, nil
 }
 
-func (l *links) close() { l.cache.StopAllGoroutines() }
+func (l *linkCache) close() { l.cache.StopAllGoroutines() }
 
-// fresh returns the link of the uid if podlink need not be asked about it.
-func (l *links) fresh(uid string) (*known, bool) {
+// peek returns the link of the uid if podlink need not be asked about it.
+func (l *linkCache) peek(uid string) (*entry, bool) {
 	held, ok := l.cache.GetIfPresent(uid)
 	return held, ok && time.Now().Before(held.fresh)
 }
 
 // get returns the link of the uid: from the cache while it is fresh, or while podlink does not answer; else from podlink.
-func (l *links) get(ctx context.Context, uid string) (*known, error) {
+func (l *linkCache) get(ctx context.Context, uid string) (*entry, error) {
 	held, ok := l.cache.GetIfPresent(uid)
 	now := time.Now()
 	if ok && now.Before(held.fresh) {
@@ -71,12 +71,12 @@ func (l *links) get(ctx context.Context, uid string) (*known, error) {
 	usable := ok && now.Before(held.end) && l.mayUse()
 	if until := l.asleep.Load(); usable && until != 0 {
 		// Podlink may hang for all of its timeout: nobody waits for that who knows a link. One of them asks, now and then.
-		if now.UnixNano() >= until && l.asleep.CompareAndSwap(until, now.Add(askAgain).UnixNano()) {
-			l.send(ctx, uid)
+		if now.UnixNano() >= until && l.asleep.CompareAndSwap(until, now.Add(retryAfterFailure).UnixNano()) {
+			l.refresh(ctx, uid)
 		}
 		return held, nil
 	}
-	link, err := l.look(ctx, uid)
+	link, err := l.fetch(ctx, uid)
 	if err != nil && usable && silent(err) {
 		return held, nil
 	}
@@ -89,36 +89,36 @@ func silent(err error) bool {
 		!errors.Is(err, ErrLimitExceeded) && !errors.Is(err, ErrSuperseded) && !errors.Is(err, ErrCanceled)
 }
 
-// send asks podlink, together with all who ask for the same uid now.
-func (l *links) send(ctx context.Context, uid string) <-chan singleflight.Result {
+// refresh asks podlink, together with all who ask for the same uid now.
+func (l *linkCache) refresh(ctx context.Context, uid string) <-chan singleflight.Result {
 	return l.flight.DoChan(uid, func() (any, error) {
-		if held, ok := l.fresh(uid); ok {
+		if held, ok := l.peek(uid); ok {
 			return held, nil // Somebody has asked since this caller found nothing.
 		}
 		begin := time.Now()
 		link, err := l.ask(context.WithoutCancel(ctx), uid) // It is not one caller's alone, and has a timeout of its own.
 		if err != nil {
 			if silent(err) {
-				l.asleep.Store(time.Now().Add(askAgain).UnixNano())
+				l.asleep.Store(time.Now().Add(retryAfterFailure).UnixNano())
 			} else {
 				l.cache.Invalidate(uid)
 			}
 			return nil, err
 		}
-		answered := l.keep(uid, link, begin)
+		answered := l.store(uid, link, begin)
 		l.asleep.Store(0) // Only now: who finds podlink awake finds its answer, too.
 		return answered, nil
 	})
 }
 
-// look asks podlink, and waits for the answer.
-func (l *links) look(ctx context.Context, uid string) (*known, error) {
+// fetch asks podlink, and waits for the answer.
+func (l *linkCache) fetch(ctx context.Context, uid string) (*entry, error) {
 	select {
-	case answer := <-l.send(ctx, uid):
+	case answer := <-l.refresh(ctx, uid):
 		if answer.Err != nil {
 			return nil, answer.Err
 		}
-		return answer.Val.(*known), nil
+		return answer.Val.(*entry), nil
 	case <-ctx.Done():
 		if errors.Is(ctx.Err(), context.Canceled) {
 			return nil, explain(ErrCanceled, ctx.Err())
@@ -127,9 +127,9 @@ func (l *links) look(ctx context.Context, uid string) (*known, error) {
 	}
 }
 
-// keep caches what podlink has answered to a call that began at that time, and returns the link as it is known now.
-func (l *links) keep(uid string, link *v1.Link, begin time.Time) *known {
-	k := &known{pod: link.GetPodId(), ordinal: number(link.GetPodId()), epoch: link.GetEpoch(), end: begin.Add(keepKnown)}
+// store caches what podlink has answered to a call that began at that time, and returns the link as it is known now.
+func (l *linkCache) store(uid string, link *v1.Link, begin time.Time) *entry {
+	k := &entry{pod: link.GetPodId(), ordinal: number(link.GetPodId()), epoch: link.GetEpoch(), end: begin.Add(maxEntryAge)}
 	if !link.GetPersistent() {
 		// The seconds left are rounded up, so that one less has not passed yet.
 		k.end = begin.Add(time.Duration(link.GetTtlSeconds()-1) * time.Second)
@@ -138,7 +138,7 @@ func (l *links) keep(uid string, link *v1.Link, begin time.Time) *known {
 	if k.end.Before(k.fresh) {
 		k.fresh = k.end
 	}
-	l.cache.Compute(uid, func(held *known, found bool) (*known, otter.ComputeOp) {
+	l.cache.Compute(uid, func(held *entry, found bool) (*entry, otter.ComputeOp) {
 		switch {
 		case found && held.epoch > k.epoch: // An answer that comes late.
 			k = held
@@ -151,15 +151,15 @@ func (l *links) keep(uid string, link *v1.Link, begin time.Time) *known {
 	return k
 }
 
-// forget makes whoever asks next ask podlink anew, also if somebody is asking already: that answer may be out of date.
-func (l *links) forget(uid string) {
+// invalidate makes whoever asks next ask podlink anew, also if somebody is asking already: that answer may be out of date.
+func (l *linkCache) invalidate(uid string) {
 	l.flight.Forget(uid)
 	l.cache.Invalidate(uid)
 }
 
-// drop forgets a link that a pod has disowned, unless another one is known already. Whoever asks next asks podlink anew.
-func (l *links) drop(uid string, wrong *known) {
-	l.cache.ComputeIfPresent(uid, func(held *known) (*known, otter.ComputeOp) {
+// invalidateIf forgets a link that a pod has disowned, unless another one is known already. Whoever asks next asks podlink anew.
+func (l *linkCache) invalidateIf(uid string, wrong *entry) {
+	l.cache.ComputeIfPresent(uid, func(held *entry) (*entry, otter.ComputeOp) {
 		if !held.same(wrong) {
 			return held, otter.CancelOp
 		}
@@ -168,10 +168,10 @@ func (l *links) drop(uid string, wrong *known) {
 	})
 }
 
-// doubt makes whoever asks next ask podlink anew, unless another link is known already; but if podlink does not answer, the
+// markStale makes whoever asks next ask podlink anew, unless another link is known already; but if podlink does not answer, the
 // link still counts.
-func (l *links) doubt(uid string, doubtful *known) {
-	l.cache.ComputeIfPresent(uid, func(held *known) (*known, otter.ComputeOp) {
+func (l *linkCache) markStale(uid string, doubtful *entry) {
+	l.cache.ComputeIfPresent(uid, func(held *entry) (*entry, otter.ComputeOp) {
 		if !held.same(doubtful) {
 			return held, otter.CancelOp
 		}
@@ -181,4 +181,4 @@ func (l *links) doubt(uid string, doubtful *known) {
 	})
 }
 
-func (k *known) same(other *known) bool { return k.epoch == other.epoch && k.pod == other.pod }
+func (k *entry) same(other *entry) bool { return k.epoch == other.epoch && k.pod == other.pod }
