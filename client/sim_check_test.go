@@ -22,7 +22,7 @@ type simCheck struct {
 	moved    map[string]map[int32]move   // by user and the pod that has lost it
 	told     map[string]map[int64]string // by user and epoch: the process that was told that the session is lost
 	moves    int                         // of persistent links
-	digest   uint64
+	digest   uint64                      // of all changes, without the order of those of one moment
 }
 
 // impairment is a time in which a pod was not a living, reachable one.
@@ -94,8 +94,8 @@ func (c *simCheck) changed(change model.Change) {
 	defer c.mu.Unlock()
 	now, before, after := time.Now(), change.Before, change.After
 	h := fnv.New64a()
-	_, _ = fmt.Fprintln(h, c.digest, now.UnixNano(), change.Key.UID, before.Pod, after.Pod, after.TTL)
-	c.digest = h.Sum64()
+	_, _ = fmt.Fprintln(h, now.UnixNano(), change.Key.UID, before.Pod, after.Pod, after.TTL)
+	c.digest += h.Sum64()
 	if !before.Exists() || !after.Exists() || before.Pod == after.Pod {
 		return
 	}

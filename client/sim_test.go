@@ -16,6 +16,7 @@ import (
 	kerrors "github.com/go-kratos/kratos/v2/errors"
 	"github.com/go-kratos/kratos/v2/log"
 	"github.com/go-kratos/kratos/v2/selector"
+	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 
@@ -215,7 +216,10 @@ func (s *simulation) run() {
 	for range 2 {
 		s.podlinks = append(s.podlinks, inproc.NewServer(s.store))
 	}
+	order := s.random(2)
 	for pod := range int32(simPods) {
+		// No two start at one moment: what happens then has no order that repeats.
+		time.Sleep(time.Duration(order.Int64N(int64(s.o.ttl / 10))))
 		s.running[pod] = s.startProcess(pod)
 	}
 	for range simCallers {
@@ -283,6 +287,7 @@ func (s *simulation) serveAll(healed time.Time) {
 	for n := range s.o.users {
 		calls.Go(func() {
 			random := s.random(1_000_000 + uint64(n))
+			time.Sleep(time.Duration(random.Int64N(int64(time.Second))))
 			if err := s.callFor(random, sim.UID(n), sim.Play); err != nil {
 				s.violate("not served: %s, %s after the last fault: %v", sim.UID(n), time.Since(healed), err)
 			}
@@ -354,6 +359,26 @@ func reasonOf(err error) string {
 		return cause.Reason
 	}
 	return status.Code(err).String()
+}
+
+// TestSimulationRepeats: a seed repeats exactly.
+func TestSimulationRepeats(t *testing.T) {
+	t.Parallel()
+	var first simResult
+	for n := range 3 {
+		result := runSeed(t, 2, 30, simVariant{})
+		if n == 0 {
+			first = result
+			continue
+		}
+		for i := range first.trace {
+			if i >= len(result.trace) || first.trace[i] != result.trace[i] {
+				t.Logf("%d of %d: %s\n%s", i, len(first.trace), first.trace[i], result.trace[i])
+				break
+			}
+		}
+		require.Equal(t, first.digest, result.digest)
+	}
 }
 
 func runSeed(t *testing.T, seed uint64, users int, variant simVariant) simResult {
