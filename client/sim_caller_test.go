@@ -71,7 +71,10 @@ func (c *simCaller) deliver(ctx context.Context, request any) (any, error) {
 	}
 	t, _ := transport.FromClientContext(ctx)
 	time.Sleep(simHop)
-	return c.sim.processOf(node).serve(ctx, t.(*simTransport), request)
+	reply, err := c.sim.processOf(node).serve(ctx, t.(*simTransport), request)
+	uid := request.(*v1.ListLinkedServicesRequest).GetUid()
+	c.sim.follow(uid, "%s: %s answers %v", uid, node.Address(), err)
+	return reply, err
 }
 
 // simTransport is the transport of a call, on either side.

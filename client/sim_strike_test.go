@@ -86,10 +86,10 @@ func (s *simulation) strikeStore(f sim.Fault, random *rand.Rand) {
 		time.Sleep(f.Lasts)
 		s.store.Unfreeze()
 	case sim.StoreFlushed:
-		s.check.lostData()
+		s.check.LostData()
 		s.store.Flush()
 	case sim.StoreFailedOver:
-		s.check.lostData()
+		s.check.LostData()
 		s.store.FailOver(time.Duration(random.Int64N(int64(500 * time.Millisecond))))
 	}
 }
@@ -106,27 +106,27 @@ func (s *simulation) strikePod(f sim.Fault) {
 	}
 	switch f.Kind {
 	case sim.PodKilled:
-		defer s.check.impair(f.Pod)()
+		defer s.check.Impair(f.Pod)()
 		p.kill()
 		time.Sleep(f.Lasts)
 		next()
 	case sim.PodFrozen:
-		defer s.check.impair(f.Pod)()
+		defer s.check.Impair(f.Pod)()
 		p.freeze()
 		time.Sleep(f.Lasts)
 		p.unfreeze()
 	case sim.PodDoubled:
-		defer s.check.impair(f.Pod)()
+		defer s.check.Impair(f.Pod)()
 		next()
 		time.Sleep(f.Lasts)
 		p.kill()
 	case sim.PodCut:
-		defer s.check.impair(f.Pod)()
+		defer s.check.Impair(f.Pod)()
 		p.conn.Cut()
 		time.Sleep(f.Lasts)
 		p.conn.Mend()
 	case sim.PodDrained:
-		defer s.check.impair(f.Pod)()
+		defer s.check.Impair(f.Pod)()
 		p.stop()
 		time.Sleep(f.Lasts)
 		next()
@@ -144,7 +144,7 @@ func (s *simulation) strikeUsers(f sim.Fault, random *rand.Rand) {
 		operator := v1.NewLinkServiceClient(inproc.Dial(simTry, s.podlinks...))
 		for range max(1, s.o.users/20) {
 			uid := sim.UID(random.IntN(s.o.users))
-			s.check.movesByHand(uid)
+			s.check.MovedByHand(uid)
 			_, err := operator.SetLinkedPod(context.Background(), &v1.SetLinkedPodRequest{
 				Namespace: sim.Namespace, Uid: uid, Service: sim.ServiceName, PodId: proto.Int32(random.Int32N(simPods)),
 				PersistSeconds: proto.Int32(60),

@@ -31,6 +31,7 @@ var (
 	simTime  = flag.Duration("sim.time", 0, "run seeds for so long, instead of a few; also PODLINK_SIM_TIME")
 	simSeed  = flag.Uint64("sim.seed", 0, "run only this seed")
 	simUsers = flag.Int("sim.users", 0, "number of users; 0: 100, or 500 with -sim.time")
+	simUser  = flag.Int("sim.user", -1, "the user whose calls and link the trace shows")
 	simTrace = flag.Bool("sim.trace", false, "print what happens, also when nothing fails")
 )
 
@@ -133,7 +134,7 @@ func (s *simulation) summary() string {
 		outcomes = append(outcomes, fmt.Sprintf("%s %d", outcome, n))
 	}
 	slices.Sort(outcomes)
-	return fmt.Sprintf("%s; %d sessions moved; calls: %s", s.storage, s.check.moves, strings.Join(outcomes, ", "))
+	return fmt.Sprintf("%s; %d sessions moved, %d lost; calls: %s", s.storage, s.check.moves, s.check.losses, strings.Join(outcomes, ", "))
 }
 
 func isViolation(line string) bool { return strings.Contains(line, violation) }
@@ -266,7 +267,15 @@ func (s *simulation) play(ctx context.Context, n int) {
 	}
 }
 
+// follow writes what happens to the user of -sim.user into the trace.
+func (s *simulation) follow(uid, format string, args ...any) {
+	if *simUser >= 0 && uid == sim.UID(*simUser) {
+		s.logf(format, args...)
+	}
+}
+
 func (s *simulation) callFor(random *rand.Rand, uid, action string) error {
+	began := time.Now()
 	err := s.callers[random.IntN(len(s.callers))].do(random, uid, action)
 	outcome := "ok"
 	if err != nil {
@@ -275,6 +284,7 @@ func (s *simulation) callFor(random *rand.Rand, uid, action string) error {
 			s.violate("error: a call for %s: %v", uid, err)
 		}
 	}
+	s.follow(uid, "%s: %s: %v after %s", uid, action, err, time.Since(began))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.calls[outcome]++

@@ -49,9 +49,10 @@ func runPod(text string) error {
 		return err
 	}
 	defer podlink.Close()
+	logger := log.NewFilter(log.NewStdLogger(os.Stdout), log.FilterLevel(log.LevelInfo))
 	agent, err := sim.NewAgent(podlink, sim.AgentOptions{
-		Ordinal: config.Ordinal, TTL: config.TTL, Logger: log.NewStdLogger(os.Stdout),
-		OnLost: func(uid string, epoch int64) { world.lost(config.Name, uid, epoch) },
+		Ordinal: config.Ordinal, TTL: config.TTL, Logger: logger,
+		OnLost: func(uid string, epoch int64) { world.lost(config, uid, epoch) },
 	})
 	if err != nil {
 		return err
@@ -63,7 +64,7 @@ func runPod(text string) error {
 	}})
 	return kratos.New(
 		kratos.ID(config.Name), kratos.Name(sim.ServiceName), kratos.Registrar(world), kratos.Metadata(agent.Metadata()),
-		kratos.Server(server, agent), kratos.BeforeStop(agent.Drain), kratos.Logger(log.NewStdLogger(os.Stdout)),
+		kratos.Server(server, agent), kratos.BeforeStop(agent.Drain), kratos.Logger(logger),
 	).Run()
 }
 
@@ -88,9 +89,10 @@ type remoteWorld struct{ *rpc.Client }
 type Access struct {
 	UID, Process string
 	Epoch, Value int64
+	Ordinal      int32
 }
 
-// Access' result.
+// Result is the result of an Access.
 type Result struct {
 	Value int64
 	OK    bool
@@ -106,7 +108,7 @@ func (w remoteWorld) Load(uid, process string, epoch int64) (value int64, ok boo
 // Write implements sim.Fenced.
 func (w remoteWorld) Write(uid, process string, epoch, value int64) bool {
 	var result Result
-	err := w.Call("World.Write", Access{uid, process, epoch, value}, &result)
+	err := w.Call("World.Write", Access{UID: uid, Process: process, Epoch: epoch, Value: value}, &result)
 	return result.OK && err == nil
 }
 
@@ -120,6 +122,6 @@ func (w remoteWorld) Deregister(_ context.Context, instance *registry.ServiceIns
 	return w.Call("World.Deregister", instance, new(bool))
 }
 
-func (w remoteWorld) lost(process, uid string, epoch int64) {
-	_ = w.Call("World.Lost", Access{UID: uid, Process: process, Epoch: epoch}, new(bool))
+func (w remoteWorld) lost(config podConfig, uid string, epoch int64) {
+	_ = w.Call("World.Lost", Access{UID: uid, Process: config.Name, Epoch: epoch, Ordinal: config.Ordinal}, new(bool))
 }

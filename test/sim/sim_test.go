@@ -78,6 +78,8 @@ func simulate(t *testing.T, seed uint64) {
 	}
 	playing.Wait()
 	w.logf("seed %d: %s", seed, w.storage)
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	require.Empty(t, w.violations)
 }
 
@@ -125,11 +127,14 @@ func (w *world) strike(f sim.Fault, random *rand.Rand) {
 		time.Sleep(f.Lasts)
 		w.redis.Resume()
 	case sim.StoreFlushed:
+		w.excuses.LostData()
 		w.must(w.redis.Client(w.t).FlushAll(context.Background()).Err())
 	case sim.UsersMoved:
 		for range max(1, *simUsers/20) {
+			uid := sim.UID(random.IntN(*simUsers))
+			w.excuses.MovedByHand(uid)
 			_, _ = w.callers[0].podlink.SetLinkedPod(context.Background(), &v1.SetLinkedPodRequest{
-				Namespace: sim.Namespace, Uid: sim.UID(random.IntN(*simUsers)), Service: sim.ServiceName,
+				Namespace: sim.Namespace, Uid: uid, Service: sim.ServiceName,
 				PodId: proto.Int32(random.Int32N(pods)), PersistSeconds: proto.Int32(60),
 			})
 		}
@@ -150,6 +155,7 @@ func (w *world) podlinkAway(d time.Duration, slots ...*podlinkSlot) {
 }
 
 func (w *world) strikePod(f sim.Fault) {
+	defer w.excuses.Impair(f.Pod)()
 	p := w.podOf(f.Pod)
 	switch f.Kind {
 	case sim.PodKilled:

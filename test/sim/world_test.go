@@ -41,6 +41,7 @@ type world struct {
 	podlinks  []*podlinkSlot
 	instances *sim.Registry
 	storage   *sim.Storage
+	excuses   sim.Excuses
 	address   string // of the World that the pods call
 	callers   []*caller
 
@@ -60,6 +61,7 @@ type podlinkSlot struct {
 
 // pod is a process of a pod.
 type pod struct {
+	ordinal int32
 	name    string
 	process *proc.Process
 }
@@ -77,6 +79,7 @@ func newWorld(t *testing.T) *world {
 	w := &world{
 		t: t, instances: sim.NewRegistry(sim.ServiceName), running: make(map[int32]*pod), began: time.Now(), told: make(map[string]bool),
 	}
+	w.excuses.Window = 3 * ttl
 	w.storage = sim.NewStorage(w.violate)
 	w.redis = redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
 	w.serve()
@@ -121,7 +124,7 @@ func (w *world) startPod(ordinal int32) {
 	require.NoError(w.t, err)
 	program, err := os.Executable()
 	require.NoError(w.t, err)
-	p := &pod{name, proc.Start(w.t, proc.Command{Program: program, Env: []string{podVariable + "=" + string(config)}})}
+	p := &pod{ordinal, name, proc.Start(w.t, proc.Command{Program: program, Env: []string{podVariable + "=" + string(config)}})}
 	w.mu.Lock()
 	w.running[ordinal] = p
 	w.mu.Unlock()
@@ -235,6 +238,9 @@ func (s *World) Lost(a Access, _ *bool) error {
 	twice := s.world.told[key]
 	s.world.told[key] = true
 	s.world.mu.Unlock()
+	if !s.world.excuses.Excused(a.Ordinal, a.UID) {
+		s.world.violate("lost: %s has lost the session of %s with epoch %d", a.Process, a.UID, a.Epoch)
+	}
 	if twice {
 		s.world.violate("told twice: %s was told twice that %s is lost with epoch %d", a.Process, a.UID, a.Epoch)
 	}
