@@ -29,8 +29,8 @@ func dialHTTP(target string, o Options, use usage) (grpc.ClientConnInterface, fu
 		with = append(with, authorize(callCredentials{o.Credentials}, o.TLS != nil))
 	}
 	options := []khttp.ClientOption{
-		khttp.WithEndpoint(target), khttp.WithMiddleware(with...), khttp.WithTransport(noRedirects{carrier}), khttp.WithRequestEncoder(encodeBody),
-		khttp.WithTimeout(0), // net/http would need a goroutine for it.
+		khttp.WithEndpoint(target), khttp.WithMiddleware(with...), khttp.WithTransport(noRedirects{carrier}),
+		khttp.WithRequestEncoder(encodeBody), khttp.WithTimeout(0), // net/http would need a goroutine for it.
 	}
 	if o.Discovery != nil {
 		options = append(options, khttp.WithDiscovery(o.Discovery))
