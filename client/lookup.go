@@ -45,7 +45,7 @@ func (l *linkCache) get(ctx context.Context, uid string) (*entry, error) {
 		return l.fetch(ctx, uid)
 	case held.doubt != trusted:
 		return l.await(ctx, uid, held, l.begin(ctx, uid, nil))
-	case held.failed != nil && now.Before(held.failed.retryAfter):
+	case held.rests(now):
 		return held, nil
 	}
 	asked := l.begin(ctx, uid, held)
@@ -100,7 +100,7 @@ func (k *lookup) wait(ctx context.Context) (*entry, error) {
 }
 
 // begin asks podlink, together with all callers that need the link now. With a link that will do without the answer it returns nil
-// if too many of such are being looked up.
+// if too many of those are being looked up, or if a lookup of this one has just failed.
 func (l *linkCache) begin(ctx context.Context, uid string, instead *entry) *lookup {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -116,7 +116,7 @@ func (l *linkCache) begin(ctx context.Context, uid string, instead *entry) *look
 	}
 	refresh := instead != nil
 	if refresh {
-		if l.refreshes >= maxRefreshes {
+		if l.refreshes >= maxRefreshes || ok && known.rests(asked.asked) {
 			return nil
 		}
 		l.refreshes++
