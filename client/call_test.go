@@ -293,11 +293,7 @@ type wantError struct {
 func requireError(t *testing.T, want wantError, err error) {
 	t.Helper()
 	require.ErrorIs(t, err, want.is)
-	for _, other := range []error{
-		ErrInvalidArgument, ErrPodNotFound, ErrWorkloadNotFound, ErrEpochMismatch, ErrNoAvailablePod, ErrStoreUnavailable, ErrStoreFull,
-		ErrSuperseded, ErrLimitExceeded, ErrOutcomeUnknown, ErrReplicationUnconfirmed, ErrDeadlineExceeded, ErrCanceled, ErrUnavailable, ErrWrongPod, ErrLinkUncertain,
-		ErrPodUnreachable,
-	} {
+	for _, other := range packageErrors {
 		require.Equal(t, errors.Is(want.is, other), errors.Is(err, other), "%v is %v", err, other)
 	}
 	public := new(kerrors.Error)
@@ -475,8 +471,8 @@ func TestStoreErrors(t *testing.T) {
 				p := start(t, append(podlinktest.OnRedis("standalone", redis.Addr()), row.env...)...)
 				p.WaitReady(t)
 				row.fault(t, redis)
-				// Longer than podlink's own time for it, in one try; but a store that is unavailable is tried as long as that lasts.
-				timeout := tries * 2 * time.Second
+				// Longer than podlink's own time for it, in one attempt; but a store that is unavailable is tried as long as that lasts.
+				timeout := attempts * 2 * time.Second
 				if errors.Is(row.want.is, ErrStoreUnavailable) {
 					timeout /= 4
 				}
