@@ -111,7 +111,7 @@ func (c *Client) NewRouter(namespace, service string, o RouterOptions) (*Router,
 	r.links = c.closing(cache)
 	r.misses = newMisses(cache.open, c, &v1.ComputeLinkedPodRequest{
 		Namespace: namespace, Service: service, PersistSeconds: proto.Int32(int32(o.LinkTTL / time.Second)),
-	}, c.timeout, c.repeat)
+	}, c.timeout, c.retries.wait)
 	return r, nil
 }
 
