@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/maypok86/otter/v2"
-
-	v1 "podlink/api/podlink/v1"
 )
 
 const (
@@ -49,7 +47,7 @@ func (l *linkCache) get(ctx context.Context, uid string) (*entry, error) {
 		return held, nil
 	}
 	asked := l.begin(ctx, uid, held)
-	if asked == nil || wayFailed(held.failure()) || l.way.away.Load() || now.Sub(asked.asked) >= maxRefreshWait {
+	if asked == nil || unanswered(held.failure()) || l.way.away.Load() || now.Sub(asked.asked) >= maxRefreshWait {
 		return held, nil // Podlink may hang for all of its timeout: a caller who knows a link does not wait for that.
 	}
 	return l.await(ctx, uid, held, asked)
@@ -216,6 +214,6 @@ func wayFailed(err error) bool {
 
 // unanswered reports whether podlink has said nothing about the link: it was not reached, or can't say now.
 func unanswered(err error) bool {
-	return wayFailed(err) || errors.Is(err, ErrStoreUnavailable) || errors.Is(err, ErrStoreFull) ||
-		errors.Is(err, ErrReplicationUnconfirmed) || v1.IsRateLimited(err)
+	return err != nil && (wayFailed(err) || errors.Is(err, ErrStoreUnavailable) || errors.Is(err, ErrStoreFull) ||
+		errors.Is(err, ErrReplicationUnconfirmed) || errors.Is(err, ErrRateLimited))
 }
