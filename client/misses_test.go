@@ -301,6 +301,20 @@ func TestRefusedBatch(t *testing.T) {
 			}
 		})
 	})
+	t.Run("an item that breaks podlink", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFakePodlink()
+			r := f.router(t, RouterOptions{})
+			f.failing(func(_ context.Context, items int) error {
+				if items > 1 {
+					return v1.ErrorInternal("broken")
+				}
+				return nil
+			})
+			requireAll(t, nil, lookUp(t.Context(), r, users(30)...))
+			require.True(t, r.misses.batches())
+		})
+	})
 	t.Run("the size", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			f := newFakePodlink()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -859,3 +860,56 @@ func TestRouterOptions(t *testing.T) {
 		})
 	}
 }
+
+// TestConnectionOverHTTP: a call for which no connection was got was not carried out, however the transport says so; and where the
+// transport says nothing about its connections, it may have been.
+func TestConnectionOverHTTP(t *testing.T) {
+	broken := func(*http.Request) (*http.Response, error) { return nil, errBroken }
+	ended := make(chan struct{})
+	t.Cleanup(func() { close(ended) })
+	hanging := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+		<-ended // As to a pod whose packets are dropped.
+		return nil, errBroken
+	}}
+	for name, row := range map[string]struct {
+		carrier http.RoundTripper
+		want    error
+		tries   int32
+	}{
+		"no connection":   {&http.Transport{}, ErrPodUnreachable, 2},
+		"none in time":    {hanging, ErrPodUnreachable, 2},
+		"it does not say": {roundTrip(broken), errBroken, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFakePodlink()
+			f.set("u", 0, -1)
+			r := f.router(t, RouterOptions{UID: userField})
+			found := newInstances()
+			found.put(&registry.ServiceInstance{
+				ID: "0", Name: testService, Metadata: map[string]string{MetadataPodID: "0"}, Endpoints: []string{"http://" + proc.FreeAddr(t)},
+			})
+			var tries atomic.Int32
+			c, err := khttp.NewClient(t.Context(), khttp.WithEndpoint("discovery:///chat"), khttp.WithDiscovery(found), khttp.WithBlock(),
+				khttp.WithMiddleware(r.Middleware()), khttp.WithNodeFilter(r.NodeFilter()), khttp.WithTimeout(300*time.Millisecond),
+				khttp.WithTransport(roundTrip(func(request *http.Request) (*http.Response, error) {
+					tries.Add(1)
+					return row.carrier.RoundTrip(request)
+				})))
+			require.NoError(t, err)
+			t.Cleanup(func() { _ = c.Close() })
+			_, err = v1.NewWorkloadServiceHTTPClient(c).SetWorkloadState(t.Context(), &v1.SetWorkloadStateRequest{Namespace: "n", Service: "u"})
+			require.ErrorIs(t, err, row.want)
+			if row.tries == 1 {
+				require.EqualValues(t, 1, tries.Load())
+			} else {
+				require.GreaterOrEqual(t, tries.Load(), row.tries)
+			}
+		})
+	}
+}
+
+// roundTrip is a transport of a function.
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (r roundTrip) RoundTrip(request *http.Request) (*http.Response, error) { return r(request) }
