@@ -31,7 +31,7 @@ func overBoth(t *testing.T, test func(t *testing.T, http bool)) {
 	}
 }
 
-// atItsEnd returns the error of a call that is repeated until its time is over. The end may fall into a try, whose answer then
+// atItsEnd returns the error of a call that is repeated until its time is over. The end may fall into an attempt, whose answer then
 // is unknown: such a call is made again, until it has the wanted error. Without one it is made once.
 func atItsEnd(want error, call func() error) (err error) {
 	for range 20 {
@@ -42,13 +42,26 @@ func atItsEnd(want error, call func() error) (err error) {
 	return err
 }
 
-// dialed returns a client, which is closed with the test.
+// dialed returns a client, which is closed with the test. Its calls have the time that they need on a busy machine, unless the test
+// says otherwise.
 func dialed(t *testing.T, target string, o Options) *Client {
 	t.Helper()
+	if o.Timeout == 0 {
+		o.Timeout = soon
+	}
 	c, err := New(target, o)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, c.Close()) })
 	return c
+}
+
+// waitConnected waits until podlink answers a client whose calls have little time.
+func waitConnected(t *testing.T, c *Client) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		_, err := readLink(t.Context(), c)
+		return err == nil
+	}, soon, time.Millisecond)
 }
 
 // addr is where podlink listens for that transport.
@@ -425,7 +438,7 @@ func TestNothingIsMissing(t *testing.T) {
 	}
 }
 
-// TestEpochMismatchNamesTheLink: so that the caller can decide anew.
+// TestEpochMismatchNamesTheLink: so that the caller can decide again.
 func TestEpochMismatchNamesTheLink(t *testing.T) {
 	overBoth(t, func(t *testing.T, http bool) {
 		c := dialed(t, addr(start(t), http), Options{HTTP: http})
@@ -517,7 +530,7 @@ func TestCallsReachAPodlinkThatIsNotReady(t *testing.T) {
 	})
 }
 
-// TestOptions: what New refuses, and that it waits for nobody.
+// TestOptions: what New refuses, and that it does not wait for podlink.
 func TestOptions(t *testing.T) {
 	for name, row := range map[string]struct {
 		target  string
@@ -535,6 +548,16 @@ func TestOptions(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestDefaultTimeout is what a client has that is given none.
+func TestDefaultTimeout(t *testing.T) {
+	overBoth(t, func(t *testing.T, http bool) {
+		c, err := New("127.0.0.1:9000", Options{HTTP: http})
+		require.NoError(t, err)
+		require.Equal(t, DefaultTimeout, c.timeout)
+		require.NoError(t, c.Close())
+	})
 }
 
 // TestTargets: how podlink may be named.
@@ -589,7 +612,7 @@ func TestManyCallsAtOnce(t *testing.T) {
 						Namespace: "game", Uid: uid, Service: "room", PodId: proto.Int32(int32(i)),
 					})
 					if err == nil && reply.GetLink().GetUid() != uid {
-						err = errors.New("somebody else's answer: " + reply.GetLink().GetUid())
+						err = errors.New("another caller's answer: " + reply.GetLink().GetUid())
 					}
 					if err != nil {
 						done <- err
