@@ -13,7 +13,10 @@ import (
 // This file is all of the simulators that calls the client's API.
 
 // The simulated service.
-const Namespace, ServiceName = "sim", "chat"
+const (
+	Namespace   = "sim"
+	ServiceName = "chat"
+)
 
 // NewRouter returns the router of a caller.
 func NewRouter(podlink *client.Client) (*client.Router, error) {
