@@ -38,12 +38,12 @@ type sessions struct {
 	mu                        sync.Mutex
 	byUID                     map[string]*userSession
 	running, ending, starting int
-	emptied                   chan struct{}        // closed when there are none of these; nil: nobody waits
-	order                     sessionOrder         // the running ones, those first whose check was begun first
+	emptied                   chan struct{}             // closed when there are none of these; nil: nobody waits
+	order                     sessionOrder              // the running ones, those first whose check was begun first
 	doubted                   map[*userSession]struct{} // those whose link was seen wrong
-	ends                      []*userSession       // that podlink is to be told of now
-	delayed                   []delayedEnd         // and later, in the order of time
-	lost                      []lostSession        // that the pod is to be told of
+	ends                      []*userSession            // that podlink is to be told of now
+	delayed                   []delayedEnd              // and later, in the order of time
+	lost                      []lostSession             // that the pod is to be told of
 
 	// From the lease, as of the last look.
 	generation int64
@@ -70,18 +70,18 @@ type userSession struct {
 
 	// sessions.mu guards what follows.
 	state      sessionState
-	queued     bool          // it is in sessions.ends or sessions.delayed
-	again      bool          // podlink is to be told of the end once more, with the epoch that it has shown
-	handles    int32         // that have not ended
-	keep       time.Duration // how long the link lives on after the end
-	checked    time.Time     // when the last check of the link that was answered was begun
-	unread     time.Time     // when the link could not be read, though podlink has answered
-	known      time.Time     // when the last answer arrived that showed the link right
-	store      string        // the store_id when the link was last seen right
-	doubt      *doubt        // nil: it was right when it was seen last
+	queued     bool                              // it is in sessions.ends or sessions.delayed
+	again      bool                              // podlink is to be told of the end once more, with the epoch that it has shown
+	handles    int32                             // that have not ended
+	keep       time.Duration                     // how long the link lives on after the end
+	checked    time.Time                         // when the last check of the link that was answered was begun
+	unread     time.Time                         // when the link could not be read, though podlink has answered
+	known      time.Time                         // when the last answer arrived that showed the link right
+	store      string                            // the store_id when the link was last seen right
+	doubt      *doubt                            // nil: it was right when it was seen last
 	open       *v1.BatchSetLinkedPodRequest_Item // the last change of the link if its outcome is unknown
-	lost       chan struct{} // closed when the session is lost; nil: nobody waits
-	next, prev *userSession  // in sessions.order
+	lost       chan struct{}                     // closed when the session is lost; nil: nobody waits
+	next, prev *userSession                      // in sessions.order
 }
 
 // holding is what the pod holds of a user.

@@ -177,7 +177,9 @@ func (g *oneGauge) RegisterCallback(observe metric.Callback, _ ...metric.Observa
 	return registration{g: g}, nil
 }
 
-func (g *oneGauge) ObserveFloat64(_ metric.Float64Observable, value float64, _ ...metric.ObserveOption) { g.value = value }
+func (g *oneGauge) ObserveFloat64(_ metric.Float64Observable, value float64, _ ...metric.ObserveOption) {
+	g.value = value
+}
 
 type registration struct {
 	noop.Registration
