@@ -35,8 +35,9 @@ init: ## download the modules of podlink and its tools, and build the tools
 	$(GO) -C tools/benchreport mod download
 	$(GO) -C tools/vuln mod download
 
-api: ## generate Go and openapi.yaml from the protos in api/ and examples/
+api: ## generate Go and openapi.yaml from the protos in api/ and examples/; fails if v1 lost or changed anything
 	$(BUF) lint
+	$(BUF) breaking api --against api/v1.binpb
 	$(BUF) generate
 	$(BUF) generate --template buf.gen.chat.yaml
 	$(GO) run ./tools/openapi openapi.yaml

@@ -126,7 +126,10 @@ func (c *Client) NewAgent(namespace, service string, o AgentOptions) (*Agent, er
 		log:  log.NewHelper(log.With(o.Logger, "module", "podlink")),
 		turn: make(chan struct{}, 1), kick: make(chan struct{}, 1), stop: make(chan struct{}), sessions: map[string]*session{},
 	}
-	cache, err := newLinkCache(DefaultCacheSize, o.CacheTTL, a.leased, a.mine)
+	cache, err := newLinkCache(cachePolicy{
+		size: DefaultCacheSize, ttl: o.CacheTTL, lookup: a.mine,
+		keeps: func(_ string, _ *entry, err error) bool { return a.leased() && (err == nil || unanswered(err)) },
+	})
 	if err != nil {
 		return nil, fmt.Errorf("podlink: %w", err)
 	}
@@ -233,10 +236,10 @@ func (a *Agent) report(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.links.asleep.Store(0)
+	a.links.reachable()
 	if !a.lease.IsZero() && time.Now().After(a.lease) { // Also if the report began in time: it may have come too late.
 		a.log.Warnf("pod %d of %s: no report for longer than %s: its users may be linked to other pods", a.pod, a.service, a.options.TTL)
-		a.links.cache.InvalidateAll() // The new lease is not for what was known under the old one.
+		a.links.invalidateAll() // The new lease is not for what was known under the old one.
 		a.lapsed = true
 	}
 	a.mu.Lock()

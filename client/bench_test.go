@@ -22,8 +22,8 @@ const benchUsers = 10_000
 // warm makes links be known, and their podlink never be asked again.
 func warm(b *testing.B, l *linkCache) []*v1.SetWorkloadStateRequest {
 	b.Helper()
-	l.freshFor = time.Hour
-	l.ask = func(context.Context, string) (*v1.Link, error) {
+	l.policy.ttl = time.Hour
+	l.policy.lookup = func(context.Context, string, *entry) (*v1.Link, error) {
 		b.Error("podlink was asked")
 		return nil, ErrUnavailable
 	}
@@ -137,7 +137,7 @@ func BenchmarkMiss(b *testing.B) {
 	require.NoError(b, err)
 	requests := warm(b, r.links)
 	link := &v1.Link{PodId: 1, Epoch: 1, Persistent: true, TtlSeconds: -1}
-	r.links.ask = func(context.Context, string) (*v1.Link, error) { return link, nil }
+	r.links.policy.lookup = func(context.Context, string, *entry) (*v1.Link, error) { return link, nil }
 	call := r.Middleware()(func(context.Context, any) (any, error) { return nil, nil })
 	ctx := callContext()
 	b.ReportAllocs()

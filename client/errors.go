@@ -10,8 +10,11 @@ import (
 )
 
 // What podlink answers, for errors.Is. The error itself is a Kratos error: its message says more, and so may its metadata.
+//
+// An answer that is not podlink's, as a proxy's 403, is returned as it came where it proves that nothing was carried out.
 var (
-	// ErrInvalidArgument: the request is malformed; metadata "field" names the field.
+	// ErrInvalidArgument: the request is malformed, too large to be sent, or can't be encoded; metadata "field" names the field if
+	// it is one.
 	ErrInvalidArgument error = v1.ErrorInvalidArgument("the request is malformed")
 	// ErrPodNotFound: the pod has no report.
 	ErrPodNotFound error = v1.ErrorPodNotFound("the pod has no report")
@@ -30,12 +33,20 @@ var (
 	ErrStoreUnavailable error = v1.ErrorStoreUnavailable("podlink's store is unavailable")
 	// ErrStoreFull: podlink's store is out of memory. The call was not carried out.
 	ErrStoreFull error = v1.ErrorStoreFull("podlink's store is full")
-	// ErrOutcomeUnknown: the answer to a mutation was lost: it may or may not have been carried out. Read, then decide.
+	// ErrOutcomeUnknown: the answer to a mutation was lost, or is not podlink's: it may or may not have been carried out. Read, then
+	// decide.
 	ErrOutcomeUnknown error = v1.ErrorOutcomeUnknown("the answer was lost: the change may or may not have been made")
 	// ErrReplicationUnconfirmed: the change was carried out, but might be lost if podlink's store fails over now.
 	ErrReplicationUnconfirmed error = v1.ErrorReplicationUnconfirmed("too few replicas have confirmed the change")
 	// ErrDeadlineExceeded: podlink was reached, but a read ran out of time.
 	ErrDeadlineExceeded error = v1.ErrorDeadlineExceeded("podlink did not answer in time")
+	// ErrUnauthenticated: podlink has security configured, and Options.Credentials are missing or not valid, or failed before the
+	// call was sent. Nothing has changed.
+	ErrUnauthenticated error = v1.ErrorUnauthenticated("the credentials are missing or not valid")
+	// ErrPermissionDenied: podlink has security configured, and these credentials do not permit the call. Nothing has changed.
+	ErrPermissionDenied error = v1.ErrorPermissionDenied("the credentials do not permit this call")
+	// ErrRateLimited: podlink has a rate limit for this caller, which is exceeded. Nothing has changed.
+	ErrRateLimited error = v1.ErrorRateLimited("the rate limit is exceeded")
 	// ErrCanceled: the caller left before podlink answered; nothing was carried out.
 	ErrCanceled error = v1.ErrorCanceled("the caller left")
 )
@@ -60,11 +71,14 @@ var errClosed = errors.New("the client is closed")
 
 // malformed is what podlink would answer to a request that can't be sent to it.
 func malformed(field, how string) error {
-	return explain(v1.ErrorInvalidArgument("%s %s", field, how), nil, "field", field)
+	return withCause(v1.ErrorInvalidArgument("%s %s", field, how), nil, "field", field)
 }
 
-// explain returns the error with a cause, and with metadata in pairs of name and value.
-func explain(err, cause error, metadata ...string) error {
+// explain is withCause by its former name.
+func explain(err, cause error, metadata ...string) error { return withCause(err, cause, metadata...) }
+
+// withCause returns the error with a cause, and with metadata in pairs of name and value.
+func withCause(err, cause error, metadata ...string) error {
 	e := kerrors.FromError(err).WithCause(cause)
 	for i := 0; i+1 < len(metadata); i += 2 {
 		e.Metadata[metadata[i]] = metadata[i+1]
@@ -74,7 +88,7 @@ func explain(err, cause error, metadata ...string) error {
 
 // wrongPod is ErrWrongPod with whose the user is, and since which epoch.
 func wrongPod(pod, epoch string) error {
-	return explain(ErrWrongPod, nil, "pod_id", pod, "epoch", epoch)
+	return withCause(ErrWrongPod, nil, "pod_id", pod, "epoch", epoch)
 }
 
 func number[T int32 | int64](n T) string { return strconv.FormatInt(int64(n), 10) }

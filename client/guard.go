@@ -43,7 +43,7 @@ func (a *Agent) Guard() middleware.Middleware {
 			case errors.Is(err, ErrWrongPod):
 				_ = a.verify(ctx, uid) // The next request tries again.
 				return nil, err
-			case err != nil && silent(err):
+			case err != nil && unanswered(err):
 				return nil, explain(ErrLinkUncertain, err)
 			case err != nil:
 				return nil, err
@@ -67,7 +67,7 @@ func (a *Agent) ask(ctx context.Context, uid string) (*entry, error) {
 }
 
 // mine asks podlink for the user's link. The error is ErrWrongPod when it is not this pod's.
-func (a *Agent) mine(ctx context.Context, uid string) (*v1.Link, error) {
+func (a *Agent) mine(ctx context.Context, uid string, _ *entry) (*v1.Link, error) {
 	reply, err := a.client.GetLinkedPod(ctx, &v1.GetLinkedPodRequest{Namespace: a.namespace, Uid: uid, Service: a.service})
 	if err != nil {
 		return nil, err

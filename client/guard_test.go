@@ -165,7 +165,7 @@ func TestGuardAfterSilence(t *testing.T) {
 	reportPod(t, a)
 	require.NoError(t, pass(t.Context(), "u"))
 	w.link("u", 1)
-	a.links.asleep.Store(time.Now().Add(time.Hour).UnixNano())
+	a.links.way.away.Store(true)
 	require.NoError(t, pass(t.Context(), "u"), "while the lease lasts")
 	reportPod(t, a)
 	require.ErrorIs(t, pass(t.Context(), "u"), ErrWrongPod)

@@ -208,7 +208,7 @@ func TestNodeFilterKnowsTheInstances(t *testing.T) {
 	r, err := connect(t, "127.0.0.1:1", Options{}).NewRouter(testNamespace, testService, RouterOptions{})
 	require.NoError(t, err)
 	filter := r.NodeFilter()
-	ctx := context.WithValue(t.Context(), routeKey{r}, route{entry: &entry{ordinal: "2"}})
+	ctx := context.WithValue(t.Context(), podCallKey{r}, &podCall{link: &entry{ordinal: "2"}})
 	node := func(ordinal string) selector.Node {
 		return selector.NewNode("grpc", "a:1", &registry.ServiceInstance{Metadata: map[string]string{MetadataPodID: ordinal}})
 	}

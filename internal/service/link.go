@@ -13,10 +13,13 @@ type LinkService struct {
 	v1.UnimplementedLinkServiceServer
 
 	links *biz.LinkUsecase
+	pods  podCache
 }
 
 // NewLinkService returns the service on the use-case.
-func NewLinkService(links *biz.LinkUsecase) *LinkService { return &LinkService{links: links} }
+func NewLinkService(links *biz.LinkUsecase) *LinkService {
+	return &LinkService{links: links, pods: newPodCache()}
+}
 
 // linkRequest is implemented by all requests for one link.
 type linkRequest interface {
@@ -112,7 +115,7 @@ func (s *LinkService) ComputeLinkedPod(
 	}
 	return &v1.ComputeLinkedPodReply{
 		Outcome: outcomes[computed.Outcome], Link: linkMessage(computed.Link), PreviousPodId: int32(computed.Previous),
-		Pod: podMessage(computed.Pod),
+		Pod: s.pods.message(computed.Pod),
 	}, nil
 }
 
