@@ -25,7 +25,7 @@ func (s *sessions) start(ctx context.Context, uid string, seen int64) (*Session,
 		return nil, s.linkUncertain(uid, err)
 	}
 	if claims.superseded {
-		return nil, explain(ErrSuperseded, nil)
+		return nil, withCause(ErrSuperseded, nil)
 	}
 	s.look()
 	if h := s.join(uid, seen); h != nil {
@@ -120,8 +120,7 @@ func (s *sessions) claim(ctx context.Context, uid string, expected, generation i
 	item := &v1.BatchSetLinkedPodRequest_Item{
 		Uid: uid, PodId: &s.pod, ExpectedEpoch: &expected, Claim: generation, AboveEpoch: &above,
 	}
-	open := false // Whether one of the tries may have been carried out.
-	for between := pauses(); ; {
+	for {
 		begun := time.Now()
 		result := s.batches.setOne(ctx, item)
 		switch {
@@ -141,18 +140,8 @@ func (s *sessions) claim(ctx context.Context, uid string, expected, generation i
 			s.log.Warnf("pod %d of %s: a session is refused, because a later process of the pod has claimed its link", s.pod, s.service)
 			s.forget(uid)
 			s.report()
-			return nil, result.err
 		case result.open():
-			open = true
-			if pause(ctx, between.NextBackOff()) {
-				continue
-			}
-		}
-		if open {
 			s.abandon(item)
-		}
-		if errors.Is(ctx.Err(), context.Canceled) && !open {
-			return nil, explain(ErrCanceled, result.err)
 		}
 		return nil, result.err
 	}
@@ -178,7 +167,7 @@ func (s *sessions) begin(uid string, link *v1.Link, begun time.Time) (*Session, 
 	s.right(x, link.GetEpoch(), begun)
 	if s.superseded {
 		s.lose(x)
-		return nil, explain(ErrSuperseded, nil)
+		return nil, withCause(ErrSuperseded, nil)
 	}
 	return &Session{in: s, user: x}, nil
 }
@@ -188,14 +177,15 @@ func (s *sessions) wrongPod(uid string, link *v1.Link) error {
 	if link == nil {
 		link = &v1.Link{PodId: -1}
 	}
-	return explain(ErrWrongPod, nil, "namespace", s.namespace, "service", s.service, "uid", uid, "pod", number(s.pod),
-		"pod_id", number(link.GetPodId()), "epoch", number(link.GetEpoch()))
+	return withCause(ErrWrongPod, nil, metadataNamespace, s.namespace, metadataService, s.service, metadataUID, uid,
+		MetadataPodID, number(link.GetPodId()), "epoch", number(link.GetEpoch()), metadataRefusedBy, number(s.pod))
 }
 
 // linkUncertain is ErrLinkUncertain of the user.
 func (s *sessions) linkUncertain(uid string, cause error) error {
 	if errors.Is(cause, context.Canceled) {
-		return explain(ErrCanceled, cause)
+		return withCause(ErrCanceled, cause)
 	}
-	return explain(ErrLinkUncertain, cause, "namespace", s.namespace, "service", s.service, "uid", uid, "pod", number(s.pod))
+	return withCause(ErrLinkUncertain, cause, metadataNamespace, s.namespace, metadataService, s.service, metadataUID, uid,
+		MetadataPodID, number(s.pod), metadataRefusedBy, number(s.pod))
 }

@@ -79,7 +79,7 @@ func TestEndingNeverBlocks(t *testing.T) {
 		require.LessOrEqual(t, len(p.ends)+len(p.delayed), users, "the queue is bounded by the sessions")
 		p.mu.Unlock()
 		p.store.setAround(nil)
-		sleep(t.Context(), testTimeout+3*longestBackoff)
+		sleep(t.Context(), podTimeout+3*longestBackoff)
 		requireCount(t, p, 1, 0)
 		requireHeld(t, p, "u0", all[0].Epoch())
 		require.Len(t, p.store.links, 1)
@@ -143,7 +143,7 @@ func TestStartWhileTheEndIsQueued(t *testing.T) {
 				require.NoError(t, err)
 				require.Greater(t, h.Epoch(), before.Epoch())
 				away = false
-				sleep(t.Context(), testTTL)
+				sleep(t.Context(), podTTL)
 				requireHeld(t, p, "u", h.Epoch())
 				requireCount(t, p, 1, 0)
 				require.Empty(t, p.losses())
@@ -170,7 +170,7 @@ func TestEndAfterALostRestore(t *testing.T) {
 			return nil
 		})
 		p.store.flush()
-		sleep(t.Context(), 2*testTTL)
+		sleep(t.Context(), 2*podTTL)
 		require.Greater(t, p.store.of("u").GetEpoch(), h.Epoch(), "it is restored")
 		p.store.setAround(func(_ context.Context, method string, do func()) error {
 			if method == "BatchSet" {
@@ -180,10 +180,10 @@ func TestEndAfterALostRestore(t *testing.T) {
 			return nil
 		})
 		h.End(t.Context(), 0)
-		sleep(t.Context(), testTTL)
+		sleep(t.Context(), podTTL)
 		requireCount(t, p, 0, 1)
 		p.store.setAround(nil)
-		sleep(t.Context(), testTTL)
+		sleep(t.Context(), podTTL)
 		requireCount(t, p, 0, 0)
 		require.EqualValues(t, -1, p.store.of("u").GetPodId())
 	})

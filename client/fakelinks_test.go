@@ -128,7 +128,7 @@ func (f *fakeLinks) link(uid string) *v1.Link {
 
 func (f *fakeLinks) mismatch(uid string) error {
 	link := f.link(uid)
-	return explain(ErrEpochMismatch, nil, "pod_id", number(link.GetPodId()), "epoch", number(link.GetEpoch()), "claim", number(link.GetClaim()))
+	return withCause(ErrEpochMismatch, nil, "pod_id", number(link.GetPodId()), "epoch", number(link.GetEpoch()), "claim", number(link.GetClaim()))
 }
 
 // set is SetLinkedPod and, with IfAbsent, SetLinkedPodIfAbsent.
@@ -154,7 +154,7 @@ func (f *fakeLinks) set(item *v1.BatchSetLinkedPodRequest_Item) (linked bool, er
 		case link.claim == claim && (item.AboveEpoch == nil || item.GetAboveEpoch() < link.epoch):
 			expected = nil
 		case link.claim > claim:
-			return false, explain(ErrSuperseded, nil, "generation", number(link.claim), "final", "false")
+			return false, withCause(ErrSuperseded, nil, "generation", number(link.claim), "final", "false")
 		default:
 			renew = true
 		}
@@ -187,8 +187,25 @@ func (f *fakeLinks) remove(item *v1.BatchRemoveLinkedPodRequest_Item) (removed b
 	return ok, nil
 }
 
-// do carries out one call.
-func (f *fakeLinks) do(ctx context.Context, method string, items int, do func()) error {
+// do carries out one call, and repeats it as a client would.
+func (f *fakeLinks) do(ctx context.Context, method string, items int, do func(), options ...grpc.CallOption) error {
+	var open error
+	for between := pauses(); ; {
+		switch err := f.attempt(ctx, method, items, do); {
+		case err == nil:
+			return nil
+		case uncertain(err) && isRepeatable(options):
+			open = err
+		case open == nil:
+			return err
+		}
+		if !pause(ctx, between.NextBackOff()) {
+			return open
+		}
+	}
+}
+
+func (f *fakeLinks) attempt(ctx context.Context, method string, items int, do func()) error {
 	f.mu.Lock()
 	f.calls[method]++
 	f.items[method] += items
@@ -217,7 +234,7 @@ func (f *fakeLinks) batch(ctx context.Context, method string, items int, do func
 		return kerrors.New(501, "", "unknown method")
 	}
 	if f.limit > 0 && items > f.limit {
-		return explain(ErrInvalidArgument, nil, "field", "items")
+		return withCause(ErrInvalidArgument, nil, "field", "items")
 	}
 	return f.do(ctx, method, items, do)
 }
@@ -238,13 +255,13 @@ func (f *fakeLinks) GetLinkedPod(ctx context.Context, r *v1.GetLinkedPodRequest,
 }
 
 // SetLinkedPod implements v1.LinkServiceClient.
-func (f *fakeLinks) SetLinkedPod(ctx context.Context, r *v1.SetLinkedPodRequest, _ ...grpc.CallOption) (reply *v1.SetLinkedPodReply, err error) {
+func (f *fakeLinks) SetLinkedPod(ctx context.Context, r *v1.SetLinkedPodRequest, options ...grpc.CallOption) (reply *v1.SetLinkedPodReply, err error) {
 	if away := f.do(ctx, "Set", 1, func() {
 		_, err = f.set(&v1.BatchSetLinkedPodRequest_Item{
 			Uid: r.GetUid(), PodId: r.PodId, ExpectedEpoch: r.ExpectedEpoch, Claim: r.GetClaim(), AboveEpoch: r.AboveEpoch,
 		})
 		reply = &v1.SetLinkedPodReply{Link: f.link(r.GetUid())}
-	}); away != nil {
+	}, options...); away != nil {
 		return nil, away
 	}
 	return reply, err
@@ -252,7 +269,7 @@ func (f *fakeLinks) SetLinkedPod(ctx context.Context, r *v1.SetLinkedPodRequest,
 
 // SetLinkedPodIfAbsent implements v1.LinkServiceClient.
 func (f *fakeLinks) SetLinkedPodIfAbsent(
-	ctx context.Context, r *v1.SetLinkedPodIfAbsentRequest, _ ...grpc.CallOption,
+	ctx context.Context, r *v1.SetLinkedPodIfAbsentRequest, options ...grpc.CallOption,
 ) (reply *v1.SetLinkedPodIfAbsentReply, err error) {
 	if away := f.do(ctx, "SetIfAbsent", 1, func() {
 		var created bool
@@ -260,7 +277,7 @@ func (f *fakeLinks) SetLinkedPodIfAbsent(
 			Uid: r.GetUid(), PodId: r.PodId, IfAbsent: true, Claim: r.GetClaim(), AboveEpoch: r.AboveEpoch,
 		})
 		reply = &v1.SetLinkedPodIfAbsentReply{Created: created, Link: f.link(r.GetUid())}
-	}); away != nil {
+	}, options...); away != nil {
 		return nil, away
 	}
 	return reply, err
@@ -351,22 +368,22 @@ func (f *fakeLinks) BatchVerifyLinkedPod(
 // loses carries calls out and loses their answers.
 func loses(_ context.Context, _ string, do func()) error {
 	do()
-	return explain(ErrOutcomeUnknown, nil)
+	return withCause(ErrOutcomeUnknown, nil)
 }
 
 // hang is a podlink that answers nothing.
 func hang(ctx context.Context, method string, _ func()) error {
 	<-ctx.Done()
 	if method == "Get" || method == "BatchVerify" {
-		return explain(ErrDeadlineExceeded, ctx.Err())
+		return withCause(ErrDeadlineExceeded, ctx.Err())
 	}
-	return explain(ErrOutcomeUnknown, ctx.Err())
+	return withCause(ErrOutcomeUnknown, ctx.Err())
 }
 
-// testTTL is the TTL of the pods of these tests, and testTimeout the timeout of their clients.
+// podTTL is the TTL of the pods of these tests, and podTimeout the timeout of their clients.
 const (
-	testTTL     = 15 * time.Second
-	testTimeout = 3 * time.Second
+	podTTL     = 15 * time.Second
+	podTimeout = 3 * time.Second
 )
 
 // podSessions are the sessions of one process of a pod, with a lease that is renewed as a reporter would.
@@ -385,7 +402,7 @@ type podSessions struct {
 func newPodSessions(store *fakeLinks, pod int32, generation int64) *podSessions {
 	p := &podSessions{store: store}
 	p.sessions = newSessions(sessionOptions{
-		links: store, lease: newLease(testTTL), namespace: testNamespace, service: testService, pod: pod, timeout: testTimeout,
+		links: store, lease: newLease(podTTL), namespace: testNamespace, service: testService, pod: pod, timeout: podTimeout,
 		cacheTTL: DefaultGuardCacheTTL,
 		onLost: func(uid string, epoch int64) {
 			p.mu.Lock()
@@ -413,7 +430,7 @@ func runPod(t *testing.T, p *podSessions) *podSessions {
 	go p.run(t.Context())
 	go func() {
 		for t.Context().Err() == nil {
-			sleep(t.Context(), testTTL/3)
+			sleep(t.Context(), podTTL/3)
 			p.report()
 		}
 	}()

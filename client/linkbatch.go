@@ -104,7 +104,7 @@ func (b *linkBatches) get(ctx context.Context, uid string) (*v1.Link, error) {
 	return reply.GetLink(), nil
 }
 
-// setOne sets one link.
+// setOne sets one link. It claims it, so it does no harm when it is carried out twice.
 func (b *linkBatches) setOne(ctx context.Context, item *v1.BatchSetLinkedPodRequest_Item) linkResult {
 	ctx, cancel := context.WithTimeout(ctx, b.timeout)
 	defer cancel()
@@ -112,7 +112,7 @@ func (b *linkBatches) setOne(ctx context.Context, item *v1.BatchSetLinkedPodRequ
 		reply, err := b.links.SetLinkedPodIfAbsent(ctx, &v1.SetLinkedPodIfAbsentRequest{
 			Namespace: b.namespace, Uid: item.GetUid(), Service: b.service, PodId: item.PodId, PersistSeconds: item.PersistSeconds,
 			Claim: item.GetClaim(), AboveEpoch: item.AboveEpoch,
-		})
+		}, repeatable)
 		if err != nil {
 			return failed(err)
 		}
@@ -121,7 +121,7 @@ func (b *linkBatches) setOne(ctx context.Context, item *v1.BatchSetLinkedPodRequ
 	reply, err := b.links.SetLinkedPod(ctx, &v1.SetLinkedPodRequest{
 		Namespace: b.namespace, Uid: item.GetUid(), Service: b.service, PodId: item.PodId, PersistSeconds: item.PersistSeconds,
 		ExpectedEpoch: item.ExpectedEpoch, Claim: item.GetClaim(), AboveEpoch: item.AboveEpoch,
-	})
+	}, repeatable)
 	if err != nil {
 		return failed(err)
 	}
@@ -137,7 +137,7 @@ func (b *linkBatches) set(ctx context.Context, items []*v1.BatchSetLinkedPodRequ
 		results := make([]linkResult, len(reply.GetResults()))
 		for i, result := range reply.GetResults() {
 			if problem := result.GetProblem(); problem != nil {
-				results[i] = failed(problemOf(problem))
+				results[i] = failed(problemError(problem))
 			} else {
 				results[i] = linkResult{link: result.GetLink(), linked: result.GetLinked()}
 			}
@@ -155,7 +155,7 @@ func (b *linkBatches) remove(ctx context.Context, items []*v1.BatchRemoveLinkedP
 		results := make([]linkResult, len(reply.GetResults()))
 		for i, result := range reply.GetResults() {
 			if problem := result.GetProblem(); problem != nil {
-				results[i] = failed(problemOf(problem))
+				results[i] = failed(problemError(problem))
 			}
 		}
 		return results, err
@@ -268,14 +268,4 @@ func oneByOne[Item any](ctx context.Context, b *linkBatches, items []Item, alone
 	}
 	_ = calls.Wait()
 	return results
-}
-
-// unimplemented reports whether podlink does not know the call: it is older than the call. Over HTTP it finds no route.
-func unimplemented(err *kerrors.Error) bool {
-	return err.Code == 501 || err.Reason == "NOT_FOUND" || err.Reason == "METHOD_NOT_ALLOWED"
-}
-
-// problemOf returns an item's problem as an error with its reason and metadata.
-func problemOf(problem *v1.Problem) *kerrors.Error {
-	return kerrors.New(kerrors.UnknownCode, problem.GetReason(), problem.GetMessage()).WithMetadata(problem.GetMetadata())
 }

@@ -13,8 +13,8 @@ import (
 // been lost with the store before, though store_id has not changed.
 const settleTime = 6 * time.Second
 
-// doubt is about a session whose link was seen wrong.
-type doubt struct {
+// linkDoubt is about a session whose link was seen wrong.
+type linkDoubt struct {
 	pod   int32 // of the link; -1: it is gone
 	epoch int64
 	since time.Time // when an answer arrived that showed this link first
@@ -73,7 +73,7 @@ func (s *sessions) right(x *userSession, epoch int64, begun time.Time) {
 // doubtLink notes that the link is not the session's, or gone. The caller holds s.mu.
 func (s *sessions) doubtLink(x *userSession, link *v1.Link, begun time.Time) {
 	if x.doubt == nil || x.doubt.pod != link.GetPodId() || x.doubt.epoch != link.GetEpoch() {
-		x.doubt = &doubt{pod: link.GetPodId(), epoch: link.GetEpoch(), since: time.Now()}
+		x.doubt = &linkDoubt{pod: link.GetPodId(), epoch: link.GetEpoch(), since: time.Now()}
 		s.doubted[x] = struct{}{}
 		s.restoreNow.set()
 	}

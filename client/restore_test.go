@@ -29,9 +29,9 @@ func TestLostStore(t *testing.T) {
 				before[h] = h.Epoch()
 			}
 		}
-		sleep(t.Context(), testTTL/2)
+		sleep(t.Context(), podTTL/2)
 		store.flush()
-		sleep(t.Context(), 2*testTTL)
+		sleep(t.Context(), 2*podTTL)
 		for p, all := range handles {
 			require.Empty(t, p.losses())
 			for i, h := range all {
@@ -61,7 +61,7 @@ func TestLostStoreAndOthers(t *testing.T) {
 		p.store.links["temporary"] = fakeLink{pod: 0, epoch: 5, end: time.Now().Add(time.Hour)}
 		p.store.mu.Unlock()
 		lostEpoch := temporary.Epoch()
-		sleep(t.Context(), 2*testTTL)
+		sleep(t.Context(), 2*podTTL)
 		require.Equal(t, []string{fmt.Sprint("other ", other.Epoch())}, p.losses())
 		require.Greater(t, same.Epoch(), routed)
 		requireHeld(t, p, "same", same.Epoch())
@@ -83,7 +83,7 @@ func TestFailover(t *testing.T) {
 				p.store.store = store
 				p.store.links["u"] = fakeLink{pod: 0, epoch: seen}
 				p.store.mu.Unlock()
-				sleep(t.Context(), testTTL/3)
+				sleep(t.Context(), podTTL/3)
 				begun := time.Now()
 				p.saw("u", p.store.of("u"), begun)
 				require.Equal(t, holding{epoch: before, uncertain: true}, p.holding("u"))
@@ -117,7 +117,7 @@ func TestRemovedLink(t *testing.T) {
 		require.ErrorIs(t, err, ErrLinkUncertain)
 		require.Empty(t, p.losses())
 		<-h.Lost()
-		require.LessOrEqual(t, time.Since(seen), settleTime+testTTL/3+time.Second)
+		require.LessOrEqual(t, time.Since(seen), settleTime+podTTL/3+time.Second)
 		synctest.Wait()
 		require.Equal(t, []string{fmt.Sprint("u ", h.Epoch())}, p.losses())
 		require.EqualValues(t, -1, p.store.of("u").GetPodId())
@@ -140,7 +140,7 @@ func TestSlowlyNoticedLoss(t *testing.T) {
 		p.store.mu.Lock()
 		p.store.store = "store-2"
 		p.store.mu.Unlock()
-		sleep(t.Context(), testTTL/3)
+		sleep(t.Context(), podTTL/3)
 		require.Empty(t, p.losses())
 		require.Greater(t, h.Epoch(), before)
 		requireHeld(t, p, "u", h.Epoch())
@@ -154,7 +154,7 @@ func TestGoneForAMoment(t *testing.T) {
 		sleep(t.Context(), time.Second)
 		p.saw("u", &v1.Link{PodId: -1}, time.Now())
 		require.True(t, p.holding("u").uncertain)
-		sleep(t.Context(), testTTL)
+		sleep(t.Context(), podTTL)
 		requireHeld(t, p, "u", h.Epoch())
 		require.Empty(t, p.losses())
 	})
@@ -179,7 +179,7 @@ func TestRestoreIsRepeated(t *testing.T) {
 		for _, uid := range []string{"u", "bad"} {
 			p.saw(uid, &v1.Link{PodId: -1}, time.Now())
 		}
-		sleep(t.Context(), 2*testTTL)
+		sleep(t.Context(), 2*podTTL)
 		require.Equal(t, 3, lostAnswers)
 		requireHeld(t, p, "u", u.Epoch())
 		require.True(t, p.holding("bad").uncertain)
@@ -231,7 +231,7 @@ func TestClaimedByALaterProcess(t *testing.T) {
 		p.store.mu.Lock()
 		p.store.links["u"] = fakeLink{pod: 0, epoch: 5, claim: p.generation + 1}
 		p.store.mu.Unlock()
-		sleep(t.Context(), 2*testTTL)
+		sleep(t.Context(), 2*podTTL)
 		<-h.Lost()
 		require.EqualValues(t, 5, p.store.of("u").GetEpoch())
 	})
@@ -245,7 +245,7 @@ func TestWithoutStoreID(t *testing.T) {
 		go p.run(t.Context())
 		h := mustStart(t, p, "u")
 		p.store.drop("u")
-		sleep(t.Context(), 2*testTTL)
+		sleep(t.Context(), 2*podTTL)
 		requireHeld(t, p, "u", h.Epoch())
 		require.Empty(t, p.losses())
 	})
@@ -271,7 +271,7 @@ func TestManyLosses(t *testing.T) {
 			})
 		}
 		all.Wait()
-		sleep(t.Context(), 2*testTTL)
+		sleep(t.Context(), 2*podTTL)
 		losses := p.losses()
 		require.Len(t, losses, users)
 		for i := 1; i < len(losses); i++ {

@@ -78,7 +78,7 @@ type userSession struct {
 	unread     time.Time                         // when the link could not be read, though podlink has answered
 	known      time.Time                         // when the last answer arrived that showed the link right
 	store      string                            // the store_id when the link was last seen right
-	doubt      *doubt                            // nil: it was right when it was seen last
+	doubt      *linkDoubt                        // nil: it was right when it was seen last
 	open       *v1.BatchSetLinkedPodRequest_Item // the last change of the link if its outcome is unknown
 	lost       chan struct{}                     // closed when the session is lost; nil: nobody waits
 	next, prev *userSession                      // in sessions.order
@@ -86,8 +86,9 @@ type userSession struct {
 
 // holding is what the pod holds of a user.
 type holding struct {
-	epoch     int64 // of the session; 0: none runs
-	uncertain bool  // its link was seen wrong, and it is not decided yet whether it is lost
+	epoch     int64     // of the session; 0: none runs
+	uncertain bool      // its link was seen wrong, and it is not decided yet whether it is lost
+	verified  time.Time // when the last call was begun that has shown the link right
 }
 
 func newSessions(o sessionOptions) *sessions {
@@ -176,7 +177,10 @@ func (s *sessions) holding(uid string) holding {
 	if x == nil || x.state != sessionRunning {
 		return holding{}
 	}
-	return holding{epoch: x.epoch.Load(), uncertain: x.doubt != nil}
+	if x.doubt != nil {
+		return holding{epoch: x.epoch.Load(), uncertain: true}
+	}
+	return holding{epoch: x.epoch.Load(), verified: x.checked}
 }
 
 // handOver waits until no session runs, none is being started, and podlink knows the end of each; or until ctx ends. It

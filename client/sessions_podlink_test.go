@@ -95,7 +95,7 @@ func testSessionsOnPodlink(t *testing.T, links func(*Client) v1.LinkServiceClien
 	held := func(p *podSessions, uid string, h *Session) bool {
 		link := w.linked(uid)
 		return link.GetPodId() == 0 && link.GetPersistent() && link.GetEpoch() == h.Epoch() &&
-			link.GetClaim() == p.generation && p.holding(uid) == holding{epoch: h.Epoch()}
+			link.GetClaim() == p.generation && p.holding(uid).epoch == h.Epoch()
 	}
 	begin := func(uid string) *Session {
 		seen := w.link(uid, 0)

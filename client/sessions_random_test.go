@@ -57,8 +57,8 @@ func (c *chaos) around(ctx context.Context, method string, do func()) error {
 	case luck < 8 && !reads:
 		return loses(ctx, method, do)
 	case luck < 10 && (method == "Set" || method == "BatchRemove"):
-		go func() { c.pause(2 * testTimeout); do() }()
-		c.pause(testTimeout)
+		go func() { c.pause(2 * podTimeout); do() }()
+		c.pause(podTimeout)
 		return explain(ErrOutcomeUnknown, nil)
 	case luck < 15:
 		return ErrUnavailable
@@ -168,7 +168,7 @@ func playChaos(t *testing.T, seed uint64) {
 			case 5:
 				p := c.pods[c.n(len(c.pods))]
 				p.silent.Store(true)
-				c.pause(2 * testTTL)
+				c.pause(2 * podTTL)
 				p.silent.Store(false)
 			}
 		}
@@ -177,7 +177,7 @@ func playChaos(t *testing.T, seed uint64) {
 	c.mu.Lock()
 	c.calm = true
 	c.mu.Unlock()
-	time.Sleep(4*testTTL + 2*testTimeout)
+	time.Sleep(4*podTTL + 2*podTimeout)
 	c.verify(users, uid)
 }
 

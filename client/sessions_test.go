@@ -34,7 +34,10 @@ func mustStart(t *testing.T, p *podSessions, uid string) *Session {
 // requireHeld requires that the session runs with that epoch, and that podlink agrees.
 func requireHeld(t *testing.T, p *podSessions, uid string, epoch int64) {
 	t.Helper()
-	require.Equal(t, holding{epoch: epoch}, p.holding(uid))
+	held := p.holding(uid)
+	require.Equal(t, epoch, held.epoch)
+	require.False(t, held.uncertain)
+	require.False(t, held.verified.IsZero())
 	link := p.store.of(uid)
 	require.Equal(t, p.pod, link.GetPodId())
 	require.Equal(t, epoch, link.GetEpoch())
@@ -145,7 +148,7 @@ func TestStartsNeedAGeneration(t *testing.T) {
 		begin := time.Now()
 		_, err := p.start(t.Context(), "u", seen)
 		require.ErrorIs(t, err, ErrLinkUncertain)
-		require.Equal(t, testTimeout, time.Since(begin))
+		require.Equal(t, podTimeout, time.Since(begin))
 		require.Zero(t, p.store.count("Set"))
 
 		go func() { sleep(t.Context(), time.Second); p.report() }()
@@ -172,7 +175,7 @@ func TestTwoProcessesOfAnOrdinal(t *testing.T) {
 		_, err = old.start(t.Context(), "u", after.Epoch())
 		require.ErrorIs(t, err, ErrSuperseded)
 		before.End(t.Context(), 0)
-		sleep(t.Context(), 2*testTTL)
+		sleep(t.Context(), 2*podTTL)
 		requireHeld(t, young, "u", after.Epoch())
 		require.Equal(t, []string{fmt.Sprint("u ", before.Epoch())}, old.losses())
 		require.Empty(t, young.losses())
@@ -225,7 +228,7 @@ func TestStartEndsInTime(t *testing.T) {
 				begin := time.Now()
 				_, err := p.start(context.Background(), "u", seen)
 				require.ErrorIs(t, err, ErrOutcomeUnknown)
-				require.LessOrEqual(t, time.Since(begin), testTimeout)
+				require.LessOrEqual(t, time.Since(begin), podTimeout)
 
 				short, cancel := context.WithTimeout(t.Context(), time.Second)
 				defer cancel()
@@ -236,7 +239,7 @@ func TestStartEndsInTime(t *testing.T) {
 
 				// Whether the link is claimed or not: without a session it does not stay persistent.
 				p.store.setAround(nil)
-				sleep(t.Context(), testTTL)
+				sleep(t.Context(), podTTL)
 				requireCount(t, p, 0, 0)
 				require.False(t, p.store.of("u").GetPersistent())
 				h, err := p.start(t.Context(), "u", 0)
@@ -261,7 +264,7 @@ func TestLateClaim(t *testing.T) {
 		})
 		_, err := p.start(t.Context(), "u", seen)
 		require.ErrorIs(t, err, ErrOutcomeUnknown)
-		sleep(t.Context(), testTTL)
+		sleep(t.Context(), podTTL)
 		requireCount(t, p, 0, 0)
 		require.False(t, p.store.of("u").GetPersistent())
 	})
@@ -281,30 +284,6 @@ func TestLostAnswers(t *testing.T) {
 		h := mustStart(t, p, "u")
 		require.Equal(t, 3, tries)
 		requireHeld(t, p, "u", h.Epoch())
-	})
-}
-
-// TestOutcomeStaysUnknown: that the last try was not carried out says nothing about the one before.
-func TestOutcomeStaysUnknown(t *testing.T) {
-	onFake(t, func(t *testing.T, p *podSessions) {
-		seen := p.store.put("u", 0)
-		tries := 0
-		p.store.setAround(func(ctx context.Context, method string, do func()) error {
-			if tries++; tries == 1 {
-				return loses(ctx, method, do)
-			}
-			if tries == 2 {
-				return ErrUnavailable
-			}
-			do()
-			return nil
-		})
-		_, err := p.start(t.Context(), "u", seen)
-		require.ErrorIs(t, err, ErrUnavailable)
-		require.True(t, p.store.of("u").GetPersistent())
-		sleep(t.Context(), testTTL)
-		requireCount(t, p, 0, 0)
-		require.False(t, p.store.of("u").GetPersistent())
 	})
 }
 
@@ -471,16 +450,16 @@ func TestWithoutBatches(t *testing.T) {
 				}
 				p.store.put("u0", 1)
 				p.store.drop("u1")
-				sleep(t.Context(), 2*testTTL+10*time.Second)
+				sleep(t.Context(), 2*podTTL+10*time.Second)
 				require.Len(t, p.losses(), 2)
 				p.store.flush()
-				sleep(t.Context(), 2*testTTL)
+				sleep(t.Context(), 2*podTTL)
 				require.Len(t, p.losses(), 2)
 				for i, h := range all[2:] {
 					requireHeld(t, p, fmt.Sprint("u", i+2), h.Epoch())
 					h.End(t.Context(), 0)
 				}
-				sleep(t.Context(), testTTL)
+				sleep(t.Context(), podTTL)
 				requireCount(t, p, 0, 0)
 				require.Empty(t, p.store.links)
 				require.Equal(t, row.singles, p.store.count("Get") > 0)
@@ -499,7 +478,7 @@ func TestStartWithoutPodlink(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, h.Epoch(), again.Epoch())
 		p.silent.Store(true)
-		sleep(t.Context(), testTTL+time.Second)
+		sleep(t.Context(), podTTL+time.Second)
 		_, err = p.start(t.Context(), "u", 0)
 		require.ErrorIs(t, err, ErrLinkUncertain)
 		_, err = p.start(t.Context(), "v", 0)

@@ -23,7 +23,7 @@ func TestMovedUserIsNoticed(t *testing.T) {
 		p.store.put("away", 1)
 		p.store.put("back", 1)
 		p.store.put("back", 0)
-		sleep(t.Context(), 2*testTTL)
+		sleep(t.Context(), 2*podTTL)
 		require.Equal(t, []string{fmt.Sprint("away ", away.Epoch()), fmt.Sprint("back ", back.Epoch())}, p.losses())
 		<-away.Lost()
 		<-back.Lost()
@@ -31,7 +31,7 @@ func TestMovedUserIsNoticed(t *testing.T) {
 		requireCount(t, p, 1, 0)
 		requireHeld(t, p, "stays", stays.Epoch())
 		back.End(t.Context(), 0) // Of a session that is lost.
-		sleep(t.Context(), 2*testTTL)
+		sleep(t.Context(), 2*podTTL)
 		require.Len(t, p.losses(), 2)
 		require.EqualValues(t, 0, p.store.of("back").GetPodId())
 	})
@@ -66,8 +66,8 @@ func TestEachSessionIsVerified(t *testing.T) {
 		before, calls := p.store.items["BatchVerify"], p.store.count("BatchVerify")
 		const rounds = 20
 		for range rounds {
-			sleep(t.Context(), 2*testTTL)
-			require.LessOrEqual(t, p.oldestCheck(), 2*testTTL)
+			sleep(t.Context(), 2*podTTL)
+			require.LessOrEqual(t, p.oldestCheck(), 2*podTTL)
 		}
 		items := p.store.items["BatchVerify"] - before
 		require.GreaterOrEqual(t, items, rounds*users)
@@ -92,7 +92,7 @@ func TestManySessions(t *testing.T) {
 			sleep(t.Context(), 20*time.Second)
 			require.LessOrEqual(t, p.store.items["BatchVerify"]-before, 20*checksPerSecond+largestBatch)
 		}
-		require.Greater(t, p.oldestCheck(), 2*testTTL)
+		require.Greater(t, p.oldestCheck(), 2*podTTL)
 		require.LessOrEqual(t, p.oldestCheck(), time.Minute)
 	})
 }
@@ -109,9 +109,9 @@ func TestLapseIsOneReview(t *testing.T) {
 			do()
 			return nil
 		})
-		sleep(t.Context(), testTTL/2)
+		sleep(t.Context(), podTTL/2)
 		p.silent.Store(true)
-		sleep(t.Context(), testTTL+testTTL/4)
+		sleep(t.Context(), podTTL+podTTL/4)
 		before := p.store.items["BatchVerify"]
 		p.silent.Store(false)
 		p.report()
@@ -135,23 +135,23 @@ func TestUnreadLink(t *testing.T) {
 		}
 		p.store.fail("bad", v1.ErrorStoreDataCorrupt("corrupt"))
 		for i := range 5 {
-			sleep(t.Context(), testTTL)
+			sleep(t.Context(), podTTL)
 			p.store.put(fmt.Sprint("u", i), 1)
-			sleep(t.Context(), 2*testTTL)
+			sleep(t.Context(), 2*podTTL)
 			require.Len(t, p.losses(), i+1)
 		}
-		require.Greater(t, p.oldestCheck(), 10*testTTL, "the metric shows it")
+		require.Greater(t, p.oldestCheck(), 10*podTTL, "the metric shows it")
 		require.LessOrEqual(t, p.store.count("BatchVerify"), 100)
 		p.store.fail("bad", nil)
-		sleep(t.Context(), testTTL)
-		require.LessOrEqual(t, p.oldestCheck(), 2*testTTL)
+		sleep(t.Context(), podTTL)
+		require.LessOrEqual(t, p.oldestCheck(), 2*podTTL)
 
 		p.store.setAround(func(context.Context, string, func()) error { return errors.New("away") })
-		sleep(t.Context(), 10*testTTL)
-		require.Greater(t, p.oldestCheck(), 9*testTTL)
+		sleep(t.Context(), 10*podTTL)
+		require.Greater(t, p.oldestCheck(), 9*podTTL)
 		p.store.put("u9", 1)
 		p.store.setAround(nil)
-		sleep(t.Context(), 2*testTTL)
+		sleep(t.Context(), 2*podTTL)
 		require.Len(t, p.losses(), 6)
 		requireHeld(t, p, "bad", bad.Epoch())
 	})
