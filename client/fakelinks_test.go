@@ -394,7 +394,6 @@ type podSessions struct {
 	silent   atomic.Bool // podlink gets no reports
 	mu       sync.Mutex
 	told     []string // what OnLost got: "<uid> <epoch>"
-	forgot   int
 	onLostDo func(uid string, epoch int64)
 }
 

@@ -172,7 +172,9 @@ func (b *linkBatches) remove(ctx context.Context, items []*v1.BatchRemoveLinkedP
 
 // verify returns the links that are not the pod's with those epochs, by uid, and the uids whose link could not be read. The
 // error is of the whole call.
-func (b *linkBatches) verify(ctx context.Context, items []*v1.BatchVerifyLinkedPodRequest_Item) (wrong map[string]*v1.Link, unread map[string]bool, err error) {
+func (b *linkBatches) verify(
+	ctx context.Context, items []*v1.BatchVerifyLinkedPodRequest_Item,
+) (wrong map[string]*v1.Link, unread map[string]bool, err error) {
 	wrong, unread = map[string]*v1.Link{}, map[string]bool{}
 	var mu sync.Mutex
 	results, err := inBatch(ctx, b, items, func(ctx context.Context, items []*v1.BatchVerifyLinkedPodRequest_Item) ([]linkResult, error) {

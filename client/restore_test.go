@@ -283,3 +283,51 @@ func TestManyLosses(t *testing.T) {
 		require.Nil(t, p.order.first)
 	})
 }
+
+// TestLateCheck: the answer of a check was on its way while the store lost the link and podlink reported so.
+func TestLateCheck(t *testing.T) {
+	onFake(t, func(t *testing.T, p *podSessions) {
+		h := mustStart(t, p, "u")
+		before := h.Epoch()
+		checks := 0
+		p.store.setAround(func(_ context.Context, method string, do func()) error {
+			do()
+			if method == "BatchVerify" {
+				checks++
+				time.Sleep(2 * time.Second)
+			}
+			return nil
+		})
+		for checks == 0 {
+			sleep(t.Context(), time.Second)
+		}
+		p.store.flush()
+		p.report()
+		sleep(t.Context(), 2*podTTL)
+		require.Empty(t, p.losses())
+		require.Greater(t, h.Epoch(), before)
+		requireHeld(t, p, "u", h.Epoch())
+	})
+}
+
+// TestStreamsOfLostUsersEnd also while OnLost blocks for another user.
+func TestStreamsOfLostUsersEnd(t *testing.T) {
+	onFake(t, func(t *testing.T, p *podSessions) {
+		first, second := mustStart(t, p, "first"), mustStart(t, p, "second")
+		revoked := make(chan string, 2)
+		p.revoke = func(uid string, epoch int64) { revoked <- fmt.Sprint(uid, " ", epoch) }
+		block := make(chan struct{})
+		p.onLostDo = func(string, int64) { <-block }
+		sleep(t.Context(), time.Second)
+		p.saw("first", &v1.Link{PodId: 1, Epoch: 1}, time.Now())
+		require.Equal(t, fmt.Sprint("first ", first.Epoch()), <-revoked)
+		synctest.Wait()
+		p.saw("second", &v1.Link{PodId: 1, Epoch: 1}, time.Now())
+		require.Equal(t, fmt.Sprint("second ", second.Epoch()), <-revoked)
+		synctest.Wait()
+		require.Len(t, p.losses(), 1)
+		close(block)
+		synctest.Wait()
+		require.Len(t, p.losses(), 2)
+	})
+}

@@ -21,9 +21,10 @@ type sessionOptions struct {
 	cacheTTL           time.Duration // how long a link that was seen right is not asked about before a start
 	onLost             func(uid string, epoch int64)
 	log                *log.Helper
-	draining           func() bool      // reports whether the pod takes no new sessions
-	forget             func(uid string) // the link has changed: what is cached of it is out of date
-	report             func()           // asks for a report to podlink now; nil: the next one comes by itself
+	draining           func() bool                   // reports whether the pod takes no new sessions
+	forget             func(uid string)              // the link has changed: what is cached of it is out of date
+	revoke             func(uid string, epoch int64) // ends the streams of a user whose session is lost; nil: there are none
+	report             func()                        // asks for a report to podlink now; nil: the next one comes by itself
 }
 
 // sessions are the sessions of a pod's users. Each has a link to the pod that this process has claimed. It is safe for
@@ -33,7 +34,7 @@ type sessions struct {
 	batches *linkBatches
 	turns   turns
 
-	sweepNow, endNow, restoreNow, tellNow signal
+	sweepNow, endNow, restoreNow, lostNow, tellNow signal
 
 	mu                        sync.Mutex
 	byUID                     map[string]*userSession
@@ -43,7 +44,8 @@ type sessions struct {
 	doubted                   map[*userSession]struct{} // those whose link was seen wrong
 	ends                      []*userSession            // that podlink is to be told of now
 	delayed                   []delayedEnd              // and later, in the order of time
-	lost                      []lostSession             // that the pod is to be told of
+	lost                      []lostSession             // whose streams are to end
+	untold                    []lostSession             // that OnLost is to be told of
 
 	// From the lease, as of the last look.
 	generation int64
@@ -95,10 +97,14 @@ func newSessions(o sessionOptions) *sessions {
 	if o.report == nil {
 		o.report = func() {}
 	}
+	if o.revoke == nil {
+		o.revoke = func(string, int64) {}
+	}
 	return &sessions{
 		sessionOptions: o,
 		batches:        &linkBatches{links: o.links, namespace: o.namespace, service: o.service, pod: o.pod, timeout: o.timeout},
-		sweepNow:       newSignal(), endNow: newSignal(), restoreNow: newSignal(), tellNow: newSignal(),
+		sweepNow:       newSignal(), endNow: newSignal(), restoreNow: newSignal(),
+		lostNow: newSignal(), tellNow: newSignal(),
 		byUID: map[string]*userSession{}, doubted: map[*userSession]struct{}{},
 	}
 }
@@ -112,7 +118,7 @@ func (s *sessions) run(ctx context.Context) {
 		s.tellLost(ctx)
 	}()
 	var parts sync.WaitGroup
-	for _, part := range []func(context.Context){s.watchLease, s.sweep, s.tellEnds, s.restoreDoubted} {
+	for _, part := range []func(context.Context){s.watchLease, s.sweep, s.tellEnds, s.restoreDoubted, s.revokeLost} {
 		parts.Go(func() { part(ctx) })
 	}
 	parts.Wait()

@@ -41,7 +41,7 @@ func (w *world) processOf(links v1.LinkServiceClient, pod int32, instance string
 	w.t.Helper()
 	const ttl = 3 * time.Second
 	p := newPodSessions(nil, pod, 0)
-	p.sessionOptions.links, p.sessionOptions.lease = links, newLease(ttl)
+	p.links, p.lease = links, newLease(ttl)
 	p.batches.links = links
 	sequence := int64(0)
 	report := func(ctx context.Context) error {
