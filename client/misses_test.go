@@ -182,9 +182,11 @@ func TestMissesAreRepeated(t *testing.T) {
 // caller is never called unknown.
 func TestMissesEnd(t *testing.T) {
 	for name, failure := range map[string]func(f *fakePodlink){
-		"down":    func(f *fakePodlink) { f.down() },
-		"hangs":   func(f *fakePodlink) { f.hang() },
-		"unknown": func(f *fakePodlink) { f.failing(func(context.Context, int) error { return withCause(ErrOutcomeUnknown, nil) }) },
+		"down":  func(f *fakePodlink) { f.down() },
+		"hangs": func(f *fakePodlink) { f.hang() },
+		"unknown": func(f *fakePodlink) {
+			f.failing(func(context.Context, int) error { return withCause(ErrOutcomeUnknown, nil) })
+		},
 		"items": func(f *fakePodlink) {
 			f.fail = func(context.Context, string) error { return withCause(ErrOutcomeUnknown, nil) }
 		},
@@ -394,7 +396,9 @@ func TestStoreOutageDoesNotMultiply(t *testing.T) {
 }
 
 // olderLinks is the LinkService of a podlink that knows no batches.
-type olderLinks struct{ v1.UnimplementedLinkServiceServer }
+type olderLinks struct {
+	v1.UnimplementedLinkServiceServer
+}
 
 func (olderLinks) ComputeLinkedPod(_ context.Context, r *v1.ComputeLinkedPodRequest) (*v1.ComputeLinkedPodReply, error) {
 	return &v1.ComputeLinkedPodReply{Link: &v1.Link{Uid: r.GetUid(), PodId: 3, Epoch: 1, TtlSeconds: 60}}, nil
