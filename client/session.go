@@ -276,25 +276,3 @@ func (a *Agent) tellLost(uid string, epoch int64) {
 		a.options.OnLost(uid, epoch)
 	}
 }
-
-// agentSessions are the agent's sessions, for its guard.
-type agentSessions struct{ of *Agent }
-
-// holding is what a pod holds of a user.
-type holding struct {
-	epoch     int64 // of the session; 0: there is none
-	uncertain bool  // podlink may have lost the link, or moved it
-	verified  time.Time
-}
-
-func (s agentSessions) holding(uid string) holding { return holding{epoch: s.of.sessionEpoch(uid)} }
-
-func (s agentSessions) saw(uid string, link *v1.Link, _ time.Time) {
-	if epoch := s.of.sessionEpoch(uid); epoch != 0 && (link.GetPodId() != s.of.pod || link.GetEpoch() != epoch) {
-		go func() { _ = s.of.verify(context.Background(), uid) }()
-	}
-}
-
-func (s agentSessions) restore(_ context.Context, uid string) (holding, error) {
-	return s.holding(uid), nil
-}
