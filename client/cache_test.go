@@ -259,7 +259,7 @@ func TestInvalidateAndDoubt(t *testing.T) {
 func TestAnswersAboutOneUser(t *testing.T) {
 	for _, err := range []error{
 		v1.ErrorStoreDataCorrupt("corrupt"), v1.ErrorInternal("internal"), ErrStoreUnavailable, ErrStoreFull, ErrReplicationUnconfirmed,
-		v1.ErrorRateLimited("later"), ErrInvalidArgument, ErrLimitExceeded, ErrNoAvailablePod, ErrUnavailable, ErrDeadlineExceeded,
+		ErrRateLimited, ErrInvalidArgument, ErrLimitExceeded, ErrNoAvailablePod, ErrUnavailable, ErrDeadlineExceeded,
 		ErrOutcomeUnknown,
 	} {
 		for name, keeps := range map[string]func(string, *entry, error) bool{"router": asRouter, "guard": asGuard} {
@@ -296,7 +296,7 @@ func TestErrorsOfPodlink(t *testing.T) {
 		"deadline":          {err: ErrDeadlineExceeded, guarded: true},
 		"outcome unknown":   {err: ErrOutcomeUnknown, guarded: true},
 		"unconfirmed":       {err: ErrReplicationUnconfirmed, guarded: true},
-		"rate limited":      {err: v1.ErrorRateLimited(""), guarded: true},
+		"rate limited":      {err: ErrRateLimited, guarded: true},
 		"corrupt":           {err: v1.ErrorStoreDataCorrupt("")},
 		"internal":          {err: v1.ErrorInternal("")},
 		"no available pod":  {err: ErrNoAvailablePod},

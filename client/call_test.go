@@ -31,7 +31,7 @@ func overBoth(t *testing.T, test func(t *testing.T, http bool)) {
 	}
 }
 
-// atItsEnd returns the error of a call that is repeated until its time is over. The end may fall into a try, whose answer then
+// atItsEnd returns the error of a call that is repeated until its time is over. The end may fall into an attempt, whose answer then
 // is unknown: such a call is made again, until it has the wanted error. Without one it is made once.
 func atItsEnd(want error, call func() error) (err error) {
 	for range 20 {
@@ -425,7 +425,7 @@ func TestNothingIsMissing(t *testing.T) {
 	}
 }
 
-// TestEpochMismatchNamesTheLink: so that the caller can decide anew.
+// TestEpochMismatchNamesTheLink: so that the caller can decide again.
 func TestEpochMismatchNamesTheLink(t *testing.T) {
 	overBoth(t, func(t *testing.T, http bool) {
 		c := dialed(t, addr(start(t), http), Options{HTTP: http})
@@ -517,7 +517,7 @@ func TestCallsReachAPodlinkThatIsNotReady(t *testing.T) {
 	})
 }
 
-// TestOptions: what New refuses, and that it waits for nobody.
+// TestOptions: what New refuses, and that it does not wait for podlink.
 func TestOptions(t *testing.T) {
 	for name, row := range map[string]struct {
 		target  string
@@ -589,7 +589,7 @@ func TestManyCallsAtOnce(t *testing.T) {
 						Namespace: "game", Uid: uid, Service: "room", PodId: proto.Int32(int32(i)),
 					})
 					if err == nil && reply.GetLink().GetUid() != uid {
-						err = errors.New("somebody else's answer: " + reply.GetLink().GetUid())
+						err = errors.New("another caller's answer: " + reply.GetLink().GetUid())
 					}
 					if err != nil {
 						done <- err

@@ -114,7 +114,7 @@ func TestWhatGoesWithACall(t *testing.T) {
 	}
 }
 
-// requireSpan: podlink is called under a span of the client, which names the call and nobody.
+// requireSpan: podlink is called under a span of the client, which names the call, and no user.
 func requireSpan(t *testing.T, recorder *tracetest.SpanRecorder, id string) {
 	t.Helper()
 	for _, span := range recorder.Ended() {

@@ -92,7 +92,7 @@ func TestPodlinkIsNotThere(t *testing.T) {
 	}
 }
 
-// TestPodlinkHangs: a read has run out of time; of a mutation nobody knows. Each call ends within the time of the client, or
+// TestPodlinkHangs: a read has run out of time; of a mutation the outcome is unknown. Each call ends within the time of the client, or
 // of its caller where that is shorter, and it was sent once if it is a mutation.
 func TestPodlinkHangs(t *testing.T) {
 	t.Parallel()
@@ -385,8 +385,8 @@ func TestNewWithoutTheRegistry(t *testing.T) {
 	})
 }
 
-// TestNobodyIsRegistered: the registry is there, and knows no podlink.
-func TestNobodyIsRegistered(t *testing.T) {
+// TestNoneIsRegistered: the registry is there, and knows no podlink.
+func TestNoneIsRegistered(t *testing.T) {
 	server := etcdtest.Start(t)
 	overBoth(t, func(t *testing.T, http bool) {
 		t.Parallel()

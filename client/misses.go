@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -49,9 +50,11 @@ type miss struct {
 	ctx  context.Context //nolint:containedctx // Whoever needs the answer may leave before the batch is sent.
 	item *v1.BatchComputeLinkedPodRequest_Item
 
-	computed
-	err  error
-	done chan struct{} // closed when the answer is there
+	lastErr atomic.Pointer[error] // of what is being repeated
+
+	computed // these when it is done
+	err      error
+	done     chan struct{}
 }
 
 // misses computes the links of the users whom a router does not know, or not any more. One compute is a plain call, at once;
@@ -97,6 +100,9 @@ func (m *misses) compute(ctx context.Context, item *v1.BatchComputeLinkedPodRequ
 	case <-waiting.done:
 		return waiting.computed, waiting.err
 	case <-ctx.Done():
+		if last := waiting.lastErr.Load(); last != nil {
+			return computed{}, notCarriedOut(*last)
+		}
 		return computed{}, withCause(ErrUnavailable, ctx.Err())
 	}
 }
@@ -277,9 +283,10 @@ func settle(batch []*miss, reply *v1.BatchComputeLinkedPodReply) (again []*miss)
 		pods[pod.GetPodId()] = pod
 	}
 	for i, result := range reply.GetResults() {
-		one := batch[i]
-		one.computed, one.err = computed{result.GetLink(), pods[result.GetLink().GetPodId()]}, problemError(result.GetProblem())
-		if one.err != nil && one.ctx.Err() == nil && (uncertain(one.err) || errors.Is(one.err, ErrStoreUnavailable)) {
+		one, err := batch[i], problemError(result.GetProblem())
+		one.computed, one.err = computed{result.GetLink(), pods[result.GetLink().GetPodId()]}, err
+		if err != nil && one.ctx.Err() == nil && (uncertain(err) || errors.Is(err, ErrStoreUnavailable)) {
+			one.lastErr.Store(&err)
 			again = append(again, one)
 			continue
 		}

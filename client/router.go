@@ -111,7 +111,7 @@ func (c *Client) NewRouter(namespace, service string, o RouterOptions) (*Router,
 	r.links = c.closing(cache)
 	r.misses = newMisses(cache.open, c, &v1.ComputeLinkedPodRequest{
 		Namespace: namespace, Service: service, PersistSeconds: proto.Int32(int32(o.LinkTTL / time.Second)),
-	}, c.timeout, c.repeat)
+	}, c.timeout, c.retries.wait)
 	return r, nil
 }
 
@@ -201,7 +201,7 @@ func (r *Router) again(ctx context.Context, uid string, request any, next middle
 	)
 	for {
 		how := r.classify(ctx, try, uid, err)
-		r.learn(uid, try, how)
+		moves := r.learn(uid, try, how)
 		switch {
 		case how == final, how == unjudged, how == answerLost && (lost != nil || !r.idempotent[operationOf(ctx)]):
 			return nil, err
@@ -209,8 +209,8 @@ func (r *Router) again(ctx context.Context, uid string, request any, next middle
 			lost = err
 		}
 		wait := between.NextBackOff()
-		if how == wasDisowned && !disowned {
-			disowned, wait = true, 0 // Another pod has the user, and podlink knows it.
+		if how == wasDisowned && !disowned || moves {
+			disowned, wait = true, 0 // Another pod has the user, and podlink knows it, or chooses it.
 		}
 		if time.Since(begun)+wait > r.options.RetryTimeout || !pause(ctx, wait) {
 			return nil, gaveUp(try, how, err, lost)
@@ -233,8 +233,9 @@ func (r *Router) again(ctx context.Context, uid string, request any, next middle
 	}
 }
 
-// learn keeps what a failed try says about the user's link and the pod.
-func (r *Router) learn(uid string, try *podCall, how outcome) {
+// learn keeps what a failed try says about the user's link and the pod. It reports whether podlink may choose another pod for the
+// user now.
+func (r *Router) learn(uid string, try *podCall, how outcome) (moves bool) {
 	now := time.Now()
 	switch how {
 	case wasDisowned:
@@ -247,7 +248,7 @@ func (r *Router) learn(uid string, try *podCall, how outcome) {
 		r.links.markStale(uid, try.link)
 	case wasUnreached:
 		r.pods.unreached(try.link.ordinal, now)
-		if r.mayAvoid(uid, try.link, now) {
+		if moves = r.mayAvoid(uid, try.link, now); moves {
 			r.links.doubt(uid, try.link, avoided)
 		} else {
 			r.links.markStale(uid, try.link)
@@ -255,6 +256,7 @@ func (r *Router) learn(uid string, try *podCall, how outcome) {
 	case final:
 		try.answered(now)
 	}
+	return moves
 }
 
 // gaveUp is the error of a call that can't be repeated any longer: the pod's own, unless no pod was reached.
@@ -302,7 +304,7 @@ func (r *Router) findAgain(ctx context.Context, uid string, failed time.Time) (*
 // lost their pod at once.
 func rarePauses() *backoff.ExponentialBackOff {
 	growing := pauses()
-	growing.Multiplier, growing.MaxInterval = 3, 2*longestPause
+	growing.Multiplier = 3
 	return growing
 }
 

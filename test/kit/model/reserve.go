@@ -149,12 +149,14 @@ func (v *service) runTimers(now int64) {
 
 // Release implements biz.PodRepo.
 func (r podRepo) Release(ctx context.Context, key biz.ServiceKey, reservation biz.Reservation) error {
-	return r.run(ctx, true, key, func(_ *Store, v *service, _ int64) {
-		if v == nil {
-			return
-		}
-		if p := v.pods[reservation.Pod]; p != nil && p.HeartbeatMs == reservation.HeartbeatMs && p.Given > 0 {
-			p.Given--
-		}
-	})
+	return r.run(ctx, true, key, func(_ *Store, v *service, _ int64) { v.release(reservation) })
+}
+
+func (v *service) release(reservation biz.Reservation) {
+	if v == nil {
+		return
+	}
+	if p := v.pods[reservation.Pod]; p != nil && p.HeartbeatMs == reservation.HeartbeatMs && p.Given > 0 {
+		p.Given--
+	}
 }
