@@ -313,6 +313,17 @@ func TestStatefulSetOutlastsTheDrain(t *testing.T) {
 	require.Equal(t, map[string]string{"POD_NAME": "metadata.name", "POD_UID": "metadata.uid"}, given)
 }
 
+// TestGuaranteesNameTests: each test that docs/guarantees.md names exists.
+func TestGuaranteesNameTests(t *testing.T) {
+	list := exec.Command("git", "grep", "-hoE", `^func Test\w+\(`, "--", "*_test.go")
+	list.Dir = root
+	out, err := list.Output()
+	require.NoError(t, err)
+	for _, name := range regexp.MustCompile("`(Test\\w+)`").FindAllStringSubmatch(document(t, "docs/guarantees.md"), -1) {
+		require.Contains(t, string(out), "func "+name[1]+"(")
+	}
+}
+
 // TestLinksBetweenDocumentsLeadSomewhere: to a file of the repository, and to a heading of it.
 func TestLinksBetweenDocumentsLeadSomewhere(t *testing.T) {
 	pages, err := filepath.Glob(root + "/docs/*.md")
