@@ -95,8 +95,8 @@ func TestFirstService(t *testing.T) {
 			answered++
 			require.Equal(t, command.answer.text, printed, command.text)
 		}
-		if strings.Contains(command.text, "pod2=$!") { // The reader of the page needs a second.
-			awaitPods(t, api, 3)
+		if strings.Contains(command.text, "bin/counter-pod 2>") { // The reader of the page needs a second.
+			awaitPods(t, api)
 		}
 	}
 	require.Equal(t, 7, answered)
@@ -119,8 +119,8 @@ func overlay(t *testing.T, folder string, here *strings.Replacer, files ...strin
 	return path
 }
 
-// awaitPods waits until so many pods take users.
-func awaitPods(t *testing.T, api string, want int) {
+// awaitPods waits until three pods take users.
+func awaitPods(t *testing.T, api string) {
 	t.Helper()
 	require.Eventually(t, func() bool {
 		reply, err := http.Get("http://" + api + "/v1/namespaces/dev/services/counter/pods") //nolint:noctx // A test's.
@@ -129,16 +129,19 @@ func awaitPods(t *testing.T, api string, want int) {
 		}
 		defer reply.Body.Close()
 		var known struct {
-			Pods []struct{ ReportedRouting string }
+			Pods []struct {
+				Live    bool
+				Routing string
+			}
 		}
 		ready := 0
 		_ = json.NewDecoder(reply.Body).Decode(&known)
 		for _, pod := range known.Pods {
-			if pod.ReportedRouting == "READY" {
+			if pod.Live && pod.Routing == "READY" {
 				ready++
 			}
 		}
-		return ready == want
+		return ready == 3
 	}, 20*time.Second, 50*time.Millisecond)
 }
 
@@ -170,7 +173,7 @@ func startShell(t *testing.T, env ...string) *shell {
 
 // run runs a command, and returns what it has printed. The test fails if the command takes too long.
 func (s *shell) run(command string) (printed string) {
-	const end = "-- the command's end --\n"
+	const end = "-- end of the command --\n"
 	s.t.Helper()
 	_, err := io.WriteString(s.input, command+"echo '"+strings.TrimSpace(end)+"'\n")
 	require.NoError(s.t, err)
