@@ -42,13 +42,26 @@ func atItsEnd(want error, call func() error) (err error) {
 	return err
 }
 
-// dialed returns a client, which is closed with the test.
+// dialed returns a client, which is closed with the test. Its calls have the time that they need on a busy machine, unless the test
+// says otherwise.
 func dialed(t *testing.T, target string, o Options) *Client {
 	t.Helper()
+	if o.Timeout == 0 {
+		o.Timeout = soon
+	}
 	c, err := New(target, o)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, c.Close()) })
 	return c
+}
+
+// waitConnected waits until podlink answers a client whose calls have little time.
+func waitConnected(t *testing.T, c *Client) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		_, err := readLink(t.Context(), c)
+		return err == nil
+	}, soon, time.Millisecond)
 }
 
 // addr is where podlink listens for that transport.
@@ -535,6 +548,16 @@ func TestOptions(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestDefaultTimeout is what a client has that is given none.
+func TestDefaultTimeout(t *testing.T) {
+	overBoth(t, func(t *testing.T, http bool) {
+		c, err := New("127.0.0.1:9000", Options{HTTP: http})
+		require.NoError(t, err)
+		require.Equal(t, DefaultTimeout, c.timeout)
+		require.NoError(t, c.Close())
+	})
 }
 
 // TestTargets: how podlink may be named.

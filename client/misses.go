@@ -218,6 +218,9 @@ func (m *misses) send(ctx context.Context, batch []*miss) {
 			m.batchless = time.Now().Add(batchesRetry)
 			m.mu.Unlock()
 			continue
+		case v1.IsInternal(err): // One of the users may be the cause.
+			m.singles(batch)
+			return
 		case errors.Is(err, ErrInvalidArgument):
 			batch = m.isolate(ctx, batch, err)
 			continue

@@ -3,6 +3,9 @@ package client
 import (
 	"context"
 	"fmt"
+	"io"
+	nethttp "net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -10,9 +13,14 @@ import (
 	"time"
 
 	kerrors "github.com/go-kratos/kratos/v2/errors"
+	"github.com/go-kratos/kratos/v2/transport"
+	kgrpc "github.com/go-kratos/kratos/v2/transport/grpc"
+	khttp "github.com/go-kratos/kratos/v2/transport/http"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
 
 	v1 "podlink/api/podlink/v1"
+	"podlink/test/kit/proc"
 )
 
 // lookUp looks the users up, all at once, and returns the errors.
@@ -293,6 +301,20 @@ func TestRefusedBatch(t *testing.T) {
 			}
 		})
 	})
+	t.Run("an item that breaks podlink", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFakePodlink()
+			r := f.router(t, RouterOptions{})
+			f.failing(func(_ context.Context, items int) error {
+				if items > 1 {
+					return v1.ErrorInternal("broken")
+				}
+				return nil
+			})
+			requireAll(t, nil, lookUp(t.Context(), r, users(30)...))
+			require.True(t, r.misses.batches())
+		})
+	})
 	t.Run("the size", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			f := newFakePodlink()
@@ -369,4 +391,37 @@ func TestStoreOutageDoesNotMultiply(t *testing.T) {
 		singles, batches := f.calls()
 		t.Log(singles, batches)
 	})
+}
+
+// olderLinks is the LinkService of a podlink that knows no batches.
+type olderLinks struct{ v1.UnimplementedLinkServiceServer }
+
+func (olderLinks) ComputeLinkedPod(_ context.Context, r *v1.ComputeLinkedPodRequest) (*v1.ComputeLinkedPodReply, error) {
+	return &v1.ComputeLinkedPodReply{Link: &v1.Link{Uid: r.GetUid(), PodId: 3, Epoch: 1, TtlSeconds: 60}}, nil
+}
+
+// TestOlderPodlinkOnTheWire: what it answers to a batch is taken for what it is.
+func TestOlderPodlinkOnTheWire(t *testing.T) {
+	desc := v1.LinkService_ServiceDesc
+	desc.Methods = slices.DeleteFunc(slices.Clone(desc.Methods), func(m grpc.MethodDesc) bool { return strings.HasPrefix(m.MethodName, "Batch") })
+	over := kgrpc.NewServer(kgrpc.Address(proc.FreeAddr(t)))
+	over.RegisterService(&desc, olderLinks{})
+	web := khttp.NewServer(khttp.Address(proc.FreeAddr(t)))
+	web.HandleFunc("/v1/namespaces/{namespace}/links/{rest:.*}", func(w nethttp.ResponseWriter, _ *nethttp.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"link": {"podId": 3, "epoch": "1", "ttlSeconds": 60}}`)
+	})
+	for name, server := range map[string]transport.Server{"gRPC": over, "HTTP": web} {
+		t.Run(name, func(t *testing.T) {
+			go func() { _ = server.Start(context.Background()) }()
+			t.Cleanup(func() { _ = server.Stop(context.Background()) })
+			at, err := server.(transport.Endpointer).Endpoint()
+			require.NoError(t, err)
+			c := connect(t, at.Host, Options{HTTP: name == "HTTP", Timeout: soon})
+			r, err := c.NewRouter(testNamespace, testService, RouterOptions{})
+			require.NoError(t, err)
+			requireAll(t, nil, lookUp(t.Context(), r, users(100)...))
+			require.False(t, r.misses.batches())
+		})
+	}
 }

@@ -267,7 +267,7 @@ func gaveUp(try *podCall, how outcome, err, lost error) error {
 	case how == wasUnreached:
 		return withCause(ErrPodUnreachable, err, MetadataPodID, try.link.ordinal)
 	}
-	return err
+	return withCause(err, err) // Over gRPC it is a status, which errors.Is does not take for ErrLinkUncertain.
 }
 
 func firstOf(errs ...error) error {

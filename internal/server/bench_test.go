@@ -70,7 +70,7 @@ func newParts(tb testing.TB) parts {
 		drain:  NewDrain(config),
 		logger: logger,
 		level:  telemetry.NewLogLevel("warn"),
-		links:  service.NewLinkService(biz.NewLinkUsecase(memory{}, views, biz.Limits{MaxBatch: 1000}, domain)),
+		links:  service.NewLinkService(biz.NewLinkUsecase(memory{}, views, biz.Limits{MaxBatch: 1000}, domain), service.NopProblems{}),
 	}
 }
 

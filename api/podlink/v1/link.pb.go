@@ -2284,9 +2284,9 @@ func (x *BatchComputeLinkedPodRequest_Item) GetAvoidEpoch() int64 {
 type BatchComputeLinkedPodReply_Result struct {
 	state   protoimpl.MessageState        `protogen:"open.v1"`
 	Outcome ComputeLinkedPodReply_Outcome `protobuf:"varint,1,opt,name=outcome,proto3,enum=podlink.v1.ComputeLinkedPodReply_Outcome" json:"outcome,omitempty"`
-	// The current link; with a problem only its namespace, uid and service.
+	// The current link; with a problem as if there was none.
 	Link *Link `protobuf:"bytes,2,opt,name=link,proto3" json:"link,omitempty"`
-	// The pod of the live link before the call; -1 when there was none.
+	// The pod of the live link before the call; -1 when there was none, or with a problem.
 	PreviousPodId int32 `protobuf:"varint,3,opt,name=previous_pod_id,json=previousPodId,proto3" json:"previous_pod_id,omitempty"`
 	// Set if the item failed.
 	Problem       *Problem `protobuf:"bytes,4,opt,name=problem,proto3" json:"problem,omitempty"`
@@ -2453,9 +2453,9 @@ type BatchSetLinkedPodReply_Result struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// False if the item was if_absent and the uid already had a link; nothing has changed then.
 	Linked bool `protobuf:"varint,1,opt,name=linked,proto3" json:"linked,omitempty"`
-	// The current link; with a problem only its namespace, uid and service.
+	// The current link; with a problem as if there was none.
 	Link *Link `protobuf:"bytes,2,opt,name=link,proto3" json:"link,omitempty"`
-	// The pod of the live link before the call; -1 when there was none.
+	// The pod of the live link before the call; -1 when there was none, or with a problem.
 	PreviousPodId int32 `protobuf:"varint,3,opt,name=previous_pod_id,json=previousPodId,proto3" json:"previous_pod_id,omitempty"`
 	// Set if the item failed.
 	Problem       *Problem `protobuf:"bytes,4,opt,name=problem,proto3" json:"problem,omitempty"`
@@ -2598,7 +2598,7 @@ type BatchRemoveLinkedPodReply_Result struct {
 	Uid   string                 `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
 	// True if there was a link (with pod_id: to that pod): it is removed, or temporary if keep_seconds was set.
 	Removed bool `protobuf:"varint,2,opt,name=removed,proto3" json:"removed,omitempty"`
-	// The pod of the live link before the call; -1 when there was none.
+	// The pod of the live link before the call; -1 when there was none, or with a problem.
 	PreviousPodId int32 `protobuf:"varint,3,opt,name=previous_pod_id,json=previousPodId,proto3" json:"previous_pod_id,omitempty"`
 	// Set if the item failed.
 	Problem       *Problem `protobuf:"bytes,4,opt,name=problem,proto3" json:"problem,omitempty"`
@@ -2667,7 +2667,7 @@ func (x *BatchRemoveLinkedPodReply_Result) GetProblem() *Problem {
 type BatchVerifyLinkedPodRequest_Item struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Uid   string                 `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
-	// The epoch that the link should have.
+	// The epoch that the link should have; 0: the link is returned in any case.
 	Epoch         int64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -80,7 +80,7 @@ func newProcess(store *model.Podlink) *process {
 	p := &process{methods: make(map[string]method), views: views}
 	p.ended, p.end = context.WithCancel(context.Background())
 	p.register(&v1.LinkService_ServiceDesc,
-		service.NewLinkService(biz.NewLinkUsecase(store.Links(), views, limits, biz.NopObserver{})))
+		service.NewLinkService(biz.NewLinkUsecase(store.Links(), views, limits, biz.NopObserver{}), service.NopProblems{}))
 	p.register(&v1.StateService_ServiceDesc, service.NewStateService(biz.NewPodUsecase(views, defaultPodTTL)))
 	p.register(&v1.WorkloadService_ServiceDesc,
 		service.NewWorkloadService(biz.NewWorkloadUsecase(store.Workloads(), limits, biz.NopObserver{})))

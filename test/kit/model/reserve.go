@@ -152,6 +152,7 @@ func (r podRepo) Release(ctx context.Context, key biz.ServiceKey, reservation bi
 	return r.run(ctx, true, key, func(_ *Store, v *service, _ int64) { v.release(reservation) })
 }
 
+// release releases a reservation, unless the pod has reported since. v is nil if the service has never reported.
 func (v *service) release(reservation biz.Reservation) {
 	if v == nil {
 		return
