@@ -225,6 +225,9 @@ func TestClientReferenceIsComplete(t *testing.T) {
 	}
 	require.Equal(t, 100_000, client.DefaultCacheSize)
 	require.Equal(t, "running", client.DefaultState)
+	for _, key := range []string{client.MetadataPodID, client.MetadataPodName, client.MetadataInstanceID} {
+		require.Contains(t, page, "`"+key+"`")
+	}
 
 	_, table, _ := strings.Cut(page, "\n### Errors\n")
 	table, _, _ = strings.Cut(table, "\n### ")
