@@ -182,9 +182,11 @@ func TestMissesAreRepeated(t *testing.T) {
 // caller is never called unknown.
 func TestMissesEnd(t *testing.T) {
 	for name, failure := range map[string]func(f *fakePodlink){
-		"down":    func(f *fakePodlink) { f.down() },
-		"hangs":   func(f *fakePodlink) { f.hang() },
-		"unknown": func(f *fakePodlink) { f.failing(func(context.Context, int) error { return withCause(ErrOutcomeUnknown, nil) }) },
+		"down":  func(f *fakePodlink) { f.down() },
+		"hangs": func(f *fakePodlink) { f.hang() },
+		"unknown": func(f *fakePodlink) {
+			f.failing(func(context.Context, int) error { return withCause(ErrOutcomeUnknown, nil) })
+		},
 		"items": func(f *fakePodlink) {
 			f.fail = func(context.Context, string) error { return withCause(ErrOutcomeUnknown, nil) }
 		},

@@ -193,6 +193,7 @@ func (w *world) waitRelinked(uid string, pod int32) {
 func (w *world) agent(pod int32, o AgentOptions) *Agent {
 	w.t.Helper()
 	o.PodName = fmt.Sprintf("chat-%d", pod)
+	o.Public = append(o.Public, v1.OperationWorkloadServiceBatchGetWorkloadState)
 	if o.UID == nil {
 		o.UID = userField
 	}

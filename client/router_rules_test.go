@@ -128,8 +128,12 @@ func TestKnownUsersSurvivePodlink(t *testing.T) {
 	for name, away := range map[string]func(f *fakePodlink){
 		"killed": func(f *fakePodlink) { f.down() },
 		"hangs":  func(f *fakePodlink) { f.hang() },
-		"store":  func(f *fakePodlink) { f.fail = func(context.Context, string) error { return withCause(ErrStoreUnavailable, nil) } },
-		"no pod": func(f *fakePodlink) { f.fail = func(context.Context, string) error { return withCause(ErrNoAvailablePod, nil) } },
+		"store": func(f *fakePodlink) {
+			f.fail = func(context.Context, string) error { return withCause(ErrStoreUnavailable, nil) }
+		},
+		"no pod": func(f *fakePodlink) {
+			f.fail = func(context.Context, string) error { return withCause(ErrNoAvailablePod, nil) }
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inService(t, RouterOptions{}, 3, func(t *testing.T, f *fakePodlink, s *fakeService) {
