@@ -42,6 +42,7 @@ api: ## generate Go and openapi.yaml from the protos in api/ and examples/; fail
 	$(BUF) breaking api --against api/v1.binpb
 	$(BUF) generate
 	$(BUF) generate --template buf.gen.chat.yaml
+	$(BUF) generate --template buf.gen.counter.yaml
 	$(GO) run ./tools/openapi openapi.yaml
 
 config: ## generate Go from internal/conf/conf.proto

@@ -44,8 +44,13 @@ type AgentOptions struct {
 	// PodName is the pod's name, which ends with its ordinal, as in chat-2. Empty: the environment's POD_NAME, or else the host
 	// name, which is the pod's in a StatefulSet.
 	PodName string
-	// UID tells which user a request is about, for the Guard. Nil: the one that a Router without a UIDFunc has sent.
+	// UID finds the user of a request, for the Guard. Nil: the one that a Router without a UIDFunc has sent.
 	UID UIDFunc
+	// Match finds the user of a request a second time: the Guard refuses requests at which it and UID differ. With UID nil and
+	// Match: client.Field("uid") a caller can't name one user in the header and another in the request. Nil: UID alone decides.
+	Match UIDFunc
+	// Public are the operations, as in /chat.v1.Chat/ListRooms, that may name no user. The Guard refuses others without one.
+	Public []string
 	// TTL is how long a report counts: a pod that was silent for that long, while others of its service were heard, is dead, and
 	// its users are linked to others. Three reports are made in that time. Whole seconds; 0 is DefaultPodTTL.
 	TTL time.Duration
@@ -83,6 +88,8 @@ type Agent struct {
 	options            AgentOptions
 	log                *log.Helper
 	links              *linkCache
+	guard              *guard
+	reports            *lease
 
 	turn    chan struct{} // held by the one who reports: podlink shall believe the latest report
 	lapsed  bool          // podlink may have linked sessions to other pods, and was not asked yet; who has the turn may change it
@@ -112,9 +119,6 @@ func (c *Client) NewAgent(namespace, service string, o AgentOptions) (*Agent, er
 		return nil, fmt.Errorf("podlink: an agent's TTL must be whole seconds, and no duration negative: %s, %s, %s",
 			o.TTL, o.DrainTimeout, o.CacheTTL)
 	}
-	if o.UID == nil {
-		o.UID = receiveUID
-	}
 	if o.State == nil {
 		o.State = func() string { return DefaultState }
 	}
@@ -126,9 +130,10 @@ func (c *Client) NewAgent(namespace, service string, o AgentOptions) (*Agent, er
 		log:  log.NewHelper(log.With(o.Logger, "module", "podlink")),
 		turn: make(chan struct{}, 1), kick: make(chan struct{}, 1), stop: make(chan struct{}), sessions: map[string]*session{},
 	}
-	cache, err := newLinkCache(cachePolicy{
-		size: DefaultCacheSize, ttl: o.CacheTTL, lookup: a.mine,
-		keeps: func(_ string, _ *entry, err error) bool { return a.leased() && (err == nil || unanswered(err)) },
+	a.reports = newLease(o.TTL)
+	a.guard, err = newGuard(guardOptions{
+		links: c, lease: a.reports, sessions: agentSessions{a}, namespace: namespace, service: service, pod: pod,
+		uid: o.UID, match: o.Match, public: o.Public, cacheTTL: o.CacheTTL, timeout: c.timeout, log: a.log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("podlink: %w", err)
@@ -136,7 +141,7 @@ func (c *Client) NewAgent(namespace, service string, o AgentOptions) (*Agent, er
 	if a.options.Load == nil {
 		a.options.Load = func() int32 { return int32(a.Sessions()) }
 	}
-	a.links = c.closing(cache)
+	a.links = c.closing(a.guard.cache)
 	return a, nil
 }
 
@@ -237,6 +242,7 @@ func (a *Agent) report(ctx context.Context) error {
 		return err
 	}
 	a.links.reachable()
+	a.reports.renew(renewal{begun: begin})
 	if !a.lease.IsZero() && time.Now().After(a.lease) { // Also if the report began in time: it may have come too late.
 		a.log.Warnf("pod %d of %s: no report for longer than %s: its users may be linked to other pods", a.pod, a.service, a.options.TTL)
 		a.links.invalidateAll() // The new lease is not for what was known under the old one.
@@ -261,13 +267,6 @@ func (a *Agent) Report() {
 	case a.kick <- struct{}{}:
 	default: // One is asked for already.
 	}
-}
-
-// leased tells whether podlink certainly has not taken the pod for dead.
-func (a *Agent) leased() bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return time.Now().Before(a.lease)
 }
 
 func (a *Agent) draining() bool {

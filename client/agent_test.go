@@ -278,7 +278,7 @@ func TestLapse(t *testing.T) {
 		},
 		"podlink hangs": func(w *world, a *Agent, meanwhile func()) {
 			resume := w.hang()
-			for a.leased() {
+			for a.guard.lease.holdsNow() {
 				time.Sleep(10 * time.Millisecond)
 			}
 			resume()
@@ -348,7 +348,7 @@ func TestNewLease(t *testing.T) {
 	w.waitRelinked("u", 1)
 	a.options.TTL = time.Hour
 	reportPod(t, a)
-	require.True(t, a.leased())
+	require.True(t, a.guard.lease.holdsNow())
 	resume := w.hang()
 	defer resume()
 	_, err = a.links.get(t.Context(), "u")
@@ -554,4 +554,9 @@ func TestStopBeforeStart(t *testing.T) {
 	a := w.agent(0, AgentOptions{})
 	require.NoError(t, a.Stop(t.Context()))
 	require.NoError(t, a.Start(t.Context()))
+}
+
+func (l *lease) holdsNow() bool {
+	state, _ := l.state()
+	return state.holds()
 }

@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"fmt"
-	"math"
 	"strconv"
 	"sync"
 	"testing"
@@ -170,32 +169,6 @@ func BenchmarkRouteParallel(b *testing.B) {
 			_, _ = call(ctx, requests[i%benchUsers])
 		}
 	})
-}
-
-// BenchmarkGuard is what the Guard adds to a request about a user whom it knows.
-func BenchmarkGuard(b *testing.B) {
-	a, err := offline(b).NewAgent(testNamespace, testService, AgentOptions{PodName: "chat-0", UID: userField})
-	require.NoError(b, err)
-	requests := warm(b, a.links)
-	guarded := a.Guard()(func(context.Context, any) (any, error) { return nil, nil })
-	for name, limit := range map[string]time.Duration{"no deadline": math.MaxInt64, "deadline": time.Hour} {
-		b.Run(name, func(b *testing.B) {
-			ctx := context.Background()
-			if limit != math.MaxInt64 {
-				var cancel context.CancelFunc
-				ctx, cancel = context.WithTimeout(ctx, limit)
-				defer cancel()
-			}
-			b.ReportAllocs()
-			i := 0
-			for b.Loop() {
-				if _, err := guarded(ctx, requests[i%benchUsers]); err != nil {
-					b.Fatal(err)
-				}
-				i++
-			}
-		})
-	}
 }
 
 // BenchmarkMiss is what a router adds to the call of podlink when a link is not known.

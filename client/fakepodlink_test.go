@@ -31,7 +31,7 @@ type fakePodlink struct {
 	failCall func(ctx context.Context, items int) error  // of a call; it may block
 	refuses  func(uid string) bool                       // as not valid
 	maxBatch int
-	computes []*v1.ComputeLinkedPodRequest               // the single ones
+	computes []*v1.ComputeLinkedPodRequest // the single ones
 	batches  []*v1.BatchComputeLinkedPodRequest
 	asked    []*v1.BatchComputeLinkedPodRequest_Item // all items, in order
 }

@@ -698,7 +698,9 @@ func TestWithUID(t *testing.T) {
 		call := onward.stub(soon, nil, kmetadata.Client())
 		pods := make([]*pod, 2)
 		for id := range int32(2) {
-			a, err := w.client.NewAgent(testNamespace, testService, AgentOptions{PodName: fmt.Sprintf("chat-%d", id)})
+			a, err := w.client.NewAgent(testNamespace, testService, AgentOptions{
+				PodName: fmt.Sprintf("chat-%d", id), Public: []string{v1.OperationWorkloadServiceBatchGetWorkloadState},
+			})
 			require.NoError(t, err)
 			pods[id] = newPod(t, id, kmetadata.Server(), a.Guard())
 			pods[id].handle = func(ctx context.Context, _ string) error {

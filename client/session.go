@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"strconv"
 	"time"
 
 	kerrors "github.com/go-kratos/kratos/v2/errors"
@@ -116,13 +117,15 @@ func (a *Agent) StartSession(ctx context.Context, uid string) (epoch int64, err 
 		a.set(s, epoch, true)
 		s.keep = 0
 		a.finish(ctx, uid, s)
-		return 0, wrongPod("-1", "0")
+		return 0, a.guard.refusal(ErrWrongPod, "the pod is draining", nil, uid, -1, 0)
 	}
 	link, begin, err := a.persist(ctx, uid, epoch)
 	if errors.Is(err, ErrEpochMismatch) {
 		a.links.invalidate(uid)
 		stands := kerrors.FromError(err).Metadata
-		return 0, wrongPod(stands["pod_id"], stands["epoch"])
+		pod, _ := strconv.ParseInt(stands["pod_id"], 10, 32)
+		epoch, _ := strconv.ParseInt(stands["epoch"], 10, 64)
+		return 0, a.guard.refusal(ErrWrongPod, "", nil, uid, int32(pod), epoch)
 	}
 	if err != nil && uncertain(err) && s.epoch == 0 {
 		// The link may be persistent now, without a session: it shall not stay so.
@@ -139,8 +142,8 @@ func (a *Agent) StartSession(ctx context.Context, uid string) (epoch int64, err 
 
 // epoch is the one that the Guard has found for the request, or else the link's.
 func (a *Agent) epoch(ctx context.Context, uid string) (int64, error) {
-	if of, ok := ctx.Value(ownedKey{}).(owned); ok && of.uid == uid && of.by == a {
-		return of.epoch, nil
+	if seen := a.guard.seen(ctx, uid); seen != 0 {
+		return seen, nil
 	}
 	link, err := a.links.get(ctx, uid)
 	if err != nil {
@@ -272,4 +275,19 @@ func (a *Agent) tellLost(uid string, epoch int64) {
 	if a.options.OnLost != nil {
 		a.options.OnLost(uid, epoch)
 	}
+}
+
+// agentSessions are the agent's sessions, for its guard.
+type agentSessions struct{ of *Agent }
+
+func (s agentSessions) holding(uid string) holding { return holding{epoch: s.of.sessionEpoch(uid)} }
+
+func (s agentSessions) saw(uid string, link *v1.Link, _ time.Time) {
+	if epoch := s.of.sessionEpoch(uid); epoch != 0 && (link.GetPodId() != s.of.pod || link.GetEpoch() != epoch) {
+		go func() { _ = s.of.verify(context.Background(), uid) }()
+	}
+}
+
+func (s agentSessions) restore(_ context.Context, uid string) (holding, error) {
+	return s.holding(uid), nil
 }

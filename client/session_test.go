@@ -14,7 +14,9 @@ import (
 
 // guardedContext is the context of a request that has passed the agent's Guard.
 func guardedContext(ctx context.Context, a *Agent, uid string, epoch int64) context.Context {
-	return context.WithValue(ctx, ownedKey{}, owned{a, uid, epoch})
+	passed := &userContext{Context: ctx, by: a.guard}
+	passed.user.Store(&guardedUser{uid, epoch})
+	return passed
 }
 
 // TestStartSession: the link becomes persistent with the epoch that it has, and only if it is the one the pod knows.
