@@ -51,6 +51,8 @@ type simOptions struct {
 	guardCacheTTL time.Duration
 	kinds         []sim.Kind
 	faults        int
+	plan          []sim.Fault // instead of one that is drawn
+	strict        bool        // no fault is an excuse
 	variant       simVariant
 }
 
@@ -204,7 +206,9 @@ func (s *simulation) run() {
 	}
 	time.Sleep(s.o.ttl / 2) // The pods report before the first users come.
 
-	s.faults = sim.Plan(s.random(1), s.o.kinds, s.o.faults, s.o.ttl, simPods)
+	if s.faults = s.o.plan; s.faults == nil {
+		s.faults = sim.Plan(s.random(1), s.o.kinds, s.o.faults, s.o.ttl, simPods)
+	}
 	playing, stop := context.WithCancel(context.Background())
 	var users, striking sync.WaitGroup
 	for n := range s.o.users {
@@ -219,6 +223,7 @@ func (s *simulation) run() {
 	time.Sleep(2 * s.o.ttl)
 	stop()
 	users.Wait()
+	s.check.settled()
 	s.serveAll(healed)
 	s.stopAll()
 }
