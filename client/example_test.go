@@ -6,6 +6,7 @@ import (
 
 	"github.com/go-kratos/kratos/v2"
 	"github.com/go-kratos/kratos/v2/registry"
+	"github.com/go-kratos/kratos/v2/transport"
 	kgrpc "github.com/go-kratos/kratos/v2/transport/grpc"
 	"google.golang.org/grpc"
 
@@ -40,14 +41,13 @@ func newChat() (*kratos.App, error) {
 	if err != nil {
 		return nil, err
 	}
-	agent, err := podlink.NewAgent("prod", "chat", client.AgentOptions{UID: client.Field("uid")})
+	agent, err := podlink.NewAgent("prod", "chat", client.AgentOptions{UID: client.Field("uid"), Registrar: registrar})
 	if err != nil {
 		return nil, err
 	}
-	server := kgrpc.NewServer(kgrpc.Address(":9000"), kgrpc.Middleware(agent.Guard()))
+	server := kgrpc.NewServer(agent.ServerOptions(kgrpc.Address(":9000"))...)
 	registerChat(server)
-	return kratos.New(kratos.Name("chat"), kratos.Registrar(registrar), kratos.Metadata(agent.Metadata()),
-		kratos.Server(server, agent), kratos.BeforeStop(agent.Drain)), nil
+	return kratos.New(agent.AppOptions([]transport.Server{server}, kratos.Name("chat"))...), nil
 }
 
 func Example_caller() {

@@ -38,6 +38,9 @@ func (a *Agent) Guard() middleware.Middleware {
 			if uid == "" {
 				return next(ctx, request)
 			}
+			if state, _ := a.lease.state(); state.superseded {
+				return nil, ErrLinkUncertain // The users of the pod are another process's, with the same ordinal.
+			}
 			link, err := a.ask(ctx, uid)
 			switch {
 			case errors.Is(err, ErrWrongPod):

@@ -13,6 +13,9 @@ import (
 	v1 "podlink/api/podlink/v1"
 )
 
+// asksAtOnce is how many users podlink is asked about at a time, where it is asked about all.
+const asksAtOnce = 16
+
 // session is a user whose state the pod holds.
 type session struct {
 	turn    chan struct{} // held by the one who may change what follows
@@ -196,6 +199,74 @@ func (a *Agent) finish(ctx context.Context, uid string, s *session) {
 		return
 	}
 	a.set(s, 0, false) // With another epoch the user is another pod's already.
+}
+
+// tend keeps the sessions as podlink's links are, when podlink answers: it gives up those that the pod has lost, and tells podlink
+// of those that have ended.
+func (a *Agent) tend(ctx context.Context) {
+	reviewed := 0
+	for {
+		state, changed := a.lease.state()
+		a.tendOnce(ctx, state, &reviewed)
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (a *Agent) tendOnce(ctx context.Context, state leaseState, reviewed *int) {
+	if state.superseded {
+		a.loseAll()
+		return
+	}
+	if state.until.IsZero() {
+		return
+	}
+	a.links.asleep.Store(0)
+	if state.lapses != *reviewed {
+		if err := a.review(ctx); err != nil {
+			a.log.Warnf("pod %d of %s: checking its sessions failed, retrying: %v", a.pod, a.service, err)
+			return
+		}
+		*reviewed = state.lapses
+	}
+	a.settle(ctx)
+}
+
+// leased reports whether podlink certainly takes this process for the live pod. A new lease is not for what was cached under the
+// old one.
+func (a *Agent) leased() bool {
+	state, _ := a.lease.state()
+	if lapses := int64(state.lapses); a.lapses.Swap(lapses) != lapses {
+		a.links.cache.InvalidateAll()
+		return false
+	}
+	return state.holds()
+}
+
+// loseAll gives up all sessions: another process has taken over the pod.
+func (a *Agent) loseAll() {
+	for _, uid := range a.users(func(s *session) bool { return s.epoch != 0 }) {
+		s, leave, err := a.enter(context.Background(), uid)
+		if err != nil {
+			continue // It can't be: such a context does not end.
+		}
+		lost, ended := s.epoch, s.ending
+		a.set(s, 0, false)
+		if lost != 0 && !ended {
+			a.tellLost(uid, lost)
+		}
+		leave()
+	}
+}
+
+// empty reports whether no session is left that runs, starts, or has ended without podlink knowing it.
+func (a *Agent) empty() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.sessions) == 0
 }
 
 // settle tells podlink about sessions that have ended while it did not answer.
