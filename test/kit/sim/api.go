@@ -42,25 +42,15 @@ func NewAgent(podlink *client.Client, o AgentOptions) (Agent, error) {
 
 // StartSession starts a session.
 func (a Agent) StartSession(ctx context.Context, uid string) (Session, error) {
-	epoch, err := a.Agent.StartSession(ctx, uid)
+	session, err := a.Agent.StartSession(ctx, uid)
 	if err != nil {
 		return nil, err
 	}
-	return epochSession{a.Agent, uid, epoch}, nil
+	return session, nil
 }
 
-// Run reports until ctx ends.
-func (a Agent) Run(ctx context.Context) { _ = a.Start(ctx) }
-
-// epochSession is a session of an API without handles.
-type epochSession struct {
-	agent *client.Agent
-	uid   string
-	epoch int64
+// Run reports until ctx ends. The pod takes new users at once.
+func (a Agent) Run(ctx context.Context) {
+	_ = a.Ready(ctx)
+	_ = a.Start(ctx)
 }
-
-func (s epochSession) Epoch() int64 { return s.epoch }
-func (s epochSession) End(ctx context.Context, keep time.Duration) {
-	s.agent.EndSession(ctx, s.uid, keep)
-}
-func (s epochSession) Lost() <-chan struct{} { return nil }
