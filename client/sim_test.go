@@ -48,7 +48,8 @@ const (
 type simOptions struct {
 	seed          uint64
 	users         int
-	callers       int // 0: simCallers
+	callers       int  // 0: simCallers
+	stay          bool // users do not leave
 	ttl           time.Duration
 	guardCacheTTL time.Duration
 	kinds         []sim.Kind
@@ -252,7 +253,11 @@ func (s *simulation) play(ctx context.Context, n int) {
 			timer.Stop()
 			return
 		}
-		_ = s.callFor(random, uid, sim.Action(random, n)) // While something is at fault, calls may fail.
+		action := sim.Action(random, n)
+		if s.o.stay && action == sim.Leave {
+			action = sim.Play
+		}
+		_ = s.callFor(random, uid, action) // While something is at fault, calls may fail.
 	}
 }
 
