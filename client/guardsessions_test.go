@@ -21,7 +21,8 @@ type guardedPod struct {
 // onGuardedPod runs a test of pod 0, which reports and asks the store, in virtual time.
 func onGuardedPod(t *testing.T, test func(t *testing.T, p *guardedPod)) {
 	t.Helper()
-	onFake(t, func(t *testing.T, s *podSessions) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newPodSessions(newFakeLinks(), 0, 7)
 		p := &guardedPod{podSessions: s}
 		var err error
 		p.guard, err = newGuard(guardOptions{
@@ -30,10 +31,8 @@ func onGuardedPod(t *testing.T, test func(t *testing.T, p *guardedPod)) {
 		})
 		require.NoError(t, err)
 		t.Cleanup(p.guard.close)
-		s.forget = p.guard.forget
-		s.mu.Lock()
-		s.onLostDo = p.guard.lost
-		s.mu.Unlock()
+		s.forget, s.onLostDo = p.guard.forget, p.guard.lost
+		runPod(t, s)
 		test(t, p)
 	})
 }
