@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/go-kratos/kratos/v2/log"
+	"go.opentelemetry.io/otel"
 
 	v1 "podlink/api/podlink/v1"
 )
@@ -111,7 +112,7 @@ func newSessions(o sessionOptions) *sessions {
 
 // run verifies the sessions, tells podlink of those that have ended and the pod of those that are lost, until ctx ends.
 func (s *sessions) run(ctx context.Context) {
-	defer s.observe()()
+	defer s.observe(otel.Meter("podlink/client"))()
 	told := make(chan struct{})
 	go func() {
 		defer close(told)
