@@ -26,19 +26,19 @@ func TestUnreachablePodAttractsNobody(t *testing.T) {
 	inService(t, RouterOptions{}, 3, func(t *testing.T, f *fakePodlink, s *fakeService) {
 		leastBut(f, 3)
 		f.set("warm", 1, -1)
-		_, err := s.within(t, "warm")
+		_, err := s.within("warm")
 		require.NoError(t, err)
 		s.gone(0)
 		for i, uid := range users(1000) {
 			begun := time.Now()
-			pod, err := s.within(t, uid)
+			pod, err := s.within(uid)
 			require.NoError(t, err, uid)
 			require.Equal(t, "1", pod)
 			if i > 0 && time.Since(begun) > 0 {
 				require.Less(t, time.Since(begun), DefaultRetryTimeout)
 			}
 			if i%100 == 0 { // Its pod answers.
-				_, err := s.within(t, "warm")
+				_, err := s.within("warm")
 				require.NoError(t, err)
 				time.Sleep(time.Second)
 			}
@@ -47,7 +47,7 @@ func TestUnreachablePodAttractsNobody(t *testing.T) {
 
 		s.back(t, 0) // It gets new users again.
 		time.Sleep(reachedWindow)
-		pod, err := s.within(t, "later")
+		pod, err := s.within("later")
 		require.NoError(t, err)
 		require.Equal(t, "0", pod)
 	})
@@ -83,7 +83,7 @@ func TestWhoIsMoved(t *testing.T) {
 				f.set("u", 0, row.ttl)
 				s.filter(t.Context(), s.nodes)
 				if row.reach {
-					_, err := s.within(t, "other")
+					_, err := s.within("other")
 					require.NoError(t, err)
 				}
 				time.Sleep(row.before)
@@ -91,11 +91,11 @@ func TestWhoIsMoved(t *testing.T) {
 					s.gone(id)
 					f.set("also", id, -1)
 					s.router.links.invalidate("also")
-					_, err := s.within(t, "also")
+					_, err := s.within("also")
 					require.ErrorIs(t, err, ErrPodUnreachable)
 				}
 				s.gone(0)
-				_, err := s.within(t, "u")
+				_, err := s.within("u")
 				if row.moved {
 					require.NoError(t, err)
 					require.NotZero(t, f.links["u"].GetPodId())
@@ -118,12 +118,12 @@ func TestMovedOncePerLinkTTL(t *testing.T) {
 		f.set("other", 3, -1)
 		f.set("u", 0, 60)
 		reach := func() {
-			_, err := s.within(t, "other")
+			_, err := s.within("other")
 			require.NoError(t, err)
 		}
 		reach()
 		s.gone(0)
-		pod, err := s.within(t, "u")
+		pod, err := s.within("u")
 		require.NoError(t, err)
 		require.Equal(t, "1", pod)
 		avoids := func() (n int) {
@@ -137,19 +137,19 @@ func TestMovedOncePerLinkTTL(t *testing.T) {
 		require.Equal(t, 1, avoids())
 		s.gone(1)
 		reach()
-		_, err = s.within(t, "u")
+		_, err = s.within("u")
 		require.ErrorIs(t, err, ErrPodUnreachable)
 		require.Equal(t, 1, avoids())
 		for range 11 {
 			time.Sleep(5 * time.Second)
 			reach()
 		}
-		_, _ = s.within(t, "u")
+		_, _ = s.within("u")
 		time.Sleep(5 * time.Second)
 		reach()
 		f.set("u", 1, 60)
 		s.back(t, 0)
-		pod, err = s.within(t, "u")
+		pod, err = s.within("u")
 		require.NoError(t, err)
 		require.Equal(t, "0", pod)
 		require.Equal(t, 2, avoids())
@@ -160,12 +160,12 @@ func TestMovedOncePerLinkTTL(t *testing.T) {
 func TestConnectingIsNotUnreachable(t *testing.T) {
 	inService(t, RouterOptions{}, 3, func(t *testing.T, f *fakePodlink, s *fakeService) {
 		f.set("other", 1, -1)
-		_, err := s.within(t, "other")
+		_, err := s.within("other")
 		require.NoError(t, err)
 		s.gone(0)
 		time.AfterFunc(avoidAfter/2, func() { s.back(t, 0) })
 		link := f.set("u", 0, 60)
-		pod, err := s.within(t, "u")
+		pod, err := s.within("u")
 		require.NoError(t, err)
 		require.Equal(t, "0", pod)
 		require.Equal(t, link.GetEpoch(), f.links["u"].GetEpoch())

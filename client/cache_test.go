@@ -127,7 +127,7 @@ func TestLookupIsShared(t *testing.T) {
 		time.Sleep(testTTL - 1)
 		requirePod(t, l, "u", 3, 0)
 		require.Equal(t, 1, s.count("u"), "it is fresh")
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		requirePod(t, l, "u", 3, 0)
 		require.Equal(t, 2, s.count("u"))
 	})
@@ -534,7 +534,7 @@ func TestLinksEnd(t *testing.T) {
 				if row.life > 0 {
 					time.Sleep(row.life - 1)
 					requirePod(t, l, "u", 1, 0)
-					time.Sleep(1)
+					time.Sleep(time.Nanosecond)
 				}
 				_, err := l.get(t.Context(), "u")
 				require.ErrorIs(t, err, ErrUnavailable)

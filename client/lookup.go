@@ -120,7 +120,7 @@ func (l *linkCache) begin(ctx context.Context, uid string, instead *entry) *look
 		l.refreshes++
 	}
 	l.lookups[uid] = asked
-	go l.ask(context.WithoutCancel(ctx), uid, known, asked, refresh) //nolint:contextcheck // It is not one caller's alone.
+	go l.ask(context.WithoutCancel(ctx), uid, known, asked, refresh)
 	return asked
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	nethttp "net/http"
 	"slices"
 	"strings"
@@ -13,14 +14,12 @@ import (
 	"time"
 
 	kerrors "github.com/go-kratos/kratos/v2/errors"
-	"github.com/go-kratos/kratos/v2/transport"
 	kgrpc "github.com/go-kratos/kratos/v2/transport/grpc"
 	khttp "github.com/go-kratos/kratos/v2/transport/http"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 
 	v1 "podlink/api/podlink/v1"
-	"podlink/test/kit/proc"
 )
 
 // lookUp looks the users up, all at once, and returns the errors.
@@ -396,7 +395,9 @@ func TestStoreOutageDoesNotMultiply(t *testing.T) {
 }
 
 // olderLinks is the LinkService of a podlink that knows no batches.
-type olderLinks struct{ v1.UnimplementedLinkServiceServer }
+type olderLinks struct {
+	v1.UnimplementedLinkServiceServer
+}
 
 func (olderLinks) ComputeLinkedPod(_ context.Context, r *v1.ComputeLinkedPodRequest) (*v1.ComputeLinkedPodReply, error) {
 	return &v1.ComputeLinkedPodReply{Link: &v1.Link{Uid: r.GetUid(), PodId: 3, Epoch: 1, TtlSeconds: 60}}, nil
@@ -406,20 +407,30 @@ func (olderLinks) ComputeLinkedPod(_ context.Context, r *v1.ComputeLinkedPodRequ
 func TestOlderPodlinkOnTheWire(t *testing.T) {
 	desc := v1.LinkService_ServiceDesc
 	desc.Methods = slices.DeleteFunc(slices.Clone(desc.Methods), func(m grpc.MethodDesc) bool { return strings.HasPrefix(m.MethodName, "Batch") })
-	over := kgrpc.NewServer(kgrpc.Address(proc.FreeAddr(t)))
+	listen := func() net.Listener {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		return l
+	}
+	atGRPC, atHTTP := listen(), listen()
+	over := kgrpc.NewServer(kgrpc.Listener(atGRPC))
 	over.RegisterService(&desc, olderLinks{})
-	web := khttp.NewServer(khttp.Address(proc.FreeAddr(t)))
+	web := khttp.NewServer(khttp.Listener(atHTTP))
 	web.HandleFunc("/v1/namespaces/{namespace}/links/{rest:.*}", func(w nethttp.ResponseWriter, _ *nethttp.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = io.WriteString(w, `{"link": {"podId": 3, "epoch": "1", "ttlSeconds": 60}}`)
 	})
-	for name, server := range map[string]transport.Server{"gRPC": over, "HTTP": web} {
+	var running sync.WaitGroup
+	running.Go(func() { _ = over.Start(context.Background()) })
+	running.Go(func() { _ = web.Start(context.Background()) })
+	t.Cleanup(func() {
+		over.Server.Stop()
+		_ = web.Close()
+		running.Wait()
+	})
+	for name, at := range map[string]net.Listener{"gRPC": atGRPC, "HTTP": atHTTP} {
 		t.Run(name, func(t *testing.T) {
-			go func() { _ = server.Start(context.Background()) }()
-			t.Cleanup(func() { _ = server.Stop(context.Background()) })
-			at, err := server.(transport.Endpointer).Endpoint()
-			require.NoError(t, err)
-			c := connect(t, at.Host, Options{HTTP: name == "HTTP", Timeout: soon})
+			c := connect(t, at.Addr().String(), Options{HTTP: name == "HTTP", Timeout: soon})
 			r, err := c.NewRouter(testNamespace, testService, RouterOptions{})
 			require.NoError(t, err)
 			requireAll(t, nil, lookUp(t.Context(), r, users(100)...))

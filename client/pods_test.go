@@ -343,15 +343,6 @@ func (w *world) guarded(n int32, o AgentOptions) []*pod {
 	return all
 }
 
-// executions returns how many calls the pods have carried out.
-func executions(pods []*pod) int {
-	sum := 0
-	for _, p := range pods {
-		sum += int(p.done.Load())
-	}
-	return sum
-}
-
 // stub is a caller of chat.
 type stub struct {
 	set   func(ctx context.Context, uid, text string) (*v1.Workload, error)

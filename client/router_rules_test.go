@@ -102,7 +102,7 @@ func (s *fakeService) call(ctx context.Context, uid string) (pod string, err err
 }
 
 // within calls as README's callers do: Kratos gives each call two seconds.
-func (s *fakeService) within(t testing.TB, uid string) (pod string, err error) {
+func (s *fakeService) within(uid string) (pod string, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	return s.call(ctx, uid)
@@ -139,7 +139,7 @@ func TestKnownUsersSurvivePodlink(t *testing.T) {
 			inService(t, RouterOptions{}, 3, func(t *testing.T, f *fakePodlink, s *fakeService) {
 				for i, uid := range users(60) {
 					f.set(uid, int32(i%3), -1)
-					_, err := s.within(t, uid)
+					_, err := s.within(uid)
 					require.NoError(t, err)
 				}
 				away(f)
@@ -149,7 +149,7 @@ func TestKnownUsersSurvivePodlink(t *testing.T) {
 					for i, uid := range users(60) {
 						all.Go(func() {
 							begun := time.Now()
-							pod, err := s.within(t, uid)
+							pod, err := s.within(uid)
 							if err != nil || pod != fmt.Sprint(i%3) || time.Since(begun) > maxRefreshWait {
 								t.Errorf("%v, pod %s after %s", err, pod, time.Since(begun))
 							}
@@ -173,13 +173,13 @@ func TestMovedUsersAreFoundAfterAnOutage(t *testing.T) {
 	inService(t, RouterOptions{}, 3, func(t *testing.T, f *fakePodlink, s *fakeService) {
 		for _, uid := range users(10) {
 			f.set(uid, 0, -1)
-			_, err := s.within(t, uid)
+			_, err := s.within(uid)
 			require.NoError(t, err)
 		}
 		up := f.down()
 		for range 20 {
 			for _, uid := range users(10) {
-				_, _ = s.within(t, uid)
+				_, _ = s.within(uid)
 			}
 			time.Sleep(time.Second)
 		}
@@ -189,12 +189,12 @@ func TestMovedUsersAreFoundAfterAnOutage(t *testing.T) {
 		}
 		time.Sleep(5 * time.Second)
 		for _, uid := range users(10) {
-			_, _ = s.within(t, uid)
+			_, _ = s.within(uid)
 		}
 		synctest.Wait()
 		time.Sleep(2 * missWindow)
 		for _, uid := range users(10) {
-			pod, err := s.within(t, uid)
+			pod, err := s.within(uid)
 			require.NoError(t, err)
 			require.Equal(t, "1", pod)
 		}
@@ -205,20 +205,20 @@ func TestMovedUsersAreFoundAfterAnOutage(t *testing.T) {
 func TestNoPodKeepsTheLink(t *testing.T) {
 	inService(t, RouterOptions{}, 3, func(t *testing.T, f *fakePodlink, s *fakeService) {
 		f.set("u", 2, -1)
-		_, err := s.within(t, "u")
+		_, err := s.within("u")
 		require.NoError(t, err)
 		f.fail = func(context.Context, string) error { return withCause(ErrNoAvailablePod, nil) }
 		s.handle(2, func(_ context.Context, uid string) error { return refusal(ErrLinkUncertain, uid, "2") })
 		for range 30 {
 			time.Sleep(time.Second)
-			pod, err := s.within(t, "u")
+			pod, err := s.within("u")
 			require.Equal(t, "2", pod)
 			require.ErrorIs(t, err, ErrLinkUncertain)
 		}
 		s.handle(2, nil)
-		_, err = s.within(t, "u")
+		_, err = s.within("u")
 		require.NoError(t, err)
-		_, err = s.within(t, "stranger")
+		_, err = s.within("stranger")
 		require.ErrorIs(t, err, ErrNoAvailablePod)
 	})
 }
@@ -238,7 +238,7 @@ func TestLinkUncertainIsItself(t *testing.T) {
 					return nil
 				})
 				require.InDelta(t, time.Second, took(func() {
-					_, err := s.within(t, "u")
+					_, err := s.within("u")
 					require.ErrorIs(t, err, ErrLinkUncertain)
 					require.NotErrorIs(t, err, ErrPodUnreachable)
 				}), float64(600*time.Millisecond))
@@ -246,7 +246,7 @@ func TestLinkUncertainIsItself(t *testing.T) {
 					require.Equal(t, "1", pod)
 				}
 				uncertainUntil = time.Now().Add(300 * time.Millisecond)
-				_, err := s.within(t, "u")
+				_, err := s.within("u")
 				require.NoError(t, err)
 			})
 		})
@@ -280,7 +280,7 @@ func TestErrorsOfOtherCalls(t *testing.T) {
 				inService(t, o, 3, func(t *testing.T, f *fakePodlink, s *fakeService) {
 					f.set("u", 1, -1)
 					s.handle(1, func(context.Context, string) error { return err })
-					_, got := s.within(t, "u")
+					_, got := s.within("u")
 					require.ErrorIs(t, got, err)
 					require.Equal(t, kerrors.FromError(err).Metadata, kerrors.FromError(got).Metadata)
 					require.Equal(t, 1, s.count(), "carried out once")
@@ -304,7 +304,7 @@ func TestOwnRefusalsAreRepeated(t *testing.T) {
 		for i := range int32(9) {
 			f.set("u", i%3, -1)
 			require.LessOrEqual(t, took(func() {
-				pod, err := s.within(t, "u")
+				pod, err := s.within("u")
 				require.NoError(t, err)
 				require.Equal(t, number(i%3), pod)
 			}), missWindow, "podlink knows, so it is not paused for")
@@ -318,7 +318,7 @@ func TestRefusalsEnd(t *testing.T) {
 		f.set("u", 1, -1)
 		s.handle(1, func(_ context.Context, uid string) error { return refusal(ErrWrongPod, uid, "1") })
 		require.LessOrEqual(t, took(func() {
-			_, err := s.within(t, "u")
+			_, err := s.within("u")
 			require.ErrorIs(t, err, ErrWrongPod)
 		}), DefaultRetryTimeout)
 		require.Greater(t, s.count(), 3)
@@ -330,25 +330,25 @@ func TestRefusalsEnd(t *testing.T) {
 func TestDisownedLinkIsNotPutBack(t *testing.T) {
 	inService(t, RouterOptions{}, 3, func(t *testing.T, f *fakePodlink, s *fakeService) {
 		link := f.set("u", 1, -1)
-		_, err := s.within(t, "u")
+		_, err := s.within("u")
 		require.NoError(t, err)
 		require.Nil(t, f.last().GetKnown(), "nothing was known")
 		time.Sleep(DefaultCacheTTL)
-		_, err = s.within(t, "u")
+		_, err = s.within("u")
 		require.NoError(t, err)
 		require.EqualValues(t, 1, f.last().GetKnown().GetPodId())
 		require.Equal(t, link.GetEpoch(), f.last().GetKnown().GetEpoch())
 
 		s.gone(1) // It is not reached: that says nothing about the link.
-		_, err = s.within(t, "u")
+		_, err = s.within("u")
 		require.ErrorIs(t, err, ErrPodUnreachable)
 		require.Equal(t, link.GetEpoch(), f.last().GetKnown().GetEpoch())
 		s.back(t, 1)
-		_, err = s.within(t, "u")
+		_, err = s.within("u")
 		require.NoError(t, err)
 
 		s.handle(1, func(_ context.Context, uid string) error { return refusal(ErrWrongPod, uid, "1") })
-		_, err = s.within(t, "u")
+		_, err = s.within("u")
 		require.ErrorIs(t, err, ErrWrongPod)
 		require.Nil(t, f.last().GetKnown())
 	})
@@ -359,7 +359,7 @@ func TestDisownedLinkIsNotPutBack(t *testing.T) {
 func TestRefusedLinkIsUsedWithoutPodlink(t *testing.T) {
 	inService(t, RouterOptions{}, 3, func(t *testing.T, f *fakePodlink, s *fakeService) {
 		f.set("u", 1, -1)
-		_, err := s.within(t, "u")
+		_, err := s.within("u")
 		require.NoError(t, err)
 		f.hang()
 		refuse := true
@@ -371,10 +371,10 @@ func TestRefusedLinkIsUsedWithoutPodlink(t *testing.T) {
 			return nil
 		})
 		require.LessOrEqual(t, took(func() {
-			_, err := s.within(t, "u")
+			_, err := s.within("u")
 			require.NoError(t, err)
 		}), maxRefreshWait)
-		require.Zero(t, took(func() { _, err = s.within(t, "u") }), "the pod has answered: no doubt is left")
+		require.Zero(t, took(func() { _, err = s.within("u") }), "the pod has answered: no doubt is left")
 		require.NoError(t, err)
 	})
 }
@@ -383,7 +383,7 @@ func TestRefusedLinkIsUsedWithoutPodlink(t *testing.T) {
 func TestStoreClockSetBack(t *testing.T) {
 	inService(t, RouterOptions{}, 3, func(t *testing.T, f *fakePodlink, s *fakeService) {
 		f.set("u", 1, -1)
-		_, err := s.within(t, "u")
+		_, err := s.within("u")
 		require.NoError(t, err)
 		f.set("u", 2, -1)
 		f.fail = func(context.Context, string) error {
@@ -393,7 +393,7 @@ func TestStoreClockSetBack(t *testing.T) {
 			return nil
 		}
 		time.Sleep(DefaultCacheTTL)
-		pod, err := s.within(t, "u")
+		pod, err := s.within("u")
 		require.NoError(t, err)
 		require.Equal(t, "2", pod)
 	})
@@ -404,12 +404,12 @@ func TestUnreachablePod(t *testing.T) {
 	inService(t, RouterOptions{}, 3, func(t *testing.T, f *fakePodlink, s *fakeService) {
 		f.set("u", 1, -1)
 		s.gone(1)
-		_, err := s.within(t, "u")
+		_, err := s.within("u")
 		require.ErrorIs(t, err, ErrPodUnreachable)
 		require.Equal(t, "1", kerrors.FromError(err).Metadata[MetadataPodID])
 		require.Zero(t, s.count())
 		time.AfterFunc(500*time.Millisecond, func() { s.back(t, 1) })
-		_, err = s.within(t, "u")
+		_, err = s.within("u")
 		require.NoError(t, err)
 	})
 }
@@ -436,14 +436,14 @@ func TestPodlinkHangsForStrangers(t *testing.T) {
 	inService(t, RouterOptions{Fallback: true}, 3, func(t *testing.T, f *fakePodlink, s *fakeService) {
 		f.hang()
 		require.Equal(t, 2*time.Second/3, took(func() {
-			_, err := s.within(t, "u")
+			_, err := s.within("u")
 			require.NoError(t, err)
 		}))
 	})
 	inService(t, RouterOptions{}, 3, func(t *testing.T, f *fakePodlink, s *fakeService) {
 		f.hang()
 		require.LessOrEqual(t, took(func() {
-			_, err := s.within(t, "u")
+			_, err := s.within("u")
 			require.ErrorIs(t, err, ErrDeadlineExceeded)
 		}), 2*time.Second)
 	})
