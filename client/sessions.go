@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/go-kratos/kratos/v2/log"
+	"go.opentelemetry.io/otel"
 
 	v1 "podlink/api/podlink/v1"
 )
@@ -120,7 +121,7 @@ func (s *sessions) run(ctx context.Context) {
 	case <-ctx.Done():
 		return
 	}
-	defer s.observe()()
+	defer s.observe(otel.Meter("podlink/client"))()
 	told := make(chan struct{})
 	go func() {
 		defer close(told)

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/metric/noop"
 
@@ -165,13 +164,6 @@ type oneGauge struct {
 	value   float64
 }
 
-type gaugeProvider struct {
-	noop.MeterProvider
-	gauge *oneGauge
-}
-
-func (p gaugeProvider) Meter(string, ...metric.MeterOption) metric.Meter { return p.gauge }
-
 func (g *oneGauge) RegisterCallback(observe metric.Callback, _ ...metric.Observable) (metric.Registration, error) {
 	g.observe = observe
 	return registration{g: g}, nil
@@ -193,13 +185,10 @@ func (r registration) Unregister() error {
 
 // TestAgeOfTheOldestCheckIsAMetric for as long as the sessions run.
 func TestAgeOfTheOldestCheckIsAMetric(t *testing.T) {
-	gauge := &oneGauge{}
-	before := otel.GetMeterProvider()
-	otel.SetMeterProvider(gaugeProvider{gauge: gauge})
-	defer otel.SetMeterProvider(before)
 	synctest.Test(t, func(t *testing.T) {
 		p := newPodSessions(newFakeLinks(), 0, 7)
-		end := p.observe()
+		gauge := &oneGauge{}
+		end := p.observe(gauge)
 		p.report()
 		mustStart(t, p, "u")
 		time.Sleep(time.Minute)
