@@ -88,7 +88,8 @@ var (
 	setLink  = calling((*Client).SetLinkedPod, &v1.SetLinkedPodRequest{Namespace: "game", Uid: "alice", Service: "room", PodId: proto.Int32(3)})
 )
 
-// requireAnswer compares a reply with what it should be, where 1 replaces each epoch, time and rest of a life, and "id" the store's id.
+// requireAnswer compares a reply with what it should be, where 1 replaces each epoch, time and rest of a life, "id" the
+// store's id, and "text" what is wrong with an item.
 func requireAnswer(t *testing.T, want, got proto.Message) {
 	t.Helper()
 	got = proto.Clone(got)
@@ -112,6 +113,8 @@ func blur(message protoreflect.Message) {
 			blur(value.Message())
 		case field.Name() == "epoch" && value.Int() > 0, field.Name() == "heartbeat_ms", field.Name() == "update_ms":
 			message.Set(field, protoreflect.ValueOfInt64(1))
+		case field.FullName() == "podlink.v1.Problem.message":
+			message.Set(field, protoreflect.ValueOfString("text"))
 		case field.Name() == "store_id":
 			message.Set(field, protoreflect.ValueOfString("id"))
 		case field.FullName() == "podlink.v1.Link.ttl_seconds" && value.Int() > 0:
@@ -133,6 +136,8 @@ func TestEveryCall(t *testing.T) {
 		return &v1.Link{Namespace: "game", Uid: uid, Service: "room", PodId: -1, TtlSeconds: -2}
 	}
 	up := &v1.Pod{State: "up", Load: 5, Live: true, HeartbeatMs: 1, TtlSeconds: 3600}
+	given := proto.CloneOf(up)
+	given.Given = 1 // erin
 	drains := &v1.Pod{
 		PodId: 1, State: "drains", Routing: v1.Routing_DENY_NEW, ReportedRouting: v1.Routing_DENY_NEW, Live: true, HeartbeatMs: 1, TtlSeconds: -1,
 	}
@@ -200,6 +205,43 @@ func TestEveryCall(t *testing.T) {
 			},
 		},
 		{
+			"BatchSetLinkedPod", calling((*Client).BatchSetLinkedPod, &v1.BatchSetLinkedPodRequest{
+				Namespace: "game", Service: "room", Items: []*v1.BatchSetLinkedPodRequest_Item{
+					{Uid: "dave", PodId: proto.Int32(0), PersistSeconds: proto.Int32(3600)},
+					{Uid: "alice", PodId: proto.Int32(1), IfAbsent: true},
+					{Uid: "nobody", PodId: proto.Int32(1), ExpectedEpoch: proto.Int64(7)},
+				},
+			}), &v1.BatchSetLinkedPodReply{Results: []*v1.BatchSetLinkedPodReply_Result{
+				{Linked: true, Link: passing("dave", 0), PreviousPodId: -1},
+				{Linked: false, Link: lasting("alice", 0), PreviousPodId: 0},
+				{Link: none("nobody"), PreviousPodId: -1, Problem: &v1.Problem{
+					Reason: "EPOCH_MISMATCH", Message: "text", Metadata: map[string]string{"pod_id": "-1", "epoch": "0", "claim": "0"},
+				}},
+			}},
+		},
+		{
+			"BatchComputeLinkedPod", calling((*Client).BatchComputeLinkedPod, &v1.BatchComputeLinkedPodRequest{
+				Namespace: "game", Service: "room", PersistSeconds: proto.Int32(3600),
+				Items: []*v1.BatchComputeLinkedPodRequest_Item{{Uid: "erin"}, {Uid: "alice"}},
+			}), &v1.BatchComputeLinkedPodReply{Results: []*v1.BatchComputeLinkedPodReply_Result{
+				{Outcome: v1.ComputeLinkedPodReply_CREATED, Link: passing("erin", 0), PreviousPodId: -1},
+				{Outcome: v1.ComputeLinkedPodReply_EXISTING, Link: lasting("alice", 0), PreviousPodId: 0},
+			}, Pods: []*v1.Pod{up}},
+		},
+		{
+			"BatchVerifyLinkedPod", calling((*Client).BatchVerifyLinkedPod, &v1.BatchVerifyLinkedPodRequest{
+				Namespace: "game", Service: "room", PodId: proto.Int32(0),
+				Items: []*v1.BatchVerifyLinkedPodRequest_Item{{Uid: "alice", Epoch: 1}, {Uid: "nobody", Epoch: 1}},
+			}), &v1.BatchVerifyLinkedPodReply{Links: []*v1.Link{lasting("alice", 0), none("nobody")}},
+		},
+		{
+			"BatchRemoveLinkedPod", calling((*Client).BatchRemoveLinkedPod, &v1.BatchRemoveLinkedPodRequest{
+				Namespace: "game", Service: "room", Items: []*v1.BatchRemoveLinkedPodRequest_Item{{Uid: "erin", PodId: proto.Int32(0)}, {Uid: "nobody"}},
+			}), &v1.BatchRemoveLinkedPodReply{Results: []*v1.BatchRemoveLinkedPodReply_Result{
+				{Uid: "erin", Removed: true, PreviousPodId: 0}, {Uid: "nobody", PreviousPodId: -1},
+			}},
+		},
+		{
 			"ListLinkedServices", calling((*Client).ListLinkedServices, &v1.ListLinkedServicesRequest{Namespace: "game", Uid: "bob"}),
 			&v1.ListLinkedServicesReply{Links: []*v1.Link{passing("bob", 1)}},
 		},
@@ -236,7 +278,7 @@ func TestEveryCall(t *testing.T) {
 		},
 		{
 			"RemoveServiceState", calling((*Client).RemoveServiceState, &v1.RemoveServiceStateRequest{Namespace: "game", Service: "room", PodId: proto.Int32(0)}),
-			&v1.RemoveServiceStateReply{Removed: true, Previous: up},
+			&v1.RemoveServiceStateReply{Removed: true, Previous: given},
 		},
 	}
 	names := map[string]bool{}

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -82,7 +83,7 @@ func TestEndingNeverBlocks(t *testing.T) {
 		sleep(t.Context(), podTimeout+3*longestBackoff)
 		requireCount(t, p, 1, 0)
 		requireHeld(t, p, "u0", all[0].Epoch())
-		require.Len(t, p.store.links, 1)
+		require.Equal(t, 1, p.store.size())
 	})
 }
 
@@ -107,7 +108,7 @@ func TestOneEndThatFails(t *testing.T) {
 				}
 				synctest.Wait()
 				requireCount(t, p, 0, row.left)
-				require.Len(t, p.store.links, 1)
+				require.Equal(t, 1, p.store.size())
 				begin := time.Now()
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 				defer cancel()
@@ -128,9 +129,9 @@ func TestStartWhileTheEndIsQueued(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			onFake(t, func(t *testing.T, p *podSessions) {
 				before := mustStart(t, p, "u")
-				away := true
+				var back atomic.Bool
 				p.store.setAround(func(_ context.Context, method string, do func()) error {
-					if method == "BatchRemove" && away {
+					if method == "BatchRemove" && !back.Load() {
 						return ErrUnavailable
 					}
 					do()
@@ -142,7 +143,7 @@ func TestStartWhileTheEndIsQueued(t *testing.T) {
 				h, err := p.start(t.Context(), "u", before.Epoch())
 				require.NoError(t, err)
 				require.Greater(t, h.Epoch(), before.Epoch())
-				away = false
+				back.Store(true)
 				sleep(t.Context(), podTTL)
 				requireHeld(t, p, "u", h.Epoch())
 				requireCount(t, p, 1, 0)
@@ -163,7 +164,7 @@ func TestEndAfterALostRestore(t *testing.T) {
 			if method == "BatchSet" || method == "SetIfAbsent" {
 				return loses(ctx, method, do)
 			}
-			if method == "BatchVerify" && p.store.links["u"].claim == p.generation && p.store.links["u"].epoch > h.Epoch() {
+			if method == "BatchVerify" && p.store.of("u").GetClaim() == p.process && p.store.of("u").GetEpoch() > h.Epoch() {
 				return ErrUnavailable // So that it learns nothing.
 			}
 			do()
@@ -195,7 +196,7 @@ func TestEndThatShowsTheOwnClaim(t *testing.T) {
 		h := mustStart(t, p, "u")
 		greater := h.Epoch() + 5
 		p.store.mu.Lock()
-		p.store.links["u"] = fakeLink{pod: 0, epoch: greater, claim: p.generation}
+		p.store.links["u"] = fakeLink{pod: 0, epoch: greater, claim: p.process}
 		p.store.mu.Unlock()
 		h.End(t.Context(), 0)
 		synctest.Wait()
@@ -204,7 +205,7 @@ func TestEndThatShowsTheOwnClaim(t *testing.T) {
 
 		h = mustStart(t, p, "v")
 		p.store.mu.Lock()
-		p.store.links["v"] = fakeLink{pod: 0, epoch: h.Epoch() + 5, claim: p.generation + 1}
+		p.store.links["v"] = fakeLink{pod: 0, epoch: h.Epoch() + 5, claim: p.process + 1}
 		p.store.mu.Unlock()
 		h.End(t.Context(), 0)
 		synctest.Wait()

@@ -88,6 +88,20 @@ func (f *fakeLinks) count(method string) int {
 	return f.calls[method]
 }
 
+// counted returns how many items the calls have had.
+func (f *fakeLinks) counted(method string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.items[method]
+}
+
+// size returns how many links there are.
+func (f *fakeLinks) size() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.links)
+}
+
 func (f *fakeLinks) storeID() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -390,6 +404,7 @@ const (
 type podSessions struct {
 	*sessions
 	store    *fakeLinks
+	process  int64 // its generation
 	drain    atomic.Bool
 	silent   atomic.Bool // podlink gets no reports
 	mu       sync.Mutex
@@ -399,7 +414,7 @@ type podSessions struct {
 
 // newPodSessions returns the sessions of a process that has this generation. Nothing runs yet.
 func newPodSessions(store *fakeLinks, pod int32, generation int64) *podSessions {
-	p := &podSessions{store: store}
+	p := &podSessions{store: store, process: generation}
 	p.sessions = newSessions(sessionOptions{
 		links: store, lease: newLease(podTTL), namespace: testNamespace, service: testService, pod: pod, timeout: podTimeout,
 		cacheTTL: DefaultGuardCacheTTL,

@@ -400,6 +400,8 @@ func TestGuardRestores(t *testing.T) {
 		"doubted":              {pod: 0, epoch: 5, held: holding{epoch: 5, uncertain: true}, restoring: decided(holding{epoch: 6}, nil), restores: 1, served: 6},
 		"gone, not decided":    {pod: -1, held: holding{epoch: 5}, restoring: decided(holding{epoch: 5, uncertain: true}, nil), restores: 1, want: ErrLinkUncertain},
 		"older, a failure":     {pod: 0, epoch: 4, held: holding{epoch: 5}, restoring: decided(holding{epoch: 5}, io.EOF), restores: 1, want: ErrLinkUncertain},
+		"older, not decided":   {pod: 0, epoch: 4, held: holding{epoch: 5}, restoring: decided(holding{epoch: 5, uncertain: true}, withCause(ErrLinkUncertain, io.EOF)), restores: 1, want: ErrLinkUncertain},
+		"older, left":          {pod: 0, epoch: 4, held: holding{epoch: 5}, restoring: decided(holding{epoch: 5}, withCause(ErrCanceled, nil)), restores: 1, want: ErrCanceled},
 		"older, lost by it":    {pod: 0, epoch: 4, held: holding{epoch: 5}, restoring: decided(holding{}, withCause(ErrWrongPod, nil)), restores: 1, want: ErrWrongPod},
 		"older, ended by then": {pod: 0, epoch: 4, held: holding{epoch: 5}, restoring: decided(holding{}, nil), restores: 1, want: ErrLinkUncertain},
 		"right":                {pod: 0, epoch: 5, held: holding{epoch: 5}, served: 5},

@@ -92,7 +92,7 @@ func (g *guard) restore(ctx context.Context, uid string) (int64, error) {
 	switch {
 	case err == nil && held.epoch != 0 && !held.uncertain:
 		return held.epoch, nil
-	case errors.Is(err, ErrWrongPod), errors.Is(err, ErrLinkUncertain):
+	case errors.Is(err, ErrWrongPod), errors.Is(err, ErrCanceled):
 		return 0, err
 	}
 	return 0, g.uncertain(uid, held.epoch, err)
@@ -154,7 +154,7 @@ func (g *guard) superseded(uid string) error {
 func (g *guard) uncertain(uid string, epoch int64, cause error) error {
 	because := ""
 	switch answer := (*kerrors.Error)(nil); {
-	case cause == nil:
+	case cause == nil, errors.Is(cause, ErrLinkUncertain):
 		because = "podlink has not confirmed the user's link since it may have been lost or moved"
 	case !unanswered(cause) && errors.As(cause, &answer):
 		because = "podlink answers " + answer.Reason + ", so this pod can't know whether it holds the user"

@@ -280,13 +280,6 @@ func (a *Agent) tellLost(uid string, epoch int64) {
 // agentSessions are the agent's sessions, for its guard.
 type agentSessions struct{ of *Agent }
 
-// holding is what a pod holds of a user.
-type holding struct {
-	epoch     int64 // of the session; 0: there is none
-	uncertain bool  // podlink may have lost the link, or moved it
-	verified  time.Time
-}
-
 func (s agentSessions) holding(uid string) holding { return holding{epoch: s.of.sessionEpoch(uid)} }
 
 func (s agentSessions) saw(uid string, link *v1.Link, _ time.Time) {

@@ -191,7 +191,7 @@ func (c *chaos) verify(users int, uid func(int) string) {
 			c.failf("pod %d: turns %v, in doubt %v", p.pod, p.turns.held, p.doubted)
 		}
 		for _, loss := range p.losses() {
-			key := fmt.Sprint(p.generation, " ", loss)
+			key := fmt.Sprint(p.process, " ", loss)
 			if told[key]++; told[key] > 1 {
 				c.failf("pod %d: %s is told twice", p.pod, loss)
 			}

@@ -41,7 +41,7 @@ func requireHeld(t *testing.T, p *podSessions, uid string, epoch int64) {
 	link := p.store.of(uid)
 	require.Equal(t, p.pod, link.GetPodId())
 	require.Equal(t, epoch, link.GetEpoch())
-	require.Equal(t, p.generation, link.GetClaim())
+	require.Equal(t, p.process, link.GetClaim())
 	require.True(t, link.GetPersistent())
 }
 
@@ -461,7 +461,7 @@ func TestWithoutBatches(t *testing.T) {
 				}
 				sleep(t.Context(), podTTL)
 				requireCount(t, p, 0, 0)
-				require.Empty(t, p.store.links)
+				require.Zero(t, p.store.size())
 				require.Equal(t, row.singles, p.store.count("Get") > 0)
 			})
 		})

@@ -28,7 +28,7 @@ type simCaller struct {
 
 func (s *simulation) startCaller() (*simCaller, error) {
 	c := &simCaller{sim: s, conn: inproc.Dial(simTry, s.podlinks...)}
-	c.podlink = client.NewOver(s.variant.carrier(c.conn), simTimeout)
+	c.podlink = client.NewOver(c.conn, simTimeout)
 	router, err := sim.NewRouter(c.podlink)
 	if err != nil {
 		return nil, err

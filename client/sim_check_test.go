@@ -1,11 +1,13 @@
 package client_test
 
 import (
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"sync"
 	"time"
 
+	"podlink/client"
 	"podlink/internal/biz"
 	"podlink/test/kit/model"
 	"podlink/test/kit/sim"
@@ -20,9 +22,10 @@ type simCheck struct {
 	mu     sync.Mutex
 	moved  map[string]map[int32]simMove // by user and the pod that has lost it
 	told   map[toldLoss]bool
-	moves  int    // of persistent links
-	losses int    // of sessions
-	digest uint64 // of all changes, without the order of those of one moment
+	last   map[string]lastAnswer // by user
+	moves  int                   // of persistent links
+	losses int                   // of sessions
+	digest uint64                // of all changes, without the order of those of one moment
 }
 
 // simMove is the latest time at which a user was moved away from a pod.
@@ -37,10 +40,17 @@ type toldLoss struct {
 	epoch        int64
 }
 
+// lastAnswer is the last call for a user that was served.
+type lastAnswer struct {
+	caller *simCaller
+	at     time.Time
+}
+
 func newSimCheck(s *simulation) *simCheck {
 	return &simCheck{
 		Excuses: sim.Excuses{Window: 3 * s.o.ttl}, sim: s,
 		moved: make(map[string]map[int32]simMove), told: make(map[toldLoss]bool),
+		last: make(map[string]lastAnswer),
 	}
 }
 
@@ -70,6 +80,30 @@ func (c *simCheck) changed(change model.Change) {
 	}
 }
 
+// answered is called with the result of each call. A caller whose user was served a moment ago knows where to send the next call.
+func (c *simCheck) answered(caller *simCaller, uid, action string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	last, ok := c.last[uid]
+	switch {
+	case err == nil && action == sim.Leave:
+		delete(c.last, uid)
+	case err == nil:
+		c.last[uid] = lastAnswer{caller, time.Now()}
+	case ok && errors.Is(err, client.ErrNoAvailablePod) && last.caller == caller && time.Since(last.at) < c.sim.o.ttl && !c.anyImpaired():
+		c.sim.violate("starved: a call for %s failed, which the same caller had sent to its pod %s before: %v", uid, time.Since(last.at), err)
+	}
+}
+
+func (c *simCheck) anyImpaired() bool {
+	for pod := range int32(simPods) {
+		if c.Impaired(pod) {
+			return true
+		}
+	}
+	return false
+}
+
 // served is called when a process serves a request for the user.
 func (c *simCheck) served(p *process, uid string) {
 	link := c.sim.store.Link(simKey(uid))
@@ -79,11 +113,12 @@ func (c *simCheck) served(p *process, uid string) {
 		return
 	}
 	m, ok := c.moved[uid][p.ordinal]
+	// Podlink itself moves nobody before the lease of the pod has ended. A move by hand is noticed when the guard asks.
 	bound := max(c.sim.o.guardCacheTTL, c.sim.o.ttl) + simTimeout + time.Second
 	if ok && time.Since(m.at) > bound {
 		c.sim.violate("stale: %s serves %s, which was moved to pod %d %s ago", p.name, uid, link.Pod, time.Since(m.at))
 	}
-	if ok && !m.byHand && link.Persistent() && !c.PodExcused(p.ordinal) {
+	if ok && !m.byHand && link.Persistent() && !c.Lossy() && !p.stopping.Load() {
 		c.sim.violate("overlap: %s serves %s, which podlink has moved to pod %d", p.name, uid, link.Pod)
 	}
 }

@@ -1,10 +1,12 @@
 package client_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	kerrors "github.com/go-kratos/kratos/v2/errors"
@@ -36,6 +38,8 @@ type process struct {
 	served  sync.WaitGroup
 	service *sim.Service
 
+	stopping atomic.Bool // it has drained: its users may be moved
+
 	mu         sync.Mutex
 	thaw       chan struct{} // nil: it is not frozen
 	registered bool
@@ -52,14 +56,14 @@ func (s *simulation) startProcess(ordinal int32) *process {
 	p.podlink = client.NewOver(s.variant.carrier(p.conn), simTimeout)
 	var err error
 	p.agent, err = sim.NewAgent(p.podlink, sim.AgentOptions{
-		Ordinal: ordinal, TTL: s.o.ttl, CacheTTL: s.o.guardCacheTTL, OnLost: p.lost, Logger: s.logger(p.name),
+		Ordinal: ordinal, TTL: s.o.ttl, CacheTTL: cmp.Or(s.variant.guardCacheTTL, s.o.guardCacheTTL), OnLost: p.lost, Logger: s.logger(p.name),
 	})
 	if err != nil {
 		s.violate("%s: %v", p.name, err)
 		return p
 	}
 	p.service = &sim.Service{
-		Name: p.name, Storage: s.storage, Start: p.agent.StartSession, Running: p.running, Keep: 2 * s.o.ttl,
+		Name: p.name, Storage: s.storage, Start: s.variant.starting(p.agent.StartSession), Running: p.running, Keep: 2 * s.o.ttl,
 		Wrote: func(uid string, session sim.Session) { s.check.wrote(p, uid, session) },
 	}
 	p.guarded = p.agent.Guard()(p.handle)
@@ -89,6 +93,7 @@ func (p *process) kill() {
 func (p *process) stop() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
+	p.stopping.Store(true)
 	_ = p.agent.Drain(ctx)
 	p.deregister()
 	_ = p.agent.Stop(ctx)
@@ -125,6 +130,15 @@ func (p *process) unfreeze() {
 		if p.ended.Err() == nil {
 			p.conn.Mend()
 		}
+	}
+}
+
+// mendUnlessFrozen connects the process to podlink again.
+func (p *process) mendUnlessFrozen() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.thaw == nil && p.ended.Err() == nil {
+		p.conn.Mend()
 	}
 }
 

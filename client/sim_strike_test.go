@@ -2,7 +2,9 @@ package client_test
 
 import (
 	"context"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -36,6 +38,17 @@ func (s *simulation) strike(f sim.Fault, random *rand.Rand) {
 		s.everyPodlink(func(p *inproc.Server) { p.DropReplies(func(string) bool { return random.IntN(5) == 0 }) })
 		time.Sleep(f.Lasts)
 		s.everyPodlink(func(p *inproc.Server) { p.DropReplies(nil) })
+	case sim.PodsCut:
+		s.mu.Lock()
+		processes := slices.Collect(maps.Values(s.running))
+		s.mu.Unlock()
+		for _, p := range processes {
+			p.conn.Cut()
+		}
+		time.Sleep(f.Lasts)
+		for _, p := range processes {
+			p.mendUnlessFrozen()
+		}
 	case sim.AnswersSlow:
 		s.everyPodlink(func(p *inproc.Server) { p.SetLatency(upTo(random, 300*time.Millisecond)) })
 		s.store.SetLatency(upTo(random, 20*time.Millisecond))
@@ -124,7 +137,7 @@ func (s *simulation) strikePod(f sim.Fault) {
 		defer s.check.Impair(f.Pod)()
 		p.conn.Cut()
 		time.Sleep(f.Lasts)
-		p.conn.Mend()
+		p.mendUnlessFrozen()
 	case sim.PodDrained:
 		defer s.check.Impair(f.Pod)()
 		p.stop()
@@ -142,7 +155,7 @@ func (s *simulation) strikeUsers(f sim.Fault, random *rand.Rand) {
 		s.store.Repair(sim.Namespace, uid)
 	case sim.UsersMoved:
 		operator := v1.NewLinkServiceClient(inproc.Dial(simTry, s.podlinks...))
-		for range max(1, s.o.users/20) {
+		for range max(1, s.o.users/10) {
 			uid := sim.UID(random.IntN(s.o.users))
 			s.check.MovedByHand(uid)
 			_, err := operator.SetLinkedPod(context.Background(), &v1.SetLinkedPodRequest{

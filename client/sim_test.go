@@ -17,10 +17,8 @@ import (
 	"github.com/go-kratos/kratos/v2/log"
 	"github.com/go-kratos/kratos/v2/selector"
 	"github.com/stretchr/testify/require"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 
-	"podlink/internal/biz"
 	"podlink/test/kit/inproc"
 	"podlink/test/kit/model"
 	"podlink/test/kit/sim"
@@ -54,33 +52,6 @@ type simOptions struct {
 	kinds         []sim.Kind
 	faults        int
 	variant       simVariant
-}
-
-// simVariant is a known-bad behavior, to prove that the simulator finds it. The zero value is none.
-type simVariant struct {
-	// intercept changes or answers a call to podlink.
-	intercept func(ctx context.Context, method string, request any, next func() error) error
-	// liveness replaces the store's rule.
-	liveness func(h biz.Hearing, report biz.Pod, nowMs int64) biz.Liveness
-}
-
-// carrier returns the connection with the variant's behavior.
-func (v simVariant) carrier(conn grpc.ClientConnInterface) grpc.ClientConnInterface {
-	if v.intercept == nil {
-		return conn
-	}
-	return interceptedConn{conn, v}
-}
-
-type interceptedConn struct {
-	grpc.ClientConnInterface
-	variant simVariant
-}
-
-func (c interceptedConn) Invoke(ctx context.Context, method string, request, reply any, options ...grpc.CallOption) error {
-	return c.variant.intercept(ctx, method, request, func() error {
-		return c.ClientConnInterface.Invoke(ctx, method, request, reply, options...)
-	})
 }
 
 // simulation is one run.
@@ -276,7 +247,9 @@ func (s *simulation) follow(uid, format string, args ...any) {
 
 func (s *simulation) callFor(random *rand.Rand, uid, action string) error {
 	began := time.Now()
-	err := s.callers[random.IntN(len(s.callers))].do(random, uid, action)
+	caller := s.callers[random.IntN(len(s.callers))]
+	err := caller.do(random, uid, action)
+	s.check.answered(caller, uid, action, err)
 	outcome := "ok"
 	if err != nil {
 		outcome = reasonOf(err)
@@ -393,10 +366,9 @@ func TestSimulationRepeats(t *testing.T) {
 
 func runSeed(t *testing.T, seed uint64, users int, variant simVariant) simResult {
 	t.Helper()
-	ttls := []time.Duration{3 * time.Second, 6 * time.Second, 15 * time.Second}
-	ttl := ttls[seed%uint64(len(ttls))]
+	ttl := simTTL(seed)
 	result := simulate(t, simOptions{
-		seed: seed, users: users, ttl: ttl, guardCacheTTL: min(5*time.Second, ttl), kinds: sim.Kinds, faults: simFaults, variant: variant,
+		seed: seed, users: users, ttl: ttl, guardCacheTTL: simCacheTTL(ttl), kinds: sim.Kinds, faults: simFaults, variant: variant,
 	})
 	t.Logf("seed %d: %s", seed, result.summary)
 	if *simTrace {
@@ -406,3 +378,9 @@ func runSeed(t *testing.T, seed uint64, users int, variant simVariant) simResult
 	}
 	return result
 }
+
+func simTTL(seed uint64) time.Duration {
+	return []time.Duration{3 * time.Second, 6 * time.Second, 15 * time.Second}[seed%3]
+}
+
+func simCacheTTL(ttl time.Duration) time.Duration { return min(5*time.Second, ttl) }

@@ -63,13 +63,13 @@ func TestEachSessionIsVerified(t *testing.T) {
 				sleep(t.Context(), 50*time.Millisecond)
 			}
 		}
-		before, calls := p.store.items["BatchVerify"], p.store.count("BatchVerify")
+		before, calls := p.store.counted("BatchVerify"), p.store.count("BatchVerify")
 		const rounds = 20
 		for range rounds {
 			sleep(t.Context(), 2*podTTL)
 			require.LessOrEqual(t, p.oldestCheck(), 2*podTTL)
 		}
-		items := p.store.items["BatchVerify"] - before
+		items := p.store.counted("BatchVerify") - before
 		require.GreaterOrEqual(t, items, rounds*users)
 		require.LessOrEqual(t, items, 2*rounds*users+users)
 		require.LessOrEqual(t, p.store.count("BatchVerify")-calls, rounds*30)
@@ -88,9 +88,9 @@ func TestManySessions(t *testing.T) {
 		}
 		sleep(t.Context(), time.Minute)
 		for range 5 {
-			before := p.store.items["BatchVerify"]
+			before := p.store.counted("BatchVerify")
 			sleep(t.Context(), 20*time.Second)
-			require.LessOrEqual(t, p.store.items["BatchVerify"]-before, 20*checksPerSecond+largestBatch)
+			require.LessOrEqual(t, p.store.counted("BatchVerify")-before, 20*checksPerSecond+largestBatch)
 		}
 		require.Greater(t, p.oldestCheck(), 2*podTTL)
 		require.LessOrEqual(t, p.oldestCheck(), time.Minute)
@@ -112,13 +112,13 @@ func TestLapseIsOneReview(t *testing.T) {
 		sleep(t.Context(), podTTL/2)
 		p.silent.Store(true)
 		sleep(t.Context(), podTTL+podTTL/4)
-		before := p.store.items["BatchVerify"]
+		before := p.store.counted("BatchVerify")
 		p.silent.Store(false)
 		p.report()
 		state, _ := p.lease.state()
 		require.Equal(t, 1, state.lapses)
 		sleep(t.Context(), 2*time.Second)
-		items := p.store.items["BatchVerify"] - before
+		items := p.store.counted("BatchVerify") - before
 		require.GreaterOrEqual(t, items, users)
 		require.LessOrEqual(t, items, users+largestBatch)
 		require.LessOrEqual(t, p.oldestCheck(), 3*time.Second)

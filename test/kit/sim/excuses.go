@@ -58,7 +58,10 @@ func (e *Excuses) Excused(pod int32, uid string) bool {
 }
 
 // PodExcused is Excused for any user.
-func (e *Excuses) PodExcused(pod int32) bool {
+func (e *Excuses) PodExcused(pod int32) bool { return e.Impaired(pod) || e.Lossy() }
+
+// Impaired reports whether the pod was impaired lately.
+func (e *Excuses) Impaired(pod int32) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, i := range e.impaired[pod] {
@@ -66,6 +69,13 @@ func (e *Excuses) PodExcused(pod int32) bool {
 			return true
 		}
 	}
+	return false
+}
+
+// Lossy reports whether the store has lost data lately.
+func (e *Excuses) Lossy() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	for _, at := range e.losses {
 		if time.Since(at) <= e.Window {
 			return true

@@ -49,6 +49,7 @@ const (
 	PodDoubled      Kind = "pod doubled"
 	PodCut          Kind = "pod cut off from podlink"
 	PodDrained      Kind = "pod drained and restarted"
+	PodsCut         Kind = "all pods cut off from podlink"
 	AnswersSlow     Kind = "answers slow"
 	UserCorrupt     Kind = "user corrupt"
 	UsersMoved      Kind = "users moved by hand"
@@ -58,12 +59,12 @@ const (
 // Kinds are all faults that a plan may have.
 var Kinds = []Kind{
 	PodlinkKilled, PodlinkFrozen, PodlinkFlapping, OnePodlinkAway, RepliesLost, StoreKilled, StoreFrozen, StoreFlushed, StoreFailedOver,
-	PodKilled, PodFrozen, PodDoubled, PodCut, PodDrained, AnswersSlow, UserCorrupt, UsersMoved, CallerCut,
+	PodKilled, PodFrozen, PodDoubled, PodCut, PodDrained, PodsCut, AnswersSlow, UserCorrupt, UsersMoved, CallerCut,
 }
 
 // everywhere are the faults that strike all pods alike. Two of them do not overlap.
 var everywhere = []Kind{
-	PodlinkKilled, PodlinkFrozen, PodlinkFlapping, OnePodlinkAway, RepliesLost, StoreKilled, StoreFrozen, StoreFlushed, StoreFailedOver,
+	PodlinkKilled, PodlinkFrozen, PodlinkFlapping, OnePodlinkAway, RepliesLost, StoreKilled, StoreFrozen, StoreFailedOver, PodsCut,
 	AnswersSlow,
 }
 
