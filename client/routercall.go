@@ -33,7 +33,7 @@ func (r *Router) call(ctx context.Context, uid string, request any, next middlew
 // succeeded keeps what a try that began at that time says about the user's link and the pod.
 func (r *Router) succeeded(uid string, try *podCall, begun time.Time) {
 	try.answered(begun)
-	if try.link.doubt != trusted {
+	if try.link.doubt != trusted && try.record.Load() != nil { // It has not gone to any other pod.
 		r.links.trust(uid, try.link)
 	}
 }
