@@ -15,7 +15,9 @@ import (
 // recorded keeps the problems.
 type recorded struct{ problems []*kerrors.Error }
 
-func (r *recorded) Problem(_ context.Context, problem *kerrors.Error) { r.problems = append(r.problems, problem) }
+func (r *recorded) Problem(_ context.Context, problem *kerrors.Error) {
+	r.problems = append(r.problems, problem)
+}
 
 // TestProblemIsTheErrorOfACall: an item's problem has the reason, the text and the metadata that a call for it alone would return,
 // without the cause, which is recorded.

@@ -69,7 +69,10 @@ var httpCalls = []struct{ method, path, body string }{
 	{http.MethodPost, servicePath + "/links:batchGet", `{"uids":["` + secretUID + `","other"]}`},
 	{http.MethodPost, servicePath + "/links:batchCompute", `{"items":[{"uid":"` + secretUID + `"},{"uid":"other"}]}`},
 	{http.MethodPost, servicePath + "/links:batchVerify", `{"podId":1,"items":[{"uid":"` + secretUID + `","epoch":"1"}]}`},
-	{http.MethodPost, servicePath + "/links:batchSet", `{"items":[{"uid":"` + secretUID + `","podId":1,"expectedEpoch":"5"},{"uid":"other","podId":1}]}`},
+	{
+		http.MethodPost, servicePath + "/links:batchSet",
+		`{"items":[{"uid":"` + secretUID + `","podId":1,"expectedEpoch":"5"},{"uid":"other","podId":1}]}`,
+	},
 	{http.MethodPost, servicePath + "/links:batchRemove", `{"items":[{"uid":"` + secretUID + `","expectedEpoch":"5"},{"uid":"other"}]}`},
 	{http.MethodGet, namespacePath + "/links/" + secretUID, ""},
 	{http.MethodDelete, linkPath + "/pods/1?keepSeconds=60", ""},
