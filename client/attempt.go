@@ -37,17 +37,6 @@ func uncertain(err error) bool {
 	return errors.Is(err, ErrOutcomeUnknown) || errors.Is(err, ErrReplicationUnconfirmed)
 }
 
-// untilCertain repeats a mutation that does no harm when it is carried out twice, until its outcome is certain or ctx ends. It has
-// no budget: pass the option repeatable instead.
-func untilCertain(ctx context.Context, mutate func() error) error {
-	for between := pauses(); ; {
-		err := mutate()
-		if !uncertain(err) || !pause(ctx, between.NextBackOff()) {
-			return err
-		}
-	}
-}
-
 // stage is how far an attempt has come.
 type stage = int32
 

@@ -17,6 +17,9 @@ func (s *sessions) start(ctx context.Context, uid string, seen int64) (*Session,
 	s.countStart(1)
 	defer s.countStart(-1)
 	if s.draining() {
+		if h := s.join(uid, seen); h != nil { // The user can't be served elsewhere before the session has ended.
+			return h, nil
+		}
 		s.release(uid, seen, 0)
 		return nil, s.wrongPod(uid, nil)
 	}

@@ -81,9 +81,6 @@ func malformed(field, how string) error {
 	return withCause(v1.ErrorInvalidArgument("%s %s", field, how), nil, "field", field)
 }
 
-// explain is withCause by its former name.
-func explain(err, cause error, metadata ...string) error { return withCause(err, cause, metadata...) }
-
 // withCause returns the error with a cause, and with metadata in pairs of name and value.
 func withCause(err, cause error, metadata ...string) error {
 	e := kerrors.FromError(err).WithCause(cause)

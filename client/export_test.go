@@ -30,3 +30,6 @@ func (p inProcess) Invoke(ctx context.Context, method string, request, reply any
 	}
 	return err
 }
+
+// Forget makes the router forget the link of the user.
+func Forget(r *Router, uid string) { r.links.invalidate(uid) }

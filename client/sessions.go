@@ -34,6 +34,7 @@ type sessions struct {
 	sessionOptions
 	batches *linkBatches
 	turns   turns
+	runs    chan struct{} // has an element while run works
 
 	sweepNow, endNow, restoreNow, lostNow, tellNow signal
 
@@ -104,14 +105,22 @@ func newSessions(o sessionOptions) *sessions {
 	return &sessions{
 		sessionOptions: o,
 		batches:        &linkBatches{links: o.links, namespace: o.namespace, service: o.service, pod: o.pod, timeout: o.timeout},
+		runs:           make(chan struct{}, 1),
 		sweepNow:       newSignal(), endNow: newSignal(), restoreNow: newSignal(),
 		lostNow: newSignal(), tellNow: newSignal(),
 		byUID: map[string]*userSession{}, doubted: map[*userSession]struct{}{},
 	}
 }
 
-// run verifies the sessions, tells podlink of those that have ended and the pod of those that are lost, until ctx ends.
+// run verifies the sessions, tells podlink of those that have ended and the pod of those that are lost, until ctx ends. Of two
+// runs the second one begins when the first has ended.
 func (s *sessions) run(ctx context.Context) {
+	select {
+	case s.runs <- struct{}{}:
+		defer func() { <-s.runs }()
+	case <-ctx.Done():
+		return
+	}
 	defer s.observe(otel.Meter("podlink/client"))()
 	told := make(chan struct{})
 	go func() {

@@ -59,7 +59,7 @@ func (c *chaos) around(ctx context.Context, method string, do func()) error {
 	case luck < 10 && (method == "Set" || method == "BatchRemove"):
 		go func() { c.pause(2 * podTimeout); do() }()
 		c.pause(podTimeout)
-		return explain(ErrOutcomeUnknown, nil)
+		return withCause(ErrOutcomeUnknown, nil)
 	case luck < 15:
 		return ErrUnavailable
 	}

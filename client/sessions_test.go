@@ -355,8 +355,8 @@ func TestDrainWaitsForStarts(t *testing.T) {
 	})
 }
 
-// TestDrainIsBounded whatever podlink does, and says what is left.
-func TestDrainIsBounded(t *testing.T) {
+// TestHandOverIsBounded whatever podlink does, and says what is left.
+func TestHandOverIsBounded(t *testing.T) {
 	onFake(t, func(t *testing.T, p *podSessions) {
 		var all []*Session
 		for i := range 60 {
@@ -494,7 +494,7 @@ func TestStartWithoutPodlink(t *testing.T) {
 }
 
 func TestProblemsAreFinalOrNot(t *testing.T) {
-	require.True(t, failed(explain(ErrEpochMismatch, nil)).final())
+	require.True(t, failed(withCause(ErrEpochMismatch, nil)).final())
 	require.False(t, failed(errors.New("broken pipe")).final())
 	require.True(t, failed(ErrOutcomeUnknown).open())
 	require.False(t, failed(ErrUnavailable).open())

@@ -22,18 +22,25 @@ type simCaller struct {
 	sim     *simulation
 	conn    *inproc.Conn
 	podlink *client.Client
+	router  *client.Router
 	filter  selector.NodeFilter
 	call    middleware.Handler
+
+	forgetting *forgetting // nil: not in this variant
 }
 
 func (s *simulation) startCaller() (*simCaller, error) {
 	c := &simCaller{sim: s, conn: inproc.Dial(simTry, s.podlinks...)}
 	c.podlink = client.NewOver(c.conn, simTimeout)
+	if s.variant.forgets {
+		c.forgetting = &forgetting{ClientConnInterface: c.conn, uids: make(map[string]bool)}
+		c.podlink = client.NewOver(c.forgetting, simTimeout)
+	}
 	router, err := sim.NewRouter(c.podlink)
 	if err != nil {
 		return nil, err
 	}
-	c.filter = router.NodeFilter()
+	c.router, c.filter = router, router.NodeFilter()
 	c.call = router.Middleware()(c.deliver)
 	return c, nil
 }
@@ -42,6 +49,9 @@ type randomKey struct{}
 
 // do makes one call for the user, whose generator it uses.
 func (c *simCaller) do(random *rand.Rand, uid, action string) error {
+	if c.forgetting != nil && c.forgetting.take(uid) {
+		client.Forget(c.router, uid)
+	}
 	ctx, cancel := context.WithTimeout(context.WithValue(context.Background(), randomKey{}, random), simCallTimeout)
 	defer cancel()
 	ctx = transport.NewClientContext(ctx, &simTransport{operation: "/chat.v1.Chat/" + action, request: simHeader{}, reply: simHeader{}})

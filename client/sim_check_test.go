@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -48,7 +50,7 @@ type lastAnswer struct {
 
 func newSimCheck(s *simulation) *simCheck {
 	return &simCheck{
-		Excuses: sim.Excuses{Window: 3 * s.o.ttl}, sim: s,
+		Excuses: sim.Excuses{Window: 3 * s.o.ttl, Strict: s.o.strict}, sim: s,
 		moved: make(map[string]map[int32]simMove), told: make(map[toldLoss]bool),
 		last: make(map[string]lastAnswer),
 	}
@@ -153,6 +155,22 @@ func (c *simCheck) lost(p *process, uid string, epoch int64) {
 	c.told[loss] = true
 	if !c.Excused(p.ordinal, uid) {
 		c.sim.violate("lost: %s has lost the session of %s with epoch %d", p.name, uid, epoch)
+	}
+}
+
+// settled checks, two ttl after the last fault, that each session that runs has its link.
+func (c *simCheck) settled() {
+	c.sim.mu.Lock()
+	processes := slices.Collect(maps.Values(c.sim.running))
+	c.sim.mu.Unlock()
+	for _, p := range processes {
+		p.service.Held(func(uid string, session sim.Session) {
+			link := c.sim.store.Link(simKey(uid))
+			if int32(link.Pod) != p.ordinal || int64(link.Epoch) != session.Epoch() || !link.Persistent() {
+				c.sim.violate("unnoticed: %s still has a session of %s with epoch %d, whose link is %s",
+					p.name, uid, session.Epoch(), linkText(link))
+			}
+		})
 	}
 }
 

@@ -56,7 +56,8 @@ func (s *simulation) startProcess(ordinal int32) *process {
 	p.podlink = client.NewOver(s.variant.carrier(p.conn), simTimeout)
 	var err error
 	p.agent, err = sim.NewAgent(p.podlink, sim.AgentOptions{
-		Ordinal: ordinal, TTL: s.o.ttl, CacheTTL: cmp.Or(s.variant.guardCacheTTL, s.o.guardCacheTTL), OnLost: p.lost, Logger: s.logger(p.name),
+		Ordinal: ordinal, TTL: s.o.ttl, CacheTTL: cmp.Or(s.variant.guardCacheTTL, s.o.guardCacheTTL), OnLost: p.lost,
+		Registrar: processRegistrar{p}, Logger: s.logger(p.name),
 	})
 	if err != nil {
 		s.violate("%s: %v", p.name, err)
@@ -70,7 +71,7 @@ func (s *simulation) startProcess(ordinal int32) *process {
 	p.node = selector.NewNode("grpc", p.name, &registry.ServiceInstance{
 		ID: p.name, Name: sim.ServiceName, Metadata: p.agent.Metadata(), Endpoints: []string{"grpc://" + p.name},
 	})
-	p.served.Go(func() { p.agent.Run(p.ended) })
+	p.served.Go(func() { p.agent.Run(p.ended, p.name) })
 	p.registered = true
 	s.mu.Lock()
 	s.processes = append(s.processes, p)
@@ -100,6 +101,18 @@ func (p *process) stop() {
 	p.end()
 	_ = p.podlink.Close()
 	p.served.Wait()
+}
+
+// processRegistrar is the registry as the agent of a process uses it.
+type processRegistrar struct{ *process }
+
+// Register implements registry.Registrar.
+func (r processRegistrar) Register(context.Context, *registry.ServiceInstance) error { return nil }
+
+// Deregister implements registry.Registrar.
+func (r processRegistrar) Deregister(context.Context, *registry.ServiceInstance) error {
+	r.deregister()
+	return nil
 }
 
 func (p *process) deregister() {

@@ -104,6 +104,7 @@ func (s *simulation) strikeStore(f sim.Fault, random *rand.Rand) {
 	case sim.StoreFailedOver:
 		s.check.LostData()
 		s.store.FailOver(time.Duration(random.Int64N(int64(500 * time.Millisecond))))
+	default:
 	}
 }
 
@@ -143,6 +144,7 @@ func (s *simulation) strikePod(f sim.Fault) {
 		p.stop()
 		time.Sleep(f.Lasts)
 		next()
+	default:
 	}
 }
 
@@ -171,5 +173,6 @@ func (s *simulation) strikeUsers(f sim.Fault, random *rand.Rand) {
 		caller.conn.Cut()
 		time.Sleep(f.Lasts)
 		caller.conn.Mend()
+	default:
 	}
 }

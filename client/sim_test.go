@@ -51,6 +51,8 @@ type simOptions struct {
 	guardCacheTTL time.Duration
 	kinds         []sim.Kind
 	faults        int
+	plan          []sim.Fault // instead of one that is drawn
+	strict        bool        // no fault is an excuse
 	variant       simVariant
 }
 
@@ -88,7 +90,7 @@ type simResult struct {
 // simulate runs one seed in a bubble of virtual time.
 func simulate(t *testing.T, o simOptions) (result simResult) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	synctest.Test(t, func(*testing.T) {
 		s := &simulation{
 			o: o, variant: o.variant, begin: time.Now(), store: model.NewStore(), byNode: make(map[string]*process),
 			calls: make(map[string]int), running: make(map[int32]*process),
@@ -121,7 +123,7 @@ func (r simResult) kinds() string {
 }
 
 // random returns a generator of the seed for a part of the simulation.
-func (s *simulation) random(part uint64) *rand.Rand { return rand.New(rand.NewPCG(s.o.seed, part)) } //nolint:gosec // It is to repeat.
+func (s *simulation) random(part uint64) *rand.Rand { return rand.New(rand.NewPCG(s.o.seed, part)) }
 
 func (s *simulation) logf(format string, args ...any) {
 	s.mu.Lock()
@@ -204,7 +206,9 @@ func (s *simulation) run() {
 	}
 	time.Sleep(s.o.ttl / 2) // The pods report before the first users come.
 
-	s.faults = sim.Plan(s.random(1), s.o.kinds, s.o.faults, s.o.ttl, simPods)
+	if s.faults = s.o.plan; s.faults == nil {
+		s.faults = sim.Plan(s.random(1), s.o.kinds, s.o.faults, s.o.ttl, simPods)
+	}
 	playing, stop := context.WithCancel(context.Background())
 	var users, striking sync.WaitGroup
 	for n := range s.o.users {
@@ -219,6 +223,7 @@ func (s *simulation) run() {
 	time.Sleep(2 * s.o.ttl)
 	stop()
 	users.Wait()
+	s.check.settled()
 	s.serveAll(healed)
 	s.stopAll()
 }
@@ -234,7 +239,7 @@ func (s *simulation) play(ctx context.Context, n int) {
 			timer.Stop()
 			return
 		}
-		s.callFor(random, uid, sim.Action(random, n))
+		_ = s.callFor(random, uid, sim.Action(random, n)) // While something is at fault, calls may fail.
 	}
 }
 

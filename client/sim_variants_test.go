@@ -23,6 +23,8 @@ type simVariant struct {
 	liveness func(h biz.Hearing, report biz.Pod, nowMs int64) biz.Liveness
 	// guardCacheTTL replaces the guards'.
 	guardCacheTTL time.Duration
+	// forgets makes routers forget a link about which podlink answers NO_AVAILABLE_POD.
+	forgets bool
 	// endsAll makes the end of one session of a user end all of the process.
 	endsAll bool
 }
@@ -31,6 +33,7 @@ type simVariant struct {
 var simVariants = map[string]struct {
 	variant simVariant
 	kinds   []sim.Kind
+	plan    []sim.Fault // instead of kinds; its times are in ttl
 	want    string
 }{
 	"a pod is dead as soon as its report has expired": {
@@ -40,7 +43,7 @@ var simVariants = map[string]struct {
 			}
 			return biz.Live
 		}},
-		[]sim.Kind{sim.PodlinkKilled, sim.StoreKilled}, "moved",
+		[]sim.Kind{sim.PodlinkKilled, sim.StoreKilled}, nil, "moved",
 	},
 	"a session does not claim its link": {
 		simVariant{change: func(request any) {
@@ -53,7 +56,7 @@ var simVariants = map[string]struct {
 				}
 			}
 		}},
-		[]sim.Kind{sim.PodDoubled, sim.PodKilled}, "one epoch, two processes",
+		[]sim.Kind{sim.PodDoubled, sim.PodKilled}, nil, "one epoch, two processes",
 	},
 	"a lease outlives the ttl": {
 		simVariant{change: func(request any) {
@@ -62,13 +65,16 @@ var simVariants = map[string]struct {
 				r.TtlSeconds = &seconds
 			}
 		}},
-		[]sim.Kind{sim.PodCut}, "overlap",
+		[]sim.Kind{sim.PodCut}, nil, "overlap",
 	},
 	"a guard believes a link for ever": {
-		simVariant{guardCacheTTL: 24 * time.Hour}, []sim.Kind{sim.UsersMoved, sim.CallerCut}, "stale",
+		simVariant{guardCacheTTL: 24 * time.Hour}, []sim.Kind{sim.UsersMoved, sim.CallerCut}, nil, "stale",
+	},
+	"a router forgets a link about which podlink says that no pod is available": {
+		simVariant{forgets: true}, nil, flushedWhileCut, "starved",
 	},
 	"the end of one session ends all of its user": {
-		simVariant{endsAll: true}, []sim.Kind{sim.AnswersSlow}, "link gone",
+		simVariant{endsAll: true}, []sim.Kind{sim.AnswersSlow}, nil, "link gone",
 	},
 }
 
@@ -81,7 +87,8 @@ func TestSimulationFindsVariants(t *testing.T) {
 			for seed := range uint64(seeds) {
 				ttl := simTTL(seed)
 				result := simulate(t, simOptions{
-					seed: seed, users: 30, ttl: ttl, guardCacheTTL: simCacheTTL(ttl), kinds: v.kinds, faults: 5, variant: v.variant,
+					seed: seed, users: 30, ttl: ttl, guardCacheTTL: simCacheTTL(ttl), kinds: v.kinds, faults: 5, plan: inTTL(v.plan, ttl),
+					variant: v.variant,
 				})
 				t.Logf("seed %d: %s: %s", seed, result.kinds(), result.summary)
 				for _, text := range result.violations {
@@ -93,6 +100,42 @@ func TestSimulationFindsVariants(t *testing.T) {
 			require.Failf(t, "not found", "%d seeds", seeds)
 		})
 	}
+}
+
+// forgetting makes the caller forget the links that podlink's answers make the variant forget.
+type forgetting struct {
+	grpc.ClientConnInterface
+
+	mu   sync.Mutex
+	uids map[string]bool
+}
+
+func (f *forgetting) Invoke(ctx context.Context, method string, request, reply any, options ...grpc.CallOption) error {
+	err := f.ClientConnInterface.Invoke(ctx, method, request, reply, options...)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch r := request.(type) {
+	case *v1.ComputeLinkedPodRequest:
+		if v1.IsNoAvailablePod(err) {
+			f.uids[r.GetUid()] = true
+		}
+	case *v1.BatchComputeLinkedPodRequest:
+		for i, result := range reply.(*v1.BatchComputeLinkedPodReply).GetResults() {
+			if result.GetProblem().GetReason() == v1.ErrorReason_NO_AVAILABLE_POD.String() {
+				f.uids[r.GetItems()[i].GetUid()] = true
+			}
+		}
+	}
+	return err
+}
+
+// take reports whether the link of the user is to be forgotten.
+func (f *forgetting) take(uid string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	forget := f.uids[uid]
+	delete(f.uids, uid)
+	return forget
 }
 
 // carrier returns the connection of a pod with the variant's behavior.

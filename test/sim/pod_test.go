@@ -12,6 +12,7 @@ import (
 	"github.com/go-kratos/kratos/v2"
 	"github.com/go-kratos/kratos/v2/log"
 	"github.com/go-kratos/kratos/v2/registry"
+	"github.com/go-kratos/kratos/v2/transport"
 	kgrpc "github.com/go-kratos/kratos/v2/transport/grpc"
 
 	v1 "podlink/api/podlink/v1"
@@ -51,21 +52,19 @@ func runPod(text string) error {
 	defer podlink.Close()
 	logger := log.NewFilter(log.NewStdLogger(os.Stdout), log.FilterLevel(log.LevelInfo))
 	agent, err := sim.NewAgent(podlink, sim.AgentOptions{
-		Ordinal: config.Ordinal, TTL: config.TTL, Logger: logger,
+		Ordinal: config.Ordinal, TTL: config.TTL, Registrar: world, Logger: logger,
 		OnLost: func(uid string, epoch int64) { world.lost(config, uid, epoch) },
 	})
 	if err != nil {
 		return err
 	}
-	server := kgrpc.NewServer(kgrpc.Address(config.Address), kgrpc.Timeout(callTimeout), kgrpc.Middleware(agent.Guard()))
+	server := kgrpc.NewServer(agent.ServerOptions(kgrpc.Address(config.Address), kgrpc.Timeout(callTimeout))...)
 	v1.RegisterLinkServiceServer(server, &podService{service: &sim.Service{
 		Name: config.Name, Storage: world, Start: agent.StartSession, Running: func() bool { return true }, Keep: 2 * config.TTL,
 		Wrote: func(string, sim.Session) {},
 	}})
-	return kratos.New(
-		kratos.ID(config.Name), kratos.Name(sim.ServiceName), kratos.Registrar(world), kratos.Metadata(agent.Metadata()),
-		kratos.Server(server, agent), kratos.BeforeStop(agent.Drain), kratos.Logger(logger),
-	).Run()
+	return kratos.New(agent.AppOptions([]transport.Server{server},
+		kratos.ID(config.Name), kratos.Name(sim.ServiceName), kratos.Logger(logger))...).Run()
 }
 
 // podService is the service of the pods: ListLinkedServices, where the namespace is the action.

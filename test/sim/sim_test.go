@@ -53,8 +53,8 @@ func TestProcesses(t *testing.T) {
 
 func simulate(t *testing.T, seed uint64) {
 	w := newWorld(t)
-	random := func(part uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, part)) } //nolint:gosec // It is to repeat.
-	time.Sleep(ttl)                                                                     // The pods report before the first users come.
+	random := func(part uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, part)) }
+	time.Sleep(ttl) // The pods report before the first users come.
 	var playing, striking sync.WaitGroup
 	ctx, stop := context.WithCancel(context.Background())
 	for n := range *simUsers {
@@ -176,6 +176,7 @@ func (w *world) strikePod(f sim.Fault) {
 		w.must(err)
 		time.Sleep(f.Lasts)
 		w.startPod(f.Pod)
+	default:
 	}
 }
 

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/go-kratos/kratos/v2"
 	"github.com/go-kratos/kratos/v2/log"
+	"github.com/go-kratos/kratos/v2/registry"
 
 	"podlink/client"
 )
@@ -13,7 +15,10 @@ import (
 // This file is all of the simulators that calls the client's API.
 
 // The simulated service.
-const Namespace, ServiceName = "sim", "chat"
+const (
+	Namespace   = "sim"
+	ServiceName = "chat"
+)
 
 // NewRouter returns the router of a caller.
 func NewRouter(podlink *client.Client) (*client.Router, error) {
@@ -27,6 +32,7 @@ type Agent struct{ *client.Agent }
 type AgentOptions struct {
 	Ordinal       int32
 	TTL, CacheTTL time.Duration
+	Registrar     registry.Registrar
 	OnLost        func(uid string, epoch int64)
 	Logger        log.Logger
 }
@@ -35,32 +41,23 @@ type AgentOptions struct {
 func NewAgent(podlink *client.Client, o AgentOptions) (Agent, error) {
 	agent, err := podlink.NewAgent(Namespace, ServiceName, client.AgentOptions{
 		PodName: fmt.Sprintf("%s-%d", ServiceName, o.Ordinal), UID: client.Field("uid"), TTL: o.TTL, CacheTTL: o.CacheTTL,
-		DrainTimeout: 2 * time.Second, OnLost: o.OnLost, Logger: o.Logger,
+		Registrar: o.Registrar, DrainTimeout: 2 * time.Second, OnLost: o.OnLost, Logger: o.Logger,
 	})
 	return Agent{agent}, err
 }
 
 // StartSession starts a session.
 func (a Agent) StartSession(ctx context.Context, uid string) (Session, error) {
-	epoch, err := a.Agent.StartSession(ctx, uid)
+	session, err := a.Agent.StartSession(ctx, uid)
 	if err != nil {
-		return nil, err
+		return nil, err // Not a nil *client.Session that is no nil Session.
 	}
-	return epochSession{a.Agent, uid, epoch}, nil
+	return session, nil
 }
 
-// Run reports until ctx ends.
-func (a Agent) Run(ctx context.Context) { _ = a.Start(ctx) }
-
-// epochSession is a session of an API without handles.
-type epochSession struct {
-	agent *client.Agent
-	uid   string
-	epoch int64
+// Run does what an app of Kratos with this name does with the agent, until ctx ends: Ready is called when it has started.
+func (a Agent) Run(ctx context.Context, name string) {
+	ctx = kratos.NewContext(ctx, kratos.New(kratos.ID(name), kratos.Name(ServiceName), kratos.Metadata(a.Metadata())))
+	_ = a.Ready(ctx)
+	_ = a.Start(ctx)
 }
-
-func (s epochSession) Epoch() int64 { return s.epoch }
-func (s epochSession) End(ctx context.Context, keep time.Duration) {
-	s.agent.EndSession(ctx, s.uid, keep)
-}
-func (s epochSession) Lost() <-chan struct{} { return nil }

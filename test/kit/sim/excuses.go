@@ -9,6 +9,7 @@ import (
 // store has lost data, or an operator has moved the user.
 type Excuses struct {
 	Window time.Duration // how long an excuse counts
+	Strict bool          // nothing but a move by hand is an excuse
 
 	mu       sync.Mutex
 	impaired map[int32][]*impairment
@@ -64,6 +65,9 @@ func (e *Excuses) PodExcused(pod int32) bool { return e.Impaired(pod) || e.Lossy
 func (e *Excuses) Impaired(pod int32) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.Strict {
+		return false
+	}
 	for _, i := range e.impaired[pod] {
 		if i.to.IsZero() || time.Since(i.to) <= e.Window {
 			return true
@@ -76,6 +80,9 @@ func (e *Excuses) Impaired(pod int32) bool {
 func (e *Excuses) Lossy() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.Strict {
+		return false
+	}
 	for _, at := range e.losses {
 		if time.Since(at) <= e.Window {
 			return true

@@ -91,6 +91,7 @@ func Plan(random *rand.Rand, kinds []Kind, count int, ttl time.Duration, pods in
 			f.Lasts = 0
 		case OnePodlinkAway, RepliesLost, AnswersSlow:
 			f.Lasts = min(f.Lasts, 2*ttl)
+		default:
 		}
 		f.At = max(f.At, free[strikes])
 		free[strikes] = f.At + f.Lasts + between(.5, 1)

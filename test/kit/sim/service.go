@@ -99,6 +99,24 @@ func (s *Service) Handle(ctx context.Context, action, uid string) error {
 	return s.play(ctx, u, uid)
 }
 
+// Held calls do for each session that runs, unless a handler uses it at the moment.
+func (s *Service) Held(do func(uid string, session Session)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for uid, u := range s.users {
+		select {
+		case u.turn <- struct{}{}:
+			for _, session := range u.sessions {
+				if !isLost(session) {
+					do(uid, session)
+				}
+			}
+			<-u.turn
+		default:
+		}
+	}
+}
+
 // join starts another session of the user, as another connection does.
 func (s *Service) join(ctx context.Context, u *heldUser, uid string) error {
 	session, err := s.Start(ctx, uid)
