@@ -128,7 +128,7 @@ func (c *simCheck) served(p *process, uid string) {
 // wrote is called after an accepted write.
 func (c *simCheck) wrote(p *process, uid string, session sim.Session) {
 	link := c.sim.store.Link(simKey(uid))
-	if link.Exists() && link.Persistent() || c.Excused(p.ordinal, uid) {
+	if link.Exists() && link.Persistent() || c.Excused(p.ordinal, uid) || c.Restoring() {
 		return
 	}
 	c.sim.violate("link gone: %s has written for a session of %s with epoch %d, whose link is %s",

@@ -159,9 +159,10 @@ func (s *simulation) strikeUsers(f sim.Fault, random *rand.Rand) {
 		operator := v1.NewLinkServiceClient(inproc.Dial(simTry, s.podlinks...))
 		for range max(1, s.o.users/10) {
 			uid := sim.UID(random.IntN(s.o.users))
+			from := int32(s.store.Link(simKey(uid)).Pod)
 			s.check.MovedByHand(uid)
 			_, err := operator.SetLinkedPod(context.Background(), &v1.SetLinkedPodRequest{
-				Namespace: sim.Namespace, Uid: uid, Service: sim.ServiceName, PodId: proto.Int32(random.Int32N(simPods)),
+				Namespace: sim.Namespace, Uid: uid, Service: sim.ServiceName, PodId: proto.Int32((from + 1 + random.Int32N(simPods-1)) % simPods),
 				PersistSeconds: proto.Int32(60),
 			})
 			if err != nil {

@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -47,6 +48,7 @@ const (
 type simOptions struct {
 	seed          uint64
 	users         int
+	callers       int // 0: simCallers
 	ttl           time.Duration
 	guardCacheTTL time.Duration
 	kinds         []sim.Kind
@@ -120,6 +122,16 @@ func (r simResult) kinds() string {
 		counts[kind]++
 	}
 	return fmt.Sprint(counts)
+}
+
+// print prints the trace, or what was before the first violation.
+func (r simResult) print(t *testing.T) {
+	t.Helper()
+	if *simTrace {
+		t.Log("\n" + strings.Join(r.trace, "\n"))
+	} else if first := slices.IndexFunc(r.trace, isViolation); first >= 0 {
+		t.Logf("before the first one:\n%s", strings.Join(r.trace[max(0, first-30):first+1], "\n"))
+	}
 }
 
 // random returns a generator of the seed for a part of the simulation.
@@ -196,7 +208,7 @@ func (s *simulation) run() {
 		time.Sleep(time.Duration(order.Int64N(int64(s.o.ttl / 10))))
 		s.running[pod] = s.startProcess(pod)
 	}
-	for range simCallers {
+	for range cmp.Or(s.o.callers, simCallers) {
 		caller, err := s.startCaller()
 		if err != nil {
 			s.violate("a caller: %v", err)
@@ -376,11 +388,7 @@ func runSeed(t *testing.T, seed uint64, users int, variant simVariant) simResult
 		seed: seed, users: users, ttl: ttl, guardCacheTTL: simCacheTTL(ttl), kinds: sim.Kinds, faults: simFaults, variant: variant,
 	})
 	t.Logf("seed %d: %s", seed, result.summary)
-	if *simTrace {
-		t.Log("\n" + strings.Join(result.trace, "\n"))
-	} else if first := slices.IndexFunc(result.trace, isViolation); first >= 0 {
-		t.Logf("before the first one:\n%s", strings.Join(result.trace[max(0, first-30):first+1], "\n"))
-	}
+	result.print(t)
 	return result
 }
 

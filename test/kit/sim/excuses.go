@@ -76,13 +76,13 @@ func (e *Excuses) Impaired(pod int32) bool {
 	return false
 }
 
-// Lossy reports whether the store has lost data lately.
-func (e *Excuses) Lossy() bool {
+// Lossy reports whether sessions may be lost because the store has lost data lately.
+func (e *Excuses) Lossy() bool { return !e.Strict && e.Restoring() }
+
+// Restoring reports whether the store has lost data lately, so that links may not be restored yet.
+func (e *Excuses) Restoring() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.Strict {
-		return false
-	}
 	for _, at := range e.losses {
 		if time.Since(at) <= e.Window {
 			return true
