@@ -34,7 +34,7 @@ type Caller struct {
 
 // New returns a caller. podlink is at the target, and discovery has the chat's pods.
 func New(ctx context.Context, target string, o client.Options, discovery registry.Discovery) (*Caller, error) {
-	podlink, err := client.New(target, o)
+	podlink, err := client.New(target, o) //nolint:contextcheck // It outlives ctx.
 	if err != nil {
 		return nil, err
 	}

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	v1 "podlink/api/podlink/v1"
-	"podlink/examples/chat/names"
 )
 
 // The phases in which no pod fails, and so no room may move.
@@ -100,16 +99,7 @@ func (d *demo) takeRedis(ctx context.Context) error {
 
 // doublePod starts a second process of a pod that lives, and waits until podlink knows that one as the pod.
 func (d *demo) doublePod(ctx context.Context) error {
-	instance := func(ctx context.Context) *v1.Pod {
-		reply, err := d.client.GetServicePod(ctx, &v1.GetServicePodRequest{
-			Namespace: names.Namespace, Service: names.Service, PodId: new(int32(doubled)),
-		})
-		if err != nil {
-			return nil
-		}
-		return reply.GetPod()
-	}
-	before := instance(ctx)
+	before := d.podReport(ctx, doubled)
 	if before == nil {
 		return fmt.Errorf("podlink does not know %s", podName(doubled))
 	}
@@ -118,7 +108,7 @@ func (d *demo) doublePod(ctx context.Context) error {
 		return err
 	}
 	return d.await(ctx, "the second "+podName(doubled)+" does not serve", d.pods[doubled], func(ctx context.Context) bool {
-		now := instance(ctx)
+		now := d.podReport(ctx, doubled)
 		return now != nil && now.GetInstanceId() != before.GetInstanceId() && now.GetRouting() == v1.Routing_READY
 	})
 }

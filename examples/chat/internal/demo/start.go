@@ -100,10 +100,10 @@ func (d *demo) startDiscovery(ctx context.Context) error {
 
 // startRedis starts Redis if it is installed.
 func (d *demo) startRedis(ctx context.Context) (err error) {
-	if _, err := exec.LookPath("redis-server"); err != nil {
+	if _, missing := exec.LookPath("redis-server"); missing != nil {
 		fmt.Fprintln(d.Out, "podlink keeps its data in memory. With redis-server on the PATH (Debian: redis-server), it keeps them there,")
 		fmt.Fprintln(d.Out, "and the demo takes Redis away, too.")
-		return nil
+		return nil //nolint:nilerr // The demo goes on without it.
 	}
 	if d.redis, err = freeAddr(); err != nil {
 		return err
@@ -137,7 +137,7 @@ func (d *demo) startPodlink(ctx context.Context) (err error) {
 		return err
 	}
 	target, options := d.podlinkTarget()
-	if d.client, err = client.New(target, options); err != nil {
+	if d.client, err = client.New(target, options); err != nil { //nolint:contextcheck // It outlives ctx.
 		return err
 	}
 	d.onClose(func() { _ = d.client.Close() })
@@ -223,8 +223,8 @@ func (d *demo) launchPod(ctx context.Context, i int, addr string) error {
 // waitServing waits until a pod has reported READY after the given time and is discoverable.
 func (d *demo) waitServing(ctx context.Context, i int, since time.Time) error {
 	return d.await(ctx, podName(i)+" does not serve", d.pods[i], func(ctx context.Context) bool {
-		reply, err := d.client.GetServicePod(ctx, &v1.GetServicePodRequest{Namespace: names.Namespace, Service: names.Service, PodId: new(int32(i))})
-		if err != nil || reply.GetPod().GetHeartbeatMs() < since.UnixMilli() || reply.GetPod().GetRouting() != v1.Routing_READY {
+		report := d.podReport(ctx, i)
+		if report.GetHeartbeatMs() < since.UnixMilli() || report.GetRouting() != v1.Routing_READY {
 			return false
 		}
 		if d.etcd == "" {
@@ -235,6 +235,17 @@ func (d *demo) waitServing(ctx context.Context, i int, since time.Time) error {
 			return instance.Metadata[client.MetadataPodID] == fmt.Sprint(i)
 		})
 	})
+}
+
+// podReport returns what podlink knows about a pod; nil: nothing.
+func (d *demo) podReport(ctx context.Context, i int) *v1.Pod {
+	reply, err := d.client.GetServicePod(ctx, &v1.GetServicePodRequest{
+		Namespace: names.Namespace, Service: names.Service, PodId: new(int32(i)),
+	})
+	if err != nil {
+		return nil
+	}
+	return reply.GetPod()
 }
 
 // await polls a condition until it is true. It fails with the given text after startTimeout, or as soon as the process exits.

@@ -77,7 +77,8 @@ func (d *demo) stays(phase, what string) promise {
 	}
 	return promise{
 		o.over && o.moved == 0 && o.within <= limit,
-		fmt.Sprintf("%s: %d users of living pods moved; all rooms were answered within %.1f s afterwards (limit %s; %d attempts failed until then)",
+		fmt.Sprintf("%s: %d users of living pods moved; "+
+			"all rooms were answered within %.1f s afterwards (limit %s; %d attempts failed until then)",
 			what, o.moved, o.within.Seconds(), limit, d.talk.attempts[phase]),
 	}
 }

@@ -67,7 +67,7 @@ func Run(ctx context.Context, o Options) error {
 		store: chatv1.NewStoreServiceClient(toStore), process: fmt.Sprintf("%s, process %d", o.Name, os.Getpid()), open: map[string]*room{},
 	}
 
-	podlink, err := client.New(target, options)
+	podlink, err := client.New(target, options) //nolint:contextcheck // It outlives ctx.
 	if err != nil {
 		return err
 	}
