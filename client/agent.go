@@ -3,77 +3,84 @@ package client
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
-	"os"
+	"maps"
+	"net"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
-	"github.com/cenkalti/backoff/v5"
+	"github.com/go-kratos/kratos/v2"
 	"github.com/go-kratos/kratos/v2/log"
+	"github.com/go-kratos/kratos/v2/registry"
 	"github.com/go-kratos/kratos/v2/transport"
-	"google.golang.org/protobuf/proto"
-
-	v1 "podlink/api/podlink/v1"
 )
 
-// What AgentOptions says where it is zero.
+// Defaults of AgentOptions.
 const (
 	DefaultPodTTL       = 15 * time.Second
 	DefaultState        = "running"
 	DefaultDrainTimeout = 30 * time.Second
-	// DefaultGuardCacheTTL is how long a Guard believes what podlink has said about a user.
+	// DefaultGuardCacheTTL is how long a Guard uses a link without asking podlink.
 	DefaultGuardCacheTTL = 5 * time.Second
 )
 
-const (
-	// reportsPerTTL is how many reports are made while one counts: two may be lost.
-	reportsPerTTL = 3
-	// jitter is by which part an interval may be shorter, so that the pods of a service do not report all at once.
-	jitter = .1
-	// progressInterval is between two lines about a drain.
-	progressInterval = 5 * time.Second
-	// asksAtOnce is how many users podlink is asked about at a time, where it is asked about all.
-	asksAtOnce = 16
-)
-
-// AgentOptions are how a pod shows itself to podlink. The zero value is right for a StatefulSet whose users are named by the
-// header of a Router without a UIDFunc.
+// AgentOptions configures an Agent. The zero value is right for a pod of a StatefulSet whose users are named by the header of a
+// Router without a UIDFunc; in an app that has a registry, set Registrar too.
 type AgentOptions struct {
 	// PodName is the pod's name, which ends with its ordinal, as in chat-2. Empty: the environment's POD_NAME, or else the host
-	// name, which is the pod's in a StatefulSet.
+	// name, which is the pod's name in a StatefulSet. A name that is hardly a StatefulSet's is refused.
 	PodName string
-	// UID tells which user a request is about, for the Guard. Nil: the one that a Router without a UIDFunc has sent.
+	// PodOrdinal is the pod's ordinal, whatever its name is. Nil: the one in the name.
+	PodOrdinal *int32
+	// InstanceID names the process; a random text is added to it at each start, so that two processes of one pod never have the
+	// same. At most 100 characters A-Z a-z 0-9 . _ : -. Empty: the environment's POD_UID, if it is set.
+	InstanceID string
+	// Registrar is the app's registry. Agent.AppOptions registers the app there, and the agent deregisters it when another process
+	// has taken over the pod. Nil: the app is in no registry.
+	Registrar registry.Registrar
+	// UID finds the user of a request, for the Guard. Nil: the user that a Router without a UIDFunc has sent.
 	UID UIDFunc
-	// TTL is how long a report counts: a pod that was silent for that long, while others of its service were heard, is dead, and
-	// its users are linked to others. Three reports are made in that time. Whole seconds; 0 is DefaultPodTTL.
+	// Public names the operations that the Guard lets pass although they name no user, as in /chat.v1.Chat/Rooms.
+	Public []string
+	// Match finds the user of a request in a second place; a request in which both differ is refused. Nil: UID decides alone.
+	Match UIDFunc
+	// TTL is the lifetime of a report: a pod that is silent for longer, while others of its service are heard, is dead, and its users
+	// are linked to others. Three reports are made in that time. Whole seconds; 0 is DefaultPodTTL.
 	TTL time.Duration
-	// State is what the pod reports about itself, in words of its own. Nil: DefaultState.
+	// State returns the pod's state for a report, 1 to 1024 bytes of text. It is called beside the reports: one that blocks or panics
+	// delays none, and its last value is reported. Nil: DefaultState.
 	State func() string
-	// Load is what the pod reports as its load: new users go to the pod with the lowest. Nil: the number of its sessions.
+	// Load returns the pod's load for a report, and is called as State: new users go to the pod with the lowest. Nil: the number of
+	// its sessions.
 	Load func() int32
-	// DrainTimeout is how long a pod that stops waits for its sessions to end. What is left then is linked to other pods when
-	// somebody asks for it. 0 is DefaultDrainTimeout.
+	// Capacity is the load at which the pod takes no new users. 0: none.
+	Capacity int32
+	// Labels are what a caller's selector chooses pods by: at most 16, with names like a service's and values of at most 128 bytes.
+	Labels map[string]string
+	// Address is the host:port at which the pod is reached, for callers without discovery. Empty: none.
+	Address string
+	// DrainTimeout bounds a drain, whatever podlink and OnDrain do. The links of sessions that are left then stay; podlink moves
+	// their users to other pods when they are asked for. 0 is DefaultDrainTimeout.
 	DrainTimeout time.Duration
-	// OnDrain is called once when the pod begins to stop: it may save what its sessions hold and end them (Agent.EndSession).
-	// The context ends with DrainTimeout. Nil: the sessions end by themselves.
+	// OnDrain is called when the pod begins to drain, and when an operator cordons it: it may save what the sessions hold and end
+	// them. Its context ends in time for the rest of the drain, or when the cordon is lifted; calls do not overlap. Nil: the sessions
+	// end by themselves.
 	OnDrain func(ctx context.Context)
-	// OnLost is called when the session of that user and epoch is another pod's by now: what the pod holds for it is out of date,
-	// and must not be saved. It must not start or end sessions. Nil: nobody is told.
+	// OnLost is called for each session that this process has lost: what the pod holds for it is out of date, and must not be saved.
 	OnLost func(uid string, epoch int64)
-	// CacheTTL is how long the Guard believes what podlink has said about a user. 0 is DefaultGuardCacheTTL.
+	// CacheTTL is how long the Guard uses a link without asking podlink. 0 is DefaultGuardCacheTTL.
 	CacheTTL time.Duration
-	// Logger is for what the agent has to say. Nil: Kratos' own.
+	// Logger is the agent's. Nil: Kratos' own.
 	Logger log.Logger
 }
 
-// Agent is the podlink of one pod. As a transport.Server of a kratos.App it reports the pod at once and again and again until
-// it stops:
-//
-//	kratos.Server(grpcServer, agent),
-//	kratos.Metadata(agent.Metadata()),
-//	kratos.BeforeStop(agent.Drain), // before the other servers stop
+// Agent is the part of podlink in one pod: it reports the pod, keeps the links of the pod's sessions, refuses users of other pods
+// (Guard), and empties the pod before it stops. ServerOptions and AppOptions wire it into a kratos.App.
 //
 // It neither waits for podlink nor ends without it. It is safe for concurrent use.
 type Agent struct {
@@ -82,38 +89,50 @@ type Agent struct {
 	pod                int32
 	options            AgentOptions
 	log                *log.Helper
-	links              *linkCache
+	lease              *lease
+	reporter           *reporter
+	health             *healthService
+	sessions           *sessions
+	guard              *guard
 
-	turn    chan struct{} // held by the one who reports: podlink shall believe the latest report
-	lapsed  bool          // podlink may have linked sessions to other pods, and was not asked yet; who has the turn may change it
-	kick    chan struct{} // asks for a report now
-	stop    chan struct{} // closed by Stop
-	stopped sync.Once
-	drained sync.Once
+	started    atomic.Bool
+	ready      chan struct{} // closed by Ready
+	readied    sync.Once
+	handing    chan struct{} // has an element while OnDrain runs
+	drainBegun chan struct{} // closed when the drain begins
+	drainEnded chan struct{} // closed when it has ended
+	stop       chan struct{} // closed by Stop
+	stopped    sync.Once
 
-	mu       sync.Mutex
-	routing  v1.Routing
-	lease    time.Time // until when podlink takes the pod for live; zero: never yet
-	sessions map[string]*session
+	mu  sync.Mutex
+	app kratos.AppInfo // nil: it is not a Kratos app, or it has not started
 }
 
 var _ transport.Server = (*Agent)(nil)
 
-// NewAgent returns the agent of this pod of the service. It is an error when the pod's name has no ordinal.
+// NewAgent returns the agent of this pod of the service. It is an error when the pod's name is not that of a StatefulSet's pod.
 func (c *Client) NewAgent(namespace, service string, o AgentOptions) (*Agent, error) {
-	pod, err := ordinal(o.PodName)
+	a, err := c.newAgent(namespace, service, o)
+	if err != nil {
+		return nil, fmt.Errorf("podlink: %w", err)
+	}
+	return a, nil
+}
+
+func (c *Client) newAgent(namespace, service string, o AgentOptions) (*Agent, error) {
+	pod, err := podOrdinal(o)
 	if err != nil {
 		return nil, err
 	}
 	orDefault(&o.TTL, DefaultPodTTL)
 	orDefault(&o.DrainTimeout, DefaultDrainTimeout)
 	orDefault(&o.CacheTTL, DefaultGuardCacheTTL)
-	if !wholeSeconds(o.TTL) || o.DrainTimeout < 0 || o.CacheTTL < 0 {
-		return nil, fmt.Errorf("podlink: an agent's TTL must be whole seconds, and no duration negative: %s, %s, %s",
-			o.TTL, o.DrainTimeout, o.CacheTTL)
+	if err := o.validate(namespace, service); err != nil {
+		return nil, err
 	}
-	if o.UID == nil {
-		o.UID = receiveUID
+	id, err := newInstanceID(o.InstanceID)
+	if err != nil {
+		return nil, err
 	}
 	if o.State == nil {
 		o.State = func() string { return DefaultState }
@@ -123,233 +142,148 @@ func (c *Client) NewAgent(namespace, service string, o AgentOptions) (*Agent, er
 	}
 	a := &Agent{
 		client: c, namespace: namespace, service: service, pod: pod, options: o,
-		log:  log.NewHelper(log.With(o.Logger, "module", "podlink")),
-		turn: make(chan struct{}, 1), kick: make(chan struct{}, 1), stop: make(chan struct{}), sessions: map[string]*session{},
-	}
-	cache, err := newLinkCache(cachePolicy{
-		size: DefaultCacheSize, ttl: o.CacheTTL, lookup: a.mine,
-		keeps: func(_ string, _ *entry, err error) bool { return a.leased() && (err == nil || unanswered(err)) },
-	})
-	if err != nil {
-		return nil, fmt.Errorf("podlink: %w", err)
+		log: log.NewHelper(log.With(o.Logger, "module", "podlink")), lease: newLease(o.TTL), health: newHealthService(),
+		ready: make(chan struct{}), handing: make(chan struct{}, 1), drainBegun: make(chan struct{}), drainEnded: make(chan struct{}), stop: make(chan struct{}),
 	}
 	if a.options.Load == nil {
 		a.options.Load = func() int32 { return int32(a.Sessions()) }
 	}
-	a.links = c.closing(cache)
+	a.reporter = newReporter(reporterOptions{
+		states: c.StateServiceClient, lease: a.lease, namespace: namespace, service: service, pod: pod, instance: id, ttl: o.TTL,
+		state: a.options.State, load: a.options.Load, capacity: o.Capacity, labels: maps.Clone(o.Labels), address: o.Address, log: a.log,
+	})
+	a.sessions = newSessions(sessionOptions{
+		links: c.LinkServiceClient, lease: a.lease, namespace: namespace, service: service, pod: pod, timeout: c.timeout,
+		cacheTTL: o.CacheTTL, onLost: o.OnLost, log: a.log, draining: a.draining, report: a.reporter.reportNow,
+		forget: func(uid string) { a.guard.forget(uid) },
+		revoke: func(uid string, epoch int64) { a.guard.lost(uid, epoch) },
+	})
+	a.guard, err = newGuard(guardOptions{
+		links: c.LinkServiceClient, lease: a.lease, sessions: a.sessions, namespace: namespace, service: service, pod: pod,
+		uid: o.UID, match: o.Match, public: o.Public, cacheTTL: o.CacheTTL, timeout: c.timeout, log: a.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.closing(a.guard.cache)
 	return a, nil
 }
 
-// ordinal is the number that a pod's name ends with.
-func ordinal(name string) (int32, error) {
-	from := "AgentOptions.PodName"
-	if name == "" {
-		name, from = os.Getenv("POD_NAME"), "POD_NAME"
-	}
-	if name == "" {
-		var err error
-		from = "the host name"
-		if name, err = os.Hostname(); err != nil {
-			return 0, fmt.Errorf("podlink: neither POD_NAME nor a host name: %w", err)
+// validName matches the names of namespaces, services and labels.
+var validName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?$`)
+
+const nameRule = "must be 1 to 128 characters A-Z a-z 0-9 . _ -, the first and last a letter or digit"
+
+// Limits of podlink.
+const (
+	maxLabels, maxLabelValueLen = 16, 128
+	maxAddressLen               = 255
+)
+
+// validate refuses what podlink would refuse with each report.
+func (o *AgentOptions) validate(namespace, service string) error {
+	for what, name := range map[string]string{"namespace": namespace, "service": service} {
+		if !validName.MatchString(name) {
+			return fmt.Errorf("the agent's %s %s, is %q", what, nameRule, name)
 		}
 	}
-	number, err := strconv.ParseUint(name[strings.LastIndexByte(name, '-')+1:], 10, 31)
-	if err != nil || !strings.Contains(name, "-") {
-		return 0, fmt.Errorf("podlink: %s is %q, and does not end with a pod's ordinal as chat-2 does", from, name)
+	if !wholeSeconds(o.TTL) {
+		return fmt.Errorf("AgentOptions.TTL must be whole seconds, at least one, is %s", o.TTL)
 	}
-	return int32(number), nil
+	if o.DrainTimeout < 0 || o.CacheTTL < 0 {
+		return fmt.Errorf("AgentOptions.DrainTimeout and CacheTTL must not be negative, are %s and %s", o.DrainTimeout, o.CacheTTL)
+	}
+	if o.Capacity < 0 {
+		return fmt.Errorf("AgentOptions.Capacity must not be negative, is %d", o.Capacity)
+	}
+	if o.Address != "" {
+		if host, port, err := net.SplitHostPort(o.Address); err != nil || host == "" || !isPort(port) || len(o.Address) > maxAddressLen {
+			return fmt.Errorf("AgentOptions.Address must be host:port, at most %d bytes, is %q", maxAddressLen, o.Address)
+		}
+	}
+	return o.validateLabels()
 }
 
-// PodID is the pod's ordinal.
+func isPort(text string) bool {
+	port, err := strconv.ParseUint(text, 10, 16)
+	return err == nil && port > 0
+}
+
+func (o *AgentOptions) validateLabels() error {
+	if len(o.Labels) > maxLabels {
+		return fmt.Errorf("AgentOptions.Labels must be at most %d, are %d", maxLabels, len(o.Labels))
+	}
+	for name, value := range o.Labels {
+		if !validName.MatchString(name) {
+			return fmt.Errorf("AgentOptions.Labels: a name %s, is %q", nameRule, name)
+		}
+		if len(value) > maxLabelValueLen || !utf8.ValidString(value) || strings.ContainsFunc(value, unicode.IsControl) {
+			return fmt.Errorf("AgentOptions.Labels: the value of %q must be at most %d bytes of text without control characters, is %q",
+				name, maxLabelValueLen, value)
+		}
+	}
+	return nil
+}
+
+// PodID returns the pod's ordinal.
 func (a *Agent) PodID() int32 { return a.pod }
 
-// Metadata is what a registered instance of the pod has to have for routers to find it.
+// Metadata returns what a registered instance of the pod needs for routers to find it.
 func (a *Agent) Metadata() map[string]string {
-	return map[string]string{MetadataPodID: number(a.pod)}
+	return map[string]string{MetadataPodID: number(a.pod), MetadataInstanceID: a.reporter.instance.id}
 }
 
-// Start implements transport.Server: it reports the pod until Stop, or until ctx ends. It does not fail.
+// Sessions returns how many users have a session on this pod.
+func (a *Agent) Sessions() int {
+	running, _ := a.sessions.count()
+	return running
+}
+
+// StartSession starts a session of the user, whose state this pod holds from now on: the user's link is persistent, and this
+// process's own. Where the user has a session on this pod already, it returns a further handle of it. It takes as long as ctx
+// and the client's timeout allow.
+//
+// The error is ErrWrongPod if the user is another pod's, or the pod is about to stop or cordoned: whoever asks for the user next
+// reaches another pod. It is ErrLinkUncertain while the pod can't know, and ErrSuperseded if another process has taken over.
+func (a *Agent) StartSession(ctx context.Context, uid string) (*Session, error) {
+	return a.sessions.start(ctx, uid, a.guard.seen(ctx, uid))
+}
+
+// Report makes the pod's next report at once, because its state or its load has changed. It does not wait for it.
+func (a *Agent) Report() { a.reporter.reportNow() }
+
+// Start implements transport.Server: it reports the pod until Stop, or until ctx ends. It fails with ErrSuperseded when another
+// process has taken over the pod and has been silent for three TTLs: nobody serves the pod then, and the app should end with that
+// error, so that Kubernetes starts its container again. A kratos.App does.
 func (a *Agent) Start(ctx context.Context) error {
+	select {
+	case <-a.stop: // The app has failed to start.
+		return nil
+	default:
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	go func() {
+	if app, ok := kratos.FromContext(ctx); ok {
+		a.mu.Lock()
+		a.app = app
+		a.mu.Unlock()
+	}
+	a.started.Store(true)
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	defer cancel()
+	beside.Go(func() {
 		select {
 		case <-a.stop:
 			cancel()
 		case <-ctx.Done():
 		}
-	}()
-	away := a.retries()
-	told := false // that podlink is away
-	for {
-		err := a.report(ctx)
-		next := time.Duration((1 - jitter*rand.Float64()) * float64(a.options.TTL/reportsPerTTL)) //nolint:gosec // It is no secret.
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err != nil:
-			if !told {
-				a.log.Warnf("pod %d of %s: report failed, retrying: %v", a.pod, a.service, err)
-			}
-			told, next = true, away.NextBackOff()
-		default:
-			if told {
-				a.log.Infof("pod %d of %s: reporting again", a.pod, a.service)
-			}
-			told, away = false, a.retries()
-			a.settle(ctx)
-		}
-		select {
-		case <-time.After(next):
-		case <-a.kick:
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
-// retries are the pauses while podlink is away: never longer than between two reports.
-func (a *Agent) retries() *backoff.ExponentialBackOff {
-	growing := pauses()
-	growing.MaxInterval = time.Duration(float64(a.options.TTL/reportsPerTTL) / (1 + growing.RandomizationFactor))
-	return growing
-}
-
-// report tells podlink what the pod is like now. While it succeeds the pod has a lease on its users: podlink links none of
-// them to another pod by itself before a report has aged by the TTL.
-func (a *Agent) report(ctx context.Context) error {
-	select {
-	case a.turn <- struct{}{}:
-		defer func() { <-a.turn }()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	a.mu.Lock()
-	routing := a.routing
-	a.mu.Unlock()
-	load := a.options.Load()
-	begin := time.Now()
-	_, err := a.client.SetServiceState(ctx, &v1.SetServiceStateRequest{
-		Namespace: a.namespace, Service: a.service, PodId: &a.pod, State: a.options.State(), Load: &load, Routing: &routing,
-		TtlSeconds: proto.Int32(int32(a.options.TTL / time.Second)),
 	})
-	if err != nil {
-		return err
-	}
-	a.links.reachable()
-	if !a.lease.IsZero() && time.Now().After(a.lease) { // Also if the report began in time: it may have come too late.
-		a.log.Warnf("pod %d of %s: no report for longer than %s: its users may be linked to other pods", a.pod, a.service, a.options.TTL)
-		a.links.invalidateAll() // The new lease is not for what was known under the old one.
-		a.lapsed = true
-	}
-	a.mu.Lock()
-	a.lease = begin.Add(a.options.TTL)
-	a.mu.Unlock()
-	if a.lapsed {
-		if err := a.review(ctx); err != nil {
-			a.log.Warnf("pod %d of %s: checking its sessions failed, retrying: %v", a.pod, a.service, err)
-			return nil
-		}
-		a.lapsed = false
-	}
-	return nil
-}
-
-// Report makes the pod's next report at once, because its state or its load has changed. It does not wait for it.
-func (a *Agent) Report() {
-	select {
-	case a.kick <- struct{}{}:
-	default: // One is asked for already.
-	}
-}
-
-// leased tells whether podlink certainly has not taken the pod for dead.
-func (a *Agent) leased() bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return time.Now().Before(a.lease)
-}
-
-func (a *Agent) draining() bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.routing != v1.Routing_READY
-}
-
-// setRouting reports that the pod takes calls in another way, and tries on until podlink knows or ctx ends.
-func (a *Agent) setRouting(ctx context.Context, routing v1.Routing) error {
-	a.mu.Lock()
-	a.routing = routing
-	a.mu.Unlock()
-	for between := a.retries(); ; {
-		err := a.report(ctx)
-		if err == nil || !pause(ctx, between.NextBackOff()) {
-			return err
-		}
-	}
-}
-
-// Drain empties the pod: it takes no new users (DENY_NEW), waits until its sessions have ended, for DrainTimeout at most, and
-// then serves nobody any more (SHUTDOWN). It is for kratos.BeforeStop, and returns when the pod's servers may stop; a second
-// call waits for the first. It fails only if ctx ends.
-func (a *Agent) Drain(ctx context.Context) error {
-	a.drained.Do(func() { a.drain(ctx) })
-	return ctx.Err()
-}
-
-func (a *Agent) drain(ctx context.Context) {
-	begin := time.Now()
-	whole := ctx
-	ctx, cancel := context.WithTimeout(ctx, a.options.DrainTimeout)
-	defer cancel()
-	a.log.Infof("pod %d of %s: draining %d sessions, for at most %s", a.pod, a.service, a.Sessions(), a.options.DrainTimeout)
-	first, cancelFirst := context.WithTimeout(ctx, a.client.timeout) // Later reports say it too.
-	if err := a.setRouting(first, v1.Routing_DENY_NEW); err != nil {
-		a.log.Warnf("pod %d of %s: reporting the drain failed, the next report repeats it: %v", a.pod, a.service, err)
-	}
-	cancelFirst()
-	handing := make(chan struct{})
-	go func() {
-		defer close(handing)
-		if a.options.OnDrain != nil {
-			a.options.OnDrain(ctx)
-		}
-	}()
-	a.waitEmpty(ctx)
-	cancel()
-	<-handing
-	if left := a.Sessions(); left > 0 {
-		a.log.Warnf("pod %d of %s: stopping with %d sessions left after %s", a.pod, a.service, left, time.Since(begin).Round(time.Millisecond))
-	} else {
-		a.log.Infof("pod %d of %s: drained after %s", a.pod, a.service, time.Since(begin).Round(time.Millisecond))
-	}
-	last, cancelLast := context.WithTimeout(whole, a.client.timeout)
-	defer cancelLast()
-	if err := a.setRouting(last, v1.Routing_SHUTDOWN); err != nil {
-		a.log.Warnf("pod %d of %s: reporting the shutdown failed, its last report expires within %s: %v", a.pod, a.service, a.options.TTL, err)
-	}
-}
-
-// waitEmpty waits until no session is left of which podlink knows.
-func (a *Agent) waitEmpty(ctx context.Context) {
-	look := time.NewTicker(firstPause)
-	defer look.Stop()
-	for told := time.Now(); !a.empty(); {
-		if time.Since(told) > progressInterval {
-			told = time.Now()
-			a.log.Infof("pod %d of %s: draining, %d sessions left", a.pod, a.service, a.Sessions())
-		}
-		select {
-		case <-look.C:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-func (a *Agent) empty() bool {
-	running, ending := a.count()
-	return running+ending == 0
+	beside.Go(func() { a.followCordon(ctx) })
+	beside.Go(func() { a.retire(ctx) })
+	beside.Go(func() { a.awaitReady(ctx) })
+	beside.Go(func() { a.sessions.run(ctx) })
+	return a.reporter.run(ctx)
 }
 
 // Stop implements transport.Server: it drains the pod, unless that has been done, and ends the reports.

@@ -32,20 +32,9 @@ func isRepeatable(options []grpc.CallOption) bool {
 	return slices.ContainsFunc(options, func(option grpc.CallOption) bool { _, ok := option.(repeatableOption); return ok })
 }
 
-// uncertain returns true if a mutation may have been carried out, or may be lost again.
+// uncertain reports whether a mutation may have been carried out, or may be lost again.
 func uncertain(err error) bool {
 	return errors.Is(err, ErrOutcomeUnknown) || errors.Is(err, ErrReplicationUnconfirmed)
-}
-
-// untilCertain repeats a mutation that does no harm when it is carried out twice, until its outcome is certain or ctx ends. It has
-// no budget: pass the option repeatable instead.
-func untilCertain(ctx context.Context, mutate func() error) error {
-	for between := pauses(); ; {
-		err := mutate()
-		if !uncertain(err) || !pause(ctx, between.NextBackOff()) {
-			return err
-		}
-	}
 }
 
 // stage is how far an attempt has come.
@@ -105,7 +94,7 @@ func (c conn) invoke(ctx, caller context.Context, method string, request, reply 
 		}
 		if a.reached() {
 			again = c.retries.wait(ctx, between)
-		} else { // Nobody was asked for anything: it is no request.
+		} else { // Nothing was sent: it is no request.
 			again = pause(ctx, between.NextBackOff())
 		}
 		if !again {
@@ -131,7 +120,7 @@ func settled(err, doubt error) error {
 	return doubt
 }
 
-// reached returns true if somebody has got the request, or may have.
+// reached reports whether the request has arrived anywhere, or may have.
 func (a *attempt) reached() bool { return a.sent() || isPodlinks(kerrors.FromError(a.err)) }
 
 // classify says what the error of an attempt means to the caller, and whether another attempt is safe and may help.
@@ -161,7 +150,7 @@ func (a *attempt) classify(caller context.Context, request proto.Message) (again
 	return true, withCause(ErrUnavailable, why)
 }
 
-// repeats returns true if the attempt may be repeated after podlink has answered with that reason.
+// repeats reports whether the attempt may be repeated after podlink has answered with that reason.
 func (a *attempt) repeats(reason string) bool {
 	switch v1.ErrorReason(v1.ErrorReason_value[reason]) {
 	case v1.ErrorReason_STORE_UNAVAILABLE:
@@ -175,7 +164,7 @@ func (a *attempt) repeats(reason string) bool {
 	}
 }
 
-// isPodlinks returns true if the error is an answer of podlink's. Every one of them has a reason.
+// isPodlinks reports whether the error is an answer of podlink's. Every one of them has a reason.
 func isPodlinks(err *kerrors.Error) bool {
 	_, ok := reasonCodes[err.Reason]
 	return ok
@@ -200,7 +189,7 @@ var unseenCodes = map[int32]bool{
 	http.StatusNotFound:                    true, // There is no such path, so nothing is behind it. Podlink would say so with a reason.
 	http.StatusMethodNotAllowed:            true, // The path has no such method: the same.
 	http.StatusRequestEntityTooLarge:       true, // The body was not read to its end, and podlink carries out only what it has read.
-	http.StatusRequestURITooLong:           true, // The request's first line was refused, so nobody knows the rest.
+	http.StatusRequestURITooLong:           true, // The request's first line was refused, and the rest not read.
 	http.StatusRequestHeaderFieldsTooLarge: true, // The request's headers were refused: the same.
 	http.StatusUnsupportedMediaType:        true, // Whoever answers does not understand the body.
 	http.StatusNotImplemented:              true, // Whoever answers has no such method.
@@ -208,7 +197,7 @@ var unseenCodes = map[int32]bool{
 
 func provesUnseen(err *kerrors.Error) bool { return unseenCodes[err.Code] }
 
-// refused returns true if somebody in between has turned the call away, in a way that does not change by itself.
+// refused reports whether something between has turned the call away, in a way that does not change by itself.
 func refused(err *kerrors.Error) bool {
 	switch err.Code {
 	case http.StatusRequestTimeout, statusClientClosed:
@@ -222,12 +211,12 @@ func refused(err *kerrors.Error) bool {
 // statusClientClosed is the code of gRPC's CANCELED in Kratos.
 const statusClientClosed = 499
 
-// late returns true if an attempt has run out of time.
+// late reports whether an attempt has run out of time.
 func late(err error, cause *kerrors.Error) bool {
 	return cause.Code == http.StatusGatewayTimeout || cause.Code == http.StatusRequestTimeout || errors.Is(err, context.DeadlineExceeded)
 }
 
-// noInstance returns true if a Kratos client has found no instance to call: over gRPC, or over HTTP. Whoever serves the call may
+// noInstance reports whether a Kratos client has found no instance to call: over gRPC, or over HTTP. Whoever serves the call may
 // have passed on the same reason, so it means something only of what was not sent.
 func noInstance(err *kerrors.Error) bool {
 	return err.Reason == selector.ErrNoAvailable.Reason || err.Reason == "NODE_NOT_FOUND"

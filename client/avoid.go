@@ -17,7 +17,8 @@ const (
 	reachedWindow = 10 * time.Second
 	// reachedEvery is how exactly the time of a pod's last answer is kept.
 	reachedEvery = 100 * time.Millisecond
-	// avoidAfter is how long a pod has been unreachable before it is avoided: a new connection takes some time.
+	// avoidAfter is how long a pod has been unreachable before it is avoided: a new connection takes some time. By then a call has
+	// made four tries, within its RetryTimeout.
 	avoidAfter = 250 * time.Millisecond
 	// maxAvoided is how many pods podlink takes in avoid_pods.
 	maxAvoided = 16

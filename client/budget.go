@@ -36,7 +36,7 @@ func (b *retryBudget) earn() {
 	b.calls = min(b.calls+1, callsPerRetry*maxRetryBurst)
 }
 
-// spend returns true if a request may be sent once more now.
+// spend reports whether a request may be sent once more now, and takes it from the budget.
 func (b *retryBudget) spend() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

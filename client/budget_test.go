@@ -3,7 +3,10 @@ package client
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
+	nethttp "net/http"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -91,6 +94,64 @@ func TestRetryBudget(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestRouterHasTheBudget: the computes of a router are its client's calls, also the ones that it repeats by itself.
+func TestRouterHasTheBudget(t *testing.T) {
+	for name, failure := range map[string]error{"a store that is away": ErrStoreUnavailable, "an unknown outcome": ErrOutcomeUnknown} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				podlink := &answering{answer: always(failure)}
+				c := NewOver(podlink, DefaultTimeout)
+				defer c.Close()
+				r, err := c.NewRouter("game", "room", RouterOptions{})
+				require.NoError(t, err)
+				const calls = 6000
+				errs := make(chan error, calls)
+				for i := range calls {
+					go func() {
+						_, err := r.Route(t.Context(), strconv.Itoa(i))
+						errs <- err
+					}()
+					time.Sleep(10 * time.Millisecond)
+				}
+				for range calls {
+					require.Error(t, <-errs)
+				}
+				require.LessOrEqual(t, podlink.requests.Load(), int64(calls*11/10+1+int(DefaultTimeout/time.Second)))
+			})
+		})
+	}
+}
+
+// TestRetryBudgetOnTheWire: the same over both transports.
+func TestRetryBudgetOnTheWire(t *testing.T) {
+	t.Parallel()
+	overBoth(t, func(t *testing.T, http bool) {
+		t.Parallel()
+		target, requests := answersGRPC(t, ErrStoreUnavailable)
+		if http {
+			target, requests = answersHTTP(t, func(w nethttp.ResponseWriter, _ *nethttp.Request) {
+				w.WriteHeader(nethttp.StatusServiceUnavailable)
+				_, _ = io.WriteString(w, `{"code":503,"reason":"STORE_UNAVAILABLE","message":"no"}`)
+			})
+		}
+		c := dialed(t, target, Options{HTTP: http, Timeout: 2 * time.Second})
+		const calls = 300
+		begin := time.Now()
+		errs := make(chan error, calls)
+		for range calls {
+			go func() {
+				_, err := setLink(t.Context(), c)
+				errs <- err
+			}()
+		}
+		for range calls {
+			require.Error(t, <-errs)
+		}
+		require.LessOrEqual(t, requests.Load(), int32(calls*11/10+2+int(time.Since(begin)/time.Second)))
+	})
 }
 
 // TestUnreachedIsNoRequest: while podlink is not there, calls wait for it whatever the budget is, and are all carried out.

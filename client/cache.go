@@ -78,6 +78,9 @@ func (e *entry) isFresh(now time.Time) bool { return now.Sub(e.asked) < e.fresh 
 
 func (e *entry) isUsable(now time.Time) bool { return now.Sub(e.asked) < e.end }
 
+// rests reports whether podlink is not asked because the last lookup has just failed.
+func (e *entry) rests(now time.Time) bool { return e.failed != nil && now.Before(e.failed.retryAfter) }
+
 // failure is the error of the last lookup since the answer.
 func (e *entry) failure() error {
 	if e.failed == nil {

@@ -127,7 +127,7 @@ func TestLookupIsShared(t *testing.T) {
 		time.Sleep(testTTL - 1)
 		requirePod(t, l, "u", 3, 0)
 		require.Equal(t, 1, s.count("u"), "it is fresh")
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		requirePod(t, l, "u", 3, 0)
 		require.Equal(t, 2, s.count("u"))
 	})
@@ -259,7 +259,7 @@ func TestInvalidateAndDoubt(t *testing.T) {
 func TestAnswersAboutOneUser(t *testing.T) {
 	for _, err := range []error{
 		v1.ErrorStoreDataCorrupt("corrupt"), v1.ErrorInternal("internal"), ErrStoreUnavailable, ErrStoreFull, ErrReplicationUnconfirmed,
-		v1.ErrorRateLimited("later"), ErrInvalidArgument, ErrLimitExceeded, ErrNoAvailablePod, ErrUnavailable, ErrDeadlineExceeded,
+		ErrRateLimited, ErrInvalidArgument, ErrLimitExceeded, ErrNoAvailablePod, ErrUnavailable, ErrDeadlineExceeded,
 		ErrOutcomeUnknown,
 	} {
 		for name, keeps := range map[string]func(string, *entry, error) bool{"router": asRouter, "guard": asGuard} {
@@ -296,7 +296,7 @@ func TestErrorsOfPodlink(t *testing.T) {
 		"deadline":          {err: ErrDeadlineExceeded, guarded: true},
 		"outcome unknown":   {err: ErrOutcomeUnknown, guarded: true},
 		"unconfirmed":       {err: ErrReplicationUnconfirmed, guarded: true},
-		"rate limited":      {err: v1.ErrorRateLimited(""), guarded: true},
+		"rate limited":      {err: ErrRateLimited, guarded: true},
 		"corrupt":           {err: v1.ErrorStoreDataCorrupt("")},
 		"internal":          {err: v1.ErrorInternal("")},
 		"no available pod":  {err: ErrNoAvailablePod},
@@ -493,6 +493,27 @@ func TestRefreshesAreBounded(t *testing.T) {
 	})
 }
 
+// TestNoTimeIsLeft: a call whose time is over by the time that it asks uses the link that it knows; one that has left does not.
+func TestNoTimeIsLeft(t *testing.T) {
+	inCache(t, asRouter, func(t *testing.T, l *linkCache, s *source) {
+		s.says("u", persistent(1, 10))
+		requirePod(t, l, "u", 1, 0)
+		s.hangs("u")
+		over, cancel := context.WithTimeout(t.Context(), 0)
+		defer cancel()
+		for range 100 {
+			l.markStale("u", &entry{pod: 1, epoch: 10})
+			link, err := l.get(over, "u")
+			require.NoError(t, err)
+			require.EqualValues(t, 1, link.pod)
+		}
+		left, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, err := l.get(left, "u")
+		require.ErrorIs(t, err, ErrCanceled)
+	})
+}
+
 // TestUseEnds: what a policy does not keep is not used, however long podlink takes.
 func TestUseEnds(t *testing.T) {
 	var holds atomic.Bool
@@ -534,7 +555,7 @@ func TestLinksEnd(t *testing.T) {
 				if row.life > 0 {
 					time.Sleep(row.life - 1)
 					requirePod(t, l, "u", 1, 0)
-					time.Sleep(1)
+					time.Sleep(time.Nanosecond)
 				}
 				_, err := l.get(t.Context(), "u")
 				require.ErrorIs(t, err, ErrUnavailable)

@@ -23,7 +23,7 @@ const DefaultTimeout = 3 * time.Second
 type Options struct {
 	// Discovery finds podlink for a target such as discovery:///podlink.
 	Discovery registry.Discovery
-	// HTTP asks for HTTP instead of gRPC.
+	// HTTP asks for HTTP instead of gRPC. Redirects are not followed.
 	HTTP bool
 	// TLS secures the connections. Nil: they are not secured.
 	TLS *tls.Config

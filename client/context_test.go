@@ -114,7 +114,7 @@ func TestWhatGoesWithACall(t *testing.T) {
 	}
 }
 
-// requireSpan: podlink is called under a span of the client, which names the call and nobody.
+// requireSpan: podlink is called under a span of the client, which names the call, and no user.
 func requireSpan(t *testing.T, recorder *tracetest.SpanRecorder, id string) {
 	t.Helper()
 	for _, span := range recorder.Ended() {
@@ -221,7 +221,11 @@ func TestTLS(t *testing.T) {
 				t.Parallel()
 				s := served(t, http, &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12},
 					func(context.Context) error { return nil })
-				c := dialed(t, s.addr, Options{HTTP: http, TLS: row.config, Timeout: time.Second})
+				o := Options{HTTP: http, TLS: row.config}
+				if row.want != nil {
+					o.Timeout = time.Second
+				}
+				c := dialed(t, s.addr, o)
 				for _, call := range []apiCall{readLink, setLink} {
 					_, err := call(t.Context(), c)
 					if row.want == nil {

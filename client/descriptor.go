@@ -116,12 +116,10 @@ func notTextIn(message protoreflect.Message) (bad string) {
 
 // notTextValue names what of one value can't be sent.
 func notTextValue(field protoreflect.FieldDescriptor, name string, value protoreflect.Value) string {
-	switch field.Kind() {
-	case protoreflect.StringKind:
-		if !utf8.ValidString(value.String()) {
-			return name
-		}
-	case protoreflect.MessageKind:
+	if field.Kind() == protoreflect.StringKind && !utf8.ValidString(value.String()) {
+		return name
+	}
+	if field.Kind() == protoreflect.MessageKind {
 		if bad := notTextIn(value.Message()); bad != "" {
 			return name + "." + bad
 		}

@@ -55,12 +55,19 @@ var (
 var (
 	// ErrUnavailable: podlink can't be reached, or the client is closed. Nothing was carried out.
 	ErrUnavailable error = kerrors.New(503, "PODLINK_UNAVAILABLE", "podlink does not answer")
-	// ErrWrongPod is a Guard's: the user is not this pod's. Metadata "pod_id" and "epoch" say whose it is; -1 and 0 that it is
-	// nobody's. Nothing was carried out.
+	// ErrWrongPod is a Guard's: the pod does not hold the user. Metadata "namespace", "service" and "uid" name the link, "pod_id" and
+	// "epoch" are the link's (-1 and 0: there is none, or it is not known), and "refused_by" is the pod that answers. Nothing was
+	// carried out.
 	ErrWrongPod error = kerrors.New(409, "WRONG_POD", "this pod does not hold the user")
-	// ErrLinkUncertain is a Guard's: podlink does not answer, and the pod can't tell by itself whether the user is still its own.
-	// Nothing was carried out.
-	ErrLinkUncertain error = kerrors.New(503, "LINK_UNCERTAIN", "podlink does not answer, so this pod can't tell whether it holds the user")
+	// ErrLinkUncertain is a Guard's: podlink has not said whose the user is, and the pod can't know by itself. The metadata is that of
+	// ErrWrongPod, but "pod_id" is the pod that answers, and "epoch" the one that it knows; 0: none. Nothing was carried out.
+	ErrLinkUncertain error = kerrors.New(503, "LINK_UNCERTAIN", "podlink does not answer, so this pod can't know whether it holds the user")
+	// ErrUIDRequired is a Guard's: the request names no user, and its operation is not one of AgentOptions.Public. Nothing was carried
+	// out.
+	ErrUIDRequired error = kerrors.New(400, "UID_REQUIRED", "the request names no user")
+	// ErrUIDMismatch is a Guard's: what AgentOptions.UID and Match find in the request differs, or a message of a stream names another
+	// user than the ones before. Nothing was carried out.
+	ErrUIDMismatch error = kerrors.New(400, "UID_MISMATCH", "the request names two users")
 	// ErrPodUnreachable is a Router's: the pod that holds the user could not be called in time. Metadata "pod_id" says which.
 	// Nothing was carried out.
 	ErrPodUnreachable error = kerrors.New(503, "POD_UNREACHABLE", "the pod that holds the user can't be reached")
@@ -74,9 +81,6 @@ func malformed(field, how string) error {
 	return withCause(v1.ErrorInvalidArgument("%s %s", field, how), nil, "field", field)
 }
 
-// explain is withCause by its former name.
-func explain(err, cause error, metadata ...string) error { return withCause(err, cause, metadata...) }
-
 // withCause returns the error with a cause, and with metadata in pairs of name and value.
 func withCause(err, cause error, metadata ...string) error {
 	e := kerrors.FromError(err).WithCause(cause)
@@ -86,9 +90,13 @@ func withCause(err, cause error, metadata ...string) error {
 	return e
 }
 
-// wrongPod is ErrWrongPod with whose the user is, and since which epoch.
-func wrongPod(pod, epoch string) error {
-	return withCause(ErrWrongPod, nil, "pod_id", pod, "epoch", epoch)
-}
+// The metadata of ErrWrongPod and ErrLinkUncertain, beside MetadataPodID.
+const (
+	metadataNamespace = "namespace"
+	metadataService   = "service"
+	metadataUID       = "uid"
+	metadataEpoch     = "epoch"
+	metadataRefusedBy = "refused_by"
+)
 
 func number[T int32 | int64](n T) string { return strconv.FormatInt(int64(n), 10) }

@@ -13,7 +13,8 @@ import (
 func Binary() string { return binary }
 
 // NewOver returns a client whose attempts are carried out by the carrier: a podlink in this process, for tests in virtual time.
-// An attempt counts as sent unless its error is a *net.OpError of a dial, as it is where podlink can't be reached.
+// The carrier says by the hooks of net/http/httptrace in the context that it looks for a connection, and that it has sent the
+// request, as test/kit/inproc does. Where it says nothing an attempt counts as sent, unless its error is a *net.OpError of a dial.
 func NewOver(carrier grpc.ClientConnInterface, timeout time.Duration) *Client {
 	return newClient(inProcess{carrier}, inProcess{carrier}, timeout, func() error { return nil })
 }
@@ -22,10 +23,13 @@ func NewOver(carrier grpc.ClientConnInterface, timeout time.Duration) *Client {
 type inProcess struct{ grpc.ClientConnInterface }
 
 func (p inProcess) Invoke(ctx context.Context, method string, request, reply any, options ...grpc.CallOption) error {
-	err := p.ClientConnInterface.Invoke(ctx, method, request, reply, options...)
+	err := p.ClientConnInterface.Invoke(watchStage(ctx), method, request, reply, options...)
 	var away *net.OpError
-	if a := attemptOf(ctx); a != nil && (!errors.As(err, &away) || away.Op != "dial") {
+	if a := attemptOf(ctx); a != nil && a.stage.Load() == stageLocal && (!errors.As(err, &away) || away.Op != "dial") {
 		a.stage.Store(stageSent)
 	}
 	return err
 }
+
+// Forget makes the router forget the link of the user.
+func Forget(r *Router, uid string) { r.links.invalidate(uid) }

@@ -3,8 +3,11 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -26,13 +29,15 @@ type fakePodlink struct {
 	choose   func(avoid []int32) int32                   // the pod of a new link; -1: none is available
 	fail     func(ctx context.Context, uid string) error // of an item, or of a single call
 	failCall func(ctx context.Context, items int) error  // of a call; it may block
-	computes []*v1.ComputeLinkedPodRequest               // the single ones
+	refuses  func(uid string) bool                       // as not valid
+	maxBatch int
+	computes []*v1.ComputeLinkedPodRequest // the single ones
 	batches  []*v1.BatchComputeLinkedPodRequest
 	asked    []*v1.BatchComputeLinkedPodRequest_Item // all items, in order
 }
 
 func newFakePodlink() *fakePodlink {
-	return &fakePodlink{links: map[string]*v1.Link{}, pods: map[int32]*v1.Pod{}, choose: func([]int32) int32 { return 0 }}
+	return &fakePodlink{links: map[string]*v1.Link{}, pods: map[int32]*v1.Pod{}, choose: func([]int32) int32 { return 0 }, maxBatch: maxBatch}
 }
 
 // client returns a client of the podlink.
@@ -110,8 +115,8 @@ func (f *fakePodlink) calls() (singles, batches int) {
 	return len(f.computes), len(f.batches)
 }
 
-// errRefused is what gRPC says when nothing listens.
-var errRefused = kerrors.New(503, "", "connection refused")
+// errRefused is what a client gets when nothing listens.
+var errRefused = &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
 
 // Invoke implements grpc.ClientConnInterface.
 func (f *fakePodlink) Invoke(ctx context.Context, method string, request, reply any, _ ...grpc.CallOption) error {
@@ -137,6 +142,18 @@ func (f *fakePodlink) Invoke(ctx context.Context, method string, request, reply 
 		if err := failCall(ctx, len(items)); err != nil {
 			return err
 		}
+	}
+	if len(items) > f.maxBatch {
+		return malformed("items", "are too many")
+	}
+	for i, item := range items {
+		if f.refuses == nil || !f.refuses(item.GetUid()) {
+			continue
+		}
+		if method == v1.LinkService_BatchComputeLinkedPod_FullMethodName {
+			return malformed(fmt.Sprintf("items[%d].uid", i), "is bad")
+		}
+		return malformed("uid", "is bad")
 	}
 	var results []*v1.BatchComputeLinkedPodReply_Result
 	pods := map[int32]*v1.Pod{}

@@ -29,8 +29,8 @@ func dialHTTP(target string, o Options, use usage) (grpc.ClientConnInterface, fu
 		with = append(with, authorize(callCredentials{o.Credentials}, o.TLS != nil))
 	}
 	options := []khttp.ClientOption{
-		khttp.WithEndpoint(target), khttp.WithMiddleware(with...), khttp.WithTimeout(o.Timeout / time.Duration(use.attempts)),
-		khttp.WithTransport(noRedirects{carrier}), khttp.WithRequestEncoder(encodeBody),
+		khttp.WithEndpoint(target), khttp.WithMiddleware(with...), khttp.WithTransport(noRedirects{carrier}),
+		khttp.WithRequestEncoder(encodeBody), khttp.WithTimeout(0), // net/http would need a goroutine for it.
 	}
 	if o.Discovery != nil {
 		options = append(options, khttp.WithDiscovery(o.Discovery))
@@ -43,7 +43,7 @@ func dialHTTP(target string, o Options, use usage) (grpc.ClientConnInterface, fu
 	if err != nil {
 		return nil, nil, err
 	}
-	return httpConn{client}, func() error {
+	return httpConn{client, o.Timeout / time.Duration(use.attempts)}, func() error {
 		carrier.CloseIdleConnections()
 		return client.Close()
 	}, nil
@@ -51,7 +51,8 @@ func dialHTTP(target string, o Options, use usage) (grpc.ClientConnInterface, fu
 
 // httpConn carries out calls over HTTP.
 type httpConn struct {
-	client *khttp.Client
+	client  *khttp.Client
+	timeout time.Duration // of an attempt
 }
 
 // Invoke implements grpc.ClientConnInterface.
@@ -65,7 +66,9 @@ func (c httpConn) Invoke(ctx context.Context, method string, request, reply any,
 	if op.body {
 		body = request
 	}
-	return c.client.Invoke(watchStage(ctx), op.method, url, body, reply, khttp.Operation(method), khttp.PathTemplate(op.template))
+	ctx, cancel := context.WithTimeout(watchStage(ctx), c.timeout)
+	defer cancel()
+	return c.client.Invoke(ctx, op.method, url, body, reply, khttp.Operation(method), khttp.PathTemplate(op.template))
 }
 
 // watchStage returns a context whose attempt notes how far it has come.

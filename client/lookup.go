@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/maypok86/otter/v2"
-
-	v1 "podlink/api/podlink/v1"
 )
 
 const (
@@ -45,11 +43,11 @@ func (l *linkCache) get(ctx context.Context, uid string) (*entry, error) {
 		return l.fetch(ctx, uid)
 	case held.doubt != trusted:
 		return l.await(ctx, uid, held, l.begin(ctx, uid, nil))
-	case held.failed != nil && now.Before(held.failed.retryAfter):
+	case held.rests(now):
 		return held, nil
 	}
 	asked := l.begin(ctx, uid, held)
-	if asked == nil || wayFailed(held.failure()) || l.way.away.Load() || now.Sub(asked.asked) >= maxRefreshWait {
+	if asked == nil || unanswered(held.failure()) || l.way.away.Load() || now.Sub(asked.asked) >= maxRefreshWait {
 		return held, nil // Podlink may hang for all of its timeout: a caller who knows a link does not wait for that.
 	}
 	return l.await(ctx, uid, held, asked)
@@ -66,10 +64,10 @@ func (l *linkCache) await(ctx context.Context, uid string, held *entry, asked *l
 		}
 		return asked.link, asked.err
 	case <-timer.C:
-		if l.policy.keeps(uid, held, nil) {
-			return held, nil
-		}
 	case <-ctx.Done():
+	}
+	if !errors.Is(ctx.Err(), context.Canceled) && l.policy.keeps(uid, held, nil) {
+		return held, nil
 	}
 	return asked.wait(ctx)
 }
@@ -100,7 +98,7 @@ func (k *lookup) wait(ctx context.Context) (*entry, error) {
 }
 
 // begin asks podlink, together with all callers that need the link now. With a link that will do without the answer it returns nil
-// if too many of such are being looked up.
+// if too many of those are being looked up, or if a lookup of this one has just failed.
 func (l *linkCache) begin(ctx context.Context, uid string, instead *entry) *lookup {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -116,13 +114,13 @@ func (l *linkCache) begin(ctx context.Context, uid string, instead *entry) *look
 	}
 	refresh := instead != nil
 	if refresh {
-		if l.refreshes >= maxRefreshes {
+		if l.refreshes >= maxRefreshes || ok && known.rests(asked.asked) {
 			return nil
 		}
 		l.refreshes++
 	}
 	l.lookups[uid] = asked
-	go l.ask(context.WithoutCancel(ctx), uid, known, asked, refresh) //nolint:contextcheck // It is not one caller's alone.
+	go l.ask(context.WithoutCancel(ctx), uid, known, asked, refresh)
 	return asked
 }
 
@@ -216,6 +214,6 @@ func wayFailed(err error) bool {
 
 // unanswered reports whether podlink has said nothing about the link: it was not reached, or can't say now.
 func unanswered(err error) bool {
-	return wayFailed(err) || errors.Is(err, ErrStoreUnavailable) || errors.Is(err, ErrStoreFull) ||
-		errors.Is(err, ErrReplicationUnconfirmed) || v1.IsRateLimited(err)
+	return err != nil && (wayFailed(err) || errors.Is(err, ErrStoreUnavailable) || errors.Is(err, ErrStoreFull) ||
+		errors.Is(err, ErrReplicationUnconfirmed) || errors.Is(err, ErrRateLimited))
 }

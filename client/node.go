@@ -17,8 +17,8 @@ const (
 	MetadataPodID = "pod_id"
 	// MetadataPodName is the pod's name, which ends with its ordinal, as in chat-2.
 	MetadataPodName = "pod_name"
-	// MetadataInstanceID is the instance_id of the pod's process, as it reports it to podlink.
-	MetadataInstanceID = "podlink_instance_id"
+	// MetadataInstanceID names the pod's process, as it reports it to podlink: two registered instances may be of one pod.
+	MetadataInstanceID = "instance_id"
 )
 
 // NodeFilter leaves of a service's instances the one of the pod that the call goes to. It goes with Middleware; each client needs

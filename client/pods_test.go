@@ -189,10 +189,19 @@ func (w *world) waitRelinked(uid string, pod int32) {
 	require.Eventually(w.t, func() bool { return w.compute(uid).GetPodId() == pod }, soon, 10*time.Millisecond)
 }
 
-// agent returns the agent of a pod, which does not report by itself.
+// agent returns the agent of a pod, which is ready and does not report by itself.
 func (w *world) agent(pod int32, o AgentOptions) *Agent {
 	w.t.Helper()
+	a := w.newAgent(pod, o)
+	require.NoError(w.t, a.Ready(context.Background()))
+	return a
+}
+
+// newAgent returns the agent of a pod.
+func (w *world) newAgent(pod int32, o AgentOptions) *Agent {
+	w.t.Helper()
 	o.PodName = fmt.Sprintf("chat-%d", pod)
+	o.Public = append(o.Public, v1.OperationWorkloadServiceBatchGetWorkloadState)
 	if o.UID == nil {
 		o.UID = userField
 	}
@@ -340,15 +349,6 @@ func (w *world) guarded(n int32, o AgentOptions) []*pod {
 		all = append(all, p)
 	}
 	return all
-}
-
-// executions returns how many calls the pods have carried out.
-func executions(pods []*pod) int {
-	sum := 0
-	for _, p := range pods {
-		sum += int(p.done.Load())
-	}
-	return sum
 }
 
 // stub is a caller of chat.

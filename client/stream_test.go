@@ -114,7 +114,7 @@ func TestStreamOpens(t *testing.T) {
 	}{
 		"over HTTP":         {p.HTTP, true, false, errors.ErrUnsupported, "/grpc.health.v1.Health/Watch is a stream, which is served over gRPC only"},
 		"of a closed one":   {p.GRPC, false, true, ErrUnavailable, "the client is closed"},
-		"where nobody is":   {proc.FreeAddr(t), false, false, ErrUnavailable, "connection refused"},
+		"where nothing is":  {proc.FreeAddr(t), false, false, ErrUnavailable, "connection refused"},
 		"of a closed, HTTP": {p.HTTP, true, true, ErrUnavailable, "the client is closed"},
 	} {
 		t.Run(name, func(t *testing.T) {

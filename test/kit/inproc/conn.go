@@ -69,6 +69,10 @@ func (c *Conn) Invoke(ctx context.Context, method string, request, reply any, _ 
 		ctx, cancel = context.WithTimeout(ctx, c.timeout)
 		defer cancel()
 	}
+	trace := httptrace.ContextClientTrace(ctx)
+	if trace != nil && trace.GetConn != nil {
+		trace.GetConn("inproc")
+	}
 	if ctx.Err() != nil {
 		return status.FromContextError(ctx.Err()).Err()
 	}
@@ -80,7 +84,9 @@ func (c *Conn) Invoke(ctx context.Context, method string, request, reply any, _ 
 	if err != nil {
 		return status.Errorf(codes.Internal, "grpc: error while marshaling: %v", err)
 	}
-	sent(ctx)
+	if trace != nil && trace.GotConn != nil { // The call has been sent: this is how net/http tells it.
+		trace.GotConn(httptrace.GotConnInfo{})
+	}
 	if cut != nil {
 		<-ctx.Done() // What was sent arrives nowhere.
 		return status.FromContextError(ctx.Err()).Err()
@@ -104,13 +110,6 @@ func (c *Conn) pick() (server *Server, cut chan struct{}) {
 		}
 	}
 	return nil, c.cut
-}
-
-// sent tells the client that the call has been sent, as the transports do.
-func sent(ctx context.Context) {
-	if trace := httptrace.ContextClientTrace(ctx); trace != nil && trace.GotConn != nil {
-		trace.GotConn(httptrace.GotConnInfo{})
-	}
 }
 
 // NewStream implements grpc.ClientConnInterface: podlink has no streams.

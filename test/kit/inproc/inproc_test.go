@@ -39,7 +39,7 @@ func bubble(t *testing.T, test func(e *env)) {
 }
 
 // set links a user over the connection. It returns whether the call was sent.
-func (e *env) set(conn *inproc.Conn, ctx context.Context, uid string) (sent bool, err error) {
+func (e *env) set(ctx context.Context, conn *inproc.Conn, uid string) (sent bool, err error) {
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent = true }})
 	_, err = v1.NewLinkServiceClient(conn).SetLinkedPod(ctx, &v1.SetLinkedPodRequest{
 		Namespace: "ns", Uid: uid, Service: "chat", PodId: new(int32(1)),
@@ -56,7 +56,7 @@ func (e *env) links(conn *inproc.Conn) []*v1.Link {
 
 func TestCallsReachTheRealService(t *testing.T) {
 	bubble(t, func(e *env) {
-		sent, err := e.set(e.conn, e.Context(), "alice")
+		sent, err := e.set(e.Context(), e.conn, "alice")
 		require.NoError(e, err)
 		require.True(e, sent)
 		require.Len(e, e.links(e.neighbor), 1)
@@ -75,7 +75,7 @@ func TestCallsReachTheRealService(t *testing.T) {
 
 func TestErrorsAreThoseOfTheWire(t *testing.T) {
 	bubble(t, func(e *env) {
-		_, err := e.set(e.conn, e.Context(), "")
+		_, err := e.set(e.Context(), e.conn, "")
 		got := kerrors.FromError(err)
 		require.Equal(e, codes.InvalidArgument, status.Code(err))
 		require.Equal(e, v1.ErrorReason_INVALID_ARGUMENT.String(), got.Reason)
@@ -83,9 +83,9 @@ func TestErrorsAreThoseOfTheWire(t *testing.T) {
 		require.NoError(e, got.Unwrap(), "the cause stays in podlink")
 
 		e.store.Kill()
-		_, err = e.set(e.conn, e.Context(), "alice")
+		_, err = e.set(e.Context(), e.conn, "alice")
 		require.True(e, v1.IsStoreUnavailable(err))
-		_, err = e.set(e.conn, e.Context(), "\xff")
+		_, err = e.set(e.Context(), e.conn, "\xff")
 		require.Equal(e, codes.Internal, status.Code(err))
 	})
 }
@@ -93,13 +93,13 @@ func TestErrorsAreThoseOfTheWire(t *testing.T) {
 func TestKilledServer(t *testing.T) {
 	bubble(t, func(e *env) {
 		e.server.Kill()
-		sent, err := e.set(e.conn, e.Context(), "alice")
+		sent, err := e.set(e.Context(), e.conn, "alice")
 		require.False(e, sent)
 		require.Equal(e, codes.Unavailable, status.Code(err))
 		e.server.Start()
 		e.server.SetLatency(func() time.Duration { return 200 * time.Millisecond })
 		time.AfterFunc(50*time.Millisecond, e.server.Kill)
-		sent, err = e.set(e.conn, e.Context(), "alice")
+		sent, err = e.set(e.Context(), e.conn, "alice")
 		require.True(e, sent)
 		require.Equal(e, codes.Unavailable, status.Code(err))
 		e.server.Start()
@@ -113,7 +113,7 @@ func TestAnotherServerTakesOver(t *testing.T) {
 		second := inproc.NewServer(e.store)
 		defer second.Kill()
 		both := inproc.Dial(timeout, e.server, second)
-		_, err := e.set(both, e.Context(), "alice")
+		_, err := e.set(e.Context(), both, "alice")
 		require.NoError(e, err)
 		e.server.Kill()
 		require.Len(e, e.links(both), 1)
@@ -124,13 +124,13 @@ func TestFrozenServer(t *testing.T) {
 	bubble(t, func(e *env) {
 		e.server.Freeze()
 		began := time.Now()
-		sent, err := e.set(e.conn, e.Context(), "alice")
+		sent, err := e.set(e.Context(), e.conn, "alice")
 		require.True(e, sent)
 		require.Equal(e, codes.DeadlineExceeded, status.Code(err))
 		require.Equal(e, timeout, time.Since(began))
 		ctx, cancel := context.WithCancel(e.Context())
 		time.AfterFunc(time.Millisecond, cancel)
-		_, err = e.set(e.conn, ctx, "alice")
+		_, err = e.set(ctx, e.conn, "alice")
 		require.Equal(e, codes.Canceled, status.Code(err))
 		e.server.Unfreeze()
 		synctest.Wait()
@@ -141,7 +141,7 @@ func TestFrozenServer(t *testing.T) {
 func TestLostReply(t *testing.T) {
 	bubble(t, func(e *env) {
 		e.server.DropReplies(func(method string) bool { return method == v1.LinkService_SetLinkedPod_FullMethodName })
-		sent, err := e.set(e.conn, e.Context(), "alice")
+		sent, err := e.set(e.Context(), e.conn, "alice")
 		require.True(e, sent)
 		require.Equal(e, codes.Unavailable, status.Code(err))
 		require.Len(e, e.links(e.conn), 1, "it was executed")
@@ -151,12 +151,12 @@ func TestLostReply(t *testing.T) {
 func TestCutCaller(t *testing.T) {
 	bubble(t, func(e *env) {
 		e.conn.Cut()
-		sent, err := e.set(e.conn, e.Context(), "alice")
+		sent, err := e.set(e.Context(), e.conn, "alice")
 		require.True(e, sent)
 		require.Equal(e, codes.DeadlineExceeded, status.Code(err))
 		require.Empty(e, e.links(e.neighbor))
 		e.conn.Mend()
-		_, err = e.set(e.conn, e.Context(), "alice")
+		_, err = e.set(e.Context(), e.conn, "alice")
 		require.NoError(e, err)
 	})
 }
@@ -166,7 +166,7 @@ func TestLatency(t *testing.T) {
 		e.server.SetLatency(func() time.Duration { return 40 * time.Millisecond })
 		e.store.SetLatency(func() time.Duration { return 2 * time.Millisecond })
 		began := time.Now()
-		_, err := e.set(e.conn, e.Context(), "alice")
+		_, err := e.set(e.Context(), e.conn, "alice")
 		require.NoError(e, err)
 		require.Equal(e, 42*time.Millisecond, time.Since(began))
 	})

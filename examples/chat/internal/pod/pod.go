@@ -9,6 +9,8 @@ import (
 	"github.com/go-kratos/kratos/v2"
 	"github.com/go-kratos/kratos/v2/log"
 	"github.com/go-kratos/kratos/v2/middleware/recovery"
+	"github.com/go-kratos/kratos/v2/registry"
+	"github.com/go-kratos/kratos/v2/transport"
 	kgrpc "github.com/go-kratos/kratos/v2/transport/grpc"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
@@ -47,9 +49,9 @@ type Options struct {
 // Run runs the pod until ctx ends or the process gets a signal to stop.
 func Run(ctx context.Context, o Options) error {
 	var (
-		settings = []kratos.Option{kratos.Context(ctx), kratos.Name(Service), kratos.Logger(o.Logger)}
-		target   = o.Podlink
-		options  client.Options
+		target    = o.Podlink
+		options   client.Options
+		registrar registry.Registrar
 	)
 	if o.Etcd != "" {
 		conn, err := clientv3.New(clientv3.Config{Endpoints: []string{o.Etcd}, DialTimeout: dialTimeout, Logger: zap.NewNop()})
@@ -57,9 +59,8 @@ func Run(ctx context.Context, o Options) error {
 			return err
 		}
 		defer conn.Close()
-		registry := etcd.New(conn, etcd.RegisterTTL(registryTTL))
-		settings = append(settings, kratos.Registrar(registry))
-		target, options.Discovery = "discovery:///podlink", registry
+		registered := etcd.New(conn, etcd.RegisterTTL(registryTTL))
+		target, options.Discovery, registrar = "discovery:///podlink", registered, registered
 	}
 	toStore, err := grpc.NewClient(o.Store, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -74,21 +75,19 @@ func Run(ctx context.Context, o Options) error {
 	}
 	defer podlink.Close()
 	chat.agent, err = podlink.NewAgent(Namespace, Service, client.AgentOptions{
-		PodName: o.Name,
-		UID:     client.Field("room"),
-		TTL:     o.TTL,
-		OnDrain: func(ctx context.Context) { chat.handOver(ctx, o.Linger) },
-		OnLost:  chat.lost,
-		Logger:  o.Logger,
+		PodName:   o.Name,
+		Registrar: registrar,
+		UID:       client.Field("room"),
+		TTL:       o.TTL,
+		OnDrain:   func(ctx context.Context) { chat.handOver(ctx, o.Linger) },
+		OnLost:    chat.lost,
+		Logger:    o.Logger,
 	})
 	if err != nil {
 		return err
 	}
-	server := kgrpc.NewServer(kgrpc.Address(o.Addr), kgrpc.Middleware(recovery.Recovery(), chat.agent.Guard()))
+	server := kgrpc.NewServer(chat.agent.ServerOptions(kgrpc.Address(o.Addr), kgrpc.Middleware(recovery.Recovery()))...)
 	chatv1.RegisterChatServiceServer(server, chat)
-	return kratos.New(append(settings,
-		kratos.Server(server, chat.agent),
-		kratos.Metadata(chat.agent.Metadata()),
-		kratos.BeforeStop(chat.agent.Drain),
-	)...).Run()
+	return kratos.New(chat.agent.AppOptions([]transport.Server{server},
+		kratos.Context(ctx), kratos.Name(Service), kratos.Logger(o.Logger))...).Run()
 }
