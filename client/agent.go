@@ -71,7 +71,9 @@ type AgentOptions struct {
 	// them. Its context ends in time for the rest of the drain, or when the cordon is lifted; calls do not overlap. Nil: the sessions
 	// end by themselves.
 	OnDrain func(ctx context.Context)
-	// OnLost is called for each session that this process has lost: what the pod holds for it is out of date, and must not be saved.
+	// OnLost is called once for each session that this process has lost: what the pod holds for it is out of date, and must not be
+	// saved. The calls come one after the other, and not from a request: it may start and end sessions, and wait for locks that
+	// handlers hold. By then the user may have a new session on this pod, with a greater epoch.
 	OnLost func(uid string, epoch int64)
 	// CacheTTL is how long the Guard uses a link without asking podlink. 0 is DefaultGuardCacheTTL.
 	CacheTTL time.Duration
