@@ -20,9 +20,11 @@ BENCH     := $(CURDIR)/bin/bench
 # bench-compare: the revision to compare with, and the lowest ratio that passes.
 BASE      ?= HEAD
 MIN       ?= 0.97
+# test-sim: how long each form of the simulator runs seeds.
+SIM_TIME  ?= 10m
 
 .DEFAULT_GOAL := help
-.PHONY: help init api config scripts generate build run demo test test-demo test-faults test-alerts check-rules bench bench-quick bench-report bench-render bench-functions bench-compare bench-scripts lint vuln cover check-generated docker clean
+.PHONY: help init api config scripts generate build run demo test test-demo test-faults test-sim test-alerts check-rules bench bench-quick bench-report bench-render bench-functions bench-compare bench-scripts lint vuln cover check-generated docker clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,10 +37,12 @@ init: ## download the modules of podlink and its tools, and build the tools
 	$(GO) -C tools/benchreport mod download
 	$(GO) -C tools/vuln mod download
 
-api: ## generate Go and openapi.yaml from the protos in api/ and examples/
+api: ## generate Go and openapi.yaml from the protos in api/ and examples/; fails if v1 lost or changed anything
 	$(BUF) lint
+	$(BUF) breaking api --against api/v1.binpb
 	$(BUF) generate
 	$(BUF) generate --template buf.gen.chat.yaml
+	$(BUF) generate --template buf.gen.counter.yaml
 	$(GO) run ./tools/openapi openapi.yaml
 
 config: ## generate Go from internal/conf/conf.proto
@@ -74,6 +78,11 @@ test-faults: ## prove the guarantees with real faults on real Redis processes; i
 	./test/install.sh redis-server
 	PODLINK_TEST_MODEL_OPERATIONS=100000 $(GO) test -count=1 -v -run '^(TestModel|TestConformance|TestTLS.*)$$' -timeout 15m ./internal/data
 	$(GO) test -count=1 -v -tags faults -parallel 8 -timeout 25m ./test/faults
+
+test-sim: ## simulate callers and pods under faults drawn from seeds, for SIM_TIME (10m) in virtual time, then with real processes; installs redis-server if missing
+	./test/install.sh redis-server
+	$(GO) test -count=1 -v -timeout 60m -run '^TestSimulation' ./client -sim.time $(SIM_TIME)
+	$(GO) test -count=1 -v -tags sim -timeout 60m ./test/sim -sim.time $(SIM_TIME)
 
 check-rules: ## check and test the Prometheus rules; installs prometheus if missing
 	./test/install.sh prometheus
@@ -113,7 +122,7 @@ bench-compare: ## fail if the working tree has less than MIN (0.97) of the speed
 	$(GO) run ./tools/benchcompare -base $(BASE) -min $(MIN)
 
 lint: ## run the linters
-	$(LINT) run --build-tags faults,bench,alerts,demo ./...
+	$(LINT) run --build-tags faults,bench,alerts,demo,sim ./...
 	$(GO) -C tools/benchreport tool -modfile=../lint/go.mod golangci-lint run ./...
 	$(GO) -C tools/vuln tool -modfile=../lint/go.mod golangci-lint run ./...
 

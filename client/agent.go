@@ -79,10 +79,6 @@ type AgentOptions struct {
 	Logger log.Logger
 }
 
-// MetadataInstanceID is the key of an instance's metadata that names its process, as podlink knows it: two registered instances may
-// be of one pod.
-const MetadataInstanceID = "instance_id"
-
 // Agent is the part of podlink in one pod: it reports the pod, keeps the links of the pod's sessions, refuses users of other pods
 // (Guard), and empties the pod before it stops. ServerOptions and AppOptions wire it into a kratos.App.
 //
@@ -96,7 +92,8 @@ type Agent struct {
 	lease              *lease
 	reporter           *reporter
 	health             *healthService
-	links              *linkCache
+	sessions           *sessions
+	guard              *guard
 
 	started    atomic.Bool
 	ready      chan struct{} // closed by Ready
@@ -107,11 +104,8 @@ type Agent struct {
 	stop       chan struct{} // closed by Stop
 	stopped    sync.Once
 
-	lapses atomic.Int64 // of the lease, as the link cache knows them
-
-	mu       sync.Mutex
-	app      kratos.AppInfo // nil: it is not a Kratos app, or it has not started
-	sessions map[string]*session
+	mu  sync.Mutex
+	app kratos.AppInfo // nil: it is not a Kratos app, or it has not started
 }
 
 var _ transport.Server = (*Agent)(nil)
@@ -140,9 +134,6 @@ func (c *Client) newAgent(namespace, service string, o AgentOptions) (*Agent, er
 	if err != nil {
 		return nil, err
 	}
-	if o.UID == nil {
-		o.UID = receiveUID
-	}
 	if o.State == nil {
 		o.State = func() string { return DefaultState }
 	}
@@ -153,20 +144,28 @@ func (c *Client) newAgent(namespace, service string, o AgentOptions) (*Agent, er
 		client: c, namespace: namespace, service: service, pod: pod, options: o,
 		log: log.NewHelper(log.With(o.Logger, "module", "podlink")), lease: newLease(o.TTL), health: newHealthService(),
 		ready: make(chan struct{}), handing: make(chan struct{}, 1), drainBegun: make(chan struct{}), drainEnded: make(chan struct{}), stop: make(chan struct{}),
-		sessions: map[string]*session{},
 	}
 	if a.options.Load == nil {
 		a.options.Load = func() int32 { return int32(a.Sessions()) }
 	}
 	a.reporter = newReporter(reporterOptions{
-		states: c.StateServiceClient, lease: a.lease, namespace: namespace, service: service, pod: pod, instance: id, ttl: o.TTL,
+		states: c.reports, lease: a.lease, namespace: namespace, service: service, pod: pod, instance: id, ttl: o.TTL,
 		state: a.options.State, load: a.options.Load, capacity: o.Capacity, labels: maps.Clone(o.Labels), address: o.Address, log: a.log,
 	})
-	cache, err := newLinkCache(DefaultCacheSize, o.CacheTTL, a.leased, a.mine)
+	a.sessions = newSessions(sessionOptions{
+		links: c.LinkServiceClient, lease: a.lease, namespace: namespace, service: service, pod: pod, timeout: c.timeout,
+		cacheTTL: o.CacheTTL, onLost: o.OnLost, log: a.log, draining: a.draining, report: a.reporter.reportNow,
+		forget: func(uid string) { a.guard.forget(uid) },
+		revoke: func(uid string, epoch int64) { a.guard.lost(uid, epoch) },
+	})
+	a.guard, err = newGuard(guardOptions{
+		links: c.LinkServiceClient, lease: a.lease, sessions: a.sessions, namespace: namespace, service: service, pod: pod,
+		uid: o.UID, match: o.Match, public: o.Public, cacheTTL: o.CacheTTL, timeout: c.timeout, log: a.log,
+	})
 	if err != nil {
 		return nil, err
 	}
-	a.links = c.closing(cache)
+	c.closing(a.guard.cache)
 	return a, nil
 }
 
@@ -234,6 +233,22 @@ func (a *Agent) Metadata() map[string]string {
 	return map[string]string{MetadataPodID: number(a.pod), MetadataInstanceID: a.reporter.instance.id}
 }
 
+// Sessions returns how many users have a session on this pod.
+func (a *Agent) Sessions() int {
+	running, _ := a.sessions.count()
+	return running
+}
+
+// StartSession starts a session of the user, whose state this pod holds from now on: the user's link is persistent, and this
+// process's own. Where the user has a session on this pod already, it returns a further handle of it. It takes as long as ctx
+// and the client's timeout allow.
+//
+// The error is ErrWrongPod if the user is another pod's, or the pod is about to stop or cordoned: whoever asks for the user next
+// reaches another pod. It is ErrLinkUncertain while the pod can't know, and ErrSuperseded if another process has taken over.
+func (a *Agent) StartSession(ctx context.Context, uid string) (*Session, error) {
+	return a.sessions.start(ctx, uid, a.guard.seen(ctx, uid))
+}
+
 // Report makes the pod's next report at once, because its state or its load has changed. It does not wait for it.
 func (a *Agent) Report() { a.reporter.reportNow() }
 
@@ -267,7 +282,7 @@ func (a *Agent) Start(ctx context.Context) error {
 	beside.Go(func() { a.followCordon(ctx) })
 	beside.Go(func() { a.retire(ctx) })
 	beside.Go(func() { a.awaitReady(ctx) })
-	beside.Go(func() { a.tend(ctx) })
+	beside.Go(func() { a.sessions.run(ctx) })
 	return a.reporter.run(ctx)
 }
 

@@ -14,22 +14,10 @@ import (
 
 	"github.com/go-kratos/kratos/v2/log"
 	"github.com/stretchr/testify/require"
-	"google.golang.org/grpc"
 
 	v1 "podlink/api/podlink/v1"
 	"podlink/test/kit/proc"
 )
-
-// reportPod makes the agent report once, and tend its sessions by the answer.
-func reportPod(t *testing.T, a *Agent) {
-	t.Helper()
-	require.Eventually(t, func() bool { // A machine that is busy may take longer than a report may.
-		return a.reporter.report(context.Background()) == nil
-	}, soon, time.Millisecond)
-	state, _ := a.lease.state()
-	reviewed := 0
-	a.tendOnce(t.Context(), state, &reviewed)
-}
 
 // run runs the agent until the test ends.
 func run(t *testing.T, a *Agent) {
@@ -64,20 +52,23 @@ func (l *lost) get() []string {
 	return slices.Clone(l.all)
 }
 
-// begin starts a session of a user whom it links to the agent's pod, and returns its epoch.
-func (w *world) begin(a *Agent, uid string) int64 {
+// begin starts a session of a user whom it links to the agent's pod. The agent must run.
+func (w *world) begin(a *Agent, uid string) *Session {
 	w.t.Helper()
 	epoch := w.link(uid, a.PodID())
-	got, err := a.StartSession(context.Background(), uid)
+	session, err := a.StartSession(context.Background(), uid)
 	require.NoError(w.t, err)
-	require.Equal(w.t, epoch, got)
-	return epoch
+	require.Greater(w.t, session.Epoch(), epoch)
+	return session
 }
 
 // agent returns an agent of a pod of this podlink, for tests in virtual time. It is not ready.
 func (s *states) agent(t *testing.T, o AgentOptions) *Agent {
 	t.Helper()
-	c := &Client{StateServiceClient: s, LinkServiceClient: awayLinks{}, timeout: DefaultTimeout, hangUp: func() error { return nil }}
+	s.links = newFakeLinks()
+	c := &Client{
+		StateServiceClient: s, reports: s, LinkServiceClient: s.links, timeout: DefaultTimeout, hangUp: func() error { return nil },
+	}
 	t.Cleanup(func() { _ = c.Close() })
 	o.PodName, o.UID = "chat-0", userField
 	if o.Logger == nil {
@@ -88,27 +79,23 @@ func (s *states) agent(t *testing.T, o AgentOptions) *Agent {
 	return a
 }
 
-// hold gives the agent running sessions of users 0 to n-1.
-func (a *Agent) hold(n int) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+// hold starts sessions of users 0 to n-1. The agent must run.
+func (s *states) hold(t *testing.T, a *Agent, n int) []*Session {
+	t.Helper()
+	sessions := make([]*Session, n)
 	for i := range n {
-		a.sessions[fmt.Sprint(i)] = &session{turn: make(chan struct{}, 1), epoch: int64(i) + 1}
+		uid := fmt.Sprint(i)
+		s.links.put(uid, a.PodID())
+		var err error
+		sessions[i], err = a.StartSession(t.Context(), uid)
+		require.NoError(t, err)
 	}
+	return sessions
 }
 
-// awayLinks is a podlink that does not answer about links.
-type awayLinks struct{ v1.LinkServiceClient }
-
-func (awayLinks) RemoveLinkedPod(
-	ctx context.Context, _ *v1.RemoveLinkedPodRequest, _ ...grpc.CallOption,
-) (*v1.RemoveLinkedPodReply, error) {
-	pauseUntil(ctx, time.Now().Add(DefaultTimeout))
-	return nil, ErrUnavailable
-}
-
-func (awayLinks) GetLinkedPod(context.Context, *v1.GetLinkedPodRequest, ...grpc.CallOption) (*v1.GetLinkedPodReply, error) {
-	return nil, ErrUnavailable
+// linksAway makes podlink unreachable for all calls about links.
+func (s *states) linksAway() {
+	s.links.setAround(func(context.Context, string, func()) error { return ErrUnavailable })
 }
 
 func TestOrdinal(t *testing.T) {
@@ -229,92 +216,27 @@ func TestReportAtOnce(t *testing.T) {
 	require.Eventually(t, func() bool { return w.reported(0) != nil }, soon, time.Millisecond)
 	require.Equal(t, DefaultState, w.reported(0).GetState())
 	require.Zero(t, w.reported(0).GetLoad())
-	for i := range 5 {
-		w.begin(a, fmt.Sprint(i))
+	first := w.begin(a, "0")
+	for i := range 4 {
+		w.begin(a, fmt.Sprint(i+1))
 		a.Report()
 	}
-	a.EndSession(t.Context(), "0", 0)
+	first.End(t.Context(), 0)
 	a.Report()
 	require.Eventually(t, func() bool { return w.reported(0).GetLoad() == 4 }, soon, time.Millisecond)
-}
-
-// TestLapse: podlink did not hear of the pod for longer than its TTL. OnLost is told of the sessions that are others' by
-// then, and of no other.
-func TestLapse(t *testing.T) {
-	t.Parallel()
-	const ttl = time.Second
-	for name, silence := range map[string]func(t *testing.T, w *world, a *Agent, meanwhile func()){
-		"no reports": func(t *testing.T, w *world, a *Agent, meanwhile func()) {
-			w.waitDead(0, 1)
-			meanwhile()
-			reportPod(t, a)
-		},
-		"podlink hangs": func(t *testing.T, w *world, a *Agent, meanwhile func()) {
-			resume := w.hang()
-			for a.leased() {
-				time.Sleep(10 * time.Millisecond)
-			}
-			resume()
-			w.waitDead(0, 1)
-			meanwhile()
-			reportPod(t, a)
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			w := newWorld(t, "gRPC")
-			var told lost
-			a := w.agent(0, AgentOptions{TTL: ttl, OnLost: told.add})
-			w.ready(1)
-			const kept = 120
-			for i := range kept {
-				w.begin(a, fmt.Sprint("kept", i))
-			}
-			relinked, back, gone := w.begin(a, "relinked"), w.begin(a, "back"), w.begin(a, "gone")
-			w.begin(a, "ended")
-			a.EndSession(t.Context(), "ended", time.Minute)
-			reportPod(t, a)
-			require.Empty(t, told.get())
-			silence(t, w, a, func() {
-				w.waitRelinked("relinked", 1)
-				w.link("back", 1)
-				w.link("back", 0) // Another epoch: what the pod holds is out of date.
-				w.unlink("gone")
-				w.link("ended", 1)
-			})
-			want := []string{fmt.Sprint("relinked ", relinked), fmt.Sprint("back ", back), fmt.Sprint("gone ", gone)}
-			require.ElementsMatch(t, want, told.get())
-			require.Equal(t, kept, a.Sessions())
-			reportPod(t, a)
-			require.Len(t, told.get(), 3, "told once")
-		})
-	}
-}
-
-// TestNewLease: a lease that lapsed and was renewed does not make valid again what was known before.
-func TestNewLease(t *testing.T) {
-	t.Parallel()
-	w := newWorldOn(t, "gRPC", start(t, unhurried...), Options{Timeout: hangTimeout})
-	a := w.agent(0, AgentOptions{TTL: time.Second, CacheTTL: time.Nanosecond})
-	w.ready(1)
-	reportPod(t, a)
-	w.link("u", 0)
-	_, err := a.links.get(t.Context(), "u")
-	require.NoError(t, err)
-	w.waitDead(0, 1)
-	w.waitRelinked("u", 1)
-	a.lease.ttl = time.Hour
-	reportPod(t, a)
-	resume := w.hang()
-	defer resume()
-	_, err = a.links.get(t.Context(), "u")
-	require.Error(t, err)
 }
 
 // TestDrainingPodHandsOver: a new user who was linked to a pod that drains gets another pod within one call.
 func TestDrainingPodHandsOver(t *testing.T) {
 	onBoth(t, func(t *testing.T, over string) {
 		w := newWorld(t, over)
+		var mu sync.Mutex
+		held := map[string][]*Session{}
+		handles := func(uid string) []*Session {
+			mu.Lock()
+			defer mu.Unlock()
+			return held[uid]
+		}
 		var pods []*pod
 		var agents []*Agent
 		for id := range int32(2) {
@@ -324,11 +246,17 @@ func TestDrainingPodHandsOver(t *testing.T) {
 				if uid == "" {
 					return nil
 				}
-				epoch, err := a.StartSession(ctx, uid)
-				if err == nil && epoch != Epoch(ctx) {
+				session, err := a.StartSession(ctx, uid)
+				if err != nil {
+					return err
+				}
+				if session.Epoch() < Epoch(ctx) {
 					return errBroken
 				}
-				return err
+				mu.Lock()
+				defer mu.Unlock()
+				held[uid] = append(held[uid], session)
+				return nil
 			}
 			w.put(p.instance(a.Metadata()))
 			pods, agents = append(pods, p), append(agents, a)
@@ -365,7 +293,9 @@ func TestDrainingPodHandsOver(t *testing.T) {
 		reply, err = chat.set(t.Context(), "stays", "text")
 		require.NoError(t, err)
 		require.Equal(t, on, reply.GetNamespace())
-		draining.EndSession(t.Context(), "stays", 0)
+		for _, session := range handles("stays") { // Two calls have started it.
+			session.End(t.Context(), 0)
+		}
 		require.NoError(t, <-drained)
 		reply, err = chat.set(t.Context(), "stays", "text")
 		require.NoError(t, err)

@@ -3,225 +3,246 @@ package client
 import (
 	"context"
 	"errors"
-	"net/http/httptrace"
+	"net/http"
+	"net/url"
+	"slices"
 	"sync/atomic"
-	"time"
 
 	"github.com/cenkalti/backoff/v5"
 	kerrors "github.com/go-kratos/kratos/v2/errors"
-	"github.com/go-kratos/kratos/v2/middleware"
 	"github.com/go-kratos/kratos/v2/selector"
-	"github.com/go-kratos/kratos/v2/transport"
-	khttp "github.com/go-kratos/kratos/v2/transport/http"
-	"go.opentelemetry.io/otel"
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/codes"
-	"go.opentelemetry.io/otel/propagation"
-	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/stats"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	v1 "podlink/api/podlink/v1"
 )
 
-const (
-	// firstPause and longestPause are between the tries of a call.
-	firstPause   = 20 * time.Millisecond
-	longestPause = 250 * time.Millisecond
-)
+// maxRequestBytes is the largest request that podlink takes.
+const maxRequestBytes = 1 << 20
 
-// pauses returns the pauses between tries, which grow and vary by half.
-func pauses() *backoff.ExponentialBackOff {
-	return &backoff.ExponentialBackOff{
-		InitialInterval: firstPause, Multiplier: 2, MaxInterval: longestPause, RandomizationFactor: backoff.DefaultRandomizationFactor,
-	}
+// repeatable is the option of a call of a mutation that does no harm when it is carried out twice: the client repeats it until
+// its outcome is certain.
+var repeatable grpc.CallOption = repeatableOption{}
+
+type repeatableOption struct{ grpc.EmptyCallOption }
+
+func isRepeatable(options []grpc.CallOption) bool {
+	return slices.ContainsFunc(options, func(option grpc.CallOption) bool { _, ok := option.(repeatableOption); return ok })
 }
 
-// pause waits, unless ctx would end before that: then it returns false at once.
-func pause(ctx context.Context, d time.Duration) bool {
-	if end, ok := ctx.Deadline(); ok && time.Until(end) <= d {
-		return false
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-// uncertain tells whether a mutation may have been carried out, or may be lost again.
+// uncertain reports whether a mutation may have been carried out, or may be lost again.
 func uncertain(err error) bool {
 	return errors.Is(err, ErrOutcomeUnknown) || errors.Is(err, ErrReplicationUnconfirmed)
 }
 
-// untilCertain repeats a mutation that does no harm when it is carried out twice, until its outcome is certain or ctx ends.
-func untilCertain(ctx context.Context, mutate func() error) error {
-	for between := pauses(); ; {
-		err := mutate()
-		if !uncertain(err) || !pause(ctx, between.NextBackOff()) {
-			return err
-		}
-	}
+// stage is how far an attempt has come.
+type stage = int32
+
+const (
+	stageLocal   stage = iota // The request is still being made.
+	stageSeeking              // The request needs a connection. Only HTTP has this stage.
+	stageSent                 // The request may have left this process.
+)
+
+// attempt is one request of a call.
+type attempt struct {
+	reads      bool // It changes nothing.
+	repeatable bool // It does no harm when it is carried out twice.
+
+	stage atomic.Int32
+	err   error
 }
 
-// conn is what the generated clients call: it gives each call its time and its span, repeats what is safe to repeat, and
-// answers with errors of this package. NewStream does so for streams, which have no time and are not repeated.
-type conn struct {
-	grpc.ClientConnInterface // carries out one try
-	timeout                  time.Duration
-	open                     context.Context //nolint:containedctx // Its end is the client's, not a call's.
+type attemptKey struct{}
+
+// attemptOf returns the attempt that the context is for; nil if there is none.
+func attemptOf(ctx context.Context) *attempt {
+	a, _ := ctx.Value(attemptKey{}).(*attempt)
+	return a
 }
 
-// Invoke implements grpc.ClientConnInterface.
-func (c conn) Invoke(ctx context.Context, method string, request, reply any, options ...grpc.CallOption) error {
-	if c.open.Err() != nil {
-		return explain(ErrUnavailable, errClosed)
-	}
-	caller := ctx
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
-	defer cancel()
-	defer context.AfterFunc(c.open, cancel)() //nolint:contextcheck // Close ends the calls, and has no context.
-	ctx, span := otel.Tracer("podlink/client").Start(ctx, method, trace.WithSpanKind(trace.SpanKindClient))
-	defer span.End()
-	var before error // of the try before
-	var beforeSent bool
-	for between := pauses(); ; {
-		var watched atomic.Bool
-		err := c.ClientConnInterface.Invoke(watchSent(ctx, &watched), method, request, reply, options...)
-		if err == nil {
+func (a *attempt) sent() bool { return a.stage.Load() == stageSent }
+
+// invoke carries out the attempts of a call: one, and more where that is safe, may help, and is within the budget and ctx.
+func (c conn) invoke(ctx, caller context.Context, method string, request, reply any, options []grpc.CallOption) error {
+	var (
+		between *backoff.ExponentialBackOff
+		last    *attempt
+		doubt   error // why the mutation may have been carried out by an attempt that was repeated
+	)
+	for {
+		a := &attempt{reads: operations[method].reads, repeatable: isRepeatable(options)}
+		a.err = c.ClientConnInterface.Invoke(context.WithValue(ctx, attemptKey{}, a), method, request, reply, options...)
+		if a.err == nil {
 			return nil
 		}
-		sent := watched.Load()
-		if !sent && before != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			err, sent = before, beforeSent // A try without the time to be sent has learned nothing about podlink.
+		if !a.sent() && last != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			a = last // An attempt without the time to be sent has learned nothing about podlink.
 		}
-		before, beforeSent = err, sent
-		if !sent {
-			if field := notText(request.(proto.Message)); field != "" {
-				err = malformed(field, "must be valid UTF-8")
-			}
+		last = a
+		again, err := a.classify(caller, request.(proto.Message))
+		if uncertain(err) {
+			doubt = err
 		}
-		again, err := judge(caller, err, operations[method].reads, sent)
-		if again && !pause(ctx, between.NextBackOff()) {
-			again = false
-			if errors.Is(caller.Err(), context.Canceled) {
-				err = explain(ErrCanceled, caller.Err())
-			}
+		if !again || c.retries == nil {
+			return settled(err, doubt)
+		}
+		if between == nil {
+			between = pauses()
+		}
+		if a.reached() {
+			again = c.retries.wait(ctx, between)
+		} else { // Nothing was sent: it is no request.
+			again = pause(ctx, between.NextBackOff())
 		}
 		if !again {
-			markFailed(span, err)
+			if errors.Is(caller.Err(), context.Canceled) && !uncertain(err) {
+				err = withCause(ErrCanceled, caller.Err())
+			}
+			return settled(err, doubt)
+		}
+	}
+}
+
+// settled is the error of a call whose last attempt had that error. An earlier attempt of a mutation that may have been carried
+// out leaves its doubt, unless podlink has looked at the link since then.
+func settled(err, doubt error) error {
+	if doubt == nil {
+		return err
+	}
+	for _, answer := range []error{ErrEpochMismatch, ErrSuperseded, ErrLimitExceeded, ErrNoAvailablePod} {
+		if errors.Is(err, answer) {
 			return err
 		}
 	}
+	return doubt
 }
 
-// markFailed says in the span with which reason a call has failed.
-func markFailed(span trace.Span, err error) {
-	reason := kerrors.Reason(err)
-	span.SetAttributes(attribute.String("error.type", reason))
-	span.SetStatus(codes.Error, reason)
-}
+// reached reports whether the request has arrived anywhere, or may have.
+func (a *attempt) reached() bool { return a.sent() || isPodlinks(kerrors.FromError(a.err)) }
 
-// judge says what the error of a try means to the caller, and whether another try is safe and may help. An error without a
-// reason is not podlink's: it comes from the transport, or from something between.
-func judge(caller context.Context, err error, reads, sent bool) (again bool, meaning error) {
-	cause, why := kerrors.FromError(err), errors.Join(caller.Err(), err)
+// classify says what the error of an attempt means to the caller, and whether another attempt is safe and may help.
+func (a *attempt) classify(caller context.Context, request proto.Message) (again bool, meaning error) {
+	cause, why, wasSent := kerrors.FromError(a.err), errors.Join(caller.Err(), a.err), a.sent()
 	switch {
-	case cause.Reason == v1.ErrorReason_STORE_UNAVAILABLE.String():
-		return true, explain(cause, caller.Err())
-	case cause.Reason == v1.ErrorReason_DEADLINE_EXCEEDED.String():
-		return reads, explain(cause, caller.Err())
-	case noInstance(cause):
-		return true, explain(ErrUnavailable, why)
-	case cause.Reason != kerrors.UnknownReason:
-		return false, explain(cause, caller.Err())
-	case sent && !reads && !refused(cause):
-		return false, explain(ErrOutcomeUnknown, why)
+	case isPodlinks(cause):
+		return a.repeats(cause.Reason), withCause(atDeclaredCode(cause), errors.Join(caller.Err(), cause.Unwrap()))
+	case wasSent && !a.reads && !provesUnseen(cause):
+		return a.repeatable, withCause(ErrOutcomeUnknown, why)
 	case errors.Is(caller.Err(), context.Canceled):
-		return false, explain(ErrCanceled, why)
-	case refused(cause):
-		return false, explain(cause, caller.Err())
-	case sent && late(err):
-		return true, explain(ErrDeadlineExceeded, why)
+		return false, withCause(ErrCanceled, why)
+	case !wasSent && noInstance(cause):
+		return true, withCause(ErrUnavailable, why)
 	}
-	return true, explain(ErrUnavailable, why)
+	if !wasSent {
+		if err := a.unsendable(request); err != nil {
+			return false, withCause(err, why)
+		}
+	}
+	switch {
+	case refused(cause):
+		return false, withCause(cause, caller.Err())
+	case wasSent && late(a.err, cause):
+		return true, withCause(ErrDeadlineExceeded, why)
+	}
+	return true, withCause(ErrUnavailable, why)
 }
 
-// late tells whether a try has run out of time.
-func late(err error) bool {
-	return kerrors.Code(err) == 504 || errors.Is(err, context.DeadlineExceeded)
+// repeats reports whether the attempt may be repeated after podlink has answered with that reason.
+func (a *attempt) repeats(reason string) bool {
+	switch v1.ErrorReason(v1.ErrorReason_value[reason]) {
+	case v1.ErrorReason_STORE_UNAVAILABLE:
+		return true
+	case v1.ErrorReason_DEADLINE_EXCEEDED:
+		return a.reads
+	case v1.ErrorReason_OUTCOME_UNKNOWN, v1.ErrorReason_REPLICATION_UNCONFIRMED:
+		return a.repeatable
+	default:
+		return false
+	}
 }
 
-// refused tells whether somebody between, who knows no reasons, has turned the call away.
+// isPodlinks reports whether the error is an answer of podlink's. Every one of them has a reason.
+func isPodlinks(err *kerrors.Error) bool {
+	_, ok := reasonCodes[err.Reason]
+	return ok
+}
+
+// atDeclaredCode returns an error of podlink's with the code that belongs to its reason. HTTP tells the code a second time, in the
+// status, which a proxy may have changed.
+func atDeclaredCode(err *kerrors.Error) *kerrors.Error {
+	if code := reasonCodes[err.Reason]; err.Code != code {
+		err = kerrors.Clone(err)
+		err.Code = code
+	}
+	return err
+}
+
+// unseenCodes are the codes of answers that are not podlink's, and prove all the same that podlink never got a mutation. All other
+// ones prove nothing: a proxy may have passed the request on and then answered for itself. gRPC has the first, 404 (NOT_FOUND) and
+// 501 (UNIMPLEMENTED) of them.
+var unseenCodes = map[int32]bool{
+	http.StatusUnauthorized:                true, // By its definition the request was not applied: it lacks credentials.
+	http.StatusProxyAuthRequired:           true, // The same, for the proxy itself.
+	http.StatusNotFound:                    true, // There is no such path, so nothing is behind it. Podlink would say so with a reason.
+	http.StatusMethodNotAllowed:            true, // The path has no such method: the same.
+	http.StatusRequestEntityTooLarge:       true, // The body was not read to its end, and podlink carries out only what it has read.
+	http.StatusRequestURITooLong:           true, // The request's first line was refused, and the rest not read.
+	http.StatusRequestHeaderFieldsTooLarge: true, // The request's headers were refused: the same.
+	http.StatusUnsupportedMediaType:        true, // Whoever answers does not understand the body.
+	http.StatusNotImplemented:              true, // Whoever answers has no such method.
+}
+
+func provesUnseen(err *kerrors.Error) bool { return unseenCodes[err.Code] }
+
+// refused reports whether something between has turned the call away, in a way that does not change by itself.
 func refused(err *kerrors.Error) bool {
-	return err.Code >= 400 && err.Code < 499 || err.Code == 501
+	switch err.Code {
+	case http.StatusRequestTimeout, statusClientClosed:
+		return false
+	case http.StatusNotImplemented:
+		return true
+	}
+	return err.Code >= 300 && err.Code < 500
 }
 
-// noInstance tells whether a Kratos client has found no instance to call: over gRPC, or over HTTP.
+// statusClientClosed is the code of gRPC's CANCELED in Kratos.
+const statusClientClosed = 499
+
+// late reports whether an attempt has run out of time.
+func late(err error, cause *kerrors.Error) bool {
+	return cause.Code == http.StatusGatewayTimeout || cause.Code == http.StatusRequestTimeout || errors.Is(err, context.DeadlineExceeded)
+}
+
+// noInstance reports whether a Kratos client has found no instance to call: over gRPC, or over HTTP. Whoever serves the call may
+// have passed on the same reason, so it means something only of what was not sent.
 func noInstance(err *kerrors.Error) bool {
 	return err.Reason == selector.ErrNoAvailable.Reason || err.Reason == "NODE_NOT_FOUND"
 }
 
-type sentKey struct{}
-
-// watchSent returns a context whose call notes when it may have left this process.
-func watchSent(ctx context.Context, sent *atomic.Bool) context.Context {
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		// Go takes another connection for a mutation only when nothing went over the one before.
-		GetConn: func(string) { sent.Store(false) },
-		GotConn: func(httptrace.GotConnInfo) { sent.Store(true) },
-	})
-	return context.WithValue(ctx, sentKey{}, sent)
-}
-
-// sentWatcher is a stats.Handler that does so for calls over gRPC.
-type sentWatcher struct{}
-
-func (sentWatcher) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context   { return ctx }
-func (sentWatcher) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
-func (sentWatcher) HandleConn(context.Context, stats.ConnStats)                       {}
-func (sentWatcher) HandleRPC(ctx context.Context, s stats.RPCStats) {
-	sent, ok := ctx.Value(sentKey{}).(*atomic.Bool)
-	if !ok {
-		return
-	}
-	switch s.(type) {
-	case *stats.Begin: // Again for a call that the server, as it says itself, has not looked at.
-		sent.Store(false)
-	case *stats.OutPayload: // A call without its message is none.
-		sent.Store(true)
-	}
-}
-
-// propagate tells podlink in which trace a call is.
-func propagate(next middleware.Handler) middleware.Handler {
-	return func(ctx context.Context, request any) (any, error) {
-		if t, ok := transport.FromClientContext(ctx); ok {
-			propagation.TraceContext{}.Inject(ctx, t.RequestHeader())
+// unsendable returns what is wrong with a request that was not sent and can't be, on any connection; nil if nothing is.
+func (a *attempt) unsendable(request proto.Message) error {
+	if request != nil {
+		if field := notText(request); field != "" {
+			return malformed(field, "must be valid UTF-8")
 		}
-		return next(ctx, request)
+		if size := proto.Size(request); size > maxRequestBytes {
+			return tooLarge(size)
+		}
 	}
+	var overHTTP *url.Error
+	switch {
+	case status.Code(a.err) == codes.Internal: // gRPC has no other use for it before something is sent.
+	case errors.As(a.err, &overHTTP) && a.stage.Load() == stageLocal && !overHTTP.Timeout() && !errors.Is(a.err, context.Canceled):
+	default:
+		return nil
+	}
+	return v1.ErrorInvalidArgument("the request can't be sent: it can't be encoded, or its headers are too large or not valid")
 }
 
-// httpConn carries out calls over HTTP.
-type httpConn struct {
-	client *khttp.Client
-}
-
-// Invoke implements grpc.ClientConnInterface.
-func (c httpConn) Invoke(ctx context.Context, method string, request, reply any, _ ...grpc.CallOption) error {
-	op := operations[method]
-	path, err := op.path(request.(proto.Message))
-	if err != nil {
-		return err
-	}
-	var body any
-	if op.body {
-		body = request
-	}
-	return c.client.Invoke(ctx, op.method, path, body, reply, khttp.Operation(method), khttp.PathTemplate(op.template))
+// tooLarge is the error of a request that podlink would not read.
+func tooLarge(size int) error {
+	return v1.ErrorInvalidArgument("the request has %d bytes, podlink takes %d", size, maxRequestBytes)
 }

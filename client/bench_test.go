@@ -3,8 +3,8 @@ package client
 import (
 	"context"
 	"fmt"
-	"math"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,6 +14,7 @@ import (
 
 	v1 "podlink/api/podlink/v1"
 	podlinktest "podlink/test/kit/podlink"
+	redistest "podlink/test/kit/redis"
 )
 
 // benchUsers is how many users the calls of a benchmark are about.
@@ -22,8 +23,8 @@ const benchUsers = 10_000
 // warm makes links be known, and their podlink never be asked again.
 func warm(b *testing.B, l *linkCache) []*v1.SetWorkloadStateRequest {
 	b.Helper()
-	l.freshFor = time.Hour
-	l.ask = func(context.Context, string) (*v1.Link, error) {
+	l.policy.ttl = time.Hour
+	l.policy.lookup = func(context.Context, string, *entry) (*v1.Link, error) {
 		b.Error("podlink was asked")
 		return nil, ErrUnavailable
 	}
@@ -85,6 +86,71 @@ func BenchmarkRoute(b *testing.B) {
 	}
 }
 
+// BenchmarkRouteWarm is what routing adds to a call whose link is known and whose uid costs nothing to find: the middleware, and the
+// filter over all instances.
+func BenchmarkRouteWarm(b *testing.B) {
+	for _, count := range []int32{3, 10, 100} {
+		b.Run(fmt.Sprintf("%d pods", count), func(b *testing.B) {
+			r, err := offline(b).NewRouter(testNamespace, testService, RouterOptions{
+				UID: func(_ context.Context, request any) string { return request.(*v1.SetWorkloadStateRequest).GetService() },
+			})
+			require.NoError(b, err)
+			requests := warm(b, r.links)
+			var nodes []selector.Node
+			for id := range count {
+				nodes = append(nodes, node(b, id))
+			}
+			filter := r.NodeFilter()
+			call := r.Middleware()(func(ctx context.Context, _ any) (any, error) {
+				if found := filter(ctx, nodes); len(found) != 1 {
+					b.Error("no pod")
+				}
+				return nil, nil
+			})
+			ctx := callContext()
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				_, _ = call(ctx, requests[i%benchUsers])
+				i++
+			}
+		})
+	}
+}
+
+// BenchmarkMisses is the time in which 10,000 users of whom nothing is known are looked up at once, with a real podlink on this
+// machine: by routers' batches, and by a call for each.
+func BenchmarkMisses(b *testing.B) {
+	for name, batchless := range map[string]bool{"batches": false, "single calls": true} {
+		b.Run(name, func(b *testing.B) {
+			podlink := podlinktest.Start(b, binary, podlinktest.OnRedis("standalone", redistest.Start(b).Addr())...)
+			podlink.WaitReady(b)
+			w := newWorldOn(b, "gRPC", podlink, Options{Timeout: soon})
+			w.ready(0, 1, 2)
+			begun := 0
+			for b.Loop() {
+				r, err := w.client.NewRouter(testNamespace, testService, RouterOptions{})
+				require.NoError(b, err)
+				if batchless {
+					r.misses.batchless = time.Now().Add(time.Hour)
+				}
+				var all sync.WaitGroup
+				for i := range benchUsers {
+					uid := strconv.Itoa(begun + i)
+					all.Go(func() {
+						if _, err := r.links.get(b.Context(), uid); err != nil {
+							b.Error(err)
+						}
+					})
+				}
+				all.Wait()
+				begun += benchUsers
+			}
+			b.ReportMetric(float64(begun)/b.Elapsed().Seconds(), "users/s")
+		})
+	}
+}
+
 // BenchmarkRouteParallel is the same from many goroutines.
 func BenchmarkRouteParallel(b *testing.B) {
 	r, err := offline(b).NewRouter(testNamespace, testService, RouterOptions{UID: userField})
@@ -105,39 +171,13 @@ func BenchmarkRouteParallel(b *testing.B) {
 	})
 }
 
-// BenchmarkGuard is what the Guard adds to a request about a user whom it knows.
-func BenchmarkGuard(b *testing.B) {
-	a, err := offline(b).NewAgent(testNamespace, testService, AgentOptions{PodName: "chat-0", UID: userField})
-	require.NoError(b, err)
-	requests := warm(b, a.links)
-	guarded := a.Guard()(func(context.Context, any) (any, error) { return nil, nil })
-	for name, limit := range map[string]time.Duration{"no deadline": math.MaxInt64, "deadline": time.Hour} {
-		b.Run(name, func(b *testing.B) {
-			ctx := context.Background()
-			if limit != math.MaxInt64 {
-				var cancel context.CancelFunc
-				ctx, cancel = context.WithTimeout(ctx, limit)
-				defer cancel()
-			}
-			b.ReportAllocs()
-			i := 0
-			for b.Loop() {
-				if _, err := guarded(ctx, requests[i%benchUsers]); err != nil {
-					b.Fatal(err)
-				}
-				i++
-			}
-		})
-	}
-}
-
 // BenchmarkMiss is what a router adds to the call of podlink when a link is not known.
 func BenchmarkMiss(b *testing.B) {
 	r, err := offline(b).NewRouter(testNamespace, testService, RouterOptions{UID: userField})
 	require.NoError(b, err)
 	requests := warm(b, r.links)
 	link := &v1.Link{PodId: 1, Epoch: 1, Persistent: true, TtlSeconds: -1}
-	r.links.ask = func(context.Context, string) (*v1.Link, error) { return link, nil }
+	r.links.policy.lookup = func(context.Context, string, *entry) (*v1.Link, error) { return link, nil }
 	call := r.Middleware()(func(context.Context, any) (any, error) { return nil, nil })
 	ctx := callContext()
 	b.ReportAllocs()

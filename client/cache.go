@@ -2,183 +2,232 @@ package client
 
 import (
 	"context"
-	"errors"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/maypok86/otter/v2"
-	"golang.org/x/sync/singleflight"
 
 	v1 "podlink/api/podlink/v1"
 )
 
+// maxEntryAge is how long a persistent link is used while podlink can't be asked.
+const maxEntryAge = time.Hour
+
+// doubt is why podlink is asked about a link before it is used again. A greater one includes the smaller ones.
+type doubt int8
+
 const (
-	// maxEntryAge is how long a persistent link is used while podlink can't be asked.
-	maxEntryAge = time.Hour
-	// retryAfterFailure is how long podlink, once it did not answer, is not asked about links that are known.
-	retryAfterFailure = time.Second
+	trusted   doubt = iota
+	unreached       // its pod was not reached, or can't say
+	disowned        // its pod has refused the user: podlink must not put this link back
+	avoided         // its pod is unreachable, and podlink may choose another one
 )
 
-// entry is a link as it was when podlink was asked last.
+// entry is a link as podlink answered it. It is immutable: a change makes a copy.
 type entry struct {
-	pod     int32
-	ordinal string // the pod, as instances name it
-	epoch   int64
-	fresh   time.Time // until when podlink is not asked anew
-	end     time.Time // from when on it is not used, even if podlink does not answer
+	pod        int32 // -1: no link, which is never cached
+	ordinal    string
+	epoch      int64
+	claim      int64
+	persistent bool
+
+	asked    time.Time     // when the question was begun; the following count from then
+	answered time.Duration // when its answer was there
+	fresh    time.Duration // until when podlink is not asked again
+	end      time.Duration // from when it is not used, whatever podlink answers
+
+	doubt  doubt
+	failed *failedLookup // the last one since the answer; nil: none has failed
 }
 
-// links caches links. Concurrent misses of a uid are one call.
+// failedLookup is a lookup in which podlink did not say what a link is.
+type failedLookup struct {
+	err        error
+	retryAfter time.Time // until when podlink is not asked again
+}
+
+// newEntry is podlink's answer, which has come just now to a question that was begun at that time.
+func newEntry(link *v1.Link, asked time.Time, ttl time.Duration) *entry {
+	e := &entry{
+		pod: link.GetPodId(), ordinal: number(link.GetPodId()), epoch: link.GetEpoch(), claim: link.GetClaim(),
+		persistent: link.GetPersistent(), asked: asked, answered: time.Since(asked), end: maxEntryAge,
+	}
+	if !e.persistent { // The seconds left are rounded up: one less has certainly not passed. Without a link they are -2.
+		e.end = time.Duration(link.GetTtlSeconds()-1) * time.Second
+	}
+	e.fresh = min(ttl, e.end)
+	return e
+}
+
+// newer reports whether the answer is newer than the other one. The later question wins, whatever the epochs are: a failover of
+// podlink's store may have brought back an older one. Of questions that overlap the greater epoch is the newer.
+func (e *entry) newer(other *entry) bool {
+	switch later := e.asked.Sub(other.asked); {
+	case later >= other.answered:
+		return true
+	case -later >= e.answered:
+		return false
+	case e.epoch != other.epoch:
+		return e.epoch > other.epoch
+	default:
+		return later >= 0
+	}
+}
+
+func (e *entry) isFresh(now time.Time) bool { return now.Sub(e.asked) < e.fresh }
+
+func (e *entry) isUsable(now time.Time) bool { return now.Sub(e.asked) < e.end }
+
+// rests reports whether podlink is not asked because the last lookup has just failed.
+func (e *entry) rests(now time.Time) bool { return e.failed != nil && now.Before(e.failed.retryAfter) }
+
+// failure is the error of the last lookup since the answer.
+func (e *entry) failure() error {
+	if e.failed == nil {
+		return nil
+	}
+	return e.failed.err
+}
+
+func (e *entry) same(other *entry) bool { return e.epoch == other.epoch && e.pod == other.pod }
+
+// cachePolicy is what a router and a guard want of their caches: the one keeps hints, the other what it may serve.
+type cachePolicy struct {
+	size int
+	// ttl is how long a link is used without asking podlink.
+	ttl time.Duration
+	// lookup asks podlink. known is the link that the cache holds, nil if none. It bounds itself: its context has the values of the
+	// first caller, and not its end. ErrWrongPod is an answer: the known link is no longer the pod's.
+	lookup func(ctx context.Context, uid string, known *entry) (*v1.Link, error)
+	// keeps reports whether the known link is used though it is not fresh: the lookup has failed with err, or, if err is nil, has no
+	// answer yet.
+	keeps func(uid string, known *entry, err error) bool
+}
+
+// linkCache caches links. A link is looked up once, however many callers need it.
 type linkCache struct {
-	ask      func(ctx context.Context, uid string) (*v1.Link, error)
-	freshFor time.Duration
-	// mayUse tells whether a link may be used past its freshness while podlink does not answer.
-	mayUse func() bool
-
+	policy cachePolicy
 	cache  *otter.Cache[string, *entry]
-	flight singleflight.Group
-	asleep atomic.Int64 // 0, or when podlink, which did not answer, is asked again about links that are known: Unix time in ns
+	way    way
+	open   context.Context //nolint:containedctx // Its end is the cache's, not a call's.
+	shut   func()
+
+	mu        sync.Mutex
+	lookups   map[string]*lookup // in flight, by uid
+	refreshes int                // how many of them are about known links
 }
 
-func newLinkCache(size int, freshFor time.Duration, mayUse func() bool, ask func(context.Context, string) (*v1.Link, error)) (*linkCache, error) {
+func newLinkCache(policy cachePolicy) (*linkCache, error) {
 	cache, err := otter.New(&otter.Options[string, *entry]{
-		MaximumSize: size,
-		ExpiryCalculator: otter.ExpiryWritingFunc(func(entry otter.Entry[string, *entry]) time.Duration {
-			return time.Until(entry.Value.end)
+		MaximumSize: policy.size,
+		ExpiryCalculator: otter.ExpiryWritingFunc(func(e otter.Entry[string, *entry]) time.Duration {
+			return time.Until(e.Value.asked.Add(e.Value.end))
 		}),
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &linkCache{ask: ask, freshFor: freshFor, mayUse: mayUse, cache: cache}, nil
+	l := &linkCache{policy: policy, cache: cache, lookups: map[string]*lookup{}}
+	l.open, l.shut = context.WithCancel(context.Background())
+	return l, nil
 }
 
-func (l *linkCache) close() { l.cache.StopAllGoroutines() }
+// close ends the lookups.
+func (l *linkCache) close() {
+	l.shut()
+	l.cache.StopAllGoroutines()
+}
 
-// peek returns the link of the uid if podlink need not be asked about it.
-func (l *linkCache) peek(uid string) (*entry, bool) {
+// peek returns the link if podlink need not be asked about it.
+func (l *linkCache) peek(uid string) (*entry, bool) { return l.peekAt(uid, time.Now()) }
+
+func (l *linkCache) peekAt(uid string, now time.Time) (*entry, bool) {
 	held, ok := l.cache.GetIfPresent(uid)
-	return held, ok && time.Now().Before(held.fresh)
+	return held, ok && held.isFresh(now)
 }
 
-// get returns the link of the uid: from the cache while it is fresh, or while podlink does not answer; else from podlink.
-func (l *linkCache) get(ctx context.Context, uid string) (*entry, error) {
+// known returns the link if there is one, fresh or not.
+func (l *linkCache) known(uid string) (*entry, bool) {
 	held, ok := l.cache.GetIfPresent(uid)
-	now := time.Now()
-	if ok && now.Before(held.fresh) {
-		return held, nil
-	}
-	usable := ok && now.Before(held.end) && l.mayUse()
-	if until := l.asleep.Load(); usable && until != 0 {
-		// Podlink may hang for all of its timeout: nobody waits for that who knows a link. One of them asks, now and then.
-		if now.UnixNano() >= until && l.asleep.CompareAndSwap(until, now.Add(retryAfterFailure).UnixNano()) {
-			l.refresh(ctx, uid)
-		}
-		return held, nil
-	}
-	link, err := l.fetch(ctx, uid)
-	if err != nil && usable && silent(err) {
-		return held, nil
-	}
-	return link, err
+	return held, ok && held.isUsable(time.Now())
 }
 
-// silent tells whether podlink has said nothing about the link: it is away, full, too busy, or has another excuse.
-func silent(err error) bool {
-	return !errors.Is(err, ErrWrongPod) && !errors.Is(err, ErrNoAvailablePod) && !errors.Is(err, ErrInvalidArgument) &&
-		!errors.Is(err, ErrLimitExceeded) && !errors.Is(err, ErrSuperseded) && !errors.Is(err, ErrCanceled)
-}
-
-// refresh asks podlink, together with all who ask for the same uid now.
-func (l *linkCache) refresh(ctx context.Context, uid string) <-chan singleflight.Result {
-	return l.flight.DoChan(uid, func() (any, error) {
-		if held, ok := l.peek(uid); ok {
-			return held, nil // Somebody has asked since this caller found nothing.
-		}
-		begin := time.Now()
-		link, err := l.ask(context.WithoutCancel(ctx), uid) // It is not one caller's alone, and has a timeout of its own.
-		if err != nil {
-			if silent(err) {
-				l.asleep.Store(time.Now().Add(retryAfterFailure).UnixNano())
-			} else {
-				l.cache.Invalidate(uid)
-			}
-			return nil, err
-		}
-		answered := l.store(uid, link, begin)
-		l.asleep.Store(0) // Only now: who finds podlink awake finds its answer, too.
-		return answered, nil
-	})
-}
-
-// fetch asks podlink, and waits for the answer.
-func (l *linkCache) fetch(ctx context.Context, uid string) (*entry, error) {
-	select {
-	case answer := <-l.refresh(ctx, uid):
-		if answer.Err != nil {
-			return nil, answer.Err
-		}
-		return answer.Val.(*entry), nil
-	case <-ctx.Done():
-		if errors.Is(ctx.Err(), context.Canceled) {
-			return nil, explain(ErrCanceled, ctx.Err())
-		}
-		return nil, explain(ErrDeadlineExceeded, ctx.Err())
-	}
-}
-
-// store caches what podlink has answered to a call that began at that time, and returns the link as it is known now.
-func (l *linkCache) store(uid string, link *v1.Link, begin time.Time) *entry {
-	k := &entry{pod: link.GetPodId(), ordinal: number(link.GetPodId()), epoch: link.GetEpoch(), end: begin.Add(maxEntryAge)}
-	if !link.GetPersistent() {
-		// The seconds left are rounded up, so that one less has not passed yet.
-		k.end = begin.Add(time.Duration(link.GetTtlSeconds()-1) * time.Second)
-	}
-	k.fresh = begin.Add(l.freshFor)
-	if k.end.Before(k.fresh) {
-		k.fresh = k.end
-	}
+// store caches what podlink has answered to a question that was begun at that time, unless something newer is known. It returns
+// the link that is known now.
+func (l *linkCache) store(uid string, link *v1.Link, asked time.Time) *entry {
+	e := newEntry(link, asked, l.policy.ttl)
 	l.cache.Compute(uid, func(held *entry, found bool) (*entry, otter.ComputeOp) {
 		switch {
-		case found && held.epoch > k.epoch: // An answer that comes late.
-			k = held
+		case found && !e.newer(held):
+			e = held
 			return held, otter.CancelOp
-		case !time.Now().Before(k.end):
+		case !e.isUsable(time.Now()):
 			return nil, otter.InvalidateOp
 		}
-		return k, otter.WriteOp
+		return e, otter.WriteOp
 	})
-	return k
+	return e
 }
 
-// invalidate makes whoever asks next ask podlink anew, also if somebody is asking already: that answer may be out of date.
+// invalidate forgets the link. The answer of a lookup in flight may be as old, and is not stored.
 func (l *linkCache) invalidate(uid string) {
-	l.flight.Forget(uid)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.abandon(uid)
 	l.cache.Invalidate(uid)
 }
 
-// invalidateIf forgets a link that a pod has disowned, unless another one is known already. Whoever asks next asks podlink anew.
+// invalidateAll forgets all links.
+func (l *linkCache) invalidateAll() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for uid := range l.lookups {
+		l.abandon(uid)
+	}
+	l.cache.InvalidateAll()
+}
+
+// invalidateIf forgets the link, unless another one is known already.
 func (l *linkCache) invalidateIf(uid string, wrong *entry) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.cache.ComputeIfPresent(uid, func(held *entry) (*entry, otter.ComputeOp) {
 		if !held.same(wrong) {
 			return held, otter.CancelOp
 		}
-		l.flight.Forget(uid) // What is being answered may be as old.
+		l.abandon(uid)
 		return nil, otter.InvalidateOp
 	})
 }
 
-// markStale makes whoever asks next ask podlink anew, unless another link is known already; but if podlink does not answer, the
-// link still counts.
-func (l *linkCache) markStale(uid string, doubtful *entry) {
+// markStale makes the next caller ask podlink first, unless another link is known already. Without an answer the link is used.
+func (l *linkCache) markStale(uid string, doubtful *entry) { l.doubt(uid, doubtful, unreached) }
+
+// doubt is markStale with a reason. What is being looked up for a smaller reason answers another question, and is not waited for.
+func (l *linkCache) doubt(uid string, doubtful *entry, why doubt) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.cache.ComputeIfPresent(uid, func(held *entry) (*entry, otter.ComputeOp) {
 		if !held.same(doubtful) {
 			return held, otter.CancelOp
 		}
+		if why > unreached {
+			l.abandon(uid)
+		}
 		stale := *held
-		stale.fresh = time.Time{}
+		stale.doubt, stale.fresh = max(held.doubt, why), 0
 		return &stale, otter.WriteOp
 	})
 }
 
-func (k *entry) same(other *entry) bool { return k.epoch == other.epoch && k.pod == other.pod }
+// trust ends the doubt about a link whose pod has answered.
+func (l *linkCache) trust(uid string, right *entry) {
+	l.cache.ComputeIfPresent(uid, func(held *entry) (*entry, otter.ComputeOp) {
+		if !held.same(right) || held.doubt != right.doubt {
+			return held, otter.CancelOp
+		}
+		again := *held
+		again.doubt = trusted
+		return &again, otter.WriteOp
+	})
+}

@@ -6,74 +6,90 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	kerrors "github.com/go-kratos/kratos/v2/errors"
 	"github.com/stretchr/testify/require"
 
 	v1 "podlink/api/podlink/v1"
 )
 
-// question is one call to the podlink of asked, which the test answers.
-type question struct {
-	uid    string
-	answer chan<- answer
+// source is a podlink for a cache: how it answers about each user.
+type source struct {
+	mu     sync.Mutex
+	answer map[string]func(ctx context.Context) (*v1.Link, error)
+	asked  map[string]int
+	known  *entry // what the cache knew when it asked last
 }
 
-type answer struct {
-	link *v1.Link
-	err  error
+func (s *source) set(uid string, answer func(ctx context.Context) (*v1.Link, error)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answer[uid] = answer
 }
 
-// asked is a cache whose questions the test answers, and may use links past their freshness.
-type asked struct {
-	*linkCache
-	t         *testing.T
-	questions chan question
-	count     atomic.Int32
-	mayUse    atomic.Bool
+func (s *source) says(uid string, link *v1.Link) {
+	s.set(uid, func(context.Context) (*v1.Link, error) { return link, nil })
 }
 
-func newAsked(t *testing.T, freshFor time.Duration) *asked {
+func (s *source) fails(uid string, err error) {
+	s.set(uid, func(context.Context) (*v1.Link, error) { return nil, err })
+}
+
+// hangs lets questions about the users wait until the function is called, or the client's time is over.
+func (s *source) hangs(uids ...string) (answered func()) {
+	ready := make(chan struct{})
+	for _, uid := range uids {
+		s.mu.Lock()
+		before := s.answer[uid]
+		s.mu.Unlock()
+		s.set(uid, func(ctx context.Context) (*v1.Link, error) {
+			select {
+			case <-ready:
+				return before(ctx)
+			case <-time.After(DefaultTimeout):
+				return nil, withCause(ErrUnavailable, nil)
+			case <-ctx.Done():
+				return nil, withCause(ErrUnavailable, ctx.Err())
+			}
+		})
+	}
+	return func() { close(ready) }
+}
+
+func (s *source) count(uid string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.asked[uid]
+}
+
+func (s *source) lookup(ctx context.Context, uid string, known *entry) (*v1.Link, error) {
+	s.mu.Lock()
+	s.asked[uid]++
+	s.known = known
+	answer := s.answer[uid]
+	s.mu.Unlock()
+	return answer(ctx)
+}
+
+// asRouter and asGuard are policies: a router keeps every link, a guard those of which podlink says nothing.
+func asRouter(string, *entry, error) bool { return true }
+
+func asGuard(_ string, _ *entry, err error) bool { return err == nil || unanswered(err) }
+
+const testTTL = 10 * time.Second
+
+// inCache runs a test with a cache in virtual time.
+func inCache(t *testing.T, keeps func(string, *entry, error) bool, test func(t *testing.T, l *linkCache, s *source)) {
 	t.Helper()
-	a := &asked{t: t, questions: make(chan question, 100)}
-	a.mayUse.Store(true)
-	cache, err := newLinkCache(1000, freshFor, a.mayUse.Load, func(_ context.Context, uid string) (*v1.Link, error) {
-		a.count.Add(1)
-		got := make(chan answer)
-		a.questions <- question{uid, got}
-		reply := <-got
-		return reply.link, reply.err
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{answer: map[string]func(context.Context) (*v1.Link, error){}, asked: map[string]int{}}
+		l, err := newLinkCache(cachePolicy{size: 100_000, ttl: testTTL, lookup: s.lookup, keeps: keeps})
+		require.NoError(t, err)
+		defer l.close()
+		test(t, l, s)
 	})
-	require.NoError(t, err)
-	t.Cleanup(cache.close)
-	a.linkCache = cache
-	return a
-}
-
-// later is what get returns, some time.
-func (a *asked) later(uid string) func() (*entry, error) {
-	type result struct {
-		link *entry
-		err  error
-	}
-	got := make(chan result, 1)
-	go func() {
-		link, err := a.get(context.Background(), uid)
-		got <- result{link, err}
-	}()
-	return func() (*entry, error) {
-		r := <-got
-		return r.link, r.err
-	}
-}
-
-// learn makes the cache know a link.
-func (a *asked) learn(uid string, link *v1.Link) {
-	a.t.Helper()
-	got := a.later(uid)
-	(<-a.questions).answer <- answer{link: link}
-	_, err := got()
-	require.NoError(a.t, err)
 }
 
 func persistent(pod int32, epoch int64) *v1.Link {
@@ -84,237 +100,533 @@ func temporary(pod int32, epoch int64, seconds int32) *v1.Link {
 	return &v1.Link{PodId: pod, Epoch: epoch, TtlSeconds: seconds}
 }
 
-func TestLinksAskOnce(t *testing.T) {
-	a := newAsked(t, time.Hour)
-	var all []func() (*entry, error)
-	for range 20 {
-		all = append(all, a.later("u"))
-	}
-	(<-a.questions).answer <- answer{link: persistent(3, 7)}
-	for _, got := range all {
-		link, err := got()
-		require.NoError(t, err)
-		require.EqualValues(t, 3, link.pod)
-		require.Equal(t, "3", link.ordinal)
-		require.EqualValues(t, 7, link.epoch)
-	}
-	require.EqualValues(t, 1, a.count.Load())
+// requirePod requires that the cache says that the user is the pod's, within the time.
+func requirePod(t *testing.T, l *linkCache, uid string, pod int32, within time.Duration) {
+	t.Helper()
+	begun := time.Now()
+	link, err := l.get(t.Context(), uid)
+	require.NoError(t, err)
+	require.Equal(t, pod, link.pod)
+	require.Equal(t, number(pod), link.ordinal)
+	require.LessOrEqual(t, time.Since(begun), within)
 }
 
-// TestLateAnswer: an answer that was given before the link moved, and arrives after, neither replaces what is known by then,
-// nor is it what anybody is told.
-func TestLateAnswer(t *testing.T) {
-	a := newAsked(t, time.Hour)
-	early := a.later("u")
-	old := <-a.questions
-	a.invalidate("u")
-	a.learn("u", persistent(2, 20))
-	old.answer <- answer{link: persistent(1, 10)}
-	for _, get := range []func() (*entry, error){early, a.later("u")} {
-		link, err := get()
-		require.NoError(t, err)
-		require.EqualValues(t, 2, link.pod)
-	}
-	require.EqualValues(t, 2, a.count.Load())
+// TestLookupIsShared: all who need a link wait for one question.
+func TestLookupIsShared(t *testing.T) {
+	inCache(t, asRouter, func(t *testing.T, l *linkCache, s *source) {
+		s.says("u", persistent(3, 7))
+		answer := s.hangs("u")
+		var all sync.WaitGroup
+		for range 20 {
+			all.Go(func() { requirePod(t, l, "u", 3, time.Second) })
+		}
+		synctest.Wait()
+		answer()
+		all.Wait()
+		require.Equal(t, 1, s.count("u"))
+		time.Sleep(testTTL - 1)
+		requirePod(t, l, "u", 3, 0)
+		require.Equal(t, 1, s.count("u"), "it is fresh")
+		time.Sleep(time.Nanosecond)
+		requirePod(t, l, "u", 3, 0)
+		require.Equal(t, 2, s.count("u"))
+	})
 }
 
-func TestDropAndDoubt(t *testing.T) {
-	link := func(pod int32, epoch int64) *entry { return &entry{pod: pod, epoch: epoch} }
+// TestLaterQuestionWins: of two answers the one to the later question counts, whatever its epoch is, as a failover of podlink's store
+// may bring back an older one. Where the questions overlap the greater epoch counts.
+func TestLaterQuestionWins(t *testing.T) {
+	at := func(ms int) time.Duration { return time.Duration(ms) * time.Millisecond }
 	for name, row := range map[string]struct {
-		do    func(a *asked)
-		asks  bool  // podlink, next time
-		lost  bool  // for those who ask while podlink is silent
-		wants int32 // the pod
+		asked1, answered1, asked2, answered2 int
+		epoch1, epoch2                       int64
+		wants                                int64
 	}{
-		"nothing":                       {do: func(*asked) {}, wants: 1},
-		"drop":                          {do: func(a *asked) { a.invalidateIf("u", link(1, 10)) }, asks: true, lost: true},
-		"drop an older link":            {do: func(a *asked) { a.invalidateIf("u", link(1, 9)) }, wants: 1},
-		"drop the same epoch elsewhere": {do: func(a *asked) { a.invalidateIf("u", link(2, 10)) }, wants: 1},
-		"drop another user's":           {do: func(a *asked) { a.invalidateIf("v", link(1, 10)) }, wants: 1},
-		"doubt":                         {do: func(a *asked) { a.markStale("u", link(1, 10)) }, asks: true, wants: 1},
-		"doubt twice":                   {do: func(a *asked) { a.markStale("u", link(1, 10)); a.markStale("u", link(1, 10)) }, asks: true, wants: 1},
-		"doubt an older link":           {do: func(a *asked) { a.markStale("u", link(1, 9)) }, wants: 1},
-		"forget":                        {do: func(a *asked) { a.invalidate("u") }, asks: true, lost: true},
+		"one after the other, a smaller epoch": {0, 10, 20, 30, 9, 5, 5},
+		"one after the other, a greater epoch": {0, 10, 20, 30, 5, 9, 9},
+		"at once after the other":              {0, 10, 10, 20, 9, 5, 5},
+		"overlapping, a smaller epoch":         {0, 10, 5, 15, 9, 5, 9},
+		"overlapping, a greater epoch":         {0, 10, 5, 15, 5, 9, 9},
+		"within, asked earlier, smaller":       {5, 10, 0, 15, 9, 5, 9},
+		"within, asked earlier, greater":       {5, 10, 0, 15, 5, 9, 9},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a := newAsked(t, time.Hour)
-			a.learn("u", persistent(1, 10))
-			row.do(a)
-			got := a.later("u")
-			if row.asks {
-				(<-a.questions).answer <- answer{err: explain(ErrUnavailable, nil)}
-			}
-			found, err := got()
-			if row.lost {
-				require.ErrorIs(t, err, ErrUnavailable)
-				return
-			}
-			require.NoError(t, err)
-			require.Equal(t, row.wants, found.pod)
+			inCache(t, asRouter, func(t *testing.T, l *linkCache, _ *source) {
+				begun := time.Now()
+				until := func(ms int) { time.Sleep(time.Until(begun.Add(at(ms)))) }
+				until(row.answered1)
+				l.store("u", persistent(1, row.epoch1), begun.Add(at(row.asked1)))
+				until(row.answered2)
+				told := l.store("u", persistent(1, row.epoch2), begun.Add(at(row.asked2)))
+				require.Equal(t, row.wants, told.epoch)
+				known, ok := l.known("u")
+				require.True(t, ok)
+				require.Equal(t, row.wants, known.epoch)
+			})
 		})
 	}
 }
 
-// TestErrorsOfPodlink: a link that is known is lost only by an answer about it. A podlink that is away, full or busy has not
-// said anything about it.
-func TestErrorsOfPodlink(t *testing.T) {
-	for name, row := range map[string]struct {
-		err  error
-		lost bool
-	}{
-		"unavailable":       {err: ErrUnavailable},
-		"store unavailable": {err: ErrStoreUnavailable},
-		"store full":        {err: ErrStoreFull},
-		"deadline":          {err: ErrDeadlineExceeded},
-		"outcome unknown":   {err: ErrOutcomeUnknown},
-		"unconfirmed":       {err: ErrReplicationUnconfirmed},
-		"rate limited":      {err: v1.ErrorRateLimited("")},
-		"unauthenticated":   {err: v1.ErrorUnauthenticated("")},
-		"denied":            {err: v1.ErrorPermissionDenied("")},
-		"internal":          {err: v1.ErrorInternal("")},
-		"wrong pod":         {err: ErrWrongPod, lost: true},
-		"no available pod":  {err: ErrNoAvailablePod, lost: true},
-		"invalid argument":  {err: ErrInvalidArgument, lost: true},
-		"too many links":    {err: ErrLimitExceeded, lost: true},
-		"superseded":        {err: ErrSuperseded, lost: true},
+// TestLateAnswer: an answer that was given before the link was known to be wrong neither replaces what is known by then, nor is it
+// what those are given who still wait for it.
+func TestLateAnswer(t *testing.T) {
+	for name, wrong := range map[string]func(l *linkCache){
+		"invalidate":    func(l *linkCache) { l.invalidate("u") },
+		"invalidateAll": func(l *linkCache) { l.invalidateAll() },
+		"disowned":      func(l *linkCache) { l.doubt("u", &entry{pod: 1, epoch: 10}, disowned) },
+		"invalidateIf":  func(l *linkCache) { l.invalidateIf("u", &entry{pod: 1, epoch: 10}) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			a := newAsked(t, time.Nanosecond)
-			a.learn("u", persistent(1, 10))
-			for range 2 { // What is known stays known.
-				a.asleep.Store(0)
-				got := a.later("u")
-				(<-a.questions).answer <- answer{err: explain(row.err, nil)}
-				link, err := got()
+			inCache(t, asRouter, func(t *testing.T, l *linkCache, s *source) {
+				s.says("u", persistent(1, 10))
+				requirePod(t, l, "u", 1, 0)
+				time.Sleep(testTTL)
+				answerLate := s.hangs("u")
+				early := make(chan int32, 1)
+				go func() {
+					link, err := l.fetch(t.Context(), "u")
+					if err != nil {
+						t.Error(err)
+					}
+					early <- link.pod
+				}()
+				synctest.Wait()
+				wrong(l)
+				s.says("u", persistent(2, 20))
+				requirePod(t, l, "u", 2, 0)
+				answerLate()
+				require.EqualValues(t, 2, <-early)
+				requirePod(t, l, "u", 2, 0)
+				require.Equal(t, 3, s.count("u"))
+			})
+		})
+	}
+}
+
+func TestInvalidateAndDoubt(t *testing.T) {
+	link := func(pod int32, epoch int64) *entry { return &entry{pod: pod, epoch: epoch} }
+	for name, row := range map[string]struct {
+		do    func(l *linkCache)
+		asks  bool  // podlink, next time
+		lost  bool  // for those who ask while podlink is away
+		known doubt // that podlink is asked with
+	}{
+		"nothing":                             {do: func(*linkCache) {}},
+		"invalidateIf":                        {do: func(l *linkCache) { l.invalidateIf("u", link(1, 10)) }, asks: true, lost: true},
+		"invalidateIf, an older link":         {do: func(l *linkCache) { l.invalidateIf("u", link(1, 9)) }},
+		"invalidateIf, the epoch elsewhere":   {do: func(l *linkCache) { l.invalidateIf("u", link(2, 10)) }},
+		"invalidateIf, another user's":        {do: func(l *linkCache) { l.invalidateIf("v", link(1, 10)) }},
+		"invalidate":                          {do: func(l *linkCache) { l.invalidate("u") }, asks: true, lost: true},
+		"invalidateAll":                       {do: func(l *linkCache) { l.invalidateAll() }, asks: true, lost: true},
+		"markStale":                           {do: func(l *linkCache) { l.markStale("u", link(1, 10)) }, asks: true, known: unreached},
+		"markStale, an older link":            {do: func(l *linkCache) { l.markStale("u", link(1, 9)) }},
+		"disowned":                            {do: func(l *linkCache) { l.doubt("u", link(1, 10), disowned) }, asks: true, known: disowned},
+		"a smaller doubt after a greater one": {asks: true, known: disowned, do: func(l *linkCache) { l.doubt("u", link(1, 10), disowned); l.markStale("u", link(1, 10)) }},
+		"trust": {asks: true, do: func(l *linkCache) {
+			l.markStale("u", link(1, 10))
+			doubted, _ := l.known("u")
+			l.trust("u", doubted)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inCache(t, asRouter, func(t *testing.T, l *linkCache, s *source) {
+				s.says("u", persistent(1, 10))
+				requirePod(t, l, "u", 1, 0)
+				row.do(l)
+				s.fails("u", withCause(ErrUnavailable, nil))
+				link, err := l.get(t.Context(), "u")
+				if !row.asks {
+					require.Equal(t, 1, s.count("u"))
+				} else {
+					require.Equal(t, 2, s.count("u"))
+				}
 				if row.lost {
-					require.ErrorIs(t, err, row.err)
-					continue
+					require.ErrorIs(t, err, ErrUnavailable)
+					return
 				}
 				require.NoError(t, err)
 				require.EqualValues(t, 1, link.pod)
+				if row.asks {
+					require.Equal(t, row.known, s.known.doubt)
+				}
+			})
+		})
+	}
+}
+
+// TestAnswersAboutOneUser: whatever podlink answers about one user, another one who was moved is noticed as soon as the link is not
+// fresh any more: by a router and by a guard.
+func TestAnswersAboutOneUser(t *testing.T) {
+	for _, err := range []error{
+		v1.ErrorStoreDataCorrupt("corrupt"), v1.ErrorInternal("internal"), ErrStoreUnavailable, ErrStoreFull, ErrReplicationUnconfirmed,
+		ErrRateLimited, ErrInvalidArgument, ErrLimitExceeded, ErrNoAvailablePod, ErrUnavailable, ErrDeadlineExceeded,
+		ErrOutcomeUnknown,
+	} {
+		for name, keeps := range map[string]func(string, *entry, error) bool{"router": asRouter, "guard": asGuard} {
+			t.Run(fmt.Sprintf("%v/%s", kerrors.Reason(err), name), func(t *testing.T) {
+				inCache(t, keeps, func(t *testing.T, l *linkCache, s *source) {
+					s.says("good", persistent(1, 10))
+					requirePod(t, l, "good", 1, 0)
+					s.fails("bad", withCause(err, nil))
+					s.says("good", persistent(2, 20))
+					for begun := time.Now(); time.Since(begun) < testTTL; time.Sleep(time.Second) {
+						_, got := l.get(t.Context(), "bad")
+						require.ErrorIs(t, got, err)
+					}
+					_, _ = l.get(t.Context(), "bad")
+					requirePod(t, l, "good", 2, 0)
+				})
+			})
+		}
+	}
+}
+
+// TestErrorsOfPodlink: to a router an error never takes away a link that is known: it is the pod that says whose user it is. A guard
+// keeps it where podlink says nothing about the link. Either way podlink is asked about this user each second at most while it fails,
+// and what it says then counts.
+func TestErrorsOfPodlink(t *testing.T) {
+	for name, row := range map[string]struct {
+		err     error
+		guarded bool // a guard keeps it
+		gone    bool // nobody keeps it
+	}{
+		"unavailable":       {err: ErrUnavailable, guarded: true},
+		"store unavailable": {err: ErrStoreUnavailable, guarded: true},
+		"store full":        {err: ErrStoreFull, guarded: true},
+		"deadline":          {err: ErrDeadlineExceeded, guarded: true},
+		"outcome unknown":   {err: ErrOutcomeUnknown, guarded: true},
+		"unconfirmed":       {err: ErrReplicationUnconfirmed, guarded: true},
+		"rate limited":      {err: ErrRateLimited, guarded: true},
+		"corrupt":           {err: v1.ErrorStoreDataCorrupt("")},
+		"internal":          {err: v1.ErrorInternal("")},
+		"no available pod":  {err: ErrNoAvailablePod},
+		"invalid argument":  {err: ErrInvalidArgument},
+		"too many links":    {err: ErrLimitExceeded},
+		"wrong pod":         {err: ErrWrongPod, gone: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, guard := range []bool{false, true} {
+				keeps := asRouter
+				if guard {
+					keeps = asGuard
+				}
+				inCache(t, keeps, func(t *testing.T, l *linkCache, s *source) {
+					s.says("u", persistent(1, 10))
+					requirePod(t, l, "u", 1, 0)
+					time.Sleep(testTTL)
+					s.fails("u", withCause(row.err, nil))
+					if row.gone {
+						_, err := l.await(t.Context(), "u", &entry{}, l.begin(t.Context(), "u", nil))
+						if guard {
+							require.ErrorIs(t, err, row.err)
+						}
+						_, ok := l.known("u")
+						require.False(t, ok)
+						return
+					}
+					for range 2 {
+						link, err := l.get(t.Context(), "u")
+						if guard && !row.guarded {
+							require.ErrorIs(t, err, row.err)
+							continue
+						}
+						require.NoError(t, err)
+						require.EqualValues(t, 1, link.pod)
+					}
+					synctest.Wait()
+					if !guard || row.guarded {
+						require.Equal(t, 2, s.count("u"), "once, and not again within a second")
+					}
+					s.says("u", persistent(2, 20))
+					time.Sleep(retryAfterFailure)
+					_, err := l.get(t.Context(), "u") // It may not wait for the answer.
+					require.NoError(t, err)
+					synctest.Wait()
+					requirePod(t, l, "u", 2, 0)
+				})
 			}
 		})
 	}
 }
 
-// TestNobodyWaitsForASilentPodlink: once podlink did not answer, those who know a link use it at once, and one of them asks
-// from time to time, without waiting. When it answers, links are fresh again.
-func TestNobodyWaitsForASilentPodlink(t *testing.T) {
-	t.Parallel()
-	a := newAsked(t, time.Nanosecond)
-	for i := range 3 {
-		a.learn(fmt.Sprint(i), persistent(1, 10))
+// TestRefreshGetsAThird: podlink hangs. A call that knows a link waits for a third of its time, at most 300 ms, and then uses it; the
+// next ones do not wait while that lookup is in flight, nor while podlink goes on hanging.
+func TestRefreshGetsAThird(t *testing.T) {
+	for name, row := range map[string]struct{ limit, waits time.Duration }{
+		"no limit":     {0, maxRefreshWait},
+		"two seconds":  {2 * time.Second, maxRefreshWait},
+		"300 ms":       {300 * time.Millisecond, 100 * time.Millisecond},
+		"900 ms":       {900 * time.Millisecond, maxRefreshWait},
+		"a nanosecond": {1, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inCache(t, asGuard, func(t *testing.T, l *linkCache, s *source) {
+				s.says("u", persistent(1, 10))
+				requirePod(t, l, "u", 1, 0)
+				time.Sleep(testTTL)
+				answer := s.hangs("u")
+				ctx := t.Context()
+				if row.limit != 0 {
+					var cancel context.CancelFunc
+					ctx, cancel = context.WithTimeout(ctx, row.limit)
+					defer cancel()
+				}
+				require.Equal(t, row.waits, took(func() {
+					link, err := l.get(ctx, "u")
+					require.NoError(t, err)
+					require.EqualValues(t, 1, link.pod)
+				}))
+				time.Sleep(maxRefreshWait - row.waits)
+				for range 100 { // For ten seconds: it is asked again and again, and never waited for.
+					requirePod(t, l, "u", 1, 0)
+					time.Sleep(100 * time.Millisecond)
+				}
+				require.InDelta(t, 4, s.count("u"), 1, "one lookup at a time, and a second between them")
+				answer()
+				s.says("u", persistent(2, 20))
+				time.Sleep(testTTL)
+				_, _ = l.get(t.Context(), "u")
+				synctest.Wait()
+				requirePod(t, l, "u", 2, 0)
+			})
+		})
 	}
-	first := a.later("0")
-	(<-a.questions).answer <- answer{err: ErrUnavailable}
-	link, err := first()
-	require.NoError(t, err)
-	require.EqualValues(t, 1, link.pod)
+}
 
-	count := a.count.Load()
-	for end := time.Now().Add(2 * retryAfterFailure); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		for i := range 3 {
-			link, err := a.get(t.Context(), fmt.Sprint(i)) // It would hang if it waited for the answer that the test does not give.
+// TestDoubtedLinkIsAskedAbout: also while podlink is away, for as long as a refresh may take; and then it is used.
+func TestDoubtedLinkIsAskedAbout(t *testing.T) {
+	inCache(t, asRouter, func(t *testing.T, l *linkCache, s *source) {
+		s.says("u", persistent(1, 10))
+		requirePod(t, l, "u", 1, 0)
+		answer := s.hangs("u")
+		l.way.away.Store(true)
+		for range 3 {
+			doubted, _ := l.known("u")
+			l.markStale("u", doubted)
+			require.Equal(t, maxRefreshWait, took(func() { requirePod(t, l, "u", 1, maxRefreshWait) }))
+		}
+		answer()
+		synctest.Wait()
+		requirePod(t, l, "u", 1, 0)
+		require.Equal(t, 2, s.count("u"))
+	})
+}
+
+// TestPodlinkAway: when the lookups of different users have failed on the way, one after the other, those who know a link do not wait
+// for podlink. It is asked nevertheless, so its first answer ends that.
+func TestPodlinkAway(t *testing.T) {
+	inCache(t, asGuard, func(t *testing.T, l *linkCache, s *source) {
+		uids := []string{"a", "b", "c", "d", "e"}
+		for _, uid := range uids {
+			s.says(uid, persistent(1, 10))
+			requirePod(t, l, uid, 1, 0)
+		}
+		time.Sleep(testTTL)
+		s.hangs(uids...)
+		for _, uid := range uids[:3] {
+			requirePod(t, l, uid, 1, maxRefreshWait)
+		}
+		require.Equal(t, maxRefreshWait, took(func() { requirePod(t, l, "e", 1, maxRefreshWait) }), "not judged yet")
+		time.Sleep(DefaultTimeout)
+		requirePod(t, l, "d", 1, 0)
+		synctest.Wait()
+		require.Equal(t, 1+1, s.count("d"), "asked all the same")
+		s.says("d", persistent(2, 20))
+		l.invalidate("d")
+		requirePod(t, l, "d", 2, 0) // A stranger waits, and is answered.
+		require.False(t, l.way.away.Load())
+	})
+}
+
+// TestOneUserIsNotTheWay: the lookups of one user may fail as often as they like, others wait for podlink as before.
+func TestOneUserIsNotTheWay(t *testing.T) {
+	inCache(t, asGuard, func(t *testing.T, l *linkCache, s *source) {
+		s.fails("bad", withCause(ErrUnavailable, nil))
+		for range 10 {
+			_, err := l.get(t.Context(), "bad")
+			require.ErrorIs(t, err, ErrUnavailable)
+		}
+		require.False(t, l.way.away.Load())
+		for i := range 10 { // With an answer in between it is not in a row.
+			uid := fmt.Sprint(i)
+			s.fails(uid, withCause(ErrUnavailable, nil))
+			_, _ = l.get(t.Context(), uid)
+			s.fails("other", v1.ErrorStoreDataCorrupt("corrupt"))
+			_, _ = l.get(t.Context(), "other")
+		}
+		require.False(t, l.way.away.Load())
+		for i := range awayAfter {
+			_, _ = l.get(t.Context(), fmt.Sprint(i))
+		}
+		require.True(t, l.way.away.Load())
+		l.reachable()
+		require.False(t, l.way.away.Load())
+	})
+}
+
+// TestRefreshesAreBounded: while podlink hangs, not more than that many links are looked up at a time. The others are used as they
+// are, and strangers are looked up.
+func TestRefreshesAreBounded(t *testing.T) {
+	inCache(t, asRouter, func(t *testing.T, l *linkCache, s *source) {
+		var uids []string
+		for i := range maxRefreshes + 100 {
+			uids = append(uids, fmt.Sprint("u", i))
+			s.says(uids[i], persistent(1, 10))
+			l.store(uids[i], persistent(1, 10), time.Now())
+		}
+		time.Sleep(testTTL)
+		s.hangs(uids...)
+		var all sync.WaitGroup
+		for _, uid := range uids {
+			all.Go(func() { requirePod(t, l, uid, 1, maxRefreshWait) })
+		}
+		all.Wait()
+		l.mu.Lock()
+		require.Len(t, l.lookups, maxRefreshes)
+		l.mu.Unlock()
+		s.says("stranger", persistent(2, 20))
+		requirePod(t, l, "stranger", 2, 0)
+		time.Sleep(2 * DefaultTimeout)
+		l.mu.Lock()
+		require.Zero(t, l.refreshes)
+		l.mu.Unlock()
+	})
+}
+
+// TestNoTimeIsLeft: a call whose time is over by the time that it asks uses the link that it knows; one that has left does not.
+func TestNoTimeIsLeft(t *testing.T) {
+	inCache(t, asRouter, func(t *testing.T, l *linkCache, s *source) {
+		s.says("u", persistent(1, 10))
+		requirePod(t, l, "u", 1, 0)
+		s.hangs("u")
+		over, cancel := context.WithTimeout(t.Context(), 0)
+		defer cancel()
+		for range 100 {
+			l.markStale("u", &entry{pod: 1, epoch: 10})
+			link, err := l.get(over, "u")
 			require.NoError(t, err)
 			require.EqualValues(t, 1, link.pod)
 		}
-	}
-	again := a.count.Load() - count
-	require.Positive(t, again)
-	require.LessOrEqual(t, again, int32(3), "one asks at a time, each second")
-
-	asks := <-a.questions
-	asks.answer <- answer{link: persistent(2, 20)}
-	require.Eventually(t, func() bool { return a.asleep.Load() == 0 }, soon, time.Millisecond)
-	held, ok := a.cache.GetIfPresent(asks.uid)
-	require.True(t, ok)
-	require.EqualValues(t, 2, held.pod)
-	for len(a.questions) > 0 { // The others that were asked meanwhile.
-		(<-a.questions).answer <- answer{err: ErrUnavailable}
-	}
+		left, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, err := l.get(left, "u")
+		require.ErrorIs(t, err, ErrCanceled)
+	})
 }
 
-// TestStrangersAreAskedFor: who knows no link waits for podlink also when it did not answer lately.
-func TestStrangersAreAskedFor(t *testing.T) {
-	a := newAsked(t, time.Hour)
-	a.asleep.Store(time.Now().Add(time.Hour).UnixNano())
-	a.learn("u", persistent(1, 10))
-	require.Zero(t, a.asleep.Load())
-}
-
-// TestUseEnds: what may not be used any more is not, whatever podlink answers.
+// TestUseEnds: what a policy does not keep is not used, however long podlink takes.
 func TestUseEnds(t *testing.T) {
-	a := newAsked(t, time.Nanosecond)
-	a.learn("u", persistent(1, 10))
-	a.mayUse.Store(false)
-	for _, asleep := range []int64{0, time.Now().Add(time.Hour).UnixNano()} {
-		a.asleep.Store(asleep)
-		got := a.later("u")
-		(<-a.questions).answer <- answer{err: explain(ErrUnavailable, nil)}
-		_, err := got()
+	var holds atomic.Bool
+	inCache(t, func(string, *entry, error) bool { return holds.Load() }, func(t *testing.T, l *linkCache, s *source) {
+		holds.Store(true)
+		s.says("u", persistent(1, 10))
+		requirePod(t, l, "u", 1, 0)
+		time.Sleep(testTTL)
+		s.hangs("u")
+		requirePod(t, l, "u", 1, maxRefreshWait)
+		holds.Store(false) // As when a lease ends.
+		_, err := l.get(t.Context(), "u")
 		require.ErrorIs(t, err, ErrUnavailable)
-	}
+		time.AfterFunc(maxRefreshWait/2, func() { holds.Store(false) })
+		holds.Store(true)
+		time.Sleep(retryAfterFailure)
+		l.markStale("u", &entry{pod: 1, epoch: 10})
+		_, err = l.get(t.Context(), "u")
+		require.ErrorIs(t, err, ErrUnavailable, "it has ended while podlink was waited for")
+	})
 }
 
-func TestTemporaryLinksEnd(t *testing.T) {
-	t.Parallel()
+// TestLinksEnd: a temporary link is used until it may have ended by podlink's clock, a persistent one for an hour.
+func TestLinksEnd(t *testing.T) {
 	for name, row := range map[string]struct {
-		seconds int32
-		life    time.Duration // in which it is surely used
+		link *v1.Link
+		life time.Duration
 	}{
-		"one second": {seconds: 1}, // It may be over by now: the seconds were rounded up.
-		"three":      {seconds: 3, life: time.Second},
+		"one second": {temporary(1, 10, 1), 0}, // It may be over by now: the seconds were rounded up.
+		"three":      {temporary(1, 10, 3), 2 * time.Second},
+		"a minute":   {temporary(1, 10, 60), 59 * time.Second},
+		"persistent": {persistent(1, 10), time.Hour},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			a := newAsked(t, time.Hour)
-			begin := time.Now()
-			a.learn("u", temporary(1, 10, row.seconds))
-			for time.Since(begin) < row.life {
-				_, err := a.get(t.Context(), "u")
-				require.NoError(t, err)
-			}
-			time.Sleep(time.Until(begin.Add(time.Duration(row.seconds-1)*time.Second + 10*time.Millisecond)))
-			got := a.later("u")
-			(<-a.questions).answer <- answer{err: explain(ErrUnavailable, nil)}
-			_, err := got()
-			require.ErrorIs(t, err, ErrUnavailable)
+			inCache(t, asRouter, func(t *testing.T, l *linkCache, s *source) {
+				s.says("u", row.link)
+				requirePod(t, l, "u", 1, 0)
+				s.fails("u", withCause(ErrUnavailable, nil))
+				if row.life > 0 {
+					time.Sleep(row.life - 1)
+					requirePod(t, l, "u", 1, 0)
+					time.Sleep(time.Nanosecond)
+				}
+				_, err := l.get(t.Context(), "u")
+				require.ErrorIs(t, err, ErrUnavailable)
+			})
 		})
 	}
+}
+
+// TestNoLinkIsNotKept: that a user has no link, or is another pod's, is not remembered.
+func TestNoLinkIsNotKept(t *testing.T) {
+	inCache(t, asGuard, func(t *testing.T, l *linkCache, s *source) {
+		s.says("u", &v1.Link{PodId: -1, TtlSeconds: -2})
+		link, err := l.get(t.Context(), "u")
+		require.NoError(t, err)
+		require.EqualValues(t, -1, link.pod)
+		s.fails("u", withCause(ErrWrongPod, nil))
+		_, err = l.get(t.Context(), "u")
+		require.ErrorIs(t, err, ErrWrongPod)
+		s.says("u", persistent(1, 10))
+		requirePod(t, l, "u", 1, 0)
+	})
 }
 
 // TestWaitEnds: a caller that leaves does not take the question along that others wait for.
 func TestWaitEnds(t *testing.T) {
-	a := newAsked(t, time.Hour)
-	other := a.later("u")
-	asks := <-a.questions
-	canceled, cancel := context.WithCancel(t.Context())
-	cancel()
-	_, err := a.get(canceled, "u")
-	require.ErrorIs(t, err, ErrCanceled)
-	late, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-	defer cancel()
-	_, err = a.get(late, "u")
-	require.ErrorIs(t, err, ErrDeadlineExceeded)
-	asks.answer <- answer{link: persistent(1, 10)}
-	_, err = other()
-	require.NoError(t, err)
-	require.EqualValues(t, 1, a.count.Load())
+	inCache(t, asRouter, func(t *testing.T, l *linkCache, s *source) {
+		s.says("u", persistent(1, 10))
+		answer := s.hangs("u")
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Millisecond, cancel)
+		_, err := l.get(ctx, "u")
+		require.ErrorIs(t, err, ErrCanceled)
+		late, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		_, err = l.get(late, "u")
+		require.ErrorIs(t, err, ErrDeadlineExceeded)
+		time.AfterFunc(time.Millisecond, answer)
+		requirePod(t, l, "u", 1, time.Millisecond)
+		require.Equal(t, 1, s.count("u"))
+	})
 }
 
-// TestLinksConcurrently: readers never see an epoch fall, whatever is dropped, doubted and learned meanwhile.
+// TestCloseEndsLookups: they do not outlive the cache.
+func TestCloseEndsLookups(t *testing.T) {
+	inCache(t, asRouter, func(t *testing.T, l *linkCache, s *source) {
+		s.says("u", persistent(1, 10))
+		s.hangs("u")
+		time.AfterFunc(time.Millisecond, l.close)
+		require.Equal(t, time.Millisecond, took(func() {
+			_, err := l.get(t.Context(), "u")
+			require.ErrorIs(t, err, ErrUnavailable)
+		}))
+	})
+}
+
+// TestLinksConcurrently: whatever is forgotten, doubted and learned meanwhile, a link is one that podlink has given.
 func TestLinksConcurrently(t *testing.T) {
 	var epoch atomic.Int64
-	cache, err := newLinkCache(10, time.Millisecond, func() bool { return true }, func(context.Context, string) (*v1.Link, error) {
-		now := epoch.Add(1)
-		return persistent(int32(now%3), now), nil
+	cache, err := newLinkCache(cachePolicy{
+		size: 10, ttl: time.Millisecond, keeps: asRouter,
+		lookup: func(context.Context, string, *entry) (*v1.Link, error) {
+			now := epoch.Add(1)
+			return persistent(int32(now%3), now), nil
+		},
 	})
 	require.NoError(t, err)
 	t.Cleanup(cache.close)
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
-			for range 500 {
+			for range 300 {
 				before := epoch.Load()
 				link, err := cache.get(t.Context(), "u")
 				if err != nil || link.epoch > epoch.Load() {
@@ -323,6 +635,8 @@ func TestLinksConcurrently(t *testing.T) {
 				}
 				cache.invalidateIf("u", link)
 				_, _ = cache.get(t.Context(), "u")
+				cache.doubt("u", link, disowned)
+				cache.trust("u", link)
 				cache.markStale("u", link)
 			}
 		})

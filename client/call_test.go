@@ -31,7 +31,7 @@ func overBoth(t *testing.T, test func(t *testing.T, http bool)) {
 	}
 }
 
-// atItsEnd returns the error of a call that is repeated until its time is over. The end may fall into a try, whose answer then
+// atItsEnd returns the error of a call that is repeated until its time is over. The end may fall into an attempt, whose answer then
 // is unknown: such a call is made again, until it has the wanted error. Without one it is made once.
 func atItsEnd(want error, call func() error) (err error) {
 	for range 20 {
@@ -42,13 +42,26 @@ func atItsEnd(want error, call func() error) (err error) {
 	return err
 }
 
-// dialed returns a client, which is closed with the test.
+// dialed returns a client, which is closed with the test. Its calls have the time that they need on a busy machine, unless the test
+// says otherwise.
 func dialed(t *testing.T, target string, o Options) *Client {
 	t.Helper()
+	if o.Timeout == 0 {
+		o.Timeout = soon
+	}
 	c, err := New(target, o)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, c.Close()) })
 	return c
+}
+
+// waitConnected waits until podlink answers a client whose calls have little time.
+func waitConnected(t *testing.T, c *Client) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		_, err := readLink(t.Context(), c)
+		return err == nil
+	}, soon, time.Millisecond)
 }
 
 // addr is where podlink listens for that transport.
@@ -75,7 +88,8 @@ var (
 	setLink  = calling((*Client).SetLinkedPod, &v1.SetLinkedPodRequest{Namespace: "game", Uid: "alice", Service: "room", PodId: proto.Int32(3)})
 )
 
-// requireAnswer compares a reply with what it should be, where 1 replaces each epoch, time and rest of a life, and "id" the store's id.
+// requireAnswer compares a reply with what it should be, where 1 replaces each epoch, time and rest of a life, "id" the
+// store's id, and "text" what is wrong with an item.
 func requireAnswer(t *testing.T, want, got proto.Message) {
 	t.Helper()
 	got = proto.Clone(got)
@@ -99,6 +113,8 @@ func blur(message protoreflect.Message) {
 			blur(value.Message())
 		case field.Name() == "epoch" && value.Int() > 0, field.Name() == "heartbeat_ms", field.Name() == "update_ms":
 			message.Set(field, protoreflect.ValueOfInt64(1))
+		case field.FullName() == "podlink.v1.Problem.message":
+			message.Set(field, protoreflect.ValueOfString("text"))
 		case field.Name() == "store_id":
 			message.Set(field, protoreflect.ValueOfString("id"))
 		case field.FullName() == "podlink.v1.Link.ttl_seconds" && value.Int() > 0:
@@ -120,6 +136,8 @@ func TestEveryCall(t *testing.T) {
 		return &v1.Link{Namespace: "game", Uid: uid, Service: "room", PodId: -1, TtlSeconds: -2}
 	}
 	up := &v1.Pod{State: "up", Load: 5, Live: true, HeartbeatMs: 1, TtlSeconds: 3600}
+	given := proto.CloneOf(up)
+	given.Given = 1 // erin
 	drains := &v1.Pod{
 		PodId: 1, State: "drains", Routing: v1.Routing_DENY_NEW, ReportedRouting: v1.Routing_DENY_NEW, Live: true, HeartbeatMs: 1, TtlSeconds: -1,
 	}
@@ -187,6 +205,43 @@ func TestEveryCall(t *testing.T) {
 			},
 		},
 		{
+			"BatchSetLinkedPod", calling((*Client).BatchSetLinkedPod, &v1.BatchSetLinkedPodRequest{
+				Namespace: "game", Service: "room", Items: []*v1.BatchSetLinkedPodRequest_Item{
+					{Uid: "dave", PodId: proto.Int32(0), PersistSeconds: proto.Int32(3600)},
+					{Uid: "alice", PodId: proto.Int32(1), IfAbsent: true},
+					{Uid: "nobody", PodId: proto.Int32(1), ExpectedEpoch: proto.Int64(7)},
+				},
+			}), &v1.BatchSetLinkedPodReply{Results: []*v1.BatchSetLinkedPodReply_Result{
+				{Linked: true, Link: passing("dave", 0), PreviousPodId: -1},
+				{Linked: false, Link: lasting("alice", 0), PreviousPodId: 0},
+				{Link: none("nobody"), PreviousPodId: -1, Problem: &v1.Problem{
+					Reason: "EPOCH_MISMATCH", Message: "text", Metadata: map[string]string{"pod_id": "-1", "epoch": "0", "claim": "0"},
+				}},
+			}},
+		},
+		{
+			"BatchComputeLinkedPod", calling((*Client).BatchComputeLinkedPod, &v1.BatchComputeLinkedPodRequest{
+				Namespace: "game", Service: "room", PersistSeconds: proto.Int32(3600),
+				Items: []*v1.BatchComputeLinkedPodRequest_Item{{Uid: "erin"}, {Uid: "alice"}},
+			}), &v1.BatchComputeLinkedPodReply{Results: []*v1.BatchComputeLinkedPodReply_Result{
+				{Outcome: v1.ComputeLinkedPodReply_CREATED, Link: passing("erin", 0), PreviousPodId: -1},
+				{Outcome: v1.ComputeLinkedPodReply_EXISTING, Link: lasting("alice", 0), PreviousPodId: 0},
+			}, Pods: []*v1.Pod{up}},
+		},
+		{
+			"BatchVerifyLinkedPod", calling((*Client).BatchVerifyLinkedPod, &v1.BatchVerifyLinkedPodRequest{
+				Namespace: "game", Service: "room", PodId: proto.Int32(0),
+				Items: []*v1.BatchVerifyLinkedPodRequest_Item{{Uid: "alice", Epoch: 1}, {Uid: "nobody", Epoch: 1}},
+			}), &v1.BatchVerifyLinkedPodReply{Links: []*v1.Link{lasting("alice", 0), none("nobody")}},
+		},
+		{
+			"BatchRemoveLinkedPod", calling((*Client).BatchRemoveLinkedPod, &v1.BatchRemoveLinkedPodRequest{
+				Namespace: "game", Service: "room", Items: []*v1.BatchRemoveLinkedPodRequest_Item{{Uid: "erin", PodId: proto.Int32(0)}, {Uid: "nobody"}},
+			}), &v1.BatchRemoveLinkedPodReply{Results: []*v1.BatchRemoveLinkedPodReply_Result{
+				{Uid: "erin", Removed: true, PreviousPodId: 0}, {Uid: "nobody", PreviousPodId: -1},
+			}},
+		},
+		{
 			"ListLinkedServices", calling((*Client).ListLinkedServices, &v1.ListLinkedServicesRequest{Namespace: "game", Uid: "bob"}),
 			&v1.ListLinkedServicesReply{Links: []*v1.Link{passing("bob", 1)}},
 		},
@@ -223,7 +278,7 @@ func TestEveryCall(t *testing.T) {
 		},
 		{
 			"RemoveServiceState", calling((*Client).RemoveServiceState, &v1.RemoveServiceStateRequest{Namespace: "game", Service: "room", PodId: proto.Int32(0)}),
-			&v1.RemoveServiceStateReply{Removed: true, Previous: up},
+			&v1.RemoveServiceStateReply{Removed: true, Previous: given},
 		},
 	}
 	names := map[string]bool{}
@@ -293,11 +348,7 @@ type wantError struct {
 func requireError(t *testing.T, want wantError, err error) {
 	t.Helper()
 	require.ErrorIs(t, err, want.is)
-	for _, other := range []error{
-		ErrInvalidArgument, ErrPodNotFound, ErrWorkloadNotFound, ErrEpochMismatch, ErrNoAvailablePod, ErrStoreUnavailable, ErrStoreFull,
-		ErrSuperseded, ErrLimitExceeded, ErrOutcomeUnknown, ErrReplicationUnconfirmed, ErrDeadlineExceeded, ErrCanceled, ErrUnavailable, ErrWrongPod, ErrLinkUncertain,
-		ErrPodUnreachable,
-	} {
+	for _, other := range packageErrors {
 		require.Equal(t, errors.Is(want.is, other), errors.Is(err, other), "%v is %v", err, other)
 	}
 	public := new(kerrors.Error)
@@ -429,7 +480,7 @@ func TestNothingIsMissing(t *testing.T) {
 	}
 }
 
-// TestEpochMismatchNamesTheLink: so that the caller can decide anew.
+// TestEpochMismatchNamesTheLink: so that the caller can decide again.
 func TestEpochMismatchNamesTheLink(t *testing.T) {
 	overBoth(t, func(t *testing.T, http bool) {
 		c := dialed(t, addr(start(t), http), Options{HTTP: http})
@@ -475,8 +526,8 @@ func TestStoreErrors(t *testing.T) {
 				p := start(t, append(podlinktest.OnRedis("standalone", redis.Addr()), row.env...)...)
 				p.WaitReady(t)
 				row.fault(t, redis)
-				// Longer than podlink's own time for it, in one try; but a store that is unavailable is tried as long as that lasts.
-				timeout := tries * 2 * time.Second
+				// Longer than podlink's own time for it, in one attempt; but a store that is unavailable is tried as long as that lasts.
+				timeout := attempts * 2 * time.Second
 				if errors.Is(row.want.is, ErrStoreUnavailable) {
 					timeout /= 4
 				}
@@ -521,7 +572,7 @@ func TestCallsReachAPodlinkThatIsNotReady(t *testing.T) {
 	})
 }
 
-// TestOptions: what New refuses, and that it waits for nobody.
+// TestOptions: what New refuses, and that it does not wait for podlink.
 func TestOptions(t *testing.T) {
 	for name, row := range map[string]struct {
 		target  string
@@ -539,6 +590,16 @@ func TestOptions(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestDefaultTimeout is what a client has that is given none.
+func TestDefaultTimeout(t *testing.T) {
+	overBoth(t, func(t *testing.T, http bool) {
+		c, err := New("127.0.0.1:9000", Options{HTTP: http})
+		require.NoError(t, err)
+		require.Equal(t, DefaultTimeout, c.timeout)
+		require.NoError(t, c.Close())
+	})
 }
 
 // TestTargets: how podlink may be named.
@@ -593,7 +654,7 @@ func TestManyCallsAtOnce(t *testing.T) {
 						Namespace: "game", Uid: uid, Service: "room", PodId: proto.Int32(int32(i)),
 					})
 					if err == nil && reply.GetLink().GetUid() != uid {
-						err = errors.New("somebody else's answer: " + reply.GetLink().GetUid())
+						err = errors.New("another caller's answer: " + reply.GetLink().GetUid())
 					}
 					if err != nil {
 						done <- err

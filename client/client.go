@@ -5,61 +5,54 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/go-kratos/kratos/v2/middleware"
-	kmetadata "github.com/go-kratos/kratos/v2/middleware/metadata"
 	"github.com/go-kratos/kratos/v2/registry"
-	kgrpc "github.com/go-kratos/kratos/v2/transport/grpc"
-	khttp "github.com/go-kratos/kratos/v2/transport/http"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/credentials"
 
 	v1 "podlink/api/podlink/v1"
 )
 
-const (
-	// DefaultTimeout bounds a call with all of its tries, where Options does not.
-	DefaultTimeout = 3 * time.Second
-	// tries is how many times in a row a podlink that hangs is waited for: each try has that part of the time.
-	tries = 3
-	// redialPause is the longest pause between two attempts to connect. gRPC would let it grow to two minutes.
-	redialPause = 2 * time.Second
-	// keepaliveTime is how long a connection may be silent before podlink is asked for a sign of life, and keepaliveLimit how
-	// long it has to give one.
-	keepaliveTime, keepaliveLimit = 10 * time.Second, 3 * time.Second
-	// idleConns is how many connections over HTTP are kept for the next calls. Go's default of 2 would open and close them all
-	// the time.
-	idleConns = 64
-)
+// DefaultTimeout is Options.Timeout where it is 0.
+const DefaultTimeout = 3 * time.Second
 
-// Options are how a Client reaches podlink. The zero value is gRPC without TLS to an address.
+// Options configures a Client. The zero value is gRPC without TLS to an address.
 type Options struct {
 	// Discovery finds podlink for a target such as discovery:///podlink.
 	Discovery registry.Discovery
-	// HTTP asks for HTTP instead of gRPC.
+	// HTTP asks for HTTP instead of gRPC. Redirects are not followed.
 	HTTP bool
-	// TLS secures the connections. Nil: they are not.
+	// TLS secures the connections. Nil: they are not secured.
 	TLS *tls.Config
-	// Timeout bounds a call with all of its tries, and each try by a third of it; a context that ends earlier goes first. 0 is
-	// DefaultTimeout.
+	// Credentials are sent with every call and stream: as metadata over gRPC, as headers over HTTP. With credentials that require
+	// transport security New needs TLS. They are part of no error and of no log.
+	Credentials credentials.PerRPCCredentials
+	// NoProxy makes the client connect to podlink itself. Without it the environment's HTTPS_PROXY, HTTP_PROXY and NO_PROXY apply
+	// to gRPC and HTTP as everywhere in Go: set it where podlink is in the client's own cluster, and the proxy is not.
+	NoProxy bool
+	// Timeout bounds a call with all of its attempts, and each attempt by a third of it; a context that ends earlier goes first.
+	// 0 is DefaultTimeout.
 	Timeout time.Duration
 }
 
 // Client calls podlink. It is safe for concurrent use, and one is enough for a process.
 //
 // A call that failed is repeated while its time lasts when podlink could not be reached, or could not reach its store; a
-// mutation only if it certainly was not carried out. The caller's trace and the Kratos metadata x-md-global-* go with it,
+// mutation only if it certainly was not carried out. What is repeated has a budget for all calls of the client: over time it
+// sends at most 10 % more requests than it has calls, or one a second where that is more. The caller's trace goes with a call,
 // and nothing else of the request that the caller itself serves.
 type Client struct {
 	v1.LinkServiceClient
 	v1.StateServiceClient
 	v1.WorkloadServiceClient
 
+	// reports is for the agents' reports alone. Other calls can't hold them up: they have a connection of their own, which is made
+	// with the first of them, and no part in the budget. A report is one attempt, for its agent makes the next one soon.
+	reports v1.StateServiceClient
+	retries *retryBudget
 	timeout time.Duration
 	hangUp  func() error // ends the calls and the connections
 
@@ -74,43 +67,64 @@ func New(target string, o Options) (*Client, error) {
 	if o.Timeout == 0 {
 		o.Timeout = DefaultTimeout
 	}
-	if o.Timeout < 0 {
-		return nil, fmt.Errorf("podlink: the timeout must be positive, is %s", o.Timeout)
+	if err := o.complete(target); err != nil {
+		return nil, fmt.Errorf("podlink: %w", err)
 	}
-	switch {
-	case target == "":
-		return nil, errors.New("podlink: there is no target")
-	case strings.HasPrefix(target, "discovery:") && o.Discovery == nil:
-		return nil, fmt.Errorf("podlink: %s needs Options.Discovery", target)
-	case o.Discovery != nil:
-		o.Discovery = patient{o.Discovery}
-	}
-	all, hangUp, err := dial(target, o)
+	calls, hangUp, err := dial(target, o, forCalls)
 	if err != nil {
 		return nil, fmt.Errorf("podlink: %w", err)
 	}
-	return newClient(all, hangUp), nil
+	reports := &lazyConn{dial: func() (grpc.ClientConnInterface, func() error, error) { return dial(target, o, forReports) }}
+	return newClient(calls, reports, o.Timeout, func() error { return errors.Join(hangUp(), reports.close()) }), nil
 }
 
-// newClient returns a client whose calls go through the conn. hangUp ends them, and closes what is behind it.
-func newClient(all conn, hangUp func() error) *Client {
+// complete checks the options, and adds what the target says.
+func (o *Options) complete(target string) error {
+	if o.HTTP && o.TLS == nil && strings.HasPrefix(target, "https://") {
+		o.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	switch {
+	case o.Timeout < 0:
+		return fmt.Errorf("the timeout must be positive, is %s", o.Timeout)
+	case target == "":
+		return errors.New("there is no target")
+	case strings.HasPrefix(target, "discovery:") && o.Discovery == nil:
+		return fmt.Errorf("%s needs Options.Discovery", target)
+	case o.HTTP && o.TLS != nil && strings.HasPrefix(target, "http://"):
+		return fmt.Errorf("%s is not secured, and Options.TLS is set", target)
+	case o.Credentials != nil && o.Credentials.RequireTransportSecurity() && o.TLS == nil:
+		return errors.New("Options.Credentials require transport security, and Options.TLS is not set")
+	case o.Discovery != nil:
+		o.Discovery = lazyDiscovery{o.Discovery}
+	}
+	return nil
+}
+
+// newClient returns a client whose attempts are carried out by calls, and by reports for reports. hangUp closes both.
+func newClient(calls, reports grpc.ClientConnInterface, timeout time.Duration, hangUp func() error) *Client {
+	open, shut := context.WithCancel(context.Background())
+	retries := new(retryBudget)
+	all := conn{calls, timeout, retries, open}
 	return &Client{
 		LinkServiceClient: v1.NewLinkServiceClient(all), StateServiceClient: v1.NewStateServiceClient(all),
 		WorkloadServiceClient: v1.NewWorkloadServiceClient(all),
-		timeout:               all.timeout, hangUp: hangUp,
+		reports:               v1.NewStateServiceClient(conn{reports, timeout, nil, open}),
+		retries:               retries, timeout: timeout,
+		hangUp: sync.OnceValue(func() error { shut(); return hangUp() }),
 	}
 }
 
 // Close ends the connections, the calls, and what the client's routers and agents have cached. Calls fail with ErrUnavailable
 // from then on.
 func (c *Client) Close() error {
+	err := c.hangUp() // First: no call that is in flight fills a cache that is closed.
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, cache := range c.caches {
 		cache.close()
 	}
 	c.caches = nil
-	return c.hangUp()
+	return err
 }
 
 // closing makes Close end the cache.
@@ -119,73 +133,4 @@ func (c *Client) closing(cache *linkCache) *linkCache {
 	defer c.mu.Unlock()
 	c.caches = append(c.caches, cache)
 	return cache
-}
-
-// dial returns what the generated clients call, and what ends its calls and closes its connections.
-func dial(target string, o Options) (conn, func() error, error) {
-	over := dialGRPC
-	if o.HTTP {
-		over = dialHTTP
-	}
-	one, hangUp, err := over(target, o, kmetadata.Client(), propagate)
-	if err != nil {
-		return conn{}, nil, err
-	}
-	open, shut := context.WithCancel(context.Background())
-	return conn{one, o.Timeout, open}, func() error {
-		shut()
-		return hangUp()
-	}, nil
-}
-
-func dialGRPC(target string, o Options, with ...middleware.Middleware) (grpc.ClientConnInterface, func() error, error) {
-	options := []kgrpc.ClientOption{
-		kgrpc.WithEndpoint(target), kgrpc.WithMiddleware(with...), kgrpc.WithStreamInterceptor(openThrough(with...)),
-		kgrpc.WithTimeout(o.Timeout / tries), kgrpc.WithPrintDiscoveryDebugLog(false),
-		// Calls go to podlink also while it is not ready: it serves what it can, and its errors have reasons.
-		kgrpc.WithHealthCheck(false),
-		kgrpc.WithOptions(
-			grpc.WithStatsHandler(sentWatcher{}),
-			grpc.WithDisableRetry(), // What may be repeated is decided in conn.
-			grpc.WithConnectParams(grpc.ConnectParams{
-				Backoff:           backoff.Config{BaseDelay: redialPause / 10, Multiplier: 2, Jitter: .2, MaxDelay: redialPause},
-				MinConnectTimeout: redialPause,
-			}),
-			grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: keepaliveLimit, PermitWithoutStream: true}),
-		),
-	}
-	if o.Discovery != nil {
-		options = append(options, kgrpc.WithDiscovery(o.Discovery))
-	}
-	dial := kgrpc.DialInsecure
-	if o.TLS != nil {
-		options, dial = append(options, kgrpc.WithTLSConfig(o.TLS)), kgrpc.Dial
-	}
-	made, err := dial(context.Background(), options...)
-	if err != nil {
-		return nil, nil, err
-	}
-	return made, made.Close, nil
-}
-
-func dialHTTP(target string, o Options, with ...middleware.Middleware) (grpc.ClientConnInterface, func() error, error) {
-	carrier := http.DefaultTransport.(*http.Transport).Clone()
-	carrier.MaxIdleConns, carrier.MaxIdleConnsPerHost = 0, idleConns
-	options := []khttp.ClientOption{
-		khttp.WithEndpoint(target), khttp.WithMiddleware(with...), khttp.WithTimeout(o.Timeout / tries), khttp.WithTransport(carrier),
-	}
-	if o.Discovery != nil {
-		options = append(options, khttp.WithDiscovery(o.Discovery))
-	}
-	if o.TLS != nil {
-		options = append(options, khttp.WithTLSConfig(o.TLS.Clone())) // net/http adds to it.
-	}
-	client, err := khttp.NewClient(context.Background(), options...)
-	if err != nil {
-		return nil, nil, err
-	}
-	return httpConn{client}, func() error {
-		carrier.CloseIdleConnections()
-		return client.Close()
-	}, nil
 }

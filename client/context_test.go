@@ -36,7 +36,7 @@ var sentByCaller = map[string]string{
 	"traceparent":        "00-" + traceID + "-00f067aa0ba902b7-01",
 	"tracestate":         "vendor=1",
 	"baggage":            "user=" + private,
-	"x-md-global-tenant": "acme",
+	"x-md-global-tenant": private,
 	"x-md-local-secret":  private,
 	"authorization":      "Bearer " + private,
 	"cookie":             "session=" + private,
@@ -83,8 +83,7 @@ func ask(t *testing.T, s *kratosServer, http bool, headers map[string]string) {
 	require.NoError(t, err)
 }
 
-// TestWhatGoesWithACall: of the request that a service serves, the trace and the global metadata go on to podlink, and
-// nothing else.
+// TestWhatGoesWithACall: of the request that a service serves, the trace goes on to podlink, and nothing else.
 func TestWhatGoesWithACall(t *testing.T) {
 	recorder, provider := traced(t)
 	everything := propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{}, tracing.Metadata{})
@@ -103,8 +102,7 @@ func TestWhatGoesWithACall(t *testing.T) {
 				parent := strings.Split(seen.Get("traceparent"), "-")
 				require.Len(t, parent, 4)
 				require.Equal(t, traceID, parent[1])
-				require.Equal(t, []string{"acme"}, seen.Values("x-md-global-tenant"))
-				for _, name := range []string{"baggage", "x-md-local-secret", "authorization", "cookie", "x-forwarded-for", "x-request-id"} {
+				for _, name := range []string{"baggage", "x-md-global-tenant", "x-md-local-secret", "authorization", "cookie", "x-forwarded-for", "x-request-id"} {
 					require.Empty(t, seen.Values(name), name)
 				}
 				for _, name := range seen.Keys() {
@@ -116,7 +114,7 @@ func TestWhatGoesWithACall(t *testing.T) {
 	}
 }
 
-// requireSpan: podlink is called under a span of the client, which names the call and nobody.
+// requireSpan: podlink is called under a span of the client, which names the call, and no user.
 func requireSpan(t *testing.T, recorder *tracetest.SpanRecorder, id string) {
 	t.Helper()
 	for _, span := range recorder.Ended() {
@@ -133,19 +131,55 @@ func requireSpan(t *testing.T, recorder *tracetest.SpanRecorder, id string) {
 	require.Failf(t, "podlink's parent is no span of the client", "%s", id)
 }
 
-// TestTriesHaveTheSameHeaders: a call that is repeated says everything once.
-func TestTriesHaveTheSameHeaders(t *testing.T) {
+// TestAttemptsHaveTheSameHeaders: a call that is repeated says everything once.
+func TestAttemptsHaveTheSameHeaders(t *testing.T) {
+	_, provider := traced(t)
 	overBoth(t, func(t *testing.T, http bool) {
-		s := served(t, http, nil, func(context.Context) error { return ErrStoreUnavailable })
-		ctx := kmetadata.NewServerContext(t.Context(), kmetadata.New(map[string][]string{"x-md-global-tenant": {"acme"}}))
-		c := dialed(t, s.addr, Options{HTTP: http, Timeout: 500 * time.Millisecond})
-		require.ErrorIs(t, atItsEnd(ErrStoreUnavailable, func() error {
-			_, err := readLink(ctx, c)
-			return err
-		}), ErrStoreUnavailable)
-		require.NotEmpty(t, s.arrived)
+		first := true
+		s := served(t, http, nil, func(context.Context) error {
+			if first {
+				first = false
+				return ErrStoreUnavailable
+			}
+			return nil
+		})
+		ctx, caller := provider.Tracer("test").Start(t.Context(), "caller")
+		defer caller.End()
+		_, err := readLink(ctx, dialed(t, s.addr, Options{HTTP: http, Timeout: soon, Credentials: token{value: secret}}))
+		require.NoError(t, err)
+		require.Len(t, s.arrived, 2)
 		for len(s.arrived) > 0 {
-			require.Equal(t, []string{"acme"}, (<-s.arrived).Values("x-md-global-tenant"))
+			headers := <-s.arrived
+			require.Equal(t, []string{"Bearer " + secret}, headers.Values("authorization"))
+			require.Len(t, headers.Values("traceparent"), 1)
+		}
+	})
+}
+
+// TestMetadataOfTheCallerStaysHere: what the caller's context has for other services does not go to podlink, and does no harm to its
+// calls however large it is.
+func TestMetadataOfTheCallerStaysHere(t *testing.T) {
+	large := strings.Repeat(private, 3000)
+	ctx := kmetadata.NewServerContext(t.Context(), kmetadata.New(map[string][]string{"x-md-global-large": {large}, "x-md-local-large": {large}}))
+	ctx = kmetadata.NewClientContext(ctx, kmetadata.New(map[string][]string{"x-md-global-own": {large}, "x-md-local-own": {large}}))
+	ctx = grpcmetadata.AppendToOutgoingContext(ctx, "x-for-others", large)
+	p := start(t)
+	overBoth(t, func(t *testing.T, http bool) {
+		s := served(t, http, nil, always(nil))
+		for name, c := range map[string]*Client{
+			"podlink": dialed(t, addr(p, http), Options{HTTP: http}), "a server that looks at it": dialed(t, s.addr, Options{HTTP: http}),
+		} {
+			for _, call := range []apiCall{readLink, setLink} {
+				_, err := call(ctx, c)
+				require.NoError(t, err, name)
+			}
+		}
+		require.Len(t, s.arrived, 2)
+		for len(s.arrived) > 0 {
+			headers := <-s.arrived
+			for _, header := range headers.Keys() {
+				require.NotContains(t, strings.Join(headers.Values(header), " "), private, header)
+			}
 		}
 	})
 }
@@ -187,7 +221,11 @@ func TestTLS(t *testing.T) {
 				t.Parallel()
 				s := served(t, http, &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12},
 					func(context.Context) error { return nil })
-				c := dialed(t, s.addr, Options{HTTP: http, TLS: row.config, Timeout: time.Second})
+				o := Options{HTTP: http, TLS: row.config}
+				if row.want != nil {
+					o.Timeout = time.Second
+				}
+				c := dialed(t, s.addr, o)
 				for _, call := range []apiCall{readLink, setLink} {
 					_, err := call(t.Context(), c)
 					if row.want == nil {

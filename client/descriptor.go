@@ -16,7 +16,7 @@ import (
 	v1 "podlink/api/podlink/v1"
 )
 
-// operation is what the API's description says of one of its calls.
+// operation describes a call of the API.
 type operation struct {
 	reads bool // It changes nothing, and may be repeated at will.
 
@@ -88,30 +88,43 @@ func (op operation) path(request proto.Message) (string, error) {
 	return path + "?" + query.Encode(), nil
 }
 
-// notText names a field that can't be sent, because it is text and not UTF-8; empty if there is none.
-func notText(request proto.Message) (field string) {
-	request.ProtoReflect().Range(func(f protoreflect.FieldDescriptor, value protoreflect.Value) bool {
+// notText names a field that can't be sent, because it is text and not UTF-8, as in items[1].uid; empty if there is none.
+func notText(request proto.Message) string { return notTextIn(request.ProtoReflect()) }
+
+func notTextIn(message protoreflect.Message) (bad string) {
+	message.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
+		name := string(field.Name())
 		switch {
-		case f.IsMap():
-			value.Map().Range(func(name protoreflect.MapKey, of protoreflect.Value) bool {
-				if !utf8.ValidString(name.String()) || !utf8.ValidString(of.String()) {
-					field = string(f.Name())
+		case field.IsMap():
+			value.Map().Range(func(key protoreflect.MapKey, of protoreflect.Value) bool {
+				if !utf8.ValidString(key.String()) || notTextValue(field.MapValue(), name, of) != "" {
+					bad = name
 				}
-				return field == ""
+				return bad == ""
 			})
-		case f.Kind() != protoreflect.StringKind:
-		case f.IsList():
-			for i := range value.List().Len() {
-				if !utf8.ValidString(value.List().Get(i).String()) {
-					field = fmt.Sprintf("%s[%d]", f.Name(), i)
-				}
+		case field.IsList():
+			for i := 0; i < value.List().Len() && bad == ""; i++ {
+				bad = notTextValue(field, fmt.Sprintf("%s[%d]", name, i), value.List().Get(i))
 			}
-		case !utf8.ValidString(value.String()):
-			field = string(f.Name())
+		default:
+			bad = notTextValue(field, name, value)
 		}
-		return field == ""
+		return bad == ""
 	})
-	return field
+	return bad
+}
+
+// notTextValue names what of one value can't be sent.
+func notTextValue(field protoreflect.FieldDescriptor, name string, value protoreflect.Value) string {
+	if field.Kind() == protoreflect.StringKind && !utf8.ValidString(value.String()) {
+		return name
+	}
+	if field.Kind() == protoreflect.MessageKind {
+		if bad := notTextIn(value.Message()); bad != "" {
+			return name + "." + bad
+		}
+	}
+	return ""
 }
 
 // escape makes a value one segment of a path, also where it is a dot or two, which would be taken for a way up.

@@ -8,22 +8,22 @@ import (
 	"github.com/go-kratos/kratos/v2/registry"
 )
 
-// patient is a Discovery whose Watch does not wait for the registry, as those of etcd and others do: without theirs, New
+// lazyDiscovery is a Discovery whose Watch returns at once. Those of etcd and others wait for the registry: while it is away, New
 // would not return over HTTP, and fail over gRPC.
-type patient struct{ registry.Discovery }
+type lazyDiscovery struct{ registry.Discovery }
 
 // Watch implements registry.Discovery.
-func (p patient) Watch(ctx context.Context, service string) (registry.Watcher, error) {
-	w := &patientWatcher{discovery: p.Discovery, service: service}
+func (d lazyDiscovery) Watch(ctx context.Context, service string) (registry.Watcher, error) {
+	w := &lazyWatcher{discovery: d.Discovery, service: service}
 	w.ctx, w.cancel = context.WithCancel(ctx)
 	return w, nil
 }
 
-// patientWatcher begins to watch with the first Next, which Kratos calls aside, and again when that fails.
-type patientWatcher struct {
+// lazyWatcher starts to watch with the first Next, which Kratos calls in a goroutine, and again after that has failed.
+type lazyWatcher struct {
 	discovery registry.Discovery
 	service   string
-	ctx       context.Context //nolint:containedctx // Stop ends it; Next has none of its own.
+	ctx       context.Context //nolint:containedctx // Stop ends it; Next gets none.
 	cancel    func()
 
 	mu      sync.Mutex
@@ -31,8 +31,8 @@ type patientWatcher struct {
 }
 
 // Next implements registry.Watcher.
-func (w *patientWatcher) Next() ([]*registry.ServiceInstance, error) {
-	watcher, err := w.begun()
+func (w *lazyWatcher) Next() ([]*registry.ServiceInstance, error) {
+	watcher, err := w.start()
 	if err == nil {
 		var found []*registry.ServiceInstance
 		if found, err = watcher.Next(); err == nil {
@@ -45,7 +45,7 @@ func (w *patientWatcher) Next() ([]*registry.ServiceInstance, error) {
 	return nil, err
 }
 
-func (w *patientWatcher) begun() (registry.Watcher, error) {
+func (w *lazyWatcher) start() (registry.Watcher, error) {
 	if watcher := w.current(); watcher != nil {
 		return watcher, nil
 	}
@@ -62,14 +62,14 @@ func (w *patientWatcher) begun() (registry.Watcher, error) {
 	return watcher, nil
 }
 
-func (w *patientWatcher) current() registry.Watcher {
+func (w *lazyWatcher) current() registry.Watcher {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.watcher
 }
 
 // Stop implements registry.Watcher.
-func (w *patientWatcher) Stop() error {
+func (w *lazyWatcher) Stop() error {
 	w.cancel()
 	if watcher := w.current(); watcher != nil {
 		return watcher.Stop()

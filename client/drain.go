@@ -10,8 +10,6 @@ import (
 )
 
 const (
-	// drainPoll is the interval at which a drain counts the sessions.
-	drainPoll = 20 * time.Millisecond
 	// progressInterval is the interval of the lines about a drain.
 	progressInterval = 5 * time.Second
 	// reportsPerDrain bounds the time that a drain waits for podlink to store its report, at its begin and at its end, by that part
@@ -51,7 +49,9 @@ func (a *Agent) drain(ctx context.Context) {
 		var reports sync.WaitGroup
 		defer reports.Wait()
 		defer cancel()
-		reports.Go(func() { _ = a.reporter.run(ctx) }) // If Start ends before the drain does, as when the app's context has.
+		// If Start ends before the drain does, as when the app's context has.
+		reports.Go(func() { _ = a.reporter.run(ctx) })
+		go a.sessions.run(ctx) // It may wait for an OnLost that does not return.
 	}
 	a.log.Infof("pod %d of %s: draining %d sessions, for at most %s", a.pod, a.service, a.Sessions(), a.options.DrainTimeout)
 	reporting := min(a.options.DrainTimeout/reportsPerDrain, 2*a.reporter.attemptTimeout)
@@ -93,7 +93,7 @@ func (a *Agent) reportDrain(ctx context.Context, routing v1.Routing, limit time.
 }
 
 func (a *Agent) logDrained(begun time.Time) {
-	running, ending := a.count()
+	running, ending := a.sessions.count()
 	if running+ending == 0 {
 		a.log.Infof("pod %d of %s: drained after %s", a.pod, a.service, time.Since(begun).Round(time.Millisecond))
 		return
@@ -123,18 +123,14 @@ func (a *Agent) handOver(ctx context.Context) {
 
 // waitEmpty waits until all sessions have ended, and podlink knows it.
 func (a *Agent) waitEmpty(ctx context.Context) {
-	poll := time.NewTicker(drainPoll)
-	defer poll.Stop()
-	for logged := time.Now(); !a.empty(); {
-		if time.Since(logged) > progressInterval {
-			logged = time.Now()
-			a.log.Infof("pod %d of %s: draining, %d sessions left", a.pod, a.service, a.Sessions())
-		}
-		select {
-		case <-poll.C:
-		case <-ctx.Done():
+	for {
+		waiting, cancel := context.WithTimeout(ctx, progressInterval)
+		running, ending := a.sessions.handOver(waiting)
+		cancel()
+		if running+ending == 0 || ctx.Err() != nil {
 			return
 		}
+		a.log.Infof("pod %d of %s: draining, %d sessions left", a.pod, a.service, running)
 	}
 }
 

@@ -67,18 +67,24 @@ func Example_pod() {
 	_ = chat.Run()
 }
 
-// A handler of the pod keeps its user while the session lasts, and passes the epoch on to the pod's storage.
+// A handler of the pod holds a user's state while the session lasts. Storage refuses what has an older epoch.
 func ExampleAgent_StartSession() {
 	var agent *client.Agent
+	var load func(ctx context.Context, uid string, epoch int64) error
 	var save func(ctx context.Context, uid string, epoch int64) error
-	_ = func(ctx context.Context, uid string) error { // The player joins.
-		epoch, err := agent.StartSession(ctx, uid)
+
+	var session *client.Session
+	_ = func(ctx context.Context, uid string) (err error) { // The player joins.
+		session, err = agent.StartSession(ctx, uid)
 		if err != nil {
 			return err
 		}
-		return save(ctx, uid, epoch)
+		return load(ctx, uid, session.Epoch())
 	}
-	_ = func(ctx context.Context, uid string) { // The player leaves, and may be back within a minute.
-		agent.EndSession(ctx, uid, time.Minute)
+	_ = func(ctx context.Context, uid string) error { // The player does something. The epoch may have grown.
+		return save(ctx, uid, session.Epoch())
+	}
+	_ = func(ctx context.Context) { // The player leaves, and may be back within a minute.
+		session.End(ctx, time.Minute)
 	}
 }

@@ -12,6 +12,9 @@ import (
 var binary string
 
 func TestMain(m *testing.M) {
+	if how, ok := os.LookupEnv(proxiedEnv); ok {
+		os.Exit(proxiedMain(how))
+	}
 	_ = flag.Set("test.parallel", "12") // The parallel tests mostly wait. A flag on the command line overrides it.
 	os.Exit(podlinktest.Main(&binary, m.Run))
 }

@@ -201,6 +201,7 @@ func (w *world) agent(pod int32, o AgentOptions) *Agent {
 func (w *world) newAgent(pod int32, o AgentOptions) *Agent {
 	w.t.Helper()
 	o.PodName = fmt.Sprintf("chat-%d", pod)
+	o.Public = append(o.Public, v1.OperationWorkloadServiceBatchGetWorkloadState)
 	if o.UID == nil {
 		o.UID = userField
 	}
@@ -348,15 +349,6 @@ func (w *world) guarded(n int32, o AgentOptions) []*pod {
 		all = append(all, p)
 	}
 	return all
-}
-
-// executions returns how many calls the pods have carried out.
-func executions(pods []*pod) int {
-	sum := 0
-	for _, p := range pods {
-		sum += int(p.done.Load())
-	}
-	return sum
 }
 
 // stub is a caller of chat.

@@ -20,6 +20,8 @@ import (
 type states struct {
 	v1.StateServiceClient // nil: what the agent does not call
 
+	links *fakeLinks // of the same podlink
+
 	mu          sync.Mutex
 	pod         *v1.Pod // nil: none has reported
 	sequence    int64
@@ -43,7 +45,7 @@ func isAway(context.Context, func() error) error { return ErrUnavailable }
 
 func isHanging(ctx context.Context, _ func() error) error {
 	<-ctx.Done()
-	return explain(ErrOutcomeUnknown, ctx.Err())
+	return withCause(ErrOutcomeUnknown, ctx.Err())
 }
 
 func losesReplies(ctx context.Context, execute func() error) error {
@@ -88,7 +90,7 @@ func (s *states) do(ctx context.Context, execute func() error) error {
 }
 
 func superseded(generation int64, final bool) error {
-	return explain(ErrSuperseded, nil, "generation", number(generation), "final", fmt.Sprint(final))
+	return withCause(ErrSuperseded, nil, "generation", number(generation), "final", fmt.Sprint(final))
 }
 
 func (s *states) SetServiceState(

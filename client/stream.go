@@ -9,10 +9,9 @@ import (
 
 	"github.com/go-kratos/kratos/v2/middleware"
 	"github.com/go-kratos/kratos/v2/transport"
-	"go.opentelemetry.io/otel"
-	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
 )
 
 // NewStream implements grpc.ClientConnInterface. A stream lasts until its caller's context ends, podlink ends it, or the
@@ -21,15 +20,15 @@ func (c conn) NewStream(
 	ctx context.Context, desc *grpc.StreamDesc, method string, options ...grpc.CallOption,
 ) (grpc.ClientStream, error) {
 	if c.open.Err() != nil {
-		return nil, explain(ErrUnavailable, errClosed)
+		return nil, withCause(ErrUnavailable, errClosed)
 	}
 	caller := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	keep := context.AfterFunc(c.open, cancel) //nolint:contextcheck // Close ends the streams, and has no context.
-	ctx, span := otel.Tracer("podlink/client").Start(ctx, method, trace.WithSpanKind(trace.SpanKindClient))
+	ctx, span := startSpan(ctx, method)
 	finish := func(err error) {
 		if err != nil && caller.Err() == nil {
-			markFailed(span, meaningOf(caller, err, true))
+			markFailed(span, streamError(caller, err, stageSent, nil))
 		}
 		span.End()
 		keep()
@@ -38,7 +37,7 @@ func (c conn) NewStream(
 	made, err := c.ClientConnInterface.NewStream(ctx, desc, method, append(slices.Clip(options), grpc.OnFinish(finish))...)
 	if err != nil {
 		finish(err) // gRPC does, but not everything that fails comes from it. A second time does nothing.
-		return nil, meaningOf(caller, err, false)
+		return nil, streamError(caller, err, stageLocal, nil)
 	}
 	return stream{made, caller}, nil
 }
@@ -50,18 +49,40 @@ type stream struct {
 	caller context.Context //nolint:containedctx // It says why the stream has ended.
 }
 
+// Header implements grpc.ClientStream.
+func (s stream) Header() (metadata.MD, error) {
+	header, err := s.ClientStream.Header()
+	return header, streamError(s.caller, err, stageSent, nil)
+}
+
 // SendMsg implements grpc.ClientStream.
-func (s stream) SendMsg(m any) error { return meaningOf(s.caller, s.ClientStream.SendMsg(m), true) }
+func (s stream) SendMsg(m any) error {
+	err := s.ClientStream.SendMsg(m)
+	if err == nil || errors.Is(err, io.EOF) { // Why it has ended is what RecvMsg returns.
+		return err
+	}
+	message, _ := m.(proto.Message)
+	return streamError(s.caller, err, stageLocal, message)
+}
+
+// CloseSend implements grpc.ClientStream.
+func (s stream) CloseSend() error {
+	return streamError(s.caller, s.ClientStream.CloseSend(), stageSent, nil)
+}
 
 // RecvMsg implements grpc.ClientStream.
-func (s stream) RecvMsg(m any) error { return meaningOf(s.caller, s.ClientStream.RecvMsg(m), true) }
+func (s stream) RecvMsg(m any) error {
+	return streamError(s.caller, s.ClientStream.RecvMsg(m), stageSent, nil)
+}
 
-// meaningOf is what the error of a stream means to its caller. io.EOF is none: it is the end.
-func meaningOf(caller context.Context, err error, opened bool) error {
+// streamError is what the error of a stream that has come so far means to its caller. io.EOF is none: it is the end.
+func streamError(caller context.Context, err error, so stage, message proto.Message) error {
 	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, errors.ErrUnsupported) {
 		return err
 	}
-	_, meaning := judge(caller, err, true, opened)
+	a := attempt{reads: true, err: err}
+	a.stage.Store(so)
+	_, meaning := a.classify(caller, message)
 	return meaning
 }
 

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"strings"
 	"sync"
@@ -19,18 +20,24 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
+	grpccodes "google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	grpcmetadata "google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 )
 
 // dialedConn returns what the generated clients call, and what closes it, which the end of the test does too.
 func dialedConn(t *testing.T, target string, o Options) (conn, func()) {
 	t.Helper()
-	made, hangUp, err := dial(target, o)
+	made, hangUp, err := dial(target, o, forCalls)
 	require.NoError(t, err)
-	closeConn := sync.OnceFunc(func() { require.NoError(t, hangUp()) })
+	open, shut := context.WithCancel(context.Background())
+	closeConn := sync.OnceFunc(func() {
+		shut()
+		require.NoError(t, hangUp())
+	})
 	t.Cleanup(closeConn)
-	return made, closeConn
+	return conn{made, o.Timeout, new(retryBudget), open}, closeConn
 }
 
 // watchHealth opens a health watch, and waits until podlink says that it serves.
@@ -107,7 +114,7 @@ func TestStreamOpens(t *testing.T) {
 	}{
 		"over HTTP":         {p.HTTP, true, false, errors.ErrUnsupported, "/grpc.health.v1.Health/Watch is a stream, which is served over gRPC only"},
 		"of a closed one":   {p.GRPC, false, true, ErrUnavailable, "the client is closed"},
-		"where nobody is":   {proc.FreeAddr(t), false, false, ErrUnavailable, "connection refused"},
+		"where nothing is":  {proc.FreeAddr(t), false, false, ErrUnavailable, "connection refused"},
 		"of a closed, HTTP": {p.HTTP, true, true, ErrUnavailable, "the client is closed"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -122,16 +129,22 @@ func TestStreamOpens(t *testing.T) {
 	}
 }
 
-// TestWhatGoesWithAStream is what goes with a call: the trace and the global metadata, each once.
-func TestWhatGoesWithAStream(t *testing.T) {
-	recorder, provider := traced(t)
-	arrived := make(chan grpcmetadata.MD, 10)
-	server := kgrpc.NewServer(kgrpc.Address("127.0.0.1:0"),
+// streamServer starts a server of Kratos with the gRPC health service, and returns the headers of each stream.
+func streamServer(t *testing.T, secured *tls.Config) (addr string, arrived chan grpcmetadata.MD) {
+	t.Helper()
+	arrived = make(chan grpcmetadata.MD, 10)
+	options := []kgrpc.ServerOption{
+		kgrpc.Address("127.0.0.1:0"),
 		kgrpc.StreamInterceptor(func(impl any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 			headers, _ := grpcmetadata.FromIncomingContext(stream.Context())
 			arrived <- headers
 			return next(impl, stream)
-		}))
+		}),
+	}
+	if secured != nil {
+		options = append(options, kgrpc.TLSConfig(secured))
+	}
+	server := kgrpc.NewServer(options...)
 	endpoint, err := server.Endpoint()
 	require.NoError(t, err)
 	ended := make(chan error, 1)
@@ -140,12 +153,21 @@ func TestWhatGoesWithAStream(t *testing.T) {
 		require.NoError(t, server.Stop(context.Background()))
 		require.NoError(t, <-ended)
 	})
-	c, closeConn := dialedConn(t, endpoint.Host, Options{Timeout: time.Second})
+	return endpoint.Host, arrived
+}
+
+// TestWhatGoesWithAStream is what goes with a call: the trace once, the credentials, and nothing else of the caller's.
+func TestWhatGoesWithAStream(t *testing.T) {
+	recorder, provider := traced(t)
+	server, trusting := tlsPair(t)
+	addr, arrived := streamServer(t, server)
+	c, closeConn := dialedConn(t, addr, Options{Timeout: time.Second, TLS: trusting, Credentials: token{value: secret, secure: true}})
 
 	ctx, caller := provider.Tracer("test").Start(t.Context(), "caller")
 	ctx = kmetadata.NewServerContext(ctx, kmetadata.New(map[string][]string{
-		"x-md-global-tenant": {"acme"}, "x-md-local-secret": {private}, "authorization": {private},
+		"x-md-global-tenant": {private}, "x-md-local-secret": {private}, "authorization": {private},
 	}))
+	ctx = grpcmetadata.AppendToOutgoingContext(ctx, "x-for-others", strings.Repeat(private, 10_000))
 	ctx, cancel := context.WithCancel(ctx)
 	watchHealth(ctx, t, c)
 	seen := <-arrived
@@ -153,9 +175,50 @@ func TestWhatGoesWithAStream(t *testing.T) {
 	span := watchSpan(t, recorder)
 	require.Equal(t, caller.SpanContext().TraceID(), span.SpanContext().TraceID())
 	require.Equal(t, []string{"00-" + span.SpanContext().TraceID().String() + "-" + span.SpanContext().SpanID().String() + "-01"}, seen.Get("traceparent"))
-	require.Equal(t, []string{"acme"}, seen.Get("x-md-global-tenant"))
+	require.Equal(t, []string{"Bearer " + secret}, seen.Get("authorization"))
 	for name, values := range seen {
 		require.NotContains(t, strings.Join(values, " "), private, name)
 	}
 	closeConn()
+}
+
+// TestStreamErrors are those of a call.
+func TestStreamErrors(t *testing.T) {
+	t.Run("credentials that fail", func(t *testing.T) {
+		addr, arrived := streamServer(t, nil)
+		c, _ := dialedConn(t, addr, Options{Timeout: time.Second, Credentials: token{value: secret, err: errors.New("no file")}})
+		_, err := grpc_health_v1.NewHealthClient(c).Watch(t.Context(), new(grpc_health_v1.HealthCheckRequest))
+		requireError(t, wantError{is: ErrUnauthenticated}, err)
+		require.Empty(t, arrived)
+	})
+	t.Run("not text", func(t *testing.T) {
+		addr, _ := streamServer(t, nil)
+		c, _ := dialedConn(t, addr, Options{Timeout: time.Second})
+		_, err := grpc_health_v1.NewHealthClient(c).Watch(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: "\xff"})
+		requireError(t, wantError{ErrInvalidArgument, map[string]string{"field": "service"}}, err)
+	})
+	t.Run("too large", func(t *testing.T) {
+		addr, _ := streamServer(t, nil)
+		c, _ := dialedConn(t, addr, Options{Timeout: time.Second})
+		_, err := grpc_health_v1.NewHealthClient(c).Watch(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: strings.Repeat("s", maxRequestBytes+1)})
+		requireError(t, wantError{is: ErrInvalidArgument}, err)
+	})
+	for name, answer := range map[string]error{"podlink says no": ErrPermissionDenied, "podlink has no such rpc": nil} {
+		t.Run(name, func(t *testing.T) {
+			said := answer
+			if said == nil {
+				said = status.Error(grpccodes.Unimplemented, "no")
+			}
+			addr, _ := answersGRPC(t, said)
+			c, _ := dialedConn(t, addr, Options{Timeout: time.Second})
+			watch, err := grpc_health_v1.NewHealthClient(c).Watch(t.Context(), new(grpc_health_v1.HealthCheckRequest))
+			require.NoError(t, err)
+			_, err = watch.Recv()
+			if answer == nil {
+				requireForeign(t, 501, err)
+				return
+			}
+			requireError(t, wantError{is: answer}, err)
+		})
+	}
 }

@@ -29,7 +29,7 @@ const (
 func (a *Agent) ServerOptions(o ...kgrpc.ServerOption) []kgrpc.ServerOption {
 	all := make([]kgrpc.ServerOption, 0, len(o)+3)
 	all = append(all, o...)
-	return append(all, refuseReplaced, kgrpc.UnaryInterceptor(a.guardUnary), kgrpc.CustomHealth())
+	return append(all, refuseReplaced, kgrpc.UnaryInterceptor(a.guardUnary), kgrpc.StreamInterceptor(a.guard.stream), kgrpc.CustomHealth())
 }
 
 // refuseReplaced panics if the server has interceptors already, which those of the agent would replace: a server that silently

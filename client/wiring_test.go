@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -92,16 +93,19 @@ func TestSupersededAgent(t *testing.T) {
 		go func() { ended <- a.Start(kratos.NewContext(t.Context(), app)) }()
 		require.NoError(t, a.Ready(t.Context()))
 		time.Sleep(time.Minute)
-		a.hold(2)
-		pass := guardAlone(a)
+		held := s.hold(t, a, 2)
+		pass := func(ctx context.Context, uid string) error {
+			_, err := a.Guard()(func(context.Context, any) (any, error) { return nil, nil })(ctx, &v1.SetWorkloadStateRequest{Service: uid})
+			return err
+		}
 
 		successor := s.process(t, ttl, nil).begin(t)
 		in.failing.Store(true)
 		time.Sleep(ttl)
-		require.ElementsMatch(t, []string{"0 1", "1 2"}, told.get())
+		require.ElementsMatch(t, []string{fmt.Sprint("0 ", held[0].Epoch()), fmt.Sprint("1 ", held[1].Epoch())}, told.get())
 		require.Zero(t, a.Sessions())
 		require.False(t, a.healthy(t))
-		require.ErrorIs(t, pass(t.Context(), "0"), ErrLinkUncertain)
+		require.ErrorIs(t, pass(t.Context(), "0"), ErrWrongPod)
 		all, _ := in.list()
 		require.Len(t, all, 2)
 		in.failing.Store(false)
@@ -219,7 +223,7 @@ func TestApp(t *testing.T) {
 	require.ErrorContains(t, err, "does not hold the user")
 	require.Positive(t, p.done.Load())
 
-	w.begin(a, "u")
+	session := w.begin(a, "u")
 	stopped := make(chan error, 1)
 	go func() { stopped <- app.Stop() }()
 	require.Eventually(t, func() bool { return drains.Load() == 1 }, soon, time.Millisecond)
@@ -227,7 +231,7 @@ func TestApp(t *testing.T) {
 	_, err = chat.set(t.Context(), "here", "text")
 	require.NoError(t, err, "it goes on serving")
 	require.Empty(t, stopped)
-	a.EndSession(t.Context(), "u", 0)
+	session.End(t.Context(), 0)
 	require.NoError(t, <-stopped)
 	wait()
 	require.Equal(t, v1.Routing_SHUTDOWN, w.reported(4).GetRouting())

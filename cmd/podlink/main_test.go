@@ -18,6 +18,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestRun(t *testing.T) {
 	bad := filepath.Join(t.TempDir(), "config.yaml")
 	require.NoError(t, os.WriteFile(bad, []byte("servers: {}"), 0o600))
+	good := filepath.Join(t.TempDir(), "config.yaml")
+	require.NoError(t, os.WriteFile(good, []byte(`server: {admin: {addr: "127.0.0.1:0"}}`), 0o600))
 	for name, row := range map[string]struct {
 		args []string
 		code int
@@ -27,6 +29,11 @@ func TestRun(t *testing.T) {
 		"unknown flag":   {[]string{"-verbose"}, 2},
 		"argument":       {[]string{"serve"}, 2},
 		"bad config":     {[]string{"-conf", bad}, 2},
+		"two commands":   {[]string{"-check", "-health"}, 2},
+		"check":          {[]string{"-conf", good, "-check"}, 0},
+		"bad to check":   {[]string{"-conf", bad, "-check"}, 2},
+		"bad to health":  {[]string{"-conf", bad, "-health"}, 1},
+		"no port":        {[]string{"-conf", good, "-health"}, 1},
 		"missing config": {[]string{"-conf", bad + ".missing"}, 2},
 	} {
 		t.Run(name, func(t *testing.T) { require.Equal(t, row.code, run(row.args)) })

@@ -49,14 +49,6 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 	bizPodViews, cleanup3 := podViews(podRepo, domain)
 	bizLimits := limits(bootstrap)
 	linkUsecase := biz.NewLinkUsecase(linkRepo, bizPodViews, bizLimits, domain)
-	linkService := service.NewLinkService(linkUsecase)
-	ttl := podTTL(bootstrap)
-	podUsecase := biz.NewPodUsecase(bizPodViews, ttl)
-	stateService := service.NewStateService(podUsecase)
-	workloadRepo := data.NewWorkloadRepo(runner, keyspace)
-	workloadUsecase := biz.NewWorkloadUsecase(workloadRepo, bizLimits, domain)
-	workloadService := service.NewWorkloadService(workloadUsecase)
-	api := server.NewAPI(linkService, stateService, workloadService)
 	confLog := bootstrap.Log
 	trace := bootstrap.Trace
 	tracerProvider, cleanup4, err := telemetry.NewTracerProvider(trace, logger)
@@ -77,6 +69,14 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 		return nil, nil, err
 	}
 	chain, cleanup5 := server.NewChain(confLog, tracerProvider, serverMetrics, logger)
+	linkService := service.NewLinkService(linkUsecase, chain)
+	ttl := podTTL(bootstrap)
+	podUsecase := biz.NewPodUsecase(bizPodViews, ttl)
+	stateService := service.NewStateService(podUsecase)
+	workloadRepo := data.NewWorkloadRepo(runner, keyspace)
+	workloadUsecase := biz.NewWorkloadUsecase(workloadRepo, bizLimits, domain)
+	workloadService := service.NewWorkloadService(workloadUsecase)
+	api := server.NewAPI(linkService, stateService, workloadService)
 	httpServer := server.NewHTTPServer(confServer, api, chain, drain, logger)
 	grpcServer, cleanup6 := server.NewGRPCServer(confServer, api, chain, health, drain)
 	adminServer := server.NewAdminServer(confServer, health, drain, serverMetrics, logLevel, logger)

@@ -49,7 +49,13 @@ type NewKnown struct {
 	Epoch Epoch
 }
 
-func (r *ComputeRequest) validate() error {
+// validateShared checks what all items of a batch share.
+func (r *ComputeRequest) validateShared() error {
+	return firstError(validateTTL("persist_seconds", r.TTL), validateLabels("selector", r.Selector, maxSelector))
+}
+
+// validateOwn checks what each item of a batch has.
+func (r *ComputeRequest) validateOwn() error {
 	if r.Known != nil {
 		if err := validatePodOf("known.pod_id", r.Known.Pod); err != nil {
 			return err
@@ -58,12 +64,7 @@ func (r *ComputeRequest) validate() error {
 			return &InvalidArgumentError{"known.epoch", fmt.Sprintf("must be 1 to %d", int64(math.MaxInt64))}
 		}
 	}
-	return firstError(
-		validateTTL("persist_seconds", r.TTL),
-		validateAvoid(r.Avoid),
-		validateEpoch("avoid_epoch", r.AvoidEpoch),
-		validateLabels("selector", r.Selector, maxSelector),
-	)
+	return firstError(validateAvoid(r.Avoid), validateEpoch("avoid_epoch", r.AvoidEpoch))
 }
 
 // leaves reports whether the caller could not use the link, and the link may move: its session does not live in the pod, and
@@ -87,7 +88,7 @@ type Computed struct {
 // links the key to the reserved pod. If the link has changed in between, Compute releases the reservation and tries again
 // with the new link. So concurrent computes of one key end on one pod.
 func (u *LinkUsecase) Compute(ctx context.Context, key LinkKey, request ComputeRequest) (computed Computed, err error) {
-	if err := firstError(key.validate(), request.validate()); err != nil {
+	if err := firstError(key.validate(), request.validateShared(), request.validateOwn()); err != nil {
 		return Computed{}, err
 	}
 	attempts := 0
@@ -127,45 +128,77 @@ func existing(link Link, entry podEntry) Computed {
 func (u *LinkUsecase) reserveAndLink(
 	ctx context.Context, key LinkKey, request *ComputeRequest, link Link, entry podEntry,
 ) (Computed, error) {
-	service := key.service()
-	wanted := ReserveRequest{
-		Linked: link.Pod, Leave: request.leaves(link), DoubtOver: entry.doubtOver, Avoid: request.Avoid, Selector: request.Selector,
-	}
-	if known := request.Known; known != nil && (!link.Exists() || link.Pod == *known.Pod) {
-		wanted.Known = &KnownLink{*known.Pod, known.Epoch}
-	}
+	service, wanted := key.service(), request.wants(link, entry)
 	reservation, err := u.pods.Reserve(ctx, service, wanted)
 	if err != nil {
 		return Computed{}, notExecuted(err)
 	}
-	// A link that was temporary when it was read may have become persistent since, with the same epoch.
-	move := MoveTerms{Epoch: link.Epoch, TemporaryOnly: wanted.Leave}
-	switch {
-	case reservation.Outcome == LinkedPodUsable, reservation.Outcome == NeverReported && link.Exists():
-		return existing(link, entry), nil
-	case reservation.Outcome == Reserved:
-	case reservation.Outcome == Restored && wanted.Known != nil:
-		move.Above = wanted.Known.Epoch
-	default:
-		return Computed{}, fmt.Errorf("%w: %s of %s", ErrNoAvailablePod, key.Service, key.Namespace)
+	move, stays, err := wanted.decide(service, link, reservation)
+	if stays || err != nil {
+		return unlessFailed(existing(link, entry), err)
 	}
 	u.pods.prefetch(ctx, service) // Its pod is described by the view, which is read meanwhile if need be.
 	change, err := u.links.SetIfEpoch(ctx, key, reservation.Pod, request.TTL, move)
+	outcome, unused, err := linked(change, err)
+	if unused {
+		u.release(ctx, service, reservation)
+	}
+	if outcome == 0 || err != nil {
+		return unlessFailed(Computed{LinkChange: change}, err)
+	}
+	return Computed{outcome, change, u.describe(ctx, service, reservation)}, nil
+}
+
+func unlessFailed(computed Computed, err error) (Computed, error) {
+	if err != nil {
+		return Computed{}, err
+	}
+	return computed, nil
+}
+
+// wants returns what is asked of the pods, for the link that was read and its pod in the view.
+func (r *ComputeRequest) wants(link Link, entry podEntry) ReserveRequest {
+	wanted := ReserveRequest{
+		Linked: link.Pod, Leave: r.leaves(link), DoubtOver: entry.doubtOver, Avoid: r.Avoid, Selector: r.Selector,
+	}
+	if known := r.Known; known != nil && (!link.Exists() || link.Pod == *known.Pod) {
+		wanted.Known = &KnownLink{*known.Pod, known.Epoch}
+	}
+	return wanted
+}
+
+// decide returns whether the reservation leaves the link that was read as it is, and otherwise the terms of the step that links.
+func (r *ReserveRequest) decide(service ServiceKey, link Link, reservation Reservation) (move MoveTerms, stays bool, err error) {
+	// A link that was temporary when it was read may have become persistent since, with the same epoch.
+	move = MoveTerms{Epoch: link.Epoch, TemporaryOnly: r.Leave}
+	switch {
+	case reservation.Outcome == LinkedPodUsable, reservation.Outcome == NeverReported && link.Exists():
+		return MoveTerms{}, true, nil
+	case reservation.Outcome == Reserved:
+		return move, false, nil
+	case reservation.Outcome == Restored && r.Known != nil:
+		move.Above = r.Known.Epoch
+		return move, false, nil
+	default:
+		return MoveTerms{}, false, fmt.Errorf("%w: %s of %s", ErrNoAvailablePod, service.Service, service.Namespace)
+	}
+}
+
+// linked returns the outcome of the step that links, 0 if another caller has changed the link; and whether the reservation is
+// unused. If the link may exist, the reservation must count.
+func linked(change LinkChange, err error) (outcome Outcome, unused bool, _ error) {
 	switch {
 	case errors.Is(err, ErrOutcomeUnknown), errors.As(err, new(*UnconfirmedError)):
-		return Computed{}, err // The link may exist, so the reservation must count.
-	case err == nil && change.Applied:
-		outcome := Relinked
-		if change.Previous == NoPod {
-			outcome = Created
-		}
-		return Computed{outcome, change, u.describe(ctx, service, reservation)}, nil
+		return 0, false, err
+	case err != nil:
+		return 0, true, ofKnown(err)
+	case !change.Applied:
+		return 0, true, nil
+	case change.Previous == NoPod:
+		return Created, false, nil
+	default:
+		return Relinked, false, nil
 	}
-	u.release(ctx, service, reservation)
-	if err != nil {
-		return Computed{}, ofKnown(err)
-	}
-	return Computed{LinkChange: change}, nil
 }
 
 // release undoes the reservation of a link that was not made. If that fails, the pod only looks busier than it is, until its

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"testing"
 	"time"
 
@@ -43,6 +44,38 @@ type interceptedStore struct {
 	insteadOf map[string]error
 
 	ended []biz.ComputeResult
+}
+
+func (d *interceptedStore) ComputesEnded(_ context.Context, results []biz.ComputeResult) {
+	d.ended = append(d.ended, results...)
+}
+
+func (d *interceptedStore) BatchGet(ctx context.Context, namespace, service string, uids []string) ([]biz.LinkResult, error) {
+	if err := d.insteadOf["BatchGet"]; err != nil {
+		return nil, err
+	}
+	results, err := d.LinkRepo.BatchGet(ctx, namespace, service, uids)
+	for i, uid := range uids {
+		if failure := d.insteadOf["BatchGet "+uid]; failure != nil {
+			results[i] = biz.LinkResult{Link: biz.NoLink(linkKey(uid)), Err: failure}
+		}
+	}
+	return results, err
+}
+
+func (d *interceptedStore) BatchSetIfEpoch(ctx context.Context, key biz.ServiceKey, items []biz.MoveItem) []biz.ChangeResult {
+	if d.beforeSet != nil {
+		for _, item := range items {
+			d.beforeSet(ctx, linkKey(item.UID))
+		}
+	}
+	results := d.LinkRepo.BatchSetIfEpoch(ctx, key, items)
+	for i, item := range items {
+		if failure := d.insteadOf["BatchSetIfEpoch "+item.UID]; failure != nil {
+			results[i] = biz.ChangeResult{Err: failure}
+		}
+	}
+	return results
 }
 
 func (d *interceptedStore) ComputeEnded(_ context.Context, result biz.ComputeResult) {
@@ -88,6 +121,15 @@ func (s interceptedPods) Reserve(ctx context.Context, key biz.ServiceKey, reques
 		return biz.Reservation{}, err
 	}
 	return s.PodRepo.Reserve(ctx, key, request)
+}
+
+func (s interceptedPods) BatchReserve(
+	ctx context.Context, key biz.ServiceKey, requests []biz.ReserveRequest,
+) []biz.ReserveResult {
+	if err := s.d.insteadOf["BatchReserve"]; err != nil {
+		return slices.Repeat([]biz.ReserveResult{{Err: err}}, len(requests))
+	}
+	return s.PodRepo.BatchReserve(ctx, key, requests)
 }
 
 // openIntercepted returns a use-case on an intercepted store in which pods 0 and 1 are READY and pod 9 is SHUTDOWN.

@@ -99,6 +99,16 @@ type LinkRepo interface {
 	RemoveWithID(ctx context.Context, key LinkKey, pod PodID, keep int32) (LinkChange, error)
 	// List must return every live link of the uid, sorted by service.
 	List(ctx context.Context, namespace, uid string) ([]Link, error)
+
+	// The batches must do for each item what the method for one link does, in any order, and return the results in the order of the
+	// items. No uid is in a batch twice. An item that fails must not change the result of another.
+
+	// BatchSet is Set, or SetIfAbsent, for each item.
+	BatchSet(ctx context.Context, key ServiceKey, items []SetItem) []ChangeResult
+	// BatchSetIfEpoch is SetIfEpoch for each item.
+	BatchSetIfEpoch(ctx context.Context, key ServiceKey, items []MoveItem) []ChangeResult
+	// BatchRemove is Remove, or RemoveWithID, for each item.
+	BatchRemove(ctx context.Context, key ServiceKey, items []RemoveItem) []ChangeResult
 }
 
 // SetTerms are the conditions of a Set, and what a new epoch must exceed.
@@ -194,7 +204,7 @@ func (u *LinkUsecase) BatchGet(ctx context.Context, namespace, service string, u
 		return nil, err
 	}
 	uids = distinct(uids)
-	u.observer.LinkBatchStarted(len(uids))
+	u.observer.BatchStarted(LinkBatch, len(uids))
 	return u.links.BatchGet(ctx, namespace, service, uids)
 }
 

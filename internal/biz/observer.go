@@ -17,10 +17,12 @@ type Observer interface {
 	// ComputeEnded is called once for each ComputeStarted, with the context that it returned, even if the compute
 	// panics.
 	ComputeEnded(ctx context.Context, result ComputeResult)
-	// LinkBatchStarted is called before a batch of links is read, with the number of its distinct uids.
-	LinkBatchStarted(uids int)
-	// WorkloadBatchStarted is called before a batch of workloads is read, with the number of its distinct services.
-	WorkloadBatchStarted(services int)
+	// ComputesStarted is ComputeStarted for a batch of computes.
+	ComputesStarted(ctx context.Context, service ServiceKey) context.Context
+	// ComputesEnded is ComputeEnded for a batch of computes, with the result of each.
+	ComputesEnded(ctx context.Context, results []ComputeResult)
+	// BatchStarted is called before a batch calls the store, with the number of its distinct entries.
+	BatchStarted(kind Batch, entries int)
 	// PodReported is called with the stored pod after a report to this process, even one that changed nothing, and after a
 	// cordon.
 	PodReported(service ServiceKey, pod Pod)
@@ -48,11 +50,14 @@ func (NopObserver) ComputeStarted(ctx context.Context, _ ServiceKey) context.Con
 // ComputeEnded implements Observer.
 func (NopObserver) ComputeEnded(context.Context, ComputeResult) {}
 
-// LinkBatchStarted implements Observer.
-func (NopObserver) LinkBatchStarted(int) {}
+// ComputesStarted implements Observer.
+func (NopObserver) ComputesStarted(ctx context.Context, _ ServiceKey) context.Context { return ctx }
 
-// WorkloadBatchStarted implements Observer.
-func (NopObserver) WorkloadBatchStarted(int) {}
+// ComputesEnded implements Observer.
+func (NopObserver) ComputesEnded(context.Context, []ComputeResult) {}
+
+// BatchStarted implements Observer.
+func (NopObserver) BatchStarted(Batch, int) {}
 
 // PodReported implements Observer.
 func (NopObserver) PodReported(ServiceKey, Pod) {}

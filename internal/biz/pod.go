@@ -152,6 +152,18 @@ type PodRepo interface {
 	Reserve(ctx context.Context, key ServiceKey, request ReserveRequest) (Reservation, error)
 	// Release undoes a reservation, unless the pod has reported since.
 	Release(ctx context.Context, key ServiceKey, reservation Reservation) error
+	// BatchReserve must reserve as if Reserve was called for each request, one after the other, and return the results in the same
+	// order. All requests have the same Selector. It may take several atomic steps, and their number must be small beside that of
+	// the requests; if one fails, its requests and those after it have the error.
+	BatchReserve(ctx context.Context, key ServiceKey, requests []ReserveRequest) []ReserveResult
+	// BatchRelease is Release for each of the reservations.
+	BatchRelease(ctx context.Context, key ServiceKey, reservations []Reservation) error
+}
+
+// ReserveResult is a reservation of a batch, or why there is none.
+type ReserveResult struct {
+	Reservation
+	Err error
 }
 
 // PodUsecase implements the operations on pods: it validates their arguments and calls the repo.

@@ -232,13 +232,20 @@ func validateEpoch(field string, epoch Epoch) error {
 
 // validateBatch checks the size of a batch and each of its entries.
 func validateBatch(field string, entries []string, limit int, entry func(field, text string) error) error {
-	if len(entries) == 0 || len(entries) > limit {
-		return &InvalidArgumentError{field, fmt.Sprintf("must have 1 to %d entries", limit)}
+	if err := validateSize(field, len(entries), limit); err != nil {
+		return err
 	}
 	for i, text := range entries {
 		if err := entry(fmt.Sprintf("%s[%d]", field, i), text); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+func validateSize(field string, size, limit int) error {
+	if size == 0 || size > limit {
+		return &InvalidArgumentError{field, fmt.Sprintf("must have 1 to %d entries", limit)}
 	}
 	return nil
 }

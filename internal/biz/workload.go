@@ -59,7 +59,7 @@ func (u *WorkloadUsecase) BatchGet(ctx context.Context, namespace string, servic
 		return nil, err
 	}
 	services = distinct(services)
-	u.observer.WorkloadBatchStarted(len(services))
+	u.observer.BatchStarted(WorkloadBatch, len(services))
 	return u.workloads.BatchGet(ctx, namespace, services)
 }
 

@@ -97,6 +97,21 @@ var repoCalls = []repoCall{
 	{"Links.RemoveWithID and keep", "link", removes, func(ctx context.Context, r biztest.Repos, n subject) error {
 		return second(r.Links.RemoveWithID(ctx, n.link(), n.pod, 600))
 	}},
+	{"Links.BatchSet", "link", stores, func(ctx context.Context, r biztest.Repos, n subject) error {
+		return failureOf(r.Links.BatchSet(ctx, game, []biz.SetItem{{UID: n.uid, Pod: n.pod + 30, TTL: 600}}))
+	}},
+	{"Links.BatchSet if absent", "link", stores, func(ctx context.Context, r biztest.Repos, n subject) error {
+		return failureOf(r.Links.BatchSet(ctx, game, []biz.SetItem{{UID: n.uid, Pod: n.pod, TTL: 600, IfAbsent: true}}))
+	}},
+	{"Links.BatchSetIfEpoch", "link", stores, func(ctx context.Context, r biztest.Repos, n subject) error {
+		return failureOf(r.Links.BatchSetIfEpoch(ctx, game, []biz.MoveItem{{UID: n.uid, Pod: n.pod, TTL: biz.Forever}}))
+	}},
+	{"Links.BatchRemove", "link", removes, func(ctx context.Context, r biztest.Repos, n subject) error {
+		return failureOf(r.Links.BatchRemove(ctx, game, []biz.RemoveItem{{UID: n.uid}}))
+	}},
+	{"Links.BatchRemove and keep", "link", removes, func(ctx context.Context, r biztest.Repos, n subject) error {
+		return failureOf(r.Links.BatchRemove(ctx, game, []biz.RemoveItem{{UID: n.uid, Pod: &n.pod, Keep: 600}}))
+	}},
 	{"Links.Get", "link", reads, func(ctx context.Context, r biztest.Repos, n subject) error {
 		return second(r.Links.Get(ctx, n.link()))
 	}},
@@ -118,6 +133,12 @@ var repoCalls = []repoCall{
 	}},
 	{"Pods.Release", "service", releases, func(ctx context.Context, r biztest.Repos, n subject) error {
 		return r.Pods.Release(ctx, game, biz.Reservation{Outcome: biz.Reserved, Pod: n.pod, HeartbeatMs: 1700000000000})
+	}},
+	{"Pods.BatchReserve", "service", stores, func(ctx context.Context, r biztest.Repos, _ subject) error {
+		return r.Pods.BatchReserve(ctx, game, []biz.ReserveRequest{{Linked: biz.NoPod}})[0].Err
+	}},
+	{"Pods.BatchRelease", "service", releases, func(ctx context.Context, r biztest.Repos, n subject) error {
+		return r.Pods.BatchRelease(ctx, game, []biz.Reservation{{Outcome: biz.Reserved, Pod: n.pod, HeartbeatMs: 1700000000000}})
 	}},
 	{"Pods.Cordon", "service", cordons, func(ctx context.Context, r biztest.Repos, n subject) error {
 		return second(r.Pods.Cordon(ctx, game, n.pod, biz.DenyNew, biz.Forever))
@@ -149,6 +170,9 @@ var repoCalls = []repoCall{
 }
 
 func second[T any](_ T, err error) error { return err }
+
+// failureOf returns the error of a batch of one.
+func failureOf(results []biz.ChangeResult) error { return results[0].Err }
 
 // firstOf returns the error of a batch, or that of its first link with one.
 func firstOf(results []biz.LinkResult, err error) error {

@@ -2,6 +2,7 @@ package data
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -25,7 +26,9 @@ func waitForReplica(t *testing.T, primary *redistest.Server) {
 }
 
 // reservation reports whether the call is a mutation without confirmation by replicas.
-func (c repoCall) reservation() bool { return c.name == "Pods.Reserve" || c.name == "Pods.Release" }
+func (c repoCall) reservation() bool {
+	return strings.HasSuffix(c.name, "Reserve") || strings.HasSuffix(c.name, "Release")
+}
 
 // TestConfirmed: with enough replicas, mutations succeed; with too few they are executed as well, but return
 // *UnconfirmedError.

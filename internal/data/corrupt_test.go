@@ -181,7 +181,7 @@ func TestForeignData(t *testing.T) {
 		for _, call := range repoCalls {
 			key := call.key(store, populated)
 			for _, way := range foreignKeys(call.kind) {
-				if slices.Contains(way.allowed, call.name) {
+				if slices.Contains(way.allowed, strings.Replace(call.name, "Batch", "", 1)) {
 					continue
 				}
 				t.Run(call.name+"/"+way.name, func(t *testing.T) {

@@ -33,102 +33,45 @@ func NewLinkRepo(runner *rdb.Runner, keys Keyspace, limits LinkLimits, metrics *
 func (r linkRepo) Set(
 	ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL, terms biz.SetTerms,
 ) (biz.LinkChange, error) {
-	args := []any{ttl, pod, r.limits.MaxServices}
-	claims := terms.Claim != 0 || terms.Above != nil
-	switch {
-	case terms.Expected != nil:
-		args = append(args, int64(*terms.Expected))
-	case claims:
-		args = append(args, anyEpoch)
-	}
-	if claims {
-		args = withClaim(terms, args)
-	}
-	return r.change(ctx, scriptSetLink, key, args...)
+	return r.change(ctx, r.set(key.UID, pod, ttl, terms), key)
 }
 
 func (r linkRepo) TrySet(ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL) (biz.LinkChange, error) {
-	return r.change(ctx, scriptTrySetLink, key, ttl, pod, r.limits.MaxServices)
+	return r.change(ctx, linkStep{key.UID, scriptTrySetLink, []any{ttl, pod, r.limits.MaxServices}}, key)
 }
 
 func (r linkRepo) SetIfAbsent(
 	ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL, terms biz.SetTerms,
 ) (biz.LinkChange, error) {
-	return r.change(ctx, scriptSetIfAbsent, key, withClaim(terms, []any{ttl, pod, r.limits.MaxServices})...)
+	return r.change(ctx, r.setIfAbsent(key.UID, pod, ttl, terms), key)
 }
 
 func (r linkRepo) SetIfEpoch(
 	ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL, move biz.MoveTerms,
 ) (biz.LinkChange, error) {
-	args := []any{ttl, pod, r.limits.MaxServices, int64(move.Epoch)}
-	if move.TemporaryOnly || move.Above != 0 {
-		temporaryOnly := 0
-		if move.TemporaryOnly {
-			temporaryOnly = 1
-		}
-		args = append(args, temporaryOnly)
-	}
-	if move.Above != 0 {
-		args = append(args, int64(move.Above))
-	}
-	return r.change(ctx, scriptComputeLink, key, args...)
+	return r.change(ctx, r.setIfEpoch(key.UID, pod, ttl, move), key)
 }
 
 func (r linkRepo) Remove(
 	ctx context.Context, key biz.LinkKey, keep int32, expected *biz.Epoch,
 ) (biz.LinkChange, error) {
-	args := []any{keep}
-	if expected != nil {
-		args = append(args, int64(*expected))
-	}
-	return r.change(ctx, scriptRemoveLink, key, args...)
+	return r.change(ctx, remove(key.UID, keep, expected), key)
 }
 
 func (r linkRepo) RemoveWithID(
 	ctx context.Context, key biz.LinkKey, pod biz.PodID, keep int32,
 ) (biz.LinkChange, error) {
-	return r.change(ctx, scriptRemoveWithID, key, keep, pod)
-}
-
-// anyEpoch is the argument for an expected epoch that is unset.
-const anyEpoch = -1
-
-// withClaim appends the claim, and the epoch that a new one must exceed, as far as they are set.
-func withClaim(terms biz.SetTerms, args []any) []any {
-	if terms.Claim != 0 || terms.Above != nil {
-		args = append(args, int64(terms.Claim))
-	}
-	if terms.Above != nil {
-		args = append(args, int64(*terms.Above))
-	}
-	return args
+	return r.change(ctx, removeWithID(key.UID, pod, keep), key)
 }
 
 // one runs a script on one link; args follow the service.
 func (r linkRepo) one(ctx context.Context, script *rdb.Script, key biz.LinkKey, args ...any) (rdb.Reply, biz.LinkChange, error) {
-	full := make([]any, 1, 1+len(args))
-	full[0] = key.Service
-	for _, arg := range args {
-		full = append(full, plain(arg))
-	}
-	reply, err := r.run(ctx, script, r.keys.links(key.Namespace, key.UID), full...)
+	reply, err := r.run(ctx, script, r.keys.links(key.Namespace, key.UID), linkArgs(key.Service, args)...)
 	if err != nil {
 		return rdb.Reply{}, biz.LinkChange{}, err
 	}
 	change, err := linkChange(reply, key)
 	return reply, change, err
-}
-
-// plain converts the domain's types to types that go-redis accepts as arguments.
-func plain(arg any) any {
-	switch v := arg.(type) {
-	case biz.PodID:
-		return int32(v)
-	case biz.TTL:
-		return int32(v)
-	default:
-		return arg
-	}
 }
 
 // linkChange parses the reply "<status> <previous> <pod> <epoch> <ttl>", which ends with the claim if there is one.
@@ -155,12 +98,17 @@ func (p *parser) link(key biz.LinkKey, text string) biz.Link {
 	return link
 }
 
-// change runs a mutation. A mutation that changed nothing needs no confirmation by replicas.
-func (r linkRepo) change(ctx context.Context, script *rdb.Script, key biz.LinkKey, args ...any) (biz.LinkChange, error) {
-	reply, change, err := r.one(ctx, script, key, args...)
+// change runs a mutation.
+func (r linkRepo) change(ctx context.Context, step linkStep, key biz.LinkKey) (biz.LinkChange, error) {
+	reply, change, err := r.one(ctx, step.script, key, step.args...)
 	if err != nil {
 		return biz.LinkChange{}, err
 	}
+	return r.changed(step.script, reply, change)
+}
+
+// changed returns the result of a mutation. One that changed nothing needs no confirmation by replicas.
+func (r linkRepo) changed(script *rdb.Script, reply rdb.Reply, change biz.LinkChange) (biz.LinkChange, error) {
 	r.metrics.count(script, reply, change)
 	switch reply.Status() {
 	case "LINKED", "REMOVED":

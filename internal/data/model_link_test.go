@@ -76,12 +76,15 @@ func ptr[T any](v T) *T { return &v }
 func (m *model) linkSteps() steps {
 	return steps{
 		calls: map[string]func(*rapid.T){
-			"Links.Set":          m.setLink,
-			"Links.TrySet":       m.trySetLink,
-			"Links.SetIfAbsent":  m.setLinkIfAbsent,
-			"Links.SetIfEpoch":   m.computeLink,
-			"Links.Remove":       m.removeLink,
-			"Links.RemoveWithID": m.removeLinkWithID,
+			"Links.Set":             m.setLink,
+			"Links.TrySet":          m.trySetLink,
+			"Links.SetIfAbsent":     m.setLinkIfAbsent,
+			"Links.SetIfEpoch":      m.computeLink,
+			"Links.Remove":          m.removeLink,
+			"Links.RemoveWithID":    m.removeLinkWithID,
+			"Links.BatchSet":        m.batchSetLinks,
+			"Links.BatchSetIfEpoch": m.batchComputeLinks,
+			"Links.BatchRemove":     m.batchRemoveLinks,
 		},
 		time: map[string]func(*rapid.T){"a link expires": m.expire},
 		reads: map[string]func(*rapid.T){
@@ -95,27 +98,39 @@ func (m *model) linkSteps() steps {
 }
 
 func (m *model) setLink(t *rapid.T) {
-	key, pod, ttl := m.someLink(t), somePod.Draw(t, "pod"), someTTL.Draw(t, "ttl")
-	terms := biz.SetTerms{Expected: m.someExpected(t, key), Claim: someClaim.Draw(t, "claim"), Above: m.someAbove(t, key)}
-	change, err := m.repos.Links.Set(context.Background(), key, pod, ttl, terms)
-	if m.tooFarAhead(t, "Links.Set", terms.Above, err) {
+	key, item := m.someSet(t)
+	change, err := m.repos.Links.Set(context.Background(), key, item.Pod, item.TTL, item.Terms)
+	m.checkSet(t, "Links.Set", key, item, change, err)
+}
+
+// someSet draws a link and what to set.
+func (m *model) someSet(t *rapid.T) (biz.LinkKey, biz.SetItem) {
+	key := m.someLink(t)
+	return key, biz.SetItem{
+		UID: key.UID, Pod: somePod.Draw(t, "pod"), TTL: someTTL.Draw(t, "ttl"),
+		Terms: biz.SetTerms{Expected: m.someExpected(t, key), Claim: someClaim.Draw(t, "claim"), Above: m.someAbove(t, key)},
+	}
+}
+
+func (m *model) checkSet(t *rapid.T, call string, key biz.LinkKey, item biz.SetItem, change biz.LinkChange, err error) {
+	if m.tooFarAhead(t, call, item.Terms.Above, err) {
 		return
 	}
-	current := m.current(key)
+	pod, ttl, terms, current := item.Pod, item.TTL, item.Terms, m.current(key)
 	if claims := terms.Claim != 0; claims && current.Pod == pod {
 		switch {
 		case current.Claim > terms.Claim:
 			var superseded *biz.SupersededError
-			agree(t, "Links.Set: superseded", true, errors.As(err, &superseded))
-			agree(t, "Links.Set: superseded", biz.SupersededError{Generation: current.Claim}, *superseded)
+			agree(t, call+": superseded", true, errors.As(err, &superseded))
+			agree(t, call+": superseded", biz.SupersededError{Generation: current.Claim}, *superseded)
 			return
 		case current.Claim == terms.Claim && (terms.Above == nil || *terms.Above < current.Epoch):
-			m.link(t, "Links.Set", key, pod, ttl, biz.SetTerms{}, change, err)
+			m.link(t, call, key, pod, ttl, biz.SetTerms{}, change, err)
 			return
 		}
 	}
-	if !m.mismatch(t, "Links.Set", key, terms.Expected, err) {
-		m.link(t, "Links.Set", key, pod, ttl, terms, change, err)
+	if !m.mismatch(t, call, key, terms.Expected, err) {
+		m.link(t, call, key, pod, ttl, terms, change, err)
 	}
 }
 
@@ -130,34 +145,53 @@ func (m *model) trySetLink(t *rapid.T) {
 }
 
 func (m *model) setLinkIfAbsent(t *rapid.T) {
-	key, pod, ttl := m.someLink(t), somePod.Draw(t, "pod"), someTTL.Draw(t, "ttl")
-	terms := biz.SetTerms{Claim: someClaim.Draw(t, "claim"), Above: m.someAbove(t, key)}
-	change, err := m.repos.Links.SetIfAbsent(context.Background(), key, pod, ttl, terms)
+	key, item := m.someSet(t)
+	change, err := m.repos.Links.SetIfAbsent(context.Background(), key, item.Pod, item.TTL, item.Terms)
+	m.checkSetIfAbsent(t, "Links.SetIfAbsent", key, item, change, err)
+}
+
+func (m *model) checkSetIfAbsent(t *rapid.T, call string, key biz.LinkKey, item biz.SetItem, change biz.LinkChange, err error) {
 	switch {
-	case m.tooFarAhead(t, "Links.SetIfAbsent", terms.Above, err):
+	case m.tooFarAhead(t, call, item.Terms.Above, err):
 	case m.current(key).Exists():
-		m.refuse(t, "Links.SetIfAbsent", key, change, err)
+		m.refuse(t, call, key, change, err)
 	default:
-		m.link(t, "Links.SetIfAbsent", key, pod, ttl, terms, change, err)
+		m.link(t, call, key, item.Pod, item.TTL, item.Terms, change, err)
 	}
 }
 
 func (m *model) computeLink(t *rapid.T) {
-	key, pod, ttl := m.someLink(t), somePod.Draw(t, "pod"), someTTL.Draw(t, "ttl")
-	current := m.current(key)
-	epoch := rapid.SampledFrom([]biz.Epoch{0, current.Epoch, m.epochs[key]}).Draw(t, "epoch")
-	terms := biz.SetTerms{Above: m.someAbove(t, key)}
-	move := biz.MoveTerms{Epoch: epoch, TemporaryOnly: rapid.Bool().Draw(t, "temporary only")}
-	if terms.Above != nil {
-		move.Above = *terms.Above
+	key, item := m.someMove(t)
+	change, err := m.repos.Links.SetIfEpoch(context.Background(), key, item.Pod, item.TTL, item.Terms)
+	m.checkSetIfEpoch(t, "Links.SetIfEpoch", key, item, change, err)
+}
+
+// someMove draws a link and how to move it.
+func (m *model) someMove(t *rapid.T) (biz.LinkKey, biz.MoveItem) {
+	key := m.someLink(t)
+	epoch := rapid.SampledFrom([]biz.Epoch{0, m.current(key).Epoch, m.epochs[key]}).Draw(t, "epoch")
+	item := biz.MoveItem{
+		UID: key.UID, Pod: somePod.Draw(t, "pod"), TTL: someTTL.Draw(t, "ttl"),
+		Terms: biz.MoveTerms{Epoch: epoch, TemporaryOnly: rapid.Bool().Draw(t, "temporary only")},
 	}
-	change, err := m.repos.Links.SetIfEpoch(context.Background(), key, pod, ttl, move)
+	if above := m.someAbove(t, key); above != nil {
+		item.Terms.Above = *above
+	}
+	return key, item
+}
+
+func (m *model) checkSetIfEpoch(t *rapid.T, call string, key biz.LinkKey, item biz.MoveItem, change biz.LinkChange, err error) {
+	current, move := m.current(key), item.Terms
+	above := &move.Above
+	if move.Above == 0 {
+		above = nil
+	}
 	switch {
-	case m.tooFarAhead(t, "Links.SetIfEpoch", terms.Above, err):
-	case current.Exists() && (epoch != current.Epoch || move.TemporaryOnly && current.Persistent()):
-		m.refuse(t, "Links.SetIfEpoch", key, change, err)
+	case m.tooFarAhead(t, call, above, err):
+	case current.Exists() && (move.Epoch != current.Epoch || move.TemporaryOnly && current.Persistent()):
+		m.refuse(t, call, key, change, err)
 	default:
-		m.link(t, "Links.SetIfEpoch", key, pod, ttl, terms, change, err)
+		m.link(t, call, key, item.Pod, item.TTL, biz.SetTerms{Above: above}, change, err)
 	}
 }
 
@@ -165,18 +199,21 @@ func (m *model) removeLink(t *rapid.T) {
 	key, keep := m.someLink(t), someKeep.Draw(t, "keep")
 	expected := m.someExpected(t, key)
 	change, err := m.repos.Links.Remove(context.Background(), key, keep, expected)
-	if !m.mismatch(t, "Links.Remove", key, expected, err) {
-		m.unlink(t, "Links.Remove", key, keep, change, err)
-	}
+	m.checkRemove(t, "Links.Remove", key, biz.RemoveItem{Keep: keep, Expected: expected}, change, err)
 }
 
 func (m *model) removeLinkWithID(t *rapid.T) {
 	key, pod, keep := m.someLink(t), somePod.Draw(t, "pod"), someKeep.Draw(t, "keep")
 	change, err := m.repos.Links.RemoveWithID(context.Background(), key, pod, keep)
-	if m.current(key).Pod != pod {
-		m.refuse(t, "Links.RemoveWithID", key, change, err)
-	} else {
-		m.unlink(t, "Links.RemoveWithID", key, keep, change, err)
+	m.checkRemove(t, "Links.RemoveWithID", key, biz.RemoveItem{Keep: keep, Pod: &pod}, change, err)
+}
+
+func (m *model) checkRemove(t *rapid.T, call string, key biz.LinkKey, item biz.RemoveItem, change biz.LinkChange, err error) {
+	switch {
+	case item.Pod != nil && m.current(key).Pod != *item.Pod:
+		m.refuse(t, call, key, change, err)
+	case !m.mismatch(t, call, key, item.Expected, err):
+		m.unlink(t, call, key, item.Keep, change, err)
 	}
 }
 

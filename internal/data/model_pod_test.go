@@ -86,11 +86,13 @@ func (s *reports) buried(pod biz.Pod) bool {
 func (m *model) podSteps() steps {
 	return steps{
 		calls: map[string]func(*rapid.T){
-			"Pods.Set":     m.setState,
-			"Pods.Remove":  m.removeState,
-			"Pods.Cordon":  m.cordon,
-			"Pods.Reserve": m.reserve,
-			"Pods.Release": m.release,
+			"Pods.Set":          m.setState,
+			"Pods.Remove":       m.removeState,
+			"Pods.Cordon":       m.cordon,
+			"Pods.Reserve":      m.reserve,
+			"Pods.Release":      m.release,
+			"Pods.BatchReserve": m.batchReserve,
+			"Pods.BatchRelease": m.batchRelease,
 		},
 		time: map[string]func(*rapid.T){"time passes": m.pass},
 		reads: map[string]func(*rapid.T){
@@ -205,23 +207,43 @@ func (m *model) cordon(t *rapid.T) {
 
 func (m *model) reserve(t *rapid.T) {
 	key := m.someService(t)
+	request := m.someRequest(t, someSelector.Draw(t, "selector"))
+	want := m.choose(key, request)
+	got, err := m.repos.Pods.Reserve(context.Background(), key, request)
+	succeeds(t, "Pods.Reserve", err)
+	agree(t, "Pods.Reserve", want, got)
+	m.reserved(key, got)
+}
+
+// someRequest draws a reservation.
+func (*model) someRequest(t *rapid.T, selector map[string]string) biz.ReserveRequest {
 	request := biz.ReserveRequest{
 		Linked:   rapid.OneOf(rapid.Just(biz.NoPod), rapid.Just(biz.NoPod), someReporter).Draw(t, "linked"),
 		Avoid:    rapid.SliceOfN(someReporter, 0, 1).Draw(t, "avoid"),
-		Selector: someSelector.Draw(t, "selector"),
+		Selector: selector,
 	}
 	if request.Linked != biz.NoPod {
 		request.Leave = rapid.Bool().Draw(t, "leave")
 		request.DoubtOver = rapid.Bool().Draw(t, "doubt over")
 	}
-	want := m.choose(key, request)
-	got, err := m.repos.Pods.Reserve(context.Background(), key, request)
-	succeeds(t, "Pods.Reserve", err)
-	agree(t, "Pods.Reserve", want, got)
-	if got.Outcome == biz.Reserved {
-		m.find(key, got.Pod).Given++
-		m.reservations = append(m.reservations, modelReservation{key, got})
-		m.reservations = m.reservations[max(0, len(m.reservations)-maxReservations):]
+	return request
+}
+
+// reserved adds a reservation, if it is one.
+func (m *model) reserved(key biz.ServiceKey, reservation biz.Reservation) {
+	if reservation.Outcome != biz.Reserved {
+		return
+	}
+	m.find(key, reservation.Pod).Given++
+	m.reservations = append(m.reservations, modelReservation{key, reservation})
+	m.reservations = m.reservations[max(0, len(m.reservations)-maxReservations):]
+}
+
+// released takes a reservation back, unless the pod has reported since.
+func (m *model) released(key biz.ServiceKey, reservation biz.Reservation) {
+	r := m.find(key, reservation.Pod)
+	if r != nil && r.HeartbeatMs == reservation.HeartbeatMs && r.Given > 0 {
+		r.Given--
 	}
 }
 
@@ -290,10 +312,7 @@ func (m *model) release(t *rapid.T) {
 	reservations := append(slices.Clone(m.reservations), modelReservation{m.someService(t), invented})
 	one := reservations[rapid.IntRange(0, len(reservations)-1).Draw(t, "reservation")]
 	succeeds(t, "Pods.Release", m.repos.Pods.Release(context.Background(), one.service, one.Reservation))
-	r := m.find(one.service, one.Pod)
-	if r != nil && r.HeartbeatMs == one.HeartbeatMs && r.Given > 0 {
-		r.Given--
-	}
+	m.released(one.service, one.Reservation)
 }
 
 // pass sets the store's clock forward, as far as a service can see.

@@ -176,6 +176,53 @@ func TestLostReplyInABatch(t *testing.T) {
 	require.Less(t, unknown, sent, "replies before the lost one are not lost with it")
 }
 
+// TestLostReplyInABatchRequest: when a batch request loses replies, items with a reply are done, the outcome of some others is
+// unknown, the rest was not executed, and none is executed twice.
+func TestLostReplyInABatchRequest(t *testing.T) {
+	server := redistest.Start(t)
+	proxy := redistest.NewProxy(t, server.Addr())
+	store := openStore(t, onServer(proxy.Addr()))
+	require.NoError(t, store.Check(t.Context()))
+	direct, links := server.Client(t), reposOf(store).Links
+	const items, rounds = 600, 5
+	seen := make(map[string]int)
+	for round := range rounds {
+		before, lost := executions(t, direct), proxy.Lost()
+		var sets []biz.SetItem
+		for i := range items {
+			sets = append(sets, biz.SetItem{UID: guestKey(round*items + i).UID, Pod: 1, TTL: biz.Forever})
+		}
+		proxy.LoseEvery(200)
+		results := links.BatchSet(t.Context(), game, sets)
+		proxy.LoseEvery(0)
+		done, unknown := 0, 0
+		for i, result := range results {
+			link, err := links.Get(t.Context(), guestKey(round*items+i))
+			require.NoError(t, err)
+			switch {
+			case result.Err == nil:
+				done++
+				require.Equal(t, link, result.Link)
+			case errors.Is(result.Err, biz.ErrOutcomeUnknown):
+				unknown++
+			default:
+				seen["refused"]++
+				require.ErrorIs(t, result.Err, biz.ErrStoreUnavailable)
+				require.False(t, link.Exists(), "its error says that it was not executed")
+			}
+		}
+		executed := executions(t, direct) - before
+		require.GreaterOrEqual(t, executed, done+proxy.Lost()-lost)
+		require.LessOrEqual(t, executed, done+unknown, "none twice")
+		seen["done"] += done
+		seen["unknown"] += unknown
+	}
+	t.Logf("%d replies lost: %v", proxy.Lost(), seen)
+	require.Positive(t, proxy.Lost())
+	require.Positive(t, seen["done"])
+	require.Positive(t, seen["unknown"])
+}
+
 // TestErrorsStayWithTheirCommands: an error reply to one command of a batch does not affect the others.
 func TestErrorsStayWithTheirCommands(t *testing.T) {
 	server := redistest.Start(t)

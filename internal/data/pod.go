@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"podlink/internal/biz"
@@ -238,85 +236,4 @@ func (r podRepo) Remove(ctx context.Context, key biz.ServiceKey, id biz.PodID) (
 		return nil, err
 	}
 	return &pod, unconfirmed(reply, nil)
-}
-
-// maxReserveCalls is the maximum number of calls of one Reserve. Each but the last moves up to 64 entries of silent pods out of
-// the way, once for all callers.
-const maxReserveCalls = 128
-
-// Reserve implements biz.PodRepo.
-func (r podRepo) Reserve(ctx context.Context, key biz.ServiceKey, request biz.ReserveRequest) (biz.Reservation, error) {
-	args := reserveArgs(request)
-	for range maxReserveCalls {
-		reply, err := r.run(ctx, scriptReservePod, r.keys.service(key), args...)
-		if err != nil {
-			return biz.Reservation{}, err
-		}
-		switch reply.Status() {
-		case "AGAIN":
-			continue
-		case "USABLE":
-			return biz.Reservation{Outcome: biz.LinkedPodUsable}, nil
-		case "UNKNOWN":
-			return biz.Reservation{Outcome: biz.NeverReported}, nil
-		case "NONE":
-			return biz.Reservation{Outcome: biz.NoPodAvailable}, nil
-		case "RESERVED":
-			return reserved(reply, biz.Reserved)
-		case "RESTORED":
-			return reserved(reply, biz.Restored)
-		default:
-			return biz.Reservation{}, reply.Malformed()
-		}
-	}
-	return biz.Reservation{}, fmt.Errorf("%w: too many silent pods", biz.ErrStoreUnavailable)
-}
-
-// reserveArgs returns the arguments of the script. Most requests are for a new link and want nothing special, which the script
-// recognizes by their absence.
-func reserveArgs(request biz.ReserveRequest) []any {
-	args := []any{int32(request.Linked)}
-	if !request.Leave && !request.DoubtOver && len(request.Avoid) == 0 && len(request.Selector) == 0 && request.Known == nil {
-		return args
-	}
-	known, avoid := biz.NoPod, request.Avoid
-	if request.Known != nil {
-		known = request.Known.Pod
-	}
-	if request.Leave {
-		avoid = append(slices.Clone(avoid), request.Linked)
-	}
-	var avoided strings.Builder
-	for _, pod := range avoid {
-		avoided.WriteString("," + strconv.Itoa(int(pod)))
-	}
-	if len(avoid) > 0 {
-		avoided.WriteString(",")
-	}
-	return append(args, asFlag(request.Leave), asFlag(request.DoubtOver), int32(known), avoided.String(),
-		strings.Join(labelPairs(request.Selector), " "))
-}
-
-func asFlag(set bool) int {
-	if set {
-		return 1
-	}
-	return 0
-}
-
-// reserved returns the reservation of a reply "<status> <pod> <at>".
-func reserved(reply rdb.Reply, outcome biz.ReserveOutcome) (biz.Reservation, error) {
-	f, err := reply.Fields(1, 2)
-	if err != nil {
-		return biz.Reservation{}, err
-	}
-	var p parser
-	reservation := biz.Reservation{Outcome: outcome, Pod: p.pod(f[0]), HeartbeatMs: p.number(f[1], 0, maxTime)}
-	return reservation, p.err
-}
-
-// Release implements biz.PodRepo.
-func (r podRepo) Release(ctx context.Context, key biz.ServiceKey, reservation biz.Reservation) error {
-	_, err := r.run(ctx, scriptReleasePod, r.keys.service(key), int32(reservation.Pod), reservation.HeartbeatMs)
-	return err
 }

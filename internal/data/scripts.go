@@ -40,6 +40,7 @@ var (
 	scriptRemoveState    = register("statefulRemoveState", keyService, rdb.Write, 50)
 	scriptCordonPod      = register("statefulCordonPod", keyService, rdb.Write, 50)
 	scriptReservePod     = register("statefulReservePod", keyService, rdb.WriteUnconfirmed, 20)
+	scriptReservePods    = register("statefulReservePods", keyService, rdb.WriteUnconfirmed, 1000)
 	scriptReleasePod     = register("statefulReleasePod", keyService, rdb.WriteUnconfirmed, 30)
 	scriptSetWorkload    = register("statefulSetWorkload", keyWorkload, rdb.Write, 10)
 	scriptRemoveWorkload = register("statefulRemoveWorkload", keyWorkload, rdb.Write, 10)

@@ -22,6 +22,8 @@ const (
 	maxBatchCost = 4096
 	// bytesPerCost is how many bytes of arguments cost as much as a microsecond of a script.
 	bytesPerCost = 64
+	// maxBulkCost is maxBatchCost for the items of batch requests. A round trip of them delays the single calls behind it in Redis.
+	maxBulkCost = 1024
 	// maxQueue is the maximum number of queued calls per coalescer; further calls fail.
 	maxQueue = 16384
 )
@@ -39,6 +41,7 @@ type coalescer struct {
 	replication replication // applies to all commands
 	limit       int         // max in-flight round trips before calls are queued
 	batch       int         // max commands per round trip
+	cost        int         // max cost of the commands of a round trip
 	batchSizes  prometheus.Observer
 
 	mu       sync.Mutex
@@ -105,9 +108,36 @@ func (c *coalescer) do(ctx context.Context, cmd command, weight int, args []any)
 		c.mu.Unlock()
 		return outcome{err: errQueueFull, abandoned: true}
 	}
-	q := &queuedCall{cmd: cmd, cost: cost(weight, args), done: make(chan struct{})}
+	q := newQueuedCall(cmd, weight, args)
 	c.queue = append(c.queue, q)
 	c.mu.Unlock()
+	return q.wait(ctx)
+}
+
+// enqueue queues the calls together, and starts as many round trips as there may be. It returns false, and queues none, if the
+// queue is full.
+func (c *coalescer) enqueue(calls []*queuedCall) bool {
+	c.mu.Lock()
+	if len(c.queue)+len(calls) > maxQueue {
+		c.mu.Unlock()
+		return false
+	}
+	c.queue = append(c.queue, calls...)
+	starts := c.limit - c.inFlight
+	c.inFlight += starts
+	c.mu.Unlock()
+	for range starts {
+		c.release()
+	}
+	return true
+}
+
+func newQueuedCall(cmd command, weight int, args []any) *queuedCall {
+	return &queuedCall{cmd: cmd, cost: cost(weight, args), done: make(chan struct{})}
+}
+
+// wait returns the outcome of the call when it has one, or when ctx ends.
+func (q *queuedCall) wait(ctx context.Context) outcome {
 	select {
 	case <-q.done:
 		return outcome{err: q.err, unconfirmed: q.unconfirmed, shared: true}
@@ -159,7 +189,7 @@ func (c *coalescer) nextBatch() int {
 	total := 0
 	for n, q := range c.queue {
 		total += q.cost
-		if n > 0 && (n >= c.batch || total > maxBatchCost) {
+		if n > 0 && (n >= c.batch || total > c.cost) {
 			return n
 		}
 	}

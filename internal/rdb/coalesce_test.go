@@ -92,7 +92,7 @@ func TestBatchesAreBounded(t *testing.T) {
 		"too much":     {maxBatchCost + 1, 0, []int{1, 1, 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := &coalescer{batch: maxBatch, inFlight: 1}
+			c := &coalescer{batch: maxBatch, cost: maxBatchCost, inFlight: 1}
 			args := []any{"evalsha", strings.Repeat("x", row.argument), 7}
 			total := 0
 			for _, size := range row.queued {

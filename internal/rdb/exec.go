@@ -68,12 +68,17 @@ func (r *Runner) evaluate(ctx context.Context, script *Script, key string, args 
 		reply, err = r.send(ctx, script, "eval", script.source, key, args)
 	}
 	if err != nil {
-		if aborted(err) {
-			r.gate.close()
-		}
-		return Reply{}, fmt.Errorf("%s: %w", script.Name, err)
+		return Reply{}, r.failed(script, err)
 	}
 	return reply, nil
+}
+
+// failed returns the error of a script with its name. It closes the gate if the ACL has stopped the script.
+func (r *Runner) failed(script *Script, err error) error {
+	if aborted(err) {
+		r.gate.close()
+	}
+	return fmt.Errorf("%s: %w", script.Name, err)
 }
 
 // send sends the command of a script: a read may be retried, a mutation is sent at most once.
@@ -90,6 +95,11 @@ func (r *Runner) send(ctx context.Context, script *Script, command, text, key st
 		return Reply{}, notSentError(ctx, err)
 	}
 	cmd, o := r.sendOnce(ctx, script, key, full)
+	return settled(ctx, script, cmd, o)
+}
+
+// settled returns the reply to a mutation, or the error of its class.
+func settled(ctx context.Context, script *Script, cmd *onceCmd, o outcome) (Reply, error) {
 	switch {
 	case o.err == nil:
 		return newReply(script, cmd.Val(), o.unconfirmed)

@@ -20,8 +20,8 @@ type coalescers struct {
 }
 
 // lane is the coalescers of one kind of key at one server: reads must not share a round trip with mutations that wait for
-// replicas.
-type lane struct{ plain, confirmed *coalescer }
+// replicas, and single calls must not wait for the items of batch requests that are queued before them.
+type lane struct{ plain, confirmed, bulk, bulkConfirmed *coalescer }
 
 // newCoalescers returns the coalescers for the options, with a lane for each kind of key of the scripts.
 func newCoalescers(o Options, scripts []*Script, conns *conns, batchSizes prometheus.Observer) *coalescers {
@@ -43,37 +43,60 @@ func newCoalescers(o Options, scripts []*Script, conns *conns, batchSizes promet
 	return c
 }
 
-// to returns the server's coalescer for commands on keys of the kind: the one for commands that replicas must confirm, or
+// to returns the server's coalescer for single commands on keys of the kind: the one for commands that replicas must confirm, or
 // the one for all others.
 func (c *coalescers) to(node *redis.Client, kind string, confirmed bool) *coalescer {
-	server, ok := c.servers.Load(node)
-	if !ok {
-		server, _ = c.servers.LoadOrStore(node, c.lanes(node))
-	}
-	lanes := server.([]lane)
-	of := &lanes[0]
-	for i, name := range c.kinds {
-		if name == kind {
-			of = &lanes[i]
-			break
-		}
-	}
+	of := c.lane(node, kind)
 	if confirmed && c.replication.replicas > 0 {
 		return of.confirmed
 	}
 	return of.plain
 }
 
-// lanes returns new lanes to a server.
+// bulkTo is like to, for the items of batch requests.
+func (c *coalescers) bulkTo(node *redis.Client, kind string, confirmed bool) *coalescer {
+	of := c.lane(node, kind)
+	if confirmed && c.replication.replicas > 0 {
+		return of.bulkConfirmed
+	}
+	return of.bulk
+}
+
+// lane returns the lane of the kind to the server.
+func (c *coalescers) lane(node *redis.Client, kind string) *lane {
+	server, ok := c.servers.Load(node)
+	if !ok {
+		server, _ = c.servers.LoadOrStore(node, c.lanes(node))
+	}
+	lanes := server.([]lane)
+	for i, name := range c.kinds {
+		if name == kind {
+			return &lanes[i]
+		}
+	}
+	return &lanes[0]
+}
+
+// lanes returns new lanes to a server. The items of a batch request share round trips whatever the options.
 func (c *coalescers) lanes(node *redis.Client) []lane {
-	coalescer := func(confirmedBy replication) *coalescer {
+	single := func(confirmedBy replication) *coalescer {
 		return &coalescer{
-			client: node, conns: c.conns, replication: confirmedBy, limit: c.limit, batch: c.batch, batchSizes: c.batchSizes,
+			client: node, conns: c.conns, replication: confirmedBy, limit: c.limit, batch: c.batch, cost: maxBatchCost,
+			batchSizes: c.batchSizes,
+		}
+	}
+	bulk := func(confirmedBy replication) *coalescer {
+		return &coalescer{
+			client: node, conns: c.conns, replication: confirmedBy, limit: maxInFlight, batch: maxBatch, cost: maxBulkCost,
+			batchSizes: c.batchSizes,
 		}
 	}
 	lanes := make([]lane, max(1, len(c.kinds)))
 	for i := range lanes {
-		lanes[i] = lane{plain: coalescer(replication{}), confirmed: coalescer(c.replication)}
+		lanes[i] = lane{
+			plain: single(replication{}), confirmed: single(c.replication),
+			bulk: bulk(replication{}), bulkConfirmed: bulk(c.replication),
+		}
 	}
 	return lanes
 }
@@ -82,7 +105,7 @@ func (c *coalescers) lanes(node *redis.Client) []lane {
 func (c *coalescers) load() (queuedCalls, inFlight int) {
 	c.servers.Range(func(_, server any) bool {
 		for _, of := range server.([]lane) {
-			for _, one := range []*coalescer{of.plain, of.confirmed} {
+			for _, one := range []*coalescer{of.plain, of.confirmed, of.bulk, of.bulkConfirmed} {
 				one.mu.Lock()
 				queuedCalls += len(one.queue)
 				inFlight += one.inFlight

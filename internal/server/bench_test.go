@@ -70,7 +70,7 @@ func newParts(tb testing.TB) parts {
 		drain:  NewDrain(config),
 		logger: logger,
 		level:  telemetry.NewLogLevel("warn"),
-		links:  service.NewLinkService(biz.NewLinkUsecase(memory{}, views, biz.Limits{MaxBatch: 1000}, domain)),
+		links:  service.NewLinkService(biz.NewLinkUsecase(memory{}, views, biz.Limits{MaxBatch: 1000}, domain), service.NopProblems{}),
 	}
 }
 
@@ -262,11 +262,15 @@ func BenchmarkEncodeReply(b *testing.B) {
 		Namespace: "game", Uid: "user-000042", Service: "room", PodId: 7, Persistent: true, TtlSeconds: -1, Epoch: 1_763_871_882_483_671,
 	}
 	w := &sink{header: make(http.Header)}
-	for name, reply := range map[string]proto.Message{"link": &v1.GetLinkedPodReply{Link: link}, "batch": batch} {
+	encoder := newReplyEncoder()
+	for name, reply := range map[string]proto.Message{
+		"link": &v1.GetLinkedPodReply{Link: link}, "batch": batch,
+		"computed": &v1.ComputeLinkedPodReply{Link: link, Pod: &v1.Pod{PodId: 7, State: "up", Labels: map[string]string{"zone": "a"}}},
+	} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if err := encodeReply(w, nil, reply); err != nil {
+				if err := encoder.encode(w, nil, reply); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -6,6 +6,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	kerrors "github.com/go-kratos/kratos/v2/errors"
 	"github.com/go-kratos/kratos/v2/log"
 	"github.com/go-kratos/kratos/v2/middleware"
 	"github.com/go-kratos/kratos/v2/transport"
@@ -70,6 +71,16 @@ func (c *Chain) Unary(next middleware.Handler) middleware.Handler {
 		}
 		return reply, nil
 	}
+}
+
+// Problem logs and counts an item of a batch that failed, as serve does it for a request. It implements service.Problems.
+func (c *Chain) Problem(ctx context.Context, problem *kerrors.Error) {
+	t, ok := transport.FromServerContext(ctx)
+	if !ok {
+		return // A call within the process.
+	}
+	c.log.itemFailed(ctx, t, problem)
+	c.metrics.problems.WithLabelValues(t.Operation(), problem.Reason).Inc()
 }
 
 // recoverAndMap calls handle, maps its error to the API's, and turns a panic into INTERNAL with the stack as its cause.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"mime"
@@ -209,10 +210,27 @@ func nullField(body []byte, message protoreflect.MessageDescriptor) string {
 			if string(value) == "null" {
 				return string(field.Name())
 			}
+			if inner := nullInList(value, field); inner != "" {
+				return string(field.Name()) + inner
+			}
 		default:
 			if inner := nullField(value, field.Message()); inner != "" {
 				return string(field.Name()) + "." + inner
 			}
+		}
+	}
+	return ""
+}
+
+// nullInList returns where in a list of messages a field is null, as in "[3].uid"; "" when there is none.
+func nullInList(value json.RawMessage, field protoreflect.FieldDescriptor) string {
+	var entries []json.RawMessage
+	if !field.IsList() || field.Message() == nil || json.Unmarshal(value, &entries) != nil {
+		return ""
+	}
+	for i, entry := range entries {
+		if inner := nullField(entry, field.Message()); inner != "" {
+			return fmt.Sprintf("[%d].%s", i, inner)
 		}
 	}
 	return ""
@@ -263,13 +281,14 @@ func expected(field protoreflect.FieldDescriptor) string {
 		}
 		kind = "one of " + strings.Join(names, ", ")
 	}
+	if field.Message() != nil {
+		kind = "an object with the fields of " + string(field.Message().Name())
+	}
 	switch {
 	case field.IsMap():
 		return "an object, each name once and each value " + expected(field.MapValue())
 	case field.IsList():
 		return "a list, each entry " + kind
-	case field.Message() != nil:
-		return "an object with the fields of " + string(field.Message().Name())
 	default:
 		return kind
 	}

@@ -12,8 +12,6 @@ import (
 	"github.com/go-kratos/kratos/v2/log"
 	khttp "github.com/go-kratos/kratos/v2/transport/http"
 	"github.com/gorilla/mux"
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
 
 	v1 "podlink/api/podlink/v1"
 	"podlink/internal/conf"
@@ -41,7 +39,7 @@ func NewHTTPServer(
 		khttp.RequestDecoder(deferError(decodeBody)),
 		khttp.RequestQueryDecoder(deferError(decodeQuery)),
 		khttp.RequestVarsDecoder(deferError(decodePath)),
-		khttp.ResponseEncoder(encodeReply),
+		khttp.ResponseEncoder(newReplyEncoder().encode),
 		khttp.ErrorEncoder(encodeError),
 		// Without these two, Kratos serves http.DefaultServeMux here, past all middleware (CVE-2026-6993).
 		khttp.NotFoundHandler(notFound(reject)),
@@ -148,17 +146,6 @@ func methodNotAllowed(routes *mux.Router, reject rejectFunc) http.Handler {
 		w.Header().Set("Allow", list)
 		reject(w, r, v1.ErrorMethodNotAllowed("this path allows: %s", list))
 	})
-}
-
-// encodeReply writes a reply as JSON, including fields without a value, whatever the Accept header says.
-func encodeReply(w http.ResponseWriter, _ *http.Request, reply any) error {
-	text, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(reply.(proto.Message))
-	if err != nil {
-		return service.Internal(err)
-	}
-	w.Header().Set("Content-Type", "application/json")
-	_, err = w.Write(text)
-	return err
 }
 
 // errorBody is the JSON body of an error.

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 
 	v1 "podlink/api/podlink/v1"
+	"podlink/internal/service"
 	"podlink/internal/telemetry/histogram"
 	"podlink/internal/version"
 )
@@ -27,6 +28,7 @@ type Metrics struct {
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 	streams  *prometheus.HistogramVec
+	problems *prometheus.CounterVec
 	calls    map[callKey]callMetrics // of the API, looked up once; read only
 }
 
@@ -52,6 +54,10 @@ func NewMetrics(others Collectors) (*Metrics, error) {
 			Help:    "How long streams lasted, by transport and operation.",
 			Buckets: streamBuckets(),
 		}, []string{"kind", "operation"}),
+		problems: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "podlink_batch_problems_total",
+			Help: "Items of batch requests that failed, by operation and reason.",
+		}, []string{"operation", "reason"}),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "podlink_build_info",
@@ -60,7 +66,7 @@ func NewMetrics(others Collectors) (*Metrics, error) {
 	})
 	build.Set(1)
 	for _, collector := range append(Collectors{
-		m.requests, m.seconds, m.streams, build,
+		m.requests, m.seconds, m.streams, m.problems, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	}, others...) {
 		if err := m.registry.Register(collector); err != nil {
@@ -72,6 +78,9 @@ func NewMetrics(others Collectors) (*Metrics, error) {
 		// Pre-create the series: rate() misses the first increment of a new one, and for these it matters.
 		for _, reason := range []v1.ErrorReason{v1.ErrorReason_INTERNAL, v1.ErrorReason_STORE_DATA_CORRUPT} {
 			m.requests.WithLabelValues(key.kind, key.operation, strconv.Itoa(http.StatusInternalServerError), reason.String())
+			if service.HasProblems(key.operation) {
+				m.problems.WithLabelValues(key.operation, reason.String())
+			}
 		}
 	}
 	return m, nil

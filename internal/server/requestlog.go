@@ -38,23 +38,32 @@ func (l *requestLog) record(ctx context.Context, t transport.Transporter, typ ca
 	}
 }
 
-// failed logs a failed request: as an error when podlink or its store is at fault, else at the level debug.
+// failed logs a failed request.
 func (l *requestLog) failed(ctx context.Context, t transport.Transporter, public *kerrors.Error, took time.Duration) {
+	l.failure(ctx, t, public, "request failed", "took", took.String())
+}
+
+// itemFailed logs a failed item of a batch.
+func (l *requestLog) itemFailed(ctx context.Context, t transport.Transporter, public *kerrors.Error) {
+	l.failure(ctx, t, public, "an item of the request failed")
+}
+
+// failure logs a failure: as an error when podlink or its store is at fault, else at the level debug.
+func (l *requestLog) failure(ctx context.Context, t transport.Transporter, public *kerrors.Error, text string, more ...any) {
 	kind, operation := t.Kind().String(), t.Operation()
-	line := []any{
-		log.DefaultMessageKey, "request failed",
+	line := append([]any{
+		log.DefaultMessageKey, text,
 		"transport", kind,
 		"operation", operation,
 		"code", public.Code,
 		"reason", public.Reason,
-		"took", took.String(),
-		"cause", causeText(public),
-	}
+	}, more...)
+	line = append(line, "cause", causeText(public))
 	if public.Code < 500 {
 		_ = log.WithContext(ctx, l.logger).Log(log.LevelDebug, line...)
 		return
 	}
-	l.collapse(ctx, log.LevelError, kind+operation+" "+public.Reason, line...)
+	l.collapse(ctx, log.LevelError, text+kind+operation+" "+public.Reason, line...)
 }
 
 // collapse logs a line, or counts it if one of the same kind was logged within the repeat interval.

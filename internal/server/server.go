@@ -9,10 +9,13 @@ package server
 
 import (
 	"github.com/google/wire"
+
+	"podlink/internal/service"
 )
 
 // ProviderSet is this package's Wire providers.
-var ProviderSet = wire.NewSet(NewHTTPServer, NewGRPCServer, NewAdminServer, NewMetrics, NewDrain, NewChain, NewAPI)
+var ProviderSet = wire.NewSet(NewHTTPServer, NewGRPCServer, NewAdminServer, NewMetrics, NewDrain, NewChain, NewAPI,
+	wire.Bind(new(service.Problems), new(*Chain)))
 
 // maxBodyBytes bounds the body of an HTTP request, and a gRPC message.
 const maxBodyBytes = 1 << 20

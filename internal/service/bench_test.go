@@ -22,7 +22,7 @@ func BenchmarkGetLinkedPod(b *testing.B) {
 	b.ReportAllocs()
 	domain := telemetry.NewDomain()
 	views := biz.NewPodViews(nil, domain)
-	links := service.NewLinkService(biz.NewLinkUsecase(linkStub{}, views, biz.Limits{MaxBatch: 1000}, domain))
+	links := service.NewLinkService(biz.NewLinkUsecase(linkStub{}, views, biz.Limits{MaxBatch: 1000}, domain), service.NopProblems{})
 	request := &v1.GetLinkedPodRequest{Namespace: "game", Uid: "user-000042", Service: "room"}
 	for b.Loop() {
 		if _, err := links.GetLinkedPod(b.Context(), request); err != nil {
@@ -44,7 +44,7 @@ func BenchmarkComputeLinkedPod(b *testing.B) {
 	b.ReportAllocs()
 	domain := telemetry.NewDomain()
 	views := biz.NewPodViews(podStub{}, domain)
-	links := service.NewLinkService(biz.NewLinkUsecase(linkStub{}, views, biz.Limits{MaxBatch: 1000}, domain))
+	links := service.NewLinkService(biz.NewLinkUsecase(linkStub{}, views, biz.Limits{MaxBatch: 1000}, domain), service.NopProblems{})
 	request := &v1.ComputeLinkedPodRequest{Namespace: "game", Uid: "user-000042", Service: "room"}
 	for b.Loop() {
 		if _, err := links.ComputeLinkedPod(b.Context(), request); err != nil {

@@ -12,11 +12,15 @@ import (
 type LinkService struct {
 	v1.UnimplementedLinkServiceServer
 
-	links *biz.LinkUsecase
+	links    *biz.LinkUsecase
+	problems Problems
+	pods     podCache
 }
 
 // NewLinkService returns the service on the use-case.
-func NewLinkService(links *biz.LinkUsecase) *LinkService { return &LinkService{links: links} }
+func NewLinkService(links *biz.LinkUsecase, problems Problems) *LinkService {
+	return &LinkService{links: links, problems: problems, pods: newPodCache()}
+}
 
 // linkRequest is implemented by all requests for one link.
 type linkRequest interface {
@@ -112,23 +116,31 @@ func (s *LinkService) ComputeLinkedPod(
 	}
 	return &v1.ComputeLinkedPodReply{
 		Outcome: outcomes[computed.Outcome], Link: linkMessage(computed.Link), PreviousPodId: int32(computed.Previous),
-		Pod: podMessage(computed.Pod),
+		Pod: s.pods.message(computed.Pod),
 	}, nil
 }
 
 func computeRequest(r *v1.ComputeLinkedPodRequest) biz.ComputeRequest {
-	request := biz.ComputeRequest{
-		TTL:        persistence(r.PersistSeconds),
-		AvoidEpoch: biz.Epoch(r.GetAvoidEpoch()),
-		Selector:   r.GetSelector(),
+	return biz.ComputeRequest{
+		TTL: persistence(r.PersistSeconds), Avoid: podsOf(r.GetAvoidPods()), AvoidEpoch: biz.Epoch(r.GetAvoidEpoch()),
+		Selector: r.GetSelector(), Known: knownLink(r.GetKnown()),
 	}
-	for _, pod := range r.GetAvoidPods() {
-		request.Avoid = append(request.Avoid, biz.PodID(pod))
+}
+
+func podsOf(ids []int32) []biz.PodID {
+	var pods []biz.PodID
+	for _, id := range ids {
+		pods = append(pods, biz.PodID(id))
 	}
-	if known := r.GetKnown(); known != nil {
-		request.Known = &biz.NewKnown{Pod: cast[biz.PodID](known.PodId), Epoch: biz.Epoch(known.GetEpoch())}
+	return pods
+}
+
+// knownLink converts a known link; nil stays nil.
+func knownLink(known *v1.ComputeLinkedPodRequest_Known) *biz.NewKnown {
+	if known == nil {
+		return nil
 	}
-	return request
+	return &biz.NewKnown{Pod: cast[biz.PodID](known.PodId), Epoch: biz.Epoch(known.GetEpoch())}
 }
 
 // GetLinkedPod implements the API.
@@ -164,7 +176,7 @@ func (s *LinkService) BatchGetLinkedPod(
 	for _, result := range results {
 		link := result.Link
 		if result.Err != nil {
-			reply.Problems = append(reply.Problems, problemMessage(link.Key.UID, result.Err))
+			reply.Problems = append(reply.Problems, s.problemOf(ctx, link.Key.UID, result.Err))
 			continue
 		}
 		if !link.Exists() {
@@ -181,14 +193,6 @@ func (s *LinkService) BatchGetLinkedPod(
 	}
 	sort.Slice(reply.Pods, func(i, j int) bool { return reply.Pods[i].PodId < reply.Pods[j].PodId })
 	return reply, nil
-}
-
-// problemMessage returns the problem of a uid: the error that a call for it alone would return.
-func problemMessage(uid string, err error) *v1.BatchGetLinkedPodReply_Problem {
-	public := PublicError(err)
-	return &v1.BatchGetLinkedPodReply_Problem{
-		Uid: uid, Reason: public.Reason, Message: public.Message, Metadata: public.Metadata,
-	}
 }
 
 // RemoveLinkedPod implements the API.

@@ -16,10 +16,9 @@ import (
 // Domain is the biz.Observer: it collects the metrics of the use cases for Prometheus, and traces Compute. No label has a value
 // that callers choose.
 type Domain struct {
-	computes         *prometheus.CounterVec
-	batches          *prometheus.HistogramVec
-	links, workloads prometheus.Observer // the two series of batches
-	roster           *podRoster
+	computes *prometheus.CounterVec
+	batches  *prometheus.HistogramVec
+	roster   *podRoster
 
 	pods, services, silent, age *prometheus.Desc
 }
@@ -47,7 +46,9 @@ func NewDomain() *Domain {
 	for _, outcome := range computeOutcomes { // Pre-create the series: rate() misses the first increment of a new one.
 		d.computes.WithLabelValues(outcome)
 	}
-	d.links, d.workloads = d.batches.WithLabelValues("links"), d.batches.WithLabelValues("workloads")
+	for _, kind := range batchKinds {
+		d.batches.WithLabelValues(kind)
+	}
 	return d
 }
 
@@ -110,11 +111,15 @@ func computeOutcome(result biz.ComputeResult) string {
 
 // ComputeStarted implements biz.Observer. It starts a span if the request is recorded.
 func (*Domain) ComputeStarted(ctx context.Context, service biz.ServiceKey) context.Context {
+	return startSpan(ctx, "LinkUsecase.Compute", service)
+}
+
+func startSpan(ctx context.Context, name string, service biz.ServiceKey) context.Context {
 	parent := trace.SpanFromContext(ctx)
 	if !parent.IsRecording() {
 		return ctx
 	}
-	ctx, _ = parent.TracerProvider().Tracer("podlink/biz").Start(ctx, "LinkUsecase.Compute", trace.WithAttributes(
+	ctx, _ = parent.TracerProvider().Tracer("podlink/biz").Start(ctx, name, trace.WithAttributes(
 		attribute.String("podlink.namespace", service.Namespace), attribute.String("podlink.service", service.Service)))
 	return ctx
 }
@@ -134,11 +139,41 @@ func (d *Domain) ComputeEnded(ctx context.Context, result biz.ComputeResult) {
 	span.End()
 }
 
-// LinkBatchStarted implements biz.Observer.
-func (d *Domain) LinkBatchStarted(uids int) { d.links.Observe(float64(uids)) }
+// ComputesStarted implements biz.Observer. It starts a span if the request is recorded.
+func (*Domain) ComputesStarted(ctx context.Context, service biz.ServiceKey) context.Context {
+	return startSpan(ctx, "LinkUsecase.BatchCompute", service)
+}
 
-// WorkloadBatchStarted implements biz.Observer.
-func (d *Domain) WorkloadBatchStarted(services int) { d.workloads.Observe(float64(services)) }
+// ComputesEnded implements biz.Observer. The span has the number of items, and of those without a link.
+func (d *Domain) ComputesEnded(ctx context.Context, results []biz.ComputeResult) {
+	failed := 0
+	for _, result := range results {
+		d.computes.WithLabelValues(computeOutcome(result)).Inc()
+		if result.Outcome == 0 {
+			failed++
+		}
+	}
+	span := trace.SpanFromContext(ctx)
+	if !span.IsRecording() {
+		return
+	}
+	span.SetAttributes(attribute.Int("podlink.items", len(results)), attribute.Int("podlink.failed_items", failed))
+	if failed > 0 {
+		span.SetStatus(codes.Error, "items failed")
+	}
+	span.End()
+}
+
+// batchKinds are the values of the label kind of podlink_batch_entries.
+var batchKinds = [...]string{
+	biz.LinkBatch: "links", biz.WorkloadBatch: "workloads", biz.ComputeBatch: "computes", biz.SetBatch: "sets",
+	biz.RemoveBatch: "removals", biz.VerifyBatch: "checks",
+}
+
+// BatchStarted implements biz.Observer.
+func (d *Domain) BatchStarted(kind biz.Batch, entries int) {
+	d.batches.WithLabelValues(batchKinds[kind]).Observe(float64(entries))
+}
 
 // PodReported implements biz.Observer.
 func (d *Domain) PodReported(service biz.ServiceKey, pod biz.Pod) {

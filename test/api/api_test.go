@@ -61,7 +61,7 @@ var rpcs = func() map[string]protoreflect.MethodDescriptor {
 var mutations = []string{
 	"SetLinkedPod", "TrySetLinkedPod", "SetLinkedPodIfAbsent", "ComputeLinkedPod", "RemoveLinkedPod",
 	"RemoveLinkedPodWithId", "SetServiceState", "CordonPod", "RemoveServiceState", "SetWorkloadState",
-	"RemoveWorkloadState",
+	"RemoveWorkloadState", "BatchComputeLinkedPod", "BatchSetLinkedPod", "BatchRemoveLinkedPod",
 }
 
 // problem is the JSON of every error.
@@ -435,6 +435,40 @@ var apiSteps = []struct{ rpc, path, request, reply string }{
 		`{"outcome":"CREATED","link":` + link("kim", "hall", 1, -1, "E18") + `,"previousPodId":-1,"pod":` +
 			edit(newHall, `"given":"N"`) + `}`},
 
+	// The items of a batch succeed and fail by themselves.
+	{"BatchSetLinkedPod", "POST /v1/namespaces/NS/services/chat/links:batchSet", `"service":"chat","items":[{"uid":"b/1","podId":1},` +
+		`{"uid":"b2","podId":2,"persistSeconds":60,"claim":"7"},{"uid":"b3","podId":3,"expectedEpoch":"5"}]`,
+		`{"results":[{"linked":true,"link":` + link("b/1", "chat", 1, -1, "E19") + `,"previousPodId":-1},` +
+			`{"linked":true,"link":` + claimed("b2", "chat", 2, 60, "E20", 7) + `,"previousPodId":-1},` +
+			`{"linked":false,"link":` + noLink("b3", "chat") + `,"previousPodId":-1,"problem":{"reason":"EPOCH_MISMATCH",` +
+			`"message":"the link has another epoch than expected: there is no link; nothing has changed",` +
+			`"metadata":{"pod_id":"-1","epoch":"0","claim":"0"}}}]}`},
+	{"BatchSetLinkedPod", "", `"service":"chat","items":[{"uid":"b/1","podId":9,"ifAbsent":true},` +
+		`{"uid":"b3","podId":3,"ifAbsent":true,"claim":"8","aboveEpoch":"E20"}]`,
+		`{"results":[{"linked":false,"link":` + link("b/1", "chat", 1, -1, "E19") + `,"previousPodId":1},` +
+			`{"linked":true,"link":` + claimed("b3", "chat", 3, -1, "E21", 8) + `,"previousPodId":-1}]}`},
+	{"BatchVerifyLinkedPod", "POST /v1/namespaces/NS/services/chat/links:batchVerify", `"service":"chat","podId":1,"items":[` +
+		`{"uid":"b/1","epoch":"E19"},{"uid":"b2","epoch":"E20"},{"uid":"gone","epoch":"E20"}]`,
+		`{"links":[` + claimed("b2", "chat", 2, 60, "E20", 7) + `,` + noLink("gone", "chat") + `],"problems":[]}`},
+	{"BatchVerifyLinkedPod", "", `"service":"chat","podId":1,"items":[{"uid":"b/1","epoch":"E18"}]`,
+		`{"links":[` + link("b/1", "chat", 1, -1, "E19") + `],"problems":[]}`},
+	{"BatchRemoveLinkedPod", "POST /v1/namespaces/NS/services/chat/links:batchRemove", `"service":"chat","items":[` +
+		`{"uid":"b4","expectedEpoch":"E18"},{"uid":"b2","podId":9},{"uid":"b3","podId":3,"keepSeconds":60},{"uid":"gone"}]`,
+		`{"results":[{"uid":"b4","removed":false,"previousPodId":-1,"problem":{"reason":"EPOCH_MISMATCH",` +
+			`"message":"the link has another epoch than expected: there is no link; nothing has changed",` +
+			`"metadata":{"pod_id":"-1","epoch":"0","claim":"0"}}},{"uid":"b2","removed":false,"previousPodId":2},` +
+			`{"uid":"b3","removed":true,"previousPodId":3},{"uid":"gone","removed":false,"previousPodId":-1}]}`},
+	{"BatchRemoveLinkedPod", "", `"service":"chat","items":[{"uid":"b/1","expectedEpoch":"E19"},{"uid":"b3"}]`,
+		`{"results":[{"uid":"b/1","removed":true,"previousPodId":1},{"uid":"b3","removed":true,"previousPodId":3}]}`},
+	{"BatchComputeLinkedPod", "POST /v1/namespaces/NS/services/hall/links:batchCompute", `"service":"hall","items":[{"uid":"ada"},` +
+		`{"uid":"zoe"},{"uid":"max","avoidPods":[2]},{"uid":"lea","known":{"podId":8,"epoch":"E16"}}]`,
+		`{"results":[{"outcome":"EXISTING","link":` + link("ada", "hall", 2, -1, "E16") + `,"previousPodId":2},` +
+			`{"outcome":"CREATED","link":` + link("zoe", "hall", 2, -1, "E22") + `,"previousPodId":-1},` +
+			`{"outcome":"OUTCOME_UNSPECIFIED","link":` + noLink("max", "hall") + `,"previousPodId":-1,"problem":{` +
+			`"reason":"NO_AVAILABLE_POD","message":"no pod of this service takes new links; nothing has changed","metadata":{}}},` +
+			`{"outcome":"CREATED","link":` + link("lea", "hall", 8, -1, "E23") + `,"previousPodId":-1}],"pods":[` +
+			edit(pod(2, "up", 0, "READY", 30), `"labels":{"zone":"b"},"given":"N"`) + `]}`},
+
 	{"RemoveServiceState", "DELETE /v1/namespaces/NS/services/game/pods/9", `"service":"game","podId":9`,
 		`{"removed":true,"previous":` + pod(9, "going", 0, "SHUTDOWN", 30) + `}`},
 	{"RemoveServiceState", "", `"service":"game","podId":9`, `{"removed":false}`},
@@ -518,7 +552,7 @@ func testAPI(t *testing.T, a *testApp, over via) {
 		require.True(t, got.ok(), "%s: %+v", at, got)
 		want := strings.ReplaceAll(step.reply, `"NS"`, strconv.Quote(namespace))
 		reply := epochs.take(t, got.reply)
-		if step.rpc == "ComputeLinkedPod" {
+		if strings.HasSuffix(step.rpc, "ComputeLinkedPod") {
 			reply = givenValue.ReplaceAllString(reply, `"given":"N"`) // Up to a second old.
 		}
 		require.Equal(t, canonical([]byte(want)), reply, at)

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	v1 "podlink/api/podlink/v1"
 	redistest "podlink/test/kit/redis"
@@ -41,6 +42,10 @@ var good = map[string]string{
 	"GetWorkloadState":      `{"namespace":"ns","service":"svc"}`,
 	"RemoveWorkloadState":   `{"namespace":"ns","service":"svc"}`,
 	"BatchGetWorkloadState": `{"namespace":"ns","services":["svc"]}`,
+	"BatchComputeLinkedPod": `{"namespace":"ns","service":"svc","items":[{"uid":"u1"}]}`,
+	"BatchSetLinkedPod":     `{"namespace":"ns","service":"svc","items":[{"uid":"u1","podId":1}]}`,
+	"BatchRemoveLinkedPod":  `{"namespace":"ns","service":"svc","items":[{"uid":"u1"}]}`,
+	"BatchVerifyLinkedPod":  `{"namespace":"ns","service":"svc","podId":1,"items":[{"uid":"u1","epoch":"1"}]}`,
 }
 
 // with returns the request with a field set to a JSON value, or without the field if the value is absent.
@@ -159,10 +164,52 @@ var badValues = map[string][]string{
 		absent, `null`, `[]`, `"u1"`, `1`, `{}`, `[1]`, `[null]`, `[["u1"]]`, `[{}]`, `[""]`, `["u1","a\u0000b"]`, `["u1","\ud800"]`,
 		list(1001, strconv.Itoa), list(1001, func(int) string { return "u1" }), list(1, func(int) string { return strings.Repeat("u", 257) }),
 	},
+	"items": badItems(),
 	"services": {
 		absent, `null`, `[]`, `"svc"`, `1`, `{}`, `[1]`, `[null]`, `[["svc"]]`, `[""]`, `["svc","a:b"]`, `["svc","a/b"]`,
 		list(1001, strconv.Itoa), list(1, func(int) string { return strings.Repeat("s", 129) }),
 	},
+}
+
+// badItems has lists of items that are invalid for every batch: by themselves, or because of a bad value of a field, which may
+// also be one that the items do not have.
+func badItems() []string {
+	item := func(fields string) string { return `{"podId":1,"epoch":1,` + fields + `}` }
+	many := func(n int, uid func(i int) string) string {
+		items := make([]string, n)
+		for i := range items {
+			items[i] = item(`"uid":` + strconv.Quote(uid(i)))
+		}
+		return "[" + strings.Join(items, ",") + "]"
+	}
+	all := []string{
+		absent, `null`, `[]`, `"u1"`, `1`, `{}`, `[1]`, `["u1"]`, `[null]`, `[[]]`, `[{}]`, `[{"uid":null}]`, `[{"uid":1}]`, `[{"uid":["u1"]}]`,
+		many(1001, strconv.Itoa), many(2, func(int) string { return "u1" }), many(1, func(int) string { return strings.Repeat("u", 257) }),
+	}
+	for field, values := range map[string][]string{
+		"uid": badUID, "podId": {`-1`, `1.5`, `2147483648`}, "persistSeconds": {`0`, `-2`, `"x"`}, "claim": {`-1`, `1.5`},
+		"expectedEpoch": {`-1`, `9007199254740991`, `"x"`}, "aboveEpoch": {`-1`, `"x"`}, "ifAbsent": {`1`, `"yes"`},
+		"keepSeconds": {`-2`, `"x"`}, "epoch": {`-1`, `"x"`}, "avoidPods": {`[-1]`, `1`}, "avoidEpoch": {`-1`},
+		"known": {`{}`, `{"podId":null,"epoch":1}`, `{"podId":1}`, `[]`}, "namespace": {`"ns"`}, "x": {`1`},
+	} {
+		for _, value := range values {
+			fields := strconv.Quote(field) + ":" + value
+			if field != "uid" {
+				fields += `,"uid":"u9"`
+			}
+			all = append(all, `[{"uid":"u8"},{`+fields+`}]`)
+		}
+	}
+	return all
+}
+
+// thousandItems has as many items as a batch may have, with long uids and the same further fields.
+func thousandItems(fields string) string {
+	items := make([]string, 1000)
+	for i := range items {
+		items[i] = fmt.Sprintf(`{"uid":"%s%d"%s}`, strings.Repeat("u", 252), 1000+i, fields)
+	}
+	return "[" + strings.Join(items, ",") + "]"
 }
 
 // keyspace returns every key of the Redis with its content and whether it has a TTL.
@@ -316,6 +363,26 @@ func TestHostileFields(t *testing.T) {
 	x.calm(t)
 }
 
+// TestNullInItems: a field of an item that is null by mistake is not taken for absent, which could mean an unconditional change.
+func TestNullInItems(t *testing.T) {
+	x := newTarget(t)
+	for rpc, fields := range map[string][]string{
+		"BatchSetLinkedPod":     {"podId", "persistSeconds", "expectedEpoch", "claim", "aboveEpoch", "ifAbsent"},
+		"BatchRemoveLinkedPod":  {"keepSeconds", "expectedEpoch", "podId"},
+		"BatchComputeLinkedPod": {"avoidPods", "avoidEpoch"},
+		"BatchVerifyLinkedPod":  {"epoch"},
+	} {
+		for _, field := range fields {
+			items := strings.Replace(good[rpc], `"items":[`, `"items":[{"uid":"u8","`+field+`":null},`, 1)
+			got := x.must(t, overHTTP, rpc, items)
+			requireInvalid(t, got, "items", items)
+			require.True(t, strings.HasPrefix(got.Metadata["field"], "items[0]."), got.Metadata["field"])
+			x.unchanged(t, items)
+		}
+	}
+	x.calm(t)
+}
+
 // TestEdgeFields: the extreme values that the contract allows are accepted.
 func TestEdgeFields(t *testing.T) {
 	x := newTarget(t)
@@ -372,6 +439,11 @@ func TestEdgeFields(t *testing.T) {
 		{"BatchGetLinkedPod", "uids", list(1000, strconv.Itoa)},
 		{"BatchGetLinkedPod", "uids", list(1000, func(i int) string { return strings.Repeat("u", 252) + strconv.Itoa(1000+i) })},
 		{"BatchGetWorkloadState", "services", list(1000, strconv.Itoa)},
+		{"BatchComputeLinkedPod", "items", thousandItems(``)},
+		{"BatchComputeLinkedPod", "items", thousandItems(`,"known":{"podId":0,"epoch":"1"},"avoidPods":[0,2147483647],"avoidEpoch":"1"`)},
+		{"BatchSetLinkedPod", "items", thousandItems(`,"podId":2147483647,"persistSeconds":2147483647,"claim":"4503599627370495"`)},
+		{"BatchVerifyLinkedPod", "items", thousandItems(`,"epoch":"9007199254740990"`)},
+		{"BatchRemoveLinkedPod", "items", thousandItems(`,"keepSeconds":2147483647`)},
 	} {
 		for _, over := range transports {
 			got := x.must(t, over, row.rpc, with(t, good[row.rpc], row.field, row.value))
@@ -457,6 +529,7 @@ var foreignKeys = []struct {
 		[]string{
 			"SetLinkedPod", "TrySetLinkedPod", "SetLinkedPodIfAbsent", "ComputeLinkedPod", "GetLinkedPod", "GetLinkedPodIfPersist",
 			"BatchGetLinkedPod", "RemoveLinkedPod", "RemoveLinkedPodWithId", "ListLinkedServices",
+			"BatchComputeLinkedPod", "BatchSetLinkedPod", "BatchRemoveLinkedPod", "BatchVerifyLinkedPod",
 		},
 		[]map[string]string{
 			{"svc": ""}, {"svc": "x"}, {"svc": "1 5"}, {"svc": "1 5 0 0"}, {"svc": "-1 5 0"}, {"svc": "-0 5 0"}, {"svc": "\xff 5 0"},
@@ -482,9 +555,30 @@ var foreignPods = []struct {
 		[]string{"", "x", "2 0 0 0 0 -1 30 1700000000000 0 0 0 * * 0 up - -", "1 0 0 0 0 -1 30 1700000000000 0 0 0 * * 0 \xff\xfe - -"},
 	},
 	{
-		"the numbers of the service", -1, []string{"SetServiceState", "GetServiceState", "ComputeLinkedPod"},
+		"the numbers of the service", -1, []string{"SetServiceState", "GetServiceState", "ComputeLinkedPod", "BatchComputeLinkedPod"},
 		[]string{"", "x", "-1 0 1700000000000 30000 0 0 0 0"},
 	},
+}
+
+// itemProblem returns the problem of the only item of a batch; nil if it has none, or if it is no batch of links.
+func itemProblem(reply proto.Message) interface {
+	GetReason() string
+	GetMessage() string
+} {
+	switch r := reply.(type) {
+	case *v1.BatchGetLinkedPodReply:
+		return r.GetProblems()[0]
+	case *v1.BatchVerifyLinkedPodReply:
+		return r.GetProblems()[0]
+	case *v1.BatchComputeLinkedPodReply:
+		return r.GetResults()[0].GetProblem()
+	case *v1.BatchSetLinkedPodReply:
+		return r.GetResults()[0].GetProblem()
+	case *v1.BatchRemoveLinkedPodReply:
+		return r.GetResults()[0].GetProblem()
+	default:
+		return nil
+	}
 }
 
 // TestForeignKeys: data that podlink did not write is STORE_DATA_CORRUPT, and the key is left unchanged.
@@ -503,11 +597,8 @@ func TestForeignKeys(t *testing.T) {
 				got := x.must(t, over, name, good[name])
 				assert.Equal(t, x.before, keyspace(t, x.client), at)
 				calls++
-				if name == "BatchGetLinkedPod" { // One uid does not fail a batch.
-					problems := got.into.(*v1.BatchGetLinkedPodReply).GetProblems()
-					require.Len(t, problems, 1, at)
-					require.Equal(t, "u1", problems[0].GetUid(), at)
-					got = answer{problem: problem{Reason: problems[0].GetReason(), Message: problems[0].GetMessage()}, code: codes.Internal}
+				if found := itemProblem(got.into); found != nil { // One uid does not fail a batch.
+					got = answer{problem: problem{Reason: found.GetReason(), Message: found.GetMessage()}, code: codes.Internal}
 				}
 				requireProblem(t, got, v1.ErrorReason_STORE_DATA_CORRUPT, at)
 			}
@@ -546,7 +637,7 @@ func TestForeignKeys(t *testing.T) {
 			}
 		}
 		t.Run(pods+" is "+what, func(t *testing.T) {
-			check(t, append(foreignPods[0].users, "ComputeLinkedPod"), func() error { return write(ctx, x.client, pods) })
+			check(t, append(foreignPods[0].users, "ComputeLinkedPod", "BatchComputeLinkedPod"), func() error { return write(ctx, x.client, pods) })
 		})
 	}
 	t.Logf("%d calls", calls)

@@ -167,7 +167,7 @@ func panicking(t *testing.T, redis *redistest.Server) *testApp {
 		drain := server.NewDrain(c)
 		traces := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample()))
 		chain, closeChain := server.NewChain(config.GetLog(), traces, metrics, logger)
-		api := server.NewAPI(service.NewLinkService(nil), service.NewStateService(nil), service.NewWorkloadService(nil))
+		api := server.NewAPI(service.NewLinkService(nil, service.NopProblems{}), service.NewStateService(nil), service.NewWorkloadService(nil))
 		grpcServer, stop := server.NewGRPCServer(c, api, chain, store.Health, drain)
 		podlink := kratos.New(
 			kratos.Logger(logger), kratos.StopTimeout(c.GetStop().GetTimeout().AsDuration()), kratos.BeforeStop(drain.Run),

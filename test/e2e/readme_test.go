@@ -13,7 +13,7 @@ import (
 	redistest "podlink/test/kit/redis"
 )
 
-// block is a fenced block of the README. The block right after a command is its answer.
+// block is a fenced block of a document. The block right after a command is its answer.
 type block struct {
 	language, text string
 	answer         *block // nil if prose follows
@@ -21,23 +21,25 @@ type block struct {
 
 func readme(t *testing.T) []block {
 	t.Helper()
-	text, err := os.ReadFile(root + "/README.md")
-	require.NoError(t, err)
+	return blocks(document(t, "README.md"))
+}
+
+// blocks returns the fenced blocks of a text.
+func blocks(text string) []block {
 	fences := regexp.MustCompile("(?ms)^```(\\w+)\n(.*?)^```$")
-	var blocks []block
-	for at := string(text); ; {
-		found := fences.FindStringSubmatchIndex(at)
-		if found == nil {
-			break
+	var found []block
+	for at := text; ; {
+		fence := fences.FindStringSubmatchIndex(at)
+		if fence == nil {
+			return found
 		}
-		next := block{language: at[found[2]:found[3]], text: at[found[4]:found[5]]}
-		if len(blocks) > 0 && strings.TrimSpace(at[:found[0]]) == "" {
-			blocks[len(blocks)-1].answer = &next
+		next := block{language: at[fence[2]:fence[3]], text: at[fence[4]:fence[5]]}
+		if len(found) > 0 && strings.TrimSpace(at[:fence[0]]) == "" {
+			found[len(found)-1].answer = &next
 		}
-		blocks = append(blocks, next)
-		at = at[found[1]:]
+		found = append(found, next)
+		at = at[fence[1]:]
 	}
-	return blocks
 }
 
 // TestReadmeCommandsGiveItsAnswers runs the README's commands that have an answer there, in order, against a new podlink on each

@@ -58,8 +58,8 @@ func variants(tb testing.TB) map[string][]podlinktest.Patch {
 			},
 			{
 				File: "internal/data/link.go",
-				Old:  ", args ...any) (biz.LinkChange, error) {\n",
-				New:  ", args ...any) (biz.LinkChange, error) {\n\tgo func() { select {} }()\n",
+				Old:  "step linkStep, key biz.LinkKey) (biz.LinkChange, error) {\n",
+				New:  "step linkStep, key biz.LinkKey) (biz.LinkChange, error) {\n\tgo func() { select {} }()\n",
 			},
 		},
 		staleEpoch: inEveryScript(tb,
@@ -97,7 +97,7 @@ func variants(tb testing.TB) map[string][]podlinktest.Patch {
 		}),
 		unbounded: {{
 			File: "internal/rdb/coalesce.go",
-			Old:  "n >= c.batch || total > maxBatchCost",
+			Old:  "n >= c.batch || total > c.cost",
 			New:  "total < 0",
 		}},
 		noWait: {

@@ -36,7 +36,7 @@ func TestEveryOperationHasTheErrorSchema(t *testing.T) {
 			ids[operation.OperationID] = method + " " + path
 		}
 	}
-	require.Equal(t, 19+7, operations, "19 RPCs, 7 of them with an additional binding")
+	require.Equal(t, 23+7, operations, "23 RPCs, 7 of them with an additional binding")
 	require.Equal(t, "get /v1/namespaces/{namespace}/links/{uid}/services/{service}", ids["LinkService_GetLinkedPod"])
 	require.Equal(t, "get /v1/namespaces/{namespace}/link", ids["LinkService_GetLinkedPodByQuery"])
 	require.Equal(t, "post /v1/namespaces/{namespace}/links:set", ids["LinkService_SetLinkedPodByBody"])

@@ -2284,9 +2284,9 @@ func (x *BatchComputeLinkedPodRequest_Item) GetAvoidEpoch() int64 {
 type BatchComputeLinkedPodReply_Result struct {
 	state   protoimpl.MessageState        `protogen:"open.v1"`
 	Outcome ComputeLinkedPodReply_Outcome `protobuf:"varint,1,opt,name=outcome,proto3,enum=podlink.v1.ComputeLinkedPodReply_Outcome" json:"outcome,omitempty"`
-	// The current link; with a problem only its namespace, uid and service.
+	// The current link; with a problem as if there was none.
 	Link *Link `protobuf:"bytes,2,opt,name=link,proto3" json:"link,omitempty"`
-	// The pod of the live link before the call; -1 when there was none.
+	// The pod of the live link before the call; -1 when there was none, or with a problem.
 	PreviousPodId int32 `protobuf:"varint,3,opt,name=previous_pod_id,json=previousPodId,proto3" json:"previous_pod_id,omitempty"`
 	// Set if the item failed.
 	Problem       *Problem `protobuf:"bytes,4,opt,name=problem,proto3" json:"problem,omitempty"`
@@ -2453,9 +2453,9 @@ type BatchSetLinkedPodReply_Result struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// False if the item was if_absent and the uid already had a link; nothing has changed then.
 	Linked bool `protobuf:"varint,1,opt,name=linked,proto3" json:"linked,omitempty"`
-	// The current link; with a problem only its namespace, uid and service.
+	// The current link; with a problem as if there was none.
 	Link *Link `protobuf:"bytes,2,opt,name=link,proto3" json:"link,omitempty"`
-	// The pod of the live link before the call; -1 when there was none.
+	// The pod of the live link before the call; -1 when there was none, or with a problem.
 	PreviousPodId int32 `protobuf:"varint,3,opt,name=previous_pod_id,json=previousPodId,proto3" json:"previous_pod_id,omitempty"`
 	// Set if the item failed.
 	Problem       *Problem `protobuf:"bytes,4,opt,name=problem,proto3" json:"problem,omitempty"`
@@ -2598,7 +2598,7 @@ type BatchRemoveLinkedPodReply_Result struct {
 	Uid   string                 `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
 	// True if there was a link (with pod_id: to that pod): it is removed, or temporary if keep_seconds was set.
 	Removed bool `protobuf:"varint,2,opt,name=removed,proto3" json:"removed,omitempty"`
-	// The pod of the live link before the call; -1 when there was none.
+	// The pod of the live link before the call; -1 when there was none, or with a problem.
 	PreviousPodId int32 `protobuf:"varint,3,opt,name=previous_pod_id,json=previousPodId,proto3" json:"previous_pod_id,omitempty"`
 	// Set if the item failed.
 	Problem       *Problem `protobuf:"bytes,4,opt,name=problem,proto3" json:"problem,omitempty"`
@@ -2667,7 +2667,7 @@ func (x *BatchRemoveLinkedPodReply_Result) GetProblem() *Problem {
 type BatchVerifyLinkedPodRequest_Item struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Uid   string                 `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
-	// The epoch that the link should have.
+	// The epoch that the link should have; 0: the link is returned in any case.
 	Epoch         int64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2955,11 +2955,11 @@ const file_podlink_v1_link_proto_rawDesc = "" +
 	"\x05links\x18\x01 \x03(\v2\x10.podlink.v1.LinkR\x05links\x12F\n" +
 	"\bproblems\x18\x02 \x03(\v2*.podlink.v1.BatchGetLinkedPodReply.ProblemR\bproblems2\xa1\x15\n" +
 	"\vLinkService\x12\xbf\x01\n" +
-	"\fSetLinkedPod\x12\x1f.podlink.v1.SetLinkedPodRequest\x1a\x1d.podlink.v1.SetLinkedPodReply\"o\x82\xd3\xe4\x93\x02i:\x01*Z):\x01*\"$/v1/namespaces/{namespace}/links:set\x1a9/v1/namespaces/{namespace}/links/{uid}/services/{service}\x12\xd2\x01\n" +
+	"\fSetLinkedPod\x12\x1f.podlink.v1.SetLinkedPodRequest\x1a\x1d.podlink.v1.SetLinkedPodReply\"o\x82\xd3\xe4\x93\x02i:\x01*Z):\x01*\"$/v1/namespaces/{namespace}/links:set\x1a9/v1/namespaces/{namespace}/links/{uid}/services/{service}\x12\xb7\x01\n" +
+	"\fGetLinkedPod\x12\x1f.podlink.v1.GetLinkedPodRequest\x1a\x1d.podlink.v1.GetLinkedPodReply\"g\x82\xd3\xe4\x93\x02^Z!\x12\x1f/v1/namespaces/{namespace}/link\x129/v1/namespaces/{namespace}/links/{uid}/services/{service}\x90\x02\x01\x12\xd7\x01\n" +
+	"\x10ComputeLinkedPod\x12#.podlink.v1.ComputeLinkedPodRequest\x1a!.podlink.v1.ComputeLinkedPodReply\"{\x82\xd3\xe4\x93\x02u:\x01*Z-:\x01*\"(/v1/namespaces/{namespace}/links:compute\"A/v1/namespaces/{namespace}/links/{uid}/services/{service}:compute\x12\xd2\x01\n" +
 	"\x0fTrySetLinkedPod\x12\".podlink.v1.TrySetLinkedPodRequest\x1a .podlink.v1.TrySetLinkedPodReply\"y\x82\xd3\xe4\x93\x02s:\x01*Z,:\x01*\"'/v1/namespaces/{namespace}/links:trySet\"@/v1/namespaces/{namespace}/links/{uid}/services/{service}:trySet\x12\xec\x01\n" +
-	"\x14SetLinkedPodIfAbsent\x12'.podlink.v1.SetLinkedPodIfAbsentRequest\x1a%.podlink.v1.SetLinkedPodIfAbsentReply\"\x83\x01\x82\xd3\xe4\x93\x02}:\x01*Z1:\x01*\",/v1/namespaces/{namespace}/links:setIfAbsent\"E/v1/namespaces/{namespace}/links/{uid}/services/{service}:setIfAbsent\x12\xd7\x01\n" +
-	"\x10ComputeLinkedPod\x12#.podlink.v1.ComputeLinkedPodRequest\x1a!.podlink.v1.ComputeLinkedPodReply\"{\x82\xd3\xe4\x93\x02u:\x01*Z-:\x01*\"(/v1/namespaces/{namespace}/links:compute\"A/v1/namespaces/{namespace}/links/{uid}/services/{service}:compute\x12\xb7\x01\n" +
-	"\fGetLinkedPod\x12\x1f.podlink.v1.GetLinkedPodRequest\x1a\x1d.podlink.v1.GetLinkedPodReply\"g\x82\xd3\xe4\x93\x02^Z!\x12\x1f/v1/namespaces/{namespace}/link\x129/v1/namespaces/{namespace}/links/{uid}/services/{service}\x90\x02\x01\x12\xba\x01\n" +
+	"\x14SetLinkedPodIfAbsent\x12'.podlink.v1.SetLinkedPodIfAbsentRequest\x1a%.podlink.v1.SetLinkedPodIfAbsentReply\"\x83\x01\x82\xd3\xe4\x93\x02}:\x01*Z1:\x01*\",/v1/namespaces/{namespace}/links:setIfAbsent\"E/v1/namespaces/{namespace}/links/{uid}/services/{service}:setIfAbsent\x12\xba\x01\n" +
 	"\x15GetLinkedPodIfPersist\x12(.podlink.v1.GetLinkedPodIfPersistRequest\x1a&.podlink.v1.GetLinkedPodIfPersistReply\"O\x82\xd3\xe4\x93\x02F\x12D/v1/namespaces/{namespace}/links/{uid}/services/{service}/persistent\x90\x02\x01\x12\xa9\x01\n" +
 	"\x11BatchGetLinkedPod\x12$.podlink.v1.BatchGetLinkedPodRequest\x1a\".podlink.v1.BatchGetLinkedPodReply\"J\x82\xd3\xe4\x93\x02A:\x01*\"</v1/namespaces/{namespace}/services/{service}/links:batchGet\x90\x02\x01\x12\xc8\x01\n" +
 	"\x0fRemoveLinkedPod\x12\".podlink.v1.RemoveLinkedPodRequest\x1a .podlink.v1.RemoveLinkedPodReply\"o\x82\xd3\xe4\x93\x02iZ,:\x01*\"'/v1/namespaces/{namespace}/links:remove*9/v1/namespaces/{namespace}/links/{uid}/services/{service}\x12\xba\x01\n" +
@@ -3068,10 +3068,10 @@ var file_podlink_v1_link_proto_depIdxs = []int32{
 	22, // 32: podlink.v1.BatchSetLinkedPodReply.Result.problem:type_name -> podlink.v1.Problem
 	22, // 33: podlink.v1.BatchRemoveLinkedPodReply.Result.problem:type_name -> podlink.v1.Problem
 	2,  // 34: podlink.v1.LinkService.SetLinkedPod:input_type -> podlink.v1.SetLinkedPodRequest
-	4,  // 35: podlink.v1.LinkService.TrySetLinkedPod:input_type -> podlink.v1.TrySetLinkedPodRequest
-	6,  // 36: podlink.v1.LinkService.SetLinkedPodIfAbsent:input_type -> podlink.v1.SetLinkedPodIfAbsentRequest
-	8,  // 37: podlink.v1.LinkService.ComputeLinkedPod:input_type -> podlink.v1.ComputeLinkedPodRequest
-	10, // 38: podlink.v1.LinkService.GetLinkedPod:input_type -> podlink.v1.GetLinkedPodRequest
+	10, // 35: podlink.v1.LinkService.GetLinkedPod:input_type -> podlink.v1.GetLinkedPodRequest
+	8,  // 36: podlink.v1.LinkService.ComputeLinkedPod:input_type -> podlink.v1.ComputeLinkedPodRequest
+	4,  // 37: podlink.v1.LinkService.TrySetLinkedPod:input_type -> podlink.v1.TrySetLinkedPodRequest
+	6,  // 38: podlink.v1.LinkService.SetLinkedPodIfAbsent:input_type -> podlink.v1.SetLinkedPodIfAbsentRequest
 	12, // 39: podlink.v1.LinkService.GetLinkedPodIfPersist:input_type -> podlink.v1.GetLinkedPodIfPersistRequest
 	14, // 40: podlink.v1.LinkService.BatchGetLinkedPod:input_type -> podlink.v1.BatchGetLinkedPodRequest
 	16, // 41: podlink.v1.LinkService.RemoveLinkedPod:input_type -> podlink.v1.RemoveLinkedPodRequest
@@ -3082,10 +3082,10 @@ var file_podlink_v1_link_proto_depIdxs = []int32{
 	27, // 46: podlink.v1.LinkService.BatchRemoveLinkedPod:input_type -> podlink.v1.BatchRemoveLinkedPodRequest
 	29, // 47: podlink.v1.LinkService.BatchVerifyLinkedPod:input_type -> podlink.v1.BatchVerifyLinkedPodRequest
 	3,  // 48: podlink.v1.LinkService.SetLinkedPod:output_type -> podlink.v1.SetLinkedPodReply
-	5,  // 49: podlink.v1.LinkService.TrySetLinkedPod:output_type -> podlink.v1.TrySetLinkedPodReply
-	7,  // 50: podlink.v1.LinkService.SetLinkedPodIfAbsent:output_type -> podlink.v1.SetLinkedPodIfAbsentReply
-	9,  // 51: podlink.v1.LinkService.ComputeLinkedPod:output_type -> podlink.v1.ComputeLinkedPodReply
-	11, // 52: podlink.v1.LinkService.GetLinkedPod:output_type -> podlink.v1.GetLinkedPodReply
+	11, // 49: podlink.v1.LinkService.GetLinkedPod:output_type -> podlink.v1.GetLinkedPodReply
+	9,  // 50: podlink.v1.LinkService.ComputeLinkedPod:output_type -> podlink.v1.ComputeLinkedPodReply
+	5,  // 51: podlink.v1.LinkService.TrySetLinkedPod:output_type -> podlink.v1.TrySetLinkedPodReply
+	7,  // 52: podlink.v1.LinkService.SetLinkedPodIfAbsent:output_type -> podlink.v1.SetLinkedPodIfAbsentReply
 	13, // 53: podlink.v1.LinkService.GetLinkedPodIfPersist:output_type -> podlink.v1.GetLinkedPodIfPersistReply
 	15, // 54: podlink.v1.LinkService.BatchGetLinkedPod:output_type -> podlink.v1.BatchGetLinkedPodReply
 	17, // 55: podlink.v1.LinkService.RemoveLinkedPod:output_type -> podlink.v1.RemoveLinkedPodReply

@@ -20,10 +20,10 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	LinkService_SetLinkedPod_FullMethodName          = "/podlink.v1.LinkService/SetLinkedPod"
+	LinkService_GetLinkedPod_FullMethodName          = "/podlink.v1.LinkService/GetLinkedPod"
+	LinkService_ComputeLinkedPod_FullMethodName      = "/podlink.v1.LinkService/ComputeLinkedPod"
 	LinkService_TrySetLinkedPod_FullMethodName       = "/podlink.v1.LinkService/TrySetLinkedPod"
 	LinkService_SetLinkedPodIfAbsent_FullMethodName  = "/podlink.v1.LinkService/SetLinkedPodIfAbsent"
-	LinkService_ComputeLinkedPod_FullMethodName      = "/podlink.v1.LinkService/ComputeLinkedPod"
-	LinkService_GetLinkedPod_FullMethodName          = "/podlink.v1.LinkService/GetLinkedPod"
 	LinkService_GetLinkedPodIfPersist_FullMethodName = "/podlink.v1.LinkService/GetLinkedPodIfPersist"
 	LinkService_BatchGetLinkedPod_FullMethodName     = "/podlink.v1.LinkService/BatchGetLinkedPod"
 	LinkService_RemoveLinkedPod_FullMethodName       = "/podlink.v1.LinkService/RemoveLinkedPod"
@@ -47,18 +47,20 @@ const (
 //
 // Over HTTP, a proxy that decodes %2F in a path makes two segments of a uid such as a/b. The additional bindings have the
 // uid and the service in the query or in the body, where no proxy changes them.
+//
+// The most frequent rpcs come first: the HTTP router tries the paths in this order.
 type LinkServiceClient interface {
 	// SetLinkedPod links the uid to the pod, replacing any link.
 	SetLinkedPod(ctx context.Context, in *SetLinkedPodRequest, opts ...grpc.CallOption) (*SetLinkedPodReply, error)
+	// GetLinkedPod returns the link; pod_id is -1 if there is none.
+	GetLinkedPod(ctx context.Context, in *GetLinkedPodRequest, opts ...grpc.CallOption) (*GetLinkedPodReply, error)
+	// ComputeLinkedPod returns the standing link if its pod is usable; otherwise it links the uid to the best pod: the one
+	// with the lowest load plus new links since its last report, ties to the lowest pod_id.
+	ComputeLinkedPod(ctx context.Context, in *ComputeLinkedPodRequest, opts ...grpc.CallOption) (*ComputeLinkedPodReply, error)
 	// TrySetLinkedPod links the uid to the pod unless it has a persistent link to another pod.
 	TrySetLinkedPod(ctx context.Context, in *TrySetLinkedPodRequest, opts ...grpc.CallOption) (*TrySetLinkedPodReply, error)
 	// SetLinkedPodIfAbsent links the uid to the pod unless it has a link.
 	SetLinkedPodIfAbsent(ctx context.Context, in *SetLinkedPodIfAbsentRequest, opts ...grpc.CallOption) (*SetLinkedPodIfAbsentReply, error)
-	// ComputeLinkedPod returns the standing link if its pod is usable; otherwise it links the uid to the best pod: the one
-	// with the lowest load plus new links since its last report, ties to the lowest pod_id.
-	ComputeLinkedPod(ctx context.Context, in *ComputeLinkedPodRequest, opts ...grpc.CallOption) (*ComputeLinkedPodReply, error)
-	// GetLinkedPod returns the link; pod_id is -1 if there is none.
-	GetLinkedPod(ctx context.Context, in *GetLinkedPodRequest, opts ...grpc.CallOption) (*GetLinkedPodReply, error)
 	// GetLinkedPodIfPersist returns the link if it is persistent; pod_id is -1 if there is none or it is temporary.
 	GetLinkedPodIfPersist(ctx context.Context, in *GetLinkedPodIfPersistRequest, opts ...grpc.CallOption) (*GetLinkedPodIfPersistReply, error)
 	// BatchGetLinkedPod groups uids by the pod that holds them. Each link is read atomically; the reply is not a snapshot.
@@ -101,20 +103,10 @@ func (c *linkServiceClient) SetLinkedPod(ctx context.Context, in *SetLinkedPodRe
 	return out, nil
 }
 
-func (c *linkServiceClient) TrySetLinkedPod(ctx context.Context, in *TrySetLinkedPodRequest, opts ...grpc.CallOption) (*TrySetLinkedPodReply, error) {
+func (c *linkServiceClient) GetLinkedPod(ctx context.Context, in *GetLinkedPodRequest, opts ...grpc.CallOption) (*GetLinkedPodReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(TrySetLinkedPodReply)
-	err := c.cc.Invoke(ctx, LinkService_TrySetLinkedPod_FullMethodName, in, out, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
-func (c *linkServiceClient) SetLinkedPodIfAbsent(ctx context.Context, in *SetLinkedPodIfAbsentRequest, opts ...grpc.CallOption) (*SetLinkedPodIfAbsentReply, error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(SetLinkedPodIfAbsentReply)
-	err := c.cc.Invoke(ctx, LinkService_SetLinkedPodIfAbsent_FullMethodName, in, out, cOpts...)
+	out := new(GetLinkedPodReply)
+	err := c.cc.Invoke(ctx, LinkService_GetLinkedPod_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -131,10 +123,20 @@ func (c *linkServiceClient) ComputeLinkedPod(ctx context.Context, in *ComputeLin
 	return out, nil
 }
 
-func (c *linkServiceClient) GetLinkedPod(ctx context.Context, in *GetLinkedPodRequest, opts ...grpc.CallOption) (*GetLinkedPodReply, error) {
+func (c *linkServiceClient) TrySetLinkedPod(ctx context.Context, in *TrySetLinkedPodRequest, opts ...grpc.CallOption) (*TrySetLinkedPodReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(GetLinkedPodReply)
-	err := c.cc.Invoke(ctx, LinkService_GetLinkedPod_FullMethodName, in, out, cOpts...)
+	out := new(TrySetLinkedPodReply)
+	err := c.cc.Invoke(ctx, LinkService_TrySetLinkedPod_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *linkServiceClient) SetLinkedPodIfAbsent(ctx context.Context, in *SetLinkedPodIfAbsentRequest, opts ...grpc.CallOption) (*SetLinkedPodIfAbsentReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetLinkedPodIfAbsentReply)
+	err := c.cc.Invoke(ctx, LinkService_SetLinkedPodIfAbsent_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -243,18 +245,20 @@ func (c *linkServiceClient) BatchVerifyLinkedPod(ctx context.Context, in *BatchV
 //
 // Over HTTP, a proxy that decodes %2F in a path makes two segments of a uid such as a/b. The additional bindings have the
 // uid and the service in the query or in the body, where no proxy changes them.
+//
+// The most frequent rpcs come first: the HTTP router tries the paths in this order.
 type LinkServiceServer interface {
 	// SetLinkedPod links the uid to the pod, replacing any link.
 	SetLinkedPod(context.Context, *SetLinkedPodRequest) (*SetLinkedPodReply, error)
+	// GetLinkedPod returns the link; pod_id is -1 if there is none.
+	GetLinkedPod(context.Context, *GetLinkedPodRequest) (*GetLinkedPodReply, error)
+	// ComputeLinkedPod returns the standing link if its pod is usable; otherwise it links the uid to the best pod: the one
+	// with the lowest load plus new links since its last report, ties to the lowest pod_id.
+	ComputeLinkedPod(context.Context, *ComputeLinkedPodRequest) (*ComputeLinkedPodReply, error)
 	// TrySetLinkedPod links the uid to the pod unless it has a persistent link to another pod.
 	TrySetLinkedPod(context.Context, *TrySetLinkedPodRequest) (*TrySetLinkedPodReply, error)
 	// SetLinkedPodIfAbsent links the uid to the pod unless it has a link.
 	SetLinkedPodIfAbsent(context.Context, *SetLinkedPodIfAbsentRequest) (*SetLinkedPodIfAbsentReply, error)
-	// ComputeLinkedPod returns the standing link if its pod is usable; otherwise it links the uid to the best pod: the one
-	// with the lowest load plus new links since its last report, ties to the lowest pod_id.
-	ComputeLinkedPod(context.Context, *ComputeLinkedPodRequest) (*ComputeLinkedPodReply, error)
-	// GetLinkedPod returns the link; pod_id is -1 if there is none.
-	GetLinkedPod(context.Context, *GetLinkedPodRequest) (*GetLinkedPodReply, error)
 	// GetLinkedPodIfPersist returns the link if it is persistent; pod_id is -1 if there is none or it is temporary.
 	GetLinkedPodIfPersist(context.Context, *GetLinkedPodIfPersistRequest) (*GetLinkedPodIfPersistReply, error)
 	// BatchGetLinkedPod groups uids by the pod that holds them. Each link is read atomically; the reply is not a snapshot.
@@ -290,17 +294,17 @@ type UnimplementedLinkServiceServer struct{}
 func (UnimplementedLinkServiceServer) SetLinkedPod(context.Context, *SetLinkedPodRequest) (*SetLinkedPodReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetLinkedPod not implemented")
 }
+func (UnimplementedLinkServiceServer) GetLinkedPod(context.Context, *GetLinkedPodRequest) (*GetLinkedPodReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetLinkedPod not implemented")
+}
+func (UnimplementedLinkServiceServer) ComputeLinkedPod(context.Context, *ComputeLinkedPodRequest) (*ComputeLinkedPodReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method ComputeLinkedPod not implemented")
+}
 func (UnimplementedLinkServiceServer) TrySetLinkedPod(context.Context, *TrySetLinkedPodRequest) (*TrySetLinkedPodReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method TrySetLinkedPod not implemented")
 }
 func (UnimplementedLinkServiceServer) SetLinkedPodIfAbsent(context.Context, *SetLinkedPodIfAbsentRequest) (*SetLinkedPodIfAbsentReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetLinkedPodIfAbsent not implemented")
-}
-func (UnimplementedLinkServiceServer) ComputeLinkedPod(context.Context, *ComputeLinkedPodRequest) (*ComputeLinkedPodReply, error) {
-	return nil, status.Error(codes.Unimplemented, "method ComputeLinkedPod not implemented")
-}
-func (UnimplementedLinkServiceServer) GetLinkedPod(context.Context, *GetLinkedPodRequest) (*GetLinkedPodReply, error) {
-	return nil, status.Error(codes.Unimplemented, "method GetLinkedPod not implemented")
 }
 func (UnimplementedLinkServiceServer) GetLinkedPodIfPersist(context.Context, *GetLinkedPodIfPersistRequest) (*GetLinkedPodIfPersistReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetLinkedPodIfPersist not implemented")
@@ -368,6 +372,42 @@ func _LinkService_SetLinkedPod_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LinkService_GetLinkedPod_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetLinkedPodRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LinkServiceServer).GetLinkedPod(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LinkService_GetLinkedPod_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LinkServiceServer).GetLinkedPod(ctx, req.(*GetLinkedPodRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LinkService_ComputeLinkedPod_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ComputeLinkedPodRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LinkServiceServer).ComputeLinkedPod(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LinkService_ComputeLinkedPod_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LinkServiceServer).ComputeLinkedPod(ctx, req.(*ComputeLinkedPodRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _LinkService_TrySetLinkedPod_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(TrySetLinkedPodRequest)
 	if err := dec(in); err != nil {
@@ -400,42 +440,6 @@ func _LinkService_SetLinkedPodIfAbsent_Handler(srv interface{}, ctx context.Cont
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(LinkServiceServer).SetLinkedPodIfAbsent(ctx, req.(*SetLinkedPodIfAbsentRequest))
-	}
-	return interceptor(ctx, in, info, handler)
-}
-
-func _LinkService_ComputeLinkedPod_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(ComputeLinkedPodRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(LinkServiceServer).ComputeLinkedPod(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: LinkService_ComputeLinkedPod_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(LinkServiceServer).ComputeLinkedPod(ctx, req.(*ComputeLinkedPodRequest))
-	}
-	return interceptor(ctx, in, info, handler)
-}
-
-func _LinkService_GetLinkedPod_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(GetLinkedPodRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(LinkServiceServer).GetLinkedPod(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: LinkService_GetLinkedPod_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(LinkServiceServer).GetLinkedPod(ctx, req.(*GetLinkedPodRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -614,20 +618,20 @@ var LinkService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _LinkService_SetLinkedPod_Handler,
 		},
 		{
-			MethodName: "TrySetLinkedPod",
-			Handler:    _LinkService_TrySetLinkedPod_Handler,
-		},
-		{
-			MethodName: "SetLinkedPodIfAbsent",
-			Handler:    _LinkService_SetLinkedPodIfAbsent_Handler,
+			MethodName: "GetLinkedPod",
+			Handler:    _LinkService_GetLinkedPod_Handler,
 		},
 		{
 			MethodName: "ComputeLinkedPod",
 			Handler:    _LinkService_ComputeLinkedPod_Handler,
 		},
 		{
-			MethodName: "GetLinkedPod",
-			Handler:    _LinkService_GetLinkedPod_Handler,
+			MethodName: "TrySetLinkedPod",
+			Handler:    _LinkService_TrySetLinkedPod_Handler,
+		},
+		{
+			MethodName: "SetLinkedPodIfAbsent",
+			Handler:    _LinkService_SetLinkedPodIfAbsent_Handler,
 		},
 		{
 			MethodName: "GetLinkedPodIfPersist",

@@ -39,44 +39,60 @@ type PodSettings struct {
 }
 
 // Run runs the suite on the store that open returns. open is called once per test and may return the same store each time,
-// because every test has its own namespace. others return the same store as seen by other podlink processes; they take
+// because every test has its own namespace. processes return the same store as seen by other podlink processes; they take
 // part in the concurrency tests.
-func Run(t *testing.T, open func(t *testing.T) Repos, others ...func(t *testing.T) Repos) {
-	s := suite{open: open, others: others}
-	for _, group := range []struct {
-		name  string
-		tests func(t *testing.T, s suite)
-	}{
+func Run(t *testing.T, open func(t *testing.T) Repos, processes ...func(t *testing.T) Repos) {
+	calls := []group{
 		{"Semantics", testSemantics},
 		{"Epoch", testEpoch},
 		{"ExpectedEpoch", testExpectedEpoch},
 		{"Claim", testClaim},
 		{"AboveEpoch", testAboveEpoch},
+		{"Compute", testCompute},
+		{"Reserve", testReserve},
+		{"Wishes", testWishes},
+		{"Concurrency", testConcurrency},
+	}
+	others := []group{
+		{"Batches", testBatches},
 		{"Expiry", testExpiry},
 		{"Mixed", testMixed},
 		{"Links", testLinks},
-		{"Compute", testCompute},
 		{"Pods", testPods},
-		{"Reserve", testReserve},
-		{"Wishes", testWishes},
 		{"Liveness", testLiveness},
 		{"Instances", testInstances},
 		{"Cordon", testCordon},
 		{"Limits", testLimits},
 		{"Workloads", testWorkloads},
-		{"Concurrency", testConcurrency},
-	} {
-		t.Run(group.name, func(t *testing.T) {
-			t.Parallel()
-			group.tests(t, s)
-		})
 	}
+	runAll(t, suite{open: open, others: processes}, append(others, calls...))
+	// What holds for a call holds for an item of a batch. One after the other, because together they would overload the store.
+	t.Run("Batched", func(t *testing.T) { runAll(t, suite{open: open, others: processes, batched: true}, calls) })
+}
+
+// group is a group of tests.
+type group struct {
+	name  string
+	tests func(t *testing.T, s suite)
+}
+
+// runAll runs the groups in parallel, and waits for them.
+func runAll(t *testing.T, s suite, groups []group) {
+	t.Run("All", func(t *testing.T) {
+		for _, group := range groups {
+			t.Run(group.name, func(t *testing.T) {
+				t.Parallel()
+				group.tests(t, s)
+			})
+		}
+	})
 }
 
 // suite creates an env for each test.
 type suite struct {
-	open   func(t *testing.T) Repos
-	others []func(t *testing.T) Repos
+	open    func(t *testing.T) Repos
+	others  []func(t *testing.T) Repos
+	batched bool // every call is a batch of one
 }
 
 // test runs one test in parallel with the others.
@@ -86,6 +102,11 @@ func (s suite) test(t *testing.T, name string, run func(e *env)) {
 		views := []Repos{s.open(t)}
 		for _, open := range s.others {
 			views = append(views, open(t))
+		}
+		for i := range views {
+			if s.batched {
+				views[i].Links, views[i].Pods = batchedLinks{views[i].Links}, batchedPods{views[i].Pods}
+			}
 		}
 		run(&env{T: t, Repos: views[0], views: views, namespace: "ns-" + rand.Text()})
 	})
@@ -112,10 +133,23 @@ func (e *env) keyOf(uid, service string) biz.LinkKey {
 // pods returns the key of the default service.
 func (e *env) pods() biz.ServiceKey { return biz.ServiceKey{Namespace: e.namespace, Service: service} }
 
-// links returns the use-case on the repos.
-func (e *env) links() *biz.LinkUsecase { return e.linksOf(e.Repos) }
+// computer is the part of biz.LinkUsecase that takes several steps.
+type computer interface {
+	Compute(ctx context.Context, key biz.LinkKey, request biz.ComputeRequest) (biz.Computed, error)
+}
 
-func (e *env) linksOf(r Repos) *biz.LinkUsecase {
+// links returns the use-case on the repos.
+func (e *env) links() computer { return e.linksOf(e.Repos) }
+
+func (e *env) linksOf(r Repos) computer {
+	links := e.usecaseOf(r)
+	if _, batched := r.Links.(batchedLinks); batched {
+		return batchedComputer{links}
+	}
+	return links
+}
+
+func (e *env) usecaseOf(r Repos) *biz.LinkUsecase {
 	views := biz.NewPodViews(r.Pods, biz.NopObserver{})
 	e.Cleanup(views.Stop)
 	return biz.NewLinkUsecase(r.Links, views, biz.Limits{MaxBatch: 1000}, biz.NopObserver{})

@@ -145,7 +145,7 @@ func testLinks(t *testing.T, s suite) {
 	})
 	s.test(t, "BatchGet/the use-case reads each uid once", func(e *env) {
 		link := e.set(e.keyOf("a", service), requestedPod, biz.Forever)
-		got, err := e.links().BatchGet(e.Context(), e.namespace, service, []string{"b", "a", "b", "a"})
+		got, err := e.usecaseOf(e.Repos).BatchGet(e.Context(), e.namespace, service, []string{"b", "a", "b", "a"})
 		require.NoError(e, err)
 		require.Equal(e, found(biz.NoLink(e.keyOf("b", service)), link), got)
 	})

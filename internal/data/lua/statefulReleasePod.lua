@@ -1,21 +1,45 @@
--- statefulReleasePod releases a reservation that did not become a link, unless the pod has reported since.
+-- statefulReleasePod releases reservations that did not become links, unless their pods have reported since.
 --
 -- Needs:   change
 -- Access:  write
 -- Confirm: no, a lost count only makes a pod look less busy until its next report
 -- KEYS[1]: podlink:service:<namespace>:<service>
 -- ARGV[1]: pod, as reserved by statefulReservePod
--- ARGV[2]: time of the report that counts the reservation
--- Reply:   RELEASED: the pod has one reservation less
--- Reply:   STALE: the pod has reported since, or was removed; nothing has changed
--- Repeat:  RELEASED releases one more, down to none, then STALE: must not be repeated
+-- ARGV[2]: time of the report that counts the reservation; further reservations follow, each as a pod and a time
+-- Reply:   RELEASED: one of the pods or more have fewer reservations
+-- Reply:   STALE: all pods have reported since, or were removed; nothing has changed
+-- Repeat:  RELEASED releases as many more, down to none, then STALE: must not be repeated
 
-local report = find(ARGV[1])
-if report == false then return corrupt() end
-if not report or report.buried or report.at ~= ARGV[2] then return {'STALE'} end
-local burden = burden_of(report)
-if not burden then return corrupt() end
-if burden == tonumber(report.load) then return {'STALE'} end
-place(report, burden - 1)
+local reports = {} -- by pod
+
+-- release releases a reservation. It returns false if podlink did not write what it read.
+local function release(pod, at)
+  local report = reports[pod]
+  if report == nil then
+    report = find(pod)
+    if report == false then return false end
+    report = report or {buried = true}
+    reports[pod] = report
+  end
+  if report.buried or report.at ~= at then return true end
+  report.burden = report.burden or burden_of(report)
+  if not report.burden then return false end
+  if report.burden > tonumber(report.load) then
+    report.burden, report.released = report.burden - 1, true
+  end
+  return true
+end
+
+if not release(ARGV[1], ARGV[2]) then return corrupt() end
+for i = 3, #ARGV, 2 do
+  if not release(ARGV[i], ARGV[i + 1]) then return corrupt() end
+end
+local released = false
+for _, report in pairs(reports) do
+  if report.released then
+    place(report, report.burden)
+    released = true
+  end
+end
 commit()
-return {'RELEASED'}
+return released and {'RELEASED'} or {'STALE'}

@@ -3,11 +3,8 @@
 -- live READY pods below their capacity.
 --
 -- Needs:   choice
--- Needs:   live
--- Needs:   change
--- Needs:   timers
--- Needs:   store
--- Needs:   fence
+-- Needs:   ranking
+-- Needs:   standing
 -- Access:  write
 -- Confirm: no, a lost count only makes a pod look less busy until its next report
 -- KEYS[1]: podlink:service:<namespace>:<service>
@@ -32,62 +29,33 @@ if not meta then return corrupt() end
 if meta.due ~= 0 and now >= meta.due then run_timers(meta) end
 
 -- reserve adds a reservation to the pod of an entry.
-local function reserve(pod, member, load, capacity, ttl, set, burden)
-  if ttl == '-1' and burden == tonumber(load) then
-    schedule(meta, '~' .. pod, now + MINUTE)
-    replace(meta)
-  end
-  burden = burden + 1
-  if capacity == '-1' or burden < tonumber(capacity) then
-    add(burden, member)
-    if set ~= '0' then add((set + 1) * RANGE + burden, set .. ':' .. member) end
-  else
-    add(RANGE + burden, member)
-    if set ~= '0' then remove(set .. ':' .. member) end
-  end
+local function reserve(of, burden)
+  halve_later(meta, of, burden)
+  rank(of, burden + 1)
   commit()
 end
 
--- The pod of the current link.
-local usable, doubtful = false, false
+-- The pod of the current link, or the known one of a link that the store may have lost.
+local otherwise = false
 if ARGV[1] ~= '-1' then
-  local linked = find(ARGV[1])
-  if linked == false then return corrupt() end
-  local alive = linked and liveness(meta, linked.ttl, linked.at, linked.heard) or DEAD
-  if not linked and ARGV[4] == ARGV[1] and ARGV[2] ~= '1' then
-    -- A link that another caller put back, to a pod that has not reported yet: in doubt as long as links are put back.
-    local store = read_store()
-    if not store then return corrupt() end
-    if now - store.since < 2 * meta.least and find_fence(ARGV[1]) == nil then return {'USABLE'} end
-  end
-  doubtful = alive == IN_DOUBT
-  usable = linked and alive ~= DEAD and effective(linked) < 2
-  if doubtful and ARGV[3] == '1' and #within(AGELESS, AGELESS, '1') > 0 then usable = false end
-  if usable and ARGV[2] ~= '1' then return {'USABLE'} end
+  local stays
+  stays, otherwise = judge(meta, ARGV[1], ARGV[2] == '1', ARGV[3] == '1', ARGV[4])
+  if stays == nil then return corrupt() end
+  if stays then return {'USABLE'} end
 elseif ARGV[4] and ARGV[4] ~= '-1' then
-  -- The known pod of a link that the store may have lost.
-  local store, known = read_store(), find(ARGV[4])
-  local fence = not known and find_fence(ARGV[4])
-  local burden = known and not known.buried and burden_of(known)
-  if not store or known == false or fence == false and not known or known and not known.buried and not burden then
-    return corrupt()
-  end
-  local ttl = meta.least
-  if known then ttl = known.ttl == '-1' and 30000 or known.ttl * 1000 end
-  if now - store.since < 2 * ttl then
-    if known and burden and effective(known) == 0 and liveness(meta, known.ttl, known.at, known.heard) == LIVE then
-      reserve(known.pod, entry(known), known.load, known.capacity, known.ttl, known.set, burden)
-      return {'RESTORED', known.pod, known.at}
-    elseif not known and not fence then
-      return {'RESTORED', ARGV[4], '0'}
-    end
+  local known, burden = restorable(meta, ARGV[4])
+  if known == nil then return corrupt() end
+  if known == true then return {'RESTORED', ARGV[4], '0'} end
+  if known then
+    reserve(parse_entry(entry(known)), burden)
+    return {'RESTORED', known.pod, known.at}
   end
 end
 
 -- The best pod: the first of the ranking, or of the rankings of the sets that have the labels, that is live and not to be
 -- avoided. Entries of silent pods are moved out of the way, a limited number per call.
 local STALE_MOST = 64
-local avoid, best, least = ARGV[5] or '', nil, nil -- the best pod as in its entry, and its burden
+local avoid, best, least = ARGV[5] or '', nil, nil -- the entry of the best pod, and its burden
 local stale, more, foreign = 0, false, false
 
 local _, avoided = string.gsub(avoid, '%d+', '')
@@ -98,27 +66,21 @@ local function scan(low, prefix)
   for _, most in ipairs({1 + avoided, STALE_MOST}) do
     local found = within(low, low + RANGE - 1, most)
     for i = from, #found, 2 do
-      local member = string.sub(found[i], #prefix + 1)
-      local pod, load, capacity, ttl, at, heard, set =
-        string.match(member, '^0*(%d+) (%d+) (%-?%d+) (%-?%d+) (%d+) (%d+) (%d+)$')
-      if not pod or string.sub(found[i], 1, #prefix) ~= prefix then
+      local of = string.sub(found[i], 1, #prefix) == prefix and parse_entry(string.sub(found[i], #prefix + 1))
+      if not of then
         foreign = true
         return
       end
       local burden = found[i + 1] - low
-      if liveness(meta, ttl, at, heard) ~= LIVE then
+      if liveness(meta, of.ttl, of.at, of.heard) ~= LIVE then
         if stale >= STALE_MOST then
           more = true
           return
         end
         stale = stale + 1
-        add(RANGE + burden, member)
-        if set ~= '0' then remove(set .. ':' .. member) end
-      elseif not string.find(avoid, ',' .. pod .. ',', 1, true) then
-        if not best or burden < least or burden == least and member < best.member then
-          best = {pod = pod, member = member, load = load, capacity = capacity, ttl = ttl, at = at, set = set}
-          least = burden
-        end
+        retire(of, burden)
+      elseif not string.find(avoid, ',' .. of.pod .. ',', 1, true) then
+        if not best or burden < least or burden == least and of.member < best.member then best, least = of, burden end
         return
       end
     end
@@ -128,26 +90,13 @@ local function scan(low, prefix)
   more = true
 end
 
-if not ARGV[6] or ARGV[6] == '' then
-  scan(0, '')
-else
-  local found = within(-SETS - 64, -SETS - 1, '65')
-  for i = 1, #found, 2 do
-    local holds = true
-    local labels = string.match(found[i], '^%d+ %d+ (.+)$') or ''
-    for pair in string.gmatch(ARGV[6], '[^ ]+') do
-      holds = holds and string.find(labels, pair, 1, true)
-    end
-    local number = -SETS - found[i + 1]
-    if holds then scan((number + 1) * RANGE, integer(number) .. ':') end
-  end
-end
+rankings_of(ARGV[6] or '', scan)
 if foreign then return corrupt() end
 if best and not more then
-  reserve(best.pod, best.member, best.load, best.capacity, best.ttl, best.set, least)
+  reserve(best, least)
   return {'RESERVED', best.pod, best.at}
 end
 commit()
 if more then return {'AGAIN'} end
-if usable or doubtful then return {'USABLE'} end
+if otherwise then return {'USABLE'} end
 return {'NONE'}

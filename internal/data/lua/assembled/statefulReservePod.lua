@@ -210,23 +210,6 @@ local function effective(report)
   return math.max(report.routing, cordon)
 end
 
--- === lib/live.lua ===
--- live.lua judges the age of reports, as Hearing in biz does.
-
-local DEAD, IN_DOUBT, LIVE = 0, 1, 2
-
--- liveness judges a report by its ttl, its time, and the value of heard then.
-local function liveness(meta, ttl, at, heard)
-  if ttl == '-1' then return LIVE end
-  local limit, age = ttl * 1000, meta.heard - heard
-  if age <= limit then
-    if now <= at + limit then return LIVE end
-    return IN_DOUBT
-  end
-  if meta.resumed <= tonumber(heard) or meta.heard - meta.resumed > limit or age > 3 * limit then return DEAD end
-  return IN_DOUBT
-end
-
 -- === lib/change.lua ===
 -- change.lua collects the changes of a script, and makes them at its end.
 
@@ -357,6 +340,82 @@ local function run_timers(meta)
   commit()
 end
 
+-- === lib/live.lua ===
+-- live.lua judges the age of reports, as Hearing in biz does.
+
+local DEAD, IN_DOUBT, LIVE = 0, 1, 2
+
+-- liveness judges a report by its ttl, its time, and the value of heard then.
+local function liveness(meta, ttl, at, heard)
+  if ttl == '-1' then return LIVE end
+  local limit, age = ttl * 1000, meta.heard - heard
+  if age <= limit then
+    if now <= at + limit then return LIVE end
+    return IN_DOUBT
+  end
+  if meta.resumed <= tonumber(heard) or meta.heard - meta.resumed > limit or age > 3 * limit then return DEAD end
+  return IN_DOUBT
+end
+
+-- === lib/ranking.lua ===
+-- ranking.lua reads the ranking of the pods that take new links, and changes the places of entries in it.
+
+-- parse_entry returns an entry as a table; nil if podlink did not write it.
+local function parse_entry(member)
+  local pod, load, capacity, ttl, at, heard, set = string.match(member, '^0*(%d+) (%d+) (%-?%d+) (%-?%d+) (%d+) (%d+) (%d+)$')
+  if not pod then return end
+  return {pod = pod, load = load, capacity = capacity, ttl = ttl, at = at, heard = heard, set = set, member = member}
+end
+
+-- takes_more reports whether a pod with the burden is below its capacity.
+local function takes_more(of, burden) return of.capacity == '-1' or burden < tonumber(of.capacity) end
+
+-- rank gives an entry the place of its burden, after reservations.
+local function rank(of, burden)
+  if takes_more(of, burden) then
+    add(burden, of.member)
+    if of.set ~= '0' then add((of.set + 1) * RANGE + burden, of.set .. ':' .. of.member) end
+  else
+    add(RANGE + burden, of.member)
+    if of.set ~= '0' then remove(of.set .. ':' .. of.member) end
+  end
+end
+
+-- retire moves the entry of a silent pod out of the way.
+local function retire(of, burden)
+  add(RANGE + burden, of.member)
+  if of.set ~= '0' then remove(of.set .. ':' .. of.member) end
+end
+
+-- halve_later sees to it that the links given out to a pod whose reports never expire are counted for a while only, once there
+-- are any.
+local function halve_later(meta, of, burden)
+  if of.ttl == '-1' and burden == tonumber(of.load) then
+    schedule(meta, '~' .. of.pod, now + MINUTE)
+    replace(meta)
+  end
+end
+
+-- entries reads up to most entries of the ranking that begins at the score low, after the first ones; each followed by its score.
+local function entries(low, first, most)
+  return call('ZRANGEBYSCORE', key, integer(low), integer(low + RANGE - 1), 'WITHSCORES', 'LIMIT', integer(first), integer(most))
+end
+
+-- rankings_of calls go with the lowest score and the prefix of each ranking of pods that have the labels, written as
+-- &name=value& and separated by spaces; with the ranking of all pods if there are none.
+local function rankings_of(labels, go)
+  if labels == '' then return go(0, '') end
+  local found = within(-SETS - 64, -SETS - 1, '65')
+  for i = 1, #found, 2 do
+    local holds, its = true, string.match(found[i], '^%d+ %d+ (.+)$') or ''
+    for pair in string.gmatch(labels, '[^ ]+') do
+      holds = holds and string.find(its, pair, 1, true)
+    end
+    local number = -SETS - found[i + 1]
+    if holds then go((number + 1) * RANGE, integer(number) .. ':') end
+  end
+end
+
 -- === lib/store.lua ===
 -- store.lua has the store's id: <store_id> <store_id_ms> <primaries>, at -2^36. The primaries are the ids of the Redis servers
 -- on which the service was seen, separated by commas; at least the last 64.
@@ -414,6 +473,45 @@ local function find_fence(pod)
   return fence and fence.pod == pod and fence
 end
 
+-- === lib/standing.lua ===
+-- standing.lua judges the pod of a link that there is, or was.
+
+-- judge judges the pod of the current link. It returns whether the link stays at once, and whether it stays if no other pod is
+-- usable; nil if podlink did not write what it read. over says that the pod counts as dead if it is in doubt while a live READY
+-- pod of the service never expires.
+local function judge(meta, pod, leave, over, known)
+  local linked = find(pod)
+  if linked == false then return nil end
+  local alive = linked and liveness(meta, linked.ttl, linked.at, linked.heard) or DEAD
+  if not linked and known == pod and not leave then
+    -- A link that another caller put back, to a pod that has not reported yet: in doubt as long as links are put back.
+    local store = read_store()
+    if not store then return nil end
+    if now - store.since < 2 * meta.least and find_fence(pod) == nil then return true end
+  end
+  local doubtful = alive == IN_DOUBT
+  local usable = linked and alive ~= DEAD and effective(linked) < 2
+  if doubtful and over and #within(AGELESS, AGELESS, '1') > 0 then usable = false end
+  return usable and not leave or false, usable or doubtful
+end
+
+-- restorable judges the known pod of a link that the store may have lost. It returns the pod's report and its burden if the link
+-- is to be put back; true if it is, and the pod has not reported; false if not; nil if podlink did not write what it read.
+local function restorable(meta, pod)
+  local store, known = read_store(), find(pod)
+  local fence = not known and find_fence(pod)
+  local burden = known and not known.buried and burden_of(known)
+  if not store or known == false or fence == false and not known or known and not known.buried and not burden then
+    return nil
+  end
+  local ttl = meta.least
+  if known then ttl = known.ttl == '-1' and 30000 or known.ttl * 1000 end
+  if now - store.since >= 2 * ttl then return false end
+  if not known then return not fence end
+  if burden and effective(known) == 0 and liveness(meta, known.ttl, known.at, known.heard) == LIVE then return known, burden end
+  return false
+end
+
 -- === statefulReservePod.lua ===
 
 if not head[1] and is_empty() then return {'UNKNOWN'} end
@@ -422,62 +520,33 @@ if not meta then return corrupt() end
 if meta.due ~= 0 and now >= meta.due then run_timers(meta) end
 
 -- reserve adds a reservation to the pod of an entry.
-local function reserve(pod, member, load, capacity, ttl, set, burden)
-  if ttl == '-1' and burden == tonumber(load) then
-    schedule(meta, '~' .. pod, now + MINUTE)
-    replace(meta)
-  end
-  burden = burden + 1
-  if capacity == '-1' or burden < tonumber(capacity) then
-    add(burden, member)
-    if set ~= '0' then add((set + 1) * RANGE + burden, set .. ':' .. member) end
-  else
-    add(RANGE + burden, member)
-    if set ~= '0' then remove(set .. ':' .. member) end
-  end
+local function reserve(of, burden)
+  halve_later(meta, of, burden)
+  rank(of, burden + 1)
   commit()
 end
 
--- The pod of the current link.
-local usable, doubtful = false, false
+-- The pod of the current link, or the known one of a link that the store may have lost.
+local otherwise = false
 if ARGV[1] ~= '-1' then
-  local linked = find(ARGV[1])
-  if linked == false then return corrupt() end
-  local alive = linked and liveness(meta, linked.ttl, linked.at, linked.heard) or DEAD
-  if not linked and ARGV[4] == ARGV[1] and ARGV[2] ~= '1' then
-    -- A link that another caller put back, to a pod that has not reported yet: in doubt as long as links are put back.
-    local store = read_store()
-    if not store then return corrupt() end
-    if now - store.since < 2 * meta.least and find_fence(ARGV[1]) == nil then return {'USABLE'} end
-  end
-  doubtful = alive == IN_DOUBT
-  usable = linked and alive ~= DEAD and effective(linked) < 2
-  if doubtful and ARGV[3] == '1' and #within(AGELESS, AGELESS, '1') > 0 then usable = false end
-  if usable and ARGV[2] ~= '1' then return {'USABLE'} end
+  local stays
+  stays, otherwise = judge(meta, ARGV[1], ARGV[2] == '1', ARGV[3] == '1', ARGV[4])
+  if stays == nil then return corrupt() end
+  if stays then return {'USABLE'} end
 elseif ARGV[4] and ARGV[4] ~= '-1' then
-  -- The known pod of a link that the store may have lost.
-  local store, known = read_store(), find(ARGV[4])
-  local fence = not known and find_fence(ARGV[4])
-  local burden = known and not known.buried and burden_of(known)
-  if not store or known == false or fence == false and not known or known and not known.buried and not burden then
-    return corrupt()
-  end
-  local ttl = meta.least
-  if known then ttl = known.ttl == '-1' and 30000 or known.ttl * 1000 end
-  if now - store.since < 2 * ttl then
-    if known and burden and effective(known) == 0 and liveness(meta, known.ttl, known.at, known.heard) == LIVE then
-      reserve(known.pod, entry(known), known.load, known.capacity, known.ttl, known.set, burden)
-      return {'RESTORED', known.pod, known.at}
-    elseif not known and not fence then
-      return {'RESTORED', ARGV[4], '0'}
-    end
+  local known, burden = restorable(meta, ARGV[4])
+  if known == nil then return corrupt() end
+  if known == true then return {'RESTORED', ARGV[4], '0'} end
+  if known then
+    reserve(parse_entry(entry(known)), burden)
+    return {'RESTORED', known.pod, known.at}
   end
 end
 
 -- The best pod: the first of the ranking, or of the rankings of the sets that have the labels, that is live and not to be
 -- avoided. Entries of silent pods are moved out of the way, a limited number per call.
 local STALE_MOST = 64
-local avoid, best, least = ARGV[5] or '', nil, nil -- the best pod as in its entry, and its burden
+local avoid, best, least = ARGV[5] or '', nil, nil -- the entry of the best pod, and its burden
 local stale, more, foreign = 0, false, false
 
 local _, avoided = string.gsub(avoid, '%d+', '')
@@ -488,27 +557,21 @@ local function scan(low, prefix)
   for _, most in ipairs({1 + avoided, STALE_MOST}) do
     local found = within(low, low + RANGE - 1, most)
     for i = from, #found, 2 do
-      local member = string.sub(found[i], #prefix + 1)
-      local pod, load, capacity, ttl, at, heard, set =
-        string.match(member, '^0*(%d+) (%d+) (%-?%d+) (%-?%d+) (%d+) (%d+) (%d+)$')
-      if not pod or string.sub(found[i], 1, #prefix) ~= prefix then
+      local of = string.sub(found[i], 1, #prefix) == prefix and parse_entry(string.sub(found[i], #prefix + 1))
+      if not of then
         foreign = true
         return
       end
       local burden = found[i + 1] - low
-      if liveness(meta, ttl, at, heard) ~= LIVE then
+      if liveness(meta, of.ttl, of.at, of.heard) ~= LIVE then
         if stale >= STALE_MOST then
           more = true
           return
         end
         stale = stale + 1
-        add(RANGE + burden, member)
-        if set ~= '0' then remove(set .. ':' .. member) end
-      elseif not string.find(avoid, ',' .. pod .. ',', 1, true) then
-        if not best or burden < least or burden == least and member < best.member then
-          best = {pod = pod, member = member, load = load, capacity = capacity, ttl = ttl, at = at, set = set}
-          least = burden
-        end
+        retire(of, burden)
+      elseif not string.find(avoid, ',' .. of.pod .. ',', 1, true) then
+        if not best or burden < least or burden == least and of.member < best.member then best, least = of, burden end
         return
       end
     end
@@ -518,26 +581,13 @@ local function scan(low, prefix)
   more = true
 end
 
-if not ARGV[6] or ARGV[6] == '' then
-  scan(0, '')
-else
-  local found = within(-SETS - 64, -SETS - 1, '65')
-  for i = 1, #found, 2 do
-    local holds = true
-    local labels = string.match(found[i], '^%d+ %d+ (.+)$') or ''
-    for pair in string.gmatch(ARGV[6], '[^ ]+') do
-      holds = holds and string.find(labels, pair, 1, true)
-    end
-    local number = -SETS - found[i + 1]
-    if holds then scan((number + 1) * RANGE, integer(number) .. ':') end
-  end
-end
+rankings_of(ARGV[6] or '', scan)
 if foreign then return corrupt() end
 if best and not more then
-  reserve(best.pod, best.member, best.load, best.capacity, best.ttl, best.set, least)
+  reserve(best, least)
   return {'RESERVED', best.pod, best.at}
 end
 commit()
 if more then return {'AGAIN'} end
-if usable or doubtful then return {'USABLE'} end
+if otherwise then return {'USABLE'} end
 return {'NONE'}

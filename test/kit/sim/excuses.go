@@ -1,0 +1,100 @@
+package sim
+
+import (
+	"sync"
+	"time"
+)
+
+// Excuses says when a session may be lost or moved by the contract: because its pod was not a living, reachable one lately, the
+// store has lost data, or an operator has moved the user.
+type Excuses struct {
+	Window time.Duration // how long an excuse counts
+	Strict bool          // nothing but a move by hand is an excuse
+
+	mu       sync.Mutex
+	impaired map[int32][]*impairment
+	losses   []time.Time
+	byHand   map[string]time.Time
+}
+
+// impairment is a time in which a pod was not a living, reachable one.
+type impairment struct{ to time.Time } // zero while it lasts
+
+// Impair notes that a pod is impaired until the function is called.
+func (e *Excuses) Impair(pod int32) (well func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.impaired == nil {
+		e.impaired = make(map[int32][]*impairment)
+	}
+	i := new(impairment)
+	e.impaired[pod] = append(e.impaired[pod], i)
+	return func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		i.to = time.Now()
+	}
+}
+
+// LostData notes that the store has lost data.
+func (e *Excuses) LostData() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.losses = append(e.losses, time.Now())
+}
+
+// MovedByHand notes that an operator moves the user now.
+func (e *Excuses) MovedByHand(uid string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.byHand == nil {
+		e.byHand = make(map[string]time.Time)
+	}
+	e.byHand[uid] = time.Now()
+}
+
+// Excused reports whether the pod may have lost the user lately.
+func (e *Excuses) Excused(pod int32, uid string) bool {
+	return e.PodExcused(pod) || e.HandExcused(uid, e.Window)
+}
+
+// PodExcused is Excused for any user.
+func (e *Excuses) PodExcused(pod int32) bool { return e.Impaired(pod) || e.Lossy() }
+
+// Impaired reports whether the pod was impaired lately.
+func (e *Excuses) Impaired(pod int32) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.Strict {
+		return false
+	}
+	for _, i := range e.impaired[pod] {
+		if i.to.IsZero() || time.Since(i.to) <= e.Window {
+			return true
+		}
+	}
+	return false
+}
+
+// Lossy reports whether sessions may be lost because the store has lost data lately.
+func (e *Excuses) Lossy() bool { return !e.Strict && e.Restoring() }
+
+// Restoring reports whether the store has lost data lately, so that links may not be restored yet.
+func (e *Excuses) Restoring() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, at := range e.losses {
+		if time.Since(at) <= e.Window {
+			return true
+		}
+	}
+	return false
+}
+
+// HandExcused reports whether an operator has moved the user in that time.
+func (e *Excuses) HandExcused(uid string, lately time.Duration) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	at, ok := e.byHand[uid]
+	return ok && time.Since(at) <= lately
+}
