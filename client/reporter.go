@@ -313,7 +313,7 @@ func (r *reporter) compose() *v1.SetServiceStateRequest {
 // learn takes in the generation that podlink has given to this process.
 func (r *reporter) learn(stored *v1.Pod) {
 	if r.instance.learn(stored) {
-		r.log.Infof("pod %d of %s: reporting as process %s, generation %d", r.pod, r.service, r.instance.id, stored.GetGeneration())
+		r.log.Infof("pod %d of %s: reporting, generation %d", r.pod, r.service, stored.GetGeneration())
 	}
 }
 
@@ -352,8 +352,8 @@ func (r *reporter) supersede(by error) {
 	r.hasSuperseded = true
 	r.mu.Unlock()
 	if !logged {
-		r.log.Errorf("pod %d of %s: another process has taken over the pod (generation %s): this one, %s, has lost all sessions and "+
-			"serves no user any more", r.pod, r.service, kerrors.FromError(by).Metadata["generation"], r.instance.id)
+		r.log.Errorf("pod %d of %s: another process has taken over the pod (generation %s): this one has lost all sessions and "+
+			"serves no user any more", r.pod, r.service, kerrors.FromError(by).Metadata["generation"])
 	}
 	r.lease.supersede()
 }
