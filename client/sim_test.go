@@ -72,6 +72,7 @@ type simulation struct {
 
 	mu         sync.Mutex
 	started    int
+	allCut     bool // no process reaches podlink
 	processes  []*process
 	nodes      []selector.Node // of the registered processes; nil: not known
 	byNode     map[string]*process
