@@ -145,7 +145,8 @@ func (c *Client) newAgent(namespace, service string, o AgentOptions) (*Agent, er
 	a := &Agent{
 		client: c, namespace: namespace, service: service, pod: pod, options: o,
 		log: log.NewHelper(log.With(o.Logger, "module", "podlink")), lease: newLease(o.TTL), health: newHealthService(),
-		ready: make(chan struct{}), handing: make(chan struct{}, 1), drainBegun: make(chan struct{}), drainEnded: make(chan struct{}), stop: make(chan struct{}),
+		ready: make(chan struct{}), handing: make(chan struct{}, 1), stop: make(chan struct{}),
+		drainBegun: make(chan struct{}), drainEnded: make(chan struct{}),
 	}
 	if a.options.Load == nil {
 		a.options.Load = func() int32 { return int32(a.Sessions()) }

@@ -36,8 +36,8 @@ func (a *Agent) ServerOptions(o ...kgrpc.ServerOption) []kgrpc.ServerOption {
 func refuseReplaced(s *kgrpc.Server) {
 	for field, option := range map[string]string{"unaryInts": "UnaryInterceptor", "streamInts": "StreamInterceptor"} {
 		if has := reflect.ValueOf(s).Elem().FieldByName(field); has.IsValid() && has.Kind() == reflect.Slice && has.Len() > 0 {
-			panic("podlink: kgrpc." + option + " and the agent's Guard would replace each other: give the app's interceptors to " +
-				"kgrpc.Options, as grpc.Chain" + option)
+			panic("podlink: kgrpc." + option + //nolint:forbidigo // A server option can't fail in another way.
+				" and the agent's Guard would replace each other: give the app's interceptors to kgrpc.Options, as grpc.Chain" + option)
 		}
 	}
 }
