@@ -493,6 +493,27 @@ func TestRefreshesAreBounded(t *testing.T) {
 	})
 }
 
+// TestNoTimeIsLeft: a call whose time is over by the time that it asks uses the link that it knows; one that has left does not.
+func TestNoTimeIsLeft(t *testing.T) {
+	inCache(t, asRouter, func(t *testing.T, l *linkCache, s *source) {
+		s.says("u", persistent(1, 10))
+		requirePod(t, l, "u", 1, 0)
+		s.hangs("u")
+		over, cancel := context.WithTimeout(t.Context(), 0)
+		defer cancel()
+		for range 100 {
+			l.markStale("u", &entry{pod: 1, epoch: 10})
+			link, err := l.get(over, "u")
+			require.NoError(t, err)
+			require.EqualValues(t, 1, link.pod)
+		}
+		left, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, err := l.get(left, "u")
+		require.ErrorIs(t, err, ErrCanceled)
+	})
+}
+
 // TestUseEnds: what a policy does not keep is not used, however long podlink takes.
 func TestUseEnds(t *testing.T) {
 	var holds atomic.Bool

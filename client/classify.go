@@ -106,14 +106,14 @@ func (r *Router) classify(ctx context.Context, try *podCall, uid string, err err
 	return final
 }
 
-// refusedBy reports whether the error is the refusal of this try by the guard of the pod that it went to.
+// refusedBy reports whether the error is the refusal of this try by the guard of the link's pod.
 func (r *Router) refusedBy(try *podCall, uid string, err *kerrors.Error, refusal error) bool {
 	if !errors.Is(err, refusal) {
 		return false
 	}
 	says := err.Metadata
 	return says[metadataNamespace] == r.namespace && says[metadataService] == r.service && says[metadataUID] == uid &&
-		(try.record.Load() == nil || says[metadataRefusedBy] == try.link.ordinal)
+		says[metadataRefusedBy] == try.link.ordinal
 }
 
 func overGRPC(ctx context.Context) bool {

@@ -51,7 +51,7 @@ func (a *Agent) drain(ctx context.Context) {
 		defer cancel()
 		// If Start ends before the drain does, as when the app's context has.
 		reports.Go(func() { _ = a.reporter.run(ctx) })
-		reports.Go(func() { a.sessions.run(ctx) })
+		go a.sessions.run(ctx) // It may wait for an OnLost that does not return.
 	}
 	a.log.Infof("pod %d of %s: draining %d sessions, for at most %s", a.pod, a.service, a.Sessions(), a.options.DrainTimeout)
 	reporting := min(a.options.DrainTimeout/reportsPerDrain, 2*a.reporter.attemptTimeout)

@@ -67,7 +67,6 @@ func (s *sessions) addEnding(uid string, epoch int64, keep time.Duration, open *
 // stop takes a session off those that run. The caller holds s.mu, and decides what it is then.
 func (s *sessions) stop(x *userSession) {
 	s.order.remove(x)
-	delete(s.doubted, x)
 	x.doubt = nil
 	s.running--
 }

@@ -108,10 +108,10 @@ func (s *sessions) tellEnds(ctx context.Context) {
 	}
 }
 
-// growingPauses are between the tries of what goes on for as long as podlink does not answer.
+// growingPauses are between the tries of what goes on for as long as podlink does not answer. They are few, and do not vary.
 func growingPauses() *backoff.ExponentialBackOff {
 	growing := pauses()
-	growing.MaxInterval = longestBackoff
+	growing.MaxInterval, growing.RandomizationFactor = longestBackoff, 0
 	return growing
 }
 

@@ -201,24 +201,32 @@ func (f *fakeLinks) remove(item *v1.BatchRemoveLinkedPodRequest_Item) (removed b
 	return ok, nil
 }
 
-// do carries out one call, and repeats it as a client would.
-func (f *fakeLinks) do(ctx context.Context, method string, items int, do func(), options ...grpc.CallOption) error {
+// answer carries out one call, and repeats it as a client would.
+func answer[Reply any](
+	ctx context.Context, f *fakeLinks, method string, items int, options []grpc.CallOption, do func() (Reply, error),
+) (reply Reply, err error) {
 	var open error
 	for between := pauses(); ; {
-		switch err := f.attempt(ctx, method, items, do); {
+		var attempt struct { // A late one has its own.
+			reply Reply
+			err   error
+		}
+		err := f.attempt(ctx, method, items, func() { attempt.reply, attempt.err = do() })
+		switch {
 		case err == nil:
-			return nil
+			return attempt.reply, attempt.err
 		case uncertain(err) && isRepeatable(options):
 			open = err
 		case open == nil:
-			return err
+			return reply, err
 		}
 		if !pause(ctx, between.NextBackOff()) {
-			return open
+			return reply, open
 		}
 	}
 }
 
+// attempt sends one request.
 func (f *fakeLinks) attempt(ctx context.Context, method string, items int, do func()) error {
 	f.mu.Lock()
 	f.calls[method]++
@@ -243,14 +251,15 @@ func (f *fakeLinks) setAround(around func(ctx context.Context, method string, do
 	f.around = around
 }
 
-func (f *fakeLinks) batch(ctx context.Context, method string, items int, do func()) error {
+// refused returns why a batch is refused; nil: it is not.
+func (f *fakeLinks) refused(items int) error {
 	if f.singles {
 		return kerrors.New(501, "", "unknown method")
 	}
 	if f.limit > 0 && items > f.limit {
 		return withCause(ErrInvalidArgument, nil, "field", "items")
 	}
-	return f.do(ctx, method, items, do)
+	return nil
 }
 
 func asProblem(err error) *v1.Problem {
@@ -259,66 +268,55 @@ func asProblem(err error) *v1.Problem {
 }
 
 // GetLinkedPod implements v1.LinkServiceClient.
-func (f *fakeLinks) GetLinkedPod(ctx context.Context, r *v1.GetLinkedPodRequest, _ ...grpc.CallOption) (reply *v1.GetLinkedPodReply, err error) {
-	if away := f.do(ctx, "Get", 1, func() {
-		reply, err = &v1.GetLinkedPodReply{Link: f.link(r.GetUid())}, f.problems[r.GetUid()]
-	}); away != nil {
-		return nil, away
-	}
-	return reply, err
+func (f *fakeLinks) GetLinkedPod(ctx context.Context, r *v1.GetLinkedPodRequest, o ...grpc.CallOption) (*v1.GetLinkedPodReply, error) {
+	return answer(ctx, f, "Get", 1, o, func() (*v1.GetLinkedPodReply, error) {
+		return &v1.GetLinkedPodReply{Link: f.link(r.GetUid())}, f.problems[r.GetUid()]
+	})
 }
 
 // SetLinkedPod implements v1.LinkServiceClient.
-func (f *fakeLinks) SetLinkedPod(ctx context.Context, r *v1.SetLinkedPodRequest, options ...grpc.CallOption) (reply *v1.SetLinkedPodReply, err error) {
-	if away := f.do(ctx, "Set", 1, func() {
-		_, err = f.set(&v1.BatchSetLinkedPodRequest_Item{
+func (f *fakeLinks) SetLinkedPod(ctx context.Context, r *v1.SetLinkedPodRequest, o ...grpc.CallOption) (*v1.SetLinkedPodReply, error) {
+	return answer(ctx, f, "Set", 1, o, func() (*v1.SetLinkedPodReply, error) {
+		_, err := f.set(&v1.BatchSetLinkedPodRequest_Item{
 			Uid: r.GetUid(), PodId: r.PodId, ExpectedEpoch: r.ExpectedEpoch, Claim: r.GetClaim(), AboveEpoch: r.AboveEpoch,
 		})
-		reply = &v1.SetLinkedPodReply{Link: f.link(r.GetUid())}
-	}, options...); away != nil {
-		return nil, away
-	}
-	return reply, err
+		return &v1.SetLinkedPodReply{Link: f.link(r.GetUid())}, err
+	})
 }
 
 // SetLinkedPodIfAbsent implements v1.LinkServiceClient.
 func (f *fakeLinks) SetLinkedPodIfAbsent(
-	ctx context.Context, r *v1.SetLinkedPodIfAbsentRequest, options ...grpc.CallOption,
-) (reply *v1.SetLinkedPodIfAbsentReply, err error) {
-	if away := f.do(ctx, "SetIfAbsent", 1, func() {
-		var created bool
-		created, err = f.set(&v1.BatchSetLinkedPodRequest_Item{
+	ctx context.Context, r *v1.SetLinkedPodIfAbsentRequest, o ...grpc.CallOption,
+) (*v1.SetLinkedPodIfAbsentReply, error) {
+	return answer(ctx, f, "SetIfAbsent", 1, o, func() (*v1.SetLinkedPodIfAbsentReply, error) {
+		created, err := f.set(&v1.BatchSetLinkedPodRequest_Item{
 			Uid: r.GetUid(), PodId: r.PodId, IfAbsent: true, Claim: r.GetClaim(), AboveEpoch: r.AboveEpoch,
 		})
-		reply = &v1.SetLinkedPodIfAbsentReply{Created: created, Link: f.link(r.GetUid())}
-	}, options...); away != nil {
-		return nil, away
-	}
-	return reply, err
+		return &v1.SetLinkedPodIfAbsentReply{Created: created, Link: f.link(r.GetUid())}, err
+	})
 }
 
 // RemoveLinkedPod implements v1.LinkServiceClient.
 func (f *fakeLinks) RemoveLinkedPod(
-	ctx context.Context, r *v1.RemoveLinkedPodRequest, _ ...grpc.CallOption,
-) (reply *v1.RemoveLinkedPodReply, err error) {
-	if away := f.do(ctx, "Remove", 1, func() {
-		var removed bool
-		removed, err = f.remove(&v1.BatchRemoveLinkedPodRequest_Item{
+	ctx context.Context, r *v1.RemoveLinkedPodRequest, o ...grpc.CallOption,
+) (*v1.RemoveLinkedPodReply, error) {
+	return answer(ctx, f, "Remove", 1, o, func() (*v1.RemoveLinkedPodReply, error) {
+		removed, err := f.remove(&v1.BatchRemoveLinkedPodRequest_Item{
 			Uid: r.GetUid(), KeepSeconds: r.KeepSeconds, ExpectedEpoch: r.ExpectedEpoch,
 		})
-		reply = &v1.RemoveLinkedPodReply{Removed: removed}
-	}); away != nil {
-		return nil, away
-	}
-	return reply, err
+		return &v1.RemoveLinkedPodReply{Removed: removed}, err
+	})
 }
 
 // BatchSetLinkedPod implements v1.LinkServiceClient.
 func (f *fakeLinks) BatchSetLinkedPod(
-	ctx context.Context, r *v1.BatchSetLinkedPodRequest, _ ...grpc.CallOption,
-) (reply *v1.BatchSetLinkedPodReply, err error) {
-	err = f.batch(ctx, "BatchSet", len(r.GetItems()), func() {
-		reply = &v1.BatchSetLinkedPodReply{}
+	ctx context.Context, r *v1.BatchSetLinkedPodRequest, o ...grpc.CallOption,
+) (*v1.BatchSetLinkedPodReply, error) {
+	if err := f.refused(len(r.GetItems())); err != nil {
+		return nil, err
+	}
+	return answer(ctx, f, "BatchSet", len(r.GetItems()), o, func() (*v1.BatchSetLinkedPodReply, error) {
+		reply := &v1.BatchSetLinkedPodReply{}
 		for _, item := range r.GetItems() {
 			linked, err := f.set(item)
 			result := &v1.BatchSetLinkedPodReply_Result{Linked: linked, Link: f.link(item.GetUid())}
@@ -327,19 +325,19 @@ func (f *fakeLinks) BatchSetLinkedPod(
 			}
 			reply.Results = append(reply.Results, result)
 		}
+		return reply, nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return reply, nil
 }
 
 // BatchRemoveLinkedPod implements v1.LinkServiceClient.
 func (f *fakeLinks) BatchRemoveLinkedPod(
-	ctx context.Context, r *v1.BatchRemoveLinkedPodRequest, _ ...grpc.CallOption,
-) (reply *v1.BatchRemoveLinkedPodReply, err error) {
-	err = f.batch(ctx, "BatchRemove", len(r.GetItems()), func() {
-		reply = &v1.BatchRemoveLinkedPodReply{}
+	ctx context.Context, r *v1.BatchRemoveLinkedPodRequest, o ...grpc.CallOption,
+) (*v1.BatchRemoveLinkedPodReply, error) {
+	if err := f.refused(len(r.GetItems())); err != nil {
+		return nil, err
+	}
+	return answer(ctx, f, "BatchRemove", len(r.GetItems()), o, func() (*v1.BatchRemoveLinkedPodReply, error) {
+		reply := &v1.BatchRemoveLinkedPodReply{}
 		for _, item := range r.GetItems() {
 			removed, err := f.remove(item)
 			result := &v1.BatchRemoveLinkedPodReply_Result{Uid: item.GetUid(), Removed: removed}
@@ -348,19 +346,19 @@ func (f *fakeLinks) BatchRemoveLinkedPod(
 			}
 			reply.Results = append(reply.Results, result)
 		}
+		return reply, nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return reply, nil
 }
 
 // BatchVerifyLinkedPod implements v1.LinkServiceClient.
 func (f *fakeLinks) BatchVerifyLinkedPod(
-	ctx context.Context, r *v1.BatchVerifyLinkedPodRequest, _ ...grpc.CallOption,
-) (reply *v1.BatchVerifyLinkedPodReply, err error) {
-	err = f.batch(ctx, "BatchVerify", len(r.GetItems()), func() {
-		reply = &v1.BatchVerifyLinkedPodReply{}
+	ctx context.Context, r *v1.BatchVerifyLinkedPodRequest, o ...grpc.CallOption,
+) (*v1.BatchVerifyLinkedPodReply, error) {
+	if err := f.refused(len(r.GetItems())); err != nil {
+		return nil, err
+	}
+	return answer(ctx, f, "BatchVerify", len(r.GetItems()), o, func() (*v1.BatchVerifyLinkedPodReply, error) {
+		reply := &v1.BatchVerifyLinkedPodReply{}
 		for _, item := range r.GetItems() {
 			link := f.link(item.GetUid())
 			switch err := f.problems[item.GetUid()]; {
@@ -372,11 +370,8 @@ func (f *fakeLinks) BatchVerifyLinkedPod(
 				reply.Links = append(reply.Links, link)
 			}
 		}
+		return reply, nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return reply, nil
 }
 
 // loses carries calls out and loses their answers.

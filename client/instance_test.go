@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -170,18 +169,17 @@ func TestOutlives(t *testing.T) {
 		time.Sleep(10 * ttl)
 		require.Empty(t, ended, "the successor is back")
 
-		var flaps atomic.Int32
-		s.set(func(ctx context.Context, execute func() error) error {
-			if flaps.Add(1)%2 == 0 {
-				return isAway(ctx, execute)
-			}
-			return execute()
-		})
 		require.NoError(t, second.stop())
-		time.Sleep(2 * ttl)
-		require.Empty(t, ended)
+		s.set(isAway)
+		time.Sleep(time.Hour)
 		s.set(nil)
-		time.Sleep(6 * ttl)
+		time.Sleep(2 * ttl)
+		require.Empty(t, ended, "it may come back as podlink has")
+		third := s.process(t, ttl, nil).begin(t)
+		time.Sleep(time.Hour)
+		require.Empty(t, ended)
+		require.NoError(t, third.stop())
+		time.Sleep(5 * ttl)
 		require.ErrorIs(t, <-ended, ErrSuperseded)
 	})
 }

@@ -60,10 +60,7 @@ func (s *sessions) right(x *userSession, epoch int64, begun time.Time) {
 		x.store = s.store
 	} // Else the link may have been right before the store has changed.
 	x.unread, x.open = time.Time{}, nil
-	if x.doubt != nil {
-		x.doubt = nil
-		delete(s.doubted, x)
-	}
+	x.doubt = nil
 	s.checkedAt(x, begun)
 }
 
@@ -71,7 +68,10 @@ func (s *sessions) right(x *userSession, epoch int64, begun time.Time) {
 func (s *sessions) doubtLink(x *userSession, link *v1.Link, begun time.Time) {
 	if x.doubt == nil || x.doubt.pod != link.GetPodId() || x.doubt.epoch != link.GetEpoch() {
 		x.doubt = &linkDoubt{pod: link.GetPodId(), epoch: link.GetEpoch(), since: time.Now()}
-		s.doubted[x] = struct{}{}
+		if !x.listed {
+			x.listed = true
+			s.doubted = append(s.doubted, x)
+		}
 		s.restoreNow.set()
 	}
 	x.doubt.begun = begun

@@ -64,10 +64,10 @@ func (l *linkCache) await(ctx context.Context, uid string, held *entry, asked *l
 		}
 		return asked.link, asked.err
 	case <-timer.C:
-		if l.policy.keeps(uid, held, nil) {
-			return held, nil
-		}
 	case <-ctx.Done():
+	}
+	if !errors.Is(ctx.Err(), context.Canceled) && l.policy.keeps(uid, held, nil) {
+		return held, nil
 	}
 	return asked.wait(ctx)
 }

@@ -62,6 +62,7 @@ type reporter struct {
 	lastLoad       *latest[int32]
 	now            chan struct{} // asks for a report
 	runs           chan struct{} // has an element while run reports
+	spread         *rand.Rand    // of run; another one for each pod, and the same whenever a simulation repeats
 	hanging        chan struct{} // has an element for each attempt that has not ended
 
 	mu            sync.Mutex
@@ -74,6 +75,7 @@ type reporter struct {
 // newReporter returns a reporter of a pod that takes no new links before setRouting says so.
 func newReporter(o reporterOptions) *reporter {
 	return &reporter{
+		spread:          rand.New(rand.NewPCG(uint64(o.pod), uint64(len(o.service)))), //nolint:gosec // It is no secret.
 		reporterOptions: o, instance: &instance{id: o.instance}, attemptTimeout: min(maxAttempt, o.ttl/attemptsPerTTL),
 		lastState: newLatest("State", o.state, DefaultState, repairState, o.log),
 		lastLoad:  newLatest("Load", o.load, 0, repairLoad, o.log),
@@ -162,7 +164,7 @@ func (r *reporter) interval(err error) time.Duration {
 	if err != nil && !isRefusal(err) {
 		interval = r.attemptTimeout
 	}
-	return time.Duration((1 - jitter*rand.Float64()) * float64(interval)) //nolint:gosec // It is no secret.
+	return time.Duration((1 - jitter*r.spread.Float64()) * float64(interval))
 }
 
 // isRefusal reports whether podlink, or something between, has turned the report away for what it is. It will be again.
@@ -311,7 +313,7 @@ func (r *reporter) compose() *v1.SetServiceStateRequest {
 // learn takes in the generation that podlink has given to this process.
 func (r *reporter) learn(stored *v1.Pod) {
 	if r.instance.learn(stored) {
-		r.log.Infof("pod %d of %s: reporting as process %s, generation %d", r.pod, r.service, r.instance.id, stored.GetGeneration())
+		r.log.Infof("pod %d of %s: reporting, generation %d", r.pod, r.service, stored.GetGeneration())
 	}
 }
 
@@ -350,8 +352,8 @@ func (r *reporter) supersede(by error) {
 	r.hasSuperseded = true
 	r.mu.Unlock()
 	if !logged {
-		r.log.Errorf("pod %d of %s: another process has taken over the pod (generation %s): this one, %s, has lost all sessions and "+
-			"serves no user any more", r.pod, r.service, kerrors.FromError(by).Metadata["generation"], r.instance.id)
+		r.log.Errorf("pod %d of %s: another process has taken over the pod (generation %s): this one has lost all sessions and "+
+			"serves no user any more", r.pod, r.service, kerrors.FromError(by).Metadata["generation"])
 	}
 	r.lease.supersede()
 }

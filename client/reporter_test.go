@@ -204,6 +204,10 @@ func TestReportsWaitForNoFunction(t *testing.T) {
 				require.Equal(t, row.wantState, s.stored().GetState())
 				require.Equal(t, row.wantLoad, s.stored().GetLoad())
 				require.Equal(t, 1, strings.Count(lines.String(), row.line), lines.String())
+				asked := time.Now()
+				p.reportNow()
+				time.Sleep(minReportInterval)
+				require.NotEmpty(t, s.since(asked), "it is known to block")
 				close(stuck)
 				bad.Store(false)
 				time.Sleep(2 * ttl)
@@ -247,8 +251,10 @@ func TestReportsThatChangeNothing(t *testing.T) {
 		s.mu.Lock()
 		s.sequence = math.MaxInt64
 		s.mu.Unlock()
+		begin := time.Now()
 		time.Sleep(ttl)
 		require.False(t, p.holds())
+		require.GreaterOrEqual(t, len(s.since(begin)), 10, "as while podlink is away")
 	})
 }
 

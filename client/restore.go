@@ -80,8 +80,14 @@ func (s *sessions) takeDoubted(n int) (restores []*userSession, rechecks []*v1.B
 	}()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for x := range s.doubted {
+	left := s.doubted[:0]
+	for _, x := range s.doubted {
 		d := x.doubt
+		if d == nil {
+			x.listed = false
+			continue
+		}
+		left = append(left, x)
 		switch s.remedy(x, state) {
 		case remedyLose:
 			s.lose(x)
@@ -107,6 +113,11 @@ func (s *sessions) takeDoubted(n int) (restores []*userSession, rechecks []*v1.B
 			}
 		case remedyNone:
 		}
+	}
+	clear(s.doubted[len(left):])
+	s.doubted = left
+	if len(left) == 0 {
+		s.doubted = nil // It may have been long.
 	}
 	if report {
 		s.asked = time.Now()

@@ -449,6 +449,36 @@ func TestPodlinkHangsForStrangers(t *testing.T) {
 	})
 }
 
+// TestFallback: a call whose pod has no instance goes to any pod. What that says about the user says nothing about the link.
+func TestFallback(t *testing.T) {
+	inService(t, RouterOptions{Fallback: true}, 3, func(t *testing.T, f *fakePodlink, s *fakeService) {
+		link := f.set("u", 1, -1)
+		_, err := s.within("u")
+		require.NoError(t, err)
+		s.gone(1)
+		for range 3 {
+			pod, err := s.within("u")
+			require.NoError(t, err)
+			require.NotEqual(t, "1", pod)
+		}
+		s.count()
+		for _, id := range []int32{0, 2} {
+			s.handle(id, func(_ context.Context, uid string) error { return refusal(ErrWrongPod, uid, number(id)) })
+		}
+		_, err = s.within("u")
+		require.ErrorIs(t, err, ErrWrongPod)
+		require.Equal(t, 1, s.count(), "any pod is as good")
+		time.Sleep(DefaultCacheTTL)
+		_, err = s.within("u")
+		require.ErrorIs(t, err, ErrWrongPod)
+		require.Equal(t, link.GetEpoch(), f.last().GetKnown().GetEpoch())
+		s.back(t, 1)
+		pod, err := s.within("u")
+		require.NoError(t, err)
+		require.Equal(t, "1", pod)
+	})
+}
+
 // TestProcessOfThePod: of two instances of one ordinal the router prefers the process that podlink has named last.
 func TestProcessOfThePod(t *testing.T) {
 	process := func(id int32, instance string) selector.Node {

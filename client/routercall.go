@@ -33,7 +33,7 @@ func (r *Router) call(ctx context.Context, uid string, request any, next middlew
 // succeeded keeps what a try that began at that time says about the user's link and the pod.
 func (r *Router) succeeded(uid string, try *podCall, begun time.Time) {
 	try.answered(begun)
-	if try.link.doubt != trusted {
+	if try.link.doubt != trusted && try.record.Load() != nil { // It has not gone to any other pod.
 		r.links.trust(uid, try.link)
 	}
 }
@@ -64,7 +64,7 @@ func (r *Router) again(ctx context.Context, uid string, request any, next middle
 		}
 		link, findErr := r.findAgain(ctx, uid, begun)
 		if findErr != nil && !r.options.Fallback {
-			return nil, firstOf(lost, findErr)
+			return nil, gaveUp(try, how, err, lost)
 		}
 		other := r.options.Fallback && how == wasUnreached && link != nil && link.same(try.link)
 		try = &podCall{link: link, anyPod: r.options.Fallback, other: other}
@@ -116,15 +116,6 @@ func gaveUp(try *podCall, how outcome, err, lost error) error {
 		return withCause(ErrPodUnreachable, err, MetadataPodID, try.link.ordinal)
 	}
 	return withCause(err, err) // Over gRPC it is a status, which errors.Is does not take for ErrLinkUncertain.
-}
-
-func firstOf(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // find returns the user's link. A caller that can do without it waits for podlink no longer than a third of its time.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/go-kratos/kratos/v2/log"
+	"go.opentelemetry.io/otel"
 
 	v1 "podlink/api/podlink/v1"
 )
@@ -40,13 +41,13 @@ type sessions struct {
 	mu                        sync.Mutex
 	byUID                     map[string]*userSession
 	running, ending, starting int
-	emptied                   chan struct{}             // closed when there are none of these; nil: nobody waits
-	order                     sessionOrder              // the running ones, those first whose check was begun first
-	doubted                   map[*userSession]struct{} // those whose link was seen wrong
-	ends                      []*userSession            // that podlink is to be told of now
-	delayed                   []delayedEnd              // and later, in the order of time
-	lost                      []lostSession             // whose streams are to end
-	untold                    []lostSession             // that OnLost is to be told of
+	emptied                   chan struct{}  // closed when there are none of these; nil: nobody waits
+	order                     sessionOrder   // the running ones, those first whose check was begun first
+	doubted                   []*userSession // those whose link was seen wrong, and some that were
+	ends                      []*userSession // that podlink is to be told of now
+	delayed                   []delayedEnd   // and later, in the order of time
+	lost                      []lostSession  // whose streams are to end
+	untold                    []lostSession  // that OnLost is to be told of
 
 	// From the lease, as of the last look.
 	generation int64
@@ -74,6 +75,7 @@ type userSession struct {
 	// sessions.mu guards what follows.
 	state      sessionState
 	queued     bool                              // it is in sessions.ends or sessions.delayed
+	listed     bool                              // it is in sessions.doubted
 	again      bool                              // podlink is to be told of the end once more, with the epoch that it has shown
 	handles    int32                             // that have not ended
 	keep       time.Duration                     // how long the link lives on after the end
@@ -107,7 +109,7 @@ func newSessions(o sessionOptions) *sessions {
 		runs:           make(chan struct{}, 1),
 		sweepNow:       newSignal(), endNow: newSignal(), restoreNow: newSignal(),
 		lostNow: newSignal(), tellNow: newSignal(),
-		byUID: map[string]*userSession{}, doubted: map[*userSession]struct{}{},
+		byUID: map[string]*userSession{},
 	}
 }
 
@@ -120,7 +122,7 @@ func (s *sessions) run(ctx context.Context) {
 	case <-ctx.Done():
 		return
 	}
-	defer s.observe()()
+	defer s.observe(otel.Meter("podlink/client"))()
 	told := make(chan struct{})
 	go func() {
 		defer close(told)

@@ -62,6 +62,8 @@ func (w *world) processOf(links v1.LinkServiceClient, pod int32, instance string
 		return err
 	}
 	require.NoError(w.t, report(context.Background()))
+	state, _ := p.lease.state()
+	p.process = state.generation
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{}, 2)
 	go func() {
@@ -81,6 +83,10 @@ func (w *world) processOf(links v1.LinkServiceClient, pod int32, instance string
 
 // TestSessionsOnPodlink: with podlink itself, its user is moved, its store is flushed, and its process is replaced.
 func TestSessionsOnPodlink(t *testing.T) {
+	t.Run("in batches", func(t *testing.T) {
+		t.Parallel()
+		testSessionsOnPodlink(t, func(c *Client) v1.LinkServiceClient { return c })
+	})
 	t.Run("one by one", func(t *testing.T) {
 		t.Parallel()
 		testSessionsOnPodlink(t, func(c *Client) v1.LinkServiceClient { return withoutBatches{c} })
@@ -95,7 +101,7 @@ func testSessionsOnPodlink(t *testing.T, links func(*Client) v1.LinkServiceClien
 	held := func(p *podSessions, uid string, h *Session) bool {
 		link := w.linked(uid)
 		return link.GetPodId() == 0 && link.GetPersistent() && link.GetEpoch() == h.Epoch() &&
-			link.GetClaim() == p.generation && p.holding(uid).epoch == h.Epoch()
+			link.GetClaim() == p.process && p.holding(uid).epoch == h.Epoch()
 	}
 	begin := func(uid string) *Session {
 		seen := w.link(uid, 0)
@@ -138,7 +144,7 @@ func testSessionsOnPodlink(t *testing.T, links func(*Client) v1.LinkServiceClien
 	}, soon, 10*time.Millisecond)
 	require.Greater(t, all[0].Epoch(), before)
 
-	next := w.processOf(links(w.client), 0, "second", p.generation)
+	next := w.processOf(links(w.client), 0, "second", p.process)
 	h, err := next.start(t.Context(), "u0", 0)
 	require.NoError(t, err)
 	require.Greater(t, h.Epoch(), all[0].Epoch())

@@ -191,7 +191,7 @@ func (c *chaos) verify(users int, uid func(int) string) {
 			c.failf("pod %d: turns %v, in doubt %v", p.pod, p.turns.held, p.doubted)
 		}
 		for _, loss := range p.losses() {
-			key := fmt.Sprint(p.process, " ", loss)
+			key := fmt.Sprintf("%p %s", p.sessions, loss)
 			if told[key]++; told[key] > 1 {
 				c.failf("pod %d: %s is told twice", p.pod, loss)
 			}
@@ -216,7 +216,7 @@ func (c *chaos) verify(users int, uid func(int) string) {
 	for h, uid := range c.held {
 		select {
 		case <-h.Lost():
-			if told[fmt.Sprint(h.in.generation, " ", uid, " ", h.Epoch())] != 1 {
+			if told[fmt.Sprintf("%p %s %d", h.in, uid, h.Epoch())] != 1 {
 				c.failf("the loss of %s %d was not told", uid, h.Epoch())
 			}
 		default:

@@ -41,7 +41,7 @@ func inTTL(faults []sim.Fault, ttl time.Duration) []sim.Fault {
 	}
 	plan := make([]sim.Fault, len(faults))
 	for i, f := range faults {
-		f.At, f.Lasts = f.At*ttl, f.Lasts*ttl
+		f.At, f.Lasts = f.At*ttl, f.Lasts*ttl //nolint:durationcheck // They are numbers of ttl.
 		plan[i] = f
 	}
 	return plan

@@ -150,7 +150,7 @@ func (s *states) GetServicePod(
 		reply = &v1.GetServicePodReply{Pod: proto.CloneOf(s.pod)}
 		return nil
 	})
-	if err != nil && !(err == ErrReplicationUnconfirmed && reply != nil) { //nolint:errorlint // It is the fault's own.
+	if err != nil && (err != ErrReplicationUnconfirmed || reply == nil) { //nolint:errorlint // It is the fault's own.
 		return nil, err
 	}
 	return reply, nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
@@ -66,8 +65,7 @@ func (s *sessions) oldestCheck() time.Duration {
 }
 
 // observe exports the age of the oldest check as a metric, until the function is called.
-func (s *sessions) observe() (end func()) {
-	meter := otel.Meter("podlink/client")
+func (s *sessions) observe(meter metric.Meter) (end func()) {
 	attributes := metric.WithAttributes(
 		attribute.String("podlink.namespace", s.namespace), attribute.String("podlink.service", s.service),
 		attribute.Int64("podlink.pod_id", int64(s.pod)),

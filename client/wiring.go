@@ -10,7 +10,6 @@ import (
 	"github.com/go-kratos/kratos/v2/registry"
 	"github.com/go-kratos/kratos/v2/transport"
 	kgrpc "github.com/go-kratos/kratos/v2/transport/grpc"
-	"google.golang.org/grpc"
 
 	v1 "podlink/api/podlink/v1"
 )
@@ -29,7 +28,7 @@ const (
 func (a *Agent) ServerOptions(o ...kgrpc.ServerOption) []kgrpc.ServerOption {
 	all := make([]kgrpc.ServerOption, 0, len(o)+3)
 	all = append(all, o...)
-	return append(all, refuseReplaced, kgrpc.UnaryInterceptor(a.guardUnary), kgrpc.StreamInterceptor(a.guard.stream), kgrpc.CustomHealth())
+	return append(all, refuseReplaced, kgrpc.UnaryInterceptor(a.guard.unary), kgrpc.StreamInterceptor(a.guard.stream), kgrpc.CustomHealth())
 }
 
 // refuseReplaced panics if the server has interceptors already, which those of the agent would replace: a server that silently
@@ -37,15 +36,10 @@ func (a *Agent) ServerOptions(o ...kgrpc.ServerOption) []kgrpc.ServerOption {
 func refuseReplaced(s *kgrpc.Server) {
 	for field, option := range map[string]string{"unaryInts": "UnaryInterceptor", "streamInts": "StreamInterceptor"} {
 		if has := reflect.ValueOf(s).Elem().FieldByName(field); has.IsValid() && has.Kind() == reflect.Slice && has.Len() > 0 {
-			panic("podlink: kgrpc." + option + " and the agent's Guard would replace each other: give the app's interceptors to " +
-				"kgrpc.Options, as grpc.Chain" + option)
+			panic("podlink: kgrpc." + option + //nolint:forbidigo // A server option can't fail in another way.
+				" and the agent's Guard would replace each other: give the app's interceptors to kgrpc.Options, as grpc.Chain" + option)
 		}
 	}
-}
-
-// guardUnary is the Guard as an interceptor.
-func (a *Agent) guardUnary(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
-	return a.Guard()(func(ctx context.Context, request any) (any, error) { return handle(ctx, request) })(ctx, request)
 }
 
 // AppOptions returns the options of the pod's kratos.App: the given ones, and what the agent needs. The app has these servers and

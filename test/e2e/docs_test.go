@@ -123,7 +123,7 @@ func overlay(t *testing.T, folder string, here *strings.Replacer, files ...strin
 func awaitPods(t *testing.T, api string) {
 	t.Helper()
 	require.Eventually(t, func() bool {
-		reply, err := http.Get("http://" + api + "/v1/namespaces/dev/services/counter/pods") //nolint:noctx // A test's.
+		reply, err := http.Get("http://" + api + "/v1/namespaces/dev/services/counter/pods")
 		if err != nil {
 			return false
 		}
@@ -237,7 +237,8 @@ func TestClientReferenceIsComplete(t *testing.T) {
 	_, table, _ = strings.Cut(page, "\n### When something is wrong\n")
 	table, _, _ = strings.Cut(table, "\n### ")
 	for _, row := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(table, -1) {
-		require.True(t, slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(text, row[1]) }), "no log line has %q", row[1])
+		logged := func(text string) bool { return strings.Contains(text, row[1]) }
+		require.True(t, slices.ContainsFunc(texts, logged), "no line of the log has %q", row[1])
 	}
 }
 

@@ -67,6 +67,13 @@ var httpCalls = []struct{ method, path, body string }{
 	{http.MethodGet, linkPath, ""},
 	{http.MethodGet, linkPath + "/persistent", ""},
 	{http.MethodPost, servicePath + "/links:batchGet", `{"uids":["` + secretUID + `","other"]}`},
+	{http.MethodPost, servicePath + "/links:batchCompute", `{"items":[{"uid":"` + secretUID + `"},{"uid":"other"}]}`},
+	{http.MethodPost, servicePath + "/links:batchVerify", `{"podId":1,"items":[{"uid":"` + secretUID + `","epoch":"1"}]}`},
+	{
+		http.MethodPost, servicePath + "/links:batchSet",
+		`{"items":[{"uid":"` + secretUID + `","podId":1,"expectedEpoch":"5"},{"uid":"other","podId":1}]}`,
+	},
+	{http.MethodPost, servicePath + "/links:batchRemove", `{"items":[{"uid":"` + secretUID + `","expectedEpoch":"5"},{"uid":"other"}]}`},
 	{http.MethodGet, namespacePath + "/links/" + secretUID, ""},
 	{http.MethodDelete, linkPath + "/pods/1?keepSeconds=60", ""},
 	{http.MethodGet, linkPath, ""},
@@ -125,6 +132,9 @@ func filled(kind protoreflect.MessageDescriptor) *dynamicpb.Message {
 		}
 		if field.Name() == "uids" || field.Name() == "services" {
 			message.Mutable(field).List().Append(protoreflect.ValueOfString(secretUID))
+		}
+		if field.Name() == "items" {
+			message.Mutable(field).List().Append(protoreflect.ValueOfMessage(filled(field.Message())))
 		}
 	}
 	return message

@@ -48,6 +48,7 @@ func (c *counter) Visit(ctx context.Context, request *counterv1.VisitRequest) (*
 		u.epoch, u.visits = epoch, visits
 	}
 	if err := c.store.Save(request.GetUid(), epoch, u.visits+1); err != nil {
+		u.epoch = 0 // It may be stored all the same: load it again.
 		return nil, err
 	}
 	u.visits++
