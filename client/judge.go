@@ -56,7 +56,7 @@ func (s *sessions) take(x *userSession, link *v1.Link, begun time.Time) {
 func (s *sessions) right(x *userSession, epoch int64, begun time.Time) {
 	x.epoch.Store(epoch)
 	x.known = time.Now()
-	if !begun.Before(s.storeSince) {
+	if begun.After(s.storeSince) {
 		x.store = s.store
 	} // Else the link may have been right before the store has changed.
 	x.unread, x.open = time.Time{}, nil
