@@ -149,7 +149,7 @@ func (c *Client) newAgent(namespace, service string, o AgentOptions) (*Agent, er
 		a.options.Load = func() int32 { return int32(a.Sessions()) }
 	}
 	a.reporter = newReporter(reporterOptions{
-		states: c.StateServiceClient, lease: a.lease, namespace: namespace, service: service, pod: pod, instance: id, ttl: o.TTL,
+		states: c.reports, lease: a.lease, namespace: namespace, service: service, pod: pod, instance: id, ttl: o.TTL,
 		state: a.options.State, load: a.options.Load, capacity: o.Capacity, labels: maps.Clone(o.Labels), address: o.Address, log: a.log,
 	})
 	a.sessions = newSessions(sessionOptions{
