@@ -20,7 +20,7 @@ func (s *sessions) start(ctx context.Context, uid string, seen int64) (*Session,
 		if h := s.join(uid, seen); h != nil { // The user can't be served elsewhere before the session has ended.
 			return h, nil
 		}
-		s.release(uid, seen, 0)
+		s.release(uid, s.standing(ctx, uid, seen), 0)
 		return nil, s.wrongPod(uid, nil)
 	}
 	claims, err := s.lease.wait(ctx, func(l leaseState) bool { return l.generation != 0 || l.superseded })
@@ -55,6 +55,9 @@ func (s *sessions) start(ctx context.Context, uid string, seen int64) (*Session,
 			if h := s.hold(x); h != nil {
 				return h, nil
 			}
+			if s.session(uid, sessionRunning) != nil { // Its link was seen wrong again meanwhile. To claim it would begin a second session.
+				return nil, s.linkUncertain(uid, errUndecided)
+			}
 		}
 		if link.GetPodId() != s.pod {
 			s.forget(uid)
@@ -63,6 +66,19 @@ func (s *sessions) start(ctx context.Context, uid string, seen int64) (*Session,
 		seen = link.GetEpoch()
 	}
 	return s.claim(ctx, uid, seen, claims.generation)
+}
+
+// standing returns the epoch of the user's link that the pod is about to release: the one that the guard has seen, or else podlink's;
+// 0: the link is not this pod's, or not known.
+func (s *sessions) standing(ctx context.Context, uid string, seen int64) int64 {
+	if seen != 0 || s.session(uid, sessionRunning) != nil {
+		return seen
+	}
+	link, err := s.batches.get(ctx, uid)
+	if err != nil || link.GetPodId() != s.pod {
+		return 0
+	}
+	return link.GetEpoch()
 }
 
 func (s *sessions) countStart(n int) {

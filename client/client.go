@@ -58,6 +58,7 @@ type Client struct {
 
 	mu     sync.Mutex
 	caches []*linkCache // closed with it
+	closed bool
 }
 
 // New returns a client of the podlink at the target: host:port, any other target of gRPC such as dns:///podlink:9000, or
@@ -123,7 +124,7 @@ func (c *Client) Close() error {
 	for _, cache := range c.caches {
 		cache.close()
 	}
-	c.caches = nil
+	c.caches, c.closed = nil, true
 	return err
 }
 
@@ -131,6 +132,9 @@ func (c *Client) Close() error {
 func (c *Client) closing(cache *linkCache) *linkCache {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.closed {
+		cache.close()
+	}
 	c.caches = append(c.caches, cache)
 	return cache
 }

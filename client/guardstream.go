@@ -176,6 +176,9 @@ func (s *guardedStream) SendMsg(message any) error {
 
 // RecvMsg implements grpc.ServerStream.
 func (s *guardedStream) RecvMsg(message any) error {
+	if err := s.revoked(); err != nil {
+		return err // The call before may wait for a message still, and there must be no second one.
+	}
 	received := make(chan error, 1)
 	go func() { received <- s.ServerStream.RecvMsg(message) }() // gRPC ends it when the handler has returned, at the latest.
 	var err error

@@ -79,7 +79,8 @@ func (l *lease) renew(r renewal) (lapsed bool) {
 		until = bound
 	}
 	now := &l.current
-	lapsed = !now.until.IsZero() && time.Now().After(now.until)
+	// A report that leaves the lease ended, as one that nobody confirms for long, or whose answer comes late, is no lapse yet.
+	lapsed = !now.until.IsZero() && time.Now().After(now.until) && until.After(time.Now())
 	if lapsed {
 		now.lapses++
 	}

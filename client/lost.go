@@ -67,8 +67,11 @@ func (s *sessions) tellLost(ctx context.Context) {
 		lost := s.untold
 		s.untold = nil
 		s.mu.Unlock()
-		for _, each := range lost {
-			if ctx.Err() != nil {
+		for i, each := range lost {
+			if ctx.Err() != nil { // The next run tells of the others.
+				s.mu.Lock()
+				s.untold = append(lost[i:len(lost):len(lost)], s.untold...)
+				s.mu.Unlock()
 				return
 			}
 			if s.onLost != nil {

@@ -47,20 +47,23 @@ func (l *latest[T]) refresh() <-chan struct{} {
 }
 
 func (l *latest[T]) run() {
+	defer func() { // Also if the function ends its goroutine.
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		close(l.running)
+		l.running = nil
+	}()
 	value, returned := l.safely()
-	if returned {
-		var wrong string
-		if value, wrong = l.repair(value); wrong != "" {
-			l.logOnce(wrong, fmt.Sprintf("AgentOptions.%s returned a value that podlink refuses, which is changed in the report: %s", l.name, wrong))
-		}
+	if !returned {
+		return
+	}
+	value, wrong := l.repair(value)
+	if wrong != "" {
+		l.logOnce(wrong, fmt.Sprintf("AgentOptions.%s returned a value that podlink refuses, which is changed in the report: %s", l.name, wrong))
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if returned {
-		l.value = value
-	}
-	close(l.running)
-	l.running = nil
+	l.value = value
 }
 
 func (l *latest[T]) safely() (value T, returned bool) {
