@@ -104,8 +104,9 @@ type Agent struct {
 	stop       chan struct{} // closed by Stop
 	stopped    sync.Once
 
-	mu  sync.Mutex
-	app kratos.AppInfo // nil: it is not a Kratos app, or it has not started
+	mu       sync.Mutex
+	app      kratos.AppInfo // nil: it is not a Kratos app, or it has not started
+	miswired error          // that Start returns
 }
 
 var _ transport.Server = (*Agent)(nil)
@@ -143,7 +144,8 @@ func (c *Client) newAgent(namespace, service string, o AgentOptions) (*Agent, er
 	a := &Agent{
 		client: c, namespace: namespace, service: service, pod: pod, options: o,
 		log: log.NewHelper(log.With(o.Logger, "module", "podlink")), lease: newLease(o.TTL), health: newHealthService(),
-		ready: make(chan struct{}), handing: make(chan struct{}, 1), drainBegun: make(chan struct{}), drainEnded: make(chan struct{}), stop: make(chan struct{}),
+		ready: make(chan struct{}), handing: make(chan struct{}, 1), drainBegun: make(chan struct{}),
+		drainEnded: make(chan struct{}), stop: make(chan struct{}),
 	}
 	if a.options.Load == nil {
 		a.options.Load = func() int32 { return int32(a.Sessions()) }
@@ -263,10 +265,13 @@ func (a *Agent) Start(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if app, ok := kratos.FromContext(ctx); ok {
-		a.mu.Lock()
-		a.app = app
-		a.mu.Unlock()
+	app, _ := kratos.FromContext(ctx)
+	a.mu.Lock()
+	a.app = app
+	err := a.miswired
+	a.mu.Unlock()
+	if err != nil {
+		return err
 	}
 	a.started.Store(true)
 	var beside sync.WaitGroup

@@ -123,7 +123,8 @@ func (r *reporter) outlive(ctx context.Context) error {
 			read = begun
 		}
 		if silent >= silentTTLs*r.ttl {
-			return withCause(ErrSuperseded, fmt.Errorf("the process that has taken over pod %d of %s has been silent for %s", r.pod, r.service, silent))
+			return withCause(ErrSuperseded,
+				fmt.Errorf("the process that has taken over pod %d of %s has been silent for %s", r.pod, r.service, silent))
 		}
 		if !pauseUntil(ctx, begun.Add(r.ttl)) {
 			return nil

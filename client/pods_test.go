@@ -127,12 +127,6 @@ func (w *world) link(uid string, pod int32) int64 {
 	return reply.GetLink().GetEpoch()
 }
 
-func (w *world) unlink(uid string) {
-	w.t.Helper()
-	_, err := w.patient.RemoveLinkedPod(context.Background(), &v1.RemoveLinkedPodRequest{Namespace: testNamespace, Uid: uid, Service: testService})
-	require.NoError(w.t, err)
-}
-
 // linked returns the user's link.
 func (w *world) linked(uid string) *v1.Link {
 	w.t.Helper()
@@ -171,22 +165,6 @@ func (w *world) reported(pod int32) *v1.Pod {
 	}
 	require.NoError(w.t, err)
 	return reply.GetPod()
-}
-
-// waitDead waits until the pod is dead. That takes the reports of another one: without them it is in doubt.
-func (w *world) waitDead(pod, other int32) {
-	w.t.Helper()
-	require.Eventually(w.t, func() bool {
-		w.ready(other)
-		reported := w.reported(pod)
-		return !reported.GetLive() && !reported.GetInDoubt()
-	}, soon, 50*time.Millisecond)
-}
-
-// waitRelinked computes the user's link until it is on the pod: podlink may believe for a second that the last one is usable.
-func (w *world) waitRelinked(uid string, pod int32) {
-	w.t.Helper()
-	require.Eventually(w.t, func() bool { return w.compute(uid).GetPodId() == pod }, soon, 10*time.Millisecond)
 }
 
 // agent returns the agent of a pod, which is ready and does not report by itself.
@@ -333,19 +311,6 @@ func (w *world) pods(n int32) []*pod {
 	for id := range n {
 		p := newPod(w.t, id)
 		w.put(p.instance(map[string]string{MetadataPodID: fmt.Sprint(id)}))
-		all = append(all, p)
-	}
-	return all
-}
-
-// guarded starts pods 0 to n-1 with their Guards, and puts them into discovery.
-func (w *world) guarded(n int32, o AgentOptions) []*pod {
-	w.t.Helper()
-	var all []*pod
-	for id := range n {
-		a := w.agent(id, o)
-		p := newPod(w.t, id, a.Guard())
-		w.put(p.instance(a.Metadata()))
 		all = append(all, p)
 	}
 	return all
