@@ -255,7 +255,7 @@ func (a *Agent) StartSession(ctx context.Context, uid string) (*Session, error) 
 func (a *Agent) Report() { a.reporter.reportNow() }
 
 // Start implements transport.Server: it reports the pod until Stop, or until ctx ends. It fails with ErrSuperseded when another
-// process has taken over the pod and has been silent for three TTLs: nobody serves the pod then, and the app should end with that
+// process has taken over the pod and has been silent for three TTLs: no process serves the pod then, and the app should end with that
 // error, so that Kubernetes starts its container again. A kratos.App does.
 func (a *Agent) Start(ctx context.Context) error {
 	select {

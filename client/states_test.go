@@ -164,6 +164,13 @@ func (s *states) stored() *v1.Pod {
 	return proto.CloneOf(s.pod)
 }
 
+// mostInFlight returns how many calls there were at once.
+func (s *states) mostInFlight() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.most
+}
+
 // since returns the reports that have arrived since then.
 func (s *states) since(begin time.Time) (all []sent) {
 	s.mu.Lock()
