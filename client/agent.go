@@ -106,8 +106,9 @@ type Agent struct {
 	stop       chan struct{} // closed by Stop
 	stopped    sync.Once
 
-	mu  sync.Mutex
-	app kratos.AppInfo // nil: it is not a Kratos app, or it has not started
+	mu       sync.Mutex
+	app      kratos.AppInfo // nil: it is not a Kratos app, or it has not started
+	miswired error          // that Start returns
 }
 
 var _ transport.Server = (*Agent)(nil)
@@ -256,7 +257,7 @@ func (a *Agent) StartSession(ctx context.Context, uid string) (*Session, error) 
 func (a *Agent) Report() { a.reporter.reportNow() }
 
 // Start implements transport.Server: it reports the pod until Stop, or until ctx ends. It fails with ErrSuperseded when another
-// process has taken over the pod and has been silent for three TTLs: nobody serves the pod then, and the app should end with that
+// process has taken over the pod and has been silent for three TTLs: no process serves the pod then, and the app should end with that
 // error, so that Kubernetes starts its container again. A kratos.App does.
 func (a *Agent) Start(ctx context.Context) error {
 	select {
@@ -266,10 +267,13 @@ func (a *Agent) Start(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if app, ok := kratos.FromContext(ctx); ok {
-		a.mu.Lock()
-		a.app = app
-		a.mu.Unlock()
+	app, _ := kratos.FromContext(ctx)
+	a.mu.Lock()
+	a.app = app
+	err := a.miswired
+	a.mu.Unlock()
+	if err != nil {
+		return err
 	}
 	a.started.Store(true)
 	var beside sync.WaitGroup

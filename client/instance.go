@@ -99,9 +99,9 @@ func (r *reporter) readPod(ctx context.Context) (*v1.Pod, error) {
 	return reply.GetPod(), err
 }
 
-// outlive waits until nobody reports the pod any more, or ctx ends. A process that was superseded and ended at once would be
+// outlive waits until no process reports the pod any more, or ctx ends. A process that was superseded and ended at once would be
 // started again by Kubernetes, and supersede its successor: two that share an ordinal would take turns for ever. The error says
-// that nobody is left.
+// that no other process is left.
 func (r *reporter) outlive(ctx context.Context) error {
 	var (
 		heartbeat int64         // as last read

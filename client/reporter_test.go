@@ -98,7 +98,7 @@ func TestAttemptsWhilePodlinkIsAway(t *testing.T) {
 						}
 					}
 					require.Greater(t, len(all), 20)
-					require.Equal(t, 1, s.most)
+					require.Equal(t, 1, s.mostInFlight())
 					s.set(nil)
 					time.Sleep(limit)
 					require.True(t, p.holds())
@@ -134,7 +134,7 @@ func TestCallsThatDoNotEnd(t *testing.T) {
 
 		s.set(func(context.Context, func() error) error { <-stuck; return ErrUnavailable })
 		time.Sleep(time.Hour)
-		require.LessOrEqual(t, s.most, maxHanging)
+		require.LessOrEqual(t, s.mostInFlight(), maxHanging)
 		close(stuck)
 		s.set(nil)
 		time.Sleep(time.Second)

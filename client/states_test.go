@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -150,10 +151,10 @@ func (s *states) GetServicePod(
 		reply = &v1.GetServicePodReply{Pod: proto.CloneOf(s.pod)}
 		return nil
 	})
-	if err != nil && (err != ErrReplicationUnconfirmed || reply == nil) { //nolint:errorlint // It is the fault's own.
-		return nil, err
+	if errors.Is(err, ErrReplicationUnconfirmed) {
+		err = nil // A read is none.
 	}
-	return reply, nil
+	return reply, err
 }
 
 // stored returns what podlink has of the pod.
@@ -161,6 +162,13 @@ func (s *states) stored() *v1.Pod {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return proto.CloneOf(s.pod)
+}
+
+// mostInFlight returns how many calls there were at once.
+func (s *states) mostInFlight() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.most
 }
 
 // since returns the reports that have arrived since then.

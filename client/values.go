@@ -15,7 +15,7 @@ import (
 const maxStateLen = 1024
 
 // latest is the last value of a function of the app. The function runs beside its callers, at most once at a time: one that
-// blocks holds up nobody.
+// blocks holds up no caller.
 type latest[T any] struct {
 	name string // as in AgentOptions
 	call func() T

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"reflect"
 	"time"
@@ -23,21 +24,23 @@ const (
 
 // ServerOptions returns the options of a gRPC server of the pod: the given ones, and what the agent needs. The Guard runs after
 // Kratos' middleware, which the server may have as ever. Interceptors of the app go into kgrpc.Options, as
-// grpc.ChainUnaryInterceptor and grpc.ChainStreamInterceptor: with kgrpc.UnaryInterceptor or kgrpc.StreamInterceptor, which
-// Kratos has once, kgrpc.NewServer panics. A server over HTTP gets the Guard by khttp.Middleware.
+// grpc.ChainUnaryInterceptor and grpc.ChainStreamInterceptor: with kgrpc.UnaryInterceptor or kgrpc.StreamInterceptor, which a server
+// has once, the app does not start. A server over HTTP gets the Guard by khttp.Middleware.
 func (a *Agent) ServerOptions(o ...kgrpc.ServerOption) []kgrpc.ServerOption {
 	all := make([]kgrpc.ServerOption, 0, len(o)+3)
 	all = append(all, o...)
-	return append(all, refuseReplaced, kgrpc.UnaryInterceptor(a.guard.unary), kgrpc.StreamInterceptor(a.guard.stream), kgrpc.CustomHealth())
+	return append(all, a.refuseReplaced, kgrpc.UnaryInterceptor(a.guard.unary), kgrpc.StreamInterceptor(a.guard.stream), kgrpc.CustomHealth())
 }
 
-// refuseReplaced panics if the server has interceptors already, which those of the agent would replace: a server that silently
+// refuseReplaced makes Start fail if the server has interceptors already, which those of the agent replace: a server that silently
 // lacks the app's authentication is worse.
-func refuseReplaced(s *kgrpc.Server) {
+func (a *Agent) refuseReplaced(s *kgrpc.Server) {
 	for field, option := range map[string]string{"unaryInts": "UnaryInterceptor", "streamInts": "StreamInterceptor"} {
 		if has := reflect.ValueOf(s).Elem().FieldByName(field); has.IsValid() && has.Kind() == reflect.Slice && has.Len() > 0 {
-			panic("podlink: kgrpc." + option + //nolint:forbidigo // A server option can't fail in another way.
-				" and the agent's Guard would replace each other: give the app's interceptors to kgrpc.Options, as grpc.Chain" + option)
+			a.mu.Lock()
+			a.miswired = fmt.Errorf("podlink: Agent.ServerOptions replaces kgrpc.%s: give the app's interceptors to kgrpc.Options, as grpc.Chain%s",
+				option, option)
+			a.mu.Unlock()
 		}
 	}
 }

@@ -153,10 +153,14 @@ func TestServerOptions(t *testing.T) {
 	stream := func(srv any, s grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
 		return handle(srv, s)
 	}
-	require.PanicsWithValue(t, "podlink: kgrpc.UnaryInterceptor and the agent's Guard would replace each other: give the app's "+
-		"interceptors to kgrpc.Options, as grpc.ChainUnaryInterceptor",
-		func() { kgrpc.NewServer(a.ServerOptions(kgrpc.UnaryInterceptor(mine))...) })
-	require.Panics(t, func() { kgrpc.NewServer(a.ServerOptions(kgrpc.StreamInterceptor(stream))...) })
+	for option, replaced := range map[string]kgrpc.ServerOption{
+		"UnaryInterceptor": kgrpc.UnaryInterceptor(mine), "StreamInterceptor": kgrpc.StreamInterceptor(stream),
+	} {
+		a := (&states{}).agent(t, AgentOptions{})
+		kgrpc.NewServer(a.ServerOptions(replaced)...)
+		require.EqualError(t, a.Start(t.Context()), "podlink: Agent.ServerOptions replaces kgrpc."+option+
+			": give the app's interceptors to kgrpc.Options, as grpc.Chain"+option)
+	}
 	kgrpc.NewServer(a.ServerOptions(
 		kgrpc.Middleware(func(next middleware.Handler) middleware.Handler { return next }),
 		kgrpc.Options(grpc.ChainUnaryInterceptor(mine), grpc.ChainStreamInterceptor(stream)))...)
