@@ -66,12 +66,12 @@ test: ## run every test with the race detector; installs redis-server and etcd i
 	$(GO) -C tools/benchreport test -race ./...
 	$(GO) -C tools/vuln test -race ./...
 
-demo: build ## run examples/chat: podlink, three pods, and what happens to pods, in a minute
+demo: build ## run examples/chat: podlink, three pods, and what happens to them, in less than 90 seconds
 	$(GO) build -o bin/chat ./examples/chat
 	bin/chat demo
 
-test-demo: ## run a shorter demo as a test, with and without etcd; installs etcd if missing
-	./test/install.sh etcd-server
+test-demo: ## run a shorter demo as a test, with and without etcd and Redis; installs them if missing
+	./test/install.sh redis-server etcd-server
 	$(GO) test -count=1 -v -tags demo -timeout 5m -run '^TestDemo$$' ./test/e2e
 
 test-faults: ## prove the guarantees with real faults on real Redis processes; installs redis-server if missing

@@ -71,7 +71,9 @@ type AgentOptions struct {
 	// them. Its context ends in time for the rest of the drain, or when the cordon is lifted; calls do not overlap. Nil: the sessions
 	// end by themselves.
 	OnDrain func(ctx context.Context)
-	// OnLost is called for each session that this process has lost: what the pod holds for it is out of date, and must not be saved.
+	// OnLost is called once for each session that this process has lost: what the pod holds for it is out of date, and must not be
+	// saved. The calls come one after the other, and not from a request: it may start and end sessions, and wait for locks that
+	// handlers hold. By then the user may have a new session on this pod, with a greater epoch.
 	OnLost func(uid string, epoch int64)
 	// CacheTTL is how long the Guard uses a link without asking podlink. 0 is DefaultGuardCacheTTL.
 	CacheTTL time.Duration
@@ -144,8 +146,8 @@ func (c *Client) newAgent(namespace, service string, o AgentOptions) (*Agent, er
 	a := &Agent{
 		client: c, namespace: namespace, service: service, pod: pod, options: o,
 		log: log.NewHelper(log.With(o.Logger, "module", "podlink")), lease: newLease(o.TTL), health: newHealthService(),
-		ready: make(chan struct{}), handing: make(chan struct{}, 1), drainBegun: make(chan struct{}),
-		drainEnded: make(chan struct{}), stop: make(chan struct{}),
+		ready: make(chan struct{}), handing: make(chan struct{}, 1), stop: make(chan struct{}),
+		drainBegun: make(chan struct{}), drainEnded: make(chan struct{}),
 	}
 	if a.options.Load == nil {
 		a.options.Load = func() int32 { return int32(a.Sessions()) }

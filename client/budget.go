@@ -59,10 +59,13 @@ func (b *retryBudget) wait(ctx context.Context, between *backoff.ExponentialBack
 	return false
 }
 
+// pauseSpread is the part by which pauses vary. A simulation, which has to repeat, sets it to 0.
+var pauseSpread = backoff.DefaultRandomizationFactor
+
 // pauses returns the pauses between attempts, which grow and vary by half.
 func pauses() *backoff.ExponentialBackOff {
 	return &backoff.ExponentialBackOff{
-		InitialInterval: firstPause, Multiplier: 2, MaxInterval: longestPause, RandomizationFactor: backoff.DefaultRandomizationFactor,
+		InitialInterval: firstPause, Multiplier: 2, MaxInterval: longestPause, RandomizationFactor: pauseSpread,
 	}
 }
 

@@ -33,3 +33,6 @@ func (p inProcess) Invoke(ctx context.Context, method string, request, reply any
 
 // Forget makes the router forget the link of the user.
 func Forget(r *Router, uid string) { r.links.invalidate(uid) }
+
+// Repeats reports whether only simulations run, whose seeds have to repeat exactly.
+func Repeats() bool { return repeats() }

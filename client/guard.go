@@ -12,6 +12,7 @@ import (
 	"github.com/go-kratos/kratos/v2/log"
 	"github.com/go-kratos/kratos/v2/middleware"
 	"github.com/go-kratos/kratos/v2/transport"
+	"google.golang.org/grpc"
 
 	v1 "podlink/api/podlink/v1"
 )
@@ -96,24 +97,39 @@ func (g *guard) middleware(next middleware.Handler) middleware.Handler {
 		if t, ok := transport.FromServerContext(ctx); ok {
 			operation = t.Operation()
 		}
-		if isBuiltIn(operation) {
-			return next(ctx, request)
-		}
-		uid, err := g.identify(ctx, operation, request)
+		ctx, err := g.admit(ctx, operation, request)
 		if err != nil {
 			return nil, err
 		}
-		epoch, err := g.check(ctx, uid)
-		if err != nil {
-			return nil, err
-		}
-		if uid == "" {
-			return next(ctx, request)
-		}
-		guarded := &userContext{Context: ctx, by: g, first: guardedUser{uid, epoch}}
-		guarded.user.Store(&guarded.first)
-		return next(guarded, request) //nolint:contextcheck // It holds the context.
+		return next(ctx, request)
 	}
+}
+
+// unary guards unary calls over gRPC.
+func (g *guard) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+	ctx, err := g.admit(ctx, info.FullMethod, request)
+	if err != nil {
+		return nil, err
+	}
+	return handle(ctx, request)
+}
+
+// admit returns the context of a request that the pod may serve.
+func (g *guard) admit(ctx context.Context, operation string, request any) (context.Context, error) {
+	if isBuiltIn(operation) {
+		return ctx, nil
+	}
+	uid, err := g.identify(ctx, operation, request)
+	if err != nil {
+		return nil, err
+	}
+	epoch, err := g.check(ctx, uid)
+	if err != nil || uid == "" {
+		return ctx, err
+	}
+	guarded := &userContext{Context: ctx, by: g, first: guardedUser{uid, epoch}}
+	guarded.user.Store(&guarded.first)
+	return guarded, nil
 }
 
 // identify returns the user of a request. Empty: it is about none, and may be.

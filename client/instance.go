@@ -83,7 +83,7 @@ func (i *instance) takeOver(generation int64) {
 }
 
 // isFinal reports whether SUPERSEDED, podlink's answer to the report, ends this process: one that never had a generation may take
-// over the pod, unless another one has replaced it before it heard of its own.
+// over the pod, unless another one has replaced it before it heard of its generation.
 func isFinal(report *v1.SetServiceStateRequest, superseded error) bool {
 	return report.GetGeneration() != 0 || kerrors.FromError(superseded).Metadata["final"] == "true"
 }

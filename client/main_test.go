@@ -3,6 +3,7 @@ package client
 import (
 	"flag"
 	"os"
+	"runtime"
 	"testing"
 
 	podlinktest "podlink/test/kit/podlink"
@@ -15,8 +16,19 @@ func TestMain(m *testing.M) {
 	if how, ok := os.LookupEnv(proxiedEnv); ok {
 		os.Exit(proxiedMain(how))
 	}
+	flag.Parse()
+	if repeats() {
+		pauseSpread = 0
+		runtime.GOMAXPROCS(1) // What happens at one moment of virtual time happens in one order.
+	}
 	_ = flag.Set("test.parallel", "12") // The parallel tests mostly wait. A flag on the command line overrides it.
 	os.Exit(podlinktest.Main(&binary, m.Run))
+}
+
+// repeats reports whether only simulations run, whose seeds have to repeat exactly.
+func repeats() bool {
+	seed, limit := flag.Lookup("sim.seed").Value.String(), flag.Lookup("sim.time").Value.String()
+	return seed != "0" || limit != "0s" || os.Getenv("PODLINK_SIM_TIME") != ""
 }
 
 // start runs podlink until the test ends. Env overrides keys of its configuration.

@@ -19,7 +19,7 @@ func (m *misses) send(ctx context.Context, batch []*miss) {
 	for between := pauses(); ; {
 		switch {
 		case len(batch) == 1 || !m.batches():
-			m.singles(batch)
+			m.singles(batch) //nolint:contextcheck // Each lookup has its caller\'s context.
 			return
 		case len(batch) == 0:
 			return
@@ -38,7 +38,7 @@ func (m *misses) send(ctx context.Context, batch []*miss) {
 			m.mu.Unlock()
 			continue
 		case v1.IsInternal(err): // One of the users may be the cause.
-			m.singles(batch)
+			m.singles(batch) //nolint:contextcheck // Each lookup has its caller\'s context.
 			return
 		case errors.Is(err, ErrInvalidArgument):
 			batch = m.isolate(ctx, batch, err)
@@ -73,7 +73,7 @@ func (m *misses) isolate(ctx context.Context, batch []*miss, err error) []*miss 
 	field := kerrors.FromError(err).Metadata["field"]
 	index, _, _ := strings.Cut(strings.TrimPrefix(field, "items["), "]")
 	if i, err := strconv.Atoi(index); err == nil && i >= 0 && i < len(batch) {
-		m.singles(batch[i : i+1])
+		m.singles(batch[i : i+1]) //nolint:contextcheck // Each lookup has its caller\'s context.
 		return append(append([]*miss(nil), batch[:i]...), batch[i+1:]...)
 	}
 	half := len(batch) / 2
@@ -136,7 +136,7 @@ func notCarriedOut(err error) error {
 	return err
 }
 
-// singles computes each link by a call of its own.
+// singles computes each link by a call for it alone.
 func (m *misses) singles(batch []*miss) {
 	var calls errgroup.Group
 	calls.SetLimit(maxSingles)
@@ -153,7 +153,7 @@ func (m *misses) singles(batch []*miss) {
 	_ = calls.Wait()
 }
 
-// single computes a link by a call of its own.
+// single computes a link by a call for it alone.
 func (m *misses) single(ctx context.Context, item *v1.BatchComputeLinkedPodRequest_Item) (computed, error) {
 	reply, err := m.links.ComputeLinkedPod(ctx, &v1.ComputeLinkedPodRequest{
 		Namespace: m.request.GetNamespace(), Uid: item.GetUid(), Service: m.request.GetService(), PersistSeconds: m.request.PersistSeconds,

@@ -123,7 +123,7 @@ func (m *misses) enqueue(ctx context.Context, item *v1.BatchComputeLinkedPodRequ
 	waiting := &miss{ctx: ctx, item: item, done: make(chan struct{})}
 	m.queue = append(m.queue, waiting)
 	if len(m.queue) >= m.size {
-		m.flush()
+		m.flush() //nolint:contextcheck // Each lookup has its caller's context.
 	}
 	return waiting, nil
 }

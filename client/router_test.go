@@ -123,7 +123,7 @@ func TestRouterFindsThePod(t *testing.T) {
 	})
 }
 
-// TestPodThatHangs: a call that got no answer in its time makes the next one ask podlink anew, for the pod may be dead.
+// TestPodThatHangs: a call that got no answer in its time makes the next one ask podlink again, for the pod may be dead.
 func TestPodThatHangs(t *testing.T) {
 	onBoth(t, func(t *testing.T, over string) {
 		w := newWorld(t, over)

@@ -21,13 +21,15 @@ type simCheck struct {
 
 	sim *simulation
 
-	mu     sync.Mutex
-	moved  map[string]map[int32]simMove // by user and the pod that has lost it
-	told   map[toldLoss]bool
-	last   map[string]lastAnswer // by user
-	moves  int                   // of persistent links
-	losses int                   // of sessions
-	digest uint64                // of all changes, without the order of those of one moment
+	mu    sync.Mutex
+	moved map[string]map[int32]simMove // by user and the pod that has lost it
+	told  map[toldLoss]bool
+	last  map[string]lastAnswer // by user
+	// starved are users who were refused as no pod was available, although the same caller had sent a call to their pod just before.
+	starved map[string]bool
+	moves   int    // of persistent links
+	losses  int    // of sessions
+	digest  uint64 // of all changes, without the order of those of one moment
 }
 
 // simMove is the latest time at which a user was moved away from a pod.
@@ -52,7 +54,7 @@ func newSimCheck(s *simulation) *simCheck {
 	return &simCheck{
 		Excuses: sim.Excuses{Window: 3 * s.o.ttl, Strict: s.o.strict}, sim: s,
 		moved: make(map[string]map[int32]simMove), told: make(map[toldLoss]bool),
-		last: make(map[string]lastAnswer),
+		last: make(map[string]lastAnswer), starved: make(map[string]bool),
 	}
 }
 
@@ -93,7 +95,7 @@ func (c *simCheck) answered(caller *simCaller, uid, action string, err error) {
 	case err == nil:
 		c.last[uid] = lastAnswer{caller, time.Now()}
 	case ok && errors.Is(err, client.ErrNoAvailablePod) && last.caller == caller && time.Since(last.at) < c.sim.o.ttl && !c.anyImpaired():
-		c.sim.violate("starved: a call for %s failed, which the same caller had sent to its pod %s before: %v", uid, time.Since(last.at), err)
+		c.starved[uid] = true
 	}
 }
 
@@ -153,7 +155,7 @@ func (c *simCheck) lost(p *process, uid string, epoch int64) {
 		c.sim.violate("told twice: %s was told twice that %s is lost with epoch %d", p.name, uid, epoch)
 	}
 	c.told[loss] = true
-	if !c.Excused(p.ordinal, uid) {
+	if !c.PodExcused(p.ordinal) && !c.HandExcused(uid, time.Since(time.UnixMicro(epoch))) {
 		c.sim.violate("lost: %s has lost the session of %s with epoch %d", p.name, uid, epoch)
 	}
 }
@@ -163,6 +165,12 @@ func (c *simCheck) settled() {
 	c.sim.mu.Lock()
 	processes := slices.Collect(maps.Values(c.sim.running))
 	c.sim.mu.Unlock()
+	c.mu.Lock()
+	starved := len(c.starved)
+	c.mu.Unlock()
+	if starved > c.sim.o.users/10 { // A few: the caller knew that the link was about to end.
+		c.sim.violate("starved: %d users were refused, although their caller had just sent calls to their pods", starved)
+	}
 	for _, p := range processes {
 		p.service.Held(func(uid string, session sim.Session) {
 			link := c.sim.store.Link(simKey(uid))

@@ -43,6 +43,7 @@ type process struct {
 	mu         sync.Mutex
 	thaw       chan struct{} // nil: it is not frozen
 	registered bool
+	cuts       int // reasons why it is cut off from podlink
 }
 
 // startProcess starts a process of the pod and registers it.
@@ -67,22 +68,25 @@ func (s *simulation) startProcess(ordinal int32) *process {
 		Name: p.name, Storage: s.storage, Start: s.variant.starting(p.agent.StartSession), Running: p.running, Keep: 2 * s.o.ttl,
 		Wrote: func(uid string, session sim.Session) { s.check.wrote(p, uid, session) },
 	}
+	p.registered = true
 	p.guarded = p.agent.Guard()(p.handle)
 	p.node = selector.NewNode("grpc", p.name, &registry.ServiceInstance{
 		ID: p.name, Name: sim.ServiceName, Metadata: p.agent.Metadata(), Endpoints: []string{"grpc://" + p.name},
 	})
-	p.served.Go(func() { p.agent.Run(p.ended, p.name) })
-	p.registered = true
 	s.mu.Lock()
+	if s.allCut {
+		p.cut(+1)
+	}
 	s.processes = append(s.processes, p)
 	s.nodes = nil
 	s.mu.Unlock()
+	p.served.Go(func() { p.agent.Run(p.ended, p.name) })
 	return p
 }
 
 // kill ends the process as SIGKILL does: what it has sent may arrive, but it does nothing more.
 func (p *process) kill() {
-	p.conn.Cut()
+	p.cut(+1)
 	p.end()
 	p.unfreeze()
 	p.deregister()
@@ -126,31 +130,31 @@ func (p *process) deregister() {
 
 // freeze stops the process as SIGSTOP does. Its agent can't be stopped in this process; it is cut off from podlink instead.
 func (p *process) freeze() {
+	p.cut(+1)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.thaw == nil {
-		p.thaw = make(chan struct{})
-		p.conn.Cut()
-	}
+	p.thaw = make(chan struct{})
 }
 
 func (p *process) unfreeze() {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.thaw != nil {
-		close(p.thaw)
-		p.thaw = nil
-		if p.ended.Err() == nil {
-			p.conn.Mend()
-		}
+	thaw := p.thaw
+	p.thaw = nil
+	p.mu.Unlock()
+	if thaw != nil {
+		close(thaw)
+		p.cut(-1)
 	}
 }
 
-// mendUnlessFrozen connects the process to podlink again.
-func (p *process) mendUnlessFrozen() {
+// cut counts for how many reasons the process is cut off from podlink.
+func (p *process) cut(reasons int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.thaw == nil && p.ended.Err() == nil {
+	p.cuts += reasons
+	if p.cuts > 0 || p.ended.Err() != nil {
+		p.conn.Cut()
+	} else {
 		p.conn.Mend()
 	}
 }

@@ -41,7 +41,7 @@ func inTTL(faults []sim.Fault, ttl time.Duration) []sim.Fault {
 	}
 	plan := make([]sim.Fault, len(faults))
 	for i, f := range faults {
-		f.At, f.Lasts = f.At*ttl, f.Lasts*ttl
+		f.At, f.Lasts = f.At*ttl, f.Lasts*ttl //nolint:durationcheck // They are numbers of ttl.
 		plan[i] = f
 	}
 	return plan
@@ -53,12 +53,13 @@ func TestSimulationScenarios(t *testing.T) {
 	for name, faults := range simScenarios {
 		t.Run(name, func(t *testing.T) {
 			for _, ttl := range []time.Duration{3 * time.Second, 15 * time.Second} {
-				callers := simCallers
+				callers, stay := simCallers, false
 				if slices.ContainsFunc(faults, func(f sim.Fault) bool { return f.Kind == sim.StoreFlushed }) {
-					callers = 1 // A caller that does not know a link may make another before the pod has restored it.
+					// A caller that does not know a link, or knows that it ends soon, may make another before the pod has restored it.
+					callers, stay = 1, true
 				}
 				result := simulate(t, simOptions{
-					seed: uint64(ttl), users: 30, callers: callers, ttl: ttl, guardCacheTTL: simCacheTTL(ttl), plan: inTTL(faults, ttl), strict: true,
+					seed: uint64(ttl), users: 30, callers: callers, stay: stay, ttl: ttl, guardCacheTTL: simCacheTTL(ttl), plan: inTTL(faults, ttl), strict: true,
 				})
 				result.print(t)
 				require.Empty(t, result.violations)

@@ -2,7 +2,6 @@ package client_test
 
 import (
 	"context"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -18,6 +17,9 @@ import (
 func (s *simulation) strike(f sim.Fault, random *rand.Rand) {
 	time.Sleep(f.At)
 	s.logf("FAULT %s", f)
+	if f.Kind.Everywhere() {
+		defer s.check.Outage()()
+	}
 	switch f.Kind {
 	case sim.PodlinkKilled:
 		s.everyPodlink((*inproc.Server).Kill)
@@ -39,16 +41,9 @@ func (s *simulation) strike(f sim.Fault, random *rand.Rand) {
 		time.Sleep(f.Lasts)
 		s.everyPodlink(func(p *inproc.Server) { p.DropReplies(nil) })
 	case sim.PodsCut:
-		s.mu.Lock()
-		processes := slices.Collect(maps.Values(s.running))
-		s.mu.Unlock()
-		for _, p := range processes {
-			p.conn.Cut()
-		}
+		s.cutAll(true)
 		time.Sleep(f.Lasts)
-		for _, p := range processes {
-			p.mendUnlessFrozen()
-		}
+		s.cutAll(false)
 	case sim.AnswersSlow:
 		s.everyPodlink(func(p *inproc.Server) { p.SetLatency(upTo(random, 300*time.Millisecond)) })
 		s.store.SetLatency(upTo(random, 20*time.Millisecond))
@@ -61,6 +56,21 @@ func (s *simulation) strike(f sim.Fault, random *rand.Rand) {
 		s.strikeUsers(f, random)
 	}
 	s.logf("over  %s", f)
+}
+
+// cutAll cuts all processes off from podlink, also those that start meanwhile.
+func (s *simulation) cutAll(cut bool) {
+	s.mu.Lock()
+	s.allCut = cut
+	processes := slices.Clone(s.processes)
+	s.mu.Unlock()
+	for _, p := range processes {
+		if cut {
+			p.cut(+1)
+		} else {
+			p.cut(-1)
+		}
+	}
 }
 
 func upTo(random *rand.Rand, most time.Duration) func() time.Duration {
@@ -136,9 +146,9 @@ func (s *simulation) strikePod(f sim.Fault) {
 		p.kill()
 	case sim.PodCut:
 		defer s.check.Impair(f.Pod)()
-		p.conn.Cut()
+		p.cut(+1)
 		time.Sleep(f.Lasts)
-		p.mendUnlessFrozen()
+		p.cut(-1)
 	case sim.PodDrained:
 		defer s.check.Impair(f.Pod)()
 		p.stop()

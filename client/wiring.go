@@ -11,7 +11,6 @@ import (
 	"github.com/go-kratos/kratos/v2/registry"
 	"github.com/go-kratos/kratos/v2/transport"
 	kgrpc "github.com/go-kratos/kratos/v2/transport/grpc"
-	"google.golang.org/grpc"
 
 	v1 "podlink/api/podlink/v1"
 )
@@ -30,7 +29,7 @@ const (
 func (a *Agent) ServerOptions(o ...kgrpc.ServerOption) []kgrpc.ServerOption {
 	all := make([]kgrpc.ServerOption, 0, len(o)+3)
 	all = append(all, o...)
-	return append(all, a.refuseReplaced, kgrpc.UnaryInterceptor(a.guardUnary), kgrpc.StreamInterceptor(a.guard.stream), kgrpc.CustomHealth())
+	return append(all, a.refuseReplaced, kgrpc.UnaryInterceptor(a.guard.unary), kgrpc.StreamInterceptor(a.guard.stream), kgrpc.CustomHealth())
 }
 
 // refuseReplaced makes Start fail if the server has interceptors already, which those of the agent replace: a server that silently
@@ -44,11 +43,6 @@ func (a *Agent) refuseReplaced(s *kgrpc.Server) {
 			a.mu.Unlock()
 		}
 	}
-}
-
-// guardUnary is the Guard as an interceptor.
-func (a *Agent) guardUnary(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
-	return a.Guard()(func(ctx context.Context, request any) (any, error) { return handle(ctx, request) })(ctx, request)
 }
 
 // AppOptions returns the options of the pod's kratos.App: the given ones, and what the agent needs. The app has these servers and

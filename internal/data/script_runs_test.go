@@ -320,8 +320,6 @@ var scriptRuns = []scriptRun{
 		"CHOSEN NONE -1 0 USABLE -1 0", "CHOSEN NONE -1 0 USABLE -1 0", nothing},
 	{scriptReservePods, "restores", []lua{pod2}, []any{"", "-1 0 0 2", "-1 0 0 3"},
 		"CHOSEN RESTORED 2 #1 RESTORED 3 0", "CHOSEN RESTORED 2 #1 RESTORED 3 0", twice},
-	{scriptReservePods, "many silent pods", silentPods(), []any{"", "-1"},
-		"CHOSEN", "CHOSEN NONE -1 0", twice},
 
 	{scriptReleasePod, "releases two", []lua{pod2, reservation, reservation}, []any{2, fromReply(1), 2, fromReply(1), 3, 0},
 		"RELEASED", "STALE", once},

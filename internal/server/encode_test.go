@@ -16,8 +16,12 @@ func TestEncodeReply(t *testing.T) {
 	encoder := newReplyEncoder()
 	pod := &v1.Pod{PodId: 7, State: `quoted "up"`, Capacity: proto.Int32(0), Labels: map[string]string{"zone": "a"}}
 	for name, reply := range map[string]proto.Message{
-		"with a pod":       &v1.ComputeLinkedPodReply{Outcome: v1.ComputeLinkedPodReply_EXISTING, Link: &v1.Link{PodId: 7}, PreviousPodId: 7, Pod: pod},
-		"another link":     &v1.ComputeLinkedPodReply{Outcome: v1.ComputeLinkedPodReply_CREATED, Link: &v1.Link{Uid: "b"}, PreviousPodId: -1, Pod: pod},
+		"with a pod": &v1.ComputeLinkedPodReply{
+			Outcome: v1.ComputeLinkedPodReply_EXISTING, Link: &v1.Link{PodId: 7}, PreviousPodId: 7, Pod: pod,
+		},
+		"another link": &v1.ComputeLinkedPodReply{
+			Outcome: v1.ComputeLinkedPodReply_CREATED, Link: &v1.Link{Uid: "b"}, PreviousPodId: -1, Pod: pod,
+		},
 		"an equal pod":     &v1.ComputeLinkedPodReply{Pod: proto.CloneOf(pod)},
 		"without a pod":    &v1.ComputeLinkedPodReply{Link: &v1.Link{PodId: -1}},
 		"without anything": &v1.ComputeLinkedPodReply{},
@@ -34,5 +38,5 @@ func TestEncodeReply(t *testing.T) {
 			require.True(t, proto.Equal(before, reply), "the reply is not changed: others may hold it")
 		})
 	}
-	require.Equal(t, 2, int(encoder.pods.EstimatedSize()))
+	require.EqualValues(t, 2, encoder.pods.EstimatedSize())
 }

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
@@ -12,26 +13,34 @@ import (
 	"podlink/test/kit/proc"
 )
 
-// TestDemo runs a shorter chat demo, with etcd and with a static list of pods: the demo exits with an error if a promise was
-// broken. The promises are about seconds, so it must have the machine to itself (make test-demo).
+// TestDemo runs a shorter chat demo, with etcd and Redis and without them: the demo exits with an error if a promise was broken. The
+// promises are about seconds, so it must have the machine to itself (make test-demo).
 func TestDemo(t *testing.T) {
 	proc.Need(t, "etcd", "etcd-server")
+	proc.Need(t, "redis-server", "redis-server")
 	chat := filepath.Join(t.TempDir(), "chat")
 	build := exec.Command("go", "build", "-o", chat, "./examples/chat")
 	build.Dir = root
 	out, err := build.CombinedOutput()
 	require.NoError(t, err, string(out))
-	for name, args := range map[string][]string{"etcd": nil, "static list": {"-static"}} {
+	redis := []string{"Redis away for 4s: 0 users of living pods moved"}
+	for name, row := range map[string]struct {
+		path     string // where programs are found
+		promises []string
+	}{
+		"etcd and Redis": {os.Getenv("PATH"), redis}, "neither": {t.TempDir(), nil},
+	} {
 		t.Run(name, func(t *testing.T) {
-			cmd := exec.Command(chat, append([]string{"demo", "-podlink", binary,
-				"-rooms", "150", "-every", "1s", "-ttl", "2s", "-linger", "1s", "-steady", "2s"}, args...)...)
-			cmd.Dir = root
+			cmd := exec.Command(chat, "demo", "-podlink", binary,
+				"-rooms", "150", "-every", "1s", "-ttl", "2s", "-linger", "1s", "-steady", "2s")
+			cmd.Dir, cmd.Env = root, append(os.Environ(), "PATH="+row.path)
 			out, err := cmd.CombinedOutput()
 			require.NoError(t, err, string(out))
-			for _, promise := range []string{"0 answered by the wrong pod", "0 answered messages missing from the store",
+			for _, promise := range append([]string{"0 answered by the wrong pod", "0 answered messages missing from the store",
 				"killed pod: other pods took over its rooms within", "frozen pod: other pods took over its rooms within",
 				"drained pod: 0 failed", "rolling restart of all pods: 0 failed",
-				"0 times two pods held a room with the same epoch"} {
+				"podlink away for 4s: 0 users of living pods moved", "a second process of chat-1: 0 users of living pods moved",
+				"0 times two processes held a room with the same epoch"}, row.promises...) {
 				require.Regexp(t, `(?m)^  kept +.*`+promise, string(out))
 			}
 			t.Logf("%s", out)

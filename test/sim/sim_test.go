@@ -100,6 +100,9 @@ func (w *world) play(ctx context.Context, random *rand.Rand, n int) {
 func (w *world) strike(f sim.Fault, random *rand.Rand) {
 	time.Sleep(f.At)
 	w.logf("FAULT %s", f)
+	if f.Kind.Everywhere() {
+		defer w.excuses.Outage()()
+	}
 	switch f.Kind {
 	case sim.PodlinkKilled:
 		w.podlinkAway(f.Lasts, w.podlinks...)

@@ -20,7 +20,7 @@ if meta.due ~= 0 and now >= meta.due then run_timers(meta) end
 
 -- A candidate is the entry of a live pod with its burden, that before the script and that after the reservations so far.
 local candidates = {} -- by pod
-local ranked = {} -- those that were read from a ranking and are below their capacity, the best first
+local ranked, first, last = {}, 1, 0 -- those that were read from a ranking and are below their capacity, the best at first
 
 local function candidate(of, burden)
   local one = candidates[of.pod]
@@ -37,26 +37,24 @@ local function precedes(burden, one, other_burden, other)
   return burden < other_burden or burden == other_burden and one.member < other.member
 end
 
--- insert puts a candidate at its place in ranked.
+-- insert puts a candidate at its place in ranked. Usually it is the last: it was the best, and has one reservation more.
 local function insert(one)
   if not takes_more(one, one.burden) then return end
-  local low, high = 1, #ranked + 1
-  while low < high do
-    local middle = math.floor((low + high) / 2)
-    if precedes(ranked[middle].burden, ranked[middle], one.burden, one) then
-      low = middle + 1
-    else
-      high = middle
-    end
+  local at = last + 1
+  while at > first and precedes(one.burden, one, ranked[at - 1].burden, ranked[at - 1]) do
+    ranked[at] = ranked[at - 1]
+    at = at - 1
   end
-  table.insert(ranked, low, one)
+  ranked[at] = one
+  last = last + 1
 end
 
 -- give adds a reservation to a candidate. at is its place in ranked, nil if it is not known.
 local function give(one, at)
-  for i = at or 1, one.ranked and #ranked or 0 do
+  for i = at or first, one.ranked and last or 0 do
     if ranked[i] == one then
-      table.remove(ranked, i)
+      for before = i, first + 1, -1 do ranked[before] = ranked[before - 1] end
+      first = first + 1
       break
     end
   end
@@ -98,7 +96,7 @@ local function advance(ranking)
 end
 
 local function begin(low, prefix)
-  local ranking = {low = low, prefix = prefix, page = {}, i = 1, from = 0, most = 4}
+  local ranking = {low = low, prefix = prefix, page = {}, i = 1, from = 0, most = ARGV[1] == '' and #ARGV or 4}
   rankings[#rankings + 1] = ranking
   advance(ranking)
 end
@@ -112,7 +110,7 @@ local function best(avoid)
   end
   while not (more or foreign) do
     local chosen, at
-    for i = 1, #ranked do
+    for i = first, last do
       if avoid == '' or not string.find(avoid, ',' .. ranked[i].pod .. ',', 1, true) then
         chosen, at = ranked[i], i
         break

@@ -8,32 +8,44 @@ import (
 // Excuses says when a session may be lost or moved by the contract: because its pod was not a living, reachable one lately, the
 // store has lost data, or an operator has moved the user.
 type Excuses struct {
-	Window time.Duration // how long an excuse counts
+	Window time.Duration // how long an excuse counts, without outages
 	Strict bool          // nothing but a move by hand is an excuse
 
 	mu       sync.Mutex
-	impaired map[int32][]*impairment
+	impaired map[int32][]*span
+	outages  []*span
 	losses   []time.Time
 	byHand   map[string]time.Time
 }
 
-// impairment is a time in which a pod was not a living, reachable one.
-type impairment struct{ to time.Time } // zero while it lasts
+// span is a time in which something was at fault.
+type span struct{ from, to time.Time } // to is zero while it lasts
 
-// Impair notes that a pod is impaired until the function is called.
-func (e *Excuses) Impair(pod int32) (well func()) {
+func (e *Excuses) begin(add func(s *span)) (end func()) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.impaired == nil {
-		e.impaired = make(map[int32][]*impairment)
-	}
-	i := new(impairment)
-	e.impaired[pod] = append(e.impaired[pod], i)
+	s := &span{from: time.Now()}
+	add(s)
 	return func() {
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		i.to = time.Now()
+		s.to = time.Now()
 	}
+}
+
+// Impair notes that a pod is impaired until the function is called.
+func (e *Excuses) Impair(pod int32) (well func()) {
+	return e.begin(func(s *span) {
+		if e.impaired == nil {
+			e.impaired = make(map[int32][]*span)
+		}
+		e.impaired[pod] = append(e.impaired[pod], s)
+	})
+}
+
+// Outage notes that all pods are silenced until the function is called. It is no excuse, but others count for longer.
+func (e *Excuses) Outage() (over func()) {
+	return e.begin(func(s *span) { e.outages = append(e.outages, s) })
 }
 
 // LostData notes that the store has lost data.
@@ -53,6 +65,23 @@ func (e *Excuses) MovedByHand(uid string) {
 	e.byHand[uid] = time.Now()
 }
 
+// counts reports whether what ended at a time still is an excuse. The caller must hold mu.
+func (e *Excuses) counts(at time.Time, window time.Duration) bool {
+	if at.IsZero() {
+		return true // It lasts.
+	}
+	for _, o := range e.outages { // In the order of their begins.
+		if o.from.After(at.Add(window)) || !o.to.IsZero() && o.to.Before(at) {
+			continue
+		}
+		if o.to.IsZero() {
+			return true
+		}
+		at = o.to
+	}
+	return time.Since(at) <= window
+}
+
 // Excused reports whether the pod may have lost the user lately.
 func (e *Excuses) Excused(pod int32, uid string) bool {
 	return e.PodExcused(pod) || e.HandExcused(uid, e.Window)
@@ -68,8 +97,8 @@ func (e *Excuses) Impaired(pod int32) bool {
 	if e.Strict {
 		return false
 	}
-	for _, i := range e.impaired[pod] {
-		if i.to.IsZero() || time.Since(i.to) <= e.Window {
+	for _, s := range e.impaired[pod] {
+		if e.counts(s.to, e.Window) {
 			return true
 		}
 	}
@@ -84,7 +113,7 @@ func (e *Excuses) Restoring() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, at := range e.losses {
-		if time.Since(at) <= e.Window {
+		if e.counts(at, e.Window) {
 			return true
 		}
 	}
@@ -96,5 +125,5 @@ func (e *Excuses) HandExcused(uid string, lately time.Duration) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	at, ok := e.byHand[uid]
-	return ok && time.Since(at) <= lately
+	return ok && e.counts(at, lately)
 }

@@ -68,6 +68,9 @@ var everywhere = []Kind{
 	AnswersSlow,
 }
 
+// Everywhere reports whether the fault strikes all pods alike.
+func (k Kind) Everywhere() bool { return slices.Contains(everywhere, k) }
+
 // Plan draws the faults of a run, by a generator that is the plan's alone. Faults last half a ttl to five ttl, and begin half a
 // ttl to two ttl after another.
 func Plan(random *rand.Rand, kinds []Kind, count int, ttl time.Duration, pods int32) []Fault {
@@ -81,7 +84,7 @@ func Plan(random *rand.Rand, kinds []Kind, count int, ttl time.Duration, pods in
 		f := Fault{Kind: kinds[random.IntN(len(kinds))], At: at, Lasts: between(.5, 5), Pod: random.Int32N(pods)}
 		strikes := string(f.Kind)
 		switch {
-		case slices.Contains(everywhere, f.Kind):
+		case f.Kind.Everywhere():
 			strikes = "everywhere"
 		case strings.HasPrefix(strikes, "pod "):
 			strikes = fmt.Sprint("pod ", f.Pod)

@@ -1,5 +1,5 @@
-// Package demo runs the chat with three pods on this machine, kills, freezes, drains and restarts them, and checks that no
-// message is lost.
+// Package demo runs the chat with three pods on this machine. It kills, freezes, drains, restarts and doubles them, takes podlink
+// and Redis away, and checks that no message is lost and no room of a living pod moved.
 package demo
 
 import (
@@ -17,6 +17,7 @@ import (
 	"github.com/go-kratos/kratos/v2/registry"
 
 	"podlink/client"
+	"podlink/examples/chat/caller"
 	"podlink/examples/chat/internal/store"
 )
 
@@ -28,8 +29,9 @@ const (
 	demoTimeout = 110 * time.Second
 	// pollInterval is the pause between two checks of a condition that the demo waits for.
 	pollInterval = 50 * time.Millisecond
-	// takeoverTimeout is how long a dead pod's rooms may stay unanswered after its last report has expired.
-	takeoverTimeout = 2 * time.Second
+	// takeoverTimeout is how long a dead pod's rooms may stay unanswered after its last report has expired: until another pod's
+	// report shows that, and a caller asks again.
+	takeoverTimeout = 3 * time.Second
 )
 
 // Options configures a run of the demo.
@@ -49,18 +51,23 @@ type demo struct {
 	Options
 	logs      string // directory
 	etcd      string // address; empty without etcd
+	redis     string // address; empty without Redis: podlink's store is embedded
 	podlink   string // address
 	store     string // address
 	discovery registry.Discovery
-	client    *client.Client
+	client    *client.Client // of podlink, for the checks
 	talk      *talk
 	rooms     *store.Store
 	screen    *screen
 
-	mu    sync.Mutex
-	pods  [pods]*process
-	addrs [pods]string // listen addresses
-	onEnd []func()
+	redisServer   *process
+	podlinkServer *process
+
+	mu     sync.Mutex
+	pods   [pods]*process
+	addrs  [pods]string // listen addresses
+	double string       // that of the second process of a pod
+	onEnd  []func()
 }
 
 // Run runs the demo. It returns an error if a promise was broken or a step failed.
@@ -105,7 +112,7 @@ func (d *demo) run(ctx context.Context) error {
 	return d.summary(time.Since(begin))
 }
 
-// start starts the store, etcd, podlink, the pods and the caller, in the order of their dependencies.
+// start starts the store, etcd, Redis, podlink, the pods and the caller, in the order of their dependencies.
 func (d *demo) start(ctx context.Context) error {
 	file, err := os.Create(filepath.Join(d.logs, "caller.log"))
 	if err != nil {
@@ -113,10 +120,25 @@ func (d *demo) start(ctx context.Context) error {
 	}
 	d.onClose(func() { _ = file.Close() })
 	klog.SetLogger(klog.With(klog.NewStdLogger(file), "ts", klog.DefaultTimestamp))
-	for _, step := range []func(context.Context) error{d.startStore, d.startDiscovery, d.startPodlink, d.startPods, d.startCaller} {
+	for _, step := range []func(context.Context) error{
+		d.startStore, d.startDiscovery, d.startRedis, d.startPodlink, d.startPods, d.startCaller,
+	} {
 		if err := step(ctx); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// startCaller starts the caller of the chat, whose calls are routed to the pods.
+func (d *demo) startCaller(ctx context.Context) error {
+	target, options := d.podlinkTarget()
+	chat, err := caller.New(ctx, target, options, d.discovery)
+	if err != nil {
+		return err
+	}
+	d.onClose(func() { _ = chat.Close() })
+	d.talk = newTalk(chat, d.client, d.Rooms, d.Every)
+	d.screen = newScreen(d)
 	return nil
 }

@@ -25,28 +25,48 @@ func TestSummaryFindsBrokenPromises(t *testing.T) {
 			d.talk.holders[tenure{r.name, 5}] = 0
 			d.talk.record(tenure{r.name, 5}, 0, r)
 		}, "by the wrong pod"},
-		"a number twice":     {func(d *demo, r *room) { d.talk.answered(r, &chatv1.SayReply{Number: 1, PodId: 0, Epoch: 5}) }, "out of order"},
-		"an older epoch":     {func(d *demo, r *room) { d.talk.answered(r, &chatv1.SayReply{Number: 2, PodId: 0, Epoch: 4}) }, "out of order"},
-		"never compared":     {func(d *demo, _ *room) { d.talk.checked = 0 }, "checked against"},
-		"lost":               {func(_ *demo, r *room) { r.said++ }, "missing from the store"},
-		"steady":             {func(d *demo, r *room) { d.talk.fail("steady", r, io.EOF) }, "steady: 1 failed"},
-		"elsewhere":          {func(d *demo, r *room) { d.talk.fail("kill", r, io.EOF) }, "1 failed elsewhere"},
-		"drain":              {func(d *demo, r *room) { d.talk.fail("drain", r, io.EOF) }, "drained pod: 1 failed"},
-		"rolling restart":    {func(d *demo, r *room) { d.talk.fail("rolling restart", r, io.EOF) }, "all pods: 1 failed"},
-		"never frozen":       {func(d *demo, _ *room) { delete(d.talk.longest, "freeze") }, "frozen pod"},
-		"too long":           {func(d *demo, _ *room) { d.talk.longest["kill"] = limit + 1 }, "killed pod"},
-		"never taken over":   {func(d *demo, r *room) { d.talk.orphaned[r] = true }, "killed pod"},
-		"two pods, one time": {func(d *demo, r *room) { openRoom(t, d.rooms, r.name, 5, 1) }, "1 times two pods"},
+		"a number twice":   {func(d *demo, r *room) { d.talk.answered(r, &chatv1.SayReply{Number: 1, PodId: 0, Epoch: 5}) }, "out of order"},
+		"an older epoch":   {func(d *demo, r *room) { d.talk.answered(r, &chatv1.SayReply{Number: 2, PodId: 0, Epoch: 4}) }, "out of order"},
+		"never compared":   {func(d *demo, _ *room) { d.talk.checked = 0 }, "checked against"},
+		"lost":             {func(_ *demo, r *room) { r.said++ }, "missing from the store"},
+		"steady":           {func(d *demo, r *room) { d.talk.fail("steady", r, io.EOF) }, "steady: 1 failed"},
+		"elsewhere":        {func(d *demo, r *room) { d.talk.fail("kill", r, io.EOF) }, "1 failed elsewhere"},
+		"drain":            {func(d *demo, r *room) { d.talk.fail("drain", r, io.EOF) }, "drained pod: 1 failed"},
+		"rolling restart":  {func(d *demo, r *room) { d.talk.fail("rolling restart", r, io.EOF) }, "all pods: 1 failed"},
+		"never frozen":     {func(d *demo, _ *room) { delete(d.talk.longest, "freeze") }, "frozen pod"},
+		"too long":         {func(d *demo, _ *room) { d.talk.longest["kill"] = limit + 1 }, "killed pod"},
+		"never taken over": {func(d *demo, r *room) { d.talk.orphaned[r] = true }, "killed pod"},
+		"two at one time":  {func(d *demo, r *room) { openRoom(t, d.rooms, r.name, 5, "chat-0 again") }, "1 times two processes"},
+		"moved without podlink": {func(d *demo, r *room) {
+			d.talk.beginOutage(podlinkAway)
+			d.talk.answered(r, &chatv1.SayReply{Number: 2, PodId: 1, Epoch: 6})
+			d.talk.endOutage(podlinkAway, 0)
+			r.said--
+		}, "podlink away for 6s: 1 users of living pods moved"},
+		"moved while Redis was away": {func(d *demo, _ *room) { d.talk.outages[redisAway].moved++ }, "Redis away for 6s: 1 users"},
+		"moved by a second process":  {func(d *demo, _ *room) { d.talk.outages[twoProcesses].moved++ }, "a second process of chat-1: 1 users"},
+		"an outage that did not end": {func(d *demo, _ *room) { d.talk.outages[redisAway].over = false }, "Redis away"},
+		"no outage":                  {func(d *demo, _ *room) { delete(d.talk.outages, podlinkAway) }, "podlink away"},
+		"unanswered after an outage": {func(d *demo, _ *room) { d.talk.outages[podlinkAway].within = time.Minute }, "podlink away"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := &demo{Options: Options{TTL: 3 * time.Second, Out: io.Discard}, rooms: store.New(), talk: newTalk(nil, nil, 1, time.Second)}
+			d := &demo{
+				Options: Options{TTL: 3 * time.Second, Out: io.Discard}, redis: "there", rooms: store.New(), talk: newTalk(nil, nil, 1, time.Second),
+			}
 			r := d.talk.rooms[0]
-			openRoom(t, d.rooms, r.name, 5, 0)
-			_, err := d.rooms.AppendMessage(t.Context(), &chatv1.AppendMessageRequest{Room: r.name, Epoch: 5, Id: messageID(1)})
+			openRoom(t, d.rooms, r.name, 5, "chat-0")
+			_, err := d.rooms.AppendMessage(t.Context(), &chatv1.AppendMessageRequest{
+				Room: r.name, Epoch: 5, Process: "chat-0", Id: messageID(1),
+			})
 			require.NoError(t, err)
 			d.talk.answered(r, &chatv1.SayReply{Number: 1, PodId: 0, Epoch: 5})
 			d.talk.record(tenure{r.name, 5}, 0, r)
 			d.talk.longest["kill"], d.talk.longest["freeze"] = limit, sayTimeout
+			for _, phase := range []string{podlinkAway, redisAway, twoProcesses} {
+				d.talk.beginOutage(phase)
+				d.talk.fail(phase, r, io.EOF)
+				d.talk.endOutage(phase, returnTimeout)
+			}
 			row.spoil(d, r)
 			var broken []string
 			for _, p := range d.promises() {
@@ -72,10 +92,10 @@ func TestSummaryFindsBrokenPromises(t *testing.T) {
 	}
 }
 
-func openRoom(t *testing.T, s *store.Store, room string, epoch int64, pod int32) {
+func openRoom(t *testing.T, s *store.Store, room string, epoch int64, process string) {
 	t.Helper()
-	_, err := s.OpenRoom(t.Context(), &chatv1.OpenRoomRequest{Room: room, Epoch: epoch, PodId: pod})
-	if pod == 0 {
+	_, err := s.OpenRoom(t.Context(), &chatv1.OpenRoomRequest{Room: room, Epoch: epoch, Process: process})
+	if process == "chat-0" {
 		require.NoError(t, err)
 	}
 }

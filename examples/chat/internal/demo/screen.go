@@ -11,7 +11,7 @@ import (
 	"time"
 
 	v1 "podlink/api/podlink/v1"
-	"podlink/examples/chat/internal/pod"
+	"podlink/examples/chat/names"
 )
 
 const (
@@ -99,7 +99,8 @@ func (s *screen) table(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), queryTimeout) // The last table is complete too.
 	defer cancel()
 	reports := map[int32]*v1.Pod{}
-	if reply, err := s.d.client.GetServiceState(ctx, &v1.GetServiceStateRequest{Namespace: pod.Namespace, Service: pod.Service}); err == nil {
+	of := &v1.GetServiceStateRequest{Namespace: names.Namespace, Service: names.Service}
+	if reply, err := s.d.client.GetServiceState(ctx, of); err == nil {
 		for _, p := range reply.GetPods() {
 			reports[p.GetPodId()] = p
 		}
@@ -110,7 +111,9 @@ func (s *screen) table(ctx context.Context) string {
 		for _, r := range s.d.talk.rooms[first:min(first+1000, len(s.d.talk.rooms))] {
 			uids = append(uids, r.name)
 		}
-		reply, err := s.d.client.BatchGetLinkedPod(ctx, &v1.BatchGetLinkedPodRequest{Namespace: pod.Namespace, Service: pod.Service, Uids: uids})
+		reply, err := s.d.client.BatchGetLinkedPod(ctx, &v1.BatchGetLinkedPodRequest{
+			Namespace: names.Namespace, Service: names.Service, Uids: uids,
+		})
 		if err != nil {
 			continue
 		}

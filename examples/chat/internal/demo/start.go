@@ -19,11 +19,14 @@ import (
 	v1 "podlink/api/podlink/v1"
 	"podlink/client"
 	chatv1 "podlink/examples/chat/api/chat/v1"
-	"podlink/examples/chat/internal/pod"
+	"podlink/examples/chat/names"
 )
 
 // startTimeout bounds how long a process may take from its start to its first answer.
 const startTimeout = 20 * time.Second
+
+// anyAddr is an address with a port that the system chooses.
+const anyAddr = "127.0.0.1:0"
 
 func (d *demo) startStore(context.Context) error {
 	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // Listen does not block.
@@ -49,16 +52,24 @@ func (d *demo) startDiscovery(ctx context.Context) error {
 				return err
 			}
 			list = append(list, &registry.ServiceInstance{
-				ID: podName(i), Name: pod.Service, Metadata: map[string]string{client.MetadataPodName: podName(i)},
+				ID: podName(i), Name: names.Service, Metadata: map[string]string{client.MetadataPodName: podName(i)},
 				Endpoints: []string{"grpc://" + d.addrs[i]},
 			})
 		}
+		if d.double, err = freeAddr(); err != nil {
+			return err
+		}
+		list = append(list, &registry.ServiceInstance{
+			ID: podName(doubled) + "-again", Name: names.Service, Metadata: map[string]string{client.MetadataPodName: podName(doubled)},
+			Endpoints: []string{"grpc://" + d.double},
+		})
 		d.discovery = list
 		return nil
 	}
 	for i := range d.addrs {
-		d.addrs[i] = "127.0.0.1:0"
+		d.addrs[i] = anyAddr
 	}
+	d.double = anyAddr
 	if d.etcd, err = freeAddr(); err != nil {
 		return err
 	}
@@ -87,37 +98,91 @@ func (d *demo) startDiscovery(ctx context.Context) error {
 	})
 }
 
-func (d *demo) startPodlink(ctx context.Context) error {
-	env := []string{"PODLINK_SERVER_HTTP_ADDR=127.0.0.1:0", "PODLINK_SERVER_ADMIN_ADDR=127.0.0.1:0"}
-	var (
-		err     error
-		target  = "discovery:///podlink"
-		options = client.Options{Discovery: d.discovery}
-	)
-	if d.podlink, err = freeAddr(); err != nil {
+// startRedis starts Redis if it is installed.
+func (d *demo) startRedis(ctx context.Context) (err error) {
+	if _, missing := exec.LookPath("redis-server"); missing != nil {
+		fmt.Fprintln(d.Out, "podlink keeps its data in memory. With redis-server on the PATH (Debian: redis-server), it keeps them there,")
+		fmt.Fprintln(d.Out, "and the demo takes Redis away, too.")
+		return nil //nolint:nilerr // The demo goes on without it.
+	}
+	if d.redis, err = freeAddr(); err != nil {
 		return err
 	}
-	if d.etcd != "" {
-		env = append(env, "PODLINK_REGISTRY_TYPE=etcd", "PODLINK_REGISTRY_ADDRS="+d.etcd, "PODLINK_DATA_REDIS_ALLOW_EMBEDDED=true")
-	} else {
-		target, options = d.podlink, client.Options{}
-	}
-	p, err := launch(ctx, d.logs, "podlink", append(env, "PODLINK_SERVER_GRPC_ADDR="+d.podlink), d.Podlink, "-conf", "configs/config.yaml")
+	return d.launchRedis(ctx)
+}
+
+// launchRedis starts Redis at its address, with what it has stored.
+func (d *demo) launchRedis(ctx context.Context) error {
+	host, port, err := net.SplitHostPort(d.redis)
 	if err != nil {
 		return err
 	}
-	d.onClose(p.kill)
-	if d.client, err = client.New(target, options); err != nil {
+	d.redisServer, err = launch(ctx, d.logs, "redis", nil, "redis-server", "--bind", host, "--port", port, "--dir", d.logs,
+		"--save", "", "--appendonly", "yes")
+	if err != nil {
+		return err
+	}
+	d.onClose(d.redisServer.kill)
+	return d.await(ctx, "Redis does not answer", d.redisServer, func(ctx context.Context) bool {
+		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", d.redis)
+		if err != nil {
+			return false
+		}
+		return conn.Close() == nil
+	})
+}
+
+func (d *demo) startPodlink(ctx context.Context) (err error) {
+	if d.podlink, err = freeAddr(); err != nil {
+		return err
+	}
+	target, options := d.podlinkTarget()
+	if d.client, err = client.New(target, options); err != nil { //nolint:contextcheck // It outlives ctx.
 		return err
 	}
 	d.onClose(func() { _ = d.client.Close() })
-	return d.await(ctx, "podlink does not answer", p, func(ctx context.Context) bool {
-		_, err := d.client.GetServiceState(ctx, &v1.GetServiceStateRequest{Namespace: pod.Namespace, Service: pod.Service})
+	return d.launchPodlink(ctx)
+}
+
+// podlinkTarget is where clients find podlink.
+func (d *demo) podlinkTarget() (string, client.Options) {
+	if d.etcd == "" {
+		return d.podlink, client.Options{}
+	}
+	return "discovery:///podlink", client.Options{Discovery: d.discovery}
+}
+
+// launchPodlink starts podlink at its address, and waits until it answers.
+func (d *demo) launchPodlink(ctx context.Context) (err error) {
+	env := []string{
+		"PODLINK_SERVER_HTTP_ADDR=" + anyAddr, "PODLINK_SERVER_ADMIN_ADDR=" + anyAddr, "PODLINK_SERVER_GRPC_ADDR=" + d.podlink,
+	}
+	if d.etcd != "" {
+		env = append(env, "PODLINK_REGISTRY_TYPE=etcd", "PODLINK_REGISTRY_ADDRS="+d.etcd)
+	}
+	switch {
+	case d.redis != "":
+		env = append(env, "PODLINK_DATA_REDIS_MODE=standalone", "PODLINK_DATA_REDIS_ADDRS="+d.redis)
+	case d.etcd != "":
+		env = append(env, "PODLINK_DATA_REDIS_ALLOW_EMBEDDED=true")
+	}
+	d.podlinkServer, err = launch(ctx, d.logs, "podlink", env, d.Podlink, "-conf", "configs/config.yaml")
+	if err != nil {
+		return err
+	}
+	d.onClose(d.podlinkServer.kill)
+	return d.awaitPodlink(ctx)
+}
+
+// awaitPodlink waits until podlink answers, from its store.
+func (d *demo) awaitPodlink(ctx context.Context) error {
+	return d.await(ctx, "podlink does not answer", d.podlinkServer, func(ctx context.Context) bool {
+		_, err := d.client.GetServiceState(ctx, &v1.GetServiceStateRequest{Namespace: names.Namespace, Service: names.Service})
 		return err == nil
 	})
 }
 
-func podName(i int) string { return fmt.Sprintf("%s-%d", pod.Service, i) }
+func podName(i int) string { return fmt.Sprintf("%s-%d", names.Service, i) }
 
 func (d *demo) startPods(ctx context.Context) error {
 	for i := range d.pods {
@@ -130,12 +195,20 @@ func (d *demo) startPods(ctx context.Context) error {
 
 // startPod starts a pod and waits until it is serving.
 func (d *demo) startPod(ctx context.Context, i int) error {
+	began := time.Now().Add(-time.Millisecond)
+	if err := d.launchPod(ctx, i, d.addrs[i]); err != nil {
+		return err
+	}
+	return d.waitServing(ctx, i, began)
+}
+
+// launchPod starts a process of a pod.
+func (d *demo) launchPod(ctx context.Context, i int, addr string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	began := time.Now().Add(-time.Millisecond)
-	p, err := launch(ctx, d.logs, podName(i), nil, self, "pod", "-name", podName(i), "-addr", d.addrs[i], "-store", d.store,
+	p, err := launch(ctx, d.logs, podName(i), nil, self, "pod", "-name", podName(i), "-addr", addr, "-store", d.store,
 		"-podlink", d.podlink, "-etcd", d.etcd, "-ttl", d.TTL.String(), "-linger", d.Linger.String())
 	if err != nil {
 		return err
@@ -144,24 +217,35 @@ func (d *demo) startPod(ctx context.Context, i int) error {
 	d.mu.Lock()
 	d.pods[i] = p
 	d.mu.Unlock()
-	return d.waitServing(ctx, i, began)
+	return nil
 }
 
 // waitServing waits until a pod has reported READY after the given time and is discoverable.
 func (d *demo) waitServing(ctx context.Context, i int, since time.Time) error {
 	return d.await(ctx, podName(i)+" does not serve", d.pods[i], func(ctx context.Context) bool {
-		reply, err := d.client.GetServicePod(ctx, &v1.GetServicePodRequest{Namespace: pod.Namespace, Service: pod.Service, PodId: new(int32(i))})
-		if err != nil || reply.GetPod().GetHeartbeatMs() < since.UnixMilli() || reply.GetPod().GetRouting() != v1.Routing_READY {
+		report := d.podReport(ctx, i)
+		if report.GetHeartbeatMs() < since.UnixMilli() || report.GetRouting() != v1.Routing_READY {
 			return false
 		}
 		if d.etcd == "" {
 			return true
 		}
-		instances, err := d.discovery.GetService(ctx, pod.Service)
+		instances, err := d.discovery.GetService(ctx, names.Service)
 		return err == nil && slices.ContainsFunc(instances, func(instance *registry.ServiceInstance) bool {
 			return instance.Metadata[client.MetadataPodID] == fmt.Sprint(i)
 		})
 	})
+}
+
+// podReport returns what podlink knows about a pod; nil: nothing.
+func (d *demo) podReport(ctx context.Context, i int) *v1.Pod {
+	reply, err := d.client.GetServicePod(ctx, &v1.GetServicePodRequest{
+		Namespace: names.Namespace, Service: names.Service, PodId: new(int32(i)),
+	})
+	if err != nil {
+		return nil
+	}
+	return reply.GetPod()
 }
 
 // await polls a condition until it is true. It fails with the given text after startTimeout, or as soon as the process exits.

@@ -48,7 +48,7 @@ func (d *demo) promises() []promise {
 	for _, r := range t.rooms {
 		lost += missing(d.rooms.IDs(r.name), r.said)
 	}
-	return []promise{
+	promises := []promise{
 		{len(t.wrong) == 0 && t.checked > said*9/10, fmt.Sprintf(
 			"%d messages answered; %d checked against podlink's link, %d answered by the wrong pod or out of order", said, t.checked, len(t.wrong))},
 		{lost == 0, fmt.Sprintf("%d answered messages missing from the store, out of order or stored twice", lost)},
@@ -57,7 +57,29 @@ func (d *demo) promises() []promise {
 		d.takeover("freeze", "frozen pod", max(d.TTL, d.Every+sayTimeout)+takeoverTimeout),
 		{t.failed["drain"] == 0, fmt.Sprintf("drained pod: %d failed", t.failed["drain"])},
 		{t.failed["rolling restart"] == 0, fmt.Sprintf("rolling restart of all pods: %d failed", t.failed["rolling restart"])},
-		{shared == 0, fmt.Sprintf("%d times two pods held a room with the same epoch (%d calls from previous owners refused)", shared, refused)},
+		d.stays(podlinkAway, "podlink away for "+d.outageTime().String()),
+	}
+	if d.redis != "" {
+		promises = append(promises, d.stays(redisAway, "Redis away for "+d.outageTime().String()))
+	}
+	return append(promises,
+		d.stays(twoProcesses, "a second process of "+podName(doubled)),
+		promise{shared == 0, fmt.Sprintf(
+			"%d times two processes held a room with the same epoch (%d calls from previous owners refused)", shared, refused)},
+	)
+}
+
+// stays is the promise of an outage: no room moves. The caller must hold the talk's lock.
+func (d *demo) stays(phase, what string) promise {
+	o, limit := d.talk.outages[phase], d.Every+returnTimeout
+	if o == nil {
+		o = &outage{}
+	}
+	return promise{
+		o.over && o.moved == 0 && o.within <= limit,
+		fmt.Sprintf("%s: %d users of living pods moved; "+
+			"all rooms were answered within %.1f s afterwards (limit %s; %d attempts failed until then)",
+			what, o.moved, o.within.Seconds(), limit, d.talk.attempts[phase]),
 	}
 }
 

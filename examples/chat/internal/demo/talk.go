@@ -9,12 +9,15 @@ import (
 
 	v1 "podlink/api/podlink/v1"
 	chatv1 "podlink/examples/chat/api/chat/v1"
-	"podlink/examples/chat/internal/pod"
+	"podlink/examples/chat/caller"
+	"podlink/examples/chat/names"
 )
 
 const (
 	// sayTimeout bounds one message, including the router's lookups and retries.
-	sayTimeout = 3 * time.Second
+	sayTimeout = caller.Timeout
+	// checkTimeout bounds the check of an answer: while podlink is away, the next message does not wait for it.
+	checkTimeout = 500 * time.Millisecond
 	// retryDelay is the pause before a failed message is repeated.
 	retryDelay = 300 * time.Millisecond
 	// leaveEvery is the number of messages after which a room is left: the next message finds the temporary link.
@@ -41,7 +44,17 @@ type talk struct {
 	goneSince time.Time                // when that was
 	orphaned  map[*room]bool           // its rooms that no other pod has taken over yet
 	longest   map[string]time.Duration // the longest takeover of a room, by phase
-	attempts  map[string]int           // failed calls to orphaned rooms, by phase
+	attempts  map[string]int           // failed calls to orphaned rooms, and in outages, by phase
+
+	outages map[string]*outage // by phase
+}
+
+// outage is a phase in which no pod fails, and so no room may move.
+type outage struct {
+	before map[*room]int32 // the rooms' pods
+	over   bool
+	moved  int
+	within time.Duration // how long after its end the last room was answered
 }
 
 // room is the caller's view of a room. Only the room's goroutine writes it.
@@ -50,6 +63,7 @@ type room struct {
 	said  int64
 	pod   int32
 	epoch int64
+	at    time.Time // of the last answer
 }
 
 // tenure is the time a room spends on one pod.
@@ -63,6 +77,7 @@ func newTalk(chat chatv1.ChatServiceClient, links v1.LinkServiceClient, rooms in
 		chat: chat, links: links, every: every, phase: "start",
 		said: map[int32]int{}, failed: map[string]int{}, holders: map[tenure]int32{},
 		orphaned: map[*room]bool{}, longest: map[string]time.Duration{}, attempts: map[string]int{},
+		outages: map[string]*outage{},
 	}
 	for i := range rooms {
 		t.rooms = append(t.rooms, &room{name: fmt.Sprintf("room-%04d", i), pod: -1})
@@ -123,6 +138,10 @@ func (t *talk) fail(phase string, r *room, err error) {
 		t.attempts[t.phase]++ // Expected: no pod owns the room yet.
 		return
 	}
+	if t.outages[phase] != nil {
+		t.attempts[phase]++ // Expected: the pod can't know whether it owns the room.
+		return
+	}
 	t.failed[phase]++
 }
 
@@ -135,7 +154,7 @@ func (t *talk) answered(r *room, reply *chatv1.SayReply) {
 	if reply.GetEpoch() < r.epoch {
 		t.wrong = append(t.wrong, fmt.Sprintf("%s: epoch %d after %d", r.name, reply.GetEpoch(), r.epoch))
 	}
-	r.said, r.pod, r.epoch = reply.GetNumber(), reply.GetPodId(), reply.GetEpoch()
+	r.said, r.pod, r.epoch, r.at = reply.GetNumber(), reply.GetPodId(), reply.GetEpoch(), time.Now()
 	t.said[r.pod]++
 	if t.orphaned[r] && r.pod != t.victim { // A late answer of the victim is no takeover.
 		delete(t.orphaned, r)
@@ -146,8 +165,11 @@ func (t *talk) answered(r *room, reply *chatv1.SayReply) {
 // check compares the pod that answered with podlink's link. If the room has moved since the answer, the epochs differ and there
 // is nothing to compare.
 func (t *talk) check(ctx context.Context, r *room) {
-	reply, err := t.links.GetLinkedPod(ctx, &v1.GetLinkedPodRequest{Namespace: pod.Namespace, Uid: r.name, Service: pod.Service})
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	reply, err := t.links.GetLinkedPod(ctx, &v1.GetLinkedPodRequest{Namespace: names.Namespace, Uid: r.name, Service: names.Service})
 	if err != nil {
+		t.record(tenure{}, 0, r) // What podlink has said before counts.
 		return
 	}
 	t.record(tenure{r.name, reply.GetLink().GetEpoch()}, reply.GetLink().GetPodId(), r)
@@ -207,4 +229,42 @@ func (t *talk) unanswered() int {
 		}
 	}
 	return n
+}
+
+// beginOutage starts a phase in which no room may move. Its calls may fail.
+func (t *talk) beginOutage(phase string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	o := &outage{before: make(map[*room]int32, len(t.rooms))}
+	for _, r := range t.rooms {
+		o.before[r] = r.pod
+	}
+	t.phase, t.outages[phase] = phase, o
+}
+
+// unansweredSince returns the number of rooms without an answer since that time.
+func (t *talk) unansweredSince(since time.Time) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := 0
+	for _, r := range t.rooms {
+		if !r.at.After(since) {
+			n++
+		}
+	}
+	return n
+}
+
+// endOutage records which rooms have moved in an outage, and how long after its end the last one was answered.
+func (t *talk) endOutage(phase string, within time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	o := t.outages[phase]
+	o.over, o.within = true, within
+	for r, pod := range o.before {
+		if r.pod != pod {
+			o.moved++
+		}
+	}
+	t.phase = "after: " + phase
 }

@@ -1,8 +1,10 @@
-// Package pod is one pod of the chat: a Kratos app with podlink's agent and guard.
+// Package pod is one pod of the chat: a Kratos app with podlink's agent.
 package pod
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"time"
 
 	"github.com/go-kratos/kratos/contrib/registry/etcd/v2"
@@ -19,12 +21,7 @@ import (
 
 	"podlink/client"
 	chatv1 "podlink/examples/chat/api/chat/v1"
-)
-
-// The chat's names in podlink and in the registry.
-const (
-	Namespace = "demo"
-	Service   = "chat"
+	"podlink/examples/chat/names"
 )
 
 const (
@@ -32,6 +29,8 @@ const (
 	registryTTL = 5 * time.Second
 	// dialTimeout bounds the connection to etcd.
 	dialTimeout = 3 * time.Second
+	// drainReserve is what a drain may take beside the time in which the pod keeps its rooms.
+	drainReserve = 10 * time.Second
 )
 
 // Options configures a pod.
@@ -48,11 +47,8 @@ type Options struct {
 
 // Run runs the pod until ctx ends or the process gets a signal to stop.
 func Run(ctx context.Context, o Options) error {
-	var (
-		target    = o.Podlink
-		options   client.Options
-		registrar registry.Registrar
-	)
+	target, options := o.Podlink, client.Options{}
+	var registrar registry.Registrar
 	if o.Etcd != "" {
 		conn, err := clientv3.New(clientv3.Config{Endpoints: []string{o.Etcd}, DialTimeout: dialTimeout, Logger: zap.NewNop()})
 		if err != nil {
@@ -67,21 +63,24 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer toStore.Close()
-	chat := &rooms{store: chatv1.NewStoreServiceClient(toStore), open: map[string]*room{}}
+	chat := &rooms{
+		store: chatv1.NewStoreServiceClient(toStore), process: fmt.Sprintf("%s, process %d", o.Name, os.Getpid()), open: map[string]*room{},
+	}
 
-	podlink, err := client.New(target, options)
+	podlink, err := client.New(target, options) //nolint:contextcheck // It outlives ctx.
 	if err != nil {
 		return err
 	}
 	defer podlink.Close()
-	chat.agent, err = podlink.NewAgent(Namespace, Service, client.AgentOptions{
-		PodName:   o.Name,
-		Registrar: registrar,
-		UID:       client.Field("room"),
-		TTL:       o.TTL,
-		OnDrain:   func(ctx context.Context) { chat.handOver(ctx, o.Linger) },
-		OnLost:    chat.lost,
-		Logger:    o.Logger,
+	chat.agent, err = podlink.NewAgent(names.Namespace, names.Service, client.AgentOptions{
+		PodName:      o.Name,
+		Registrar:    registrar,
+		UID:          client.Field("room"),
+		TTL:          o.TTL,
+		DrainTimeout: o.Linger + drainReserve,
+		OnDrain:      func(ctx context.Context) { chat.handOver(ctx, o.Linger) },
+		OnLost:       chat.lost,
+		Logger:       o.Logger,
 	})
 	if err != nil {
 		return err
@@ -89,5 +88,5 @@ func Run(ctx context.Context, o Options) error {
 	server := kgrpc.NewServer(chat.agent.ServerOptions(kgrpc.Address(o.Addr), kgrpc.Middleware(recovery.Recovery()))...)
 	chatv1.RegisterChatServiceServer(server, chat)
 	return kratos.New(chat.agent.AppOptions([]transport.Server{server},
-		kratos.Context(ctx), kratos.Name(Service), kratos.Logger(o.Logger))...).Run()
+		kratos.Context(ctx), kratos.Name(names.Service), kratos.Logger(o.Logger))...).Run()
 }

@@ -1,5 +1,6 @@
-// Package store is the chat's storage, in memory. It refuses writes with an old epoch, as a database with a condition on the
-// epoch would.
+// Package store is the chat's storage, in memory. It is fenced, as a database with a condition on the epoch would be: loading a
+// room raises its stored epoch in the same step, and every later call with a smaller epoch is refused. To fence only the writes
+// would lose messages: a previous owner could write between the load and the first write of the next one.
 package store
 
 import (
@@ -24,9 +25,9 @@ type Store struct {
 }
 
 type room struct {
-	epoch int64 // the greatest epoch that opened it
-	pod   int32 // the pod that opened it with that epoch
-	ids   []string
+	epoch   int64  // the greatest epoch that opened it
+	process string // the process that opened it with that epoch
+	ids     []string
 }
 
 // New returns an empty store.
@@ -46,11 +47,11 @@ func (s *Store) OpenRoom(_ context.Context, request *chatv1.OpenRoomRequest) (*c
 	switch {
 	case request.GetEpoch() < r.epoch:
 		return nil, s.stale()
-	case request.GetEpoch() == r.epoch && request.GetPodId() != r.pod:
-		s.shared++ // Two pods own one room: podlink must prevent this.
+	case request.GetEpoch() == r.epoch && request.GetProcess() != r.process:
+		s.shared++ // Two processes own one room: podlink must prevent this.
 		return nil, s.stale()
 	}
-	r.epoch, r.pod = request.GetEpoch(), request.GetPodId()
+	r.epoch, r.process = request.GetEpoch(), request.GetProcess()
 	return &chatv1.OpenRoomReply{Ids: slices.Clone(r.ids)}, nil
 }
 
@@ -62,7 +63,7 @@ func (s *Store) AppendMessage(_ context.Context, request *chatv1.AppendMessageRe
 	switch {
 	case r == nil || request.GetEpoch() != r.epoch:
 		return nil, s.stale()
-	case request.GetPodId() != r.pod:
+	case request.GetProcess() != r.process:
 		s.shared++
 		return nil, s.stale()
 	}
@@ -73,7 +74,7 @@ func (s *Store) AppendMessage(_ context.Context, request *chatv1.AppendMessageRe
 // stale counts a refused call and returns its error. The caller must hold the lock.
 func (s *Store) stale() error {
 	s.refused++
-	return status.Error(codes.FailedPrecondition, "another pod has opened the room since")
+	return status.Error(codes.FailedPrecondition, "another process has opened the room since")
 }
 
 // IDs returns the ids of a room's messages, oldest first.
@@ -86,7 +87,7 @@ func (s *Store) IDs(name string) []string {
 	return nil
 }
 
-// Refused returns the number of refused calls, and how many of them came from a second pod with the same epoch: that must be 0.
+// Refused returns the number of refused calls, and how many of them came from a second process with the same epoch: that must be 0.
 func (s *Store) Refused() (refused, shared int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

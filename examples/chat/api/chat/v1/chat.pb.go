@@ -7,11 +7,12 @@
 package chatv1
 
 import (
-	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
-	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
+
+	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
+	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 )
 
 const (
@@ -225,10 +226,11 @@ func (*LeaveReply) Descriptor() ([]byte, []int) {
 }
 
 type OpenRoomRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Room          string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
-	Epoch         int64                  `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	PodId         int32                  `protobuf:"varint,3,opt,name=pod_id,json=podId,proto3" json:"pod_id,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Room  string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
+	Epoch int64                  `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// The process that calls: two of one pod have different names.
+	Process       string `protobuf:"bytes,3,opt,name=process,proto3" json:"process,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -277,11 +279,11 @@ func (x *OpenRoomRequest) GetEpoch() int64 {
 	return 0
 }
 
-func (x *OpenRoomRequest) GetPodId() int32 {
+func (x *OpenRoomRequest) GetProcess() string {
 	if x != nil {
-		return x.PodId
+		return x.Process
 	}
-	return 0
+	return ""
 }
 
 type OpenRoomReply struct {
@@ -333,7 +335,7 @@ type AppendMessageRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Room          string                 `protobuf:"bytes,1,opt,name=room,proto3" json:"room,omitempty"`
 	Epoch         int64                  `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	PodId         int32                  `protobuf:"varint,3,opt,name=pod_id,json=podId,proto3" json:"pod_id,omitempty"`
+	Process       string                 `protobuf:"bytes,3,opt,name=process,proto3" json:"process,omitempty"`
 	Id            string                 `protobuf:"bytes,4,opt,name=id,proto3" json:"id,omitempty"`
 	Text          string                 `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -384,11 +386,11 @@ func (x *AppendMessageRequest) GetEpoch() int64 {
 	return 0
 }
 
-func (x *AppendMessageRequest) GetPodId() int32 {
+func (x *AppendMessageRequest) GetProcess() string {
 	if x != nil {
-		return x.PodId
+		return x.Process
 	}
-	return 0
+	return ""
 }
 
 func (x *AppendMessageRequest) GetId() string {
@@ -458,17 +460,17 @@ const file_chat_v1_chat_proto_rawDesc = "" +
 	"\fLeaveRequest\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\"\f\n" +
 	"\n" +
-	"LeaveReply\"R\n" +
+	"LeaveReply\"U\n" +
 	"\x0fOpenRoomRequest\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x14\n" +
-	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x12\x15\n" +
-	"\x06pod_id\x18\x03 \x01(\x05R\x05podId\"!\n" +
+	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x12\x18\n" +
+	"\aprocess\x18\x03 \x01(\tR\aprocess\"!\n" +
 	"\rOpenRoomReply\x12\x10\n" +
-	"\x03ids\x18\x01 \x03(\tR\x03ids\"{\n" +
+	"\x03ids\x18\x01 \x03(\tR\x03ids\"~\n" +
 	"\x14AppendMessageRequest\x12\x12\n" +
 	"\x04room\x18\x01 \x01(\tR\x04room\x12\x14\n" +
-	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x12\x15\n" +
-	"\x06pod_id\x18\x03 \x01(\x05R\x05podId\x12\x0e\n" +
+	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x12\x18\n" +
+	"\aprocess\x18\x03 \x01(\tR\aprocess\x12\x0e\n" +
 	"\x02id\x18\x04 \x01(\tR\x02id\x12\x12\n" +
 	"\x04text\x18\x05 \x01(\tR\x04text\"\x14\n" +
 	"\x12AppendMessageReply2q\n" +

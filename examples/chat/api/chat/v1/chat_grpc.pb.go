@@ -8,6 +8,7 @@ package chatv1
 
 import (
 	context "context"
+
 	grpc "google.golang.org/grpc"
 	codes "google.golang.org/grpc/codes"
 	status "google.golang.org/grpc/status"
@@ -175,8 +176,8 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// StoreService stores the rooms for the pods. It is fenced: once a room was opened with an epoch, calls with a smaller epoch are
-// refused.
+// StoreService stores the rooms for the pods. It is fenced: to open a room raises the room's epoch in the same step, and from then
+// on calls with a smaller epoch are refused.
 type StoreServiceClient interface {
 	// OpenRoom returns the ids of all messages in the room.
 	OpenRoom(ctx context.Context, in *OpenRoomRequest, opts ...grpc.CallOption) (*OpenRoomReply, error)
@@ -216,8 +217,8 @@ func (c *storeServiceClient) AppendMessage(ctx context.Context, in *AppendMessag
 // All implementations must embed UnimplementedStoreServiceServer
 // for forward compatibility.
 //
-// StoreService stores the rooms for the pods. It is fenced: once a room was opened with an epoch, calls with a smaller epoch are
-// refused.
+// StoreService stores the rooms for the pods. It is fenced: to open a room raises the room's epoch in the same step, and from then
+// on calls with a smaller epoch are refused.
 type StoreServiceServer interface {
 	// OpenRoom returns the ids of all messages in the room.
 	OpenRoom(context.Context, *OpenRoomRequest) (*OpenRoomReply, error)
