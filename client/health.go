@@ -26,7 +26,8 @@ type healthRegistrar interface {
 // register adds the service to a server, unless that has one already: gRPC would end the process.
 func (h *healthService) register(with healthRegistrar, helper *log.Helper) {
 	if _, has := with.GetServiceInfo()[healthv1.Health_ServiceDesc.ServiceName]; has {
-		helper.Warn("the gRPC server has a health service already, which knows nothing of podlink: make the server with Agent.ServerOptions")
+		helper.Warn("the gRPC server has a health service already, which does not say whether podlink uses the pod: " +
+			"make the server with Agent.ServerOptions")
 		return
 	}
 	healthv1.RegisterHealthServer(with, h.server)

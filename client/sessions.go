@@ -54,7 +54,7 @@ type sessions struct {
 	superseded bool
 	lapses     int
 	store      string
-	storeSince time.Time // when the store was first known by this store_id
+	storeSince time.Time // when store_id changed to this one; zero: it is the first
 	asked      time.Time // when a report was asked for last, because it decides about a doubt
 	suspect    time.Time // checks that were begun before count for nothing: podlink may have moved or lost links
 }
@@ -166,7 +166,10 @@ func (s *sessions) look() leaseState {
 			s.sweepNow.set()
 		}
 		if state.storeID != s.store {
-			s.store, s.storeSince = state.storeID, time.Now()
+			if s.store != "" || s.running > 0 { // The first one is no change.
+				s.storeSince = time.Now()
+			}
+			s.store = state.storeID
 		}
 		s.lapses = state.lapses
 	}
