@@ -42,6 +42,7 @@ type process struct {
 
 	mu         sync.Mutex
 	thaw       chan struct{} // nil: it is not frozen
+	queued     int           // handlers that have stopped since it froze
 	registered bool
 	cuts       int // reasons why it is cut off from podlink
 }
@@ -133,7 +134,7 @@ func (p *process) freeze() {
 	p.cut(+1)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.thaw = make(chan struct{})
+	p.thaw, p.queued = make(chan struct{}), 0
 }
 
 func (p *process) unfreeze() {
@@ -163,13 +164,15 @@ func (p *process) cut(reasons int) {
 func (p *process) running() bool {
 	for {
 		p.mu.Lock()
-		thaw := p.thaw
+		thaw, queued := p.thaw, p.queued
+		p.queued++
 		p.mu.Unlock()
 		if thaw == nil || p.ended.Err() != nil {
 			return p.ended.Err() == nil
 		}
 		select {
 		case <-thaw:
+			time.Sleep(time.Duration(queued) * time.Microsecond) // One after the other, in the order of their arrivals.
 		case <-p.ended.Done():
 		}
 	}

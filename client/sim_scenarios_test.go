@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"podlink/client"
 	"podlink/test/kit/sim"
 )
 
@@ -50,16 +51,20 @@ func inTTL(faults []sim.Fault, ttl time.Duration) []sim.Fault {
 // TestSimulationScenarios: no session of a pod that lives is lost or moved by a fault that is not the pod's.
 func TestSimulationScenarios(t *testing.T) {
 	t.Parallel()
+	ttls := []time.Duration{3 * time.Second}
+	if client.Repeats() {
+		ttls = append(ttls, 15*time.Second)
+	}
 	for name, faults := range simScenarios {
 		t.Run(name, func(t *testing.T) {
-			for _, ttl := range []time.Duration{3 * time.Second, 15 * time.Second} {
+			for _, ttl := range ttls {
 				callers, stay := simCallers, false
 				if slices.ContainsFunc(faults, func(f sim.Fault) bool { return f.Kind == sim.StoreFlushed }) {
 					// A caller that does not know a link, or knows that it ends soon, may make another before the pod has restored it.
 					callers, stay = 1, true
 				}
 				result := simulate(t, simOptions{
-					seed: uint64(ttl), users: 30, callers: callers, stay: stay, ttl: ttl, guardCacheTTL: simCacheTTL(ttl), plan: inTTL(faults, ttl), strict: true,
+					seed: uint64(ttl), users: 20, callers: callers, stay: stay, ttl: ttl, guardCacheTTL: simCacheTTL(ttl), plan: inTTL(faults, ttl), strict: true,
 				})
 				result.print(t)
 				require.Empty(t, result.violations)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -37,7 +38,8 @@ func (s *simulation) strike(f sim.Fault, random *rand.Rand) {
 		time.Sleep(f.Lasts)
 		one.Start()
 	case sim.RepliesLost:
-		s.everyPodlink(func(p *inproc.Server) { p.DropReplies(func(string) bool { return random.IntN(5) == 0 }) })
+		draw := upTo(random, 5)
+		s.everyPodlink(func(p *inproc.Server) { p.DropReplies(func(string) bool { return draw() == 0 }) })
 		time.Sleep(f.Lasts)
 		s.everyPodlink(func(p *inproc.Server) { p.DropReplies(nil) })
 	case sim.PodsCut:
@@ -45,8 +47,9 @@ func (s *simulation) strike(f sim.Fault, random *rand.Rand) {
 		time.Sleep(f.Lasts)
 		s.cutAll(false)
 	case sim.AnswersSlow:
-		s.everyPodlink(func(p *inproc.Server) { p.SetLatency(upTo(random, 300*time.Millisecond)) })
-		s.store.SetLatency(upTo(random, 20*time.Millisecond))
+		draw := upTo(random, 300*time.Millisecond)
+		s.everyPodlink(func(p *inproc.Server) { p.SetLatency(draw) })
+		s.store.SetLatency(func() time.Duration { return draw() / 15 })
 		time.Sleep(f.Lasts)
 		s.everyPodlink(func(p *inproc.Server) { p.SetLatency(nil) })
 		s.store.SetLatency(nil)
@@ -73,8 +76,14 @@ func (s *simulation) cutAll(cut bool) {
 	}
 }
 
+// upTo returns a function that draws durations. Several servers may call it.
 func upTo(random *rand.Rand, most time.Duration) func() time.Duration {
-	return func() time.Duration { return time.Duration(random.Int64N(int64(most))) }
+	var mu sync.Mutex
+	return func() time.Duration {
+		mu.Lock()
+		defer mu.Unlock()
+		return time.Duration(random.Int64N(int64(most)))
+	}
 }
 
 func (s *simulation) everyPodlink(do func(*inproc.Server)) {

@@ -30,19 +30,19 @@ import (
 var (
 	simTime  = flag.Duration("sim.time", 0, "run seeds for so long, instead of a few; also PODLINK_SIM_TIME")
 	simSeed  = flag.Uint64("sim.seed", 0, "run only this seed")
-	simUsers = flag.Int("sim.users", 0, "number of users; 0: 100, or 500 with -sim.time")
-	simUser  = flag.Int("sim.user", -1, "the user whose calls and link the trace shows")
+	simUsers = flag.Int("sim.users", 0, "number of users; 0: 50, or 500 with -sim.time")
+	simUser  = flag.Int("sim.user", -1, "the user whose calls and link the trace shows; -2: all")
 	simTrace = flag.Bool("sim.trace", false, "print what happens, also when nothing fails")
 )
 
 const (
 	simPods        = 5
 	simCallers     = 3
-	simTimeout     = 3 * time.Second        // of a call to podlink
-	simTry         = time.Second            // of an attempt
-	simCallTimeout = 3 * time.Second        // of a call to a pod
-	simHop         = 200 * time.Microsecond // from a caller to a pod
-	simFaults      = 6                      // per plan
+	simTimeout     = 3 * time.Second         // of a call to podlink
+	simTry         = time.Second             // of an attempt
+	simCallTimeout = 3100 * time.Millisecond // of a call to a pod; not at the moment when the one to podlink ends
+	simHop         = 200 * time.Microsecond  // from a caller to a pod
+	simFaults      = 6                       // per plan
 )
 
 // simOptions are the parameters of a simulation.
@@ -264,7 +264,7 @@ func (s *simulation) play(ctx context.Context, n int) {
 
 // follow writes what happens to the user of -sim.user into the trace.
 func (s *simulation) follow(uid, format string, args ...any) {
-	if *simUser >= 0 && uid == sim.UID(*simUser) {
+	if *simUser == -2 || uid == sim.UID(*simUser) {
 		s.logf(format, args...)
 	}
 }
@@ -330,7 +330,7 @@ func TestSimulation(t *testing.T) {
 		}
 	}
 	if users == 0 {
-		users = 100
+		users = 50
 		if limit > 0 {
 			users = 500
 		}
@@ -350,7 +350,7 @@ func TestSimulation(t *testing.T) {
 				return
 			}
 			seed = uint64(began.UnixNano()) + n
-		case n == 2:
+		case n == 1:
 			return
 		}
 		if result := runSeed(t, seed, users, simVariant{}); len(result.violations) > 0 {
@@ -368,13 +368,21 @@ func reasonOf(err error) string {
 	return status.Code(err).String()
 }
 
-// TestSimulationRepeats: a seed repeats exactly.
+// TestSimulationRepeats: a seed repeats exactly, unless two things happen at one moment of virtual time: two timeouts end, or a
+// frozen podlink goes on with many calls. Then the plan repeats, and when users call, but not the order of the two.
 func TestSimulationRepeats(t *testing.T) {
 	if !client.Repeats() {
 		t.Skip("only with -sim.time or -sim.seed: other tests would disturb it")
 	}
-	for seed := range uint64(3) {
-		first, second := runSeed(t, seed, 30, simVariant{}), runSeed(t, seed, 30, simVariant{})
+	for seed := range uint64(6) {
+		once := func() simResult {
+			ttl := simTTL(seed)
+			return simulate(t, simOptions{
+				seed: seed, users: 30, ttl: ttl, guardCacheTTL: simCacheTTL(ttl), faults: simFaults,
+				kinds: []sim.Kind{sim.StoreFlushed, sim.StoreFailedOver, sim.PodKilled, sim.PodDoubled, sim.UsersMoved},
+			})
+		}
+		first, second := once(), once()
 		require.Equal(t, first.summary, second.summary)
 		require.Equal(t, first.digest, second.digest)
 	}

@@ -37,6 +37,7 @@ type Server struct {
 	mu      sync.Mutex
 	process *process      // nil: it was killed
 	thaw    chan struct{} // nil: it is not frozen; closed when it thaws
+	queued  int           // calls that have arrived meanwhile
 	latency func() time.Duration
 	drop    func(method string) bool
 	calls   map[string]int // by method, executed or not
@@ -110,7 +111,7 @@ func (s *Server) Freeze() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.thaw == nil && s.process != nil {
-		s.thaw = make(chan struct{})
+		s.thaw, s.queued = make(chan struct{}), 0
 	}
 }
 
@@ -191,13 +192,17 @@ func (s *Server) roundTrip(ctx context.Context, method string, request []byte) (
 			return
 		}
 		s.mu.Lock()
-		thaw := s.thaw
+		thaw, queued := s.thaw, s.queued
+		s.queued++
 		s.mu.Unlock()
 		serving := ctx
 		if thaw != nil {
 			select {
 			case <-thaw:
 			case <-p.ended.Done():
+				return
+			}
+			if !sleep(p.ended, time.Duration(queued)*time.Microsecond) { // One after the other, in the order of their arrivals.
 				return
 			}
 			if ctx.Err() != nil {
