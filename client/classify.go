@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"net/http"
 	"net/http/httptrace"
 	"net/url"
 	"sync/atomic"
@@ -44,11 +45,29 @@ func (c *podCall) chose(found bool, record *podRecord) {
 }
 
 // trace returns a context that notes the connection of a call over HTTP.
-func (c *podCall) trace(ctx context.Context) context.Context {
+func (c *podCall) trace(ctx context.Context, request *http.Request) context.Context {
+	replayed := isReplayed(request)
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GetConn: func(string) { c.connection.Store(without) }, // net/http takes another connection only if nothing went over the last one.
+		GetConn: func(string) {
+			// net/http takes another connection only if nothing went over the last one, or if it takes the request for idempotent.
+			if !replayed || c.connection.Load() != with {
+				c.connection.Store(without)
+			}
+		},
 		GotConn: func(httptrace.GotConnInfo) { c.connection.Store(with) },
 	})
+}
+
+// isReplayed reports whether net/http sends the request again when a connection breaks that has been used before, though the pod may
+// have carried it out.
+func isReplayed(request *http.Request) bool {
+	switch request.Method {
+	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return true
+	}
+	_, has := request.Header["Idempotency-Key"]
+	_, hasX := request.Header["X-Idempotency-Key"]
+	return has || hasX
 }
 
 // mayBeSent returns false if the call was certainly not sent to any pod: no instance was chosen, or no connection got.

@@ -155,7 +155,7 @@ func (r *Router) try(ctx context.Context, to *podCall, request any, next middlew
 	}
 	if t, ok := transport.FromClientContext(ctx); ok {
 		if over, ok := t.(*khttp.Transport); ok {
-			ctx = to.trace(ctx)
+			ctx = to.trace(ctx, over.Request())
 			if over.Request().GetBody != nil {
 				body, err := over.Request().GetBody()
 				if err != nil {
