@@ -42,7 +42,7 @@ func (s *sessions) start(ctx context.Context, uid string, seen int64) (*Session,
 		return h, nil
 	}
 	if x := s.session(uid, sessionRunning); x != nil || seen == 0 {
-		begun := time.Now()
+		begun := s.now()
 		link, err := s.batches.get(ctx, uid)
 		if err != nil {
 			return s.joinUnseen(x, seen, err)
@@ -140,7 +140,7 @@ func (s *sessions) claim(ctx context.Context, uid string, expected, generation i
 		Uid: uid, PodId: &s.pod, ExpectedEpoch: &expected, Claim: generation, AboveEpoch: &above,
 	}
 	for {
-		begun := time.Now()
+		begun := s.now()
 		result := s.batches.setOne(ctx, item)
 		switch {
 		case result.err == nil:

@@ -55,7 +55,7 @@ func (s *sessions) take(x *userSession, link *v1.Link, begun time.Time) {
 // right notes that the link is the session's and has that epoch. The caller holds s.mu; the session runs.
 func (s *sessions) right(x *userSession, epoch int64, begun time.Time) {
 	x.epoch.Store(epoch)
-	x.known = time.Now()
+	x.known = s.now()
 	if begun.After(s.storeSince) {
 		x.store = s.store
 	} // Else the link may have been right before the store has changed.

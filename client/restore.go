@@ -145,7 +145,7 @@ func (s *sessions) restoreBatch(ctx context.Context, batch []*userSession) error
 		}
 	}
 	s.mu.Unlock()
-	begun := time.Now()
+	begun := s.now()
 	results, err := s.batches.set(ctx, items)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -195,7 +195,7 @@ func (s *sessions) settle(ctx context.Context, x *userSession, patience bool) er
 		case remedyNone, remedyRecheck, remedyWait:
 		}
 		s.mu.Unlock()
-		begun := time.Now()
+		begun := s.now()
 		switch decided {
 		case remedyNone, remedyLose:
 			return nil

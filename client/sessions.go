@@ -34,6 +34,7 @@ type sessions struct {
 	sessionOptions
 	batches *linkBatches
 	turns   turns
+	latest  atomic.Int64  // what now has returned last
 	runs    chan struct{} // has an element while run works
 
 	sweepNow, endNow, restoreNow, lostNow, tellNow signal
@@ -140,6 +141,19 @@ func (s *sessions) run(ctx context.Context) {
 	}
 }
 
+// now returns the time, later than each time that it has returned: so it orders calls and answers of one moment.
+func (s *sessions) now() time.Time {
+	for {
+		now, latest := time.Now(), s.latest.Load()
+		if ahead := latest + 1 - now.UnixNano(); ahead > 0 {
+			now = now.Add(time.Duration(ahead))
+		}
+		if s.latest.CompareAndSwap(latest, now.UnixNano()) {
+			return now
+		}
+	}
+}
+
 // watchLease takes in each change of the lease until ctx ends.
 func (s *sessions) watchLease(ctx context.Context) {
 	for {
@@ -167,7 +181,7 @@ func (s *sessions) look() leaseState {
 		}
 		if state.storeID != s.store {
 			if s.store != "" || s.running > 0 { // The first one is no change.
-				s.storeSince = time.Now()
+				s.storeSince = s.now()
 			}
 			s.store = state.storeID
 		}

@@ -144,7 +144,7 @@ func (s *sessions) dueChecks(n int) []*v1.BatchVerifyLinkedPodRequest_Item {
 
 // check verifies the links of these sessions, and takes in what podlink answers.
 func (s *sessions) check(ctx context.Context, items []*v1.BatchVerifyLinkedPodRequest_Item) error {
-	begun := time.Now()
+	begun := s.now()
 	wrong, unread, err := s.batches.verify(ctx, items)
 	if err != nil {
 		return err
