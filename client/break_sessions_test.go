@@ -29,7 +29,7 @@ func (c *countingConn) NewStream(context.Context, *grpc.StreamDesc, string, ...g
 	return nil, ErrUnavailable
 }
 
-// TestBreakReportsHaveTheirOwnConnection: docs/client.md: "An agent's reports have a separate connection and no part in the budget."
+// TestBreakReportsHaveTheirOwnConnection: an agent's reports have a separate connection, and no part in the budget.
 func TestBreakReportsHaveTheirOwnConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		calls, reports := new(countingConn), new(countingConn)

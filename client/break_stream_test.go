@@ -14,7 +14,7 @@ import (
 // silentStream is a stream on which nothing arrives. gRPC forbids two RecvMsg at once.
 type silentStream struct {
 	grpc.ServerStream
-	ctx            context.Context
+	ctx            context.Context //nolint:containedctx // As in a grpc.ServerStream.
 	receiving, max atomic.Int32
 }
 

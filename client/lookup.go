@@ -128,7 +128,7 @@ func (l *linkCache) begin(ctx context.Context, uid string, instead *entry) *look
 func (l *linkCache) ask(ctx context.Context, uid string, known *entry, asked *lookup, refresh bool) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(l.open, cancel)()
+	defer context.AfterFunc(l.open, cancel)() //nolint:contextcheck // Close ends the lookups, and has no context.
 	link, err := l.policy.lookup(ctx, uid, known)
 
 	l.mu.Lock()
