@@ -47,7 +47,8 @@ type AgentOptions struct {
 	UID UIDFunc
 	// Public names the operations that the Guard lets pass although they name no user, as in /chat.v1.Chat/Rooms.
 	Public []string
-	// Match finds the user of a request in a second place; a request in which both differ is refused. Nil: UID decides alone.
+	// Match finds the user of a request in a second place; a request in which both differ, or in which it finds none, is refused. Nil: UID
+	// decides alone.
 	Match UIDFunc
 	// TTL is the lifetime of a report: a pod that is silent for longer, while others of its service are heard, is dead, and its users
 	// are linked to others. Three reports are made in that time. Whole seconds; 0 is DefaultPodTTL.
@@ -288,9 +289,39 @@ func (a *Agent) Start(ctx context.Context) error {
 	})
 	beside.Go(func() { a.followCordon(ctx) })
 	beside.Go(func() { a.retire(ctx) })
+	beside.Go(func() { a.logLapses(ctx) })
 	beside.Go(func() { a.awaitReady(ctx) })
 	beside.Go(func() { a.sessions.run(ctx) })
 	return a.reporter.run(ctx)
+}
+
+// logLapses says when the lease ends: from then on the pod refuses its users, which is hard to find otherwise.
+func (a *Agent) logLapses(ctx context.Context) {
+	for {
+		state, changed := a.lease.state()
+		timer := time.NewTimer(time.Until(state.until))
+		if !state.holds() { // It has ended, or has not begun.
+			timer.Stop()
+		}
+		select {
+		case <-timer.C:
+			if now, _ := a.lease.state(); now.until.Equal(state.until) && !now.superseded {
+				a.log.Warnf("pod %d of %s: the lease has ended, as podlink has stored no report for %s: users get LINK_UNCERTAIN until it does",
+					a.pod, a.service, a.options.TTL)
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return
+			}
+		case <-changed:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
+			return
+		}
+	}
 }
 
 // Stop implements transport.Server: it drains the pod, unless that has been done, and ends the reports.

@@ -10,12 +10,14 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/go-kratos/kratos/v2/log"
 	"github.com/stretchr/testify/require"
 
 	v1 "podlink/api/podlink/v1"
+	"podlink/test/kit/logwatch"
 	"podlink/test/kit/proc"
 )
 
@@ -301,5 +303,48 @@ func TestDrainingPodHandsOver(t *testing.T) {
 		require.NoError(t, err)
 		require.NotEqual(t, on, reply.GetNamespace())
 		_ = pods
+	})
+}
+
+// TestLapseIsLogged: one line when the lease ends, however long that lasts.
+func TestLapseIsLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const ttl = 15 * time.Second
+		var lines logwatch.Log
+		s := &states{}
+		a := s.agent(t, AgentOptions{TTL: ttl, Logger: log.NewStdLogger(&lines)})
+		run(t, a)
+		require.NoError(t, a.Ready(t.Context()))
+		ended := func() int { return strings.Count(lines.String(), "the lease has ended") }
+		time.Sleep(time.Minute)
+		require.Zero(t, ended())
+		for outage := range 2 {
+			s.set(isAway)
+			time.Sleep(ttl / 2)
+			require.Equal(t, outage, ended(), "the lease holds for a TTL")
+			time.Sleep(10 * ttl)
+			require.Equal(t, outage+1, ended())
+			s.set(nil)
+			time.Sleep(ttl)
+		}
+		require.Equal(t, 2, ended())
+	})
+}
+
+// TestLostStoreIsLogged, once, where it concerns sessions.
+func TestLostStoreIsLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var lines logwatch.Log
+		s := &states{storeID: "first"}
+		a := s.agent(t, AgentOptions{Logger: log.NewStdLogger(&lines)})
+		run(t, a)
+		require.NoError(t, a.Ready(t.Context()))
+		s.hold(t, a, 3)
+		time.Sleep(time.Minute)
+		s.mu.Lock()
+		s.storeID = "second"
+		s.mu.Unlock()
+		time.Sleep(time.Minute)
+		require.Equal(t, 1, strings.Count(lines.String(), "podlink's store may have lost links: checking 3 sessions"))
 	})
 }

@@ -45,6 +45,9 @@ func (a *Agent) drain(ctx context.Context) {
 	ctx, cancel := context.WithDeadline(ctx, end)
 	defer cancel()
 	defer a.health.end()
+	if state, _ := a.lease.state(); state.superseded {
+		return // Its sessions are lost, and podlink takes no report of it.
+	}
 	if a.started.Load() {
 		var reports sync.WaitGroup
 		defer reports.Wait()

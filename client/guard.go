@@ -144,7 +144,7 @@ func (g *guard) identify(ctx context.Context, operation string, request any) (st
 			return "", err
 		}
 		if uid != other && uid != "" {
-			return "", uidMismatch(operation)
+			return "", uidMismatch(operation, other)
 		}
 		if uid != other {
 			return "", uidRequired(operation, "the request names a user, but not where AgentOptions.UID looks")

@@ -219,7 +219,7 @@ func (s *guardedStream) accept(message any) error {
 		return err
 	}
 	if uid != "" && uid != user.uid {
-		return uidMismatch(s.operation)
+		return uidMismatch(s.operation, uid)
 	}
 	if s.guard.match == nil {
 		return nil
@@ -229,7 +229,7 @@ func (s *guardedStream) accept(message any) error {
 		return err
 	}
 	if other != user.uid && (other != "" || !s.matched) {
-		return uidMismatch(s.operation)
+		return uidMismatch(s.operation, other)
 	}
 	s.matched = true
 	return nil

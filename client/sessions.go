@@ -156,10 +156,18 @@ func (s *sessions) now() time.Time {
 
 // watchLease takes in each change of the lease until ctx ends.
 func (s *sessions) watchLease(ctx context.Context) {
+	store := ""
 	for {
 		_, changed := s.lease.state()
-		s.look()
+		state := s.look()
 		s.restoreNow.set() // A report may decide about sessions in doubt.
+		if state.storeID != store {
+			if running, _ := s.count(); store != "" && running > 0 {
+				s.log.Warnf("pod %d of %s: podlink's store may have lost links: checking %d sessions, and putting back what is gone",
+					s.pod, s.service, running)
+			}
+			store = state.storeID
+		}
 		select {
 		case <-changed:
 		case <-ctx.Done():

@@ -168,9 +168,12 @@ func uidRequired(operation, wrong string) error {
 	return refusal
 }
 
-// uidMismatch is ErrUIDMismatch with the operation.
-func uidMismatch(operation string) error {
+// uidMismatch is ErrUIDMismatch with the operation. other is the user in the second place; empty: there is none.
+func uidMismatch(operation, other string) error {
 	refusal := kerrors.Clone(kerrors.FromError(ErrUIDMismatch))
 	refusal.Message = fmt.Sprintf("the request of operation %q names two users", operation)
+	if other == "" {
+		refusal.Message = fmt.Sprintf("the request of operation %q names a user, but AgentOptions.Match finds none in it", operation)
+	}
 	return refusal
 }

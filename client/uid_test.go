@@ -88,3 +88,9 @@ func TestCheckUID(t *testing.T) {
 		require.ErrorIs(t, err, ErrInvalidArgument, uid)
 	}
 }
+
+func TestUIDMismatchSaysWhere(t *testing.T) {
+	require.ErrorIs(t, uidMismatch("/chat/Say", ""), ErrUIDMismatch)
+	require.ErrorContains(t, uidMismatch("/chat/Say", ""), "AgentOptions.Match finds none")
+	require.ErrorContains(t, uidMismatch("/chat/Say", "bob"), "names two users")
+}
