@@ -162,8 +162,10 @@ func waitReady(t *testing.T, store *testStore) {
 
 // storeKinds opens each kind of store on which the scripts must behave the same.
 var storeKinds = map[string]func(t *testing.T) *testStore{
-	"embedded": func(t *testing.T) *testStore { return openStore(t, embeddedStore) },
-	"redis":    func(t *testing.T) *testStore { return openStore(t, onServer(redistest.Start(t).Addr())) },
+	"embedded": func(t *testing.T) *testStore { return openStore(t, embeddedStore, withLongTimeouts) },
+	"redis": func(t *testing.T) *testStore {
+		return openStore(t, onServer(redistest.Start(t).Addr()), withLongTimeouts)
+	},
 }
 
 // onEachStore runs a test on each kind of store.
