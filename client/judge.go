@@ -6,8 +6,8 @@ import (
 	v1 "podlink/api/podlink/v1"
 )
 
-// settleTime is how long podlink may take to notice that its store is another one. Until then a link that is gone may have
-// been lost with the store before, though store_id has not changed.
+// settleTime is how long podlink may take to notice that its store is another one. Until then a link that is gone, or was made
+// again for this pod, may have been lost with the store before, though store_id has not changed.
 const settleTime = 6 * time.Second
 
 // linkDoubt is about a session whose link was seen wrong.
@@ -89,9 +89,7 @@ func (s *sessions) remedy(x *userSession, state leaseState) remedy {
 		return remedyNone
 	case d.pod >= 0 && d.epoch < epoch, state.storeID != x.store, state.storeID == "":
 		return remedyRestore
-	case d.pod >= 0 && !state.storeIDAsOf.Before(d.since):
-		return remedyLose
-	case d.pod >= 0 || state.storeIDAsOf.Before(d.since.Add(settleTime)):
+	case state.storeIDAsOf.Before(d.since.Add(settleTime)):
 		return remedyWait
 	case d.begun.Before(d.since.Add(settleTime)):
 		return remedyRecheck

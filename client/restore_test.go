@@ -128,6 +128,38 @@ func TestRemovedLink(t *testing.T) {
 	})
 }
 
+// TestSlowlyNoticedLossOfAUserWhoCameBack: a failover loses the link, the next request makes it again for the same pod, and
+// podlink notices the failover a moment later. The session goes on.
+func TestSlowlyNoticedLossOfAUserWhoCameBack(t *testing.T) {
+	onFake(t, func(t *testing.T, p *podSessions) {
+		h := mustStart(t, p, "u")
+		before := h.Epoch()
+		sleep(t.Context(), time.Second)
+		p.store.flush()
+		lost := p.store.storeID()
+		setStore := func(id string) {
+			p.store.mu.Lock()
+			defer p.store.mu.Unlock()
+			p.store.store = id
+		}
+		setStore("store-1")
+		p.store.mu.Lock()
+		p.store.latest["u"] = before
+		p.store.mu.Unlock()
+		routed := p.store.put("u", 0)
+		p.saw("u", p.store.of("u"), time.Now())
+		p.report()
+		sleep(t.Context(), settleTime/2)
+		require.True(t, p.holding("u").uncertain)
+		setStore(lost)
+		p.report()
+		sleep(t.Context(), podTTL)
+		require.Empty(t, p.losses())
+		require.Greater(t, h.Epoch(), routed)
+		requireHeld(t, p, "u", h.Epoch())
+	})
+}
+
 // TestSlowlyNoticedLoss: podlink needs some seconds to notice that a node with links has lost them, while the service's pods
 // are on another one. The session waits for that.
 func TestSlowlyNoticedLoss(t *testing.T) {
@@ -215,6 +247,9 @@ func TestRestoreForRequests(t *testing.T) {
 		_, err = p.start(t.Context(), "u", greater)
 		require.ErrorIs(t, err, ErrLinkUncertain, "no report says that the store has not lost the link")
 		p.silent.Store(false)
+		_, err = p.start(t.Context(), "u", greater)
+		require.ErrorIs(t, err, ErrLinkUncertain, "podlink may not have noticed yet that its store is another one")
+		sleep(t.Context(), settleTime)
 		renewed, err := p.start(t.Context(), "u", greater)
 		require.NoError(t, err)
 		require.Greater(t, renewed.Epoch(), greater)
