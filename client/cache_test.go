@@ -459,7 +459,7 @@ func TestOneUserIsNotTheWay(t *testing.T) {
 			_, _ = l.get(t.Context(), fmt.Sprint(i))
 		}
 		require.True(t, l.way.away.Load())
-		l.reachable()
+		l.way.note("", nil)
 		require.False(t, l.way.away.Load())
 	})
 }

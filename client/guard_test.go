@@ -250,7 +250,7 @@ func TestGuardWithoutPodlink(t *testing.T) {
 				}
 				w.podlink.set(func(p *guardPodlink) { p.down, p.hangs = nil, false })
 				w.podlink.link("v", 1, 2)
-				w.cache.reachable() // As the report's answer says.
+				w.cache.way.note("", nil) // As the report's answer says.
 				w.report()
 				time.Sleep(guardTimeout) // Questions that hang are over.
 				for _, uid := range []string{"u", "idle", "stranger", "player"} {

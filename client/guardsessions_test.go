@@ -155,7 +155,7 @@ func TestGuardOfSessionWithoutPodlink(t *testing.T) {
 		require.InDelta(t, podTTL, time.Since(begin), float64(time.Second))
 		p.store.setAround(nil)
 		p.silent.Store(false)
-		p.guard.cache.reachable()
+		p.guard.cache.way.note("", nil)
 		p.report()
 		time.Sleep(time.Second)
 		seen, again, err := p.play("u")

@@ -19,8 +19,6 @@ const (
 	largestBatch = 1000
 	// singlesAtOnce is the number of calls in flight to a podlink without batches.
 	singlesAtOnce = 16
-	// retryBatches is the pause after which a podlink without batches is tried again: it may have been replaced.
-	retryBatches = time.Minute
 )
 
 // linkBatches changes and reads many links of a service's pod in one call each, or one by one where podlink has no batches.
@@ -234,7 +232,7 @@ func inBatch[Item any](
 	cause := kerrors.FromError(err)
 	switch {
 	case unimplemented(cause):
-		b.single.Store(time.Now().Add(retryBatches).UnixNano())
+		b.single.Store(time.Now().Add(batchesRetry).UnixNano())
 		return oneByOne(ctx, b, items, alone), nil
 	case cause.Reason != v1.ErrorReason_INVALID_ARGUMENT.String():
 		return nil, err

@@ -178,9 +178,6 @@ func (l *linkCache) fail(uid string, asked *lookup, err error) {
 	})
 }
 
-// reachable says that podlink has answered another call of this process.
-func (l *linkCache) reachable() { l.way.note("", nil) }
-
 // way judges whether podlink is away: by what happens on the way to it, over different users. An answer about one user, whatever it
 // is, proves that podlink is there.
 type way struct {

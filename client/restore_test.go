@@ -319,7 +319,7 @@ func TestManyLosses(t *testing.T) {
 	})
 }
 
-// TestLateCheck: the answer of a check was on its way while the store lost the link and podlink reported so.
+// TestLateCheck: the answer of a check was in flight while the store lost the link and podlink reported so.
 func TestLateCheck(t *testing.T) {
 	onFake(t, func(t *testing.T, p *podSessions) {
 		h := mustStart(t, p, "u")

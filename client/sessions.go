@@ -284,4 +284,4 @@ func (s signal) wait(ctx context.Context, d time.Duration) {
 }
 
 // sleep waits for d, or until ctx ends.
-func sleep(ctx context.Context, d time.Duration) { signal(nil).wait(ctx, d) }
+func sleep(ctx context.Context, d time.Duration) { pauseUntil(ctx, time.Now().Add(d)) }
