@@ -76,19 +76,40 @@ type outcome struct {
 	began span
 }
 
-// run runs the steps and returns their outcomes by service.
+// run runs the steps and returns their outcomes by service. Where the machine was so slow that a link may have ended before
+// the next step on it, it starts over.
 func (e *env) run(steps []step) map[string]outcome {
 	e.Helper()
-	left := make(map[string]outcome)
+	for range 10 {
+		if left, inTime := e.runOnce(steps); inTime {
+			return left
+		}
+		for _, step := range steps {
+			_, err := e.Links.Remove(e.Context(), e.keyOf("user-1", step.service), 0, nil)
+			require.NoError(e, err)
+		}
+	}
+	require.Fail(e, "the machine is too slow for links of seconds")
+	return nil
+}
+
+// runOnce runs the steps, and reports whether each found the link that the step before it on the service left.
+func (e *env) runOnce(steps []step) (left map[string]outcome, inTime bool) {
+	e.Helper()
+	left = make(map[string]outcome)
 	for _, step := range steps {
 		var change biz.LinkChange
 		var err error
 		began := during(func() { change, err = step.call(e, e.keyOf("user-1", step.service)) })
 		require.NoError(e, err)
+		before, there := left[step.service]
+		if there && before.link.TTL > 0 && !began.surelyBefore(before.began, time.Duration(before.link.TTL)*time.Second) {
+			return nil, false
+		}
 		require.True(e, change.Applied)
 		left[step.service] = outcome{change.Link, began}
 	}
-	return left
+	return left, true
 }
 
 // testMixed tests uids with persistent and temporary links. A store may keep all links of a uid under one key: the expiry
