@@ -30,14 +30,42 @@ const (
 	RegistryKubernetes = "kubernetes"
 )
 
+// The values of auth.mode.
+const (
+	AuthOff      = "off"
+	AuthRequired = "required"
+)
+
+// The values of a listener's tls.client_auth.
+const (
+	ClientAuthNone     = "none"
+	ClientAuthOptional = "optional"
+	ClientAuthRequire  = "require"
+)
+
+// The values of audit.mutations and audit.uids.
+const (
+	MutationsOfOperators = "operators"
+	MutationsAll         = "all"
+	UIDsHashed           = "hmac"
+	UIDsPlain            = "plain"
+)
+
 // Default returns the default configuration: loopback listeners and the embedded store.
 func Default() *Bootstrap {
 	return &Bootstrap{
 		Server: &Server{
-			Http:  &Server_HTTP{Addr: "127.0.0.1:8000", Timeout: durationpb.New(time.Second)},
-			Grpc:  &Server_GRPC{Addr: "127.0.0.1:9000", Timeout: durationpb.New(time.Second)},
-			Admin: &Server_Admin{Addr: "127.0.0.1:8001"},
-			Stop:  &Server_Stop{Drain: durationpb.New(time.Second), Timeout: durationpb.New(10 * time.Second)},
+			Http: &Server_HTTP{
+				Addr: "127.0.0.1:8000", Timeout: durationpb.New(time.Second), IdleTimeout: durationpb.New(620 * time.Second),
+				Tls: defaultServerTLS(),
+			},
+			Grpc: &Server_GRPC{
+				Addr: "127.0.0.1:9000", Timeout: durationpb.New(time.Second), MaxStreams: 1000,
+				MaxConnectionAge: durationpb.New(30 * time.Minute), Tls: defaultServerTLS(),
+			},
+			Admin:          &Server_Admin{Addr: "127.0.0.1:8001", Tls: defaultServerTLS()},
+			Stop:           &Server_Stop{Drain: durationpb.New(time.Second), Timeout: durationpb.New(10 * time.Second)},
+			MaxConnections: 8192, MaxConnectionsPerPeer: 1024, MaxInFlight: 4096,
 		},
 		Data: &Data{Redis: &Data_Redis{
 			Mode:         ModeEmbedded,
@@ -62,13 +90,17 @@ func Default() *Bootstrap {
 			Level: "info", Format: "json",
 			SlowRequest: durationpb.New(500 * time.Millisecond), RepeatInterval: durationpb.New(time.Second),
 		},
-		Trace: &Trace{SamplingRatio: 0.01, ParentBased: true, Tls: &TLS{}},
+		Trace: &Trace{SamplingRatio: 0.01, ParentBased: true, MaxForced: 100, Tls: &TLS{}},
 		Registry: &Registry{
 			Type: RegistryNone, Addrs: []string{"127.0.0.1:2379"}, Namespace: "/microservices",
 			Ttl: durationpb.New(15 * time.Second), Tls: &TLS{},
 		},
+		Auth:  &Auth{Mode: AuthOff, Mtls: &Auth_MTLS{}, Rate: 2000},
+		Audit: &Audit{Mutations: MutationsOfOperators, Uids: UIDsHashed},
 	}
 }
+
+func defaultServerTLS() *ServerTLS { return &ServerTLS{ClientAuth: ClientAuthNone, MinVersion: "1.3"} }
 
 // Pairs returns a list of "name=value" as a map.
 func Pairs(list []string) map[string]string {
@@ -130,6 +162,9 @@ func (b *Bootstrap) Validate() error {
 	v.duration("log.repeat_interval", b.GetLog().GetRepeatInterval().AsDuration(), 0, time.Minute)
 	v.trace(b.GetTrace())
 	v.registry(b.GetRegistry())
+	v.bounds(server)
+	v.auth(b)
+	v.audit(b.GetAudit())
 	return v.err()
 }
 
@@ -196,6 +231,9 @@ func (v *violations) trace(c *Trace) {
 			// The value may be a token: errors do not contain it.
 			v.add(fmt.Sprintf("trace.headers[%d]", i), "must be name=value, with a name of a-z 0-9 . _ - that does not begin with grpc-")
 		}
+	}
+	if rate := c.GetMaxForced(); !(rate >= 0 && rate <= 100_000) {
+		v.add("trace.max_forced", "must be from 0 to 100000, is %v", rate)
 	}
 	v.tls("trace.tls", c.GetTls())
 	if c.GetEndpoint() == "" {

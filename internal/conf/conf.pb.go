@@ -7,12 +7,13 @@
 package conf
 
 import (
-	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
-	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
-	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
+
+	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
+	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 )
 
 const (
@@ -33,6 +34,8 @@ type Bootstrap struct {
 	Log           *Log                   `protobuf:"bytes,5,opt,name=log,proto3" json:"log,omitempty"`
 	Trace         *Trace                 `protobuf:"bytes,6,opt,name=trace,proto3" json:"trace,omitempty"`
 	Registry      *Registry              `protobuf:"bytes,7,opt,name=registry,proto3" json:"registry,omitempty"`
+	Auth          *Auth                  `protobuf:"bytes,8,opt,name=auth,proto3" json:"auth,omitempty"`
+	Audit         *Audit                 `protobuf:"bytes,9,opt,name=audit,proto3" json:"audit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -116,14 +119,31 @@ func (x *Bootstrap) GetRegistry() *Registry {
 	return nil
 }
 
+func (x *Bootstrap) GetAuth() *Auth {
+	if x != nil {
+		return x.Auth
+	}
+	return nil
+}
+
+func (x *Bootstrap) GetAudit() *Audit {
+	if x != nil {
+		return x.Audit
+	}
+	return nil
+}
+
 type Server struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Http          *Server_HTTP           `protobuf:"bytes,1,opt,name=http,proto3" json:"http,omitempty"`
-	Grpc          *Server_GRPC           `protobuf:"bytes,2,opt,name=grpc,proto3" json:"grpc,omitempty"`
-	Admin         *Server_Admin          `protobuf:"bytes,3,opt,name=admin,proto3" json:"admin,omitempty"`
-	Stop          *Server_Stop           `protobuf:"bytes,4,opt,name=stop,proto3" json:"stop,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state                 protoimpl.MessageState `protogen:"open.v1"`
+	Http                  *Server_HTTP           `protobuf:"bytes,1,opt,name=http,proto3" json:"http,omitempty"`
+	Grpc                  *Server_GRPC           `protobuf:"bytes,2,opt,name=grpc,proto3" json:"grpc,omitempty"`
+	Admin                 *Server_Admin          `protobuf:"bytes,3,opt,name=admin,proto3" json:"admin,omitempty"`
+	Stop                  *Server_Stop           `protobuf:"bytes,4,opt,name=stop,proto3" json:"stop,omitempty"`
+	MaxConnections        int32                  `protobuf:"varint,5,opt,name=max_connections,json=maxConnections,proto3" json:"max_connections,omitempty"`
+	MaxConnectionsPerPeer int32                  `protobuf:"varint,6,opt,name=max_connections_per_peer,json=maxConnectionsPerPeer,proto3" json:"max_connections_per_peer,omitempty"`
+	MaxInFlight           int32                  `protobuf:"varint,7,opt,name=max_in_flight,json=maxInFlight,proto3" json:"max_in_flight,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *Server) Reset() {
@@ -184,6 +204,112 @@ func (x *Server) GetStop() *Server_Stop {
 	return nil
 }
 
+func (x *Server) GetMaxConnections() int32 {
+	if x != nil {
+		return x.MaxConnections
+	}
+	return 0
+}
+
+func (x *Server) GetMaxConnectionsPerPeer() int32 {
+	if x != nil {
+		return x.MaxConnectionsPerPeer
+	}
+	return 0
+}
+
+func (x *Server) GetMaxInFlight() int32 {
+	if x != nil {
+		return x.MaxInFlight
+	}
+	return 0
+}
+
+// ServerTLS configures the TLS of a listener.
+type ServerTLS struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Enabled       bool                   `protobuf:"varint,1,opt,name=enabled,proto3" json:"enabled,omitempty"`
+	CertFile      string                 `protobuf:"bytes,2,opt,name=cert_file,json=certFile,proto3" json:"cert_file,omitempty"`
+	KeyFile       string                 `protobuf:"bytes,3,opt,name=key_file,json=keyFile,proto3" json:"key_file,omitempty"`
+	ClientCaFile  string                 `protobuf:"bytes,4,opt,name=client_ca_file,json=clientCaFile,proto3" json:"client_ca_file,omitempty"`
+	ClientAuth    string                 `protobuf:"bytes,5,opt,name=client_auth,json=clientAuth,proto3" json:"client_auth,omitempty"`
+	MinVersion    string                 `protobuf:"bytes,6,opt,name=min_version,json=minVersion,proto3" json:"min_version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServerTLS) Reset() {
+	*x = ServerTLS{}
+	mi := &file_conf_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServerTLS) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServerTLS) ProtoMessage() {}
+
+func (x *ServerTLS) ProtoReflect() protoreflect.Message {
+	mi := &file_conf_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServerTLS.ProtoReflect.Descriptor instead.
+func (*ServerTLS) Descriptor() ([]byte, []int) {
+	return file_conf_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ServerTLS) GetEnabled() bool {
+	if x != nil {
+		return x.Enabled
+	}
+	return false
+}
+
+func (x *ServerTLS) GetCertFile() string {
+	if x != nil {
+		return x.CertFile
+	}
+	return ""
+}
+
+func (x *ServerTLS) GetKeyFile() string {
+	if x != nil {
+		return x.KeyFile
+	}
+	return ""
+}
+
+func (x *ServerTLS) GetClientCaFile() string {
+	if x != nil {
+		return x.ClientCaFile
+	}
+	return ""
+}
+
+func (x *ServerTLS) GetClientAuth() string {
+	if x != nil {
+		return x.ClientAuth
+	}
+	return ""
+}
+
+func (x *ServerTLS) GetMinVersion() string {
+	if x != nil {
+		return x.MinVersion
+	}
+	return ""
+}
+
 type Data struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Redis         *Data_Redis            `protobuf:"bytes,1,opt,name=redis,proto3" json:"redis,omitempty"`
@@ -193,7 +319,7 @@ type Data struct {
 
 func (x *Data) Reset() {
 	*x = Data{}
-	mi := &file_conf_proto_msgTypes[2]
+	mi := &file_conf_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -205,7 +331,7 @@ func (x *Data) String() string {
 func (*Data) ProtoMessage() {}
 
 func (x *Data) ProtoReflect() protoreflect.Message {
-	mi := &file_conf_proto_msgTypes[2]
+	mi := &file_conf_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -218,7 +344,7 @@ func (x *Data) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Data.ProtoReflect.Descriptor instead.
 func (*Data) Descriptor() ([]byte, []int) {
-	return file_conf_proto_rawDescGZIP(), []int{2}
+	return file_conf_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Data) GetRedis() *Data_Redis {
@@ -238,7 +364,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_conf_proto_msgTypes[3]
+	mi := &file_conf_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -250,7 +376,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_conf_proto_msgTypes[3]
+	mi := &file_conf_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -263,7 +389,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_conf_proto_rawDescGZIP(), []int{3}
+	return file_conf_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *State) GetPodTtl() *durationpb.Duration {
@@ -291,7 +417,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_conf_proto_msgTypes[4]
+	mi := &file_conf_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -303,7 +429,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_conf_proto_msgTypes[4]
+	mi := &file_conf_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -316,7 +442,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_conf_proto_rawDescGZIP(), []int{4}
+	return file_conf_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Limits) GetMaxBatch() int32 {
@@ -353,7 +479,7 @@ type Log struct {
 
 func (x *Log) Reset() {
 	*x = Log{}
-	mi := &file_conf_proto_msgTypes[5]
+	mi := &file_conf_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -365,7 +491,7 @@ func (x *Log) String() string {
 func (*Log) ProtoMessage() {}
 
 func (x *Log) ProtoReflect() protoreflect.Message {
-	mi := &file_conf_proto_msgTypes[5]
+	mi := &file_conf_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -378,7 +504,7 @@ func (x *Log) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Log.ProtoReflect.Descriptor instead.
 func (*Log) Descriptor() ([]byte, []int) {
-	return file_conf_proto_rawDescGZIP(), []int{5}
+	return file_conf_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Log) GetLevel() string {
@@ -423,13 +549,14 @@ type Trace struct {
 	ParentBased   bool                   `protobuf:"varint,3,opt,name=parent_based,json=parentBased,proto3" json:"parent_based,omitempty"`
 	Headers       []string               `protobuf:"bytes,4,rep,name=headers,proto3" json:"headers,omitempty"`
 	Tls           *TLS                   `protobuf:"bytes,5,opt,name=tls,proto3" json:"tls,omitempty"`
+	MaxForced     float64                `protobuf:"fixed64,6,opt,name=max_forced,json=maxForced,proto3" json:"max_forced,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Trace) Reset() {
 	*x = Trace{}
-	mi := &file_conf_proto_msgTypes[6]
+	mi := &file_conf_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -441,7 +568,7 @@ func (x *Trace) String() string {
 func (*Trace) ProtoMessage() {}
 
 func (x *Trace) ProtoReflect() protoreflect.Message {
-	mi := &file_conf_proto_msgTypes[6]
+	mi := &file_conf_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -454,7 +581,7 @@ func (x *Trace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trace.ProtoReflect.Descriptor instead.
 func (*Trace) Descriptor() ([]byte, []int) {
-	return file_conf_proto_rawDescGZIP(), []int{6}
+	return file_conf_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Trace) GetEndpoint() string {
@@ -492,6 +619,13 @@ func (x *Trace) GetTls() *TLS {
 	return nil
 }
 
+func (x *Trace) GetMaxForced() float64 {
+	if x != nil {
+		return x.MaxForced
+	}
+	return 0
+}
+
 type Registry struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Type          string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
@@ -510,7 +644,7 @@ type Registry struct {
 
 func (x *Registry) Reset() {
 	*x = Registry{}
-	mi := &file_conf_proto_msgTypes[7]
+	mi := &file_conf_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -522,7 +656,7 @@ func (x *Registry) String() string {
 func (*Registry) ProtoMessage() {}
 
 func (x *Registry) ProtoReflect() protoreflect.Message {
-	mi := &file_conf_proto_msgTypes[7]
+	mi := &file_conf_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -535,7 +669,7 @@ func (x *Registry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Registry.ProtoReflect.Descriptor instead.
 func (*Registry) Descriptor() ([]byte, []int) {
-	return file_conf_proto_rawDescGZIP(), []int{7}
+	return file_conf_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Registry) GetType() string {
@@ -622,7 +756,7 @@ type TLS struct {
 
 func (x *TLS) Reset() {
 	*x = TLS{}
-	mi := &file_conf_proto_msgTypes[8]
+	mi := &file_conf_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -634,7 +768,7 @@ func (x *TLS) String() string {
 func (*TLS) ProtoMessage() {}
 
 func (x *TLS) ProtoReflect() protoreflect.Message {
-	mi := &file_conf_proto_msgTypes[8]
+	mi := &file_conf_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -647,7 +781,7 @@ func (x *TLS) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TLS.ProtoReflect.Descriptor instead.
 func (*TLS) Descriptor() ([]byte, []int) {
-	return file_conf_proto_rawDescGZIP(), []int{8}
+	return file_conf_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *TLS) GetEnabled() bool {
@@ -685,17 +819,182 @@ func (x *TLS) GetServerName() string {
 	return ""
 }
 
+// Auth configures who may call podlink.
+type Auth struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mode          string                 `protobuf:"bytes,1,opt,name=mode,proto3" json:"mode,omitempty"`
+	AllowInsecure bool                   `protobuf:"varint,2,opt,name=allow_insecure,json=allowInsecure,proto3" json:"allow_insecure,omitempty"`
+	PolicyFile    string                 `protobuf:"bytes,3,opt,name=policy_file,json=policyFile,proto3" json:"policy_file,omitempty"`
+	TokensFile    string                 `protobuf:"bytes,4,opt,name=tokens_file,json=tokensFile,proto3" json:"tokens_file,omitempty"`
+	Issuers       []*Auth_Issuer         `protobuf:"bytes,5,rep,name=issuers,proto3" json:"issuers,omitempty"`
+	Mtls          *Auth_MTLS             `protobuf:"bytes,6,opt,name=mtls,proto3" json:"mtls,omitempty"`
+	Rate          float64                `protobuf:"fixed64,7,opt,name=rate,proto3" json:"rate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Auth) Reset() {
+	*x = Auth{}
+	mi := &file_conf_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Auth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Auth) ProtoMessage() {}
+
+func (x *Auth) ProtoReflect() protoreflect.Message {
+	mi := &file_conf_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Auth.ProtoReflect.Descriptor instead.
+func (*Auth) Descriptor() ([]byte, []int) {
+	return file_conf_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Auth) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *Auth) GetAllowInsecure() bool {
+	if x != nil {
+		return x.AllowInsecure
+	}
+	return false
+}
+
+func (x *Auth) GetPolicyFile() string {
+	if x != nil {
+		return x.PolicyFile
+	}
+	return ""
+}
+
+func (x *Auth) GetTokensFile() string {
+	if x != nil {
+		return x.TokensFile
+	}
+	return ""
+}
+
+func (x *Auth) GetIssuers() []*Auth_Issuer {
+	if x != nil {
+		return x.Issuers
+	}
+	return nil
+}
+
+func (x *Auth) GetMtls() *Auth_MTLS {
+	if x != nil {
+		return x.Mtls
+	}
+	return nil
+}
+
+func (x *Auth) GetRate() float64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+// Audit configures the audit log.
+type Audit struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	File          string                 `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
+	Mutations     string                 `protobuf:"bytes,2,opt,name=mutations,proto3" json:"mutations,omitempty"`
+	Uids          string                 `protobuf:"bytes,3,opt,name=uids,proto3" json:"uids,omitempty"`
+	UidKey        string                 `protobuf:"bytes,4,opt,name=uid_key,json=uidKey,proto3" json:"uid_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Audit) Reset() {
+	*x = Audit{}
+	mi := &file_conf_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Audit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Audit) ProtoMessage() {}
+
+func (x *Audit) ProtoReflect() protoreflect.Message {
+	mi := &file_conf_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Audit.ProtoReflect.Descriptor instead.
+func (*Audit) Descriptor() ([]byte, []int) {
+	return file_conf_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Audit) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *Audit) GetMutations() string {
+	if x != nil {
+		return x.Mutations
+	}
+	return ""
+}
+
+func (x *Audit) GetUids() string {
+	if x != nil {
+		return x.Uids
+	}
+	return ""
+}
+
+func (x *Audit) GetUidKey() string {
+	if x != nil {
+		return x.UidKey
+	}
+	return ""
+}
+
 type Server_HTTP struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Addr          string                 `protobuf:"bytes,1,opt,name=addr,proto3" json:"addr,omitempty"`
 	Timeout       *durationpb.Duration   `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	IdleTimeout   *durationpb.Duration   `protobuf:"bytes,3,opt,name=idle_timeout,json=idleTimeout,proto3" json:"idle_timeout,omitempty"`
+	Hosts         []string               `protobuf:"bytes,4,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	Tls           *ServerTLS             `protobuf:"bytes,5,opt,name=tls,proto3" json:"tls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Server_HTTP) Reset() {
 	*x = Server_HTTP{}
-	mi := &file_conf_proto_msgTypes[9]
+	mi := &file_conf_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -707,7 +1006,7 @@ func (x *Server_HTTP) String() string {
 func (*Server_HTTP) ProtoMessage() {}
 
 func (x *Server_HTTP) ProtoReflect() protoreflect.Message {
-	mi := &file_conf_proto_msgTypes[9]
+	mi := &file_conf_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -737,17 +1036,41 @@ func (x *Server_HTTP) GetTimeout() *durationpb.Duration {
 	return nil
 }
 
+func (x *Server_HTTP) GetIdleTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.IdleTimeout
+	}
+	return nil
+}
+
+func (x *Server_HTTP) GetHosts() []string {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+func (x *Server_HTTP) GetTls() *ServerTLS {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
 type Server_GRPC struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Addr          string                 `protobuf:"bytes,1,opt,name=addr,proto3" json:"addr,omitempty"`
-	Timeout       *durationpb.Duration   `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Addr             string                 `protobuf:"bytes,1,opt,name=addr,proto3" json:"addr,omitempty"`
+	Timeout          *durationpb.Duration   `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	MaxStreams       int32                  `protobuf:"varint,3,opt,name=max_streams,json=maxStreams,proto3" json:"max_streams,omitempty"`
+	MaxConnectionAge *durationpb.Duration   `protobuf:"bytes,4,opt,name=max_connection_age,json=maxConnectionAge,proto3" json:"max_connection_age,omitempty"`
+	Tls              *ServerTLS             `protobuf:"bytes,5,opt,name=tls,proto3" json:"tls,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Server_GRPC) Reset() {
 	*x = Server_GRPC{}
-	mi := &file_conf_proto_msgTypes[10]
+	mi := &file_conf_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -759,7 +1082,7 @@ func (x *Server_GRPC) String() string {
 func (*Server_GRPC) ProtoMessage() {}
 
 func (x *Server_GRPC) ProtoReflect() protoreflect.Message {
-	mi := &file_conf_proto_msgTypes[10]
+	mi := &file_conf_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -789,17 +1112,40 @@ func (x *Server_GRPC) GetTimeout() *durationpb.Duration {
 	return nil
 }
 
+func (x *Server_GRPC) GetMaxStreams() int32 {
+	if x != nil {
+		return x.MaxStreams
+	}
+	return 0
+}
+
+func (x *Server_GRPC) GetMaxConnectionAge() *durationpb.Duration {
+	if x != nil {
+		return x.MaxConnectionAge
+	}
+	return nil
+}
+
+func (x *Server_GRPC) GetTls() *ServerTLS {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
 type Server_Admin struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Addr          string                 `protobuf:"bytes,1,opt,name=addr,proto3" json:"addr,omitempty"`
 	Pprof         bool                   `protobuf:"varint,2,opt,name=pprof,proto3" json:"pprof,omitempty"`
+	Hosts         []string               `protobuf:"bytes,3,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	Tls           *ServerTLS             `protobuf:"bytes,4,opt,name=tls,proto3" json:"tls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Server_Admin) Reset() {
 	*x = Server_Admin{}
-	mi := &file_conf_proto_msgTypes[11]
+	mi := &file_conf_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -811,7 +1157,7 @@ func (x *Server_Admin) String() string {
 func (*Server_Admin) ProtoMessage() {}
 
 func (x *Server_Admin) ProtoReflect() protoreflect.Message {
-	mi := &file_conf_proto_msgTypes[11]
+	mi := &file_conf_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -841,6 +1187,20 @@ func (x *Server_Admin) GetPprof() bool {
 	return false
 }
 
+func (x *Server_Admin) GetHosts() []string {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+func (x *Server_Admin) GetTls() *ServerTLS {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
 type Server_Stop struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Drain         *durationpb.Duration   `protobuf:"bytes,1,opt,name=drain,proto3" json:"drain,omitempty"`
@@ -851,7 +1211,7 @@ type Server_Stop struct {
 
 func (x *Server_Stop) Reset() {
 	*x = Server_Stop{}
-	mi := &file_conf_proto_msgTypes[12]
+	mi := &file_conf_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -863,7 +1223,7 @@ func (x *Server_Stop) String() string {
 func (*Server_Stop) ProtoMessage() {}
 
 func (x *Server_Stop) ProtoReflect() protoreflect.Message {
-	mi := &file_conf_proto_msgTypes[12]
+	mi := &file_conf_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -923,7 +1283,7 @@ type Data_Redis struct {
 
 func (x *Data_Redis) Reset() {
 	*x = Data_Redis{}
-	mi := &file_conf_proto_msgTypes[13]
+	mi := &file_conf_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -935,7 +1295,7 @@ func (x *Data_Redis) String() string {
 func (*Data_Redis) ProtoMessage() {}
 
 func (x *Data_Redis) ProtoReflect() protoreflect.Message {
-	mi := &file_conf_proto_msgTypes[13]
+	mi := &file_conf_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -948,7 +1308,7 @@ func (x *Data_Redis) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Data_Redis.ProtoReflect.Descriptor instead.
 func (*Data_Redis) Descriptor() ([]byte, []int) {
-	return file_conf_proto_rawDescGZIP(), []int{2, 0}
+	return file_conf_proto_rawDescGZIP(), []int{3, 0}
 }
 
 func (x *Data_Redis) GetMode() string {
@@ -1105,12 +1465,148 @@ func (x *Data_Redis) GetAllowEmbedded() bool {
 	return false
 }
 
+type Auth_MTLS struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TrustDomain   string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Auth_MTLS) Reset() {
+	*x = Auth_MTLS{}
+	mi := &file_conf_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Auth_MTLS) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Auth_MTLS) ProtoMessage() {}
+
+func (x *Auth_MTLS) ProtoReflect() protoreflect.Message {
+	mi := &file_conf_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Auth_MTLS.ProtoReflect.Descriptor instead.
+func (*Auth_MTLS) Descriptor() ([]byte, []int) {
+	return file_conf_proto_rawDescGZIP(), []int{10, 0}
+}
+
+func (x *Auth_MTLS) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+type Auth_Issuer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Issuer        string                 `protobuf:"bytes,2,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	Audiences     []string               `protobuf:"bytes,3,rep,name=audiences,proto3" json:"audiences,omitempty"`
+	JwksFile      string                 `protobuf:"bytes,4,opt,name=jwks_file,json=jwksFile,proto3" json:"jwks_file,omitempty"`
+	JwksUrl       string                 `protobuf:"bytes,5,opt,name=jwks_url,json=jwksUrl,proto3" json:"jwks_url,omitempty"`
+	CaFile        string                 `protobuf:"bytes,6,opt,name=ca_file,json=caFile,proto3" json:"ca_file,omitempty"`
+	TokenFile     string                 `protobuf:"bytes,7,opt,name=token_file,json=tokenFile,proto3" json:"token_file,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Auth_Issuer) Reset() {
+	*x = Auth_Issuer{}
+	mi := &file_conf_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Auth_Issuer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Auth_Issuer) ProtoMessage() {}
+
+func (x *Auth_Issuer) ProtoReflect() protoreflect.Message {
+	mi := &file_conf_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Auth_Issuer.ProtoReflect.Descriptor instead.
+func (*Auth_Issuer) Descriptor() ([]byte, []int) {
+	return file_conf_proto_rawDescGZIP(), []int{10, 1}
+}
+
+func (x *Auth_Issuer) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Auth_Issuer) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *Auth_Issuer) GetAudiences() []string {
+	if x != nil {
+		return x.Audiences
+	}
+	return nil
+}
+
+func (x *Auth_Issuer) GetJwksFile() string {
+	if x != nil {
+		return x.JwksFile
+	}
+	return ""
+}
+
+func (x *Auth_Issuer) GetJwksUrl() string {
+	if x != nil {
+		return x.JwksUrl
+	}
+	return ""
+}
+
+func (x *Auth_Issuer) GetCaFile() string {
+	if x != nil {
+		return x.CaFile
+	}
+	return ""
+}
+
+func (x *Auth_Issuer) GetTokenFile() string {
+	if x != nil {
+		return x.TokenFile
+	}
+	return ""
+}
+
 var File_conf_proto protoreflect.FileDescriptor
 
 const file_conf_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"conf.proto\x12\fpodlink.conf\x1a\x1egoogle/protobuf/duration.proto\"\xbe\x02\n" +
+	"conf.proto\x12\fpodlink.conf\x1a\x1egoogle/protobuf/duration.proto\"\x91\x03\n" +
 	"\tBootstrap\x12,\n" +
 	"\x06server\x18\x01 \x01(\v2\x14.podlink.conf.ServerR\x06server\x12&\n" +
 	"\x04data\x18\x02 \x01(\v2\x12.podlink.conf.DataR\x04data\x12)\n" +
@@ -1118,24 +1614,47 @@ const file_conf_proto_rawDesc = "" +
 	"\x06limits\x18\x04 \x01(\v2\x14.podlink.conf.LimitsR\x06limits\x12#\n" +
 	"\x03log\x18\x05 \x01(\v2\x11.podlink.conf.LogR\x03log\x12)\n" +
 	"\x05trace\x18\x06 \x01(\v2\x13.podlink.conf.TraceR\x05trace\x122\n" +
-	"\bregistry\x18\a \x01(\v2\x16.podlink.conf.RegistryR\bregistry\"\x8a\x04\n" +
+	"\bregistry\x18\a \x01(\v2\x16.podlink.conf.RegistryR\bregistry\x12&\n" +
+	"\x04auth\x18\b \x01(\v2\x12.podlink.conf.AuthR\x04auth\x12)\n" +
+	"\x05audit\x18\t \x01(\v2\x13.podlink.conf.AuditR\x05audit\"\xe7\a\n" +
 	"\x06Server\x12-\n" +
 	"\x04http\x18\x01 \x01(\v2\x19.podlink.conf.Server.HTTPR\x04http\x12-\n" +
 	"\x04grpc\x18\x02 \x01(\v2\x19.podlink.conf.Server.GRPCR\x04grpc\x120\n" +
 	"\x05admin\x18\x03 \x01(\v2\x1a.podlink.conf.Server.AdminR\x05admin\x12-\n" +
-	"\x04stop\x18\x04 \x01(\v2\x19.podlink.conf.Server.StopR\x04stop\x1aO\n" +
+	"\x04stop\x18\x04 \x01(\v2\x19.podlink.conf.Server.StopR\x04stop\x12'\n" +
+	"\x0fmax_connections\x18\x05 \x01(\x05R\x0emaxConnections\x127\n" +
+	"\x18max_connections_per_peer\x18\x06 \x01(\x05R\x15maxConnectionsPerPeer\x12\"\n" +
+	"\rmax_in_flight\x18\a \x01(\x05R\vmaxInFlight\x1a\xce\x01\n" +
 	"\x04HTTP\x12\x12\n" +
 	"\x04addr\x18\x01 \x01(\tR\x04addr\x123\n" +
-	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x1aO\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12<\n" +
+	"\fidle_timeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\vidleTimeout\x12\x14\n" +
+	"\x05hosts\x18\x04 \x03(\tR\x05hosts\x12)\n" +
+	"\x03tls\x18\x05 \x01(\v2\x17.podlink.conf.ServerTLSR\x03tls\x1a\xe4\x01\n" +
 	"\x04GRPC\x12\x12\n" +
 	"\x04addr\x18\x01 \x01(\tR\x04addr\x123\n" +
-	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x1a1\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x1f\n" +
+	"\vmax_streams\x18\x03 \x01(\x05R\n" +
+	"maxStreams\x12G\n" +
+	"\x12max_connection_age\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x10maxConnectionAge\x12)\n" +
+	"\x03tls\x18\x05 \x01(\v2\x17.podlink.conf.ServerTLSR\x03tls\x1ar\n" +
 	"\x05Admin\x12\x12\n" +
 	"\x04addr\x18\x01 \x01(\tR\x04addr\x12\x14\n" +
-	"\x05pprof\x18\x02 \x01(\bR\x05pprof\x1al\n" +
+	"\x05pprof\x18\x02 \x01(\bR\x05pprof\x12\x14\n" +
+	"\x05hosts\x18\x03 \x03(\tR\x05hosts\x12)\n" +
+	"\x03tls\x18\x04 \x01(\v2\x17.podlink.conf.ServerTLSR\x03tls\x1al\n" +
 	"\x04Stop\x12/\n" +
 	"\x05drain\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05drain\x123\n" +
-	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\xcf\a\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\xc5\x01\n" +
+	"\tServerTLS\x12\x18\n" +
+	"\aenabled\x18\x01 \x01(\bR\aenabled\x12\x1b\n" +
+	"\tcert_file\x18\x02 \x01(\tR\bcertFile\x12\x19\n" +
+	"\bkey_file\x18\x03 \x01(\tR\akeyFile\x12$\n" +
+	"\x0eclient_ca_file\x18\x04 \x01(\tR\fclientCaFile\x12\x1f\n" +
+	"\vclient_auth\x18\x05 \x01(\tR\n" +
+	"clientAuth\x12\x1f\n" +
+	"\vmin_version\x18\x06 \x01(\tR\n" +
+	"minVersion\"\xcf\a\n" +
 	"\x04Data\x12.\n" +
 	"\x05redis\x18\x01 \x01(\v2\x18.podlink.conf.Data.RedisR\x05redis\x1a\x96\a\n" +
 	"\x05Redis\x12\x12\n" +
@@ -1175,13 +1694,15 @@ const file_conf_proto_rawDesc = "" +
 	"\x06format\x18\x02 \x01(\tR\x06format\x12<\n" +
 	"\fslow_request\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\vslowRequest\x12B\n" +
 	"\x0frepeat_interval\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x0erepeatInterval\x12\x12\n" +
-	"\x04file\x18\x05 \x01(\tR\x04file\"\xb1\x01\n" +
+	"\x04file\x18\x05 \x01(\tR\x04file\"\xd0\x01\n" +
 	"\x05Trace\x12\x1a\n" +
 	"\bendpoint\x18\x01 \x01(\tR\bendpoint\x12%\n" +
 	"\x0esampling_ratio\x18\x02 \x01(\x01R\rsamplingRatio\x12!\n" +
 	"\fparent_based\x18\x03 \x01(\bR\vparentBased\x12\x1d\n" +
 	"\aheaders\x18\x04 \x03(\tB\x03\x80\x01\x01R\aheaders\x12#\n" +
-	"\x03tls\x18\x05 \x01(\v2\x11.podlink.conf.TLSR\x03tls\"\xb6\x02\n" +
+	"\x03tls\x18\x05 \x01(\v2\x11.podlink.conf.TLSR\x03tls\x12\x1d\n" +
+	"\n" +
+	"max_forced\x18\x06 \x01(\x01R\tmaxForced\"\xb6\x02\n" +
 	"\bRegistry\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x14\n" +
 	"\x05addrs\x18\x02 \x03(\tR\x05addrs\x12\x1a\n" +
@@ -1200,7 +1721,33 @@ const file_conf_proto_rawDesc = "" +
 	"\tcert_file\x18\x03 \x01(\tR\bcertFile\x12\x19\n" +
 	"\bkey_file\x18\x04 \x01(\tR\akeyFile\x12\x1f\n" +
 	"\vserver_name\x18\x05 \x01(\tR\n" +
-	"serverNameB\x1cZ\x1apodlink/internal/conf;confb\x06proto3"
+	"serverName\"\xe9\x03\n" +
+	"\x04Auth\x12\x12\n" +
+	"\x04mode\x18\x01 \x01(\tR\x04mode\x12%\n" +
+	"\x0eallow_insecure\x18\x02 \x01(\bR\rallowInsecure\x12\x1f\n" +
+	"\vpolicy_file\x18\x03 \x01(\tR\n" +
+	"policyFile\x12\x1f\n" +
+	"\vtokens_file\x18\x04 \x01(\tR\n" +
+	"tokensFile\x123\n" +
+	"\aissuers\x18\x05 \x03(\v2\x19.podlink.conf.Auth.IssuerR\aissuers\x12+\n" +
+	"\x04mtls\x18\x06 \x01(\v2\x17.podlink.conf.Auth.MTLSR\x04mtls\x12\x12\n" +
+	"\x04rate\x18\a \x01(\x01R\x04rate\x1a)\n" +
+	"\x04MTLS\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x1a\xc2\x01\n" +
+	"\x06Issuer\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06issuer\x18\x02 \x01(\tR\x06issuer\x12\x1c\n" +
+	"\taudiences\x18\x03 \x03(\tR\taudiences\x12\x1b\n" +
+	"\tjwks_file\x18\x04 \x01(\tR\bjwksFile\x12\x19\n" +
+	"\bjwks_url\x18\x05 \x01(\tR\ajwksUrl\x12\x17\n" +
+	"\aca_file\x18\x06 \x01(\tR\x06caFile\x12\x1d\n" +
+	"\n" +
+	"token_file\x18\a \x01(\tR\ttokenFile\"k\n" +
+	"\x05Audit\x12\x12\n" +
+	"\x04file\x18\x01 \x01(\tR\x04file\x12\x1c\n" +
+	"\tmutations\x18\x02 \x01(\tR\tmutations\x12\x12\n" +
+	"\x04uids\x18\x03 \x01(\tR\x04uids\x12\x1c\n" +
+	"\auid_key\x18\x04 \x01(\tB\x03\x80\x01\x01R\x06uidKeyB\x1cZ\x1apodlink/internal/conf;confb\x06proto3"
 
 var (
 	file_conf_proto_rawDescOnce sync.Once
@@ -1214,60 +1761,74 @@ func file_conf_proto_rawDescGZIP() []byte {
 	return file_conf_proto_rawDescData
 }
 
-var file_conf_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_conf_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_conf_proto_goTypes = []any{
 	(*Bootstrap)(nil),           // 0: podlink.conf.Bootstrap
 	(*Server)(nil),              // 1: podlink.conf.Server
-	(*Data)(nil),                // 2: podlink.conf.Data
-	(*State)(nil),               // 3: podlink.conf.State
-	(*Limits)(nil),              // 4: podlink.conf.Limits
-	(*Log)(nil),                 // 5: podlink.conf.Log
-	(*Trace)(nil),               // 6: podlink.conf.Trace
-	(*Registry)(nil),            // 7: podlink.conf.Registry
-	(*TLS)(nil),                 // 8: podlink.conf.TLS
-	(*Server_HTTP)(nil),         // 9: podlink.conf.Server.HTTP
-	(*Server_GRPC)(nil),         // 10: podlink.conf.Server.GRPC
-	(*Server_Admin)(nil),        // 11: podlink.conf.Server.Admin
-	(*Server_Stop)(nil),         // 12: podlink.conf.Server.Stop
-	(*Data_Redis)(nil),          // 13: podlink.conf.Data.Redis
-	(*durationpb.Duration)(nil), // 14: google.protobuf.Duration
+	(*ServerTLS)(nil),           // 2: podlink.conf.ServerTLS
+	(*Data)(nil),                // 3: podlink.conf.Data
+	(*State)(nil),               // 4: podlink.conf.State
+	(*Limits)(nil),              // 5: podlink.conf.Limits
+	(*Log)(nil),                 // 6: podlink.conf.Log
+	(*Trace)(nil),               // 7: podlink.conf.Trace
+	(*Registry)(nil),            // 8: podlink.conf.Registry
+	(*TLS)(nil),                 // 9: podlink.conf.TLS
+	(*Auth)(nil),                // 10: podlink.conf.Auth
+	(*Audit)(nil),               // 11: podlink.conf.Audit
+	(*Server_HTTP)(nil),         // 12: podlink.conf.Server.HTTP
+	(*Server_GRPC)(nil),         // 13: podlink.conf.Server.GRPC
+	(*Server_Admin)(nil),        // 14: podlink.conf.Server.Admin
+	(*Server_Stop)(nil),         // 15: podlink.conf.Server.Stop
+	(*Data_Redis)(nil),          // 16: podlink.conf.Data.Redis
+	(*Auth_MTLS)(nil),           // 17: podlink.conf.Auth.MTLS
+	(*Auth_Issuer)(nil),         // 18: podlink.conf.Auth.Issuer
+	(*durationpb.Duration)(nil), // 19: google.protobuf.Duration
 }
 var file_conf_proto_depIdxs = []int32{
 	1,  // 0: podlink.conf.Bootstrap.server:type_name -> podlink.conf.Server
-	2,  // 1: podlink.conf.Bootstrap.data:type_name -> podlink.conf.Data
-	3,  // 2: podlink.conf.Bootstrap.state:type_name -> podlink.conf.State
-	4,  // 3: podlink.conf.Bootstrap.limits:type_name -> podlink.conf.Limits
-	5,  // 4: podlink.conf.Bootstrap.log:type_name -> podlink.conf.Log
-	6,  // 5: podlink.conf.Bootstrap.trace:type_name -> podlink.conf.Trace
-	7,  // 6: podlink.conf.Bootstrap.registry:type_name -> podlink.conf.Registry
-	9,  // 7: podlink.conf.Server.http:type_name -> podlink.conf.Server.HTTP
-	10, // 8: podlink.conf.Server.grpc:type_name -> podlink.conf.Server.GRPC
-	11, // 9: podlink.conf.Server.admin:type_name -> podlink.conf.Server.Admin
-	12, // 10: podlink.conf.Server.stop:type_name -> podlink.conf.Server.Stop
-	13, // 11: podlink.conf.Data.redis:type_name -> podlink.conf.Data.Redis
-	14, // 12: podlink.conf.State.pod_ttl:type_name -> google.protobuf.Duration
-	14, // 13: podlink.conf.State.forget_after:type_name -> google.protobuf.Duration
-	14, // 14: podlink.conf.Log.slow_request:type_name -> google.protobuf.Duration
-	14, // 15: podlink.conf.Log.repeat_interval:type_name -> google.protobuf.Duration
-	8,  // 16: podlink.conf.Trace.tls:type_name -> podlink.conf.TLS
-	14, // 17: podlink.conf.Registry.ttl:type_name -> google.protobuf.Duration
-	8,  // 18: podlink.conf.Registry.tls:type_name -> podlink.conf.TLS
-	14, // 19: podlink.conf.Server.HTTP.timeout:type_name -> google.protobuf.Duration
-	14, // 20: podlink.conf.Server.GRPC.timeout:type_name -> google.protobuf.Duration
-	14, // 21: podlink.conf.Server.Stop.drain:type_name -> google.protobuf.Duration
-	14, // 22: podlink.conf.Server.Stop.timeout:type_name -> google.protobuf.Duration
-	14, // 23: podlink.conf.Data.Redis.pool_timeout:type_name -> google.protobuf.Duration
-	14, // 24: podlink.conf.Data.Redis.dial_timeout:type_name -> google.protobuf.Duration
-	14, // 25: podlink.conf.Data.Redis.read_timeout:type_name -> google.protobuf.Duration
-	14, // 26: podlink.conf.Data.Redis.write_timeout:type_name -> google.protobuf.Duration
-	8,  // 27: podlink.conf.Data.Redis.tls:type_name -> podlink.conf.TLS
-	14, // 28: podlink.conf.Data.Redis.wait_timeout:type_name -> google.protobuf.Duration
-	14, // 29: podlink.conf.Data.Redis.conn_max_idle_time:type_name -> google.protobuf.Duration
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	3,  // 1: podlink.conf.Bootstrap.data:type_name -> podlink.conf.Data
+	4,  // 2: podlink.conf.Bootstrap.state:type_name -> podlink.conf.State
+	5,  // 3: podlink.conf.Bootstrap.limits:type_name -> podlink.conf.Limits
+	6,  // 4: podlink.conf.Bootstrap.log:type_name -> podlink.conf.Log
+	7,  // 5: podlink.conf.Bootstrap.trace:type_name -> podlink.conf.Trace
+	8,  // 6: podlink.conf.Bootstrap.registry:type_name -> podlink.conf.Registry
+	10, // 7: podlink.conf.Bootstrap.auth:type_name -> podlink.conf.Auth
+	11, // 8: podlink.conf.Bootstrap.audit:type_name -> podlink.conf.Audit
+	12, // 9: podlink.conf.Server.http:type_name -> podlink.conf.Server.HTTP
+	13, // 10: podlink.conf.Server.grpc:type_name -> podlink.conf.Server.GRPC
+	14, // 11: podlink.conf.Server.admin:type_name -> podlink.conf.Server.Admin
+	15, // 12: podlink.conf.Server.stop:type_name -> podlink.conf.Server.Stop
+	16, // 13: podlink.conf.Data.redis:type_name -> podlink.conf.Data.Redis
+	19, // 14: podlink.conf.State.pod_ttl:type_name -> google.protobuf.Duration
+	19, // 15: podlink.conf.State.forget_after:type_name -> google.protobuf.Duration
+	19, // 16: podlink.conf.Log.slow_request:type_name -> google.protobuf.Duration
+	19, // 17: podlink.conf.Log.repeat_interval:type_name -> google.protobuf.Duration
+	9,  // 18: podlink.conf.Trace.tls:type_name -> podlink.conf.TLS
+	19, // 19: podlink.conf.Registry.ttl:type_name -> google.protobuf.Duration
+	9,  // 20: podlink.conf.Registry.tls:type_name -> podlink.conf.TLS
+	18, // 21: podlink.conf.Auth.issuers:type_name -> podlink.conf.Auth.Issuer
+	17, // 22: podlink.conf.Auth.mtls:type_name -> podlink.conf.Auth.MTLS
+	19, // 23: podlink.conf.Server.HTTP.timeout:type_name -> google.protobuf.Duration
+	19, // 24: podlink.conf.Server.HTTP.idle_timeout:type_name -> google.protobuf.Duration
+	2,  // 25: podlink.conf.Server.HTTP.tls:type_name -> podlink.conf.ServerTLS
+	19, // 26: podlink.conf.Server.GRPC.timeout:type_name -> google.protobuf.Duration
+	19, // 27: podlink.conf.Server.GRPC.max_connection_age:type_name -> google.protobuf.Duration
+	2,  // 28: podlink.conf.Server.GRPC.tls:type_name -> podlink.conf.ServerTLS
+	2,  // 29: podlink.conf.Server.Admin.tls:type_name -> podlink.conf.ServerTLS
+	19, // 30: podlink.conf.Server.Stop.drain:type_name -> google.protobuf.Duration
+	19, // 31: podlink.conf.Server.Stop.timeout:type_name -> google.protobuf.Duration
+	19, // 32: podlink.conf.Data.Redis.pool_timeout:type_name -> google.protobuf.Duration
+	19, // 33: podlink.conf.Data.Redis.dial_timeout:type_name -> google.protobuf.Duration
+	19, // 34: podlink.conf.Data.Redis.read_timeout:type_name -> google.protobuf.Duration
+	19, // 35: podlink.conf.Data.Redis.write_timeout:type_name -> google.protobuf.Duration
+	9,  // 36: podlink.conf.Data.Redis.tls:type_name -> podlink.conf.TLS
+	19, // 37: podlink.conf.Data.Redis.wait_timeout:type_name -> google.protobuf.Duration
+	19, // 38: podlink.conf.Data.Redis.conn_max_idle_time:type_name -> google.protobuf.Duration
+	39, // [39:39] is the sub-list for method output_type
+	39, // [39:39] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_conf_proto_init() }
@@ -1281,7 +1842,7 @@ func file_conf_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_conf_proto_rawDesc), len(file_conf_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

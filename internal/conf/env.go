@@ -38,7 +38,10 @@ func variables(m protoreflect.Message, prefix string) map[string]variable {
 	for i := range fields.Len() {
 		field := fields.Get(i)
 		name := prefix + strings.ToUpper(string(field.Name()))
-		if isSection(field) {
+		switch {
+		case isSection(field) && field.IsList():
+			continue // A list of sections is set in the file alone.
+		case isSection(field):
 			maps.Copy(known, variables(m.Mutable(field).Message(), name+"_"))
 			continue
 		}
@@ -106,15 +109,34 @@ func (v variable) set(name string, given map[string]string) error {
 	return protofield.Set(v.message, v.field, text)
 }
 
-// nearest returns the candidate that the fewest edits turn into name.
+// nearest returns the shortest candidate that has all words of name, in their order: a section is easily left out. Without one it
+// returns the candidate that the fewest edits turn into name.
 func nearest(name string, candidates []string) string {
 	best, fewest := "", 0
 	for _, candidate := range candidates {
-		if n := edits(name, candidate); best == "" || n < fewest {
+		n := edits(name, candidate)
+		if hasWords(candidate, name) {
+			n = len(candidate) - len(name) - maxNameLen // Before all others.
+		}
+		if best == "" || n < fewest {
 			best, fewest = candidate, n
 		}
 	}
 	return best
+}
+
+// maxNameLen is longer than the name of any variable.
+const maxNameLen = 1000
+
+// hasWords reports whether the words of name are among those of candidate, in their order.
+func hasWords(candidate, name string) bool {
+	words := strings.Split(name, "_")
+	for _, word := range strings.Split(candidate, "_") {
+		if len(words) > 0 && word == words[0] {
+			words = words[1:]
+		}
+	}
+	return len(words) == 0
 }
 
 // edits returns the Levenshtein distance: how many characters to insert, remove or replace.

@@ -115,7 +115,10 @@ func apply(m protoreflect.Message, path string, values map[string]any) error {
 func applyValue(m protoreflect.Message, field protoreflect.FieldDescriptor, key string, value any) error {
 	switch v := value.(type) {
 	case map[string]any:
-		if !isSection(field) {
+		switch {
+		case field.IsList():
+			return fmt.Errorf("%s must be a list", key)
+		case !isSection(field):
 			return fmt.Errorf("%s must be a single value", key)
 		}
 		return apply(m.Mutable(field).Message(), key, v)
@@ -126,7 +129,7 @@ func applyValue(m protoreflect.Message, field protoreflect.FieldDescriptor, key 
 		return applyList(m, field, key, v)
 	}
 	switch {
-	case isSection(field):
+	case isSection(field) && !field.IsList():
 		return fmt.Errorf("%s must be a section with keys", key)
 	case field.IsList():
 		return fmt.Errorf("%s must be a list", key)
@@ -160,6 +163,16 @@ func applyList(m protoreflect.Message, field protoreflect.FieldDescriptor, key s
 	list := m.NewField(field).List()
 	for i, value := range values {
 		element := fmt.Sprintf("%s[%d]", key, i)
+		if field.Message() != nil {
+			values, ok := value.(map[string]any)
+			if !ok {
+				return fmt.Errorf("%s must be a section with keys", element)
+			}
+			if err := apply(list.AppendMutable().Message(), element, values); err != nil {
+				return err
+			}
+			continue
+		}
 		text, ok := value.(string)
 		if !ok {
 			return fmt.Errorf("%s must be text", element)

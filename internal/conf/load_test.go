@@ -123,6 +123,16 @@ func TestEnvironmentOverridesEveryKey(t *testing.T) {
 		"registry.type": "consul", "registry.addrs": "e:1", "registry.username": "ru", "registry.password": "rp", "registry.token": "rt",
 		"registry.namespace": "/ns", "registry.ttl": "20s", "registry.endpoints": "grpc://h:1", "registry.metadata": "a=b",
 		"registry.tls.enabled": "true", "registry.tls.server_name": "etcd",
+		"server.http.idle_timeout": "7s", "server.http.hosts": "a, b", "server.admin.hosts": "c",
+		"server.grpc.max_streams": "8", "server.grpc.max_connection_age": "5m0s",
+		"server.max_connections": "9", "server.max_connections_per_peer": "10", "server.max_in_flight": "11", "trace.max_forced": "0.5",
+		"auth.mode": "required", "auth.allow_insecure": "false", "auth.policy_file": "policy", "auth.tokens_file": "tokens",
+		"auth.mtls.trust_domain": "example.org", "auth.rate": "12",
+		"audit.file": "audit.log", "audit.mutations": "all", "audit.uids": "plain", "audit.uid_key": "0123456789abcdef",
+	}
+	for _, listener := range []string{"server.http", "server.grpc", "server.admin"} {
+		values[listener+".tls.enabled"], values[listener+".tls.min_version"] = "true", "1.2"
+		values[listener+".tls.client_auth"] = "optional"
 	}
 	ca := tlstest.New(t, t.TempDir(), "ca")
 	ca.Sign(t, "client", "podlink", time.Now().Add(time.Hour))
@@ -130,7 +140,12 @@ func TestEnvironmentOverridesEveryKey(t *testing.T) {
 		values[section+".tls.ca_file"] = ca.Path("ca.crt")
 		values[section+".tls.cert_file"], values[section+".tls.key_file"] = ca.Path("client.crt"), ca.Path("client.key")
 	}
+	for _, listener := range []string{"server.http", "server.grpc", "server.admin"} {
+		values[listener+".tls.client_ca_file"] = ca.Path("ca.crt")
+		values[listener+".tls.cert_file"], values[listener+".tls.key_file"] = ca.Path("client.crt"), ca.Path("client.key")
+	}
 	paths := keys(Default().ProtoReflect(), "")
+	paths = slices.DeleteFunc(paths, func(path string) bool { return path == "auth.issuers" }) // A list of sections is set in the file alone.
 	require.Empty(t, slices.DeleteFunc(paths, func(path string) bool { return values[path] != "" }), "keys without a row here")
 	env := map[string]string{"PODLINK_PORT": "tcp://10.0.0.1:8000", "PODLINK_SERVICE_HOST": "10.0.0.1"} // As Kubernetes sets them.
 	for path, value := range values {
@@ -364,9 +379,9 @@ func TestContradictions(t *testing.T) {
 func TestEmbeddedStoreWhereItIsAskedFor(t *testing.T) {
 	for _, text := range []string{
 		"server: {http: {addr: \"localhost:1\"}, grpc: {addr: \"[::1]:2\"}, admin: {addr: \"127.0.0.2:2\"}}",
-		"server: {http: {addr: \":80\"}}\ndata: {redis: {allow_embedded: true}}",
+		"server: {http: {addr: \":80\"}}\ndata: {redis: {allow_embedded: true}}\nauth: {allow_insecure: true}",
 		"registry: {type: kubernetes}\ndata: {redis: {allow_embedded: true}}",
-		"registry: {type: etcd}\nserver: {http: {addr: \":80\"}}\ndata: {redis: {mode: standalone}}",
+		"registry: {type: etcd}\nserver: {http: {addr: \":80\"}}\ndata: {redis: {mode: standalone}}\nauth: {allow_insecure: true}",
 	} {
 		_, err := load(t, text, nil)
 		require.NoError(t, err, text)

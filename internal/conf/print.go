@@ -47,6 +47,10 @@ func valueNode(field protoreflect.FieldDescriptor, value protoreflect.Value) *ya
 			list.Style = yaml.FlowStyle
 		}
 		for i := range value.List().Len() {
+			if isSection(field) {
+				list.Content = append(list.Content, section(value.List().Get(i).Message()))
+				continue
+			}
 			list.Content = append(list.Content, textNode(field, value.List().Get(i).String()))
 		}
 		return list
@@ -93,6 +97,7 @@ func (v *violations) unmasked(m protoreflect.Message, path string) {
 		field := fields.Get(i)
 		key := path + string(field.Name())
 		switch {
+		case isSection(field) && field.IsList(): // No section of a list has a secret.
 		case isSection(field):
 			v.unmasked(m.Get(field).Message(), key+".")
 		case !isSecret(field):

@@ -19,17 +19,21 @@ import (
 var layers = map[string][]string{
 	"cmd/podlink": {"internal/app", "internal/conf", "internal/telemetry", "internal/version"},
 	"internal/app": {
-		"internal/biz", "internal/conf", "internal/data", "internal/rdb", "internal/rdb/embedded", "internal/registration",
+		"internal/audit", "internal/auth", "internal/certs", "internal/biz", "internal/conf", "internal/data", "internal/rdb", "internal/rdb/embedded", "internal/registration",
 		"internal/server", "internal/service", "internal/telemetry", "internal/version",
 	},
 	"internal/server": {
-		"api/podlink/v1", "internal/biz", "internal/conf", "internal/protofield", "internal/service", "internal/telemetry",
+		"api/podlink/v1", "internal/audit", "internal/auth", "internal/certs", "internal/biz", "internal/conf", "internal/protofield", "internal/service", "internal/telemetry",
 		"internal/telemetry/histogram", "internal/version",
 	},
-	"internal/service":      {"api/podlink/v1", "internal/biz"},
-	"internal/registration": {"internal/conf"},
-	"internal/telemetry":    {"internal/biz", "internal/conf", "internal/version"},
+	"internal/service":      {"api/podlink/v1", "internal/auth", "internal/biz"},
+	"internal/registration": {"internal/certs", "internal/conf"},
+	"internal/telemetry":    {"internal/biz", "internal/certs", "internal/conf", "internal/version"},
 	"internal/data":         {"internal/biz", "internal/rdb"},
+
+	"internal/auth":  {},
+	"internal/audit": {"internal/auth"},
+	"internal/certs": {},
 
 	"internal/biz":                 {},
 	"internal/biz/biztest":         {"internal/biz"},
@@ -37,12 +41,12 @@ var layers = map[string][]string{
 	"internal/rdb/info":            {},
 	"internal/rdb/embedded":        {"internal/rdb"},
 	"internal/telemetry/histogram": {},
-	"internal/conf":                {"internal/protofield"},
+	"internal/conf":                {"internal/certs", "internal/protofield"},
 	"internal/protofield":          {},
 	"internal/version":             {},
 
 	"api/podlink/v1": {},
-	"client":         {"api/podlink/v1"},
+	"client":         {"api/podlink/v1", "internal/certs"},
 	"examples/...":   {"api/podlink/v1", "client", "examples/..."},
 }
 
