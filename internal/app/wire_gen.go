@@ -68,7 +68,7 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 		cleanup()
 		return nil, nil, err
 	}
-	chain, cleanup5 := server.NewChain(confLog, tracerProvider, serverMetrics, logger)
+	chain, cleanup5 := server.NewChain(confLog, nil, tracerProvider, serverMetrics, logger)
 	linkService := service.NewLinkService(linkUsecase, chain)
 	ttl := podTTL(bootstrap)
 	podUsecase := biz.NewPodUsecase(bizPodViews, ttl)

@@ -2,7 +2,10 @@
 // nothing of the API's messages, of transports or of the store.
 package auth
 
-import "context"
+import (
+	"context"
+	"net/netip"
+)
 
 // Identity is who calls.
 type Identity struct {
@@ -44,8 +47,8 @@ type Call struct {
 	context.Context //nolint:containedctx // It is a context: one allocation instead of two.
 
 	Identity Identity
-	Peer     string // the address from which it came
-	Grant    Grant  // set when the call is authorized
+	Peer     netip.AddrPort // the address from which it came; zero if it is none, as in tests
+	Grant    Grant          // set when the call is authorized
 }
 
 type callKey struct{}

@@ -19,6 +19,7 @@ import (
 // Chain is the middleware of both transports, for unary calls and streams. serve has the steps; Unary and Stream adapt it to
 // Kratos and to gRPC.
 type Chain struct {
+	access  *Access
 	tracer  *requestTracer
 	metrics *Metrics
 	log     *requestLog
@@ -26,10 +27,10 @@ type Chain struct {
 
 // NewChain returns the chain, and a function that flushes its log.
 func NewChain(
-	c *conf.Log, tracer trace.TracerProvider, metrics *Metrics, logger log.Logger,
+	c *conf.Log, access *Access, tracer trace.TracerProvider, metrics *Metrics, logger log.Logger,
 ) (*Chain, func()) {
 	requests := newRequestLog(c, logger)
-	return &Chain{newRequestTracer(tracer), metrics, requests}, requests.repeats.Close
+	return &Chain{access, newRequestTracer(tracer), metrics, requests}, requests.repeats.Close
 }
 
 // callType distinguishes unary calls from streams: a stream can last for days, so its duration is not a latency.
@@ -60,7 +61,11 @@ func (c *Chain) Unary(next middleware.Handler) middleware.Handler {
 		t, _ := transport.FromServerContext(ctx) // Kratos' servers always set it.
 		var reply any
 		err := c.serve(ctx, t, unaryCall, func(ctx context.Context) (err error) {
-			if err := decodingFrom(ctx).err; err != nil {
+			d := decodingFrom(ctx)
+			if d.err != nil {
+				return d.err
+			}
+			if err := d.payRest(request); err != nil {
 				return err
 			}
 			reply, err = next(ctx, request)

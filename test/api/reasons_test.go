@@ -65,7 +65,7 @@ var public = map[v1.ErrorReason]struct {
 
 // withoutSecurity are the reasons of a podlink with security configured, which does not exist yet.
 var withoutSecurity = []v1.ErrorReason{
-	v1.ErrorReason_UNAUTHENTICATED, v1.ErrorReason_PERMISSION_DENIED, v1.ErrorReason_RATE_LIMITED,
+	v1.ErrorReason_UNAUTHENTICATED, v1.ErrorReason_PERMISSION_DENIED, v1.ErrorReason_RATE_LIMITED, v1.ErrorReason_NOT_READY,
 }
 
 // provocation is a real fault that causes a reason.
@@ -166,7 +166,7 @@ func panicking(t *testing.T, redis *redistest.Server) *testApp {
 		}
 		drain := server.NewDrain(c)
 		traces := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample()))
-		chain, closeChain := server.NewChain(config.GetLog(), traces, metrics, logger)
+		chain, closeChain := server.NewChain(config.GetLog(), nil, traces, metrics, logger)
 		api := server.NewAPI(service.NewLinkService(nil, service.NopProblems{}), service.NewStateService(nil), service.NewWorkloadService(nil))
 		grpcServer, stop := server.NewGRPCServer(c, api, chain, store.Health, drain)
 		podlink := kratos.New(
@@ -486,7 +486,7 @@ func TestChain(t *testing.T) {
 			lines := new(logwatch.Log)
 			logger := telemetry.NewLogger(&conf.Log{Format: "json"}, telemetry.NewLogLevel("debug"), lines)
 			traces := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample()))
-			chain, closeChain := server.NewChain(&conf.Log{}, traces, metrics, logger)
+			chain, closeChain := server.NewChain(&conf.Log{}, nil, traces, metrics, logger)
 			t.Cleanup(closeChain)
 			_, err := chain.Unary(row.handle)(transport.NewServerContext(t.Context(), overNothing{}), nil)
 			got := kerrors.FromError(err)

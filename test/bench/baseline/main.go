@@ -52,7 +52,7 @@ func run(path string) error {
 		return err
 	}
 	api, settings := &links{pods: storeOf(config.GetData().GetRedis())}, config.GetServer()
-	chain, closeChain := server.NewChain(config.GetLog(), provider, metrics, logger)
+	chain, closeChain := server.NewChain(config.GetLog(), nil, provider, metrics, logger)
 	defer closeChain()
 	http := khttp.NewServer(khttp.Address(settings.GetHttp().GetAddr()),
 		khttp.Timeout(settings.GetHttp().GetTimeout().AsDuration()), khttp.Middleware(chain.Unary))
