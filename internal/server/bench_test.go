@@ -62,7 +62,7 @@ func newParts(tb testing.TB) parts {
 	views := biz.NewPodViews(nil, domain)
 	config, logger := conf.Default().Server, log.NewStdLogger(io.Discard)
 	tracer := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample()))
-	chain, closeChain := NewChain(conf.Default().Log, tracer, metrics, logger)
+	chain, closeChain := NewChain(conf.Default().Log, tracer, metrics, nil, nil, logger)
 	tb.Cleanup(closeChain)
 	return parts{
 		config: config,

@@ -35,7 +35,7 @@ func (c *Chain) Stream(drain *Drain) grpc.StreamServerInterceptor {
 			}
 		}()
 		t, _ := transport.FromServerContext(ctx) // Kratos always sets it.
-		err := c.serve(ctx, t, streamCall, func(ctx context.Context) error {
+		err := c.serve(ctx, t, streamCall, &messages{}, func(ctx context.Context) error {
 			return streamError(ctx, next(impl, serverStream{stream, ctx}))
 		})
 		// Kratos sets the reply's header only now; after the first message that is too late.

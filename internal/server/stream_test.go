@@ -51,7 +51,7 @@ func serveObserved(t *testing.T, services ...*grpc.ServiceDesc) *observedServer 
 	var err error
 	w.metrics, err = NewMetrics(nil)
 	require.NoError(t, err)
-	chain, closeChain := NewChain(conf.Default().Log, sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(w.spans)), w.metrics,
+	chain, closeChain := NewChain(conf.Default().Log, sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(w.spans)), w.metrics, nil, nil,
 		telemetry.NewLogger(&conf.Log{Format: "json"}, telemetry.NewLogLevel("debug"), w.lines))
 	p.config.Grpc.Addr = "127.0.0.1:0"
 	srv, stop := NewGRPCServer(p.config, p.api(), chain, w.store, p.drain)
