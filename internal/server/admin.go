@@ -9,6 +9,7 @@ import (
 
 	"github.com/go-kratos/kratos/v2/log"
 
+	"podlink/internal/audit"
 	"podlink/internal/conf"
 	"podlink/internal/telemetry"
 )
@@ -20,15 +21,17 @@ type AdminServer struct {
 	addr   string
 	probe  *readiness
 	level  *telemetry.LogLevel
+	audit  *audit.Log // nil: none
 	log    *log.Helper
 }
 
 // NewAdminServer returns the admin listener.
 func NewAdminServer(
-	c *conf.Server, store Checker, drain *Drain, metrics *Metrics, level *telemetry.LogLevel, logger log.Logger,
+	c *conf.Server, store Checker, drain *Drain, metrics *Metrics, level *telemetry.LogLevel, audited *audit.Log, logger log.Logger,
 ) *AdminServer {
 	s := &AdminServer{
-		addr: c.GetAdmin().GetAddr(), probe: &readiness{store: store, drain: drain}, level: level, log: log.NewHelper(logger),
+		addr: c.GetAdmin().GetAddr(), probe: &readiness{store: store, drain: drain}, level: level, audit: audited,
+		log: log.NewHelper(logger),
 	}
 	routes := http.NewServeMux()
 	routes.HandleFunc("GET /healthz", s.health)

@@ -60,7 +60,7 @@ func newParts(tb testing.TB) parts {
 	require.NoError(tb, err)
 	config, logger := conf.Default().Server, log.NewStdLogger(io.Discard)
 	tracer := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample()))
-	chain, closeChain := NewChain(conf.Default().Log, nil, tracer, metrics, logger)
+	chain, closeChain := NewChain(conf.Default().Log, nil, tracer, metrics, nil, nil, logger)
 	tb.Cleanup(closeChain)
 	return parts{
 		config: config,

@@ -59,7 +59,7 @@ func serveGuarded(t *testing.T, access *Access, p parts, services ...*grpc.Servi
 	var err error
 	w.metrics, err = NewMetrics(nil)
 	require.NoError(t, err)
-	chain, closeChain := NewChain(conf.Default().Log, access, sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(w.spans)), w.metrics,
+	chain, closeChain := NewChain(conf.Default().Log, access, sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(w.spans)), w.metrics, nil, nil,
 		log.With(telemetry.NewLogger(&conf.Log{Format: "json"}, telemetry.NewLogLevel("debug"), w.lines), "trace_id", tracing.TraceID()))
 	p.config.Grpc.Addr, p.chain = "127.0.0.1:0", chain
 	w.http = p.http()

@@ -11,17 +11,6 @@ import (
 	v1 "podlink/api/podlink/v1"
 )
 
-type DoorMetrics struct{}
-type RefusedBy string
-
-const (
-	RefusedByAuthentication RefusedBy = "authentication"
-	RefusedByRate           RefusedBy = "rate"
-)
-
-func (m *DoorMetrics) Authenticated(kind, outcome string) {}
-func (m *DoorMetrics) Refused(by RefusedBy)               {}
-
 func rateLimited(wait time.Duration, format string, args ...any) *kerrors.Error {
 	ms := max(1, (wait+time.Millisecond-1)/time.Millisecond)
 	return v1.ErrorRateLimited(format, args...).WithMetadata(map[string]string{"retry_after_ms": strconv.Itoa(int(ms))})
