@@ -50,11 +50,12 @@ const (
 	ErrorReason_CANCELED ErrorReason = 10
 	// A key in Redis holds data that podlink did not write. It is left unchanged.
 	ErrorReason_STORE_DATA_CORRUPT ErrorReason = 11
-	// With security configured: the caller has no valid credentials.
+	// The caller has no valid credentials: with auth.mode required, a token or a certificate. The log has the cause.
 	ErrorReason_UNAUTHENTICATED ErrorReason = 12
-	// With security configured: the caller may not do this.
+	// The caller may not do this, or (HTTP, on loopback) the request's Host or Origin is foreign. Nothing has changed.
 	ErrorReason_PERMISSION_DENIED ErrorReason = 13
-	// With security configured: the caller has exceeded its rate limit.
+	// The caller, its address or podlink itself has reached a limit; metadata "retry_after_ms" says when to try again. Nothing has
+	// changed.
 	ErrorReason_RATE_LIMITED ErrorReason = 14
 	// HTTP only: there is no such path.
 	ErrorReason_NOT_FOUND ErrorReason = 15
