@@ -40,6 +40,8 @@ type Grant struct {
 	Rule  string // which rule of the policy allows it; empty with auth.mode off
 	// Own is the only pod whose links the call may change: those of the caller, a pod, itself. Nil: any.
 	Own *int32
+
+	seen []*rule // of a call about all services: the rules that allow it
 }
 
 // Call is the context of a call whose caller is known.
