@@ -50,8 +50,10 @@ type KeySet struct {
 	file       *file // nil: by URL
 	validator  *jwt.Validator
 	keys       atomic.Pointer[keys]
-	generation atomic.Uint64 // changes after the keys
-	sum        [sha256.Size]byte
+	generation atomic.Uint64     // changes after the keys
+	sum        [sha256.Size]byte // of what was fetched last
+
+	fetchTimeout, askWait time.Duration
 
 	ask     chan struct{}
 	mu      sync.Mutex
@@ -65,9 +67,11 @@ func newKeySet(path string, config Issuer, log Logger, now func() time.Time) (*K
 	if len(config.Audiences) == 0 {
 		return nil, fmt.Errorf("%s.audiences: a token for any other service would do", path)
 	}
-	s := &KeySet{config: config, ask: make(chan struct{}, 1), validator: jwt.NewValidator(
-		jwt.WithTimeFunc(now), jwt.WithLeeway(leeway), jwt.WithExpirationRequired(), jwt.WithIssuedAt(),
-		jwt.WithIssuer(config.Issuer), jwt.WithAudience(config.Audiences...))}
+	s := &KeySet{
+		config: config, fetchTimeout: fetchTimeout, askWait: askWait, ask: make(chan struct{}, 1),
+		validator: jwt.NewValidator(jwt.WithTimeFunc(now), jwt.WithLeeway(leeway), jwt.WithExpirationRequired(), jwt.WithIssuedAt(),
+			jwt.WithIssuer(config.Issuer), jwt.WithAudience(config.Audiences...)),
+	}
 	if config.JWKSFile != "" {
 		s.file = newFile(path+".jwks_file", config.JWKSFile, jwksLimit, log, s.apply)
 		s.Reload = s.file.Reload
@@ -159,7 +163,7 @@ func (s *KeySet) refresh(ctx context.Context) error {
 
 // fetch returns whether the key set has changed.
 func (s *KeySet) fetch(ctx context.Context) (changed bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.fetchTimeout)
 	defer cancel()
 	client, err := s.client()
 	if err != nil {

@@ -208,7 +208,7 @@ func (s *KeySet) claimsCause(c claims) Cause {
 
 // find returns the keys of a token, and until when they count.
 func (s *KeySet) find(ctx context.Context, algorithm, kid string, mayAsk bool) (keys, time.Time, error) {
-	deadline := time.NewTimer(askWait)
+	deadline := time.NewTimer(s.askWait)
 	defer deadline.Stop()
 	for {
 		all, until := s.current()

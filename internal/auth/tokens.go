@@ -60,10 +60,10 @@ var errTokens = errors.New("must be a list of name, sha256, pod and not_after")
 // parseTokens reads a tokens file. A file without a list, as one that is being written, is an error; an empty list revokes all.
 func parseTokens(content []byte) (*tokens, error) {
 	var list []struct {
-		Name     string    `yaml:"name"`
-		SHA256   string    `yaml:"sha256"`
-		Pod      string    `yaml:"pod"`
-		NotAfter time.Time `yaml:"not_after"`
+		Name     string `yaml:"name"`
+		SHA256   string `yaml:"sha256"`
+		Pod      string `yaml:"pod"`
+		NotAfter string `yaml:"not_after"`
 	}
 	decoder := yaml.NewDecoder(bytes.NewReader(content))
 	decoder.KnownFields(true)
@@ -79,7 +79,7 @@ func parseTokens(content []byte) (*tokens, error) {
 	t := &tokens{entries: make(map[[8]byte][]token, len(list)), count: len(list)}
 	pods := make(map[string][]string) // the pods of each name's entries
 	for i, c := range list {
-		entry := token{identity: Identity{Name: "token:" + c.Name, Pod: c.Pod}, notAfter: c.NotAfter}
+		entry := token{identity: Identity{Name: "token:" + c.Name, Pod: c.Pod}, notAfter: notAfter(c.NotAfter)}
 		sum, err := hex.DecodeString(c.SHA256)
 		copy(entry.sum[:], sum)
 		_, taken := t.find(entry.sum)
@@ -95,8 +95,8 @@ func parseTokens(content []byte) (*tokens, error) {
 			return nil, fmt.Errorf("[%d].sha256 is that of an entry above", i)
 		case c.Pod != "" && !podPattern.MatchString(c.Pod):
 			return nil, fmt.Errorf("[%d].pod must be the name of a pod, as in chat-2", i)
-		case c.NotAfter.IsZero():
-			return nil, fmt.Errorf("[%d].not_after must be a time, as in 2027-01-31T00:00:00Z", i)
+		case entry.notAfter.IsZero():
+			return nil, fmt.Errorf("[%d].not_after must be a time, as in 2027-01-31 or 2027-01-31T08:00:00Z", i)
 		case len(pods[c.Name]) > tokensPerName:
 			return nil, fmt.Errorf("[%d].name has %d entries above: the token in use and the next are enough", i, tokensPerName)
 		case pods[c.Name][0] != c.Pod:
@@ -106,4 +106,13 @@ func parseTokens(content []byte) (*tokens, error) {
 		t.entries[prefix] = append(t.entries[prefix], entry)
 	}
 	return t, nil
+}
+
+// notAfter returns the end of a token, the zero time if it is none. A day ends a token as it begins, in UTC.
+func notAfter(text string) time.Time {
+	if day, err := time.Parse(time.DateOnly, text); err == nil {
+		return day
+	}
+	end, _ := time.Parse(time.RFC3339, text)
+	return end
 }
