@@ -140,7 +140,7 @@ func (a *Authenticator) Reloads() []*Reload {
 func (a *Authenticator) KeySets() []*KeySet { return a.sets }
 
 // Authenticate returns who calls, given the values of all Authorization headers and the certificate that TLS has verified, nil if none.
-// Whatever is sent must be valid; with both, the bearer names the caller. The error is a *Refusal.
+// Whatever is sent must be valid; with both, the bearer names the caller. The error is a *RefusedError.
 //
 // It waits for a second at most, when a token is signed with a key that its issuer could have published since.
 func (a *Authenticator) Authenticate(ctx context.Context, authorization []string, leaf *x509.Certificate) (Identity, error) {
@@ -212,9 +212,9 @@ func (a *Authenticator) verify(ctx context.Context, text string) (verified, erro
 	case !ok:
 		return verified{}, refuse(UnknownToken)
 	case len(text) < minToken:
-		return verified{}, &Refusal{Cause: TooShort, Name: static.identity.Name}
+		return verified{}, &RefusedError{Cause: TooShort, Name: static.identity.Name}
 	case !a.now().Before(static.notAfter):
-		return verified{}, &Refusal{Cause: Expired, Name: static.identity.Name}
+		return verified{}, &RefusedError{Cause: Expired, Name: static.identity.Name}
 	}
 	v.identity, v.until = static.identity, static.notAfter
 	return v, nil

@@ -229,7 +229,7 @@ func (f *fixture) call(t testing.TB, token string) (Identity, error) {
 // requireCause checks that an error is a refusal for that cause.
 func requireCause(t testing.TB, want Cause, err error) {
 	t.Helper()
-	var refusal *Refusal
+	var refusal *RefusedError
 	require.ErrorAs(t, err, &refusal)
 	require.Equal(t, want, refusal.Cause)
 	if want == NoKeys {

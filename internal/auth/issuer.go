@@ -256,12 +256,12 @@ func (s *KeySet) awaitKeys(ctx context.Context, deadline <-chan time.Time) bool 
 		return false
 	}
 	if s.pending == nil {
-		if now := s.now(); s.asked.IsZero() || now.Sub(s.asked) >= askEvery {
-			s.asked = now
-		} else {
+		now := s.now()
+		if !s.asked.IsZero() && now.Sub(s.asked) < askEvery {
 			s.mu.Unlock()
 			return false
 		}
+		s.asked = now
 		s.pending = make(chan struct{})
 		select {
 		case s.ask <- struct{}{}:
