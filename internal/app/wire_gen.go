@@ -37,6 +37,7 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 		cleanup()
 		return nil, nil, err
 	}
+	connections := server.NewConnections(confServer)
 	runner := db.Runner
 	keyspace := Keyspace(confData)
 	dataLinkLimits := linkLimits(bootstrap)
@@ -68,7 +69,7 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 		cleanup()
 		return nil, nil, err
 	}
-	chain, cleanup5 := server.NewChain(confLog, tracerProvider, serverMetrics, logger)
+	chain, cleanup5 := server.NewChain(confServer, confLog, tracerProvider, serverMetrics, logger)
 	linkService := service.NewLinkService(linkUsecase, chain)
 	ttl := podTTL(bootstrap)
 	podUsecase := biz.NewPodUsecase(bizPodViews, ttl)
@@ -79,8 +80,8 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 	api := server.NewAPI(linkService, stateService, workloadService)
 	httpServer := server.NewHTTPServer(confServer, api, chain, drain, logger)
 	grpcServer, cleanup6 := server.NewGRPCServer(confServer, api, chain, health, drain)
-	adminServer := server.NewAdminServer(confServer, health, drain, serverMetrics, logLevel, logger)
-	app, err := newApp(confServer, registry, logger, health, drain, registrar, httpServer, grpcServer, adminServer)
+	adminServer := server.NewAdminServer(confServer, connections, health, drain, serverMetrics, logLevel, logger)
+	app, err := newApp(confServer, registry, logger, health, drain, registrar, connections, httpServer, grpcServer, adminServer)
 	if err != nil {
 		cleanup6()
 		cleanup5()

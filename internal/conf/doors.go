@@ -71,7 +71,7 @@ func (b *Bootstrap) Insecure() map[string]string {
 		return exposed
 	}
 	for path, addr := range b.GetServer().apiListeners() {
-		if !loopback(addr) {
+		if !Loopback(addr) {
 			exposed[path] = addr
 		}
 	}
@@ -111,7 +111,7 @@ func (v *violations) auth(b *Bootstrap) {
 	}
 	addrs := b.GetServer().apiListeners()
 	for _, path := range sortedKeys(tls) {
-		if addr := addrs[path+".addr"]; bearers && !tls[path] && !loopback(addr) {
+		if addr := addrs[path+".addr"]; bearers && !tls[path] && !Loopback(addr) {
 			v.add(path+".tls.enabled", "must be true: %s.addr %s is not on loopback, and tokens would cross the network in plaintext",
 				path, addr)
 		}
@@ -178,7 +178,7 @@ func (v *violations) jwksURL(path, text string) {
 	case err != nil || u.Host == "" || u.User != nil:
 		v.add(path, "must be a URL such as https://issuer.example/keys")
 	case u.Scheme == "https":
-	case u.Scheme == "http" && loopback(strings.TrimSuffix(u.Host, ":"+u.Port())+":"+u.Port()):
+	case u.Scheme == "http" && Loopback(strings.TrimSuffix(u.Host, ":"+u.Port())+":"+u.Port()):
 	default:
 		v.add(path, "must begin with https://, except on loopback: whoever changes the keys on the way could be anyone")
 	}

@@ -22,14 +22,15 @@ type Chain struct {
 	tracer  *requestTracer
 	metrics *Metrics
 	log     *requestLog
+	calls   *inFlight
 }
 
 // NewChain returns the chain, and a function that flushes its log.
 func NewChain(
-	c *conf.Log, tracer trace.TracerProvider, metrics *Metrics, logger log.Logger,
+	s *conf.Server, c *conf.Log, tracer trace.TracerProvider, metrics *Metrics, logger log.Logger,
 ) (*Chain, func()) {
 	requests := newRequestLog(c, logger)
-	return &Chain{newRequestTracer(tracer), metrics, requests}, requests.repeats.Close
+	return &Chain{newRequestTracer(tracer), metrics, requests, &inFlight{most: int64(s.GetMaxInFlight())}}, requests.repeats.Close
 }
 
 // callType distinguishes unary calls from streams: a stream can last for days, so its duration is not a latency.
@@ -53,8 +54,8 @@ func (c *Chain) serve(ctx context.Context, t transport.Transporter, typ callType
 	return err
 }
 
-// Unary is the chain as Kratos middleware. It rejects requests that could not be decoded; validating decoded requests is
-// up to the use cases.
+// Unary is the chain as Kratos middleware. It rejects requests that could not be decoded, and those above server.max_in_flight;
+// validating decoded requests is up to the use cases.
 func (c *Chain) Unary(next middleware.Handler) middleware.Handler {
 	return func(ctx context.Context, request any) (any, error) {
 		t, _ := transport.FromServerContext(ctx) // Kratos' servers always set it.
@@ -63,6 +64,10 @@ func (c *Chain) Unary(next middleware.Handler) middleware.Handler {
 			if err := decodingFrom(ctx).err; err != nil {
 				return err
 			}
+			if err := c.calls.begin(); err != nil {
+				return err
+			}
+			defer c.calls.end()
 			reply, err = next(ctx, request)
 			return err
 		})

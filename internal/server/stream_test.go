@@ -51,13 +51,14 @@ func serveObserved(t *testing.T, services ...*grpc.ServiceDesc) *observedServer 
 	var err error
 	w.metrics, err = NewMetrics(nil)
 	require.NoError(t, err)
-	chain, closeChain := NewChain(conf.Default().Log, sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(w.spans)), w.metrics,
+	chain, closeChain := NewChain(p.config, conf.Default().Log, sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(w.spans)), w.metrics,
 		telemetry.NewLogger(&conf.Log{Format: "json"}, telemetry.NewLogLevel("debug"), w.lines))
 	p.config.Grpc.Addr = "127.0.0.1:0"
-	srv, stop := NewGRPCServer(p.config, p.api(), chain, w.store, p.drain)
+	api := p.api()
 	for _, service := range services {
-		deferringRegistrar{srv}.RegisterService(service, nil)
+		api = append(api, apiService{service.ServiceName, nil, func(r grpc.ServiceRegistrar) { r.RegisterService(service, nil) }})
 	}
+	srv, stop := NewGRPCServer(p.config, api, chain, w.store, p.drain)
 	endpoint, err := srv.Endpoint()
 	require.NoError(t, err)
 	ended := make(chan error, 1)

@@ -166,13 +166,13 @@ func panicking(t *testing.T, redis *redistest.Server) *testApp {
 		}
 		drain := server.NewDrain(c)
 		traces := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample()))
-		chain, closeChain := server.NewChain(config.GetLog(), traces, metrics, logger)
+		chain, closeChain := server.NewChain(c, config.GetLog(), traces, metrics, logger)
 		api := server.NewAPI(service.NewLinkService(nil, service.NopProblems{}), service.NewStateService(nil), service.NewWorkloadService(nil))
 		grpcServer, stop := server.NewGRPCServer(c, api, chain, store.Health, drain)
 		podlink := kratos.New(
 			kratos.Logger(logger), kratos.StopTimeout(c.GetStop().GetTimeout().AsDuration()), kratos.BeforeStop(drain.Run),
 			kratos.Server(store.Health, server.NewHTTPServer(c, api, chain, drain, logger), grpcServer,
-				server.NewAdminServer(c, store.Health, drain, metrics, level, logger)))
+				server.NewAdminServer(c, server.NewConnections(c), store.Health, drain, metrics, level, logger)))
 		return podlink, func() { stop(); closeChain(); cleanup() }, nil
 	}, onRedis(redis))
 }
@@ -486,7 +486,7 @@ func TestChain(t *testing.T) {
 			lines := new(logwatch.Log)
 			logger := telemetry.NewLogger(&conf.Log{Format: "json"}, telemetry.NewLogLevel("debug"), lines)
 			traces := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample()))
-			chain, closeChain := server.NewChain(&conf.Log{}, traces, metrics, logger)
+			chain, closeChain := server.NewChain(conf.Default().Server, &conf.Log{}, traces, metrics, logger)
 			t.Cleanup(closeChain)
 			_, err := chain.Unary(row.handle)(transport.NewServerContext(t.Context(), overNothing{}), nil)
 			got := kerrors.FromError(err)
