@@ -52,7 +52,7 @@ func (g guests) Authenticate(_ context.Context, authorization []string, _ *x509.
 // Ready implements Authenticator.
 func (g guests) Ready() error { return g.away }
 
-// fixedRates is a policy that gives the rate of a name.
+// fixedRates is a policy that gives the rate of a name, and allows everything.
 type fixedRates struct {
 	of         map[string]float64
 	generation uint64
@@ -60,6 +60,12 @@ type fixedRates struct {
 
 // Rate implements Rates.
 func (f *fixedRates) Rate(who auth.Identity) float64 { return f.of[who.Name] }
+
+// Decide implements Policy.
+func (*fixedRates) Decide(_ auth.Identity, need auth.Need) (auth.Grant, error) { return auth.Grant{Right: need.Right}, nil }
+
+// Admin implements Policy.
+func (*fixedRates) Admin(who auth.Identity) bool { return who.Name == "token:admin" }
 
 // Generation implements Rates.
 func (f *fixedRates) Generation() uint64 { return f.generation }
@@ -229,7 +235,8 @@ func TestStreamsHaveACaller(t *testing.T) {
 	require.Contains(t, w.lines.String(), `"cause":"nobody knows this token"`)
 }
 
-// TestHealthIsOpen: probes have no credentials. While callers can't be authenticated podlink is not ready.
+// TestHealthIsOpen: probes have no credentials. While callers can't be authenticated podlink is not ready. To watch is to hold a
+// stream, so it takes a caller who is known, with any right or none.
 func TestHealthIsOpen(t *testing.T) {
 	for name, row := range map[string]struct {
 		guests guests
@@ -244,11 +251,18 @@ func TestHealthIsOpen(t *testing.T) {
 			reply, err := client.Check(t.Context(), new(grpc_health_v1.HealthCheckRequest))
 			require.NoError(t, err)
 			require.Equal(t, row.want, reply.GetStatus())
-			watch, err := client.Watch(t.Context(), new(grpc_health_v1.HealthCheckRequest))
-			require.NoError(t, err)
-			reply, err = watch.Recv()
-			require.NoError(t, err)
-			require.Equal(t, row.want, reply.GetStatus())
+			for token, want := range map[string]codes.Code{"stranger": codes.Unauthenticated, "caller": codes.OK} {
+				watch, err := client.Watch(as(t, token), new(grpc_health_v1.HealthCheckRequest))
+				require.NoError(t, err)
+				reply, err = watch.Recv()
+				if row.guests.away != nil {
+					want = codes.Unavailable
+				}
+				require.Equal(t, want, status.Code(err))
+				if err == nil {
+					require.Equal(t, row.want, reply.GetStatus())
+				}
+			}
 		})
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 
 	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 
@@ -25,12 +24,22 @@ type Authenticator interface {
 	Ready() error
 }
 
+// Policy says what callers may do: internal/auth's.
+type Policy interface {
+	Rates
+	// Decide returns what allows a call, or auth.ErrDenied. Even then Grant.Right is the right that was needed.
+	Decide(who auth.Identity, need auth.Need) (auth.Grant, error)
+	// Admin reports whether a caller may use the admin listener.
+	Admin(who auth.Identity) bool
+}
+
 // Access authenticates calls and limits their rate, before they are decoded. Nil, with auth.mode off, it lets every call pass.
 //
 // A refusal is no reply yet: it is the first error of the call's decoding, so that the chain traces, counts and logs it with
 // its operation, and nothing more of the call is read.
 type Access struct {
 	callers Authenticator
+	policy  Policy
 	rates   *rates
 	prices  prices
 	metrics *DoorMetrics
@@ -38,8 +47,8 @@ type Access struct {
 
 // NewAccess returns the access of callers that the authenticator knows, each within the rate that the policy gives it, or else the
 // usual one.
-func NewAccess(callers Authenticator, policy Rates, usual float64, metrics *DoorMetrics) *Access {
-	return &Access{callers: callers, rates: newRates(policy, usual, metrics), prices: pricesOf(v1.Methods()), metrics: metrics}
+func NewAccess(callers Authenticator, policy Policy, usual float64, metrics *DoorMetrics) *Access {
+	return &Access{callers: callers, policy: policy, rates: newRates(policy, usual, metrics), prices: pricesOf(v1.Methods()), metrics: metrics}
 }
 
 // errUnauthenticated is the reply to a call whose caller is not known, whatever the cause.
@@ -118,7 +127,7 @@ func (a *Access) callOverGRPC(ctx context.Context) (*auth.Call, error) {
 
 // stream returns the context of a stream with its caller, and why it is refused.
 func (a *Access) stream(ctx context.Context, operation string) (context.Context, error) {
-	if a == nil || openStreams[operation] {
+	if a == nil {
 		return ctx, nil
 	}
 	call, err := a.callOverGRPC(ctx)
@@ -128,9 +137,6 @@ func (a *Access) stream(ctx context.Context, operation string) (context.Context,
 	}
 	return call, err
 }
-
-// openStreams are those that need no credentials. Their unary counterpart does not come here at all: Access sees the API alone.
-var openStreams = map[string]bool{grpc_health_v1.Health_Watch_FullMethodName: true}
 
 // ready returns why podlink can only refuse calls; nil if it does not.
 func (a *Access) ready() error {
