@@ -23,8 +23,10 @@ type Options struct {
 	Issuers      []Issuer
 	TrustDomain  string // of the SPIFFE ids in certificates; empty: their first DNS name counts
 	Certificates bool   // callers may have certificates
-	Log          Logger
-	Now          func() time.Time // nil: time.Now
+	// Reloaded, if not nil, is called when tokens or keys were read again and have changed, or can't be used for another cause than
+	// before: then what was loaded before stays in force.
+	Reloaded func(key string, err error)
+	Now      func() time.Time // nil: time.Now
 }
 
 // generation changes after what tokens are checked against has changed.
@@ -48,8 +50,8 @@ type Authenticator struct {
 	buffers  sync.Pool
 }
 
-// New returns an Authenticator. It reads the files, of which none may be broken at the start; Run fetches keys by URL. Errors begin with the
-// path of the setting.
+// New returns an Authenticator. It reads the files, of which none may be broken at the start; Run fetches keys by URL. Errors begin
+// with the path of the setting.
 func New(o Options) (*Authenticator, error) {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -62,14 +64,14 @@ func New(o Options) (*Authenticator, error) {
 	_, _ = rand.Read(a.secret[:]) // It never fails.
 	a.tokens.Store(&tokens{})
 	if o.TokensFile != "" {
-		a.tokensFile = newFile("auth.tokens_file", o.TokensFile, tokensLimit, o.Log, a.applyTokens)
-		if err := a.tokensFile.read(); err != nil {
+		a.tokensFile = newFile("auth.tokens_file", o.TokensFile, tokensLimit, o.Reloaded, a.applyTokens)
+		if err := a.tokensFile.first(); err != nil {
 			return nil, err
 		}
 	}
 	for i, config := range o.Issuers {
 		path := fmt.Sprintf("auth.issuers[%d]", i)
-		set, err := newKeySet(path, config, o.Log, o.Now)
+		set, err := newKeySet(path, config, o.Reloaded, o.Now)
 		if err != nil {
 			return nil, err
 		}
@@ -138,7 +140,7 @@ func (a *Authenticator) Reloads() []*Reload {
 func (a *Authenticator) KeySets() []*KeySet { return a.sets }
 
 // Authenticate returns who calls, given the values of all Authorization headers and the certificate that TLS has verified, nil if none.
-// Whatever is sent must be valid; with both, the bearer names the caller. The error is a *Refusal.
+// Whatever is sent must be valid; with both, the bearer names the caller. The error is a *RefusedError.
 //
 // It waits for a second at most, when a token is signed with a key that its issuer could have published since.
 func (a *Authenticator) Authenticate(ctx context.Context, authorization []string, leaf *x509.Certificate) (Identity, error) {
@@ -210,9 +212,9 @@ func (a *Authenticator) verify(ctx context.Context, text string) (verified, erro
 	case !ok:
 		return verified{}, refuse(UnknownToken)
 	case len(text) < minToken:
-		return verified{}, &Refusal{Cause: TooShort, Name: static.identity.Name}
+		return verified{}, &RefusedError{Cause: TooShort, Name: static.identity.Name}
 	case !a.now().Before(static.notAfter):
-		return verified{}, &Refusal{Cause: Expired, Name: static.identity.Name}
+		return verified{}, &RefusedError{Cause: Expired, Name: static.identity.Name}
 	}
 	v.identity, v.until = static.identity, static.notAfter
 	return v, nil

@@ -209,6 +209,7 @@ func TestAtOnce(t *testing.T) {
 func TestRunReads(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
+	f.tokensFile.every = 10 * time.Millisecond
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- f.Run(ctx) }()
@@ -217,9 +218,10 @@ func TestRunReads(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, err := f.call(t, eve)
 		return err == nil
-	}, 2*reloadEvery+20*time.Second, 50*time.Millisecond)
+	}, 30*time.Second, 50*time.Millisecond)
 	cancel()
 	require.NoError(t, <-done)
+	require.Equal(t, "auth.tokens_file <nil>", f.log.text())
 }
 
 // TestLinkedFile: Kubernetes replaces a mounted file by moving a link to a folder.
@@ -235,7 +237,7 @@ func TestLinkedFile(t *testing.T) {
 		require.NoError(t, os.Rename(filepath.Join(dir, "next"), filepath.Join(dir, "data")))
 	}
 	link("0")
-	a, err := New(Options{TokensFile: filepath.Join(dir, "data", "tokens.yaml"), Log: new(logRecorder), Now: new(fakeClock).now})
+	a, err := New(Options{TokensFile: filepath.Join(dir, "data", "tokens.yaml"), Now: new(fakeClock).now})
 	require.NoError(t, err)
 	link("1")
 	require.NoError(t, a.tokensFile.read())

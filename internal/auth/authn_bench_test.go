@@ -12,7 +12,7 @@ func BenchmarkAuthenticate(b *testing.B) {
 	f := newFixture(b)
 	claims := kubernetesClaims("shop", "chat", "chat-2").with("jti", "ea28ed49-2e11-4280-9ec5-bc3d1d84661a")
 	leaf := certificate(b, []string{"spiffe://example.org/ns/shop/sa/chat"}, nil)
-	mtls, err := New(Options{TrustDomain: "example.org", Certificates: true, Log: new(logRecorder), Now: f.clock.now})
+	mtls, err := New(Options{TrustDomain: "example.org", Certificates: true, Now: f.clock.now})
 	require.NoError(b, err)
 	for _, row := range []struct {
 		name   string

@@ -33,22 +33,19 @@ type fakeClock struct{ passed atomic.Int64 }
 func (c *fakeClock) now() time.Time          { return begin.Add(time.Duration(c.passed.Load())) }
 func (c *fakeClock) advance(d time.Duration) { c.passed.Add(int64(d)) }
 
-// logRecorder keeps the lines of a log.
-type logRecorder struct {
+// reloads keeps what was reported of reloads.
+type reloads struct {
 	mu    sync.Mutex
 	lines []string
 }
 
-func (r *logRecorder) add(format string, args ...any) {
+func (r *reloads) add(key string, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.lines = append(r.lines, fmt.Sprintf(format, args...))
+	r.lines = append(r.lines, fmt.Sprintf("%s %v", key, err))
 }
 
-func (r *logRecorder) Infof(format string, args ...any) { r.add("info "+format, args...) }
-func (r *logRecorder) Warnf(format string, args ...any) { r.add("warn "+format, args...) }
-
-func (r *logRecorder) text() string {
+func (r *reloads) text() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return strings.Join(r.lines, "\n")
@@ -200,7 +197,7 @@ type fixture struct {
 	*Authenticator
 
 	clock  fakeClock
-	log    logRecorder
+	log    reloads
 	tokens string // path
 	jwks   string // path
 }
@@ -216,7 +213,7 @@ func newFixture(t testing.TB, keys ...signingKey) *fixture {
 	writeFile(t, f.tokens, entry("bob", staticToken("bob"), begin.Add(time.Hour)))
 	var err error
 	f.Authenticator, err = New(Options{
-		TokensFile: f.tokens, Log: &f.log, Now: f.clock.now,
+		TokensFile: f.tokens, Reloaded: f.log.add, Now: f.clock.now,
 		Issuers: []Issuer{{Name: "main", Issuer: issuerURL, Audiences: []string{"podlink", "podlink.example"}, JWKSFile: f.jwks}},
 	})
 	require.NoError(t, err)
@@ -232,7 +229,7 @@ func (f *fixture) call(t testing.TB, token string) (Identity, error) {
 // requireCause checks that an error is a refusal for that cause.
 func requireCause(t testing.TB, want Cause, err error) {
 	t.Helper()
-	var refusal *Refusal
+	var refusal *RefusedError
 	require.ErrorAs(t, err, &refusal)
 	require.Equal(t, want, refusal.Cause)
 	if want == NoKeys {

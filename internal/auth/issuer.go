@@ -33,7 +33,7 @@ type Issuer struct {
 const (
 	refreshEvery = 5 * time.Minute  // +- a fifth
 	retryFirst   = time.Second      // after a failure, then twice as long each time,
-	retryMax     = time.Minute      // up to this
+	retryMax     = 15 * time.Second // up to this
 	fetchTimeout = 5 * time.Second  // of one fetch
 	keysLife     = 24 * time.Hour   // how long keys count while their issuer is away
 	askEvery     = 30 * time.Second // between fetches that tokens with unknown keys cause
@@ -63,7 +63,7 @@ type KeySet struct {
 }
 
 // newKeySet returns an issuer. It reads files, but fetches nothing.
-func newKeySet(path string, config Issuer, log Logger, now func() time.Time) (*KeySet, error) {
+func newKeySet(path string, config Issuer, reloaded func(string, error), now func() time.Time) (*KeySet, error) {
 	if len(config.Audiences) == 0 {
 		return nil, fmt.Errorf("%s.audiences: a token for any other service would do", path)
 	}
@@ -73,12 +73,12 @@ func newKeySet(path string, config Issuer, log Logger, now func() time.Time) (*K
 			jwt.WithIssuer(config.Issuer), jwt.WithAudience(config.Audiences...)),
 	}
 	if config.JWKSFile != "" {
-		s.file = newFile(path+".jwks_file", config.JWKSFile, jwksLimit, log, s.apply)
+		s.file = newFile(path+".jwks_file", config.JWKSFile, jwksLimit, reloaded, s.apply)
 		s.Reload = s.file.Reload
 		s.now = now
-		return s, s.file.read()
+		return s, s.file.first()
 	}
-	s.Reload = &Reload{key: path + ".jwks_url", log: log, now: now}
+	s.Reload = &Reload{key: path + ".jwks_url", reloaded: reloaded, now: now}
 	if _, err := s.client(); err != nil {
 		return nil, fmt.Errorf("%s.ca_file: %w", path, err)
 	}
@@ -256,12 +256,12 @@ func (s *KeySet) awaitKeys(ctx context.Context, deadline <-chan time.Time) bool 
 		return false
 	}
 	if s.pending == nil {
-		if now := s.now(); s.asked.IsZero() || now.Sub(s.asked) >= askEvery {
-			s.asked = now
-		} else {
+		now := s.now()
+		if !s.asked.IsZero() && now.Sub(s.asked) < askEvery {
 			s.mu.Unlock()
 			return false
 		}
+		s.asked = now
 		s.pending = make(chan struct{})
 		select {
 		case s.ask <- struct{}{}:

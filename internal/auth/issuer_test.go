@@ -37,7 +37,7 @@ type remote struct {
 	*Authenticator
 
 	clock  fakeClock
-	log    logRecorder
+	log    reloads
 	server *keyServer
 	set    *KeySet
 	token  string // path of the token file
@@ -64,7 +64,7 @@ func newRemote(t *testing.T, change ...func(*Issuer)) *remote {
 		f(&config)
 	}
 	var err error
-	r.Authenticator, err = New(Options{Issuers: []Issuer{config}, Log: &r.log, Now: r.clock.now})
+	r.Authenticator, err = New(Options{Issuers: []Issuer{config}, Reloaded: r.log.add, Now: r.clock.now})
 	require.NoError(t, err)
 	r.set = r.KeySets()[0]
 	return r
@@ -195,6 +195,7 @@ func TestBadFetches(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRemote(t)
+			r.set.askWait = time.Millisecond // Nothing runs that could fetch.
 			require.NoError(t, r.set.refresh(t.Context()))
 			kept := r.set.generation.Load()
 			if row.answer != nil {
@@ -383,7 +384,6 @@ func TestNewNamesTheSetting(t *testing.T) {
 		{Options{Issuers: []Issuer{badCA}}, "auth.issuers[0].ca_file: "},
 		{Options{Issuers: []Issuer{badToken}}, "auth.issuers[0].token_file: "},
 	} {
-		row.options.Log = new(logRecorder)
 		a, err := New(row.options)
 		if row.want == "" {
 			require.NoError(t, err)

@@ -21,15 +21,15 @@ func TestParseKeys(t *testing.T) {
 		want    []string // kid and algorithm
 		err     string
 	}{
-		"all kinds":                {content: jwks(rsa, ec, ed), want: []string{"rsa RS256", "ec ES256", "ed EdDSA"}},
-		"no algorithm":             {content: jwks(rsa.with("alg", nil), ed.with("alg", nil)), want: []string{"rsa RS256", "ed EdDSA"}},
-		"newer name of EdDSA":      {content: jwks(ed.with("alg", "Ed25519")), want: []string{"ed EdDSA"}},
-		"no use":                   {content: jwks(rsa.with("use", nil)), want: []string{"rsa RS256"}},
-		"no kid":                   {content: jwks(ec.with("kid", nil)), want: []string{" ES256"}},
-		"for verifying":            {content: jwks(ec.with("key_ops", []string{"verify"})), want: []string{"ec ES256"}},
-		"members that nobody uses": {content: jwks(ec.with("x5c", []string{"bm8="}).with("x5u", "https://evil.example").with("iat", 1)), want: []string{"ec ES256"}},
-		"with its private part":    {content: jwks(ec.with("d", ec.jwk["x"])), want: []string{"ec ES256"}},
-		"the most":                 {content: jwks(many[:maxKeys]...), want: nil},
+		"all kinds":             {content: jwks(rsa, ec, ed), want: []string{"rsa RS256", "ec ES256", "ed EdDSA"}},
+		"no algorithm":          {content: jwks(rsa.with("alg", nil), ed.with("alg", nil)), want: []string{"rsa RS256", "ed EdDSA"}},
+		"newer name of EdDSA":   {content: jwks(ed.with("alg", "Ed25519")), want: []string{"ed EdDSA"}},
+		"no use":                {content: jwks(rsa.with("use", nil)), want: []string{"rsa RS256"}},
+		"no kid":                {content: jwks(ec.with("kid", nil)), want: []string{" ES256"}},
+		"for verifying":         {content: jwks(ec.with("key_ops", []string{"verify"})), want: []string{"ec ES256"}},
+		"members without a use": {content: jwks(ec.with("x5c", []string{"bm8="}).with("x5u", "https://evil.example").with("iat", 1)), want: []string{"ec ES256"}},
+		"with its private part": {content: jwks(ec.with("d", ec.jwk["x"])), want: []string{"ec ES256"}},
+		"the most":              {content: jwks(many[:maxKeys]...), want: nil},
 
 		"one for encryption left out": {content: jwks(rsa.with("use", "enc"), ec), want: []string{"ec ES256"}},
 		"one for signing left out":    {content: jwks(rsa.with("key_ops", []string{"sign"}), ec), want: []string{"ec ES256"}},

@@ -136,7 +136,7 @@ func (a *Authenticator) jwt(ctx context.Context, text string) (verified, error) 
 	case BadClaims:
 		return verified{}, refuse(cause)
 	default:
-		return verified{}, &Refusal{Cause: cause, Name: v.identity.Name}
+		return verified{}, &RefusedError{Cause: cause, Name: v.identity.Name}
 	}
 	expires, _ := c.GetExpirationTime()
 	v.until = expires.Add(leeway)

@@ -38,7 +38,7 @@ func (c certificates) identify(leaf *x509.Certificate) (Identity, error) {
 	case name == "":
 		return Identity{}, refuse(BadCertificate)
 	case c.now().After(leaf.NotAfter): // A connection may last longer than its certificate.
-		return Identity{}, &Refusal{Cause: Expired, Name: name}
+		return Identity{}, &RefusedError{Cause: Expired, Name: name}
 	}
 	return Identity{Name: name}, nil
 }

@@ -110,7 +110,7 @@ func TestCertificates(t *testing.T) {
 		"of a CA, by DNS":        {"", nil, []string{"a.example.org"}, "", func(c *x509.Certificate) { c.IsCA = true }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a, err := New(Options{TrustDomain: row.domain, Certificates: true, Log: new(logRecorder), Now: new(fakeClock).now})
+			a, err := New(Options{TrustDomain: row.domain, Certificates: true, Now: new(fakeClock).now})
 			require.NoError(t, err)
 			change := row.change
 			if change == nil {
@@ -134,7 +134,7 @@ func TestCertificates(t *testing.T) {
 // TestCertificateEnds: a connection outlives its certificate, its calls don't.
 func TestCertificateEnds(t *testing.T) {
 	var clock fakeClock
-	a, err := New(Options{Certificates: true, Log: new(logRecorder), Now: clock.now})
+	a, err := New(Options{Certificates: true, Now: clock.now})
 	require.NoError(t, err)
 	leaf := certificate(t, nil, []string{"a.example.org"})
 	clock.advance(time.Hour)

@@ -15,7 +15,7 @@ type Cause string
 // The causes. They are fixed texts, so that no part of a token ends up in a log.
 const (
 	NoCredentials  Cause = "no credentials"
-	TwoBearers     Cause = "more than one Authorization header"
+	TwoBearers     Cause = "more than one Authorization header" //nolint:gosec // It says so, and is none.
 	OtherScheme    Cause = "an Authorization header other than Bearer"
 	Malformed      Cause = "malformed token"
 	TooLong        Cause = "token too long"
@@ -35,15 +35,15 @@ const (
 	NoKeys         Cause = "no keys of the issuer loaded"
 )
 
-// Refusal is the error of a caller that is not let in. It is ErrUnauthenticated, or ErrUndecided if the cause is NoKeys.
-type Refusal struct {
+// RefusedError is the error of a caller that is not let in. It is ErrUnauthenticated, or ErrUndecided if the cause is NoKeys.
+type RefusedError struct {
 	Cause Cause
 	// Name is who the caller is, when the proof was genuine but does not count, as it has expired. Else empty.
 	Name string
 }
 
 // Error implements error.
-func (r *Refusal) Error() string {
+func (r *RefusedError) Error() string {
 	text := r.Unwrap().Error() + ": " + string(r.Cause)
 	if r.Name != "" {
 		text += ": " + r.Name
@@ -52,11 +52,11 @@ func (r *Refusal) Error() string {
 }
 
 // Unwrap returns the kind of the refusal.
-func (r *Refusal) Unwrap() error {
+func (r *RefusedError) Unwrap() error {
 	if r.Cause == NoKeys {
 		return ErrUndecided
 	}
 	return ErrUnauthenticated
 }
 
-func refuse(cause Cause) error { return &Refusal{Cause: cause} }
+func refuse(cause Cause) error { return &RefusedError{Cause: cause} }

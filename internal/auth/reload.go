@@ -16,16 +16,10 @@ import (
 // swaps a link to a folder.
 const reloadEvery = 10 * time.Second
 
-// Logger is the part of a logger that reloads use.
-type Logger interface {
-	Infof(format string, args ...any)
-	Warnf(format string, args ...any)
-}
-
 // Reload is the state of something that is read again while podlink runs. The last good content stays in force.
 type Reload struct {
 	key      string
-	log      Logger
+	reloaded func(key string, err error) // may be nil
 	now      func() time.Time
 	loaded   atomic.Int64           // when the last attempt succeeded, in Unix nanoseconds; 0: never
 	failing  atomic.Pointer[string] // the text of the failure; nil: none
@@ -49,21 +43,23 @@ func (r *Reload) Loaded() time.Time {
 	return time.Time{}
 }
 
-// note counts the result of an attempt and returns the failure with its key. It logs what has changed since the attempt before.
+// note counts the result of an attempt and returns the failure with its key. A change is reported: another content, another failure.
 func (r *Reload) note(err error, changed bool) error {
+	var text *string
 	if err == nil {
 		r.loaded.Store(r.now().UnixNano())
-		if was := r.failing.Swap(nil); was != nil || changed {
-			r.log.Infof("%s: loaded", r.key)
-		}
-		return nil
+	} else {
+		r.failures.Add(1)
+		err = fmt.Errorf("%s: %w", r.key, err)
+		message := err.Error()
+		text = &message
 	}
-	r.failures.Add(1)
-	text := err.Error()
-	if was := r.failing.Swap(&text); was == nil || *was != text {
-		r.log.Warnf("%s: could not be loaded, the last good content stays: %s", r.key, text)
+	was := r.failing.Swap(text)
+	changed = changed || (was == nil) != (text == nil) || text != nil && *was != *text
+	if changed && r.reloaded != nil {
+		r.reloaded(r.key, err)
 	}
-	return fmt.Errorf("%s: %w", r.key, err)
+	return err
 }
 
 // file is a file that is read again while podlink runs.
@@ -71,6 +67,7 @@ type file struct {
 	*Reload
 
 	path  string
+	every time.Duration
 	limit int64
 	apply func(content []byte) error
 	sum   [sha256.Size]byte // of the content that was applied
@@ -79,8 +76,17 @@ type file struct {
 
 // newFile returns a file of at most limit bytes that is given to apply each time its content is another than the one which apply
 // took last. The errors of apply must not contain anything of the content.
-func newFile(key, path string, limit int64, log Logger, apply func(content []byte) error) *file {
-	return &file{Reload: &Reload{key: key, log: log, now: time.Now}, path: path, limit: limit, apply: apply}
+func newFile(key, path string, limit int64, reloaded func(string, error), apply func(content []byte) error) *file {
+	return &file{Reload: &Reload{key: key, reloaded: reloaded, now: time.Now}, path: path, every: reloadEvery, limit: limit, apply: apply}
+}
+
+// first reads the file at the start, of which nothing is reported: New returns the error.
+func (f *file) first() error {
+	if _, err := f.load(); err != nil {
+		return fmt.Errorf("%s: %w", f.key, err)
+	}
+	f.loaded.Store(f.now().UnixNano())
+	return nil
 }
 
 // read reads the file. It must not be called by two goroutines at once.
@@ -108,7 +114,7 @@ func (f *file) load() (changed bool, err error) {
 
 // run reads the file until the context ends.
 func (f *file) run(ctx context.Context) {
-	ticker := time.NewTicker(reloadEvery)
+	ticker := time.NewTicker(f.every)
 	defer ticker.Stop()
 	for {
 		select {
@@ -132,7 +138,7 @@ func readBounded(path string, limit int64) ([]byte, error) {
 	} else if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s: %w", path, errNotRegular) // Opening a FIFO waits.
 	}
-	f, err := os.Open(path)
+	f, err := os.Open(path) //nolint:gosec // An operator's setting.
 	if err != nil {
 		return nil, err
 	}

@@ -144,7 +144,7 @@ func TestTokensReload(t *testing.T) {
 	writeFile(t, f.tokens, entry("bob", bob, begin.Add(time.Hour))+"- {broken")
 	check(true, false, true, 1)
 	check(true, false, true, 2)
-	require.Equal(t, 1, strings.Count(f.log.text(), "warn "), "the same failure is logged once")
+	require.Equal(t, 1, strings.Count(f.log.text(), "must be a list"), "the same failure is reported once")
 	require.NoError(t, os.Remove(f.tokens))
 	check(true, false, true, 3)
 	writeFile(t, f.tokens, "")
@@ -153,6 +153,7 @@ func TestTokensReload(t *testing.T) {
 	check(true, false, true, 5)
 	writeFile(t, f.tokens, entry("bob", bob, begin.Add(time.Hour)))
 	check(true, false, false, 5)
+	require.True(t, strings.HasSuffix(f.log.text(), "auth.tokens_file <nil>"), "the end of the failure is reported")
 
 	writeFile(t, f.tokens, entry("bob", bob, begin.Add(time.Hour))+entry("eve", eve, begin.Add(time.Hour)))
 	check(true, true, false, 5)
@@ -167,7 +168,7 @@ func TestTokensReload(t *testing.T) {
 
 // TestTokensFileOfAnotherKind: opening a FIFO would hold the start.
 func TestTokensFileOfAnotherKind(t *testing.T) {
-	_, err := New(Options{TokensFile: t.TempDir(), Log: new(logRecorder)})
+	_, err := New(Options{TokensFile: t.TempDir()})
 	require.ErrorContains(t, err, "auth.tokens_file: ")
 	require.ErrorIs(t, err, errNotRegular)
 }
