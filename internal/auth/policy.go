@@ -3,16 +3,12 @@ package auth
 import (
 	"context"
 	"sync/atomic"
-	"time"
 )
-
-// policyKey is the key of the policy's file in podlink's configuration.
-const policyKey = "auth.policy_file"
 
 // Policy is who may do what: the rules of a file, which is read again when it changes. It is safe for concurrent use.
 type Policy struct {
-	file       *file
-	reloaded   func(key string, err error)
+	*file
+
 	rules      atomic.Pointer[ruleset]
 	generation atomic.Uint64
 }
@@ -26,21 +22,16 @@ type PolicyOptions struct {
 
 // NewPolicy reads the policy. A file without rules is an error, as is one with a mistake.
 func NewPolicy(o PolicyOptions) (*Policy, error) {
-	p := &Policy{reloaded: o.Reloaded}
-	p.file = newFile(policyKey, o.Path, largestPolicy, silent{}, p.apply)
-	if err := p.file.read(); err != nil {
+	p := new(Policy)
+	p.file = newFile("auth.policy_file", o.Path, largestPolicy, o.Reloaded, p.use)
+	if err := p.first(); err != nil {
 		return nil, err
 	}
 	return p, nil
 }
 
-// silent is the log of a Policy: Reloaded says the same.
-type silent struct{}
-
-func (silent) Infof(string, ...any) {}
-func (silent) Warnf(string, ...any) {}
-
-func (p *Policy) apply(text []byte) error {
+// use puts the rules in a text in force.
+func (p *Policy) use(text []byte) error {
 	rules, err := parsePolicy(text)
 	if err != nil {
 		return err
@@ -52,40 +43,9 @@ func (p *Policy) apply(text []byte) error {
 
 // Run reads the file again when it changes, until ctx ends. What can't be used is refused, and the rules in force stay.
 func (p *Policy) Run(ctx context.Context) error {
-	ticks := time.NewTicker(reloadEvery)
-	defer ticks.Stop()
-	refused := "" // why the file is not in force
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticks.C:
-			refused = p.reload(refused)
-		}
-	}
+	p.run(ctx)
+	return nil
 }
-
-// reload returns why the file is not in force; refused is why it was not before.
-func (p *Policy) reload(refused string) string {
-	before, now := p.Generation(), ""
-	err := p.file.read()
-	if err != nil {
-		now = err.Error()
-	}
-	if p.reloaded != nil && (now != refused || p.Generation() != before) {
-		p.reloaded(policyKey, err)
-	}
-	return now
-}
-
-// Key returns the key of the file in podlink's configuration.
-func (p *Policy) Key() string { return p.file.Key() }
-
-// Failing reports whether the file was refused when it was read last.
-func (p *Policy) Failing() bool { return p.file.Failing() }
-
-// Failures returns how often the file was refused.
-func (p *Policy) Failures() uint64 { return p.file.Failures() }
 
 // Decide returns what allows a call, or ErrDenied. Even then Grant.Right is the right that was needed.
 func (p *Policy) Decide(id Identity, need Need) (Grant, error) { return p.rules.Load().decide(&id, &need) }
