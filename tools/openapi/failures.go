@@ -154,7 +154,7 @@ func errorSchema() object {
 			"metadata": object{
 				"type": "object", "additionalProperties": object{"type": "string"},
 				"description": "INVALID_ARGUMENT: field. EPOCH_MISMATCH, REPLICATION_UNCONFIRMED of a link: pod_id and epoch of the current link. " +
-					"SUPERSEDED: generation, final. LIMIT_EXCEEDED: limit. RATE_LIMITED: retry_after_ms.",
+					"SUPERSEDED: generation, final. LIMIT_EXCEEDED: limit. PERMISSION_DENIED: operation, right. RATE_LIMITED: retry_after_ms.",
 			},
 		},
 	}
