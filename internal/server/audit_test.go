@@ -50,7 +50,7 @@ func audited(tb testing.TB, o audit.Options) (*Chain, func() []map[string]any) {
 	metrics, err := NewMetrics(nil)
 	require.NoError(tb, err)
 	tracer := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample()))
-	chain, closeChain := NewChain(conf.Default().Log, tracer, metrics, nil, l, log.NewStdLogger(new(auditSheet)))
+	chain, closeChain := NewChain(conf.Default().Log, nil, tracer, metrics, nil, l, log.NewStdLogger(new(auditSheet)))
 	tb.Cleanup(closeChain)
 	closeLog := sync.OnceValue(func() (records []map[string]any) {
 		require.NoError(tb, l.Close(context.Background()))
