@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -81,7 +82,7 @@ func callOf(ctx context.Context, name string, right auth.Right, headers ...strin
 		t.header.Set(headers[i], headers[i+1])
 	}
 	return transport.NewServerContext(&auth.Call{
-		Context: ctx, Identity: auth.Identity{Name: "spiffe://example.org/operator"}, Peer: "192.0.2.7:4711",
+		Context: ctx, Identity: auth.Identity{Name: "spiffe://example.org/operator"}, Peer: netip.MustParseAddrPort("192.0.2.7:4711"),
 		Grant: auth.Grant{Right: right, Rule: "rules[0]"},
 	}, t)
 }
@@ -169,7 +170,7 @@ func TestWhatOperatorsChangeIsAudited(t *testing.T) {
 	record := func(right string) map[string]any {
 		return map[string]any{
 			"msg": "audit", "event": "change", "trace_id": traceID, "identity": "spiffe://example.org/operator",
-			"peer": "192.0.2.7:4711", "operation": v1.OperationLinkServiceSetLinkedPod, "right": right, "rule": "rules[0]",
+			"peer": netip.MustParseAddrPort("192.0.2.7:4711"), "operation": v1.OperationLinkServiceSetLinkedPod, "right": right, "rule": "rules[0]",
 			"namespace": "game", "service": "room", "uid": "anna", "pod": 2.0, "previous_pod": 0.0, "epoch": 9.0,
 			"outcome": "moved", "reason": "node broken\n",
 		}
@@ -246,7 +247,7 @@ func TestRefusalsAreAudited(t *testing.T) {
 			}
 			require.Len(t, records(), 1)
 			for key, value := range map[string]any{
-				"event": "refusal", "identity": "spiffe://example.org/operator", "peer": "192.0.2.7:4711", "namespace": "game",
+				"event": "refusal", "identity": "spiffe://example.org/operator", "peer": netip.MustParseAddrPort("192.0.2.7:4711"), "namespace": "game",
 				"service": "room", "uid": "anna", "pod": 0.0, "right": "force", "reason": "curious", "count": 1.0,
 				"operation": v1.OperationLinkServiceSetLinkedPod, "outcome": row.want["outcome"], "detail": row.want["detail"],
 			} {
