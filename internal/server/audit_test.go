@@ -170,7 +170,7 @@ func TestWhatOperatorsChangeIsAudited(t *testing.T) {
 	record := func(right string) map[string]any {
 		return map[string]any{
 			"msg": "audit", "event": "change", "trace_id": traceID, "identity": "spiffe://example.org/operator",
-			"peer": netip.MustParseAddrPort("192.0.2.7:4711"), "operation": v1.OperationLinkServiceSetLinkedPod, "right": right, "rule": "rules[0]",
+			"peer": "192.0.2.7:4711", "operation": v1.OperationLinkServiceSetLinkedPod, "right": right, "rule": "rules[0]",
 			"namespace": "game", "service": "room", "uid": "anna", "pod": 2.0, "previous_pod": 0.0, "epoch": 9.0,
 			"outcome": "moved", "reason": "node broken\n",
 		}
@@ -247,7 +247,7 @@ func TestRefusalsAreAudited(t *testing.T) {
 			}
 			require.Len(t, records(), 1)
 			for key, value := range map[string]any{
-				"event": "refusal", "identity": "spiffe://example.org/operator", "peer": netip.MustParseAddrPort("192.0.2.7:4711"), "namespace": "game",
+				"event": "refusal", "identity": "spiffe://example.org/operator", "peer": "192.0.2.7:4711", "namespace": "game",
 				"service": "room", "uid": "anna", "pod": 0.0, "right": "force", "reason": "curious", "count": 1.0,
 				"operation": v1.OperationLinkServiceSetLinkedPod, "outcome": row.want["outcome"], "detail": row.want["detail"],
 			} {
@@ -273,7 +273,7 @@ func TestLevelChangesAreAudited(t *testing.T) {
 	chain, records := audited(t, audit.Options{})
 	metrics, err := NewMetrics(nil)
 	require.NoError(t, err)
-	admin := NewAdminServer(p.config, healthyStore{}, p.drain, metrics, p.level, chain.audit, p.logger)
+	admin := NewAdminServer(p.config, nil, healthyStore{}, p.drain, metrics, p.level, chain.audit, p.logger)
 	for _, body := range []string{`{"level":"nonsense"}`, `{"level":"debug"}`} {
 		request := httptest.NewRequestWithContext(t.Context(), http.MethodPut, "/loglevel", strings.NewReader(body))
 		request.Header.Set(reasonHeader, "looking for a fault")
