@@ -39,6 +39,10 @@ func serve(config *conf.Bootstrap) int {
 	signal.Notify(hangups, syscall.SIGHUP) // From here on it does not end the process.
 	defer signal.Stop(hangups)
 
+	if err := app.Check(config); err != nil {
+		fmt.Fprintf(os.Stderr, "podlink: %v\n", err)
+		return 2
+	}
 	var out io.Writer = os.Stderr
 	var file *lines.File
 	if path := config.GetLog().GetFile(); path != "" {
@@ -123,7 +127,7 @@ func logStart(config *conf.Bootstrap, helper *log.Helper) {
 	server := config.GetServer()
 	helper.Infow(log.DefaultMessageKey, "podlink starts", "version", version.Version,
 		"store", config.GetData().GetRedis().GetMode(), "http", server.GetHttp().GetAddr(), "grpc", server.GetGrpc().GetAddr(),
-		"admin", server.GetAdmin().GetAddr(), "registry", config.GetRegistry().GetType())
+		"admin", server.GetAdmin().GetAddr(), "auth", config.GetAuth().GetMode(), "registry", config.GetRegistry().GetType())
 }
 
 // reopener is a log file that can be opened again, after logrotate has renamed it.

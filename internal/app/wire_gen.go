@@ -51,6 +51,15 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 	bizLimits := limits(bootstrap)
 	linkUsecase := biz.NewLinkUsecase(linkRepo, bizPodViews, bizLimits, domain)
 	confLog := bootstrap.Log
+	doorMetrics := server.NewDoorMetrics()
+	appDoors, err := newDoors(bootstrap, doorMetrics, auditLog, logger)
+	if err != nil {
+		cleanup3()
+		cleanup2()
+		cleanup()
+		return nil, nil, err
+	}
+	serverAccess := access(bootstrap, appDoors, doorMetrics)
 	trace := bootstrap.Trace
 	tracerProvider, cleanup4, err := telemetry.NewTracerProvider(trace, logger)
 	if err != nil {
@@ -60,7 +69,6 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 		return nil, nil, err
 	}
 	metrics := db.Metrics
-	doorMetrics := server.NewDoorMetrics()
 	serverCollectors := collectors(domain, metrics, linkMetrics, registrar, logQueue, doorMetrics, auditLog)
 	serverMetrics, err := server.NewMetrics(serverCollectors)
 	if err != nil {
@@ -70,7 +78,7 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 		cleanup()
 		return nil, nil, err
 	}
-	chain, cleanup5 := server.NewChain(confLog, tracerProvider, serverMetrics, doorMetrics, auditLog, logger)
+	chain, cleanup5 := server.NewChain(confLog, serverAccess, tracerProvider, serverMetrics, doorMetrics, auditLog, logger)
 	linkService := service.NewLinkService(linkUsecase, chain)
 	ttl := podTTL(bootstrap)
 	podUsecase := biz.NewPodUsecase(bizPodViews, ttl)
@@ -81,8 +89,9 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 	api := server.NewAPI(linkService, stateService, workloadService)
 	httpServer := server.NewHTTPServer(confServer, api, chain, drain, logger)
 	grpcServer, cleanup6 := server.NewGRPCServer(confServer, api, chain, health, drain)
-	adminServer := server.NewAdminServer(confServer, health, drain, serverMetrics, logLevel, auditLog, logger)
-	app, err := newApp(confServer, registry, logger, health, drain, registrar, httpServer, grpcServer, adminServer)
+	adminServer := server.NewAdminServer(confServer, serverAccess, health, drain, serverMetrics, logLevel, auditLog, logger)
+	appBackground := newBackground(bootstrap, appDoors, doorMetrics, logger)
+	app, err := newApp(confServer, registry, logger, health, drain, registrar, httpServer, grpcServer, adminServer, appBackground)
 	if err != nil {
 		cleanup6()
 		cleanup5()

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -77,7 +78,7 @@ func callOf(ctx context.Context, name string, right auth.Right) context.Context 
 		TraceID: trace.TraceID{0xab, 1}, SpanID: trace.SpanID{1},
 	}))
 	return &auth.Call{
-		Context: ctx, Identity: auth.Identity{Name: name, Pod: "chat-2"}, Peer: "192.0.2.7:4711",
+		Context: ctx, Identity: auth.Identity{Name: name, Pod: "chat-2"}, Peer: netip.MustParseAddrPort("192.0.2.7:4711"),
 		Grant: auth.Grant{Right: right, Rule: "rules[2]"},
 	}
 }

@@ -81,8 +81,8 @@ func (l *Log) entry(ctx context.Context, ev event, r Record) *entry {
 		if call.Grant.Right != auth.None {
 			e.right = call.Grant.Right
 		}
-		if call.Peer != "" {
-			e.Peer = call.Peer
+		if call.Peer.IsValid() {
+			e.Peer = call.Peer.String()
 		}
 	}
 	return e

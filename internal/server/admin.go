@@ -19,6 +19,7 @@ import (
 type AdminServer struct {
 	server *http.Server
 	addr   string
+	access *Access // nil: operators are those on this machine
 	probe  *readiness
 	level  *telemetry.LogLevel
 	audit  *audit.Log // nil: none
@@ -27,22 +28,23 @@ type AdminServer struct {
 
 // NewAdminServer returns the admin listener.
 func NewAdminServer(
-	c *conf.Server, store Checker, drain *Drain, metrics *Metrics, level *telemetry.LogLevel, audited *audit.Log, logger log.Logger,
+	c *conf.Server, access *Access, store Checker, drain *Drain, metrics *Metrics, level *telemetry.LogLevel, audited *audit.Log,
+	logger log.Logger,
 ) *AdminServer {
 	s := &AdminServer{
-		addr: c.GetAdmin().GetAddr(), probe: &readiness{store: store, drain: drain}, level: level, audit: audited,
-		log: log.NewHelper(logger),
+		addr: c.GetAdmin().GetAddr(), access: access, probe: &readiness{store: store, drain: drain, access: access}, level: level,
+		audit: audited, log: log.NewHelper(logger),
 	}
 	routes := http.NewServeMux()
 	routes.HandleFunc("GET /healthz", s.health)
 	routes.HandleFunc("GET /readyz", s.ready)
 	routes.Handle("GET /metrics", metrics.handler())
-	routes.HandleFunc("GET /loglevel", s.getLevel)
-	routes.HandleFunc("PUT /loglevel", s.setLevel)
+	routes.Handle("GET /loglevel", s.operators(http.HandlerFunc(s.getLevel)))
+	routes.Handle("PUT /loglevel", s.operators(http.HandlerFunc(s.setLevel)))
 	if c.GetAdmin().GetPprof() {
-		s.log.Warn("server.admin.pprof is on: anyone who can reach the admin listener can read profiles, which expose parts of " +
-			"podlink's memory; taking one costs CPU time, and locks and waits are sampled all the time")
-		addProfiles(routes)
+		s.log.Warnf("server.admin.pprof is on: %s can read profiles, which expose parts of podlink's memory; taking one costs CPU "+
+			"time, and locks and waits are sampled all the time", s.operatorsAre())
+		addProfiles(routes, s.operators)
 	}
 	s.server = &http.Server{Handler: routes} //nolint:gosec // setLimits sets its timeouts.
 	setLimits(s.server, readyTimeout, logger)

@@ -58,11 +58,9 @@ func newParts(tb testing.TB) parts {
 	tb.Helper()
 	metrics, err := NewMetrics(nil)
 	require.NoError(tb, err)
-	domain := telemetry.NewDomain()
-	views := biz.NewPodViews(nil, domain)
 	config, logger := conf.Default().Server, log.NewStdLogger(io.Discard)
 	tracer := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample()))
-	chain, closeChain := NewChain(conf.Default().Log, tracer, metrics, nil, nil, logger)
+	chain, closeChain := NewChain(conf.Default().Log, nil, tracer, metrics, nil, nil, logger)
 	tb.Cleanup(closeChain)
 	return parts{
 		config: config,
@@ -70,8 +68,15 @@ func newParts(tb testing.TB) parts {
 		drain:  NewDrain(config),
 		logger: logger,
 		level:  telemetry.NewLogLevel("warn"),
-		links:  service.NewLinkService(biz.NewLinkUsecase(memory{}, views, biz.Limits{MaxBatch: 1000}, domain), service.NopProblems{}),
+		links:  linksOn(memory{}),
 	}
+}
+
+// linksOn is the service of links on a store.
+func linksOn(store biz.LinkRepo) *service.LinkService {
+	domain := telemetry.NewDomain()
+	views := biz.NewPodViews(nil, domain)
+	return service.NewLinkService(biz.NewLinkUsecase(store, views, biz.Limits{MaxBatch: 1000}, domain), service.NopProblems{})
 }
 
 func (p parts) api() API {
@@ -169,7 +174,7 @@ func BenchmarkGRPCHandler(b *testing.B) {
 	var handle grpc.MethodHandler
 	for _, method := range v1.LinkService_ServiceDesc.Methods {
 		if method.MethodName == "GetLinkedPod" {
-			handle = deferDecodeErrors(method.Handler)
+			handle = deferErrors(nil, "", method.Handler)
 		}
 	}
 	decoder := codec{encoding.GetCodecV2(grpcproto.Name)}

@@ -20,6 +20,7 @@ import (
 // Chain is the middleware of both transports, for unary calls and streams. serve has the steps; Unary and Stream adapt it to
 // Kratos and to gRPC.
 type Chain struct {
+	access  *Access
 	tracer  *requestTracer
 	metrics *Metrics
 	doors   *DoorMetrics
@@ -29,10 +30,11 @@ type Chain struct {
 
 // NewChain returns the chain, and a function that flushes its log.
 func NewChain(
-	c *conf.Log, tracer trace.TracerProvider, metrics *Metrics, doors *DoorMetrics, audited *audit.Log, logger log.Logger,
+	c *conf.Log, access *Access, tracer trace.TracerProvider, metrics *Metrics, doors *DoorMetrics, audited *audit.Log,
+	logger log.Logger,
 ) (*Chain, func()) {
 	requests := newRequestLog(c, logger)
-	return &Chain{newRequestTracer(tracer), metrics, doors, audited, requests}, requests.repeats.Close
+	return &Chain{access, newRequestTracer(tracer), metrics, doors, audited, requests}, requests.repeats.Close
 }
 
 // callType distinguishes unary calls from streams: a stream can last for days, so its duration is not a latency.
@@ -66,7 +68,11 @@ func (c *Chain) Unary(next middleware.Handler) middleware.Handler {
 		t, _ := transport.FromServerContext(ctx) // Kratos' servers always set it.
 		m := messages{request: request}
 		err := c.serve(ctx, t, unaryCall, &m, func(ctx context.Context) (err error) {
-			if err := decodingFrom(ctx).err; err != nil {
+			d := decodingFrom(ctx)
+			if d.err != nil {
+				return d.err
+			}
+			if err := d.payRest(request); err != nil {
 				return err
 			}
 			m.reply, err = next(ctx, request)

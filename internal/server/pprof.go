@@ -14,14 +14,15 @@ const (
 	blockRate = time.Millisecond
 )
 
-// addProfiles adds Go's profiles to routes, without the command line. Handlers of profiles that take a duration extend the
-// write timeout by it themselves.
-func addProfiles(routes *http.ServeMux) {
+// addProfiles adds Go's profiles to routes, without the command line, each wrapped. Handlers of profiles that take a duration extend
+// the write timeout by it themselves.
+func addProfiles(routes *http.ServeMux, wrap func(http.Handler) http.Handler) {
 	runtime.SetMutexProfileFraction(mutexFraction)
 	runtime.SetBlockProfileRate(int(blockRate.Nanoseconds()))
-	routes.HandleFunc("GET /debug/pprof/", pprof.Index)
-	routes.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-	routes.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	routes.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
-	routes.HandleFunc("POST /debug/pprof/symbol", pprof.Symbol)
+	for pattern, profile := range map[string]http.HandlerFunc{
+		"GET /debug/pprof/": pprof.Index, "GET /debug/pprof/profile": pprof.Profile, "GET /debug/pprof/trace": pprof.Trace,
+		"GET /debug/pprof/symbol": pprof.Symbol, "POST /debug/pprof/symbol": pprof.Symbol,
+	} {
+		routes.Handle(pattern, wrap(profile))
+	}
 }

@@ -16,8 +16,9 @@ type Checker interface {
 
 // readiness says whether to send requests to this process. /readyz and gRPC's health service give its answer.
 type readiness struct {
-	store Checker
-	drain *Drain
+	store  Checker
+	drain  *Drain
+	access *Access
 
 	mu    sync.Mutex
 	last  string // reason of the last check by recent
@@ -28,6 +29,9 @@ type readiness struct {
 func (r *readiness) reason(ctx context.Context) string {
 	if r.drain.Draining() {
 		return "podlink is stopping"
+	}
+	if err := r.access.ready(); err != nil {
+		return err.Error()
 	}
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()

@@ -31,7 +31,7 @@ func record(t *testing.T) (parts, *tracetest.SpanRecorder) {
 	metrics, err := NewMetrics(nil)
 	require.NoError(t, err)
 	var closeChain func()
-	p.chain, closeChain = NewChain(conf.Default().Log, sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)), metrics, nil, nil, p.logger)
+	p.chain, closeChain = NewChain(conf.Default().Log, nil, sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)), metrics, nil, nil, p.logger)
 	t.Cleanup(closeChain)
 	return p, spans
 }

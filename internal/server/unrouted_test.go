@@ -35,7 +35,7 @@ func TestUnroutedRequests(t *testing.T) {
 			p, spans, lines := newParts(t), tracetest.NewSpanRecorder(), new(logwatch.Log)
 			metrics, err := NewMetrics(nil)
 			require.NoError(t, err)
-			chain, closeChain := NewChain(conf.Default().Log, sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)), metrics, nil, nil,
+			chain, closeChain := NewChain(conf.Default().Log, nil, sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)), metrics, nil, nil,
 				telemetry.NewLogger(&conf.Log{Format: "json"}, telemetry.NewLogLevel("debug"), lines))
 			t.Cleanup(closeChain)
 			p.chain = chain

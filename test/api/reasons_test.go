@@ -66,7 +66,7 @@ var public = map[v1.ErrorReason]struct {
 
 // withoutSecurity are the reasons of a podlink with security configured, which does not exist yet.
 var withoutSecurity = []v1.ErrorReason{
-	v1.ErrorReason_UNAUTHENTICATED, v1.ErrorReason_PERMISSION_DENIED, v1.ErrorReason_RATE_LIMITED,
+	v1.ErrorReason_UNAUTHENTICATED, v1.ErrorReason_PERMISSION_DENIED, v1.ErrorReason_RATE_LIMITED, v1.ErrorReason_NOT_READY,
 }
 
 // provocation is a real fault that causes a reason.
@@ -167,13 +167,13 @@ func panicking(t *testing.T, redis *redistest.Server) *testApp {
 		}
 		drain := server.NewDrain(c)
 		traces := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample()))
-		chain, closeChain := server.NewChain(config.GetLog(), traces, metrics, nil, nil, logger)
+		chain, closeChain := server.NewChain(config.GetLog(), nil, traces, metrics, nil, nil, logger)
 		api := server.NewAPI(service.NewLinkService(nil, service.NopProblems{}), service.NewStateService(nil), service.NewWorkloadService(nil))
 		grpcServer, stop := server.NewGRPCServer(c, api, chain, store.Health, drain)
 		podlink := kratos.New(
 			kratos.Logger(logger), kratos.StopTimeout(c.GetStop().GetTimeout().AsDuration()), kratos.BeforeStop(drain.Run),
 			kratos.Server(store.Health, server.NewHTTPServer(c, api, chain, drain, logger), grpcServer,
-				server.NewAdminServer(c, store.Health, drain, metrics, level, nil, logger)))
+				server.NewAdminServer(c, nil, store.Health, drain, metrics, level, nil, logger)))
 		return podlink, func() { stop(); closeChain(); cleanup() }, nil
 	}, onRedis(redis))
 }
@@ -487,7 +487,7 @@ func TestChain(t *testing.T) {
 			lines := new(logwatch.Log)
 			logger := telemetry.NewLogger(&conf.Log{Format: "json"}, telemetry.NewLogLevel("debug"), lines)
 			traces := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample()))
-			chain, closeChain := server.NewChain(&conf.Log{}, traces, metrics, nil, nil, logger)
+			chain, closeChain := server.NewChain(&conf.Log{}, nil, traces, metrics, nil, nil, logger)
 			t.Cleanup(closeChain)
 			_, err := chain.Unary(row.handle)(transport.NewServerContext(t.Context(), overNothing{}), nil)
 			got := kerrors.FromError(err)

@@ -283,7 +283,8 @@ func TestCheck(t *testing.T) {
 	secret := filepath.Join(t.TempDir(), "password")
 	require.NoError(t, os.WriteFile(secret, []byte("hunter2\n"), 0o600))
 	code, out := command(t, "-check", "PODLINK_DATA_REDIS_MODE=standalone", "PODLINK_DATA_REDIS_ADDRS=192.0.2.1:6379",
-		"PODLINK_DATA_REDIS_PASSWORD_FILE="+secret, "PODLINK_SERVER_HTTP_ADDR=192.0.2.1:80", "PODLINK_LOG_FILE=/absent/log")
+		"PODLINK_DATA_REDIS_PASSWORD_FILE="+secret, "PODLINK_SERVER_HTTP_ADDR=192.0.2.1:80", "PODLINK_AUTH_ALLOW_INSECURE=true",
+		"PODLINK_LOG_FILE=/absent/log")
 	require.Equal(t, 0, code, out)
 	require.Contains(t, out, "    mode: standalone\n    addrs:\n      - 192.0.2.1:6379\n")
 	require.Contains(t, out, `password: "***"`)

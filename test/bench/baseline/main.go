@@ -52,7 +52,7 @@ func run(path string) error {
 		return err
 	}
 	api, settings := &links{pods: storeOf(config.GetData().GetRedis())}, config.GetServer()
-	chain, closeChain := server.NewChain(config.GetLog(), provider, metrics, nil, nil, logger)
+	chain, closeChain := server.NewChain(config.GetLog(), nil, provider, metrics, nil, nil, logger)
 	defer closeChain()
 	http := khttp.NewServer(khttp.Address(settings.GetHttp().GetAddr()),
 		khttp.Timeout(settings.GetHttp().GetTimeout().AsDuration()), khttp.Middleware(chain.Unary))
@@ -60,7 +60,7 @@ func run(path string) error {
 	grpc := kgrpc.NewServer(kgrpc.Address(settings.GetGrpc().GetAddr()),
 		kgrpc.Timeout(settings.GetGrpc().GetTimeout().AsDuration()), kgrpc.Middleware(chain.Unary))
 	v1.RegisterLinkServiceServer(grpc, api)
-	admin := server.NewAdminServer(settings, ready{}, server.NewDrain(settings), metrics, level, nil, logger)
+	admin := server.NewAdminServer(settings, nil, ready{}, server.NewDrain(settings), metrics, level, nil, logger)
 	return kratos.New(kratos.Logger(logger), kratos.Server(http, grpc, admin)).Run()
 }
 
