@@ -79,8 +79,8 @@ func tokensFile(caller string, tokens ...string) string {
 	return b.String()
 }
 
-// identities is a podlink that knows a caller by a static token, one by an issuer's file of keys and one by an issuer's URL. They call it all
-// the time.
+// identities is a podlink that knows a caller by a static token, one by an issuer's file of keys and one by an issuer's URL. They call
+// it all the time.
 type identities struct {
 	*podlinktest.Process
 
