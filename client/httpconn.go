@@ -26,7 +26,7 @@ func dialHTTP(target string, o Options, use usage) (grpc.ClientConnInterface, fu
 	}
 	with := []middleware.Middleware{propagate}
 	if o.Credentials != nil {
-		with = append(with, authorize(callCredentials{o.Credentials}, o.TLS != nil))
+		with = append(with, authorize(o.Credentials, o.TLS != nil))
 	}
 	options := []khttp.ClientOption{
 		khttp.WithEndpoint(target), khttp.WithMiddleware(with...), khttp.WithTransport(noRedirects{carrier}),
