@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	v1 "podlink/api/podlink/v1"
+	"podlink/internal/certs"
 )
 
 // DefaultTimeout is Options.Timeout where it is 0.
@@ -25,8 +26,13 @@ type Options struct {
 	Discovery registry.Discovery
 	// HTTP asks for HTTP instead of gRPC. Redirects are not followed.
 	HTTP bool
-	// TLS secures the connections. Nil: they are not secured.
+	// TLS secures the connections. Nil, and without the files below: they are not secured.
 	TLS *tls.Config
+	// CAFile, CertFile and KeyFile, in PEM, and ServerName secure the connections instead of TLS. The files are read again every 10
+	// seconds: new connections use what is in them then, and a file that can't be used changes nothing. CAFile has the CAs that sign
+	// podlink's certificate; empty: the system's. CertFile and KeyFile are the certificate that podlink knows the client by; empty: none.
+	// ServerName is the name in podlink's certificate; empty: the host of the address.
+	CAFile, CertFile, KeyFile, ServerName string
 	// TokenFile is a file with the bearer token that proves who calls. It is read again when it is older than a second, and after
 	// podlink has refused its token. Without any of TokenFile, Token and Credentials it is DefaultTokenFile, if that file exists and the
 	// connections are secured or to this machine.
@@ -46,7 +52,15 @@ type Options struct {
 	// Timeout bounds a call with all of its attempts, and each attempt by a third of it; a context that ends earlier goes first.
 	// 0 is DefaultTimeout.
 	Timeout time.Duration
+
+	files *certs.Client // of the files; nil: none
 }
+
+// secured reports whether the connections use TLS.
+func (o *Options) secured() bool { return o.TLS != nil || o.byFiles() }
+
+// byFiles reports whether the TLS of the connections is that of the files.
+func (o *Options) byFiles() bool { return o.CAFile+o.CertFile+o.KeyFile+o.ServerName != "" }
 
 // Client calls podlink. It is safe for concurrent use, and one is enough for a process.
 //
@@ -96,17 +110,28 @@ func open(target string, o Options, mounted string) (*Client, error) {
 		return nil, err
 	}
 	o.Credentials = shown.headers
+	closeFiles, err := o.openFiles()
+	if err != nil {
+		shown.close()
+		return nil, err
+	}
 	calls, hangUp, err := dial(target, o, forCalls)
 	if err != nil {
-		return nil, errors.Join(err, shown.close())
+		shown.close()
+		closeFiles()
+		return nil, err
 	}
 	reports := &lazyConn{dial: func() (grpc.ClientConnInterface, func() error, error) { return dial(target, o, forReports) }}
-	return newClient(calls, reports, o.Timeout, shown, func() error { return errors.Join(hangUp(), reports.close(), shown.close()) }), nil
+	return newClient(calls, reports, o.Timeout, shown, func() error {
+		shown.close()
+		closeFiles()
+		return errors.Join(hangUp(), reports.close())
+	}), nil
 }
 
 // complete checks the options, and adds what the target says.
 func (o *Options) complete(target string) error {
-	if o.HTTP && o.TLS == nil && strings.HasPrefix(target, "https://") {
+	if o.HTTP && !o.secured() && strings.HasPrefix(target, "https://") {
 		o.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
 	switch {
@@ -116,8 +141,12 @@ func (o *Options) complete(target string) error {
 		return errors.New("there is no target")
 	case strings.HasPrefix(target, "discovery:") && o.Discovery == nil:
 		return fmt.Errorf("%s needs Options.Discovery", target)
-	case o.HTTP && o.TLS != nil && strings.HasPrefix(target, "http://"):
-		return fmt.Errorf("%s is not secured, and Options.TLS is set", target)
+	case o.TLS != nil && o.byFiles():
+		return errors.New("Options.TLS is set, and CAFile, CertFile, KeyFile or ServerName, which are instead of it")
+	case (o.CertFile == "") != (o.KeyFile == ""):
+		return errors.New("Options.CertFile and Options.KeyFile must both be set, or neither")
+	case o.HTTP && o.secured() && strings.HasPrefix(target, "http://"):
+		return fmt.Errorf("%s is not secured, and Options.TLS, CAFile, CertFile or ServerName is set", target)
 	case o.Discovery != nil:
 		o.Discovery = lazyDiscovery{o.Discovery}
 	}

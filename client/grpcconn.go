@@ -26,6 +26,9 @@ func dialGRPC(target string, o Options, use usage) (grpc.ClientConnInterface, fu
 	if o.NoProxy {
 		under = append(under, grpc.WithNoProxy())
 	}
+	if o.files != nil {
+		under = append(under, grpc.WithTransportCredentials(o.files.Credentials()))
+	}
 	if o.Credentials != nil {
 		under = append(under, grpc.WithPerRPCCredentials(o.Credentials))
 	}
@@ -40,7 +43,10 @@ func dialGRPC(target string, o Options, use usage) (grpc.ClientConnInterface, fu
 		options = append(options, kgrpc.WithDiscovery(o.Discovery))
 	}
 	dial := kgrpc.DialInsecure
-	if o.TLS != nil {
+	switch {
+	case o.files != nil: // Their credentials are among the options.
+		dial = kgrpc.Dial
+	case o.TLS != nil:
 		options, dial = append(options, kgrpc.WithTLSConfig(o.TLS)), kgrpc.Dial
 	}
 	made, err := dial(context.Background(), options...)

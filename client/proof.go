@@ -30,7 +30,7 @@ type proof struct {
 // proof returns how a client with these options proves who it is. mounted is DefaultTokenFile, except in tests.
 func (o *Options) proof(target, mounted string) (proof, error) {
 	path := o.TokenFile
-	if path == "" && o.Token == nil && o.Credentials == nil && (o.TLS != nil || onThisMachine(target)) && isFile(mounted) {
+	if path == "" && o.Token == nil && o.Credentials == nil && (o.secured() || onThisMachine(target)) && isFile(mounted) {
 		path = mounted
 	}
 	read, name := o.Token, "the token of Options.Token"
@@ -40,16 +40,18 @@ func (o *Options) proof(target, mounted string) (proof, error) {
 	switch {
 	case o.Token != nil && o.TokenFile != "", o.Credentials != nil && read != nil:
 		return proof{}, errors.New("only one of Options.TokenFile, Token and Credentials may be set")
-	case read != nil && o.TLS == nil && !onThisMachine(target):
-		return proof{}, fmt.Errorf("%s is sent only over TLS (set Options.TLS), or to an address of this machine, as 127.0.0.1:9000: it would "+
+	case read != nil && !o.secured() && !onThisMachine(target):
+		return proof{}, fmt.Errorf("%s is sent only over TLS (set Options.CAFile or TLS), or to an address of this machine, as 127.0.0.1:9000: it would "+
 			"cross the network in plaintext", name)
 	case read != nil:
 		t := newTokens(read, o.Timeout)
-		return proof{bearer{t, name, o.TLS != nil}, t, notAccepted(name)}, nil
-	case o.Credentials != nil && o.Credentials.RequireTransportSecurity() && o.TLS == nil:
-		return proof{}, errors.New("Options.Credentials require transport security, and Options.TLS is not set")
+		return proof{bearer{t, name, o.secured()}, t, notAccepted(name)}, nil
+	case o.Credentials != nil && o.Credentials.RequireTransportSecurity() && !o.secured():
+		return proof{}, errors.New("Options.Credentials require transport security, and neither Options.TLS nor CAFile is set")
 	case o.Credentials != nil:
 		return proof{headers: callCredentials{o.Credentials}, advice: notAccepted("what Options.Credentials returns")}, nil
+	case o.CertFile != "":
+		return proof{advice: notAccepted("the client certificate in " + o.CertFile)}, nil
 	case o.TLS != nil && (len(o.TLS.Certificates) > 0 || o.TLS.GetClientCertificate != nil):
 		return proof{advice: notAccepted("the client certificate of Options.TLS")}, nil
 	}
@@ -90,11 +92,10 @@ func onThisMachine(target string) bool {
 }
 
 // close ends the reading of tokens.
-func (p proof) close() error {
+func (p proof) close() {
 	if p.tokens != nil {
 		p.tokens.shut()
 	}
-	return nil
 }
 
 // renew returns another token than the one that podlink has refused in this attempt; empty: there is none, or that was one already.

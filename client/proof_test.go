@@ -287,7 +287,6 @@ func TestTokensNeedTLS(t *testing.T) {
 		target string
 		o      Options
 		says   string // empty: nothing is wrong
-		advice string
 	}{
 		"this machine":               {target: "127.0.0.1:9000"},
 		"this machine, IPv6":         {target: "[::1]:9000"},
@@ -307,10 +306,11 @@ func TestTokensNeedTLS(t *testing.T) {
 		"discovery":                  {target: "discovery:///podlink", o: Options{Discovery: found}, says: plain},
 		"another, over TLS":          {target: "10.0.0.1:9000", o: Options{TLS: secured}},
 		"discovery, over TLS":        {target: "discovery:///podlink", o: Options{Discovery: found, TLS: secured}},
+		"another, over TLS by files": {target: "10.0.0.1:9000", o: Options{ServerName: "podlink.test"}},
 		"HTTPS":                      {target: "https://podlink:8000", o: Options{HTTP: true}},
 		"two of them":                {target: "127.0.0.1:9000", o: Options{Token: constant(secret)}, says: several},
 		"credentials too":            {target: "127.0.0.1:9000", o: Options{Credentials: token{value: secret}}, says: several},
-		"a certificate too":          {target: "podlink:9000", o: Options{TLS: certified}, advice: "the token file "},
+		"a certificate too":          {target: "podlink:9000", o: Options{TLS: certified}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			row.o.TokenFile = tokenFile(t, secret)
@@ -324,9 +324,14 @@ func TestTokensNeedTLS(t *testing.T) {
 			require.NoError(t, c.Close())
 		})
 	}
-	shown, err := (&Options{TLS: certified}).proof("podlink:9000", "")
-	require.NoError(t, err)
-	require.Contains(t, shown.advice, "the client certificate of Options.TLS")
+	for advice, o := range map[string]Options{
+		"the client certificate of Options.TLS": {TLS: certified}, "the client certificate in own.crt": {CertFile: "own.crt", KeyFile: "own.key"},
+		"the client has sent no credentials": {TLS: secured},
+	} {
+		shown, err := o.proof("podlink:9000", "")
+		require.NoError(t, err)
+		require.Contains(t, shown.advice, advice)
+	}
 }
 
 // TestMountedToken is sent by whoever has not set another way to prove who it is.

@@ -477,10 +477,17 @@ func TestWithoutBatches(t *testing.T) {
 
 // TestStartWithoutPodlink: a further handle needs no answer while the lease holds.
 func TestStartWithoutPodlink(t *testing.T) {
+	for name, why := range map[string]error{"away": ErrUnavailable, "not known": ErrUnauthenticated, "not permitted": ErrPermissionDenied} {
+		t.Run(name, func(t *testing.T) { startWithoutPodlink(t, why) })
+	}
+}
+
+func startWithoutPodlink(t *testing.T, why error) {
+	t.Helper()
 	onFake(t, func(t *testing.T, p *podSessions) {
 		h := mustStart(t, p, "u")
 		sleep(t.Context(), DefaultGuardCacheTTL+time.Second)
-		p.store.setAround(func(context.Context, string, func()) error { return ErrUnavailable })
+		p.store.setAround(func(context.Context, string, func()) error { return why })
 		again, err := p.start(t.Context(), "u", 0)
 		require.NoError(t, err)
 		require.Equal(t, h.Epoch(), again.Epoch())
@@ -489,7 +496,7 @@ func TestStartWithoutPodlink(t *testing.T) {
 		_, err = p.start(t.Context(), "u", 0)
 		require.ErrorIs(t, err, ErrLinkUncertain)
 		_, err = p.start(t.Context(), "v", 0)
-		require.ErrorIs(t, err, ErrUnavailable)
+		require.ErrorIs(t, err, why)
 		canceled, cancel := context.WithCancel(t.Context())
 		cancel()
 		require.NoError(t, p.turns.enter(t.Context(), "v"))

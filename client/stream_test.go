@@ -38,7 +38,8 @@ func dialedConn(t *testing.T, target string, o Options) (conn, func()) {
 	open, shut := context.WithCancel(context.Background())
 	closeConn := sync.OnceFunc(func() {
 		shut()
-		require.NoError(t, errors.Join(hangUp(), shown.close()))
+		shown.close()
+		require.NoError(t, hangUp())
 	})
 	t.Cleanup(closeConn)
 	return conn{made, o.Timeout, new(retryBudget), open, shown}, closeConn

@@ -1,7 +1,12 @@
 package app
 
 import (
+	"context"
+
+	"github.com/go-kratos/kratos/v2/log"
+
 	"podlink/internal/biz"
+	"podlink/internal/certs"
 	"podlink/internal/conf"
 	"podlink/internal/data"
 	"podlink/internal/rdb"
@@ -9,6 +14,21 @@ import (
 	"podlink/internal/server"
 	"podlink/internal/telemetry"
 )
+
+// newReloader returns what keeps the TLS files up to date, and a function that ends its reads.
+func newReloader(logger log.Logger) (*certs.Reloader, func()) {
+	files := certs.New(certs.Options{Log: log.NewHelper(log.With(logger, "module", "tls"))})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = files.Run(ctx) // It does not fail.
+	}()
+	return files, func() {
+		cancel()
+		<-done
+	}
+}
 
 func limits(c *conf.Bootstrap) biz.Limits {
 	return biz.Limits{MaxBatch: int(c.GetLimits().GetMaxBatch())}

@@ -26,14 +26,17 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 	confServer := bootstrap.Server
 	registry := bootstrap.Registry
 	confData := bootstrap.Data
-	db, cleanup, err := OpenStore(confData, logger)
+	reloader, cleanup := newReloader(logger)
+	db, cleanup2, err := OpenStore(confData, reloader, logger)
 	if err != nil {
+		cleanup()
 		return nil, nil, err
 	}
 	health := db.Health
 	drain := server.NewDrain(confServer)
-	registrar, cleanup2, err := registration.NewRegistrar(registry, logger)
+	registrar, cleanup3, err := registration.NewRegistrar(registry, reloader, logger)
 	if err != nil {
+		cleanup2()
 		cleanup()
 		return nil, nil, err
 	}
@@ -46,13 +49,14 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 	dataPrimaries := primaries(runner)
 	podRepo := data.NewPodRepo(runner, keyspace, dataPodLimits, dataPrimaries)
 	domain := telemetry.NewDomain()
-	bizPodViews, cleanup3 := podViews(podRepo, domain)
+	bizPodViews, cleanup4 := podViews(podRepo, domain)
 	bizLimits := limits(bootstrap)
 	linkUsecase := biz.NewLinkUsecase(linkRepo, bizPodViews, bizLimits, domain)
 	confLog := bootstrap.Log
 	trace := bootstrap.Trace
-	tracerProvider, cleanup4, err := telemetry.NewTracerProvider(trace, logger)
+	tracerProvider, cleanup5, err := telemetry.NewTracerProvider(trace, reloader, logger)
 	if err != nil {
+		cleanup4()
 		cleanup3()
 		cleanup2()
 		cleanup()
@@ -62,13 +66,14 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 	serverCollectors := collectors(domain, metrics, linkMetrics, registrar, logQueue)
 	serverMetrics, err := server.NewMetrics(serverCollectors)
 	if err != nil {
+		cleanup5()
 		cleanup4()
 		cleanup3()
 		cleanup2()
 		cleanup()
 		return nil, nil, err
 	}
-	chain, cleanup5 := server.NewChain(confLog, tracerProvider, serverMetrics, logger)
+	chain, cleanup6 := server.NewChain(confLog, tracerProvider, serverMetrics, logger)
 	linkService := service.NewLinkService(linkUsecase, chain)
 	ttl := podTTL(bootstrap)
 	podUsecase := biz.NewPodUsecase(bizPodViews, ttl)
@@ -77,10 +82,7 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 	workloadUsecase := biz.NewWorkloadUsecase(workloadRepo, bizLimits, domain)
 	workloadService := service.NewWorkloadService(workloadUsecase)
 	api := server.NewAPI(linkService, stateService, workloadService)
-	httpServer := server.NewHTTPServer(confServer, api, chain, drain, logger)
-	grpcServer, cleanup6 := server.NewGRPCServer(confServer, api, chain, health, drain)
-	adminServer := server.NewAdminServer(confServer, health, drain, serverMetrics, logLevel, logger)
-	app, err := newApp(confServer, registry, logger, health, drain, registrar, httpServer, grpcServer, adminServer)
+	listenerTLS, err := server.NewListenerTLS(confServer, reloader)
 	if err != nil {
 		cleanup6()
 		cleanup5()
@@ -90,7 +92,22 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 		cleanup()
 		return nil, nil, err
 	}
+	httpServer := server.NewHTTPServer(confServer, api, chain, drain, logger, listenerTLS)
+	grpcServer, cleanup7 := server.NewGRPCServer(confServer, api, chain, health, drain, listenerTLS)
+	adminServer := server.NewAdminServer(confServer, health, drain, serverMetrics, logLevel, logger, listenerTLS)
+	app, err := newApp(confServer, registry, logger, health, drain, registrar, httpServer, grpcServer, adminServer)
+	if err != nil {
+		cleanup7()
+		cleanup6()
+		cleanup5()
+		cleanup4()
+		cleanup3()
+		cleanup2()
+		cleanup()
+		return nil, nil, err
+	}
 	return app, func() {
+		cleanup7()
 		cleanup6()
 		cleanup5()
 		cleanup4()

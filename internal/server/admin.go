@@ -26,6 +26,7 @@ type AdminServer struct {
 // NewAdminServer returns the admin listener.
 func NewAdminServer(
 	c *conf.Server, store Checker, drain *Drain, metrics *Metrics, level *telemetry.LogLevel, logger log.Logger,
+	secured ListenerTLS,
 ) *AdminServer {
 	s := &AdminServer{
 		addr: c.GetAdmin().GetAddr(), probe: &readiness{store: store, drain: drain}, level: level, log: log.NewHelper(logger),
@@ -41,7 +42,7 @@ func NewAdminServer(
 			"podlink's memory; taking one costs CPU time, and locks and waits are sampled all the time")
 		addProfiles(routes)
 	}
-	s.server = &http.Server{Handler: routes} //nolint:gosec // setLimits sets its timeouts.
+	s.server = &http.Server{Handler: routes, TLSConfig: secured.Admin} //nolint:gosec // setLimits sets its timeouts.
 	setLimits(s.server, readyTimeout, logger)
 	return s
 }
@@ -53,10 +54,17 @@ func (s *AdminServer) Start(ctx context.Context) error {
 		return err
 	}
 	s.log.Infof("[admin] server listening on: %s", listener.Addr())
-	if err := s.server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+	if err := s.serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
+}
+
+func (s *AdminServer) serve(listener net.Listener) error {
+	if s.server.TLSConfig == nil {
+		return s.server.Serve(listener)
+	}
+	return s.server.ServeTLS(listener, "", "") // Its configuration has the files.
 }
 
 // Stop implements transport.Server. It waits for requests in flight until ctx ends, then closes their connections.

@@ -38,7 +38,7 @@ func serveAdmin(t *testing.T, p parts) *httptest.Server {
 	metrics, err := NewMetrics(nil)
 	require.NoError(t, err)
 	server := httptest.NewUnstartedServer(nil)
-	server.Config = NewAdminServer(p.config, healthyStore{}, p.drain, metrics, p.level, p.logger).server
+	server.Config = NewAdminServer(p.config, healthyStore{}, p.drain, metrics, p.level, p.logger, ListenerTLS{}).server
 	server.Config.WriteTimeout = 500 * time.Millisecond
 	server.Start()
 	t.Cleanup(server.Close)

@@ -79,7 +79,7 @@ func (p parts) api() API {
 }
 
 func (p parts) http() http.Handler {
-	return NewHTTPServer(p.config, p.api(), p.chain, p.drain, p.logger)
+	return NewHTTPServer(p.config, p.api(), p.chain, p.drain, p.logger, ListenerTLS{})
 }
 
 // plainHTTP is a Kratos server with the same chain and Kratos' own codecs, to compare with.
@@ -142,7 +142,7 @@ func BenchmarkHTTPSetLinkedPod(b *testing.B) {
 func BenchmarkGRPCGetLinkedPod(b *testing.B) {
 	b.ReportAllocs()
 	p := newParts(b)
-	srv, stop := NewGRPCServer(p.config, p.api(), p.chain, healthyStore{}, p.drain)
+	srv, stop := NewGRPCServer(p.config, p.api(), p.chain, healthyStore{}, p.drain, ListenerTLS{})
 	listener := bufconn.Listen(1 << 16)
 	go func() { _ = srv.Serve(listener) }()
 	b.Cleanup(stop)

@@ -14,7 +14,7 @@ import (
 )
 
 // ProviderSet is this package's Wire providers.
-var ProviderSet = wire.NewSet(NewHTTPServer, NewGRPCServer, NewAdminServer, NewMetrics, NewDrain, NewChain, NewAPI,
+var ProviderSet = wire.NewSet(NewHTTPServer, NewGRPCServer, NewAdminServer, NewListenerTLS, NewMetrics, NewDrain, NewChain, NewAPI,
 	wire.Bind(new(service.Problems), new(*Chain)))
 
 // maxBodyBytes bounds the body of an HTTP request, and a gRPC message.

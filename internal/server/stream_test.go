@@ -54,7 +54,7 @@ func serveObserved(t *testing.T, services ...*grpc.ServiceDesc) *observedServer 
 	chain, closeChain := NewChain(conf.Default().Log, sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(w.spans)), w.metrics,
 		telemetry.NewLogger(&conf.Log{Format: "json"}, telemetry.NewLogLevel("debug"), w.lines))
 	p.config.Grpc.Addr = "127.0.0.1:0"
-	srv, stop := NewGRPCServer(p.config, p.api(), chain, w.store, p.drain)
+	srv, stop := NewGRPCServer(p.config, p.api(), chain, w.store, p.drain, ListenerTLS{})
 	for _, service := range services {
 		deferringRegistrar{srv}.RegisterService(service, nil)
 	}

@@ -53,7 +53,7 @@ func start(t *testing.T, change func(*conf.Trace)) (trace.TracerProvider, func()
 	change(c.Trace)
 	require.NoError(t, c.Validate())
 	lines := new(logwatch.Log)
-	provider, end, err := NewTracerProvider(c.Trace, NewLogger(c.Log, NewLogLevel("debug"), lines))
+	provider, end, err := NewTracerProvider(c.Trace, nil, NewLogger(c.Log, NewLogLevel("debug"), lines))
 	require.NoError(t, err)
 	t.Cleanup(end)
 	return provider, end, lines
@@ -195,7 +195,7 @@ func TestTLSToTheReceiver(t *testing.T) {
 	}
 	c := conf.Default()
 	c.Trace.Endpoint, c.Trace.Tls = "127.0.0.1:1", &conf.TLS{Enabled: true, CaFile: ca.Path("absent.crt")}
-	_, _, err = NewTracerProvider(c.Trace, NewLogger(c.Log, NewLogLevel("debug"), new(logwatch.Log)))
+	_, _, err = NewTracerProvider(c.Trace, nil, NewLogger(c.Log, NewLogLevel("debug"), new(logwatch.Log)))
 	require.ErrorContains(t, err, "trace.tls.ca_file")
 }
 

@@ -156,7 +156,7 @@ func panicking(t *testing.T, redis *redistest.Server) *testApp {
 		config *conf.Bootstrap, level *telemetry.LogLevel, _ *telemetry.LogQueue, logger log.Logger,
 	) (*kratos.App, func(), error) {
 		c := config.GetServer()
-		store, cleanup, err := app.OpenStore(config.GetData(), logger)
+		store, cleanup, err := app.OpenStore(config.GetData(), nil, logger)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -168,11 +168,11 @@ func panicking(t *testing.T, redis *redistest.Server) *testApp {
 		traces := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample()))
 		chain, closeChain := server.NewChain(config.GetLog(), traces, metrics, logger)
 		api := server.NewAPI(service.NewLinkService(nil, service.NopProblems{}), service.NewStateService(nil), service.NewWorkloadService(nil))
-		grpcServer, stop := server.NewGRPCServer(c, api, chain, store.Health, drain)
+		grpcServer, stop := server.NewGRPCServer(c, api, chain, store.Health, drain, server.ListenerTLS{})
 		podlink := kratos.New(
 			kratos.Logger(logger), kratos.StopTimeout(c.GetStop().GetTimeout().AsDuration()), kratos.BeforeStop(drain.Run),
-			kratos.Server(store.Health, server.NewHTTPServer(c, api, chain, drain, logger), grpcServer,
-				server.NewAdminServer(c, store.Health, drain, metrics, level, logger)))
+			kratos.Server(store.Health, server.NewHTTPServer(c, api, chain, drain, logger, server.ListenerTLS{}), grpcServer,
+				server.NewAdminServer(c, store.Health, drain, metrics, level, logger, server.ListenerTLS{})))
 		return podlink, func() { stop(); closeChain(); cleanup() }, nil
 	}, onRedis(redis))
 }

@@ -33,7 +33,8 @@ var layers = map[string][]string{
 
 	"internal/auth":  {},
 	"internal/audit": {"internal/auth"},
-	"internal/certs": {},
+	"internal/certs": {"internal/file"},
+	"internal/file":  {},
 
 	"internal/biz":                 {},
 	"internal/biz/biztest":         {"internal/biz"},
@@ -41,7 +42,7 @@ var layers = map[string][]string{
 	"internal/rdb/info":            {},
 	"internal/rdb/embedded":        {"internal/rdb"},
 	"internal/telemetry/histogram": {},
-	"internal/conf":                {"internal/certs", "internal/protofield"},
+	"internal/conf":                {"internal/certs", "internal/file", "internal/protofield"},
 	"internal/protofield":          {},
 	"internal/version":             {},
 

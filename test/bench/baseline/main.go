@@ -42,7 +42,7 @@ func run(path string) error {
 	level := telemetry.NewLogLevel(config.GetLog().GetLevel())
 	logger := log.With(telemetry.NewLogger(config.GetLog(), level, os.Stderr), "trace_id", ktracing.TraceID())
 	log.SetLogger(logger)
-	provider, closeProvider, err := telemetry.NewTracerProvider(config.GetTrace(), logger)
+	provider, closeProvider, err := telemetry.NewTracerProvider(config.GetTrace(), nil, logger)
 	if err != nil {
 		return err
 	}
@@ -60,7 +60,7 @@ func run(path string) error {
 	grpc := kgrpc.NewServer(kgrpc.Address(settings.GetGrpc().GetAddr()),
 		kgrpc.Timeout(settings.GetGrpc().GetTimeout().AsDuration()), kgrpc.Middleware(chain.Unary))
 	v1.RegisterLinkServiceServer(grpc, api)
-	admin := server.NewAdminServer(settings, ready{}, server.NewDrain(settings), metrics, level, logger)
+	admin := server.NewAdminServer(settings, ready{}, server.NewDrain(settings), metrics, level, logger, server.ListenerTLS{})
 	return kratos.New(kratos.Logger(logger), kratos.Server(http, grpc, admin)).Run()
 }
 
