@@ -16,8 +16,8 @@ const (
 	tokenAge = time.Second
 	// maxTokenWait is how long a call that could send the last token waits for a newer one.
 	maxTokenWait = 100 * time.Millisecond
-	// maxTokenBytes is the size of the longest token. Servers take little more in the headers of a request.
-	maxTokenBytes = 16 << 10
+	// maxTokenBytes is the size of the longest token that podlink takes.
+	maxTokenBytes = 8 << 10
 )
 
 // tokens is the source of a client's bearer tokens. However many calls need the token, one at a time reads it.

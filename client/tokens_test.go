@@ -177,7 +177,7 @@ func TestTokensThatAreNone(t *testing.T) {
 		"two lines":      {secret + "\n" + secret, "not one token"},
 		"a NUL":          {secret + "\x00", "not one token"},
 		"not ASCII":      {secret + "é", "not one token"},
-		"too long":       {strings.Repeat(secret, 2000), "longer than 16384 bytes"},
+		"too long":       {strings.Repeat(secret, 2000), "longer than 8192 bytes"},
 		"one":            {secret, ""},
 		"one and a line": {secret + "\r\n", ""},
 	} {
