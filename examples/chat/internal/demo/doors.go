@@ -100,7 +100,7 @@ func (d *doors) env() []string {
 func (d *doors) show(o client.Options, name string) client.Options {
 	if d != nil {
 		o.CAFile, o.CertFile, o.KeyFile = d.path("ca.crt"), d.path(name+".crt"), d.path(name+".key")
-		o.ServerName, o.TokenFile = "podlink", d.path(name+".token")
+		o.TokenFile = d.path(name + ".token")
 	}
 	return o
 }

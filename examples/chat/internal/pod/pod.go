@@ -54,9 +54,6 @@ func Run(ctx context.Context, o Options) error {
 	target, options := o.Podlink, client.Options{
 		CAFile: o.Shows.CA, CertFile: o.Shows.Cert, KeyFile: o.Shows.Key, TokenFile: o.Shows.Token,
 	}
-	if o.Shows.CA != "" {
-		options.ServerName = "podlink"
-	}
 	var registrar registry.Registrar
 	if o.Etcd != "" {
 		conn, err := clientv3.New(clientv3.Config{Endpoints: []string{o.Etcd}, DialTimeout: dialTimeout, Logger: zap.NewNop()})
