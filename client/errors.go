@@ -73,6 +73,10 @@ var (
 	ErrPodUnreachable error = kerrors.New(503, "POD_UNREACHABLE", "the pod that holds the user can't be reached")
 )
 
+// errMiswired is the error of a call that has gone to any pod.
+var errMiswired error = kerrors.New(500, "ROUTER_MISWIRED", "the client has the router's Middleware or StreamInterceptor, but not its "+
+	"NodeFilter (WithNodeFilter): the call has gone to any pod")
+
 // errClosed is why a call of a closed client is ErrUnavailable.
 var errClosed = errors.New("the client is closed")
 

@@ -507,6 +507,23 @@ func startWithoutPodlink(t *testing.T, why error) {
 	})
 }
 
+// TestSessionForItsHandler: a handler can refuse its user as the guard does, and see that the pod hands its sessions over.
+func TestSessionForItsHandler(t *testing.T) {
+	onFake(t, func(t *testing.T, p *podSessions) {
+		h := mustStart(t, p, "u")
+		refusal := h.Refusal()
+		require.ErrorIs(t, refusal, ErrWrongPod)
+		require.Equal(t, map[string]string{
+			"namespace": testNamespace, "service": testService, "uid": "u", "pod_id": "-1", "epoch": "0", "refused_by": number(p.pod),
+		}, kerrors.FromError(refusal).Metadata)
+		require.False(t, h.Draining())
+		p.drain.Store(true)
+		require.True(t, h.Draining())
+		h.End(t.Context(), 0)
+		require.ErrorIs(t, h.Refusal(), ErrWrongPod, "of a session that has ended, too")
+	})
+}
+
 func TestProblemsAreFinalOrNot(t *testing.T) {
 	require.True(t, failed(withCause(ErrEpochMismatch, nil)).final())
 	require.False(t, failed(errors.New("broken pipe")).final())
