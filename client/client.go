@@ -53,7 +53,8 @@ type Options struct {
 	// 0 is DefaultTimeout.
 	Timeout time.Duration
 
-	files *certs.Client // of the files; nil: none
+	files         *certs.Client // of the files; nil: none
+	filesInterval time.Duration // between two reads of them; 0: the default
 }
 
 // secured reports whether the connections use TLS.

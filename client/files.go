@@ -8,15 +8,14 @@ import (
 	"podlink/internal/certs"
 )
 
-// filesInterval is the pause between two reads of the TLS files.
-var filesInterval = certs.DefaultInterval
-
 // openFiles reads the TLS files, if there are any, and keeps them up to date until the returned function is called.
 func (o *Options) openFiles() (stop func(), err error) {
 	if !o.byFiles() {
 		return func() {}, nil
 	}
-	reloader := certs.New(certs.Options{Interval: filesInterval, Log: log.NewHelper(log.With(log.GetLogger(), "module", "podlink/client"))})
+	reloader := certs.New(certs.Options{
+		Interval: o.filesInterval, Log: log.NewHelper(log.With(log.GetLogger(), "module", "podlink/client")),
+	})
 	o.files, err = reloader.Client(certs.ClientOptions{
 		CA:         certs.File{Key: "Options.CAFile", Path: o.CAFile},
 		Cert:       certs.File{Key: "Options.CertFile", Path: o.CertFile},
