@@ -24,14 +24,14 @@ func TestDemo(t *testing.T) {
 	out, err := build.CombinedOutput()
 	require.NoError(t, err, string(out))
 	redis := []string{"Redis away for 4s: 0 users of living pods moved"}
-	doors := []string{"doors: 8 attempts without the right to it, 0 not refused"}
+	refused := []string{"access: 8 attempts without the right to it, 0 not refused"}
 	for name, row := range map[string]struct {
 		path     string // where programs are found
 		flags    []string
 		promises []string
 	}{
 		"etcd and Redis": {os.Getenv("PATH"), nil, redis}, "neither": {t.TempDir(), nil, nil},
-		"etcd, Redis, and callers who prove who they are": {os.Getenv("PATH"), []string{"-secure"}, append(doors, redis...)},
+		"etcd, Redis, and callers who prove who they are": {os.Getenv("PATH"), []string{"-secure"}, append(refused, redis...)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cmd := exec.Command(chat, append([]string{

@@ -48,7 +48,7 @@ func TestSummaryFindsBrokenPromises(t *testing.T) {
 		"an outage that did not end": {func(d *demo, _ *room) { d.talk.outages[redisAway].over = false }, "Redis away"},
 		"no outage":                  {func(d *demo, _ *room) { delete(d.talk.outages, podlinkAway) }, "podlink away"},
 		"let in":                     {func(d *demo, _ *room) { d.letIn = []string{"a stranger"} }, "1 not refused; a stranger"},
-		"never tried":                {func(d *demo, _ *room) { d.tries = 0 }, "doors: 0 attempts"},
+		"never tried":                {func(d *demo, _ *room) { d.tries = 0 }, "access: 0 attempts"},
 		"unanswered after an outage": {func(d *demo, _ *room) { d.talk.outages[podlinkAway].within = time.Minute }, "podlink away"},
 	} {
 		t.Run(name, func(t *testing.T) {
