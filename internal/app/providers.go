@@ -5,6 +5,7 @@ import (
 
 	"github.com/go-kratos/kratos/v2/log"
 
+	"podlink/internal/audit"
 	"podlink/internal/biz"
 	"podlink/internal/certs"
 	"podlink/internal/conf"
@@ -16,8 +17,8 @@ import (
 )
 
 // newReloader returns what keeps the TLS files up to date, and a function that ends its reads.
-func newReloader(logger log.Logger) (*certs.Reloader, func()) {
-	files := certs.New(certs.Options{Log: log.NewHelper(log.With(logger, "module", "tls"))})
+func newReloader(audited *audit.Log, logger log.Logger) (*certs.Reloader, func()) {
+	files := certs.New(certs.Options{Log: log.NewHelper(log.With(logger, "module", "tls")), Reloaded: auditReloads(audited)})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -57,7 +58,7 @@ func podViews(pods biz.PodRepo, observer biz.Observer) (*biz.PodViews, func()) {
 // collectors returns the metrics of the other layers.
 func collectors(
 	domain *telemetry.Domain, store *rdb.Metrics, links *data.LinkMetrics, registrar *registration.Registrar,
-	queue *telemetry.LogQueue,
+	queue *telemetry.LogQueue, doors *server.DoorMetrics, audited *audit.Log,
 ) server.Collectors {
-	return server.Collectors{domain, store, links, registrar, queue}
+	return server.Collectors{domain, store, links, registrar, queue, doors, audited}
 }

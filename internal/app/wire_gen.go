@@ -9,6 +9,7 @@ package app
 import (
 	"github.com/go-kratos/kratos/v2"
 	"github.com/go-kratos/kratos/v2/log"
+	"podlink/internal/audit"
 	"podlink/internal/biz"
 	"podlink/internal/conf"
 	"podlink/internal/data"
@@ -22,11 +23,11 @@ import (
 
 // New assembles podlink: server -> service -> biz -> data. The app listens from Run until Stop or a signal. Call the returned
 // function after Run, or instead of it: it closes the store's connections and flushes spans and log lines.
-func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *telemetry.LogQueue, logger log.Logger) (*kratos.App, func(), error) {
+func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *telemetry.LogQueue, auditLog *audit.Log, logger log.Logger) (*kratos.App, func(), error) {
 	confServer := bootstrap.Server
 	registry := bootstrap.Registry
 	confData := bootstrap.Data
-	reloader, cleanup := newReloader(logger)
+	reloader, cleanup := newReloader(auditLog, logger)
 	db, cleanup2, err := OpenStore(confData, reloader, logger)
 	if err != nil {
 		cleanup()
@@ -40,6 +41,7 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 		cleanup()
 		return nil, nil, err
 	}
+	connections := server.NewConnections(confServer)
 	runner := db.Runner
 	keyspace := Keyspace(confData)
 	dataLinkLimits := linkLimits(bootstrap)
@@ -53,6 +55,16 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 	bizLimits := limits(bootstrap)
 	linkUsecase := biz.NewLinkUsecase(linkRepo, bizPodViews, bizLimits, domain)
 	confLog := bootstrap.Log
+	doorMetrics := server.NewDoorMetrics()
+	appDoors, err := newDoors(bootstrap, doorMetrics, auditLog, logger)
+	if err != nil {
+		cleanup4()
+		cleanup3()
+		cleanup2()
+		cleanup()
+		return nil, nil, err
+	}
+	serverAccess := access(bootstrap, appDoors, doorMetrics)
 	trace := bootstrap.Trace
 	tracerProvider, cleanup5, err := telemetry.NewTracerProvider(trace, reloader, logger)
 	if err != nil {
@@ -63,7 +75,7 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 		return nil, nil, err
 	}
 	metrics := db.Metrics
-	serverCollectors := collectors(domain, metrics, linkMetrics, registrar, logQueue)
+	serverCollectors := collectors(domain, metrics, linkMetrics, registrar, logQueue, doorMetrics, auditLog)
 	serverMetrics, err := server.NewMetrics(serverCollectors)
 	if err != nil {
 		cleanup5()
@@ -73,7 +85,17 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 		cleanup()
 		return nil, nil, err
 	}
-	chain, cleanup6 := server.NewChain(confLog, tracerProvider, serverMetrics, logger)
+	chainOptions := server.ChainOptions{
+		Server:  confServer,
+		Log:     confLog,
+		Access:  serverAccess,
+		Tracer:  tracerProvider,
+		Metrics: serverMetrics,
+		Doors:   doorMetrics,
+		Audit:   auditLog,
+		Logger:  logger,
+	}
+	chain, cleanup6 := server.NewChain(chainOptions)
 	linkService := service.NewLinkService(linkUsecase, chain)
 	ttl := podTTL(bootstrap)
 	podUsecase := biz.NewPodUsecase(bizPodViews, ttl)
@@ -94,8 +116,21 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 	}
 	httpServer := server.NewHTTPServer(confServer, api, chain, drain, logger, listenerTLS)
 	grpcServer, cleanup7 := server.NewGRPCServer(confServer, api, chain, health, drain, listenerTLS)
-	adminServer := server.NewAdminServer(confServer, health, drain, serverMetrics, logLevel, logger, listenerTLS)
-	app, err := newApp(confServer, registry, logger, health, drain, registrar, httpServer, grpcServer, adminServer)
+	adminOptions := server.AdminOptions{
+		Server:      confServer,
+		Connections: connections,
+		Access:      serverAccess,
+		Store:       health,
+		Drain:       drain,
+		Metrics:     serverMetrics,
+		Level:       logLevel,
+		Audit:       auditLog,
+		Logger:      logger,
+		TLS:         listenerTLS,
+	}
+	adminServer := server.NewAdminServer(adminOptions)
+	appBackground := newBackground(bootstrap, appDoors, doorMetrics, logger)
+	app, err := newApp(confServer, registry, logger, health, drain, registrar, connections, httpServer, grpcServer, adminServer, appBackground, reloader, doorMetrics)
 	if err != nil {
 		cleanup7()
 		cleanup6()

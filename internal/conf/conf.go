@@ -243,7 +243,7 @@ func (v *violations) trace(c *Trace) {
 		return
 	}
 	v.address("trace.endpoint", c.GetEndpoint())
-	if len(c.GetHeaders()) > 0 && !c.GetTls().GetEnabled() && !loopback(c.GetEndpoint()) {
+	if len(c.GetHeaders()) > 0 && !c.GetTls().GetEnabled() && !Loopback(c.GetEndpoint()) {
 		v.add("trace.tls.enabled", "must be true with trace.headers, or they cross the network in plaintext")
 	}
 }

@@ -71,7 +71,7 @@ func (b *Bootstrap) Insecure() map[string]string {
 		return exposed
 	}
 	for path, addr := range b.GetServer().apiListeners() {
-		if !loopback(addr) {
+		if !Loopback(addr) {
 			exposed[path] = addr
 		}
 	}
@@ -92,6 +92,7 @@ func (v *violations) auth(b *Bootstrap) {
 		v.add("auth.mtls.trust_domain", "must be a name such as example.org, without spiffe://, is %q", d)
 	}
 	v.issuers(c.GetIssuers())
+	v.profiles(b)
 	if c.GetMode() == AuthOff {
 		v.authOff(b)
 		return
@@ -111,10 +112,24 @@ func (v *violations) auth(b *Bootstrap) {
 	}
 	addrs := b.GetServer().apiListeners()
 	for _, path := range sortedKeys(tls) {
-		if addr := addrs[path+".addr"]; bearers && !tls[path] && !loopback(addr) {
+		if addr := addrs[path+".addr"]; bearers && !tls[path] && !Loopback(addr) {
 			v.add(path+".tls.enabled", "must be true: %s.addr %s is not on loopback, and tokens would cross the network in plaintext",
 				path, addr)
 		}
+	}
+}
+
+// profiles rejects Go's profiles that nobody could read.
+func (v *violations) profiles(b *Bootstrap) {
+	admin := b.GetServer().GetAdmin()
+	switch {
+	case !admin.GetPprof():
+	case b.GetAuth().GetMode() == AuthOff && !Loopback(admin.GetAddr()):
+		v.add("server.admin.pprof", "must be false: server.admin.addr %s is not on loopback, and with auth.mode off profiles are only for "+
+			"callers from this machine", admin.GetAddr())
+	case b.GetAuth().GetMode() == AuthRequired && !admin.GetTls().GetEnabled():
+		v.add("server.admin.tls.enabled", "must be true with server.admin.pprof and auth.mode required: profiles are for callers with the role "+
+			"admin, over TLS")
 	}
 }
 
@@ -178,7 +193,7 @@ func (v *violations) jwksURL(path, text string) {
 	case err != nil || u.Host == "" || u.User != nil:
 		v.add(path, "must be a URL such as https://issuer.example/keys")
 	case u.Scheme == "https":
-	case u.Scheme == "http" && loopback(strings.TrimSuffix(u.Host, ":"+u.Port())+":"+u.Port()):
+	case u.Scheme == "http" && Loopback(strings.TrimSuffix(u.Host, ":"+u.Port())+":"+u.Port()):
 	default:
 		v.add(path, "must begin with https://, except on loopback: whoever changes the keys on the way could be anyone")
 	}

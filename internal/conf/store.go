@@ -33,7 +33,7 @@ func (v *violations) embedded(b *Bootstrap) {
 	}
 	listeners := b.GetServer().listeners()
 	for _, path := range sortedKeys(listeners) {
-		if addr := listeners[path]; !loopback(addr) {
+		if addr := listeners[path]; !Loopback(addr) {
 			v.add("data.redis.allow_embedded", why, path, addr)
 		}
 	}
@@ -74,7 +74,8 @@ func unspecified(host string) bool {
 	return host == "" || net.ParseIP(host).IsUnspecified()
 }
 
-func loopback(addr string) bool {
+// Loopback reports whether a listener at addr can be reached from this machine alone.
+func Loopback(addr string) bool {
 	host, _, _ := net.SplitHostPort(addr)
 	ip := net.ParseIP(host)
 	return host == "localhost" || ip != nil && ip.IsLoopback()

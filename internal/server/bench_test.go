@@ -58,11 +58,10 @@ func newParts(tb testing.TB) parts {
 	tb.Helper()
 	metrics, err := NewMetrics(nil)
 	require.NoError(tb, err)
-	domain := telemetry.NewDomain()
-	views := biz.NewPodViews(nil, domain)
 	config, logger := conf.Default().Server, log.NewStdLogger(io.Discard)
+	config.Http.Hosts = []string{"example.com"} // Of httptest's requests.
 	tracer := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample()))
-	chain, closeChain := NewChain(conf.Default().Log, tracer, metrics, logger)
+	chain, closeChain := NewChain(ChainOptions{Server: config, Log: conf.Default().Log, Tracer: tracer, Metrics: metrics, Logger: logger})
 	tb.Cleanup(closeChain)
 	return parts{
 		config: config,
@@ -70,8 +69,15 @@ func newParts(tb testing.TB) parts {
 		drain:  NewDrain(config),
 		logger: logger,
 		level:  telemetry.NewLogLevel("warn"),
-		links:  service.NewLinkService(biz.NewLinkUsecase(memory{}, views, biz.Limits{MaxBatch: 1000}, domain), service.NopProblems{}),
+		links:  linksOn(memory{}),
 	}
+}
+
+// linksOn is the service of links on a store.
+func linksOn(store biz.LinkRepo) *service.LinkService {
+	domain := telemetry.NewDomain()
+	views := biz.NewPodViews(nil, domain)
+	return service.NewLinkService(biz.NewLinkUsecase(store, views, biz.Limits{MaxBatch: 1000}, domain), service.NopProblems{})
 }
 
 func (p parts) api() API {
@@ -80,6 +86,24 @@ func (p parts) api() API {
 
 func (p parts) http() http.Handler {
 	return NewHTTPServer(p.config, p.api(), p.chain, p.drain, p.logger, ListenerTLS{})
+}
+
+// dial serves gRPC in memory, and connects to it.
+func (p parts) dial(tb testing.TB) *grpc.ClientConn {
+	tb.Helper()
+	srv, stop := NewGRPCServer(p.config, p.api(), p.chain, healthyStore{}, p.drain, ListenerTLS{})
+	listener := bufconn.Listen(1 << 16)
+	ended := make(chan error, 1)
+	go func() { ended <- srv.Serve(listener) }()
+	conn, err := grpc.NewClient("passthrough:///memory", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
+	require.NoError(tb, err)
+	tb.Cleanup(func() {
+		require.NoError(tb, conn.Close())
+		stop()
+		require.NoError(tb, <-ended)
+	})
+	return conn
 }
 
 // plainHTTP is a Kratos server with the same chain and Kratos' own codecs, to compare with.
@@ -142,15 +166,7 @@ func BenchmarkHTTPSetLinkedPod(b *testing.B) {
 func BenchmarkGRPCGetLinkedPod(b *testing.B) {
 	b.ReportAllocs()
 	p := newParts(b)
-	srv, stop := NewGRPCServer(p.config, p.api(), p.chain, healthyStore{}, p.drain, ListenerTLS{})
-	listener := bufconn.Listen(1 << 16)
-	go func() { _ = srv.Serve(listener) }()
-	b.Cleanup(stop)
-	conn, err := grpc.NewClient("passthrough:///memory", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
-	require.NoError(b, err)
-	b.Cleanup(func() { require.NoError(b, conn.Close()) })
-	client := v1.NewLinkServiceClient(conn)
+	client := v1.NewLinkServiceClient(p.dial(b))
 	request := &v1.GetLinkedPodRequest{Namespace: "game", Uid: "user-000042", Service: "room"}
 	for b.Loop() {
 		if _, err := client.GetLinkedPod(b.Context(), request); err != nil {
@@ -169,7 +185,7 @@ func BenchmarkGRPCHandler(b *testing.B) {
 	var handle grpc.MethodHandler
 	for _, method := range v1.LinkService_ServiceDesc.Methods {
 		if method.MethodName == "GetLinkedPod" {
-			handle = deferDecodeErrors(method.Handler)
+			handle = deferErrors(nil, "", method.Handler)
 		}
 	}
 	decoder := codec{encoding.GetCodecV2(grpcproto.Name)}

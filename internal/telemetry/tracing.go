@@ -19,6 +19,7 @@ import (
 
 	"podlink/internal/certs"
 	"podlink/internal/conf"
+	"podlink/internal/telemetry/lines"
 	"podlink/internal/version"
 )
 
@@ -37,7 +38,7 @@ func NewTracerProvider(c *conf.Trace, files *certs.Reloader, logger log.Logger) 
 	if !exportEnabled(c, helper) {
 		return sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample())), func() {}, nil
 	}
-	failures := NewRepeats(repeatInterval)
+	failures := lines.NewRepeats(repeatInterval)
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
 		failures.Do("", func(count int) { helper.Warnw(log.DefaultMessageKey, "traces: "+err.Error(), "count", count) })
 	}))
@@ -114,7 +115,7 @@ func samplerOptions(c *conf.Trace) []sdktrace.TracerProviderOption {
 	if c.GetParentBased() {
 		sampler = sdktrace.ParentBased(sampler)
 	}
-	return []sdktrace.TracerProviderOption{sdktrace.WithSampler(sampler)}
+	return []sdktrace.TracerProviderOption{sdktrace.WithSampler(newForcedSampler(sampler, c.GetSamplingRatio(), c.GetMaxForced()))}
 }
 
 // describeProcess returns the resource of all spans. It leaves out the command line, which resource.WithProcess would add.
