@@ -11,6 +11,7 @@ import (
 	kgrpc "github.com/go-kratos/kratos/v2/transport/grpc"
 	khttp "github.com/go-kratos/kratos/v2/transport/http"
 
+	"podlink/internal/certs"
 	"podlink/internal/conf"
 	"podlink/internal/rdb"
 	"podlink/internal/registration"
@@ -20,8 +21,13 @@ import (
 
 func newApp(
 	c *conf.Server, r *conf.Registry, logger log.Logger, store *rdb.Health, drain *server.Drain, registrar *registration.Registrar,
-	http *khttp.Server, grpc *kgrpc.Server, admin *server.AdminServer, beside *background,
+	connections *server.Connections, http *khttp.Server, grpc *kgrpc.Server, admin *server.AdminServer, beside *background,
+	files *certs.Reloader, metrics *server.DoorMetrics,
 ) (*kratos.App, error) {
+	for _, source := range files.Sources() { // All users of files are made.
+		metrics.Watch(source)
+	}
+
 	endpoints, err := registration.Endpoints(r)
 	if err != nil {
 		return nil, err
@@ -30,7 +36,7 @@ func newApp(
 		kratos.Name("podlink"),
 		kratos.Version(version.Version),
 		kratos.Logger(logger),
-		kratos.Server(store, newAPIListener("server.http.addr", http), newAPIListener("server.grpc.addr", grpc),
+		kratos.Server(store, newHTTPListener(c.GetHttp(), connections, http), newGRPCListener(c.GetGrpc(), connections, grpc),
 			listener{admin, "server.admin.addr"}, beside),
 		kratos.Metadata(conf.Pairs(r.GetMetadata())),
 		kratos.Endpoint(endpoints...),

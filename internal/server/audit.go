@@ -78,7 +78,7 @@ func rightOf(ctx context.Context) auth.Right {
 
 // recordOf returns what the records of a call have in common.
 func recordOf(ctx context.Context, t transport.Transporter, request any) audit.Record {
-	r := audit.Record{Operation: t.Operation(), Reason: t.RequestHeader().Get(reasonHeader), Peer: peerOf(ctx, t)}
+	r := audit.Record{Operation: t.Operation(), Reason: t.RequestHeader().Get(reasonHeader), Peer: remoteAddr(ctx, t)}
 	if m, ok := request.(interface{ GetNamespace() string }); ok {
 		r.Namespace = m.GetNamespace()
 	}
@@ -91,8 +91,8 @@ func recordOf(ctx context.Context, t transport.Transporter, request any) audit.R
 	return r
 }
 
-// peerOf returns the address from which a call came.
-func peerOf(ctx context.Context, t transport.Transporter) string {
+// remoteAddr returns the address from which a call came.
+func remoteAddr(ctx context.Context, t transport.Transporter) string {
 	if over, ok := t.(khttp.Transporter); ok {
 		return over.Request().RemoteAddr
 	}

@@ -51,7 +51,10 @@ func audited(tb testing.TB, o audit.Options) (*Chain, func() []map[string]any) {
 	metrics, err := NewMetrics(nil)
 	require.NoError(tb, err)
 	tracer := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample()))
-	chain, closeChain := NewChain(conf.Default().Log, nil, tracer, metrics, nil, l, log.NewStdLogger(new(auditSheet)))
+	chain, closeChain := NewChain(ChainOptions{
+		Server: conf.Default().Server, Log: conf.Default().Log, Tracer: tracer, Metrics: metrics, Audit: l,
+		Logger: log.NewStdLogger(new(auditSheet)),
+	})
 	tb.Cleanup(closeChain)
 	closeLog := sync.OnceValue(func() (records []map[string]any) {
 		require.NoError(tb, l.Close(context.Background()))
@@ -273,9 +276,13 @@ func TestLevelChangesAreAudited(t *testing.T) {
 	chain, records := audited(t, audit.Options{})
 	metrics, err := NewMetrics(nil)
 	require.NoError(t, err)
-	admin := NewAdminServer(p.config, nil, healthyStore{}, p.drain, metrics, p.level, chain.audit, p.logger)
+	admin := NewAdminServer(AdminOptions{
+		Server: p.config, Connections: NewConnections(p.config), Store: healthyStore{}, Drain: p.drain, Metrics: metrics, Level: p.level,
+		Audit: chain.audit, Logger: p.logger,
+	})
 	for _, body := range []string{`{"level":"nonsense"}`, `{"level":"debug"}`} {
 		request := httptest.NewRequestWithContext(t.Context(), http.MethodPut, "/loglevel", strings.NewReader(body))
+		request.Host = "localhost"
 		request.Header.Set(reasonHeader, "looking for a fault")
 		admin.server.Handler.ServeHTTP(httptest.NewRecorder(), request)
 	}
