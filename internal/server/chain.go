@@ -92,6 +92,9 @@ func (c *Chain) Unary(next middleware.Handler) middleware.Handler {
 				return err
 			}
 			defer c.calls.end()
+			if err := c.access.authorize(ctx, t.Operation(), request); err != nil {
+				return err
+			}
 			m.reply, err = next(ctx, request)
 			return err
 		})
