@@ -76,7 +76,7 @@ demo: build ## run examples/chat: podlink, three pods, and what happens to them,
 	$(GO) build -o bin/chat ./examples/chat
 	bin/chat demo
 
-test-demo: ## run a shorter demo as a test, with and without etcd and Redis; installs them if missing
+test-demo: ## run a shorter demo as a test, with and without etcd and Redis, open and secured; installs them if missing
 	./test/install.sh redis-server etcd-server
 	$(GO) test -count=1 -v -tags demo -timeout 5m -run '^TestDemo$$' ./test/e2e
 

@@ -27,7 +27,7 @@ func dialHTTP(target string, o Options, use usage) (grpc.ClientConnInterface, fu
 	}
 	with := []middleware.Middleware{propagate}
 	if o.Credentials != nil {
-		with = append(with, authorize(callCredentials{o.Credentials}, o.secured()))
+		with = append(with, authorize(o.Credentials, o.secured()))
 	}
 	over := carrying(carrier, o)
 	options := []khttp.ClientOption{

@@ -79,8 +79,12 @@ func (r reloading) now() credentials.TransportCredentials {
 	return credentials.NewTLS(r.client.Config())
 }
 
-// ClientHandshake implements credentials.TransportCredentials.
+// ClientHandshake implements credentials.TransportCredentials. A name that is set goes before the one that discovery has found, which
+// gRPC prefers.
 func (r reloading) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	if name := r.client.base.ServerName; name != "" {
+		authority = name
+	}
 	return r.now().ClientHandshake(ctx, authority, raw)
 }
 
