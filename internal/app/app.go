@@ -20,7 +20,7 @@ import (
 
 func newApp(
 	c *conf.Server, r *conf.Registry, logger log.Logger, store *rdb.Health, drain *server.Drain, registrar *registration.Registrar,
-	http *khttp.Server, grpc *kgrpc.Server, admin *server.AdminServer, beside *background,
+	connections *server.Connections, http *khttp.Server, grpc *kgrpc.Server, admin *server.AdminServer, beside *background,
 ) (*kratos.App, error) {
 	endpoints, err := registration.Endpoints(r)
 	if err != nil {
@@ -30,7 +30,7 @@ func newApp(
 		kratos.Name("podlink"),
 		kratos.Version(version.Version),
 		kratos.Logger(logger),
-		kratos.Server(store, newAPIListener("server.http.addr", http), newAPIListener("server.grpc.addr", grpc),
+		kratos.Server(store, newHTTPListener(c.GetHttp(), connections, http), newGRPCListener(c.GetGrpc(), connections, grpc),
 			listener{admin, "server.admin.addr"}, beside),
 		kratos.Metadata(conf.Pairs(r.GetMetadata())),
 		kratos.Endpoint(endpoints...),

@@ -3,7 +3,6 @@ package app
 import (
 	"context"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -24,7 +23,7 @@ type doors struct {
 }
 
 // openDoors reads the tokens, the keys and the policy. The error names the setting of the file that can't be used.
-func openDoors(c *conf.Bootstrap, reloaded reloadFunc, logger auth.Logger) (doors, error) {
+func openDoors(c *conf.Bootstrap, reloaded reloadFunc) (doors, error) {
 	if c.GetAuth().GetMode() == conf.AuthOff {
 		return doors{}, nil
 	}
@@ -34,7 +33,7 @@ func openDoors(c *conf.Bootstrap, reloaded reloadFunc, logger auth.Logger) (door
 	}
 	options := auth.Options{
 		TokensFile: c.GetAuth().GetTokensFile(), TrustDomain: c.GetAuth().GetMtls().GetTrustDomain(),
-		Certificates: c.GetServer().TakesCertificates(), Log: logger,
+		Certificates: c.GetServer().TakesCertificates(), Reloaded: reloaded,
 	}
 	for _, issuer := range c.GetAuth().GetIssuers() {
 		options.Issuers = append(options.Issuers, auth.Issuer{
@@ -51,7 +50,7 @@ func openDoors(c *conf.Bootstrap, reloaded reloadFunc, logger auth.Logger) (door
 
 // Check returns why podlink would not start with a valid configuration: the content of a file that it names. It opens no connection.
 func Check(c *conf.Bootstrap) error {
-	if _, err := openDoors(c, nil, log.NewHelper(log.NewStdLogger(io.Discard))); err != nil {
+	if _, err := openDoors(c, nil); err != nil {
 		return fmt.Errorf("configuration: %w", err)
 	}
 	return nil
@@ -60,7 +59,7 @@ func Check(c *conf.Bootstrap) error {
 // newDoors is openDoors with the metrics, the log and the audit log of what is read again.
 func newDoors(c *conf.Bootstrap, metrics *server.DoorMetrics, audited *audit.Log, logger log.Logger) (doors, error) {
 	helper := log.NewHelper(log.With(logger, "module", "auth"))
-	d, err := openDoors(c, reloads(helper, audited), helper)
+	d, err := openDoors(c, reloads(helper, audited))
 	if err != nil || d.callers == nil {
 		return d, err
 	}

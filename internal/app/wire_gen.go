@@ -38,6 +38,7 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 		cleanup()
 		return nil, nil, err
 	}
+	connections := server.NewConnections(confServer)
 	runner := db.Runner
 	keyspace := Keyspace(confData)
 	dataLinkLimits := linkLimits(bootstrap)
@@ -78,7 +79,17 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 		cleanup()
 		return nil, nil, err
 	}
-	chain, cleanup5 := server.NewChain(confLog, serverAccess, tracerProvider, serverMetrics, doorMetrics, auditLog, logger)
+	chainOptions := server.ChainOptions{
+		Server:  confServer,
+		Log:     confLog,
+		Access:  serverAccess,
+		Tracer:  tracerProvider,
+		Metrics: serverMetrics,
+		Doors:   doorMetrics,
+		Audit:   auditLog,
+		Logger:  logger,
+	}
+	chain, cleanup5 := server.NewChain(chainOptions)
 	linkService := service.NewLinkService(linkUsecase, chain)
 	ttl := podTTL(bootstrap)
 	podUsecase := biz.NewPodUsecase(bizPodViews, ttl)
@@ -89,9 +100,9 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 	api := server.NewAPI(linkService, stateService, workloadService)
 	httpServer := server.NewHTTPServer(confServer, api, chain, drain, logger)
 	grpcServer, cleanup6 := server.NewGRPCServer(confServer, api, chain, health, drain)
-	adminServer := server.NewAdminServer(confServer, serverAccess, health, drain, serverMetrics, logLevel, auditLog, logger)
+	adminServer := server.NewAdminServer(confServer, connections, serverAccess, health, drain, serverMetrics, logLevel, auditLog, logger)
 	appBackground := newBackground(bootstrap, appDoors, doorMetrics, logger)
-	app, err := newApp(confServer, registry, logger, health, drain, registrar, httpServer, grpcServer, adminServer, appBackground)
+	app, err := newApp(confServer, registry, logger, health, drain, registrar, connections, httpServer, grpcServer, adminServer, appBackground)
 	if err != nil {
 		cleanup6()
 		cleanup5()

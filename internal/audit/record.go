@@ -81,7 +81,7 @@ func (l *Log) entry(ctx context.Context, ev event, r Record) *entry {
 		if call.Grant.Right != auth.None {
 			e.right = call.Grant.Right
 		}
-		if call.Peer.IsValid() {
+		if e.Peer == "" && call.Peer.IsValid() {
 			e.Peer = call.Peer.String()
 		}
 	}

@@ -74,7 +74,7 @@ func unspecified(host string) bool {
 	return host == "" || net.ParseIP(host).IsUnspecified()
 }
 
-// Loopback reports whether an address, host:port, is on loopback, where only this machine reaches it.
+// Loopback reports whether a listener at addr can be reached from this machine alone.
 func Loopback(addr string) bool {
 	host, _, _ := net.SplitHostPort(addr)
 	ip := net.ParseIP(host)

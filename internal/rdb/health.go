@@ -21,6 +21,8 @@ const (
 	probeInterval = time.Second
 	// probePause is the pause before a check because of a new connection.
 	probePause = 200 * time.Millisecond
+	// lastCounts is how long the result of a check counts.
+	lastCounts = 5 * time.Second
 )
 
 // Health checks whether the store is ready, and keeps the last result for the log and the metrics.
@@ -37,8 +39,8 @@ type Health struct {
 	connected chan struct{} // holds a value after a new connection
 
 	mu      sync.Mutex
-	checked bool
-	ready   bool
+	checked time.Time // of the last check; zero: there was none
+	last    error     // its result
 
 	mayEvict atomic.Bool // a server may evict keys, allowed or not
 }
@@ -140,11 +142,11 @@ func (h *Health) check(ctx context.Context) error {
 func (h *Health) record(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	first := !h.checked
-	if !first && h.ready == (err == nil) {
+	first, before := h.checked.IsZero(), h.last
+	h.checked, h.last = time.Now(), err
+	if !first && (before == nil) == (err == nil) {
 		return
 	}
-	h.checked, h.ready = true, err == nil
 	switch {
 	case first && err == nil:
 		h.log.Infof("the store is ready: every script passed its self-test")
@@ -163,7 +165,20 @@ func (h *Health) record(err error) {
 func (h *Health) isReady() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.ready
+	return !h.checked.IsZero() && h.last == nil
+}
+
+// Last returns the result of the last check, without asking the store. Start checks it every second.
+func (h *Health) Last() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.checked.IsZero() {
+		return errors.New("the store has not been checked yet")
+	}
+	if age := time.Since(h.checked); h.last == nil && age > lastCounts {
+		return fmt.Errorf("the last check of the store was %s ago", age.Round(time.Second))
+	}
+	return h.last
 }
 
 // errEviction is returned because Redis would silently evict links to free memory.

@@ -62,6 +62,37 @@ func TestHealthChangesAreReportedOnce(t *testing.T) {
 	expect(1, "the store is ready", "the store is not ready", "the store is ready again")
 }
 
+// TestLastAsksNothing: the last result is known without the store, and counts for seconds.
+func TestLastAsksNothing(t *testing.T) {
+	server := redistest.Start(t)
+	db, _ := open(t, server)
+	require.ErrorContains(t, db.Health.Last(), "not been checked")
+	require.NoError(t, db.Health.Check(t.Context()))
+	before := commands(t, server)
+	for range 1000 {
+		require.NoError(t, db.Health.Last())
+	}
+	require.Less(t, commands(t, server)-before, 100)
+	db.Health.checked = time.Now().Add(-lastCounts - time.Second)
+	require.ErrorContains(t, db.Health.Last(), "the last check of the store was 6s ago")
+	server.Kill()
+	require.Error(t, db.Health.Check(t.Context()))
+	require.ErrorContains(t, db.Health.Last(), "refused")
+	db.Health.checked = time.Now().Add(-time.Hour)
+	require.ErrorContains(t, db.Health.Last(), "refused", "a failure says more than its age")
+}
+
+// commands returns how many commands the server has executed.
+func commands(t *testing.T, server *redistest.Server) (n int) {
+	t.Helper()
+	stats, err := server.Client(t).Info(t.Context(), "stats").Result()
+	require.NoError(t, err)
+	_, after, _ := strings.Cut(stats, "total_commands_processed:")
+	_, err = fmt.Sscan(after, &n)
+	require.NoError(t, err)
+	return n
+}
+
 // TestStartReportsHealthChanges: without a call of Check, the log still shows that the store failed and recovered.
 func TestStartReportsHealthChanges(t *testing.T) {
 	t.Parallel()

@@ -70,8 +70,8 @@ func (*fixedRates) Admin(who auth.Identity) bool { return who.Name == "token:adm
 // Generation implements Rates.
 func (f *fixedRates) Generation() uint64 { return f.generation }
 
-// guarded is an access that knows guests, with a rate that no test reaches.
-func guarded(g guests) *Access { return NewAccess(g, &fixedRates{}, 1e6, nil) }
+// admitting is an access that knows guests, with a rate that no test reaches.
+func admitting(g guests) *Access { return NewAccess(g, &fixedRates{}, 1e6, nil) }
 
 // asking is a store that asks who calls before it answers a Get.
 type asking struct {
@@ -90,7 +90,7 @@ func TestCallsHaveACaller(t *testing.T) {
 	store := asking{calls: make(chan *auth.Call, 1)}
 	p := newParts(t)
 	p.links = linksOn(store)
-	w := serveGuarded(t, guarded(guests{}), p)
+	w := serveGuarded(t, admitting(guests{}), p)
 	check := func(pod string) {
 		t.Helper()
 		call := <-store.calls
@@ -98,7 +98,7 @@ func TestCallsHaveACaller(t *testing.T) {
 		require.True(t, call.Peer.Addr().IsLoopback(), call.Peer)
 		require.NotZero(t, call.Peer.Port())
 	}
-	_, err := v1.NewLinkServiceClient(w.conn).GetLinkedPod(as(t, "chat@chat-2"), getLink)
+	_, err := v1.NewLinkServiceClient(w.conn).GetLinkedPod(as(t, "chat@chat-2"), aGet)
 	require.NoError(t, err)
 	check("chat-2")
 
@@ -127,12 +127,12 @@ func TestRefusals(t *testing.T) {
 		"keys not loaded": {[]string{"Bearer a"}, guests{errors.New("away")}, 503, "NOT_READY", codes.Unavailable, "undecided: no keys"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := serveGuarded(t, guarded(row.guests), newParts(t))
+			w := serveGuarded(t, admitting(row.guests), newParts(t))
 			ctx := t.Context()
 			for _, value := range row.authorization {
 				ctx = metadata.AppendToOutgoingContext(ctx, "authorization", value)
 			}
-			_, err := v1.NewLinkServiceClient(w.conn).GetLinkedPod(ctx, getLink)
+			_, err := v1.NewLinkServiceClient(w.conn).GetLinkedPod(ctx, aGet)
 			require.Equal(t, row.grpc, status.Code(err), err)
 			require.Equal(t, row.reason, kerrors.Reason(err))
 			grpcText := status.Convert(err).Message()
@@ -180,7 +180,7 @@ func TestRefusals(t *testing.T) {
 
 // TestRefusedBeforeTheBody: a body that never comes delays no refusal, and its connection is closed.
 func TestRefusedBeforeTheBody(t *testing.T) {
-	w := serveGuarded(t, guarded(guests{}), newParts(t))
+	w := serveGuarded(t, admitting(guests{}), newParts(t))
 	server := httptest.NewServer(w.http)
 	defer server.Close()
 	for name, headers := range map[string]string{
@@ -216,7 +216,7 @@ func TestRefusedBeforeTheBody(t *testing.T) {
 // TestStreamsHaveACaller: a stream is authenticated before its first message is received.
 func TestStreamsHaveACaller(t *testing.T) {
 	callers := make(chan *auth.Call, 1)
-	w := serveGuarded(t, guarded(guests{}), newParts(t), testServiceDesc(func(ctx context.Context) error {
+	w := serveGuarded(t, admitting(guests{}), newParts(t), testServiceDesc(func(ctx context.Context) error {
 		callers <- auth.From(ctx)
 		return nil
 	}))
@@ -246,7 +246,7 @@ func TestHealthIsOpen(t *testing.T) {
 		"not ready": {guests{errors.New("issuer example: no keys were loaded")}, notServing},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := serveGuarded(t, guarded(row.guests), newParts(t))
+			w := serveGuarded(t, admitting(row.guests), newParts(t))
 			client := grpc_health_v1.NewHealthClient(w.conn)
 			reply, err := client.Check(t.Context(), new(grpc_health_v1.HealthCheckRequest))
 			require.NoError(t, err)
@@ -267,7 +267,7 @@ func TestHealthIsOpen(t *testing.T) {
 	}
 }
 
-var getLink = &v1.GetLinkedPodRequest{Namespace: "game", Uid: "user-000042", Service: "room"}
+var aGet = &v1.GetLinkedPodRequest{Namespace: "game", Uid: "user-000042", Service: "room"}
 
 // as returns a context with a caller's token.
 func as(t *testing.T, token string) context.Context {

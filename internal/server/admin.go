@@ -4,8 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"net"
 	"net/http"
+	"time"
 
 	"github.com/go-kratos/kratos/v2/log"
 
@@ -17,43 +17,56 @@ import (
 // AdminServer is the listener for the platform and operators: /healthz, /readyz, /metrics, /loglevel and, if enabled,
 // /debug/pprof/. It is a Kratos transport.Server.
 type AdminServer struct {
-	server *http.Server
-	addr   string
-	access *Access // nil: operators are those on this machine
-	probe  *readiness
-	level  *telemetry.LogLevel
-	audit  *audit.Log // nil: none
-	log    *log.Helper
+	server      *http.Server
+	connections *Connections
+	addr        string
+	origin      *ownOrigin
+	access      *Access // nil: operators are those on this machine
+	probe       *readiness
+	level       *telemetry.LogLevel
+	audit       *audit.Log // nil: none
+	log         *log.Helper
 }
+
+// adminTimeout is how long answering a request of the admin listener may take, without the duration of a profile.
+const adminTimeout = time.Second
+
+// How many requests the open routes serve at once: probes, and scrapes of the metrics, which are far larger. Of each, first all
+// and then those of a peer's address.
+const (
+	maxProbes, maxProbesPerPeer   = 256, 64
+	maxScrapes, maxScrapesPerPeer = 64, 16
+)
 
 // NewAdminServer returns the admin listener.
 func NewAdminServer(
-	c *conf.Server, access *Access, store Checker, drain *Drain, metrics *Metrics, level *telemetry.LogLevel, audited *audit.Log,
-	logger log.Logger,
+	c *conf.Server, connections *Connections, access *Access, store Checker, drain *Drain, metrics *Metrics, level *telemetry.LogLevel,
+	audited *audit.Log, logger log.Logger,
 ) *AdminServer {
 	s := &AdminServer{
-		addr: c.GetAdmin().GetAddr(), access: access, probe: &readiness{store: store, drain: drain, access: access}, level: level,
-		audit: audited, log: log.NewHelper(logger),
+		connections: connections, addr: c.GetAdmin().GetAddr(), access: access,
+		origin: newOwnOrigin("server.admin.hosts", c.GetAdmin().GetAddr(), c.GetAdmin().GetHosts()),
+		probe:  &readiness{store: store, drain: drain, access: access}, level: level, audit: audited, log: log.NewHelper(logger),
 	}
 	routes := http.NewServeMux()
-	routes.HandleFunc("GET /healthz", s.health)
-	routes.HandleFunc("GET /readyz", s.ready)
-	routes.Handle("GET /metrics", metrics.handler())
+	routes.Handle("GET /healthz", newBounded(maxProbes, maxProbesPerPeer, http.HandlerFunc(s.health)))
+	routes.Handle("GET /readyz", newBounded(maxProbes, maxProbesPerPeer, http.HandlerFunc(s.ready)))
+	routes.Handle("GET /metrics", newBounded(maxScrapes, maxScrapesPerPeer, newSharedScrapes(metrics.handler())))
 	routes.Handle("GET /loglevel", s.operators(http.HandlerFunc(s.getLevel)))
 	routes.Handle("PUT /loglevel", s.operators(http.HandlerFunc(s.setLevel)))
 	if c.GetAdmin().GetPprof() {
 		s.log.Warnf("server.admin.pprof is on: %s can read profiles, which expose parts of podlink's memory; taking one costs CPU "+
 			"time, and locks and waits are sampled all the time", s.operatorsAre())
-		addProfiles(routes, s.operators)
+		routes.Handle("/debug/pprof/", s.operators(goProfiles()))
 	}
 	s.server = &http.Server{Handler: routes} //nolint:gosec // setLimits sets its timeouts.
-	setLimits(s.server, readyTimeout, logger)
+	setLimits(s.server, adminTimeout, logger)
 	return s
 }
 
 // Start implements transport.Server. It serves until Stop.
 func (s *AdminServer) Start(ctx context.Context) error {
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", s.addr)
+	listener, err := s.connections.Listen(ctx, s.addr)
 	if err != nil {
 		return err
 	}
@@ -90,8 +103,8 @@ func (s *AdminServer) health(w http.ResponseWriter, _ *http.Request) {
 }
 
 // ready handles /readyz: whether to send requests to this process.
-func (s *AdminServer) ready(w http.ResponseWriter, r *http.Request) {
-	reason := s.probe.reason(r.Context())
+func (s *AdminServer) ready(w http.ResponseWriter, _ *http.Request) {
+	reason := s.probe.reason()
 	if reason != "" {
 		probeReply{Status: "not ready", Reason: reason}.write(w, http.StatusServiceUnavailable)
 		return

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -18,8 +17,8 @@ import (
 // healthyStore is a store that is always usable.
 type healthyStore struct{}
 
-// Check implements Checker.
-func (healthyStore) Check(context.Context) error { return nil }
+// Last implements Checker.
+func (healthyStore) Last() error { return nil }
 
 // get returns status and body of a GET.
 func get(t *testing.T, server *httptest.Server, path string) (int, []byte) {
@@ -38,7 +37,7 @@ func serveAdmin(t *testing.T, p parts) *httptest.Server {
 	metrics, err := NewMetrics(nil)
 	require.NoError(t, err)
 	server := httptest.NewUnstartedServer(nil)
-	server.Config = NewAdminServer(p.config, nil, healthyStore{}, p.drain, metrics, p.level, nil, p.logger).server
+	server.Config = NewAdminServer(p.config, NewConnections(p.config), nil, healthyStore{}, p.drain, metrics, p.level, nil, p.logger).server
 	server.Config.WriteTimeout = 500 * time.Millisecond
 	server.Start()
 	t.Cleanup(server.Close)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -50,7 +51,10 @@ func audited(tb testing.TB, o audit.Options) (*Chain, func() []map[string]any) {
 	metrics, err := NewMetrics(nil)
 	require.NoError(tb, err)
 	tracer := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample()))
-	chain, closeChain := NewChain(conf.Default().Log, tracer, metrics, nil, l, log.NewStdLogger(new(auditSheet)))
+	chain, closeChain := NewChain(ChainOptions{
+		Server: conf.Default().Server, Log: conf.Default().Log, Tracer: tracer, Metrics: metrics, Audit: l,
+		Logger: log.NewStdLogger(new(auditSheet)),
+	})
 	tb.Cleanup(closeChain)
 	closeLog := sync.OnceValue(func() (records []map[string]any) {
 		require.NoError(tb, l.Close(context.Background()))
@@ -81,7 +85,7 @@ func callOf(ctx context.Context, name string, right auth.Right, headers ...strin
 		t.header.Set(headers[i], headers[i+1])
 	}
 	return transport.NewServerContext(&auth.Call{
-		Context: ctx, Identity: auth.Identity{Name: "spiffe://example.org/operator"}, Peer: "192.0.2.7:4711",
+		Context: ctx, Identity: auth.Identity{Name: "spiffe://example.org/operator"}, Peer: netip.MustParseAddrPort("192.0.2.7:4711"),
 		Grant: auth.Grant{Right: right, Rule: "rules[0]"},
 	}, t)
 }
@@ -272,9 +276,10 @@ func TestLevelChangesAreAudited(t *testing.T) {
 	chain, records := audited(t, audit.Options{})
 	metrics, err := NewMetrics(nil)
 	require.NoError(t, err)
-	admin := NewAdminServer(p.config, healthyStore{}, p.drain, metrics, p.level, chain.audit, p.logger)
+	admin := NewAdminServer(p.config, NewConnections(p.config), nil, healthyStore{}, p.drain, metrics, p.level, chain.audit, p.logger)
 	for _, body := range []string{`{"level":"nonsense"}`, `{"level":"debug"}`} {
 		request := httptest.NewRequestWithContext(t.Context(), http.MethodPut, "/loglevel", strings.NewReader(body))
+		request.Host = "localhost"
 		request.Header.Set(reasonHeader, "looking for a fault")
 		admin.server.Handler.ServeHTTP(httptest.NewRecorder(), request)
 	}

@@ -59,8 +59,9 @@ func newParts(tb testing.TB) parts {
 	metrics, err := NewMetrics(nil)
 	require.NoError(tb, err)
 	config, logger := conf.Default().Server, log.NewStdLogger(io.Discard)
+	config.Http.Hosts = []string{"example.com"} // Of httptest's requests.
 	tracer := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample()))
-	chain, closeChain := NewChain(conf.Default().Log, nil, tracer, metrics, nil, nil, logger)
+	chain, closeChain := NewChain(ChainOptions{Server: config, Log: conf.Default().Log, Tracer: tracer, Metrics: metrics, Logger: logger})
 	tb.Cleanup(closeChain)
 	return parts{
 		config: config,
@@ -85,6 +86,24 @@ func (p parts) api() API {
 
 func (p parts) http() http.Handler {
 	return NewHTTPServer(p.config, p.api(), p.chain, p.drain, p.logger)
+}
+
+// dial serves gRPC in memory, and connects to it.
+func (p parts) dial(tb testing.TB) *grpc.ClientConn {
+	tb.Helper()
+	srv, stop := NewGRPCServer(p.config, p.api(), p.chain, healthyStore{}, p.drain)
+	listener := bufconn.Listen(1 << 16)
+	ended := make(chan error, 1)
+	go func() { ended <- srv.Serve(listener) }()
+	conn, err := grpc.NewClient("passthrough:///memory", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
+	require.NoError(tb, err)
+	tb.Cleanup(func() {
+		require.NoError(tb, conn.Close())
+		stop()
+		require.NoError(tb, <-ended)
+	})
+	return conn
 }
 
 // plainHTTP is a Kratos server with the same chain and Kratos' own codecs, to compare with.
@@ -147,15 +166,7 @@ func BenchmarkHTTPSetLinkedPod(b *testing.B) {
 func BenchmarkGRPCGetLinkedPod(b *testing.B) {
 	b.ReportAllocs()
 	p := newParts(b)
-	srv, stop := NewGRPCServer(p.config, p.api(), p.chain, healthyStore{}, p.drain)
-	listener := bufconn.Listen(1 << 16)
-	go func() { _ = srv.Serve(listener) }()
-	b.Cleanup(stop)
-	conn, err := grpc.NewClient("passthrough:///memory", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
-	require.NoError(b, err)
-	b.Cleanup(func() { require.NoError(b, conn.Close()) })
-	client := v1.NewLinkServiceClient(conn)
+	client := v1.NewLinkServiceClient(p.dial(b))
 	request := &v1.GetLinkedPodRequest{Namespace: "game", Uid: "user-000042", Service: "room"}
 	for b.Loop() {
 		if _, err := client.GetLinkedPod(b.Context(), request); err != nil {

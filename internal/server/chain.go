@@ -26,15 +26,28 @@ type Chain struct {
 	doors   *DoorMetrics
 	audit   *audit.Log // nil: none
 	log     *requestLog
+	calls   *inFlight
+}
+
+// ChainOptions is what a Chain is made of.
+type ChainOptions struct {
+	Server  *conf.Server
+	Log     *conf.Log
+	Access  *Access // nil: everyone may do everything
+	Tracer  trace.TracerProvider
+	Metrics *Metrics
+	Doors   *DoorMetrics
+	Audit   *audit.Log // nil: none
+	Logger  log.Logger
 }
 
 // NewChain returns the chain, and a function that flushes its log.
-func NewChain(
-	c *conf.Log, access *Access, tracer trace.TracerProvider, metrics *Metrics, doors *DoorMetrics, audited *audit.Log,
-	logger log.Logger,
-) (*Chain, func()) {
-	requests := newRequestLog(c, logger)
-	return &Chain{access, newRequestTracer(tracer), metrics, doors, audited, requests}, requests.repeats.Close
+func NewChain(o ChainOptions) (*Chain, func()) {
+	requests := newRequestLog(o.Log, o.Logger)
+	return &Chain{
+		access: o.Access, tracer: newRequestTracer(o.Tracer), metrics: o.Metrics, doors: o.Doors, audit: o.Audit, log: requests,
+		calls: &inFlight{most: int64(o.Server.GetMaxInFlight())},
+	}, requests.repeats.Close
 }
 
 // callType distinguishes unary calls from streams: a stream can last for days, so its duration is not a latency.
@@ -61,8 +74,8 @@ func (c *Chain) serve(
 	return err
 }
 
-// Unary is the chain as Kratos middleware. It rejects requests that could not be decoded; validating decoded requests is
-// up to the use cases.
+// Unary is the chain as Kratos middleware. It rejects requests that could not be decoded, and those above server.max_in_flight;
+// validating decoded requests is up to the use cases.
 func (c *Chain) Unary(next middleware.Handler) middleware.Handler {
 	return func(ctx context.Context, request any) (any, error) {
 		t, _ := transport.FromServerContext(ctx) // Kratos' servers always set it.
@@ -75,6 +88,10 @@ func (c *Chain) Unary(next middleware.Handler) middleware.Handler {
 			if err := d.payRest(request); err != nil {
 				return err
 			}
+			if err := c.calls.begin(); err != nil {
+				return err
+			}
+			defer c.calls.end()
 			if err := c.access.authorize(ctx, t.Operation(), request); err != nil {
 				return err
 			}

@@ -2,19 +2,16 @@ package server
 
 import (
 	"context"
-	"strings"
 	"time"
 	"unicode/utf8"
 
 	kgrpc "github.com/go-kratos/kratos/v2/transport/grpc"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding"
 	grpcproto "google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/mem"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -26,32 +23,44 @@ import (
 // stack, and a new goroutine grows it step by step, which costs a tenth of the call's CPU time.
 const streamWorkers = 128
 
+// ageGrace is how long calls have to end after their timeout on a connection that has reached its greatest age. Streams end then:
+// callers open them again, perhaps on another podlink.
+const ageGrace = 10 * time.Second
+
 // NewGRPCServer returns the gRPC listener of the API, and a function that ends its workers. Call it even if the server was
 // never started.
 func NewGRPCServer(c *conf.Server, api API, chain *Chain, store Checker, drain *Drain) (*kgrpc.Server, func()) {
+	guard := newCallGuard(c.GetGrpc().GetMaxStreams())
 	srv := kgrpc.NewServer(
 		kgrpc.Address(c.GetGrpc().GetAddr()),
 		kgrpc.Timeout(c.GetGrpc().GetTimeout().AsDuration()),
 		kgrpc.DisableReflection(),
 		kgrpc.CustomHealth(),
-		kgrpc.UnaryInterceptor(denyUnary),
-		kgrpc.StreamInterceptor(denyStream, chain.Stream(drain)),
+		kgrpc.UnaryInterceptor(guard.unary),
+		kgrpc.StreamInterceptor(guard.stream, chain.Stream(drain)),
 		kgrpc.Options(
 			grpc.ForceServerCodecV2(codec{encoding.GetCodecV2(grpcproto.Name)}),
 			grpc.NumStreamWorkers(streamWorkers),
 			grpc.MaxRecvMsgSize(maxBodyBytes),
 			grpc.MaxHeaderListSize(maxHeaderBytes),
 			grpc.ConnectionTimeout(readTimeout),
-			grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idleTimeout, Time: idleTimeout, Timeout: readTimeout}),
+			grpc.InTapHandle(guard.tap),
+			grpc.MaxConcurrentStreams(uint32(c.GetGrpc().GetMaxStreams())), //nolint:gosec // From 1 to 100000.
+			grpc.KeepaliveParams(keepalive.ServerParameters{
+				MaxConnectionIdle: idleTimeout, Time: idleTimeout, Timeout: readTimeout,
+				MaxConnectionAge:      c.GetGrpc().GetMaxConnectionAge().AsDuration(),
+				MaxConnectionAgeGrace: c.GetGrpc().GetTimeout().AsDuration() + ageGrace,
+			}),
 			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		),
 	)
 	// All streams pass the chain, but only the API's unary calls: health checks are as frequent as probes of /readyz, and would
 	// dilute the API's error rate.
 	srv.Use("/podlink.v1.*", chain.Unary)
-	grpc_health_v1.RegisterHealthServer(srv, newHealthServer(store, drain, chain.access))
+	guard.ServiceRegistrar = srv
+	grpc_health_v1.RegisterHealthServer(guard, newHealthServer(store, drain, chain.access))
 	for _, svc := range api {
-		svc.overGRPC(deferringRegistrar{srv, chain.access})
+		svc.overGRPC(deferringRegistrar{guard, chain.access})
 	}
 	return srv, srv.Server.Stop
 }
@@ -141,30 +150,4 @@ func protoError(raw []byte, fields protoreflect.FieldDescriptors) error {
 		raw = raw[tagLen+valueLen:]
 	}
 	return invalid("body", "must be a protobuf message of this request's type")
-}
-
-// denied are services that Kratos always registers. They expose internals of the process to callers.
-var denied = []string{"/grpc.channelz.", "/kratos.api."}
-
-func deny(method string) error {
-	for _, prefix := range denied {
-		if strings.HasPrefix(method, prefix) {
-			return status.Errorf(codes.Unimplemented, "unknown method %s", method)
-		}
-	}
-	return nil
-}
-
-func denyUnary(ctx context.Context, request any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-	if err := deny(info.FullMethod); err != nil {
-		return nil, err
-	}
-	return next(ctx, request)
-}
-
-func denyStream(impl any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-	if err := deny(info.FullMethod); err != nil {
-		return err
-	}
-	return next(impl, stream)
 }

@@ -41,19 +41,19 @@ func servingStatus(reason string) grpc_health_v1.HealthCheckResponse_ServingStat
 
 // Check implements grpc_health_v1.HealthServer.
 func (h *healthServer) Check(
-	ctx context.Context, request *grpc_health_v1.HealthCheckRequest,
+	_ context.Context, request *grpc_health_v1.HealthCheckRequest,
 ) (*grpc_health_v1.HealthCheckResponse, error) {
 	if !h.names[request.GetService()] {
 		return nil, status.Error(codes.NotFound, "unknown service")
 	}
-	return &grpc_health_v1.HealthCheckResponse{Status: servingStatus(h.ready.reason(ctx))}, nil
+	return &grpc_health_v1.HealthCheckResponse{Status: servingStatus(h.ready.reason())}, nil
 }
 
 // List implements grpc_health_v1.HealthServer.
 func (h *healthServer) List(
-	ctx context.Context, _ *grpc_health_v1.HealthListRequest,
+	_ context.Context, _ *grpc_health_v1.HealthListRequest,
 ) (*grpc_health_v1.HealthListResponse, error) {
-	now := servingStatus(h.ready.reason(ctx))
+	now := servingStatus(h.ready.reason())
 	statuses := make(map[string]*grpc_health_v1.HealthCheckResponse, len(h.names))
 	for name := range h.names {
 		statuses[name] = &grpc_health_v1.HealthCheckResponse{Status: now}
@@ -61,8 +61,7 @@ func (h *healthServer) List(
 	return &grpc_health_v1.HealthListResponse{Statuses: statuses}, nil
 }
 
-// Watch implements grpc_health_v1.HealthServer. All watches share one check of the store per interval. When podlink drains,
-// which ends the stream, the last message is NOT_SERVING.
+// Watch implements grpc_health_v1.HealthServer. When podlink drains, which ends the stream, the last message is NOT_SERVING.
 func (h *healthServer) Watch(
 	request *grpc_health_v1.HealthCheckRequest, stream grpc.ServerStreamingServer[grpc_health_v1.HealthCheckResponse],
 ) error {
@@ -72,7 +71,7 @@ func (h *healthServer) Watch(
 	for {
 		now := grpc_health_v1.HealthCheckResponse_SERVICE_UNKNOWN
 		if h.names[request.GetService()] {
-			now = servingStatus(h.ready.recent(watchInterval / 2))
+			now = servingStatus(h.ready.reason())
 		}
 		if now != sent {
 			if err := stream.Send(&grpc_health_v1.HealthCheckResponse{Status: now}); err != nil {

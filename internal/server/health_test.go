@@ -1,7 +1,6 @@
 package server
 
 import (
-	"context"
 	"errors"
 	"sync/atomic"
 	"testing"
@@ -23,13 +22,11 @@ const (
 
 // switchedStore is a store that can be taken down.
 type switchedStore struct {
-	down   atomic.Bool
-	checks atomic.Int32
+	down atomic.Bool
 }
 
-// Check implements Checker.
-func (s *switchedStore) Check(context.Context) error {
-	s.checks.Add(1)
+// Last implements Checker.
+func (s *switchedStore) Last() error {
 	if s.down.Load() {
 		return errors.New("the store is down")
 	}
@@ -109,15 +106,6 @@ func TestHealthOfUnknownServices(t *testing.T) {
 	}
 }
 
-// TestWatchesShareOneCheck: the store is not checked for each watch.
-func TestWatchesShareOneCheck(t *testing.T) {
-	ready := &readiness{store: new(switchedStore), drain: NewDrain(newParts(t).config)}
-	for range 100 {
-		require.Empty(t, ready.recent(time.Hour))
-	}
-	require.EqualValues(t, 1, ready.store.(*switchedStore).checks.Load())
-}
-
 // TestWriteTimeoutFollowsTheRequest: a request that takes its whole time, after a body that did, is still answered.
 func TestWriteTimeoutFollowsTheRequest(t *testing.T) {
 	for _, timeout := range []time.Duration{time.Millisecond, time.Second, 20 * time.Second, time.Minute} {
@@ -130,6 +118,6 @@ func TestWriteTimeoutFollowsTheRequest(t *testing.T) {
 	metrics, err := NewMetrics(nil)
 	require.NoError(t, err)
 	p := newParts(t)
-	admin := NewAdminServer(p.config, nil, healthyStore{}, p.drain, metrics, p.level, nil, p.logger)
-	require.Greater(t, admin.server.WriteTimeout, readTimeout+readyTimeout)
+	admin := NewAdminServer(p.config, NewConnections(p.config), nil, healthyStore{}, p.drain, metrics, p.level, nil, p.logger)
+	require.Greater(t, admin.server.WriteTimeout, readTimeout+adminTimeout)
 }

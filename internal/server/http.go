@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/url"
 	"path"
-	"strconv"
 	"strings"
 	"time"
 
@@ -23,19 +22,23 @@ import (
 const (
 	readTimeout  = 5 * time.Second
 	writeTimeout = 5 * time.Second
-	idleTimeout  = 2 * time.Minute
+	idleTimeout  = 2 * time.Minute // of gRPC and the admin listener
 )
+
+// maxStreams bounds the requests at once on a connection with HTTP/2, which needs TLS.
+const maxStreams = 250
 
 // NewHTTPServer returns the HTTP listener of the API.
 func NewHTTPServer(
 	c *conf.Server, api API, chain *Chain, drain *Drain, logger log.Logger,
 ) *khttp.Server {
 	allowed, reject := mux.NewRouter(), rejectVia(chain)
+	origin := newOwnOrigin("server.http.hosts", c.GetHttp().GetAddr(), c.GetHttp().GetHosts())
 	srv := khttp.NewServer(
 		khttp.Address(c.GetHttp().GetAddr()),
 		khttp.Timeout(c.GetHttp().GetTimeout().AsDuration()),
 		khttp.Middleware(chain.Unary),
-		khttp.Filter(guard(drain, reject), chain.access.filter, paths(reject)),
+		khttp.Filter(guard(drain, reject), origin.filter(reject), chain.access.filter, paths(reject)),
 		khttp.StrictSlash(false),
 		khttp.RequestDecoder(deferError(decodeBody)),
 		khttp.RequestQueryDecoder(deferError(decodeQuery)),
@@ -47,6 +50,7 @@ func NewHTTPServer(
 		khttp.MethodNotAllowedHandler(methodNotAllowed(allowed, reject)),
 	)
 	setLimits(srv.Server, c.GetHttp().GetTimeout().AsDuration(), logger)
+	srv.IdleTimeout = c.GetHttp().GetIdleTimeout().AsDuration()
 	for _, svc := range api {
 		svc.overHTTP(srv)
 	}
@@ -65,6 +69,7 @@ func setLimits(srv *http.Server, timeout time.Duration, logger log.Logger) {
 	srv.WriteTimeout = readTimeout + timeout + writeTimeout // net/http starts it before it reads the body.
 	srv.IdleTimeout = idleTimeout
 	srv.MaxHeaderBytes = maxHeaderBytes
+	srv.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: maxStreams}
 	srv.ErrorLog = stdlog.New(log.NewWriter(logger, log.WithWriterLevel(log.LevelDebug)), "", 0)
 }
 
@@ -178,9 +183,7 @@ func encodeError(w http.ResponseWriter, _ *http.Request, err error) {
 	if public.Code == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	}
-	if ms, err := strconv.Atoi(public.Metadata["retry_after_ms"]); err == nil {
-		w.Header().Set("Retry-After", strconv.Itoa((ms+999)/1000))
-	}
+	setRetryAfter(w.Header(), body.Metadata)
 	w.WriteHeader(int(public.Code))
 	_ = json.NewEncoder(w).Encode(body) // On failure the connection is gone.
 }

@@ -13,7 +13,7 @@ import (
 // operators wraps a route of the admin listener that is for operators alone. With auth.mode off they are whoever is on this machine,
 // if the listener is on loopback; else they are callers with the role admin, over TLS.
 func (s *AdminServer) operators(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return s.origin.strict(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		call, err := s.operator(r)
 		if call != nil {
 			r = r.WithContext(call)
@@ -30,7 +30,7 @@ func (s *AdminServer) operators(next http.Handler) http.Handler {
 			w.Header().Set("Connection", "close") // Its body is not read.
 		}
 		encodeError(w, r, public)
-	})
+	}))
 }
 
 // operator returns who has sent a request, nil with auth.mode off, and why it is refused.

@@ -199,10 +199,10 @@ func TestRateLimitedReplies(t *testing.T) {
 	w := serveGuarded(t, access, newParts(t))
 	links := v1.NewLinkServiceClient(w.conn)
 	for range 4 {
-		_, err := links.GetLinkedPod(as(t, "grpc"), getLink)
+		_, err := links.GetLinkedPod(as(t, "grpc"), aGet)
 		require.NoError(t, err)
 	}
-	_, err := links.GetLinkedPod(as(t, "grpc"), getLink)
+	_, err := links.GetLinkedPod(as(t, "grpc"), aGet)
 	require.Equal(t, codes.ResourceExhausted, status.Code(err))
 	require.Regexp(t, `^[1-9][0-9]*$`, kerrors.FromError(err).Metadata["retry_after_ms"])
 

@@ -1,17 +1,10 @@
 package server
 
-import (
-	"context"
-	"sync"
-	"time"
-)
-
-// readyTimeout bounds a check of the store.
-const readyTimeout = time.Second
-
-// Checker reports whether the store is usable. Its error is for operators and may contain addresses.
+// Checker knows whether the store is usable.
 type Checker interface {
-	Check(ctx context.Context) error
+	// Last returns the result of the last check, at once: probes come from anyone, and must not cost the store anything. Its error
+	// is for operators and may contain addresses.
+	Last() error
 }
 
 // readiness says whether to send requests to this process. /readyz and gRPC's health service give its answer.
@@ -19,36 +12,18 @@ type readiness struct {
 	store  Checker
 	drain  *Drain
 	access *Access
-
-	mu    sync.Mutex
-	last  string // reason of the last check by recent
-	until time.Time
 }
 
 // reason returns why podlink is not ready, "" if it is. The text is for operators.
-func (r *readiness) reason(ctx context.Context) string {
+func (r *readiness) reason() string {
 	if r.drain.Draining() {
 		return "podlink is stopping"
 	}
 	if err := r.access.ready(); err != nil {
 		return err.Error()
 	}
-	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
-	defer cancel()
-	if err := r.store.Check(ctx); err != nil {
+	if err := r.store.Last(); err != nil {
 		return err.Error()
 	}
 	return ""
-}
-
-// recent is reason, from a check that is shared by all callers and is at most an interval old. Only the drain counts at once.
-func (r *readiness) recent(interval time.Duration) string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if now := time.Now(); now.After(r.until) || r.drain.Draining() {
-		// No caller's context: its end would count as the store's fault for the others.
-		r.last = r.reason(context.Background())
-		r.until = time.Now().Add(interval)
-	}
-	return r.last
 }

@@ -59,14 +59,18 @@ func serveGuarded(t *testing.T, access *Access, p parts, services ...*grpc.Servi
 	var err error
 	w.metrics, err = NewMetrics(nil)
 	require.NoError(t, err)
-	chain, closeChain := NewChain(conf.Default().Log, access, sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(w.spans)), w.metrics, nil, nil,
-		log.With(telemetry.NewLogger(&conf.Log{Format: "json"}, telemetry.NewLogLevel("debug"), w.lines), "trace_id", tracing.TraceID()))
+	chain, closeChain := NewChain(ChainOptions{
+		Server: p.config, Log: conf.Default().Log, Access: access, Metrics: w.metrics,
+		Tracer: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(w.spans)),
+		Logger: log.With(telemetry.NewLogger(&conf.Log{Format: "json"}, telemetry.NewLogLevel("debug"), w.lines), "trace_id", tracing.TraceID()),
+	})
 	p.config.Grpc.Addr, p.chain = "127.0.0.1:0", chain
 	w.http = p.http()
-	srv, stop := NewGRPCServer(p.config, p.api(), chain, w.store, p.drain)
+	api := p.api()
 	for _, service := range services {
-		deferringRegistrar{srv, access}.RegisterService(service, nil)
+		api = append(api, apiService{service.ServiceName, nil, func(r grpc.ServiceRegistrar) { r.RegisterService(service, nil) }})
 	}
+	srv, stop := NewGRPCServer(p.config, api, chain, w.store, p.drain)
 	endpoint, err := srv.Endpoint()
 	require.NoError(t, err)
 	ended := make(chan error, 1)

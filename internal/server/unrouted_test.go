@@ -35,8 +35,10 @@ func TestUnroutedRequests(t *testing.T) {
 			p, spans, lines := newParts(t), tracetest.NewSpanRecorder(), new(logwatch.Log)
 			metrics, err := NewMetrics(nil)
 			require.NoError(t, err)
-			chain, closeChain := NewChain(conf.Default().Log, nil, sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)), metrics, nil, nil,
-				telemetry.NewLogger(&conf.Log{Format: "json"}, telemetry.NewLogLevel("debug"), lines))
+			chain, closeChain := NewChain(ChainOptions{
+				Server: p.config, Log: conf.Default().Log, Tracer: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)),
+				Metrics: metrics, Logger: telemetry.NewLogger(&conf.Log{Format: "json"}, telemetry.NewLogLevel("debug"), lines),
+			})
 			t.Cleanup(closeChain)
 			p.chain = chain
 

@@ -115,7 +115,7 @@ func samplerOptions(c *conf.Trace) []sdktrace.TracerProviderOption {
 	if c.GetParentBased() {
 		sampler = sdktrace.ParentBased(sampler)
 	}
-	return []sdktrace.TracerProviderOption{sdktrace.WithSampler(sampler)}
+	return []sdktrace.TracerProviderOption{sdktrace.WithSampler(newForcedSampler(sampler, c.GetSamplingRatio(), c.GetMaxForced()))}
 }
 
 // describeProcess returns the resource of all spans. It leaves out the command line, which resource.WithProcess would add.

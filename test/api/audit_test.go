@@ -175,6 +175,35 @@ func summaryOf(record map[string]any) string {
 	return strings.Join(parts, " ")
 }
 
+// TestAuditWithoutIdentities: with auth.mode off the message says which right a change needs, and the peer who made it.
+func TestAuditWithoutIdentities(t *testing.T) {
+	a, lines := startAudited(t, audit.Options{PlainUIDs: true})
+	for _, row := range []struct{ rpc, request, right string }{
+		{"SetServiceState", `"podId":0,"state":"up"`, ""},
+		{"SetServiceState", `"podId":0,"state":"up","ttlSeconds":-1`, "operate"},
+		{"CordonPod", `"podId":0,"cordon":"READY"`, "operate"},
+		{"ComputeLinkedPod", `"uid":"u1"`, ""},
+		{"SetLinkedPod", `"uid":"u1","podId":1`, "force"},
+		{"SetLinkedPod", `"uid":"u2","podId":1,"expectedEpoch":"0"`, ""},
+		{"RemoveLinkedPod", `"uid":"u1"`, "force"},
+		{"RemoveLinkedPodWithId", `"uid":"u2","podId":1`, ""},
+		{"SetWorkloadState", `"state":"up"`, "operate"},
+	} {
+		for _, over := range transports {
+			got := a.must(t, over, row.rpc, fmt.Sprintf(`{"namespace":%q,"service":"room",%s}`, over, row.request))
+			require.True(t, got.ok(), "%s: %+v", row.rpc, got.problem)
+			if row.right == "" {
+				require.Empty(t, lines.of(t, got.trace, 0), row.rpc)
+				continue
+			}
+			record := lines.of(t, got.trace, 1)[0]
+			require.Equal(t, row.right, record["right"], row.rpc)
+			require.Contains(t, record["peer"], "127.0.0.1:", row.rpc)
+			require.NotContains(t, record, "identity", row.rpc)
+		}
+	}
+}
+
 // TestAuditOfUncertainChanges: changes that were made, or perhaps, although the call failed.
 func TestAuditOfUncertainChanges(t *testing.T) {
 	server := redistest.Start(t)

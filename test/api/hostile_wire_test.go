@@ -293,7 +293,7 @@ func (r httpRow) bytes() string {
 	if r.body != "" && !strings.Contains(header, "Transfer-Encoding") {
 		header += fmt.Sprintf("\r\nContent-Length: %d", len(r.body))
 	}
-	lines := []string{r.method + " " + r.path + " HTTP/1.1", "Host: podlink", "Connection: close"}
+	lines := []string{r.method + " " + r.path + " HTTP/1.1", "Host: localhost", "Connection: close"}
 	if header != "" {
 		lines = append(lines, header)
 	}
@@ -388,13 +388,13 @@ func TestEdgeHTTP(t *testing.T) {
 // TestNotHTTP: requests that the HTTP library rejects before podlink sees them get a 4xx, not always as JSON.
 func TestNotHTTP(t *testing.T) {
 	x := newTarget(t)
-	put := "PUT " + linkPath + " HTTP/1.1\r\nHost: podlink\r\nConnection: close\r\n"
+	put := "PUT " + linkPath + " HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
 	for name, request := range map[string]string{
 		"2 MiB of headers":         put + "X-Large: " + strings.Repeat("x", 2<<20) + "\r\n\r\n",
 		"2 MiB of many headers":    put + strings.Repeat("X-Many: 0123456789\r\n", 2<<20/20) + "\r\n",
-		"2 MiB of path":            "GET /v1/" + strings.Repeat("x", 2<<20) + " HTTP/1.1\r\nHost: podlink\r\n\r\n",
-		"path that is no URL":      "GET /%zz HTTP/1.1\r\nHost: podlink\r\n\r\n",
-		"NUL in the path":          "GET /\x00 HTTP/1.1\r\nHost: podlink\r\n\r\n",
+		"2 MiB of path":            "GET /v1/" + strings.Repeat("x", 2<<20) + " HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		"path that is no URL":      "GET /%zz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		"NUL in the path":          "GET /\x00 HTTP/1.1\r\nHost: localhost\r\n\r\n",
 		"no Host":                  "GET " + linkPath + " HTTP/1.1\r\n\r\n",
 		"header without a colon":   put + "bogus\r\n\r\n",
 		"header with a NUL":        put + "X: \x00\r\n\r\n",
@@ -526,7 +526,7 @@ func TestHostileGRPC(t *testing.T) {
 func TestStalledCallers(t *testing.T) {
 	x := newTarget(t)
 	api, admin := strings.TrimPrefix(x.http, "http://"), strings.TrimPrefix(x.admin, "http://")
-	head := "PUT " + linkPath + " HTTP/1.1\r\nHost: podlink\r\nContent-Type: application/json\r\n"
+	head := "PUT " + linkPath + " HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 	var stalled sync.WaitGroup
 	for name, row := range map[string]struct{ addr, sent string }{
 		"half a body":                   {api, head + "Content-Length: 100\r\n\r\n" + `{"podId":9`},

@@ -167,13 +167,15 @@ func panicking(t *testing.T, redis *redistest.Server) *testApp {
 		}
 		drain := server.NewDrain(c)
 		traces := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample()))
-		chain, closeChain := server.NewChain(config.GetLog(), nil, traces, metrics, nil, nil, logger)
+		chain, closeChain := server.NewChain(server.ChainOptions{
+			Server: c, Log: config.GetLog(), Tracer: traces, Metrics: metrics, Logger: logger,
+		})
 		api := server.NewAPI(service.NewLinkService(nil, service.NopProblems{}), service.NewStateService(nil), service.NewWorkloadService(nil))
 		grpcServer, stop := server.NewGRPCServer(c, api, chain, store.Health, drain)
 		podlink := kratos.New(
 			kratos.Logger(logger), kratos.StopTimeout(c.GetStop().GetTimeout().AsDuration()), kratos.BeforeStop(drain.Run),
 			kratos.Server(store.Health, server.NewHTTPServer(c, api, chain, drain, logger), grpcServer,
-				server.NewAdminServer(c, nil, store.Health, drain, metrics, level, nil, logger)))
+				server.NewAdminServer(c, server.NewConnections(c), nil, store.Health, drain, metrics, level, nil, logger)))
 		return podlink, func() { stop(); closeChain(); cleanup() }, nil
 	}, onRedis(redis))
 }
@@ -487,7 +489,9 @@ func TestChain(t *testing.T) {
 			lines := new(logwatch.Log)
 			logger := telemetry.NewLogger(&conf.Log{Format: "json"}, telemetry.NewLogLevel("debug"), lines)
 			traces := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample()))
-			chain, closeChain := server.NewChain(&conf.Log{}, nil, traces, metrics, nil, nil, logger)
+			chain, closeChain := server.NewChain(server.ChainOptions{
+				Server: conf.Default().Server, Log: &conf.Log{}, Tracer: traces, Metrics: metrics, Logger: logger,
+			})
 			t.Cleanup(closeChain)
 			_, err := chain.Unary(row.handle)(transport.NewServerContext(t.Context(), overNothing{}), nil)
 			got := kerrors.FromError(err)

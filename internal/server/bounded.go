@@ -1,0 +1,55 @@
+package server
+
+import (
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// bounded bounds the requests that a route open to everyone serves at once: all of them, and those of each peer's address.
+type bounded struct {
+	next        http.Handler
+	most        int
+	mostPerPeer int
+
+	mu    sync.Mutex
+	all   int
+	peers map[netip.Addr]int // those with a request
+}
+
+func newBounded(most, mostPerPeer int, next http.Handler) *bounded {
+	return &bounded{next: next, most: most, mostPerPeer: mostPerPeer, peers: make(map[netip.Addr]int)}
+}
+
+// ServeHTTP implements http.Handler.
+func (b *bounded) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	from, _ := netip.ParseAddrPort(r.RemoteAddr) // In a test without a connection: the zero address.
+	peer := from.Addr()
+	if !b.begin(peer) {
+		encodeError(w, r, rateLimited(time.Second, "too many requests at once"))
+		return
+	}
+	defer b.end(peer)
+	b.next.ServeHTTP(w, r)
+}
+
+func (b *bounded) begin(peer netip.Addr) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.all >= b.most || b.peers[peer] >= b.mostPerPeer {
+		return false
+	}
+	b.all++
+	b.peers[peer]++
+	return true
+}
+
+func (b *bounded) end(peer netip.Addr) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.all--
+	if b.peers[peer]--; b.peers[peer] == 0 {
+		delete(b.peers, peer)
+	}
+}

@@ -1,0 +1,119 @@
+package server
+
+import (
+	"context"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/tap"
+
+	v1 "podlink/api/podlink/v1"
+)
+
+// guarded is a guard, and the context of calls of one connection.
+type guarded struct {
+	*callGuard
+
+	ctx  context.Context //nolint:containedctx // Of the connection.
+	from *peerAddr
+	far  net.Conn // the caller's end
+}
+
+func newGuarded(t *testing.T, maxStreams int32) guarded {
+	t.Helper()
+	c := listenLimited(t, 10, 10)
+	far, conn := c.served(t, "127.0.0.1")
+	guard := newCallGuard(maxStreams)
+	guard.ServiceRegistrar = grpc.NewServer()
+	guard.RegisterService(&v1.LinkService_ServiceDesc, v1.UnimplementedLinkServiceServer{})
+	return guarded{
+		guard, peer.NewContext(t.Context(), &peer.Peer{Addr: conn.RemoteAddr()}), conn.RemoteAddr().(*peerAddr), far,
+	}
+}
+
+// tapped returns the answer of the guard to a call with the deadline, if any.
+func (g guarded) tapped(method string, deadline time.Duration) codes.Code {
+	ctx, cancel := g.ctx, context.CancelFunc(func() {})
+	if deadline > 0 {
+		ctx, cancel = context.WithTimeout(g.ctx, deadline)
+	}
+	defer cancel()
+	_, err := g.tap(ctx, &tap.Info{FullMethodName: method})
+	return status.Code(err)
+}
+
+const getLink = "/podlink.v1.LinkService/GetLinkedPod"
+
+func TestGuardKnowsMethods(t *testing.T) {
+	g := newGuarded(t, 1)
+	require.Equal(t, codes.OK, g.tapped(getLink, 0))
+	for _, method := range []string{"", "/", "x", getLink + "/", getLink[1:], "/podlink.v1.LinkService/FlushAll", "/kratos.api.Metadata/ListServices"} {
+		require.Equal(t, codes.Unimplemented, g.tapped(method, 0), method)
+		require.Equal(t, codes.OK, g.tapped(method, time.Hour), "%s: gRPC would keep the timer", method)
+		_, err := g.unary(g.ctx, nil, &grpc.UnaryServerInfo{FullMethod: method}, nil)
+		require.Equal(t, codes.Unimplemented, status.Code(err), "so the interceptor refuses it")
+	}
+	for _, method := range v1.Methods() {
+		if method.Parent().FullName() == "podlink.v1.LinkService" {
+			require.True(t, g.methods[v1.Operation(method)], method.FullName())
+		}
+	}
+}
+
+// TestGuardBoundsOpenCalls: an address has as many open calls as a few full connections.
+func TestGuardBoundsOpenCalls(t *testing.T) {
+	g := newGuarded(t, 2)
+	for range 2 * fullConnections {
+		require.Equal(t, codes.OK, g.tapped(getLink, time.Second))
+		g.from.begin()
+	}
+	require.Equal(t, codes.ResourceExhausted, g.tapped(getLink, time.Second))
+	g.from.end(g.ctx)
+	require.Equal(t, codes.OK, g.tapped(getLink, time.Second))
+	require.EqualValues(t, maxAbandoned, g.from.peer.abandoned.Burst())
+	require.GreaterOrEqual(t, g.from.peer.abandoned.Tokens(), float64(maxAbandoned), "the call ended by itself")
+}
+
+// TestGuardBoundsAbandonedCalls: calls that end by themselves or at their deadline are free, those that are given up are not.
+func TestGuardBoundsAbandonedCalls(t *testing.T) {
+	g := newGuarded(t, 1000)
+	late, cancelLate := context.WithTimeout(g.ctx, time.Nanosecond)
+	defer cancelLate()
+	<-late.Done()
+	for range 10 * maxAbandoned {
+		g.from.begin()
+		g.from.end(g.ctx)
+		g.from.begin()
+		g.from.end(late)
+	}
+	require.Equal(t, codes.OK, g.tapped(getLink, time.Second))
+	canceled, cancel := context.WithCancel(g.ctx)
+	cancel()
+	g.from.peer.abandoned.SetLimit(0) // No patience comes back during the test.
+	for range maxAbandoned {
+		g.from.begin()
+		g.from.end(canceled)
+	}
+	require.Equal(t, codes.ResourceExhausted, g.tapped(getLink, time.Second))
+	_, err := g.tap(g.ctx, &tap.Info{FullMethodName: getLink})
+	require.True(t, v1.IsRateLimited(err))
+	g.from.peer.abandoned.SetLimit(abandonedRate)
+	require.Eventually(t, func() bool { return g.tapped(getLink, time.Second) == codes.OK }, 10*time.Second, time.Millisecond)
+}
+
+// TestGuardClosesWhatItCannotRefuse: the timer of a far deadline would outlive a call that is refused by its headers.
+func TestGuardClosesWhatItCannotRefuse(t *testing.T) {
+	g := newGuarded(t, 1000)
+	g.from.peer.abandoned.AllowN(time.Now(), maxAbandoned)
+	g.from.peer.abandoned.SetLimit(0)
+	require.Equal(t, codes.OK, g.tapped(getLink, time.Hour))
+	require.NoError(t, g.far.SetReadDeadline(time.Now().Add(10*time.Second)))
+	_, err := g.far.Read(make([]byte, 1))
+	require.ErrorContains(t, err, "EOF")
+}
