@@ -48,7 +48,9 @@ func (p *Policy) Run(ctx context.Context) error {
 }
 
 // Decide returns what allows a call, or ErrDenied. Even then Grant.Right is the right that was needed.
-func (p *Policy) Decide(id Identity, need Need) (Grant, error) { return p.rules.Load().decide(&id, &need) }
+func (p *Policy) Decide(id Identity, need Need) (Grant, error) {
+	return p.rules.Load().decide(&id, &need)
+}
 
 // Admin reports whether the caller may use the admin listener.
 func (p *Policy) Admin(id Identity) bool {

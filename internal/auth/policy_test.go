@@ -521,8 +521,12 @@ func BenchmarkDecide(b *testing.B) {
 	const name = "jwt:k8s:system:serviceaccount:games:room"
 	need := Need{Right: Place, Namespace: "game-99", Service: "lobby"}
 	for kind, who := range map[string]func(i int) string{
-		"own rule":   func(i int) string { return fmt.Sprintf("jwt:k8s:system:serviceaccount:games-%d:room", 99-i) + strings.Repeat("x", min(i, 1)) },
-		"patterns":   func(i int) string { return fmt.Sprintf("jwt:k8s:system:serviceaccount:games%s:*", strings.Repeat(fmt.Sprintf("-%d", i), min(99-i, 1))) },
+		"own rule": func(i int) string {
+			return fmt.Sprintf("jwt:k8s:system:serviceaccount:games-%d:room", 99-i) + strings.Repeat("x", min(i, 1))
+		},
+		"patterns": func(i int) string {
+			return fmt.Sprintf("jwt:k8s:system:serviceaccount:games%s:*", strings.Repeat(fmt.Sprintf("-%d", i), min(99-i, 1)))
+		},
 		"same rules": func(int) string { return name },
 	} {
 		b.Run(kind, func(b *testing.B) {

@@ -44,7 +44,7 @@ var servers = []object{
 var (
 	every = []v1.ErrorReason{
 		v1.ErrorReason_INVALID_ARGUMENT, v1.ErrorReason_UNAUTHENTICATED, v1.ErrorReason_PERMISSION_DENIED, v1.ErrorReason_RATE_LIMITED,
-		v1.ErrorReason_INTERNAL, v1.ErrorReason_STORE_DATA_CORRUPT, v1.ErrorReason_STORE_UNAVAILABLE,
+		v1.ErrorReason_INTERNAL, v1.ErrorReason_STORE_DATA_CORRUPT, v1.ErrorReason_STORE_UNAVAILABLE, v1.ErrorReason_NOT_READY,
 	}
 	reads   = []v1.ErrorReason{v1.ErrorReason_DEADLINE_EXCEEDED}
 	changes = []v1.ErrorReason{v1.ErrorReason_OUTCOME_UNKNOWN, v1.ErrorReason_REPLICATION_UNCONFIRMED}

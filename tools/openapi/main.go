@@ -154,6 +154,10 @@ func completeOperation(operation *yaml.Node, call binding, meanings map[string]s
 	if err := put(operation, "operationId", "description", id); err != nil {
 		return err
 	}
+	if !strings.Contains(description.Value, rightMark) {
+		right := strings.ToLower(v1.RightOf(v1.Operation(call.method)).String())
+		description.Value += rightMark + right + " at least."
+	}
 	summary := summaryOf(string(call.method.Name()), description.Value) + map[string]string{
 		"": "", "ByQuery": " (uid in the query)", "ByBody": " (uid in the body)",
 	}[call.variant]
@@ -169,6 +173,9 @@ func completeOperation(operation *yaml.Node, call binding, meanings map[string]s
 	}
 	return put(responses, "default", "", object{"$ref": "#/components/responses/Failed"})
 }
+
+// rightMark begins what is added to a description.
+const rightMark = " With auth.mode required it needs the right "
 
 // summaryOf makes a title of the first sentence of an rpc's comment: without the rpc's name, and without what explains it.
 func summaryOf(name, comment string) string {

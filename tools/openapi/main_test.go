@@ -37,6 +37,7 @@ type response struct {
 
 type operation struct {
 	Summary     string
+	Description string
 	OperationID string `yaml:"operationId"`
 	Responses   map[string]response
 }
@@ -117,11 +118,11 @@ func TestEveryOperationSaysHowItFails(t *testing.T) {
 	for id, row := range map[string]map[string][]string{
 		"LinkService_SetLinkedPod": {
 			"409": {"EPOCH_MISMATCH", "SUPERSEDED"}, "429": {"RATE_LIMITED", "LIMIT_EXCEEDED"},
-			"503": {"STORE_UNAVAILABLE", "STORE_FULL"}, "504": {"OUTCOME_UNKNOWN", "REPLICATION_UNCONFIRMED"},
+			"503": {"STORE_UNAVAILABLE", "STORE_FULL", "NOT_READY"}, "504": {"OUTCOME_UNKNOWN", "REPLICATION_UNCONFIRMED"},
 			"413": {"BODY_TOO_LARGE"}, "415": {"UNSUPPORTED_MEDIA_TYPE"},
 		},
-		"LinkService_ComputeLinkedPodByBody": {"503": {"NO_AVAILABLE_POD", "STORE_UNAVAILABLE", "STORE_FULL"}},
-		"LinkService_RemoveLinkedPod":        {"503": {"STORE_UNAVAILABLE"}},
+		"LinkService_ComputeLinkedPodByBody": {"503": {"NO_AVAILABLE_POD", "STORE_UNAVAILABLE", "STORE_FULL", "NOT_READY"}},
+		"LinkService_RemoveLinkedPod":        {"503": {"STORE_UNAVAILABLE", "NOT_READY"}},
 		"StateService_GetServicePod":         {"404": {"POD_NOT_FOUND"}, "504": {"DEADLINE_EXCEEDED"}},
 		"WorkloadService_GetWorkloadState":   {"404": {"WORKLOAD_NOT_FOUND"}},
 	} {
@@ -157,6 +158,7 @@ func TestCredentials(t *testing.T) {
 	require.Equal(t, "3.1.0", d.OpenAPI, "3.0 does not know mutualTLS")
 	require.Len(t, d.Security, 4, "each, both, and none with auth.mode off")
 	require.Len(t, d.Servers, 2)
+	require.Contains(t, operations["LinkService_SetLinkedPod"].Description, "With auth.mode required it needs the right bind at least.")
 	refused := operations["LinkService_GetLinkedPod"].Responses["401"]
 	require.Contains(t, d.Components.Responses[strings.TrimPrefix(refused.Ref, "#/components/responses/")].Headers, "WWW-Authenticate")
 }
