@@ -13,7 +13,9 @@ FROM scratch
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /src/bin/podlink /podlink
 COPY configs/config.yaml /etc/podlink/config.yaml
-# Listen on all interfaces of the container; the platform controls access.
+# Listen on all interfaces of the container. So podlink asks callers who they are, and does not start before it knows how: set
+# PODLINK_AUTH_MODE=required with credentials and TLS (docs/security.md), or, where everyone who reaches the container may move
+# every user, PODLINK_AUTH_ALLOW_INSECURE=true.
 ENV PODLINK_SERVER_HTTP_ADDR=0.0.0.0:8000 \
     PODLINK_SERVER_GRPC_ADDR=0.0.0.0:9000 \
     PODLINK_SERVER_ADMIN_ADDR=0.0.0.0:8001

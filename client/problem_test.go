@@ -23,6 +23,7 @@ var constructors = map[v1.ErrorReason]func(string, ...any) *kerrors.Error{
 	v1.ErrorReason_METHOD_NOT_ALLOWED: v1.ErrorMethodNotAllowed, v1.ErrorReason_UNSUPPORTED_MEDIA_TYPE: v1.ErrorUnsupportedMediaType,
 	v1.ErrorReason_BODY_TOO_LARGE: v1.ErrorBodyTooLarge, v1.ErrorReason_REPLICATION_UNCONFIRMED: v1.ErrorReplicationUnconfirmed,
 	v1.ErrorReason_SUPERSEDED: v1.ErrorSuperseded, v1.ErrorReason_LIMIT_EXCEEDED: v1.ErrorLimitExceeded,
+	v1.ErrorReason_NOT_READY: v1.ErrorNotReady,
 }
 
 // TestProblemIsTheCallsError: an item's problem is the error that a call for the item alone returns, over both transports and for
@@ -37,7 +38,7 @@ func TestProblemIsTheCallsError(t *testing.T) {
 			overBoth(t, func(t *testing.T, http bool) {
 				s := served(t, http, nil, func(context.Context) error { return answer })
 				o := Options{HTTP: http}
-				if reason == v1.ErrorReason_STORE_UNAVAILABLE {
+				if reason == v1.ErrorReason_STORE_UNAVAILABLE || reason == v1.ErrorReason_NOT_READY {
 					o.Timeout = hangTimeout
 				}
 				c := dialed(t, s.addr, o)

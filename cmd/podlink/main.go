@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"syscall"
 
+	"podlink/internal/app"
 	"podlink/internal/conf"
 	"podlink/internal/version"
 )
@@ -86,6 +87,10 @@ func count(all ...bool) (n int) {
 }
 
 func printConfig(config *conf.Bootstrap) int {
+	if err := app.Check(config); err != nil {
+		fmt.Fprintf(os.Stderr, "podlink: %v\n", err)
+		return 2
+	}
 	text, err := config.YAML()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "podlink: %v\n", err)

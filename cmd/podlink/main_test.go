@@ -71,6 +71,7 @@ log: {level: error}
 func TestRunFailsWhenItCannotListen(t *testing.T) {
 	t.Setenv("PODLINK_SERVER_HTTP_ADDR", "192.0.2.1:80") // Not an address of this machine: RFC 5737.
 	t.Setenv("PODLINK_DATA_REDIS_ALLOW_EMBEDDED", "true")
+	t.Setenv("PODLINK_AUTH_ALLOW_INSECURE", "true")
 	t.Setenv("PODLINK_SERVER_GRPC_ADDR", "127.0.0.1:0")
 	t.Setenv("PODLINK_SERVER_ADMIN_ADDR", "127.0.0.1:0")
 	require.Equal(t, 1, run(nil))

@@ -20,7 +20,7 @@ import (
 
 func newApp(
 	c *conf.Server, r *conf.Registry, logger log.Logger, store *rdb.Health, drain *server.Drain, registrar *registration.Registrar,
-	connections *server.Connections, http *khttp.Server, grpc *kgrpc.Server, admin *server.AdminServer,
+	connections *server.Connections, http *khttp.Server, grpc *kgrpc.Server, admin *server.AdminServer, beside *background,
 ) (*kratos.App, error) {
 	endpoints, err := registration.Endpoints(r)
 	if err != nil {
@@ -31,7 +31,7 @@ func newApp(
 		kratos.Version(version.Version),
 		kratos.Logger(logger),
 		kratos.Server(store, newHTTPListener(c.GetHttp(), connections, http), newGRPCListener(c.GetGrpc(), connections, grpc),
-			listener{admin, "server.admin.addr"}),
+			listener{admin, "server.admin.addr"}, beside),
 		kratos.Metadata(conf.Pairs(r.GetMetadata())),
 		kratos.Endpoint(endpoints...),
 		kratos.Registrar(registrar),

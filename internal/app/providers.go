@@ -1,6 +1,7 @@
 package app
 
 import (
+	"podlink/internal/audit"
 	"podlink/internal/biz"
 	"podlink/internal/conf"
 	"podlink/internal/data"
@@ -37,7 +38,7 @@ func podViews(pods biz.PodRepo, observer biz.Observer) (*biz.PodViews, func()) {
 // collectors returns the metrics of the other layers.
 func collectors(
 	domain *telemetry.Domain, store *rdb.Metrics, links *data.LinkMetrics, registrar *registration.Registrar,
-	queue *telemetry.LogQueue,
+	queue *telemetry.LogQueue, doors *server.DoorMetrics, audited *audit.Log,
 ) server.Collectors {
-	return server.Collectors{domain, store, links, registrar, queue}
+	return server.Collectors{domain, store, links, registrar, queue, doors, audited}
 }

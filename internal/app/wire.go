@@ -7,6 +7,7 @@ import (
 	"github.com/go-kratos/kratos/v2/log"
 	"github.com/google/wire"
 
+	"podlink/internal/audit"
 	"podlink/internal/biz"
 	"podlink/internal/conf"
 	"podlink/internal/data"
@@ -19,7 +20,7 @@ import (
 
 // New assembles podlink: server -> service -> biz -> data. The app listens from Run until Stop or a signal. Call the returned
 // function after Run, or instead of it: it closes the store's connections and flushes spans and log lines.
-func New(*conf.Bootstrap, *telemetry.LogLevel, *telemetry.LogQueue, log.Logger) (*kratos.App, func(), error) {
+func New(*conf.Bootstrap, *telemetry.LogLevel, *telemetry.LogQueue, *audit.Log, log.Logger) (*kratos.App, func(), error) {
 	panic(wire.Build(
 		server.ProviderSet, service.ProviderSet,
 		// The layers below know nothing of Wire.
@@ -29,6 +30,6 @@ func New(*conf.Bootstrap, *telemetry.LogLevel, *telemetry.LogQueue, log.Logger) 
 		wire.FieldsOf(new(*conf.Bootstrap), "Server", "Data", "Log", "Trace", "Registry"), limits, linkLimits, podTTL, podLimits,
 		primaries,
 		OpenStore, Keyspace, wire.FieldsOf(new(*rdb.DB), "Runner", "Health", "Metrics"),
-		wire.Bind(new(server.Checker), new(*rdb.Health)), collectors, newApp,
+		wire.Bind(new(server.Checker), new(*rdb.Health)), collectors, newDoors, access, newBackground, newApp,
 	))
 }

@@ -9,6 +9,7 @@ package app
 import (
 	"github.com/go-kratos/kratos/v2"
 	"github.com/go-kratos/kratos/v2/log"
+	"podlink/internal/audit"
 	"podlink/internal/biz"
 	"podlink/internal/conf"
 	"podlink/internal/data"
@@ -22,7 +23,7 @@ import (
 
 // New assembles podlink: server -> service -> biz -> data. The app listens from Run until Stop or a signal. Call the returned
 // function after Run, or instead of it: it closes the store's connections and flushes spans and log lines.
-func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *telemetry.LogQueue, logger log.Logger) (*kratos.App, func(), error) {
+func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *telemetry.LogQueue, auditLog *audit.Log, logger log.Logger) (*kratos.App, func(), error) {
 	confServer := bootstrap.Server
 	registry := bootstrap.Registry
 	confData := bootstrap.Data
@@ -51,6 +52,15 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 	bizLimits := limits(bootstrap)
 	linkUsecase := biz.NewLinkUsecase(linkRepo, bizPodViews, bizLimits, domain)
 	confLog := bootstrap.Log
+	doorMetrics := server.NewDoorMetrics()
+	appDoors, err := newDoors(bootstrap, doorMetrics, auditLog, logger)
+	if err != nil {
+		cleanup3()
+		cleanup2()
+		cleanup()
+		return nil, nil, err
+	}
+	serverAccess := access(bootstrap, appDoors, doorMetrics)
 	trace := bootstrap.Trace
 	tracerProvider, cleanup4, err := telemetry.NewTracerProvider(trace, logger)
 	if err != nil {
@@ -60,7 +70,7 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 		return nil, nil, err
 	}
 	metrics := db.Metrics
-	serverCollectors := collectors(domain, metrics, linkMetrics, registrar, logQueue)
+	serverCollectors := collectors(domain, metrics, linkMetrics, registrar, logQueue, doorMetrics, auditLog)
 	serverMetrics, err := server.NewMetrics(serverCollectors)
 	if err != nil {
 		cleanup4()
@@ -69,7 +79,17 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 		cleanup()
 		return nil, nil, err
 	}
-	chain, cleanup5 := server.NewChain(confServer, confLog, tracerProvider, serverMetrics, logger)
+	chainOptions := server.ChainOptions{
+		Server:  confServer,
+		Log:     confLog,
+		Access:  serverAccess,
+		Tracer:  tracerProvider,
+		Metrics: serverMetrics,
+		Doors:   doorMetrics,
+		Audit:   auditLog,
+		Logger:  logger,
+	}
+	chain, cleanup5 := server.NewChain(chainOptions)
 	linkService := service.NewLinkService(linkUsecase, chain)
 	ttl := podTTL(bootstrap)
 	podUsecase := biz.NewPodUsecase(bizPodViews, ttl)
@@ -80,8 +100,9 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 	api := server.NewAPI(linkService, stateService, workloadService)
 	httpServer := server.NewHTTPServer(confServer, api, chain, drain, logger)
 	grpcServer, cleanup6 := server.NewGRPCServer(confServer, api, chain, health, drain)
-	adminServer := server.NewAdminServer(confServer, connections, health, drain, serverMetrics, logLevel, logger)
-	app, err := newApp(confServer, registry, logger, health, drain, registrar, connections, httpServer, grpcServer, adminServer)
+	adminServer := server.NewAdminServer(confServer, connections, serverAccess, health, drain, serverMetrics, logLevel, auditLog, logger)
+	appBackground := newBackground(bootstrap, appDoors, doorMetrics, logger)
+	app, err := newApp(confServer, registry, logger, health, drain, registrar, connections, httpServer, grpcServer, adminServer, appBackground)
 	if err != nil {
 		cleanup6()
 		cleanup5()

@@ -2,7 +2,10 @@
 // nothing of the API's messages, of transports or of the store.
 package auth
 
-import "context"
+import (
+	"context"
+	"net/netip"
+)
 
 // Identity is who calls.
 type Identity struct {
@@ -37,6 +40,8 @@ type Grant struct {
 	Rule  string // which rule of the policy allows it; empty with auth.mode off
 	// Own is the only pod whose links the call may change: those of the caller, a pod, itself. Nil: any.
 	Own *int32
+
+	seen []*rule // of a call about all services: the rules that allow it
 }
 
 // Call is the context of a call whose caller is known.
@@ -44,8 +49,8 @@ type Call struct {
 	context.Context //nolint:containedctx // It is a context: one allocation instead of two.
 
 	Identity Identity
-	Peer     string // the address from which it came
-	Grant    Grant  // set when the call is authorized
+	Peer     netip.AddrPort // the address from which it came; zero if it is none, as in tests
+	Grant    Grant          // set when the call is authorized
 }
 
 type callKey struct{}

@@ -55,17 +55,17 @@ type MoveItem struct {
 
 // RemoveItem is one uid of LinkRepo.BatchRemove.
 type RemoveItem struct {
-	UID      string
-	Keep     int32
-	Expected *Epoch // nil: any
-	Pod      *PodID // as RemoveWithID for this pod; nil: as Remove
+	UID   string
+	Keep  int32
+	Terms RemoveTerms
+	Pod   *PodID // as RemoveWithID for this pod; nil: as Remove
 }
 
 func (i RemoveItem) validate() error {
 	if i.Pod == nil {
-		return firstError(validateKeep(i.Keep), validateExpected(i.Expected))
+		return firstError(validateKeep(i.Keep), validateExpected(i.Terms.Expected))
 	}
-	if i.Expected != nil {
+	if i.Terms.Expected != nil {
 		return &InvalidArgumentError{"expected_epoch", "must not be set together with pod_id"}
 	}
 	return firstError(validatePod(i.Pod), validateKeep(i.Keep))

@@ -210,9 +210,9 @@ func TestBatchesRefuseBadItems(t *testing.T) {
 		"remove, a uid twice":   {remove(biz.RemoveItem{UID: "a"}), "items[1].uid"},
 		"remove, a bad time":    {remove(biz.RemoveItem{UID: "b", Keep: -2}), "items[1].keep_seconds"},
 		"remove, with id, time": {remove(biz.RemoveItem{UID: "b", Keep: -2, Pod: pod}), "items[1].keep_seconds"},
-		"remove, a bad epoch":   {remove(biz.RemoveItem{UID: "b", Expected: badEpoch}), "items[1].expected_epoch"},
+		"remove, a bad epoch":   {remove(biz.RemoveItem{UID: "b", Terms: biz.RemoveTerms{Expected: badEpoch}}), "items[1].expected_epoch"},
 		"remove, a bad pod":     {remove(biz.RemoveItem{UID: "b", Pod: bad}), "items[1].pod_id"},
-		"remove, pod and epoch": {remove(biz.RemoveItem{UID: "b", Pod: pod, Expected: epoch}), "items[1].expected_epoch"},
+		"remove, pod and epoch": {remove(biz.RemoveItem{UID: "b", Pod: pod, Terms: biz.RemoveTerms{Expected: epoch}}), "items[1].expected_epoch"},
 
 		"verify, no items":    {second(links.BatchVerify(ctx, service, pod, nil)), "items"},
 		"verify, no pod":      {verify(nil, biz.VerifyItem{UID: "b"}), "pod_id"},

@@ -183,7 +183,7 @@ func TestComputeRetriesWhenTheLinkChanges(t *testing.T) {
 	moves := 0
 	d.beforeSet = func(ctx context.Context, key biz.LinkKey) {
 		if moves++; moves <= 3 { // Each time to the unusable pod, each time with a new epoch.
-			require.NoError(t, second(d.Remove(ctx, key, 0, nil)))
+			require.NoError(t, second(d.Remove(ctx, key, 0, biz.RemoveTerms{})))
 			require.NoError(t, second(d.Set(ctx, key, 9, biz.Forever, biz.SetTerms{})))
 		}
 	}
@@ -200,7 +200,7 @@ func TestComputeRetriesWhenTheLinkChanges(t *testing.T) {
 func TestComputeGivesUpWhenTheLinkKeepsChanging(t *testing.T) {
 	links, d := openIntercepted(t)
 	d.beforeSet = func(ctx context.Context, key biz.LinkKey) {
-		require.NoError(t, second(d.Remove(ctx, key, 0, nil)))
+		require.NoError(t, second(d.Remove(ctx, key, 0, biz.RemoveTerms{})))
 		require.NoError(t, second(d.Set(ctx, key, 9, biz.Forever, biz.SetTerms{})))
 	}
 	_, err := links.Compute(t.Context(), linkKey("alice"), forever)

@@ -77,11 +77,13 @@ type LinkRepo interface {
 	// Set links the key to the pod, replacing any link. If terms.Expected is not nil and not the current epoch (0: no link),
 	// Set must change nothing and return *EpochMismatchError. A link that terms.Claim has claimed keeps its epoch, whatever
 	// Expected is, unless its epoch is not above terms.Above; one that a greater generation of the pod has claimed must give
-	// *SupersededError; any other gets a new epoch and the claim.
+	// *SupersededError; any other gets a new epoch and the claim. If terms.Own is not nil and not the pod of a link, or there is
+	// none, Set must change nothing and return *EpochMismatchError, whatever the other terms are.
 	Set(ctx context.Context, key LinkKey, pod PodID, ttl TTL, terms SetTerms) (LinkChange, error)
-	// TrySet links the key to the pod unless the key has a persistent link to another pod.
-	TrySet(ctx context.Context, key LinkKey, pod PodID, ttl TTL) (LinkChange, error)
-	// SetIfAbsent links the key to the pod, with the claim, unless the key has a link. terms.Expected is unused.
+	// TrySet links the key to the pod unless the key has a persistent link to another pod; if own is not nil, only if the key has a
+	// link to that pod.
+	TrySet(ctx context.Context, key LinkKey, pod PodID, ttl TTL, own *PodID) (LinkChange, error)
+	// SetIfAbsent links the key to the pod, with the claim, unless the key has a link. terms.Expected and terms.Own are unused.
 	SetIfAbsent(ctx context.Context, key LinkKey, pod PodID, ttl TTL, terms SetTerms) (LinkChange, error)
 	// SetIfEpoch links the key to the pod if there is no link, or if the link has the epoch. No link has epoch 0. With
 	// move.TemporaryOnly it must not change a persistent link.
@@ -93,8 +95,10 @@ type LinkRepo interface {
 	// BatchGet must return one result per uid, in the same order. The error of one link must not fail the others; it must be
 	// the error of the call only if the store has answered for no link.
 	BatchGet(ctx context.Context, namespace, service string, uids []string) ([]LinkResult, error)
-	// Remove removes the link, or with keep >= 1 turns it into a temporary one for keep seconds. expected is as in Set.
-	Remove(ctx context.Context, key LinkKey, keep int32, expected *Epoch) (LinkChange, error)
+	// Remove removes the link, or with keep >= 1 turns it into a temporary one for keep seconds. If terms.Expected is not nil and not
+	// the current epoch (0: no link), or there is a link and terms.Own is not nil and not its pod, Remove must change nothing and
+	// return *EpochMismatchError.
+	Remove(ctx context.Context, key LinkKey, keep int32, terms RemoveTerms) (LinkChange, error)
 	// RemoveWithID is Remove for a link to the pod; it must not change a link to another pod.
 	RemoveWithID(ctx context.Context, key LinkKey, pod PodID, keep int32) (LinkChange, error)
 	// List must return every live link of the uid, sorted by service.
@@ -116,6 +120,13 @@ type SetTerms struct {
 	Expected *Epoch     // nil: any
 	Claim    Generation // 0: none
 	Above    *Epoch     // nil: none; at most a day ahead of the store's clock
+	Own      *PodID     // the pod that the link must have; nil: any or none
+}
+
+// RemoveTerms are the conditions of a Remove.
+type RemoveTerms struct {
+	Expected *Epoch // nil: any
+	Own      *PodID // the pod that a link must have; nil: any
 }
 
 // MoveTerms are the conditions of SetIfEpoch.
@@ -158,12 +169,13 @@ func (u *LinkUsecase) Set(ctx context.Context, key LinkKey, pod *PodID, ttl TTL,
 	return u.links.Set(ctx, key, *pod, ttl, terms)
 }
 
-// TrySet links the key to the pod unless the key has a persistent link to another pod.
-func (u *LinkUsecase) TrySet(ctx context.Context, key LinkKey, pod *PodID, ttl TTL) (LinkChange, error) {
+// TrySet links the key to the pod unless the key has a persistent link to another pod; if own is not nil, only if the key has a
+// link to that pod.
+func (u *LinkUsecase) TrySet(ctx context.Context, key LinkKey, pod *PodID, ttl TTL, own *PodID) (LinkChange, error) {
 	if err := firstError(key.validate(), validatePod(pod), validateTTL("persist_seconds", ttl)); err != nil {
 		return LinkChange{}, err
 	}
-	return u.links.TrySet(ctx, key, *pod, ttl)
+	return u.links.TrySet(ctx, key, *pod, ttl, own)
 }
 
 // SetIfAbsent links the key to the pod unless the key has a link.
@@ -208,13 +220,12 @@ func (u *LinkUsecase) BatchGet(ctx context.Context, namespace, service string, u
 	return u.links.BatchGet(ctx, namespace, service, uids)
 }
 
-// Remove removes the link, or with keep >= 1 turns it into a temporary one for keep seconds. If expected is not nil, it
-// must be the current epoch.
-func (u *LinkUsecase) Remove(ctx context.Context, key LinkKey, keep int32, expected *Epoch) (LinkChange, error) {
-	if err := firstError(key.validate(), validateKeep(keep), validateExpected(expected)); err != nil {
+// Remove removes the link, or with keep >= 1 turns it into a temporary one for keep seconds. See LinkRepo for the terms.
+func (u *LinkUsecase) Remove(ctx context.Context, key LinkKey, keep int32, terms RemoveTerms) (LinkChange, error) {
+	if err := firstError(key.validate(), validateKeep(keep), validateExpected(terms.Expected)); err != nil {
 		return LinkChange{}, err
 	}
-	return u.links.Remove(ctx, key, max(keep, 0), expected)
+	return u.links.Remove(ctx, key, max(keep, 0), terms)
 }
 
 // RemoveWithID is Remove for a link to the pod; it does not change a link to another pod.

@@ -136,12 +136,12 @@ func TestUsecasesRefuseBadValues(t *testing.T) {
 		"negative routing":            {report(func(r *biz.NewReport) { r.Routing = -1 }), "routing"},
 		"zero ttl":                    {report(func(r *biz.NewReport) { r.TTL = ttl(0) }), "ttl_seconds"},
 		"report of no pod":            {report(func(r *biz.NewReport) { r.Pod = nil }), "pod_id"},
-		"keep less than minus one":    {second(links.Remove(ctx, good, -2, nil)), "keep_seconds"},
-		"remove at a negative epoch":  {second(links.Remove(ctx, good, 0, epoch(-1))), "expected_epoch"},
+		"keep less than minus one":    {second(links.Remove(ctx, good, -2, biz.RemoveTerms{})), "keep_seconds"},
+		"remove at a negative epoch":  {second(links.Remove(ctx, good, 0, biz.RemoveTerms{Expected: epoch(-1)})), "expected_epoch"},
 		"remove with no pod":          {second(links.RemoveWithID(ctx, good, nil, 0)), "pod_id"},
 		"remove with id, wrong keep":  {second(links.RemoveWithID(ctx, good, pod(0), -2)), "keep_seconds"},
-		"try-set with no pod":         {second(links.TrySet(ctx, good, nil, biz.Forever)), "pod_id"},
-		"try-set, zero seconds":       {second(links.TrySet(ctx, good, pod(0), 0)), "persist_seconds"},
+		"try-set with no pod":         {second(links.TrySet(ctx, good, nil, biz.Forever, nil)), "pod_id"},
+		"try-set, zero seconds":       {second(links.TrySet(ctx, good, pod(0), 0, nil)), "persist_seconds"},
 		"set if absent with no pod":   {second(links.SetIfAbsent(ctx, good, nil, biz.Forever, biz.SetTerms{})), "pod_id"},
 		"set if absent, zero seconds": {second(links.SetIfAbsent(ctx, good, pod(0), 0, biz.SetTerms{})), "persist_seconds"},
 		"compute, zero seconds":       {second(links.Compute(ctx, good, biz.ComputeRequest{})), "persist_seconds"},
@@ -167,14 +167,14 @@ func TestUsecasesRefuseBadValues(t *testing.T) {
 	}
 	everywhere := map[string]func(key biz.LinkKey) error{
 		"Set":    func(k biz.LinkKey) error { return second(links.Set(ctx, k, pod(0), biz.Forever, biz.SetTerms{})) },
-		"TrySet": func(k biz.LinkKey) error { return second(links.TrySet(ctx, k, pod(0), biz.Forever)) },
+		"TrySet": func(k biz.LinkKey) error { return second(links.TrySet(ctx, k, pod(0), biz.Forever, nil)) },
 		"SetIfAbsent": func(k biz.LinkKey) error {
 			return second(links.SetIfAbsent(ctx, k, pod(0), biz.Forever, biz.SetTerms{}))
 		},
 		"Compute":       func(k biz.LinkKey) error { return second(links.Compute(ctx, k, forever)) },
 		"Get":           func(k biz.LinkKey) error { return second(links.Get(ctx, k)) },
 		"GetIfPersist":  func(k biz.LinkKey) error { return second(links.GetIfPersist(ctx, k)) },
-		"Remove":        func(k biz.LinkKey) error { return second(links.Remove(ctx, k, 0, nil)) },
+		"Remove":        func(k biz.LinkKey) error { return second(links.Remove(ctx, k, 0, biz.RemoveTerms{})) },
 		"RemoveWithID":  func(k biz.LinkKey) error { return second(links.RemoveWithID(ctx, k, pod(0), 0)) },
 		"link BatchGet": func(k biz.LinkKey) error { return second(links.BatchGet(ctx, k.Namespace, k.Service, []string{k.UID})) },
 	}

@@ -92,6 +92,7 @@ func (v *violations) auth(b *Bootstrap) {
 		v.add("auth.mtls.trust_domain", "must be a name such as example.org, without spiffe://, is %q", d)
 	}
 	v.issuers(c.GetIssuers())
+	v.profiles(b)
 	if c.GetMode() == AuthOff {
 		v.authOff(b)
 		return
@@ -115,6 +116,20 @@ func (v *violations) auth(b *Bootstrap) {
 			v.add(path+".tls.enabled", "must be true: %s.addr %s is not on loopback, and tokens would cross the network in plaintext",
 				path, addr)
 		}
+	}
+}
+
+// profiles rejects Go's profiles that nobody could read.
+func (v *violations) profiles(b *Bootstrap) {
+	admin := b.GetServer().GetAdmin()
+	switch {
+	case !admin.GetPprof():
+	case b.GetAuth().GetMode() == AuthOff && !Loopback(admin.GetAddr()):
+		v.add("server.admin.pprof", "must be false: server.admin.addr %s is not on loopback, and with auth.mode off profiles are only for "+
+			"callers from this machine", admin.GetAddr())
+	case b.GetAuth().GetMode() == AuthRequired && !admin.GetTls().GetEnabled():
+		v.add("server.admin.tls.enabled", "must be true with server.admin.pprof and auth.mode required: profiles are for callers with the role "+
+			"admin, over TLS")
 	}
 }
 

@@ -77,7 +77,7 @@ var repoCalls = []repoCall{
 		return second(r.Links.Set(ctx, n.link(), n.pod+20, 600, biz.SetTerms{Claim: 7, Above: &above}))
 	}},
 	{"Links.TrySet", "link", stores, func(ctx context.Context, r biztest.Repos, n subject) error {
-		return second(r.Links.TrySet(ctx, n.link(), n.pod, 600))
+		return second(r.Links.TrySet(ctx, n.link(), n.pod, 600, nil))
 	}},
 	{"Links.SetIfAbsent", "link", stores, func(ctx context.Context, r biztest.Repos, n subject) error {
 		return second(r.Links.SetIfAbsent(ctx, n.link(), n.pod, 600, biz.SetTerms{}))
@@ -86,10 +86,10 @@ var repoCalls = []repoCall{
 		return second(r.Links.SetIfEpoch(ctx, n.link(), n.pod, biz.Forever, biz.MoveTerms{Epoch: 0}))
 	}},
 	{"Links.Remove", "link", removes, func(ctx context.Context, r biztest.Repos, n subject) error {
-		return second(r.Links.Remove(ctx, n.link(), 0, nil))
+		return second(r.Links.Remove(ctx, n.link(), 0, biz.RemoveTerms{}))
 	}},
 	{"Links.Remove and keep", "link", removes, func(ctx context.Context, r biztest.Repos, n subject) error {
-		return second(r.Links.Remove(ctx, n.link(), 600, nil))
+		return second(r.Links.Remove(ctx, n.link(), 600, biz.RemoveTerms{}))
 	}},
 	{"Links.RemoveWithID", "link", removes, func(ctx context.Context, r biztest.Repos, n subject) error {
 		return second(r.Links.RemoveWithID(ctx, n.link(), n.pod, 0))

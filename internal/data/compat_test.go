@@ -30,13 +30,13 @@ func TestLinksWithoutClaims(t *testing.T) {
 			return links.Set(t.Context(), key, 3, biz.Forever, biz.SetTerms{Expected: &expected})
 		}, true, false},
 		{"try to move", persistent, func(links biz.LinkRepo, key biz.LinkKey) (biz.LinkChange, error) {
-			return links.TrySet(t.Context(), key, 4, biz.Forever)
+			return links.TrySet(t.Context(), key, 4, biz.Forever, nil)
 		}, true, false},
 		{"set if absent", temporary, func(links biz.LinkRepo, key biz.LinkKey) (biz.LinkChange, error) {
 			return links.SetIfAbsent(t.Context(), key, 4, biz.Forever, biz.SetTerms{Claim: 7})
 		}, true, false},
 		{"keep", persistent, func(links biz.LinkRepo, key biz.LinkKey) (biz.LinkChange, error) {
-			return links.Remove(t.Context(), key, 60, &expected)
+			return links.Remove(t.Context(), key, 60, biz.RemoveTerms{Expected: &expected})
 		}, true, false},
 		{"move", persistent, func(links biz.LinkRepo, key biz.LinkKey) (biz.LinkChange, error) {
 			return links.SetIfEpoch(t.Context(), key, 4, 60, biz.MoveTerms{Epoch: epoch})

@@ -96,7 +96,7 @@ func TestUnconfirmedLink(t *testing.T) {
 	change, err := links.SetIfAbsent(t.Context(), key, 4, biz.Forever, biz.SetTerms{})
 	require.NoError(t, err)
 	require.False(t, change.Applied)
-	change, err = links.TrySet(t.Context(), key, 4, biz.Forever)
+	change, err = links.TrySet(t.Context(), key, 4, biz.Forever, nil)
 	require.NoError(t, err)
 	require.False(t, change.Applied)
 	change, err = links.RemoveWithID(t.Context(), key, 4, 0)
@@ -115,7 +115,7 @@ func TestUnconfirmedLink(t *testing.T) {
 		primary := redistest.Start(t)
 		links := reposOf(openStore(t, onServer(primary.Addr()), confirmedBy(1, 10*time.Millisecond))).Links
 		_ = second(links.Set(t.Context(), key, 3, biz.Forever, biz.SetTerms{}))
-		return unconfirmed(second(links.Remove(t.Context(), key, 0, nil)))
+		return unconfirmed(second(links.Remove(t.Context(), key, 0, biz.RemoveTerms{})))
 	}(), "a removal leaves no link")
 }
 

@@ -78,7 +78,7 @@ func TestNoEpochAboveTheLargest(t *testing.T) {
 			for name, move := range map[string]func() error{
 				"Set":         func() error { return second(links.Set(ctx, key, 2, biz.Forever, biz.SetTerms{})) },
 				"Set for 60s": func() error { return second(links.Set(ctx, key, 2, 60, biz.SetTerms{})) },
-				"TrySet":      func() error { return second(links.TrySet(ctx, key, 2, 60)) },
+				"TrySet":      func() error { return second(links.TrySet(ctx, key, 2, 60, nil)) },
 				"SetIfAbsent": func() error { return second(links.SetIfAbsent(ctx, key, 2, biz.Forever, biz.SetTerms{})) },
 			} {
 				at := name + " of a link that is " + state
@@ -134,7 +134,7 @@ func TestSweep(t *testing.T) {
 		}
 		for range expired { // More than enough: each mutation sweeps up to a hundred.
 			require.NoError(t, second(links.Set(t.Context(), named("game"), 1, 600, biz.SetTerms{})))
-			require.NoError(t, second(links.Remove(t.Context(), named("game"), 0, nil)))
+			require.NoError(t, second(links.Remove(t.Context(), named("game"), 0, biz.RemoveTerms{})))
 		}
 		list, err := links.List(t.Context(), "ns", populated.uid)
 		require.NoError(t, err)
@@ -144,9 +144,9 @@ func TestSweep(t *testing.T) {
 		require.EqualValues(t, 2, store.client.HLen(t.Context(), key).Val(), "nothing expired is left")
 		require.False(t, read(t, store, key).hasTTL)
 
-		require.NoError(t, second(links.Remove(t.Context(), named("persistent"), 0, nil)))
+		require.NoError(t, second(links.Remove(t.Context(), named("persistent"), 0, biz.RemoveTerms{})))
 		require.True(t, read(t, store, key).hasTTL)
-		require.NoError(t, second(links.Remove(t.Context(), named("temporary"), 0, nil)))
+		require.NoError(t, second(links.Remove(t.Context(), named("temporary"), 0, biz.RemoveTerms{})))
 		require.Equal(t, "none", read(t, store, key).kind)
 	})
 }

@@ -27,7 +27,7 @@ var adding = map[string]func(t *testing.T, links biz.LinkRepo, key biz.LinkKey, 
 		return links.Set(t.Context(), key, 1, ttl, biz.SetTerms{Claim: 7, Expected: new(biz.Epoch)})
 	},
 	"TrySet": func(t *testing.T, links biz.LinkRepo, key biz.LinkKey, ttl biz.TTL) (biz.LinkChange, error) {
-		return links.TrySet(t.Context(), key, 1, ttl)
+		return links.TrySet(t.Context(), key, 1, ttl, nil)
 	},
 	"SetIfAbsent": func(t *testing.T, links biz.LinkRepo, key biz.LinkKey, ttl biz.TTL) (biz.LinkChange, error) {
 		return links.SetIfAbsent(t.Context(), key, 1, ttl, biz.SetTerms{Claim: 7})
@@ -60,7 +60,7 @@ func TestServicesOfOneUID(t *testing.T) {
 					for i := range most {
 						require.NoError(t, second(links.Set(t.Context(), serviceKey(i), 2, ttl, biz.SetTerms{})), "a link that exists")
 					}
-					require.NoError(t, second(links.Remove(t.Context(), serviceKey(3), 0, nil)))
+					require.NoError(t, second(links.Remove(t.Context(), serviceKey(3), 0, biz.RemoveTerms{})))
 					change, err := add(t, links, serviceKey(most), ttl)
 					require.NoError(t, err)
 					require.True(t, change.Applied)
@@ -110,7 +110,7 @@ func TestLinksOfALargerLimit(t *testing.T) {
 		}
 		for i := range 5 {
 			require.NoError(t, second(lowered.Set(t.Context(), serviceKey(i), 2, 600, biz.SetTerms{})))
-			require.NoError(t, second(lowered.Remove(t.Context(), serviceKey(i), 600, nil)))
+			require.NoError(t, second(lowered.Remove(t.Context(), serviceKey(i), 600, biz.RemoveTerms{})))
 		}
 		require.ErrorAs(t, second(lowered.Set(t.Context(), serviceKey(5), 1, biz.Forever, biz.SetTerms{})), new(*biz.LimitError))
 	})
@@ -135,7 +135,7 @@ func TestNoEpochIsLeft(t *testing.T) {
 		link, err := links.Get(t.Context(), key)
 		require.NoError(t, err)
 		require.EqualValues(t, 9007199254740990, link.Epoch)
-		require.NoError(t, second(links.Remove(t.Context(), key, 0, nil)))
+		require.NoError(t, second(links.Remove(t.Context(), key, 0, biz.RemoveTerms{})))
 	})
 }
 

@@ -36,8 +36,10 @@ func (r linkRepo) Set(
 	return r.change(ctx, r.set(key.UID, pod, ttl, terms), key)
 }
 
-func (r linkRepo) TrySet(ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL) (biz.LinkChange, error) {
-	return r.change(ctx, linkStep{key.UID, scriptTrySetLink, []any{ttl, pod, r.limits.MaxServices}}, key)
+func (r linkRepo) TrySet(
+	ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL, own *biz.PodID,
+) (biz.LinkChange, error) {
+	return r.change(ctx, r.trySet(key.UID, pod, ttl, own), key)
 }
 
 func (r linkRepo) SetIfAbsent(
@@ -53,9 +55,9 @@ func (r linkRepo) SetIfEpoch(
 }
 
 func (r linkRepo) Remove(
-	ctx context.Context, key biz.LinkKey, keep int32, expected *biz.Epoch,
+	ctx context.Context, key biz.LinkKey, keep int32, terms biz.RemoveTerms,
 ) (biz.LinkChange, error) {
-	return r.change(ctx, remove(key.UID, keep, expected), key)
+	return r.change(ctx, remove(key.UID, keep, terms), key)
 }
 
 func (r linkRepo) RemoveWithID(

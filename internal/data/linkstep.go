@@ -20,13 +20,28 @@ func (r linkRepo) set(uid string, pod biz.PodID, ttl biz.TTL, terms biz.SetTerms
 	switch {
 	case terms.Expected != nil:
 		args = append(args, int64(*terms.Expected))
-	case claims:
+	case claims || terms.Own != nil:
 		args = append(args, anyEpoch)
 	}
-	if claims {
+	switch {
+	case terms.Own != nil:
+		above := biz.Epoch(0)
+		if terms.Above != nil {
+			above = *terms.Above
+		}
+		args = append(args, int64(terms.Claim), int64(above), *terms.Own)
+	case claims:
 		args = withClaim(terms, args)
 	}
 	return linkStep{uid, scriptSetLink, args}
+}
+
+func (r linkRepo) trySet(uid string, pod biz.PodID, ttl biz.TTL, own *biz.PodID) linkStep {
+	args := []any{ttl, pod, r.limits.MaxServices}
+	if own != nil {
+		args = append(args, *own)
+	}
+	return linkStep{uid, scriptTrySetLink, args}
 }
 
 func (r linkRepo) setIfAbsent(uid string, pod biz.PodID, ttl biz.TTL, terms biz.SetTerms) linkStep {
@@ -44,10 +59,16 @@ func (r linkRepo) setIfEpoch(uid string, pod biz.PodID, ttl biz.TTL, move biz.Mo
 	return linkStep{uid, scriptComputeLink, args}
 }
 
-func remove(uid string, keep int32, expected *biz.Epoch) linkStep {
+func remove(uid string, keep int32, terms biz.RemoveTerms) linkStep {
 	args := []any{keep}
-	if expected != nil {
-		args = append(args, int64(*expected))
+	switch {
+	case terms.Expected != nil:
+		args = append(args, int64(*terms.Expected))
+	case terms.Own != nil:
+		args = append(args, anyEpoch)
+	}
+	if terms.Own != nil {
+		args = append(args, *terms.Own)
 	}
 	return linkStep{uid, scriptRemoveLink, args}
 }
@@ -109,7 +130,7 @@ func (r linkRepo) BatchRemove(ctx context.Context, key biz.ServiceKey, items []b
 		if item.Pod != nil {
 			return removeWithID(item.UID, *item.Pod, item.Keep)
 		}
-		return remove(item.UID, item.Keep, item.Expected)
+		return remove(item.UID, item.Keep, item.Terms)
 	})
 }
 

@@ -56,19 +56,19 @@ func TestLinkOutcomes(t *testing.T) {
 		call             func() error
 		command, outcome string
 	}{
-		{func() error { return second(links.Remove(t.Context(), key, 0, nil)) }, "statefulRemoveLink", "absent"},
+		{func() error { return second(links.Remove(t.Context(), key, 0, biz.RemoveTerms{})) }, "statefulRemoveLink", "absent"},
 		{func() error { return second(links.Set(t.Context(), key, 1, biz.Forever, biz.SetTerms{})) }, "statefulSetLink", "created"},
 		{func() error { return second(links.Set(t.Context(), key, 2, biz.Forever, biz.SetTerms{})) }, "statefulSetLink", "moved"},
 		{func() error { return second(links.Set(t.Context(), key, 2, 600, biz.SetTerms{})) }, "statefulSetLink", "kept"},
-		{func() error { return second(links.TrySet(t.Context(), key, 3, biz.Forever)) }, "statefulTrySetLink", "moved"},
-		{func() error { return second(links.TrySet(t.Context(), key, 4, biz.Forever)) }, "statefulTrySetLink", "refused"},
+		{func() error { return second(links.TrySet(t.Context(), key, 3, biz.Forever, nil)) }, "statefulTrySetLink", "moved"},
+		{func() error { return second(links.TrySet(t.Context(), key, 4, biz.Forever, nil)) }, "statefulTrySetLink", "refused"},
 		{func() error {
 			return second(links.SetIfAbsent(t.Context(), key, 4, biz.Forever, biz.SetTerms{}))
 		}, "statefulSetLinkIfAbsent", "existing"},
 		{func() error {
 			return second(links.SetIfEpoch(t.Context(), key, 4, biz.Forever, biz.MoveTerms{Epoch: 0}))
 		}, "statefulComputeLinkIfAbsent", "existing"},
-		{func() error { return second(links.Remove(t.Context(), key, 60, nil)) }, "statefulRemoveLink", "kept"},
+		{func() error { return second(links.Remove(t.Context(), key, 60, biz.RemoveTerms{})) }, "statefulRemoveLink", "kept"},
 		{func() error { return second(links.Set(t.Context(), other, 1, 1, biz.SetTerms{})) }, "statefulSetLink", "created"},
 		{func() error { time.Sleep(1100 * time.Millisecond); return second(links.Get(t.Context(), other)) }, "statefulGetLink", "expired"},
 		{func() error {
@@ -101,7 +101,7 @@ func TestLinkOutcomes(t *testing.T) {
 		}, "statefulSetLink", "too_far_ahead"},
 		{func() error {
 			other.Service = "other"
-			require.ErrorAs(t, second(crowded.TrySet(t.Context(), other, 1, biz.Forever)), new(*biz.LimitError))
+			require.ErrorAs(t, second(crowded.TrySet(t.Context(), other, 1, biz.Forever, nil)), new(*biz.LimitError))
 			return nil
 		}, "statefulTrySetLink", "limit_exceeded"},
 	} {

@@ -61,7 +61,7 @@ func (m *model) batchRemoveLinks(t *rapid.T) {
 		if rapid.Bool().Draw(t, "with id") {
 			item.Pod = ptr(somePod.Draw(t, "pod"))
 		} else {
-			item.Expected = m.someExpected(t, key)
+			item.Terms = m.someRemoval(t, key)
 		}
 		return key, item
 	})

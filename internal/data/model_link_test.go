@@ -108,8 +108,22 @@ func (m *model) someSet(t *rapid.T) (biz.LinkKey, biz.SetItem) {
 	key := m.someLink(t)
 	return key, biz.SetItem{
 		UID: key.UID, Pod: somePod.Draw(t, "pod"), TTL: someTTL.Draw(t, "ttl"),
-		Terms: biz.SetTerms{Expected: m.someExpected(t, key), Claim: someClaim.Draw(t, "claim"), Above: m.someAbove(t, key)},
+		Terms: biz.SetTerms{
+			Expected: m.someExpected(t, key), Claim: someClaim.Draw(t, "claim"), Above: m.someAbove(t, key), Own: someOwn(t),
+		},
 	}
+}
+
+// someOwn draws the pod that a link must have: any, or one.
+func someOwn(t *rapid.T) *biz.PodID {
+	if rapid.IntRange(0, 3).Draw(t, "own") > 0 {
+		return nil
+	}
+	return ptr(somePod.Draw(t, "own pod"))
+}
+
+func (m *model) someRemoval(t *rapid.T, key biz.LinkKey) biz.RemoveTerms {
+	return biz.RemoveTerms{Expected: m.someExpected(t, key), Own: someOwn(t)}
 }
 
 func (m *model) checkSet(t *rapid.T, call string, key biz.LinkKey, item biz.SetItem, change biz.LinkChange, err error) {
@@ -117,6 +131,9 @@ func (m *model) checkSet(t *rapid.T, call string, key biz.LinkKey, item biz.SetI
 		return
 	}
 	pod, ttl, terms, current := item.Pod, item.TTL, item.Terms, m.current(key)
+	if m.another(t, call, key, terms.Own, err) {
+		return
+	}
 	if claims := terms.Claim != 0; claims && current.Pod == pod {
 		switch {
 		case current.Claim > terms.Claim:
@@ -136,8 +153,9 @@ func (m *model) checkSet(t *rapid.T, call string, key biz.LinkKey, item biz.SetI
 
 func (m *model) trySetLink(t *rapid.T) {
 	key, pod, ttl := m.someLink(t), somePod.Draw(t, "pod"), someTTL.Draw(t, "ttl")
-	change, err := m.repos.Links.TrySet(context.Background(), key, pod, ttl)
-	if current := m.current(key); current.Persistent() && current.Pod != pod {
+	own := someOwn(t)
+	change, err := m.repos.Links.TrySet(context.Background(), key, pod, ttl, own)
+	if current := m.current(key); current.Persistent() && current.Pod != pod || own != nil && current.Pod != *own {
 		m.refuse(t, "Links.TrySet", key, change, err)
 	} else {
 		m.link(t, "Links.TrySet", key, pod, ttl, biz.SetTerms{}, change, err)
@@ -197,9 +215,9 @@ func (m *model) checkSetIfEpoch(t *rapid.T, call string, key biz.LinkKey, item b
 
 func (m *model) removeLink(t *rapid.T) {
 	key, keep := m.someLink(t), someKeep.Draw(t, "keep")
-	expected := m.someExpected(t, key)
-	change, err := m.repos.Links.Remove(context.Background(), key, keep, expected)
-	m.checkRemove(t, "Links.Remove", key, biz.RemoveItem{Keep: keep, Expected: expected}, change, err)
+	terms := m.someRemoval(t, key)
+	change, err := m.repos.Links.Remove(context.Background(), key, keep, terms)
+	m.checkRemove(t, "Links.Remove", key, biz.RemoveItem{Keep: keep, Terms: terms}, change, err)
 }
 
 func (m *model) removeLinkWithID(t *rapid.T) {
@@ -212,7 +230,9 @@ func (m *model) checkRemove(t *rapid.T, call string, key biz.LinkKey, item biz.R
 	switch {
 	case item.Pod != nil && m.current(key).Pod != *item.Pod:
 		m.refuse(t, call, key, change, err)
-	case !m.mismatch(t, call, key, item.Expected, err):
+	case m.mismatch(t, call, key, item.Terms.Expected, err):
+	case m.current(key).Exists() && m.another(t, call, key, item.Terms.Own, err):
+	default:
 		m.unlink(t, call, key, item.Keep, change, err)
 	}
 }
@@ -255,14 +275,27 @@ func (m *model) refuse(t *rapid.T, call string, key biz.LinkKey, change biz.Link
 
 // mismatch checks the error of a call with an expected epoch. It returns whether the call had to fail.
 func (m *model) mismatch(t *rapid.T, call string, key biz.LinkKey, expected *biz.Epoch, err error) bool {
-	current := m.current(key)
-	if expected == nil || *expected == current.Epoch {
+	if expected == nil || *expected == m.current(key).Epoch {
 		return false
 	}
+	m.mismatched(t, call, key, err)
+	return true
+}
+
+// another checks the error of a call for links of one pod. It returns whether the call had to fail.
+func (m *model) another(t *rapid.T, call string, key biz.LinkKey, own *biz.PodID, err error) bool {
+	if own == nil || *own == m.current(key).Pod {
+		return false
+	}
+	m.mismatched(t, call, key, err)
+	return true
+}
+
+// mismatched checks that the error is an *EpochMismatchError with the current link.
+func (m *model) mismatched(t *rapid.T, call string, key biz.LinkKey, err error) {
 	var mismatch *biz.EpochMismatchError
 	agree(t, call+": a mismatch", true, errors.As(err, &mismatch))
-	sameAs(t, call, current, mismatch.Current)
-	return true
+	sameAs(t, call, m.current(key), mismatch.Current)
 }
 
 // unlink checks the result of a removal, and updates the model.

@@ -47,7 +47,7 @@ func TestFullRedis(t *testing.T) {
 		defer setConfig(t, direct, "maxmemory", "0")
 		before, err := repos.Links.Get(t.Context(), populated.link())
 		require.NoError(t, err)
-		change, err := repos.Links.Remove(t.Context(), populated.link(), 600, nil)
+		change, err := repos.Links.Remove(t.Context(), populated.link(), 600, biz.RemoveTerms{})
 		require.NoError(t, err)
 		require.Equal(t, before.Epoch, change.Link.Epoch)
 		require.EqualValues(t, 0, change.Link.Claim)

@@ -141,6 +141,14 @@ var scriptRuns = []scriptRun{
 		"LINKED 2 2 #2 -1 7", "LINKED 2 2 #2 -1 7", once},
 	{scriptSetLink, "must exceed too great an epoch", []lua{claimedBy7}, []any{"a", forever, 2, most, -1, 7, "9007199254740990"},
 		"TOO_FAR_AHEAD 2 2 #1 -1 7", "TOO_FAR_AHEAD 2 2 #1 -1 7", nothing},
+	{scriptSetLink, "sets its own", []lua{persistentTo2}, []any{"a", 600, 2, most, fromReply(0), 0, 0, 2},
+		"LINKED 2 2 #1 600", "LINKED 2 2 #1 600", twice},
+	{scriptSetLink, "claims its own", []lua{claimedBy7}, []any{"a", forever, 2, most, fromReply(0), 10, fromReply(0), 2},
+		"LINKED 2 2 #2 -1 10", "LINKED 2 2 #2 -1 10", once},
+	{scriptSetLink, "sets another pod's as its own", []lua{claimedBy7}, []any{"a", forever, 1, most, fromReply(0), 10, 0, 1},
+		"EPOCH_MISMATCH 2 2 #1 -1 7", "EPOCH_MISMATCH 2 2 #1 -1 7", nothing},
+	{scriptSetLink, "sets none as its own", nil, []any{"a", forever, 1, most, 0, 7, 0, 1},
+		"EPOCH_MISMATCH -1 -1 0 -2", "EPOCH_MISMATCH -1 -1 0 -2", nothing},
 	{scriptSetLink, "would be one too many", []lua{linkB, linkC, linkD}, []any{"a", forever, 2, most},
 		"LIMIT_EXCEEDED -1 -1 0 -2", "LIMIT_EXCEEDED -1 -1 0 -2", nothing},
 
@@ -153,6 +161,12 @@ var scriptRuns = []scriptRun{
 
 	{scriptTrySetLink, "moves a claimed one", []lua{temporaryBy7}, []any{"a", forever, 1, most},
 		"LINKED 2 1 #2 -1", "LINKED 1 1 #2 -1", once},
+	{scriptTrySetLink, "sets its own", []lua{temporaryTo2}, []any{"a", forever, 2, most, 2},
+		"LINKED 2 2 #1 -1", "LINKED 2 2 #1 -1", once},
+	{scriptTrySetLink, "sets another pod's as its own", []lua{temporaryTo2}, []any{"a", forever, 1, most, 1},
+		"REFUSED 2 2 #1 600", "REFUSED 2 2 #1 600", nothing},
+	{scriptTrySetLink, "sets none as its own", nil, []any{"a", forever, 1, most, 1},
+		"REFUSED -1 -1 0 -2", "REFUSED -1 -1 0 -2", nothing},
 	{scriptTrySetLink, "would be one too many", []lua{linkB, linkC, linkD}, []any{"a", 600, 2, most},
 		"LIMIT_EXCEEDED -1 -1 0 -2", "LIMIT_EXCEEDED -1 -1 0 -2", nothing},
 
@@ -226,6 +240,15 @@ var scriptRuns = []scriptRun{
 
 	{scriptRemoveLink, "keeps a claimed one", []lua{claimedBy7}, []any{"a", 60},
 		"REMOVED 2 2 #1 60", "REMOVED 2 2 #1 60", twice},
+
+	{scriptRemoveLink, "removes its own", []lua{claimedBy7}, []any{"a", 0, fromReply(0), 2},
+		"REMOVED 2 -1 0 -2", "EPOCH_MISMATCH -1 -1 0 -2", once},
+	{scriptRemoveLink, "keeps its own, whatever its epoch", []lua{persistentTo2}, []any{"a", 60, -1, 2},
+		"REMOVED 2 2 #1 60", "REMOVED 2 2 #1 60", twice},
+	{scriptRemoveLink, "finds another pod's", []lua{persistentTo2}, []any{"a", 0, fromReply(0), 1},
+		"EPOCH_MISMATCH 2 2 #1 -1", "EPOCH_MISMATCH 2 2 #1 -1", nothing},
+	{scriptRemoveLink, "finds none of its own", nil, []any{"a", 0, 0, 1},
+		"ABSENT -1 -1 0 -2", "ABSENT -1 -1 0 -2", nothing},
 
 	{scriptRemoveWithID, "keeps a claimed one", []lua{temporaryBy7}, []any{"a", 60, 2},
 		"REMOVED 2 2 #1 60", "REMOVED 2 2 #1 60", twice},

@@ -9,6 +9,7 @@ import (
 
 	"github.com/go-kratos/kratos/v2/log"
 
+	"podlink/internal/audit"
 	"podlink/internal/conf"
 	"podlink/internal/telemetry"
 )
@@ -20,8 +21,10 @@ type AdminServer struct {
 	connections *Connections
 	addr        string
 	origin      *ownOrigin
+	access      *Access // nil: operators are those on this machine
 	probe       *readiness
 	level       *telemetry.LogLevel
+	audit       *audit.Log // nil: none
 	log         *log.Helper
 }
 
@@ -37,13 +40,13 @@ const (
 
 // NewAdminServer returns the admin listener.
 func NewAdminServer(
-	c *conf.Server, connections *Connections, store Checker, drain *Drain, metrics *Metrics, level *telemetry.LogLevel,
-	logger log.Logger,
+	c *conf.Server, connections *Connections, access *Access, store Checker, drain *Drain, metrics *Metrics, level *telemetry.LogLevel,
+	audited *audit.Log, logger log.Logger,
 ) *AdminServer {
 	s := &AdminServer{
-		connections: connections, addr: c.GetAdmin().GetAddr(),
+		connections: connections, addr: c.GetAdmin().GetAddr(), access: access,
 		origin: newOwnOrigin("server.admin.hosts", c.GetAdmin().GetAddr(), c.GetAdmin().GetHosts()),
-		probe:  &readiness{store: store, drain: drain}, level: level, log: log.NewHelper(logger),
+		probe:  &readiness{store: store, drain: drain, access: access}, level: level, audit: audited, log: log.NewHelper(logger),
 	}
 	routes := http.NewServeMux()
 	routes.Handle("GET /healthz", newBounded(maxProbes, maxProbesPerPeer, http.HandlerFunc(s.health)))
@@ -52,17 +55,14 @@ func NewAdminServer(
 	routes.Handle("GET /loglevel", s.operators(http.HandlerFunc(s.getLevel)))
 	routes.Handle("PUT /loglevel", s.operators(http.HandlerFunc(s.setLevel)))
 	if c.GetAdmin().GetPprof() {
-		s.log.Warn("server.admin.pprof is on: anyone who can reach the admin listener can read profiles, which expose parts of " +
-			"podlink's memory; taking one costs CPU time, and locks and waits are sampled all the time")
+		s.log.Warnf("server.admin.pprof is on: %s can read profiles, which expose parts of podlink's memory; taking one costs CPU "+
+			"time, and locks and waits are sampled all the time", s.operatorsAre())
 		routes.Handle("/debug/pprof/", s.operators(goProfiles()))
 	}
 	s.server = &http.Server{Handler: routes} //nolint:gosec // setLimits sets its timeouts.
 	setLimits(s.server, adminTimeout, logger)
 	return s
 }
-
-// operators wraps a route that is for operators alone.
-func (s *AdminServer) operators(next http.Handler) http.Handler { return s.origin.strict(next) }
 
 // Start implements transport.Server. It serves until Stop.
 func (s *AdminServer) Start(ctx context.Context) error {

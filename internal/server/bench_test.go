@@ -58,12 +58,10 @@ func newParts(tb testing.TB) parts {
 	tb.Helper()
 	metrics, err := NewMetrics(nil)
 	require.NoError(tb, err)
-	domain := telemetry.NewDomain()
-	views := biz.NewPodViews(nil, domain)
 	config, logger := conf.Default().Server, log.NewStdLogger(io.Discard)
 	config.Http.Hosts = []string{"example.com"} // Of httptest's requests.
 	tracer := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample()))
-	chain, closeChain := NewChain(config, conf.Default().Log, tracer, metrics, logger)
+	chain, closeChain := NewChain(ChainOptions{Server: config, Log: conf.Default().Log, Tracer: tracer, Metrics: metrics, Logger: logger})
 	tb.Cleanup(closeChain)
 	return parts{
 		config: config,
@@ -71,8 +69,15 @@ func newParts(tb testing.TB) parts {
 		drain:  NewDrain(config),
 		logger: logger,
 		level:  telemetry.NewLogLevel("warn"),
-		links:  service.NewLinkService(biz.NewLinkUsecase(memory{}, views, biz.Limits{MaxBatch: 1000}, domain), service.NopProblems{}),
+		links:  linksOn(memory{}),
 	}
+}
+
+// linksOn is the service of links on a store.
+func linksOn(store biz.LinkRepo) *service.LinkService {
+	domain := telemetry.NewDomain()
+	views := biz.NewPodViews(nil, domain)
+	return service.NewLinkService(biz.NewLinkUsecase(store, views, biz.Limits{MaxBatch: 1000}, domain), service.NopProblems{})
 }
 
 func (p parts) api() API {
@@ -180,7 +185,7 @@ func BenchmarkGRPCHandler(b *testing.B) {
 	var handle grpc.MethodHandler
 	for _, method := range v1.LinkService_ServiceDesc.Methods {
 		if method.MethodName == "GetLinkedPod" {
-			handle = deferDecodeErrors(method.Handler)
+			handle = deferErrors(nil, "", method.Handler)
 		}
 	}
 	decoder := codec{encoding.GetCodecV2(grpcproto.Name)}

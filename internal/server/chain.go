@@ -12,6 +12,7 @@ import (
 	"github.com/go-kratos/kratos/v2/transport"
 	"go.opentelemetry.io/otel/trace"
 
+	"podlink/internal/audit"
 	"podlink/internal/conf"
 	"podlink/internal/service"
 )
@@ -19,18 +20,34 @@ import (
 // Chain is the middleware of both transports, for unary calls and streams. serve has the steps; Unary and Stream adapt it to
 // Kratos and to gRPC.
 type Chain struct {
+	access  *Access
 	tracer  *requestTracer
 	metrics *Metrics
+	doors   *DoorMetrics
+	audit   *audit.Log // nil: none
 	log     *requestLog
 	calls   *inFlight
 }
 
+// ChainOptions is what a Chain is made of.
+type ChainOptions struct {
+	Server  *conf.Server
+	Log     *conf.Log
+	Access  *Access // nil: everyone may do everything
+	Tracer  trace.TracerProvider
+	Metrics *Metrics
+	Doors   *DoorMetrics
+	Audit   *audit.Log // nil: none
+	Logger  log.Logger
+}
+
 // NewChain returns the chain, and a function that flushes its log.
-func NewChain(
-	s *conf.Server, c *conf.Log, tracer trace.TracerProvider, metrics *Metrics, logger log.Logger,
-) (*Chain, func()) {
-	requests := newRequestLog(c, logger)
-	return &Chain{newRequestTracer(tracer), metrics, requests, &inFlight{most: int64(s.GetMaxInFlight())}}, requests.repeats.Close
+func NewChain(o ChainOptions) (*Chain, func()) {
+	requests := newRequestLog(o.Log, o.Logger)
+	return &Chain{
+		access: o.Access, tracer: newRequestTracer(o.Tracer), metrics: o.Metrics, doors: o.Doors, audit: o.Audit, log: requests,
+		calls: &inFlight{most: int64(o.Server.GetMaxInFlight())},
+	}, requests.repeats.Close
 }
 
 // callType distinguishes unary calls from streams: a stream can last for days, so its duration is not a latency.
@@ -43,12 +60,15 @@ const (
 
 // serve runs a call inside the chain. The span is outermost, so that every step has the trace id. Recovery and error mapping
 // are innermost, so that a panic is traced, counted and logged like any other failure, with its reason.
-func (c *Chain) serve(ctx context.Context, t transport.Transporter, typ callType, handle func(context.Context) error) error {
+func (c *Chain) serve(
+	ctx context.Context, t transport.Transporter, typ callType, m *messages, handle func(context.Context) error,
+) error {
 	start := time.Now()
 	ctx, span := c.tracer.begin(ctx, t)
 	err := recoverAndMap(ctx, handle)
 	took := time.Since(start)
 	c.log.record(ctx, t, typ, took, err)
+	c.record(ctx, t, *m, err)
 	c.metrics.count(t, typ, span.SpanContext(), took, err)
 	c.tracer.end(span, t, err)
 	return err
@@ -59,22 +79,26 @@ func (c *Chain) serve(ctx context.Context, t transport.Transporter, typ callType
 func (c *Chain) Unary(next middleware.Handler) middleware.Handler {
 	return func(ctx context.Context, request any) (any, error) {
 		t, _ := transport.FromServerContext(ctx) // Kratos' servers always set it.
-		var reply any
-		err := c.serve(ctx, t, unaryCall, func(ctx context.Context) (err error) {
-			if err := decodingFrom(ctx).err; err != nil {
+		m := messages{request: request}
+		err := c.serve(ctx, t, unaryCall, &m, func(ctx context.Context) (err error) {
+			d := decodingFrom(ctx)
+			if d.err != nil {
+				return d.err
+			}
+			if err := d.payRest(request); err != nil {
 				return err
 			}
 			if err := c.calls.begin(); err != nil {
 				return err
 			}
 			defer c.calls.end()
-			reply, err = next(ctx, request)
+			m.reply, err = next(ctx, request)
 			return err
 		})
 		if err != nil {
 			return nil, err
 		}
-		return reply, nil
+		return m.reply, nil
 	}
 }
 

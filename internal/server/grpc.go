@@ -58,9 +58,9 @@ func NewGRPCServer(c *conf.Server, api API, chain *Chain, store Checker, drain *
 	// dilute the API's error rate.
 	srv.Use("/podlink.v1.*", chain.Unary)
 	guard.ServiceRegistrar = srv
-	grpc_health_v1.RegisterHealthServer(guard, newHealthServer(store, drain))
+	grpc_health_v1.RegisterHealthServer(guard, newHealthServer(store, drain, chain.access))
 	for _, svc := range api {
-		svc.overGRPC(deferringRegistrar{guard})
+		svc.overGRPC(deferringRegistrar{guard, chain.access})
 	}
 	return srv, srv.Server.Stop
 }
@@ -88,24 +88,45 @@ func (c codec) Unmarshal(data mem.BufferSlice, target any) error {
 	return nil
 }
 
-// deferringRegistrar registers services whose decoding errors are deferred to the middleware chain.
-type deferringRegistrar struct{ grpc.ServiceRegistrar }
+// deferringRegistrar registers services whose calls are authenticated before their message is received, and whose refusals and
+// decoding errors are deferred to the middleware chain.
+type deferringRegistrar struct {
+	grpc.ServiceRegistrar
+
+	access *Access
+}
 
 // RegisterService implements grpc.ServiceRegistrar.
 func (r deferringRegistrar) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	wrapped := *desc
 	wrapped.Methods = make([]grpc.MethodDesc, len(desc.Methods))
 	for i, method := range desc.Methods {
-		wrapped.Methods[i] = grpc.MethodDesc{MethodName: method.MethodName, Handler: deferDecodeErrors(method.Handler)}
+		operation := "/" + desc.ServiceName + "/" + method.MethodName
+		wrapped.Methods[i] = grpc.MethodDesc{MethodName: method.MethodName, Handler: deferErrors(r.access, operation, method.Handler)}
 	}
 	r.ServiceRegistrar.RegisterService(&wrapped, impl)
 }
 
-// deferDecodeErrors wraps a handler so that decoding errors are recorded in its context, where the chain finds them.
-func deferDecodeErrors(handle grpc.MethodHandler) grpc.MethodHandler {
+// deferErrors wraps a handler so that refusals and decoding errors are recorded in its context, where the chain finds them. A call
+// is authenticated, if there is an access, before its message is waited for.
+func deferErrors(access *Access, operation string, handle grpc.MethodHandler) grpc.MethodHandler {
+	var cost *price
+	if access != nil {
+		cost = access.prices.operation(operation)
+	}
 	return func(impl any, ctx context.Context, receive func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) {
 		ctx, d := withDecoding(ctx)
-		return handle(impl, ctx, func(target any) error { return receive(deferredMessage{d, target.(proto.Message)}) }, intercept)
+		if access != nil {
+			call, err := access.callOverGRPC(d.Context)
+			d.admit(access, call, err)
+			d.pay(cost)
+		}
+		return handle(impl, ctx, func(target any) error {
+			if d.err != nil {
+				return nil
+			}
+			return receive(deferredMessage{d, target.(proto.Message)})
+		}, intercept)
 	}
 }
 

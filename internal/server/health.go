@@ -24,12 +24,12 @@ type healthServer struct {
 	names map[string]bool
 }
 
-func newHealthServer(store Checker, drain *Drain) *healthServer {
+func newHealthServer(store Checker, drain *Drain, access *Access) *healthServer {
 	names := map[string]bool{"": true}
 	for _, service := range v1.Services() {
 		names[string(service.FullName())] = true
 	}
-	return &healthServer{ready: &readiness{store: store, drain: drain}, names: names}
+	return &healthServer{ready: &readiness{store: store, drain: drain, access: access}, names: names}
 }
 
 func servingStatus(reason string) grpc_health_v1.HealthCheckResponse_ServingStatus {

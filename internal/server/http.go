@@ -38,7 +38,7 @@ func NewHTTPServer(
 		khttp.Address(c.GetHttp().GetAddr()),
 		khttp.Timeout(c.GetHttp().GetTimeout().AsDuration()),
 		khttp.Middleware(chain.Unary),
-		khttp.Filter(guard(drain, reject), origin.filter(reject)),
+		khttp.Filter(guard(drain, reject), origin.filter(reject), chain.access.filter, paths(reject)),
 		khttp.StrictSlash(false),
 		khttp.RequestDecoder(deferError(decodeBody)),
 		khttp.RequestQueryDecoder(deferError(decodeQuery)),
@@ -73,8 +73,7 @@ func setLimits(srv *http.Server, timeout time.Duration, logger log.Logger) {
 	srv.ErrorLog = stdlog.New(log.NewWriter(logger, log.WithWriterLevel(log.LevelDebug)), "", 0)
 }
 
-// guard wraps the router: it bounds the body, normalizes the path, prepares the decoding, and recovers panics outside the
-// middleware chain.
+// guard wraps the router: it bounds the body, prepares the decoding, and recovers panics outside the middleware chain.
 func guard(drain *Drain, reject rejectFunc) khttp.FilterFunc {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -86,15 +85,24 @@ func guard(drain *Drain, reject rejectFunc) khttp.FilterFunc {
 			if drain.Draining() {
 				w.Header().Set("Connection", "close") // The caller's next request goes to another podlink.
 			}
-			clean, ok := cleanPath(r.URL)
-			if !ok {
-				notFound(reject).ServeHTTP(w, r)
-				return
-			}
 			ctx, _ := withDecoding(r.Context())
 			r = r.WithContext(ctx)
 			if r.ContentLength != 0 {
 				r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
+}
+
+// paths normalizes the path of requests. It comes last, so that those that are refused before do not pay for it.
+func paths(reject rejectFunc) khttp.FilterFunc {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			clean, ok := cleanPath(r.URL)
+			if !ok {
+				notFound(reject).ServeHTTP(w, r)
+				return
 			}
 			if clean != r.URL.Path || r.URL.RawPath != "" {
 				routed := *r.URL
@@ -133,7 +141,7 @@ func cleanPath(u *url.URL) (string, bool) {
 
 func notFound(reject rejectFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		reject(w, r, v1.ErrorNotFound("no such path; openapi.yaml lists all paths"))
+		reject(w, r, decodingFrom(r.Context()).unrouted(v1.ErrorNotFound("no such path; openapi.yaml lists all paths")))
 	})
 }
 
@@ -149,8 +157,11 @@ func methodNotAllowed(routes *mux.Router, reject rejectFunc) http.Handler {
 			}
 		}
 		list := strings.Join(methods, ", ")
-		w.Header().Set("Allow", list)
-		reject(w, r, v1.ErrorMethodNotAllowed("this path allows: %s", list))
+		err := decodingFrom(r.Context()).unrouted(v1.ErrorMethodNotAllowed("this path allows: %s", list))
+		if v1.IsMethodNotAllowed(err) {
+			w.Header().Set("Allow", list)
+		}
+		reject(w, r, err)
 	})
 }
 
@@ -169,6 +180,9 @@ func encodeError(w http.ResponseWriter, _ *http.Request, err error) {
 		body.Metadata = map[string]string{}
 	}
 	w.Header().Set("Content-Type", "application/json")
+	if public.Code == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
 	setRetryAfter(w.Header(), body.Metadata)
 	w.WriteHeader(int(public.Code))
 	_ = json.NewEncoder(w).Encode(body) // On failure the connection is gone.

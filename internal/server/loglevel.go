@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 
+	"podlink/internal/audit"
 	"podlink/internal/telemetry"
 )
 
@@ -31,10 +32,15 @@ func (s *AdminServer) setLevel(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, `the body must be an object such as {"level":"debug"}`, http.StatusBadRequest)
 		return
 	}
+	before := s.level.String()
 	if err := s.changeLevel(body.Level); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
+	s.audit.Happened(r.Context(), audit.Record{
+		Operation: "loglevel", Outcome: "changed", Detail: before + " to " + body.Level, Reason: r.Header.Get(reasonHeader),
+		Peer: r.RemoteAddr,
+	})
 	s.getLevel(w, r)
 }
 

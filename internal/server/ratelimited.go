@@ -15,8 +15,8 @@ const retryAfter = "retry_after_ms"
 
 // rateLimited returns the error for a call that was refused because of a limit and may be repeated after wait.
 func rateLimited(wait time.Duration, format string, args ...any) *kerrors.Error {
-	milliseconds := strconv.FormatInt(max(wait.Milliseconds(), 1), 10)
-	return v1.ErrorRateLimited(format, args...).WithMetadata(map[string]string{retryAfter: milliseconds})
+	milliseconds := max((wait+time.Millisecond-1)/time.Millisecond, 1) // Rounded up: earlier the call would be refused again.
+	return v1.ErrorRateLimited(format, args...).WithMetadata(map[string]string{retryAfter: strconv.FormatInt(int64(milliseconds), 10)})
 }
 
 // setRetryAfter sets the header Retry-After, in whole seconds, of an error that says when to try again.

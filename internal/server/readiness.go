@@ -9,14 +9,18 @@ type Checker interface {
 
 // readiness says whether to send requests to this process. /readyz and gRPC's health service give its answer.
 type readiness struct {
-	store Checker
-	drain *Drain
+	store  Checker
+	drain  *Drain
+	access *Access
 }
 
 // reason returns why podlink is not ready, "" if it is. The text is for operators.
 func (r *readiness) reason() string {
 	if r.drain.Draining() {
 		return "podlink is stopping"
+	}
+	if err := r.access.ready(); err != nil {
+		return err.Error()
 	}
 	if err := r.store.Last(); err != nil {
 		return err.Error()

@@ -9,20 +9,20 @@ import (
 	"github.com/go-kratos/kratos/v2/transport"
 
 	"podlink/internal/conf"
-	"podlink/internal/telemetry"
+	"podlink/internal/telemetry/lines"
 )
 
 // requestLog logs failed and slow requests. Lines name the operation, never the contents of the request.
 type requestLog struct {
 	logger  log.Logger
 	slow    time.Duration // threshold; 0: never
-	repeats *telemetry.Repeats
+	repeats *lines.Repeats
 }
 
 func newRequestLog(c *conf.Log, logger log.Logger) *requestLog {
 	return &requestLog{
 		logger: logger, slow: c.GetSlowRequest().AsDuration(),
-		repeats: telemetry.NewRepeats(c.GetRepeatInterval().AsDuration()),
+		repeats: lines.NewRepeats(c.GetRepeatInterval().AsDuration()),
 	}
 }
 

@@ -21,10 +21,11 @@ import (
 // errDraining is the context's cause in a stream that podlink ends, rather than its caller.
 var errDraining = errors.New("podlink is draining")
 
-// Stream is the chain as a gRPC interceptor. It also ends streams when podlink drains: an open one would delay the stop.
+// Stream is the chain as a gRPC interceptor. It authenticates a stream's caller before the first message is received. It also ends
+// streams when podlink drains: an open one would delay the stop.
 // Kratos' StreamMiddleware is no alternative: it runs per message, not per stream, and never sees how a stream ends.
 func (c *Chain) Stream(drain *Drain) grpc.StreamServerInterceptor {
-	return func(impl any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	return func(impl any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 		ctx, cancel := context.WithCancelCause(stream.Context())
 		defer cancel(nil)
 		go func() {
@@ -35,7 +36,11 @@ func (c *Chain) Stream(drain *Drain) grpc.StreamServerInterceptor {
 			}
 		}()
 		t, _ := transport.FromServerContext(ctx) // Kratos always sets it.
-		err := c.serve(ctx, t, streamCall, func(ctx context.Context) error {
+		caller, refusal := c.access.stream(ctx, info.FullMethod)
+		err := c.serve(caller, t, streamCall, &messages{}, func(ctx context.Context) error {
+			if refusal != nil {
+				return refusal
+			}
 			return streamError(ctx, next(impl, serverStream{stream, ctx}))
 		})
 		// Kratos sets the reply's header only now; after the first message that is too late.

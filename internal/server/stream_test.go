@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-kratos/kratos/v2/log"
+	"github.com/go-kratos/kratos/v2/middleware/tracing"
 	"github.com/stretchr/testify/require"
 	otelcodes "go.opentelemetry.io/otel/codes"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -38,6 +40,7 @@ type observedServer struct {
 	store   *switchedStore
 	drain   *Drain
 	conn    *grpc.ClientConn
+	http    http.Handler // the HTTP listener's, with the same chain
 	metrics *Metrics
 	spans   *tracetest.SpanRecorder
 	lines   *logwatch.Log
@@ -46,14 +49,23 @@ type observedServer struct {
 // serveObserved starts a listener with additional services until the test ends.
 func serveObserved(t *testing.T, services ...*grpc.ServiceDesc) *observedServer {
 	t.Helper()
-	p := newParts(t)
+	return serveGuarded(t, nil, newParts(t), services...)
+}
+
+// serveGuarded is serveObserved with an access.
+func serveGuarded(t *testing.T, access *Access, p parts, services ...*grpc.ServiceDesc) *observedServer {
+	t.Helper()
 	w := &observedServer{store: new(switchedStore), drain: p.drain, spans: tracetest.NewSpanRecorder(), lines: new(logwatch.Log)}
 	var err error
 	w.metrics, err = NewMetrics(nil)
 	require.NoError(t, err)
-	chain, closeChain := NewChain(p.config, conf.Default().Log, sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(w.spans)), w.metrics,
-		telemetry.NewLogger(&conf.Log{Format: "json"}, telemetry.NewLogLevel("debug"), w.lines))
-	p.config.Grpc.Addr = "127.0.0.1:0"
+	chain, closeChain := NewChain(ChainOptions{
+		Server: p.config, Log: conf.Default().Log, Access: access, Metrics: w.metrics,
+		Tracer: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(w.spans)),
+		Logger: log.With(telemetry.NewLogger(&conf.Log{Format: "json"}, telemetry.NewLogLevel("debug"), w.lines), "trace_id", tracing.TraceID()),
+	})
+	p.config.Grpc.Addr, p.chain = "127.0.0.1:0", chain
+	w.http = p.http()
 	api := p.api()
 	for _, service := range services {
 		api = append(api, apiService{service.ServiceName, nil, func(r grpc.ServiceRegistrar) { r.RegisterService(service, nil) }})
@@ -83,13 +95,19 @@ func (w *observedServer) ended(t *testing.T) sdktrace.ReadOnlySpan {
 	return w.spans.Ended()[0]
 }
 
-// counted returns the series of server_requests_* and server_streams_* that have the label and are not 0.
-func (w *observedServer) counted(t *testing.T, label string) []string {
+// page returns the page of metrics.
+func (w *observedServer) page(t *testing.T) string {
 	t.Helper()
 	page := httptest.NewRecorder()
 	w.metrics.handler().ServeHTTP(page, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", http.NoBody))
+	return page.Body.String()
+}
+
+// counted returns the series of server_requests_* and server_streams_* that have the label and are not 0.
+func (w *observedServer) counted(t *testing.T, label string) []string {
+	t.Helper()
 	var found []string
-	for line := range strings.Lines(page.Body.String()) {
+	for line := range strings.Lines(w.page(t)) {
 		line = strings.TrimSpace(line)
 		of := strings.HasPrefix(line, "server_requests_code_total{") || strings.HasPrefix(line, "server_requests_seconds_count{") ||
 			strings.HasPrefix(line, "server_streams_seconds_count{")

@@ -31,7 +31,10 @@ func record(t *testing.T) (parts, *tracetest.SpanRecorder) {
 	metrics, err := NewMetrics(nil)
 	require.NoError(t, err)
 	var closeChain func()
-	p.chain, closeChain = NewChain(p.config, conf.Default().Log, sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)), metrics, p.logger)
+	p.chain, closeChain = NewChain(ChainOptions{
+		Server: p.config, Log: conf.Default().Log, Tracer: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)), Metrics: metrics,
+		Logger: p.logger,
+	})
 	t.Cleanup(closeChain)
 	return p, spans
 }

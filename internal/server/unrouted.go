@@ -17,7 +17,7 @@ type rejectFunc func(w http.ResponseWriter, r *http.Request, err error)
 func rejectVia(chain *Chain) rejectFunc {
 	return func(w http.ResponseWriter, r *http.Request, err error) {
 		fail := func(context.Context) error { return err }
-		encodeError(w, r, chain.serve(r.Context(), unrouted{r, w.Header()}, unaryCall, fail))
+		encodeError(w, r, chain.serve(r.Context(), unrouted{r, w.Header()}, unaryCall, &messages{}, fail))
 	}
 }
 

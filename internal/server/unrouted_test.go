@@ -35,8 +35,10 @@ func TestUnroutedRequests(t *testing.T) {
 			p, spans, lines := newParts(t), tracetest.NewSpanRecorder(), new(logwatch.Log)
 			metrics, err := NewMetrics(nil)
 			require.NoError(t, err)
-			chain, closeChain := NewChain(conf.Default().Server, conf.Default().Log, sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)), metrics,
-				telemetry.NewLogger(&conf.Log{Format: "json"}, telemetry.NewLogLevel("debug"), lines))
+			chain, closeChain := NewChain(ChainOptions{
+				Server: p.config, Log: conf.Default().Log, Tracer: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)),
+				Metrics: metrics, Logger: telemetry.NewLogger(&conf.Log{Format: "json"}, telemetry.NewLogLevel("debug"), lines),
+			})
 			t.Cleanup(closeChain)
 			p.chain = chain
 

@@ -66,7 +66,7 @@ func linkMessage(l biz.Link) *v1.Link {
 // SetLinkedPod implements the API.
 func (s *LinkService) SetLinkedPod(ctx context.Context, r *v1.SetLinkedPodRequest) (*v1.SetLinkedPodReply, error) {
 	change, err := s.links.Set(ctx, linkKey(r), cast[biz.PodID](r.PodId), persistence(r.PersistSeconds), biz.SetTerms{
-		Expected: cast[biz.Epoch](r.ExpectedEpoch), Claim: biz.Generation(r.GetClaim()), Above: cast[biz.Epoch](r.AboveEpoch),
+		Expected: cast[biz.Epoch](r.ExpectedEpoch), Claim: biz.Generation(r.GetClaim()), Above: cast[biz.Epoch](r.AboveEpoch), Own: own(ctx),
 	})
 	if err != nil {
 		return nil, err
@@ -78,7 +78,7 @@ func (s *LinkService) SetLinkedPod(ctx context.Context, r *v1.SetLinkedPodReques
 func (s *LinkService) TrySetLinkedPod(
 	ctx context.Context, r *v1.TrySetLinkedPodRequest,
 ) (*v1.TrySetLinkedPodReply, error) {
-	change, err := s.links.TrySet(ctx, linkKey(r), cast[biz.PodID](r.PodId), persistence(r.PersistSeconds))
+	change, err := s.links.TrySet(ctx, linkKey(r), cast[biz.PodID](r.PodId), persistence(r.PersistSeconds), own(ctx))
 	if err != nil {
 		return nil, err
 	}
@@ -199,7 +199,9 @@ func (s *LinkService) BatchGetLinkedPod(
 func (s *LinkService) RemoveLinkedPod(
 	ctx context.Context, r *v1.RemoveLinkedPodRequest,
 ) (*v1.RemoveLinkedPodReply, error) {
-	change, err := s.links.Remove(ctx, linkKey(r), r.GetKeepSeconds(), cast[biz.Epoch](r.ExpectedEpoch))
+	change, err := s.links.Remove(ctx, linkKey(r), r.GetKeepSeconds(), biz.RemoveTerms{
+		Expected: cast[biz.Epoch](r.ExpectedEpoch), Own: own(ctx),
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -227,6 +229,7 @@ func (s *LinkService) ListLinkedServices(
 	if err != nil {
 		return nil, err
 	}
+	links = visible(ctx, links)
 	reply := &v1.ListLinkedServicesReply{Links: make([]*v1.Link, len(links))}
 	for i, link := range links {
 		reply.Links[i] = linkMessage(link)

@@ -13,13 +13,13 @@ import (
 func (s *LinkService) BatchSetLinkedPod(
 	ctx context.Context, r *v1.BatchSetLinkedPodRequest,
 ) (*v1.BatchSetLinkedPodReply, error) {
-	items := make([]biz.NewSetItem, len(r.GetItems()))
+	items, own := make([]biz.NewSetItem, len(r.GetItems())), own(ctx)
 	for i, item := range r.GetItems() {
 		items[i] = biz.NewSetItem{
 			UID: item.GetUid(), Pod: cast[biz.PodID](item.PodId), TTL: persistence(item.PersistSeconds), IfAbsent: item.GetIfAbsent(),
 			Terms: biz.SetTerms{
 				Expected: cast[biz.Epoch](item.ExpectedEpoch), Claim: biz.Generation(item.GetClaim()),
-				Above: cast[biz.Epoch](item.AboveEpoch),
+				Above: cast[biz.Epoch](item.AboveEpoch), Own: own,
 			},
 		}
 	}
@@ -41,11 +41,11 @@ func (s *LinkService) BatchSetLinkedPod(
 func (s *LinkService) BatchRemoveLinkedPod(
 	ctx context.Context, r *v1.BatchRemoveLinkedPodRequest,
 ) (*v1.BatchRemoveLinkedPodReply, error) {
-	items := make([]biz.RemoveItem, len(r.GetItems()))
+	items, own := make([]biz.RemoveItem, len(r.GetItems())), own(ctx)
 	for i, item := range r.GetItems() {
 		items[i] = biz.RemoveItem{
-			UID: item.GetUid(), Keep: item.GetKeepSeconds(), Expected: cast[biz.Epoch](item.ExpectedEpoch),
-			Pod: cast[biz.PodID](item.PodId),
+			UID: item.GetUid(), Keep: item.GetKeepSeconds(), Pod: cast[biz.PodID](item.PodId),
+			Terms: biz.RemoveTerms{Expected: cast[biz.Epoch](item.ExpectedEpoch), Own: own},
 		}
 	}
 	results, err := s.links.BatchRemove(ctx, serviceKey(r), items)

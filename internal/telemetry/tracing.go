@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"podlink/internal/conf"
+	"podlink/internal/telemetry/lines"
 	"podlink/internal/version"
 )
 
@@ -37,7 +38,7 @@ func NewTracerProvider(c *conf.Trace, logger log.Logger) (trace.TracerProvider, 
 	if !exportEnabled(c, helper) {
 		return sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample())), func() {}, nil
 	}
-	failures := NewRepeats(repeatInterval)
+	failures := lines.NewRepeats(repeatInterval)
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
 		failures.Do("", func(count int) { helper.Warnw(log.DefaultMessageKey, "traces: "+err.Error(), "count", count) })
 	}))

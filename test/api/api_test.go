@@ -96,14 +96,14 @@ func (a *testApp) call(ctx context.Context, over via, name, request string) (ans
 	var id [24]byte
 	_, _ = rand.Read(id[:])
 	trace := hex.EncodeToString(id[:16])
-	parent := fmt.Sprintf("00-%s-%x-01", trace, id[16:])
+	ctx = metadata.AppendToOutgoingContext(ctx, "traceparent", fmt.Sprintf("00-%s-%x-01", trace, id[16:]))
 	start := time.Now()
 	var got answer
 	var err error
 	if over == overGRPC {
-		got, err = a.callGRPC(metadata.AppendToOutgoingContext(ctx, "traceparent", parent), rpcs[name], request)
+		got, err = a.callGRPC(ctx, rpcs[name], request)
 	} else {
-		got, err = a.callHTTP(ctx, over, rpcs[name], request, parent)
+		got, err = a.callHTTP(ctx, over, rpcs[name], request)
 	}
 	got.trace, got.took = trace, time.Since(start)
 	return got, err
@@ -122,8 +122,9 @@ var noRedirects = &http.Client{CheckRedirect: func(*http.Request, []*http.Reques
 
 var pathVariable = regexp.MustCompile(`\{\w+\}`)
 
+// callHTTP sends the outgoing metadata of ctx as headers.
 func (a *testApp) callHTTP(
-	ctx context.Context, over via, method protoreflect.MethodDescriptor, request, traceparent string,
+	ctx context.Context, over via, method protoreflect.MethodDescriptor, request string,
 ) (answer, error) {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal([]byte(request), &fields); err != nil {
@@ -152,7 +153,10 @@ func (a *testApp) callHTTP(
 	if err != nil {
 		return answer{}, err
 	}
-	r.Header.Set("Traceparent", traceparent)
+	headers, _ := metadata.FromOutgoingContext(ctx)
+	for name, values := range headers {
+		r.Header[http.CanonicalHeaderKey(name)] = values
+	}
 	if len(body) > 0 {
 		r.Header.Set("Content-Type", "application/json")
 	}

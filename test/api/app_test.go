@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"podlink/internal/app"
+	"podlink/internal/audit"
 	"podlink/internal/conf"
 	"podlink/internal/telemetry"
 	"podlink/test/kit/logwatch"
@@ -58,7 +59,9 @@ func startApp(t testing.TB, change ...func(*conf.Bootstrap)) *testApp {
 // startWired is startApp with another function to assemble podlink.
 func startWired(
 	t testing.TB,
-	assemble func(*conf.Bootstrap, *telemetry.LogLevel, *telemetry.LogQueue, log.Logger) (*kratos.App, func(), error),
+	assemble func(
+		*conf.Bootstrap, *telemetry.LogLevel, *telemetry.LogQueue, *audit.Log, log.Logger,
+	) (*kratos.App, func(), error),
 	change ...func(*conf.Bootstrap),
 ) *testApp {
 	t.Helper()
@@ -79,7 +82,7 @@ func startWired(
 	queue := telemetry.NewLogQueue(config.Log, io.Discard) // For its metric: tests read a line as soon as it is written.
 	logger := log.With(telemetry.NewLogger(config.Log, level, a.log), "trace_id", tracing.TraceID())
 	log.SetLogger(logger) // Kratos' servers log their addresses to the global logger.
-	podlink, cleanup, err := assemble(config, level, queue, logger)
+	podlink, cleanup, err := assemble(config, level, queue, nil, logger)
 	require.NoError(t, err)
 	ended := make(chan error, 1)
 	go func() { ended <- podlink.Run() }()

@@ -29,6 +29,7 @@ import (
 	v1 "podlink/api/podlink/v1"
 	"podlink/internal/app"
 	"podlink/internal/biz"
+	"podlink/internal/audit"
 	"podlink/internal/conf"
 	"podlink/internal/server"
 	"podlink/internal/service"
@@ -65,7 +66,7 @@ var public = map[v1.ErrorReason]struct {
 
 // withoutSecurity are the reasons of a podlink with security configured, which does not exist yet.
 var withoutSecurity = []v1.ErrorReason{
-	v1.ErrorReason_UNAUTHENTICATED, v1.ErrorReason_PERMISSION_DENIED, v1.ErrorReason_RATE_LIMITED,
+	v1.ErrorReason_UNAUTHENTICATED, v1.ErrorReason_PERMISSION_DENIED, v1.ErrorReason_RATE_LIMITED, v1.ErrorReason_NOT_READY,
 }
 
 // provocation is a real fault that causes a reason.
@@ -153,7 +154,7 @@ func holdingPod(t *testing.T, server *redistest.Server) {
 // panicking starts a podlink whose services have nil use cases: every valid call panics.
 func panicking(t *testing.T, redis *redistest.Server) *testApp {
 	return startWired(t, func(
-		config *conf.Bootstrap, level *telemetry.LogLevel, _ *telemetry.LogQueue, logger log.Logger,
+		config *conf.Bootstrap, level *telemetry.LogLevel, _ *telemetry.LogQueue, _ *audit.Log, logger log.Logger,
 	) (*kratos.App, func(), error) {
 		c := config.GetServer()
 		store, cleanup, err := app.OpenStore(config.GetData(), logger)
@@ -166,13 +167,15 @@ func panicking(t *testing.T, redis *redistest.Server) *testApp {
 		}
 		drain := server.NewDrain(c)
 		traces := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample()))
-		chain, closeChain := server.NewChain(c, config.GetLog(), traces, metrics, logger)
+		chain, closeChain := server.NewChain(server.ChainOptions{
+			Server: c, Log: config.GetLog(), Tracer: traces, Metrics: metrics, Logger: logger,
+		})
 		api := server.NewAPI(service.NewLinkService(nil, service.NopProblems{}), service.NewStateService(nil), service.NewWorkloadService(nil))
 		grpcServer, stop := server.NewGRPCServer(c, api, chain, store.Health, drain)
 		podlink := kratos.New(
 			kratos.Logger(logger), kratos.StopTimeout(c.GetStop().GetTimeout().AsDuration()), kratos.BeforeStop(drain.Run),
 			kratos.Server(store.Health, server.NewHTTPServer(c, api, chain, drain, logger), grpcServer,
-				server.NewAdminServer(c, server.NewConnections(c), store.Health, drain, metrics, level, logger)))
+				server.NewAdminServer(c, server.NewConnections(c), nil, store.Health, drain, metrics, level, nil, logger)))
 		return podlink, func() { stop(); closeChain(); cleanup() }, nil
 	}, onRedis(redis))
 }
@@ -486,7 +489,9 @@ func TestChain(t *testing.T) {
 			lines := new(logwatch.Log)
 			logger := telemetry.NewLogger(&conf.Log{Format: "json"}, telemetry.NewLogLevel("debug"), lines)
 			traces := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample()))
-			chain, closeChain := server.NewChain(conf.Default().Server, &conf.Log{}, traces, metrics, logger)
+			chain, closeChain := server.NewChain(server.ChainOptions{
+				Server: conf.Default().Server, Log: &conf.Log{}, Tracer: traces, Metrics: metrics, Logger: logger,
+			})
 			t.Cleanup(closeChain)
 			_, err := chain.Unary(row.handle)(transport.NewServerContext(t.Context(), overNothing{}), nil)
 			got := kerrors.FromError(err)

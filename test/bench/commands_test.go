@@ -35,12 +35,12 @@ func (r *rig) cycles() []cycle {
 		}
 	}
 	trySet := func(pod biz.PodID, ttl biz.TTL) call {
-		return func(ctx context.Context) error { return applied(r.links.TrySet(ctx, link, pod, ttl)) }
+		return func(ctx context.Context) error { return applied(r.links.TrySet(ctx, link, pod, ttl, nil)) }
 	}
 	setIfAbsent := func(ctx context.Context) error {
 		return applied(r.links.SetIfAbsent(ctx, link, 1, biz.Forever, biz.SetTerms{}))
 	}
-	remove := func(ctx context.Context) error { return applied(r.links.Remove(ctx, link, 0, nil)) }
+	remove := func(ctx context.Context) error { return applied(r.links.Remove(ctx, link, 0, biz.RemoveTerms{})) }
 	removeWithID := func(ctx context.Context) error { return applied(r.links.RemoveWithID(ctx, link, 1, 0)) }
 	return []cycle{
 		{"Get", []call{func(ctx context.Context) error { return linkExists(r.links.Get(ctx, link)) }}},
@@ -72,7 +72,7 @@ func TestOneCaller(t *testing.T) {
 	for _, c := range r.cycles() {
 		r.stand(t)
 		if strings.HasPrefix(c.name, "TrySet") {
-			require.NoError(t, second(r.links.Remove(t.Context(), linkOf(uid(0)), 0, nil)))
+			require.NoError(t, second(r.links.Remove(t.Context(), linkOf(uid(0)), 0, biz.RemoveTerms{})))
 		}
 		podlink := func(ctx context.Context) error {
 			for _, call := range c.calls {

@@ -50,10 +50,10 @@ func (r *rig) acts() []act {
 			return applied(r.links.Set(ctx, linkOf(uid(n)), biz.PodID(nextPod(n)), biz.Forever, biz.SetTerms{}))
 		}}, changing},
 		{rival{name: "TrySet", fresh: r.flush, call: func(ctx context.Context, n int) error {
-			return applied(r.links.TrySet(ctx, linkOf(user(n)), biz.PodID(podOf(n)), biz.Forever))
+			return applied(r.links.TrySet(ctx, linkOf(user(n)), biz.PodID(podOf(n)), biz.Forever, nil))
 		}}, creating},
 		{rival{name: "TrySet, temporary", fresh: r.flush, call: func(ctx context.Context, n int) error {
-			return applied(r.links.TrySet(ctx, linkOf(user(n)), biz.PodID(podOf(n)), 600))
+			return applied(r.links.TrySet(ctx, linkOf(user(n)), biz.PodID(podOf(n)), 600, nil))
 		}}, creating},
 		{rival{name: "SetIfAbsent", fresh: r.flush, call: func(ctx context.Context, n int) error {
 			return applied(r.links.SetIfAbsent(ctx, linkOf(user(n)), biz.PodID(podOf(n)), biz.Forever, biz.SetTerms{}))
@@ -62,10 +62,10 @@ func (r *rig) acts() []act {
 			return applied(r.links.SetIfEpoch(ctx, linkOf(user(n)), biz.PodID(podOf(n)), biz.Forever, biz.MoveTerms{}))
 		}}, creating},
 		{rival{name: "Remove", fresh: filled, call: func(ctx context.Context, n int) error {
-			return applied(r.links.Remove(ctx, linkOf(user(n)), 0, nil))
+			return applied(r.links.Remove(ctx, linkOf(user(n)), 0, biz.RemoveTerms{}))
 		}}, changing},
 		{rival{name: "Remove and keep", fresh: filled, call: func(ctx context.Context, n int) error {
-			return applied(r.links.Remove(ctx, linkOf(user(n)), 600, nil))
+			return applied(r.links.Remove(ctx, linkOf(user(n)), 600, biz.RemoveTerms{}))
 		}}, changing},
 		{rival{name: "RemoveWithID", fresh: filled, call: func(ctx context.Context, n int) error {
 			return applied(r.links.RemoveWithID(ctx, linkOf(user(n)), biz.PodID(podOf(n)), 0))

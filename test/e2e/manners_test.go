@@ -199,7 +199,7 @@ func TestLogWhoseReaderIsGone(t *testing.T) {
 func TestHangup(t *testing.T) {
 	p := start(t)
 	require.NoError(t, syscall.Kill(p.PID(), syscall.SIGHUP))
-	p.Log.Wait(t, "SIGHUP has no effect: log.file is not set")
+	p.Log.Wait(t, "SIGHUP has no effect: neither log.file nor audit.file is set")
 	p.WaitReady(t)
 
 	path := filepath.Join(t.TempDir(), "podlink.log")
@@ -213,7 +213,7 @@ func TestHangup(t *testing.T) {
 	require.Eventually(t, reads(path, `"msg":"podlink starts"`), patience, time.Millisecond)
 	require.NoError(t, os.Rename(path, path+".1"))
 	require.NoError(t, inFile.cmd.Process.Signal(syscall.SIGHUP))
-	require.Eventually(t, reads(path, "SIGHUP: the log file was opened again"), patience, time.Millisecond)
+	require.Eventually(t, reads(path, "SIGHUP: log.file was opened again"), patience, time.Millisecond)
 	inFile.stop(t)
 	require.True(t, reads(path, "server stopping")())
 	require.False(t, reads(path+".1", "server stopping")())
@@ -283,7 +283,8 @@ func TestCheck(t *testing.T) {
 	secret := filepath.Join(t.TempDir(), "password")
 	require.NoError(t, os.WriteFile(secret, []byte("hunter2\n"), 0o600))
 	code, out := command(t, "-check", "PODLINK_DATA_REDIS_MODE=standalone", "PODLINK_DATA_REDIS_ADDRS=192.0.2.1:6379",
-		"PODLINK_DATA_REDIS_PASSWORD_FILE="+secret, "PODLINK_SERVER_HTTP_ADDR=192.0.2.1:80", "PODLINK_LOG_FILE=/absent/log")
+		"PODLINK_DATA_REDIS_PASSWORD_FILE="+secret, "PODLINK_SERVER_HTTP_ADDR=192.0.2.1:80", "PODLINK_AUTH_ALLOW_INSECURE=true",
+		"PODLINK_LOG_FILE=/absent/log")
 	require.Equal(t, 0, code, out)
 	require.Contains(t, out, "    mode: standalone\n    addrs:\n      - 192.0.2.1:6379\n")
 	require.Contains(t, out, `password: "***"`)

@@ -17,22 +17,24 @@ import (
 // What a package does not import directly it does not reach: the table has no way upwards. A path ending in /... is that of all
 // packages in a folder.
 var layers = map[string][]string{
-	"cmd/podlink": {"internal/app", "internal/conf", "internal/telemetry", "internal/version"},
+	"cmd/podlink": {
+		"internal/app", "internal/audit", "internal/conf", "internal/telemetry", "internal/telemetry/lines", "internal/version",
+	},
 	"internal/app": {
 		"internal/audit", "internal/auth", "internal/certs", "internal/biz", "internal/conf", "internal/data", "internal/rdb", "internal/rdb/embedded", "internal/registration",
 		"internal/server", "internal/service", "internal/telemetry", "internal/version",
 	},
 	"internal/server": {
 		"api/podlink/v1", "internal/audit", "internal/auth", "internal/certs", "internal/biz", "internal/conf", "internal/protofield", "internal/service", "internal/telemetry",
-		"internal/telemetry/histogram", "internal/version",
+		"internal/telemetry/histogram", "internal/telemetry/lines", "internal/version",
 	},
 	"internal/service":      {"api/podlink/v1", "internal/auth", "internal/biz"},
 	"internal/registration": {"internal/certs", "internal/conf"},
-	"internal/telemetry":    {"internal/biz", "internal/certs", "internal/conf", "internal/version"},
+	"internal/telemetry":    {"internal/biz", "internal/certs", "internal/conf", "internal/telemetry/lines", "internal/version"},
 	"internal/data":         {"internal/biz", "internal/rdb"},
 
 	"internal/auth":  {},
-	"internal/audit": {"internal/auth"},
+	"internal/audit": {"internal/auth", "internal/telemetry/lines"},
 	"internal/certs": {},
 
 	"internal/biz":                 {},
@@ -41,6 +43,7 @@ var layers = map[string][]string{
 	"internal/rdb/info":            {},
 	"internal/rdb/embedded":        {"internal/rdb"},
 	"internal/telemetry/histogram": {},
+	"internal/telemetry/lines":     {},
 	"internal/conf":                {"internal/certs", "internal/protofield"},
 	"internal/protofield":          {},
 	"internal/version":             {},

@@ -50,11 +50,12 @@ const (
 	ErrorReason_CANCELED ErrorReason = 10
 	// A key in Redis holds data that podlink did not write. It is left unchanged.
 	ErrorReason_STORE_DATA_CORRUPT ErrorReason = 11
-	// With security configured: the caller has no valid credentials.
+	// The caller has no valid credentials: with auth.mode required, a token or a certificate. The log has the cause.
 	ErrorReason_UNAUTHENTICATED ErrorReason = 12
-	// With security configured: the caller may not do this.
+	// The caller may not do this, or (HTTP, on loopback) the request's Host or Origin is foreign. Nothing has changed.
 	ErrorReason_PERMISSION_DENIED ErrorReason = 13
-	// With security configured: the caller has exceeded its rate limit.
+	// The caller, its address or podlink itself has reached a limit; metadata "retry_after_ms" says when to try again. Nothing has
+	// changed.
 	ErrorReason_RATE_LIMITED ErrorReason = 14
 	// HTTP only: there is no such path.
 	ErrorReason_NOT_FOUND ErrorReason = 15
@@ -72,6 +73,8 @@ const (
 	ErrorReason_SUPERSEDED ErrorReason = 20
 	// A count is at its limit; metadata "limit" names the setting. Nothing has changed.
 	ErrorReason_LIMIT_EXCEEDED ErrorReason = 21
+	// podlink can't decide yet who the caller is: it has no keys of an issuer. The call was not carried out; it is safe to retry.
+	ErrorReason_NOT_READY ErrorReason = 22
 )
 
 // Enum value maps for ErrorReason.
@@ -99,6 +102,7 @@ var (
 		19: "REPLICATION_UNCONFIRMED",
 		20: "SUPERSEDED",
 		21: "LIMIT_EXCEEDED",
+		22: "NOT_READY",
 	}
 	ErrorReason_value = map[string]int32{
 		"INTERNAL":                0,
@@ -123,6 +127,7 @@ var (
 		"REPLICATION_UNCONFIRMED": 19,
 		"SUPERSEDED":              20,
 		"LIMIT_EXCEEDED":          21,
+		"NOT_READY":               22,
 	}
 )
 
@@ -158,7 +163,7 @@ var File_podlink_v1_error_reason_proto protoreflect.FileDescriptor
 const file_podlink_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
 	"\x1dpodlink/v1/error_reason.proto\x12\n" +
-	"podlink.v1\x1a\x13errors/errors.proto*\xdf\x04\n" +
+	"podlink.v1\x1a\x13errors/errors.proto*\xf4\x04\n" +
 	"\vErrorReason\x12\x12\n" +
 	"\bINTERNAL\x10\x00\x1a\x04\xa8E\xf4\x03\x12\x1a\n" +
 	"\x10INVALID_ARGUMENT\x10\x01\x1a\x04\xa8E\x90\x03\x12\x17\n" +
@@ -184,7 +189,8 @@ const file_podlink_v1_error_reason_proto_rawDesc = "" +
 	"\x17REPLICATION_UNCONFIRMED\x10\x13\x1a\x04\xa8E\xf8\x03\x12\x14\n" +
 	"\n" +
 	"SUPERSEDED\x10\x14\x1a\x04\xa8E\x99\x03\x12\x18\n" +
-	"\x0eLIMIT_EXCEEDED\x10\x15\x1a\x04\xa8E\xad\x03\x1a\x04\xa0E\xf4\x03B\x1bZ\x19podlink/api/podlink/v1;v1b\x06proto3"
+	"\x0eLIMIT_EXCEEDED\x10\x15\x1a\x04\xa8E\xad\x03\x12\x13\n" +
+	"\tNOT_READY\x10\x16\x1a\x04\xa8E\xf7\x03\x1a\x04\xa0E\xf4\x03B\x1bZ\x19podlink/api/podlink/v1;v1b\x06proto3"
 
 var (
 	file_podlink_v1_error_reason_proto_rawDescOnce sync.Once

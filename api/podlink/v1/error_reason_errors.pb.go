@@ -179,7 +179,7 @@ func ErrorStoreDataCorrupt(format string, args ...interface{}) *errors.Error {
 	return errors.New(500, ErrorReason_STORE_DATA_CORRUPT.String(), fmt.Sprintf(format, args...))
 }
 
-// With security configured: the caller has no valid credentials.
+// The caller has no valid credentials: with auth.mode required, a token or a certificate. The log has the cause.
 func IsUnauthenticated(err error) bool {
 	if err == nil {
 		return false
@@ -188,12 +188,12 @@ func IsUnauthenticated(err error) bool {
 	return e.Reason == ErrorReason_UNAUTHENTICATED.String() && e.Code == 401
 }
 
-// With security configured: the caller has no valid credentials.
+// The caller has no valid credentials: with auth.mode required, a token or a certificate. The log has the cause.
 func ErrorUnauthenticated(format string, args ...interface{}) *errors.Error {
 	return errors.New(401, ErrorReason_UNAUTHENTICATED.String(), fmt.Sprintf(format, args...))
 }
 
-// With security configured: the caller may not do this.
+// The caller may not do this, or (HTTP, on loopback) the request's Host or Origin is foreign. Nothing has changed.
 func IsPermissionDenied(err error) bool {
 	if err == nil {
 		return false
@@ -202,12 +202,13 @@ func IsPermissionDenied(err error) bool {
 	return e.Reason == ErrorReason_PERMISSION_DENIED.String() && e.Code == 403
 }
 
-// With security configured: the caller may not do this.
+// The caller may not do this, or (HTTP, on loopback) the request's Host or Origin is foreign. Nothing has changed.
 func ErrorPermissionDenied(format string, args ...interface{}) *errors.Error {
 	return errors.New(403, ErrorReason_PERMISSION_DENIED.String(), fmt.Sprintf(format, args...))
 }
 
-// With security configured: the caller has exceeded its rate limit.
+// The caller, its address or podlink itself has reached a limit; metadata "retry_after_ms" says when to try again. Nothing has
+// changed.
 func IsRateLimited(err error) bool {
 	if err == nil {
 		return false
@@ -216,7 +217,8 @@ func IsRateLimited(err error) bool {
 	return e.Reason == ErrorReason_RATE_LIMITED.String() && e.Code == 429
 }
 
-// With security configured: the caller has exceeded its rate limit.
+// The caller, its address or podlink itself has reached a limit; metadata "retry_after_ms" says when to try again. Nothing has
+// changed.
 func ErrorRateLimited(format string, args ...interface{}) *errors.Error {
 	return errors.New(429, ErrorReason_RATE_LIMITED.String(), fmt.Sprintf(format, args...))
 }
@@ -321,4 +323,18 @@ func IsLimitExceeded(err error) bool {
 // A count is at its limit; metadata "limit" names the setting. Nothing has changed.
 func ErrorLimitExceeded(format string, args ...interface{}) *errors.Error {
 	return errors.New(429, ErrorReason_LIMIT_EXCEEDED.String(), fmt.Sprintf(format, args...))
+}
+
+// podlink can't decide yet who the caller is: it has no keys of an issuer. The call was not carried out; it is safe to retry.
+func IsNotReady(err error) bool {
+	if err == nil {
+		return false
+	}
+	e := errors.FromError(err)
+	return e.Reason == ErrorReason_NOT_READY.String() && e.Code == 503
+}
+
+// podlink can't decide yet who the caller is: it has no keys of an issuer. The call was not carried out; it is safe to retry.
+func ErrorNotReady(format string, args ...interface{}) *errors.Error {
+	return errors.New(503, ErrorReason_NOT_READY.String(), fmt.Sprintf(format, args...))
 }

@@ -2722,7 +2722,7 @@ var File_podlink_v1_link_proto protoreflect.FileDescriptor
 const file_podlink_v1_link_proto_rawDesc = "" +
 	"\n" +
 	"\x15podlink/v1/link.proto\x12\n" +
-	"podlink.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x16podlink/v1/state.proto\"\xd4\x01\n" +
+	"podlink.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x16podlink/v1/right.proto\x1a\x16podlink/v1/state.proto\"\xd4\x01\n" +
 	"\x04Link\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x18\n" +
@@ -2953,22 +2953,22 @@ const file_podlink_v1_link_proto_rawDesc = "" +
 	"\a_pod_id\"\x8b\x01\n" +
 	"\x19BatchVerifyLinkedPodReply\x12&\n" +
 	"\x05links\x18\x01 \x03(\v2\x10.podlink.v1.LinkR\x05links\x12F\n" +
-	"\bproblems\x18\x02 \x03(\v2*.podlink.v1.BatchGetLinkedPodReply.ProblemR\bproblems2\xa1\x15\n" +
-	"\vLinkService\x12\xbf\x01\n" +
-	"\fSetLinkedPod\x12\x1f.podlink.v1.SetLinkedPodRequest\x1a\x1d.podlink.v1.SetLinkedPodReply\"o\x82\xd3\xe4\x93\x02i:\x01*Z):\x01*\"$/v1/namespaces/{namespace}/links:set\x1a9/v1/namespaces/{namespace}/links/{uid}/services/{service}\x12\xb7\x01\n" +
-	"\fGetLinkedPod\x12\x1f.podlink.v1.GetLinkedPodRequest\x1a\x1d.podlink.v1.GetLinkedPodReply\"g\x82\xd3\xe4\x93\x02^Z!\x12\x1f/v1/namespaces/{namespace}/link\x129/v1/namespaces/{namespace}/links/{uid}/services/{service}\x90\x02\x01\x12\xd7\x01\n" +
-	"\x10ComputeLinkedPod\x12#.podlink.v1.ComputeLinkedPodRequest\x1a!.podlink.v1.ComputeLinkedPodReply\"{\x82\xd3\xe4\x93\x02u:\x01*Z-:\x01*\"(/v1/namespaces/{namespace}/links:compute\"A/v1/namespaces/{namespace}/links/{uid}/services/{service}:compute\x12\xd2\x01\n" +
-	"\x0fTrySetLinkedPod\x12\".podlink.v1.TrySetLinkedPodRequest\x1a .podlink.v1.TrySetLinkedPodReply\"y\x82\xd3\xe4\x93\x02s:\x01*Z,:\x01*\"'/v1/namespaces/{namespace}/links:trySet\"@/v1/namespaces/{namespace}/links/{uid}/services/{service}:trySet\x12\xec\x01\n" +
-	"\x14SetLinkedPodIfAbsent\x12'.podlink.v1.SetLinkedPodIfAbsentRequest\x1a%.podlink.v1.SetLinkedPodIfAbsentReply\"\x83\x01\x82\xd3\xe4\x93\x02}:\x01*Z1:\x01*\",/v1/namespaces/{namespace}/links:setIfAbsent\"E/v1/namespaces/{namespace}/links/{uid}/services/{service}:setIfAbsent\x12\xba\x01\n" +
-	"\x15GetLinkedPodIfPersist\x12(.podlink.v1.GetLinkedPodIfPersistRequest\x1a&.podlink.v1.GetLinkedPodIfPersistReply\"O\x82\xd3\xe4\x93\x02F\x12D/v1/namespaces/{namespace}/links/{uid}/services/{service}/persistent\x90\x02\x01\x12\xa9\x01\n" +
-	"\x11BatchGetLinkedPod\x12$.podlink.v1.BatchGetLinkedPodRequest\x1a\".podlink.v1.BatchGetLinkedPodReply\"J\x82\xd3\xe4\x93\x02A:\x01*\"</v1/namespaces/{namespace}/services/{service}/links:batchGet\x90\x02\x01\x12\xc8\x01\n" +
-	"\x0fRemoveLinkedPod\x12\".podlink.v1.RemoveLinkedPodRequest\x1a .podlink.v1.RemoveLinkedPodReply\"o\x82\xd3\xe4\x93\x02iZ,:\x01*\"'/v1/namespaces/{namespace}/links:remove*9/v1/namespaces/{namespace}/links/{uid}/services/{service}\x12\xba\x01\n" +
-	"\x15RemoveLinkedPodWithId\x12(.podlink.v1.RemoveLinkedPodWithIdRequest\x1a&.podlink.v1.RemoveLinkedPodWithIdReply\"O\x82\xd3\xe4\x93\x02I*G/v1/namespaces/{namespace}/links/{uid}/services/{service}/pods/{pod_id}\x12\xb7\x01\n" +
-	"\x12ListLinkedServices\x12%.podlink.v1.ListLinkedServicesRequest\x1a#.podlink.v1.ListLinkedServicesReply\"U\x82\xd3\xe4\x93\x02LZ\"\x12 /v1/namespaces/{namespace}/links\x12&/v1/namespaces/{namespace}/links/{uid}\x90\x02\x01\x12\xb6\x01\n" +
-	"\x15BatchComputeLinkedPod\x12(.podlink.v1.BatchComputeLinkedPodRequest\x1a&.podlink.v1.BatchComputeLinkedPodReply\"K\x82\xd3\xe4\x93\x02E:\x01*\"@/v1/namespaces/{namespace}/services/{service}/links:batchCompute\x12\xa6\x01\n" +
-	"\x11BatchSetLinkedPod\x12$.podlink.v1.BatchSetLinkedPodRequest\x1a\".podlink.v1.BatchSetLinkedPodReply\"G\x82\xd3\xe4\x93\x02A:\x01*\"</v1/namespaces/{namespace}/services/{service}/links:batchSet\x12\xb2\x01\n" +
-	"\x14BatchRemoveLinkedPod\x12'.podlink.v1.BatchRemoveLinkedPodRequest\x1a%.podlink.v1.BatchRemoveLinkedPodReply\"J\x82\xd3\xe4\x93\x02D:\x01*\"?/v1/namespaces/{namespace}/services/{service}/links:batchRemove\x12\xb5\x01\n" +
-	"\x14BatchVerifyLinkedPod\x12'.podlink.v1.BatchVerifyLinkedPodRequest\x1a%.podlink.v1.BatchVerifyLinkedPodReply\"M\x82\xd3\xe4\x93\x02D:\x01*\"?/v1/namespaces/{namespace}/services/{service}/links:batchVerify\x90\x02\x01B\x1bZ\x19podlink/api/podlink/v1;v1b\x06proto3"
+	"\bproblems\x18\x02 \x03(\v2*.podlink.v1.BatchGetLinkedPodReply.ProblemR\bproblems2\xd9\x15\n" +
+	"\vLinkService\x12\xc3\x01\n" +
+	"\fSetLinkedPod\x12\x1f.podlink.v1.SetLinkedPodRequest\x1a\x1d.podlink.v1.SetLinkedPodReply\"s\xc8\xf4\x18\x03\x82\xd3\xe4\x93\x02i:\x01*Z):\x01*\"$/v1/namespaces/{namespace}/links:set\x1a9/v1/namespaces/{namespace}/links/{uid}/services/{service}\x12\xbb\x01\n" +
+	"\fGetLinkedPod\x12\x1f.podlink.v1.GetLinkedPodRequest\x1a\x1d.podlink.v1.GetLinkedPodReply\"k\xc8\xf4\x18\x01\x82\xd3\xe4\x93\x02^Z!\x12\x1f/v1/namespaces/{namespace}/link\x129/v1/namespaces/{namespace}/links/{uid}/services/{service}\x90\x02\x01\x12\xdb\x01\n" +
+	"\x10ComputeLinkedPod\x12#.podlink.v1.ComputeLinkedPodRequest\x1a!.podlink.v1.ComputeLinkedPodReply\"\x7f\xc8\xf4\x18\x02\x82\xd3\xe4\x93\x02u:\x01*Z-:\x01*\"(/v1/namespaces/{namespace}/links:compute\"A/v1/namespaces/{namespace}/links/{uid}/services/{service}:compute\x12\xd6\x01\n" +
+	"\x0fTrySetLinkedPod\x12\".podlink.v1.TrySetLinkedPodRequest\x1a .podlink.v1.TrySetLinkedPodReply\"}\xc8\xf4\x18\x03\x82\xd3\xe4\x93\x02s:\x01*Z,:\x01*\"'/v1/namespaces/{namespace}/links:trySet\"@/v1/namespaces/{namespace}/links/{uid}/services/{service}:trySet\x12\xf0\x01\n" +
+	"\x14SetLinkedPodIfAbsent\x12'.podlink.v1.SetLinkedPodIfAbsentRequest\x1a%.podlink.v1.SetLinkedPodIfAbsentReply\"\x87\x01\xc8\xf4\x18\x02\x82\xd3\xe4\x93\x02}:\x01*Z1:\x01*\",/v1/namespaces/{namespace}/links:setIfAbsent\"E/v1/namespaces/{namespace}/links/{uid}/services/{service}:setIfAbsent\x12\xbe\x01\n" +
+	"\x15GetLinkedPodIfPersist\x12(.podlink.v1.GetLinkedPodIfPersistRequest\x1a&.podlink.v1.GetLinkedPodIfPersistReply\"S\xc8\xf4\x18\x01\x82\xd3\xe4\x93\x02F\x12D/v1/namespaces/{namespace}/links/{uid}/services/{service}/persistent\x90\x02\x01\x12\xad\x01\n" +
+	"\x11BatchGetLinkedPod\x12$.podlink.v1.BatchGetLinkedPodRequest\x1a\".podlink.v1.BatchGetLinkedPodReply\"N\xc8\xf4\x18\x01\x82\xd3\xe4\x93\x02A:\x01*\"</v1/namespaces/{namespace}/services/{service}/links:batchGet\x90\x02\x01\x12\xcc\x01\n" +
+	"\x0fRemoveLinkedPod\x12\".podlink.v1.RemoveLinkedPodRequest\x1a .podlink.v1.RemoveLinkedPodReply\"s\xc8\xf4\x18\x03\x82\xd3\xe4\x93\x02iZ,:\x01*\"'/v1/namespaces/{namespace}/links:remove*9/v1/namespaces/{namespace}/links/{uid}/services/{service}\x12\xbe\x01\n" +
+	"\x15RemoveLinkedPodWithId\x12(.podlink.v1.RemoveLinkedPodWithIdRequest\x1a&.podlink.v1.RemoveLinkedPodWithIdReply\"S\xc8\xf4\x18\x03\x82\xd3\xe4\x93\x02I*G/v1/namespaces/{namespace}/links/{uid}/services/{service}/pods/{pod_id}\x12\xbb\x01\n" +
+	"\x12ListLinkedServices\x12%.podlink.v1.ListLinkedServicesRequest\x1a#.podlink.v1.ListLinkedServicesReply\"Y\xc8\xf4\x18\x01\x82\xd3\xe4\x93\x02LZ\"\x12 /v1/namespaces/{namespace}/links\x12&/v1/namespaces/{namespace}/links/{uid}\x90\x02\x01\x12\xba\x01\n" +
+	"\x15BatchComputeLinkedPod\x12(.podlink.v1.BatchComputeLinkedPodRequest\x1a&.podlink.v1.BatchComputeLinkedPodReply\"O\xc8\xf4\x18\x02\x82\xd3\xe4\x93\x02E:\x01*\"@/v1/namespaces/{namespace}/services/{service}/links:batchCompute\x12\xaa\x01\n" +
+	"\x11BatchSetLinkedPod\x12$.podlink.v1.BatchSetLinkedPodRequest\x1a\".podlink.v1.BatchSetLinkedPodReply\"K\xc8\xf4\x18\x02\x82\xd3\xe4\x93\x02A:\x01*\"</v1/namespaces/{namespace}/services/{service}/links:batchSet\x12\xb6\x01\n" +
+	"\x14BatchRemoveLinkedPod\x12'.podlink.v1.BatchRemoveLinkedPodRequest\x1a%.podlink.v1.BatchRemoveLinkedPodReply\"N\xc8\xf4\x18\x03\x82\xd3\xe4\x93\x02D:\x01*\"?/v1/namespaces/{namespace}/services/{service}/links:batchRemove\x12\xb9\x01\n" +
+	"\x14BatchVerifyLinkedPod\x12'.podlink.v1.BatchVerifyLinkedPodRequest\x1a%.podlink.v1.BatchVerifyLinkedPodReply\"Q\xc8\xf4\x18\x01\x82\xd3\xe4\x93\x02D:\x01*\"?/v1/namespaces/{namespace}/services/{service}/links:batchVerify\x90\x02\x01B\x1bZ\x19podlink/api/podlink/v1;v1b\x06proto3"
 
 var (
 	file_podlink_v1_link_proto_rawDescOnce sync.Once
@@ -3107,6 +3107,7 @@ func file_podlink_v1_link_proto_init() {
 	if File_podlink_v1_link_proto != nil {
 		return
 	}
+	file_podlink_v1_right_proto_init()
 	file_podlink_v1_state_proto_init()
 	file_podlink_v1_link_proto_msgTypes[1].OneofWrappers = []any{}
 	file_podlink_v1_link_proto_msgTypes[3].OneofWrappers = []any{}

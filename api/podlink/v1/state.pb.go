@@ -944,7 +944,7 @@ var File_podlink_v1_state_proto protoreflect.FileDescriptor
 const file_podlink_v1_state_proto_rawDesc = "" +
 	"\n" +
 	"\x16podlink/v1/state.proto\x12\n" +
-	"podlink.v1\x1a\x1cgoogle/api/annotations.proto\"\xe4\x04\n" +
+	"podlink.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x16podlink/v1/right.proto\"\xe4\x04\n" +
 	"\x03Pod\x12\x15\n" +
 	"\x06pod_id\x18\x01 \x01(\x05R\x05podId\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x12\n" +
@@ -1047,13 +1047,13 @@ const file_podlink_v1_state_proto_rawDesc = "" +
 	"\aRouting\x12\t\n" +
 	"\x05READY\x10\x00\x12\f\n" +
 	"\bDENY_NEW\x10\x01\x12\f\n" +
-	"\bSHUTDOWN\x10\x022\xa4\x06\n" +
-	"\fStateService\x12\x9f\x01\n" +
-	"\x0fSetServiceState\x12\".podlink.v1.SetServiceStateRequest\x1a .podlink.v1.SetServiceStateReply\"F\x82\xd3\xe4\x93\x02@:\x01*\x1a;/v1/namespaces/{namespace}/services/{service}/pods/{pod_id}\x12\x96\x01\n" +
-	"\x0fGetServiceState\x12\".podlink.v1.GetServiceStateRequest\x1a .podlink.v1.GetServiceStateReply\"=\x82\xd3\xe4\x93\x024\x122/v1/namespaces/{namespace}/services/{service}/pods\x90\x02\x01\x12\x99\x01\n" +
-	"\rGetServicePod\x12 .podlink.v1.GetServicePodRequest\x1a\x1e.podlink.v1.GetServicePodReply\"F\x82\xd3\xe4\x93\x02=\x12;/v1/namespaces/{namespace}/services/{service}/pods/{pod_id}\x90\x02\x01\x12\x94\x01\n" +
-	"\tCordonPod\x12\x1c.podlink.v1.CordonPodRequest\x1a\x1a.podlink.v1.CordonPodReply\"M\x82\xd3\xe4\x93\x02G:\x01*\"B/v1/namespaces/{namespace}/services/{service}/pods/{pod_id}:cordon\x12\xa5\x01\n" +
-	"\x12RemoveServiceState\x12%.podlink.v1.RemoveServiceStateRequest\x1a#.podlink.v1.RemoveServiceStateReply\"C\x82\xd3\xe4\x93\x02=*;/v1/namespaces/{namespace}/services/{service}/pods/{pod_id}B\x1bZ\x19podlink/api/podlink/v1;v1b\x06proto3"
+	"\bSHUTDOWN\x10\x022\xb8\x06\n" +
+	"\fStateService\x12\xa3\x01\n" +
+	"\x0fSetServiceState\x12\".podlink.v1.SetServiceStateRequest\x1a .podlink.v1.SetServiceStateReply\"J\xc8\xf4\x18\x04\x82\xd3\xe4\x93\x02@:\x01*\x1a;/v1/namespaces/{namespace}/services/{service}/pods/{pod_id}\x12\x9a\x01\n" +
+	"\x0fGetServiceState\x12\".podlink.v1.GetServiceStateRequest\x1a .podlink.v1.GetServiceStateReply\"A\xc8\xf4\x18\x01\x82\xd3\xe4\x93\x024\x122/v1/namespaces/{namespace}/services/{service}/pods\x90\x02\x01\x12\x9d\x01\n" +
+	"\rGetServicePod\x12 .podlink.v1.GetServicePodRequest\x1a\x1e.podlink.v1.GetServicePodReply\"J\xc8\xf4\x18\x01\x82\xd3\xe4\x93\x02=\x12;/v1/namespaces/{namespace}/services/{service}/pods/{pod_id}\x90\x02\x01\x12\x98\x01\n" +
+	"\tCordonPod\x12\x1c.podlink.v1.CordonPodRequest\x1a\x1a.podlink.v1.CordonPodReply\"Q\xc8\xf4\x18\x05\x82\xd3\xe4\x93\x02G:\x01*\"B/v1/namespaces/{namespace}/services/{service}/pods/{pod_id}:cordon\x12\xa9\x01\n" +
+	"\x12RemoveServiceState\x12%.podlink.v1.RemoveServiceStateRequest\x1a#.podlink.v1.RemoveServiceStateReply\"G\xc8\xf4\x18\x05\x82\xd3\xe4\x93\x02=*;/v1/namespaces/{namespace}/services/{service}/pods/{pod_id}B\x1bZ\x19podlink/api/podlink/v1;v1b\x06proto3"
 
 var (
 	file_podlink_v1_state_proto_rawDescOnce sync.Once
@@ -1121,6 +1121,7 @@ func file_podlink_v1_state_proto_init() {
 	if File_podlink_v1_state_proto != nil {
 		return
 	}
+	file_podlink_v1_right_proto_init()
 	file_podlink_v1_state_proto_msgTypes[0].OneofWrappers = []any{}
 	file_podlink_v1_state_proto_msgTypes[1].OneofWrappers = []any{}
 	file_podlink_v1_state_proto_msgTypes[2].OneofWrappers = []any{}

@@ -504,7 +504,7 @@ var File_podlink_v1_workload_proto protoreflect.FileDescriptor
 const file_podlink_v1_workload_proto_rawDesc = "" +
 	"\n" +
 	"\x19podlink/v1/workload.proto\x12\n" +
-	"podlink.v1\x1a\x1cgoogle/api/annotations.proto\"u\n" +
+	"podlink.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x16podlink/v1/right.proto\"u\n" +
 	"\bWorkload\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x14\n" +
@@ -535,12 +535,12 @@ const file_podlink_v1_workload_proto_rawDesc = "" +
 	"\x18RemoveWorkloadStateReply\x12\x18\n" +
 	"\aremoved\x18\x01 \x01(\bR\aremoved\x125\n" +
 	"\bprevious\x18\x02 \x01(\v2\x14.podlink.v1.WorkloadH\x00R\bprevious\x88\x01\x01B\v\n" +
-	"\t_previous2\x88\x05\n" +
-	"\x0fWorkloadService\x12\x95\x01\n" +
-	"\x10SetWorkloadState\x12#.podlink.v1.SetWorkloadStateRequest\x1a!.podlink.v1.SetWorkloadStateReply\"9\x82\xd3\xe4\x93\x023:\x01*\x1a./v1/namespaces/{namespace}/workloads/{service}\x12\x95\x01\n" +
-	"\x10GetWorkloadState\x12#.podlink.v1.GetWorkloadStateRequest\x1a!.podlink.v1.GetWorkloadStateReply\"9\x82\xd3\xe4\x93\x020\x12./v1/namespaces/{namespace}/workloads/{service}\x90\x02\x01\x12\xa6\x01\n" +
-	"\x15BatchGetWorkloadState\x12(.podlink.v1.BatchGetWorkloadStateRequest\x1a&.podlink.v1.BatchGetWorkloadStateReply\";\x82\xd3\xe4\x93\x022:\x01*\"-/v1/namespaces/{namespace}/workloads:batchGet\x90\x02\x01\x12\x9b\x01\n" +
-	"\x13RemoveWorkloadState\x12&.podlink.v1.RemoveWorkloadStateRequest\x1a$.podlink.v1.RemoveWorkloadStateReply\"6\x82\xd3\xe4\x93\x020*./v1/namespaces/{namespace}/workloads/{service}B\x1bZ\x19podlink/api/podlink/v1;v1b\x06proto3"
+	"\t_previous2\x98\x05\n" +
+	"\x0fWorkloadService\x12\x99\x01\n" +
+	"\x10SetWorkloadState\x12#.podlink.v1.SetWorkloadStateRequest\x1a!.podlink.v1.SetWorkloadStateReply\"=\xc8\xf4\x18\x05\x82\xd3\xe4\x93\x023:\x01*\x1a./v1/namespaces/{namespace}/workloads/{service}\x12\x99\x01\n" +
+	"\x10GetWorkloadState\x12#.podlink.v1.GetWorkloadStateRequest\x1a!.podlink.v1.GetWorkloadStateReply\"=\xc8\xf4\x18\x01\x82\xd3\xe4\x93\x020\x12./v1/namespaces/{namespace}/workloads/{service}\x90\x02\x01\x12\xaa\x01\n" +
+	"\x15BatchGetWorkloadState\x12(.podlink.v1.BatchGetWorkloadStateRequest\x1a&.podlink.v1.BatchGetWorkloadStateReply\"?\xc8\xf4\x18\x01\x82\xd3\xe4\x93\x022:\x01*\"-/v1/namespaces/{namespace}/workloads:batchGet\x90\x02\x01\x12\x9f\x01\n" +
+	"\x13RemoveWorkloadState\x12&.podlink.v1.RemoveWorkloadStateRequest\x1a$.podlink.v1.RemoveWorkloadStateReply\":\xc8\xf4\x18\x05\x82\xd3\xe4\x93\x020*./v1/namespaces/{namespace}/workloads/{service}B\x1bZ\x19podlink/api/podlink/v1;v1b\x06proto3"
 
 var (
 	file_podlink_v1_workload_proto_rawDescOnce sync.Once
@@ -592,6 +592,7 @@ func file_podlink_v1_workload_proto_init() {
 	if File_podlink_v1_workload_proto != nil {
 		return
 	}
+	file_podlink_v1_right_proto_init()
 	file_podlink_v1_workload_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -91,7 +91,7 @@ func testBatches(t *testing.T, s suite) {
 		epoch, one, two := biz.Epoch(1), biz.PodID(1), biz.PodID(2)
 		results := e.Links.BatchRemove(e.Context(), e.pods(), []biz.RemoveItem{
 			{UID: "gone"}, {UID: "kept", Keep: 60}, {UID: "other pod", Pod: &two}, {UID: "its pod", Pod: &one},
-			{UID: "other epoch", Expected: &epoch}, {UID: "never linked"},
+			{UID: "other epoch", Terms: biz.RemoveTerms{Expected: &epoch}}, {UID: "never linked"},
 		})
 		require.Len(e, results, 6)
 		for i, applied := range []bool{true, true, false, true, false, false} {

@@ -39,8 +39,10 @@ func (r batchedLinks) SetIfEpoch(
 	return only(r.BatchSetIfEpoch(ctx, serviceOf(key), []biz.MoveItem{{UID: key.UID, Pod: pod, TTL: ttl, Terms: move}}))
 }
 
-func (r batchedLinks) Remove(ctx context.Context, key biz.LinkKey, keep int32, expected *biz.Epoch) (biz.LinkChange, error) {
-	return only(r.BatchRemove(ctx, serviceOf(key), []biz.RemoveItem{{UID: key.UID, Keep: keep, Expected: expected}}))
+func (r batchedLinks) Remove(
+	ctx context.Context, key biz.LinkKey, keep int32, terms biz.RemoveTerms,
+) (biz.LinkChange, error) {
+	return only(r.BatchRemove(ctx, serviceOf(key), []biz.RemoveItem{{UID: key.UID, Keep: keep, Terms: terms}}))
 }
 
 func (r batchedLinks) RemoveWithID(ctx context.Context, key biz.LinkKey, pod biz.PodID, keep int32) (biz.LinkChange, error) {

@@ -48,6 +48,7 @@ func Run(t *testing.T, open func(t *testing.T) Repos, processes ...func(t *testi
 		{"ExpectedEpoch", testExpectedEpoch},
 		{"Claim", testClaim},
 		{"AboveEpoch", testAboveEpoch},
+		{"Own", testOwn},
 		{"Compute", testCompute},
 		{"Reserve", testReserve},
 		{"Wishes", testWishes},

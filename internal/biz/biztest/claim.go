@@ -122,7 +122,7 @@ func testClaim(t *testing.T, s suite) {
 				return e.Links.Set(e.Context(), e.key(), requestedPod, biz.Forever, biz.SetTerms{Above: &before.Epoch})
 			}, true},
 			"TrySet of the pod": {func(e *env, _ biz.Link) (biz.LinkChange, error) {
-				return e.Links.TrySet(e.Context(), e.key(), requestedPod, requestedTTL)
+				return e.Links.TrySet(e.Context(), e.key(), requestedPod, requestedTTL, nil)
 			}, true},
 			"SetIfAbsent with another claim": {func(e *env, _ biz.Link) (biz.LinkChange, error) {
 				return e.Links.SetIfAbsent(e.Context(), e.key(), requestedPod, requestedTTL, biz.SetTerms{Claim: later})
@@ -140,7 +140,7 @@ func testClaim(t *testing.T, s suite) {
 				return e.Links.SetIfEpoch(e.Context(), e.key(), otherPod, requestedTTL, biz.MoveTerms{Epoch: before.Epoch})
 			}, false},
 			"Remove and keep": {func(e *env, _ biz.Link) (biz.LinkChange, error) {
-				return e.Links.Remove(e.Context(), e.key(), keepSeconds, nil)
+				return e.Links.Remove(e.Context(), e.key(), keepSeconds, biz.RemoveTerms{})
 			}, false},
 			"RemoveWithID and keep": {func(e *env, _ biz.Link) (biz.LinkChange, error) {
 				return e.Links.RemoveWithID(e.Context(), e.key(), requestedPod, keepSeconds)
@@ -169,7 +169,7 @@ func testClaim(t *testing.T, s suite) {
 	})
 	s.test(t, "a removed link has no claim", func(e *env) {
 		before := e.claim(e.key(), requestedPod, biz.Forever, later)
-		e.requireApplied(e.Links.Remove(e.Context(), e.key(), 0, nil))
+		e.requireApplied(e.Links.Remove(e.Context(), e.key(), 0, biz.RemoveTerms{}))
 		after := e.claim(e.key(), requestedPod, biz.Forever, earlier)
 		require.Greater(e, after.Epoch, before.Epoch)
 	})

@@ -256,7 +256,7 @@ func testCompute(t *testing.T, s suite) {
 	})
 	s.test(t, "SetIfEpoch creates a link that was removed meanwhile", func(e *env) {
 		removed := e.set(e.key(), 1, biz.Forever)
-		_, err := e.Links.Remove(e.Context(), e.key(), 0, nil)
+		_, err := e.Links.Remove(e.Context(), e.key(), 0, biz.RemoveTerms{})
 		require.NoError(e, err)
 		change, err := e.Links.SetIfEpoch(e.Context(), e.key(), 3, biz.Forever, biz.MoveTerms{Epoch: removed.Epoch})
 		require.NoError(e, err)

@@ -26,7 +26,7 @@ func testConcurrency(t *testing.T, s suite) {
 			return links.SetIfAbsent(e.Context(), e.key(), pod, currentTTL, biz.SetTerms{})
 		},
 		"TrySet, persistent": func(e *env, links biz.LinkRepo, pod biz.PodID) (biz.LinkChange, error) {
-			return links.TrySet(e.Context(), e.key(), pod, biz.Forever)
+			return links.TrySet(e.Context(), e.key(), pod, biz.Forever, nil)
 		},
 		"Set that expects no link": func(e *env, links biz.LinkRepo, pod biz.PodID) (biz.LinkChange, error) {
 			none := biz.Epoch(0)
@@ -83,7 +83,7 @@ func testConcurrency(t *testing.T, s suite) {
 	s.test(t, "one removal", func(e *env) {
 		before := e.set(e.key(), requestedPod, biz.Forever)
 		attempts := race(concurrency, func(i int) result {
-			change, err := e.view(i).Links.Remove(e.Context(), e.key(), 0, nil)
+			change, err := e.view(i).Links.Remove(e.Context(), e.key(), 0, biz.RemoveTerms{})
 			return result{change: change, err: err}
 		})
 		require.Equal(e, before.Pod, e.onlyApplied(attempts).Previous)

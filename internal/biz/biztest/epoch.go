@@ -23,7 +23,7 @@ func testEpoch(t *testing.T, s suite) {
 				return e.Links.SetIfEpoch(e.Context(), e.key(), pod, requestedTTL, biz.MoveTerms{Epoch: 0})
 			},
 			func(e *env, pod biz.PodID) (biz.LinkChange, error) {
-				return e.Links.TrySet(e.Context(), e.key(), pod, biz.Forever)
+				return e.Links.TrySet(e.Context(), e.key(), pod, biz.Forever, nil)
 			},
 		}
 		moves := []func(e *env, pod biz.PodID, last biz.Epoch) (biz.LinkChange, error){
@@ -35,7 +35,7 @@ func testEpoch(t *testing.T, s suite) {
 			},
 		}
 		removals := []func(e *env, pod biz.PodID) (biz.LinkChange, error){
-			func(e *env, _ biz.PodID) (biz.LinkChange, error) { return e.Links.Remove(e.Context(), e.key(), 0, nil) },
+			func(e *env, _ biz.PodID) (biz.LinkChange, error) { return e.Links.Remove(e.Context(), e.key(), 0, biz.RemoveTerms{}) },
 			func(e *env, pod biz.PodID) (biz.LinkChange, error) {
 				return e.Links.RemoveWithID(e.Context(), e.key(), pod, 0)
 			},
@@ -98,7 +98,7 @@ func setAgain(ttl biz.TTL) func(e *env) (biz.LinkChange, error) {
 }
 
 func keepOnRemoval(e *env) (biz.LinkChange, error) {
-	return e.Links.Remove(e.Context(), e.key(), 60, nil)
+	return e.Links.Remove(e.Context(), e.key(), 60, biz.RemoveTerms{})
 }
 
 // conditional lists the mutations with an expected epoch.
@@ -110,10 +110,10 @@ var conditional = []struct {
 		return e.Links.Set(e.Context(), e.key(), requestedPod, requestedTTL, biz.SetTerms{Expected: &expected})
 	}},
 	{"Remove", func(e *env, expected biz.Epoch) (biz.LinkChange, error) {
-		return e.Links.Remove(e.Context(), e.key(), 0, &expected)
+		return e.Links.Remove(e.Context(), e.key(), 0, biz.RemoveTerms{Expected: &expected})
 	}},
 	{"Remove and keep", func(e *env, expected biz.Epoch) (biz.LinkChange, error) {
-		return e.Links.Remove(e.Context(), e.key(), keepSeconds, &expected)
+		return e.Links.Remove(e.Context(), e.key(), keepSeconds, biz.RemoveTerms{Expected: &expected})
 	}},
 }
 
@@ -155,7 +155,7 @@ func testExpectedEpoch(t *testing.T, s suite) {
 		}
 		test("one of a link that was removed", func(e *env) {
 			before := e.set(e.key(), requestedPod, biz.Forever)
-			_, err := e.Links.Remove(e.Context(), e.key(), 0, nil)
+			_, err := e.Links.Remove(e.Context(), e.key(), 0, biz.RemoveTerms{})
 			require.NoError(e, err)
 			mismatches(e, before.Epoch, biz.NoLink(e.key()))
 		})
@@ -178,7 +178,7 @@ func testExpectedEpoch(t *testing.T, s suite) {
 	})
 	s.test(t, "Remove/0 and no link", func(e *env) {
 		none := biz.Epoch(0)
-		change, err := e.Links.Remove(e.Context(), e.key(), 0, &none)
+		change, err := e.Links.Remove(e.Context(), e.key(), 0, biz.RemoveTerms{Expected: &none})
 		require.NoError(e, err)
 		require.Equal(e, biz.LinkChange{Previous: biz.NoPod, Link: biz.NoLink(e.key())}, change)
 	})

@@ -59,7 +59,7 @@ func testExpiry(t *testing.T, s suite) {
 			}))
 		},
 		"TrySet": func(e *env, expired biz.Link) {
-			e.requireCreated(expired, requestedTTL)(e.Links.TrySet(e.Context(), e.key(), expired.Pod, requestedTTL))
+			e.requireCreated(expired, requestedTTL)(e.Links.TrySet(e.Context(), e.key(), expired.Pod, requestedTTL, nil))
 		},
 		"SetIfAbsent": func(e *env, expired biz.Link) {
 			e.requireCreated(expired, biz.Forever)(e.Links.SetIfAbsent(e.Context(), e.key(), expired.Pod, biz.Forever, biz.SetTerms{}))
@@ -71,8 +71,8 @@ func testExpiry(t *testing.T, s suite) {
 			move := biz.MoveTerms{Epoch: expired.Epoch}
 			e.requireCreated(expired, requestedTTL)(e.Links.SetIfEpoch(e.Context(), e.key(), expired.Pod, requestedTTL, move))
 		},
-		"Remove":          func(e *env, _ biz.Link) { e.requireNotRemoved(e.Links.Remove(e.Context(), e.key(), 0, nil)) },
-		"Remove and keep": func(e *env, _ biz.Link) { e.requireNotRemoved(e.Links.Remove(e.Context(), e.key(), keepSeconds, nil)) },
+		"Remove":          func(e *env, _ biz.Link) { e.requireNotRemoved(e.Links.Remove(e.Context(), e.key(), 0, biz.RemoveTerms{})) },
+		"Remove and keep": func(e *env, _ biz.Link) { e.requireNotRemoved(e.Links.Remove(e.Context(), e.key(), keepSeconds, biz.RemoveTerms{})) },
 		"RemoveWithID": func(e *env, expired biz.Link) {
 			e.requireNotRemoved(e.Links.RemoveWithID(e.Context(), e.key(), expired.Pod, 0))
 		},
@@ -98,7 +98,7 @@ func testExpiry(t *testing.T, s suite) {
 	s.test(t, "the longest TTL", func(e *env) {
 		const longest biz.TTL = 1<<31 - 1
 		e.requireLink(e.set(e.key(), requestedPod, longest))
-		change, err := e.Links.Remove(e.Context(), e.key(), int32(longest), nil)
+		change, err := e.Links.Remove(e.Context(), e.key(), int32(longest), biz.RemoveTerms{})
 		require.NoError(e, err)
 		e.requireTTL(longest, change.Link.TTL)
 		e.requireLink(change.Link)

@@ -80,7 +80,7 @@ func testLinks(t *testing.T, s suite) {
 			e.requireNoLink(key)
 			e.requireLink(e.set(key, requestedPod, biz.Forever))
 			e.requireLink(e.set(key, otherPod, currentTTL))
-			change, err := e.Links.Remove(e.Context(), key, 0, nil)
+			change, err := e.Links.Remove(e.Context(), key, 0, biz.RemoveTerms{})
 			require.NoError(e, err)
 			require.Equal(e, biz.LinkChange{Applied: true, Previous: otherPod, Link: biz.NoLink(key)}, change)
 			e.requireNoLink(key)

@@ -40,7 +40,7 @@ func claim(service string, ttl biz.TTL) step {
 
 func trySet(service string, ttl biz.TTL) step {
 	return step{service, func(e *env, key biz.LinkKey) (biz.LinkChange, error) {
-		return e.Links.TrySet(e.Context(), key, requestedPod, ttl)
+		return e.Links.TrySet(e.Context(), key, requestedPod, ttl, nil)
 	}}
 }
 
@@ -60,7 +60,7 @@ func remove(service string) step { return keep(service, 0) }
 
 func keep(service string, seconds int32) step {
 	return step{service, func(e *env, key biz.LinkKey) (biz.LinkChange, error) {
-		return e.Links.Remove(e.Context(), key, seconds, nil)
+		return e.Links.Remove(e.Context(), key, seconds, biz.RemoveTerms{})
 	}}
 }
 
@@ -85,7 +85,7 @@ func (e *env) run(steps []step) map[string]outcome {
 			return left
 		}
 		for _, step := range steps {
-			_, err := e.Links.Remove(e.Context(), e.keyOf("user-1", step.service), 0, nil)
+			_, err := e.Links.Remove(e.Context(), e.keyOf("user-1", step.service), 0, biz.RemoveTerms{})
 			require.NoError(e, err)
 		}
 	}

@@ -93,7 +93,7 @@ func cells() []cell {
 			add("SetLinkedPod", variant, c.linked(ttl))
 
 			c.call = func(e *env, key biz.LinkKey) (biz.LinkChange, error) {
-				return e.Links.TrySet(e.Context(), key, requestedPod, ttl)
+				return e.Links.TrySet(e.Context(), key, requestedPod, ttl, nil)
 			}
 			if c.column == persistentOther {
 				add("TrySetLinkedPod", variant, c.unchanged())
@@ -112,7 +112,7 @@ func cells() []cell {
 		}
 		for variant, keep := range map[string]int32{"now": 0, "keep": keepSeconds} {
 			c.call = func(e *env, key biz.LinkKey) (biz.LinkChange, error) {
-				return e.Links.Remove(e.Context(), key, keep, nil)
+				return e.Links.Remove(e.Context(), key, keep, biz.RemoveTerms{})
 			}
 			if c.column == noLink {
 				add("RemoveLinkedPod", variant, c.unchanged())

@@ -12,9 +12,11 @@
 -- ARGV[4]: limits.max_services
 -- ARGV[5]: expected epoch; 0: there must be no link; -1 or absent: any
 -- ARGV[6]: claim, the generation of the pod's process that takes the link; 0 or absent: none
--- ARGV[7]: epoch that a new one must exceed; absent: none
+-- ARGV[7]: epoch that a new one must exceed; 0 or absent: none
+-- ARGV[8]: pod that the link must have; absent: any or none
 -- Reply:   LINKED <previous> <pod> <epoch> <ttl>: the uid is linked to the pod
--- Reply:   EPOCH_MISMATCH <previous> <pod> <epoch> <ttl>: the current link has another epoch; nothing has changed
+-- Reply:   EPOCH_MISMATCH <previous> <pod> <epoch> <ttl>: the current link has another epoch, or not the pod ARGV[8]; nothing has
+--          changed
 -- Reply:   SUPERSEDED <previous> <pod> <epoch> <ttl>: a later process of the pod has claimed the link; nothing has changed
 -- Reply:   TOO_FAR_AHEAD <previous> <pod> <epoch> <ttl>: ARGV[7] is too far ahead of the clock; nothing has changed
 -- Reply:   LIMIT_EXCEEDED -1 -1 0 -2: the uid has ARGV[4] other links; nothing has changed
@@ -23,11 +25,13 @@
 local status = 'LINKED'
 local expected = ARGV[5]
 if expected then
-  above = ARGV[7]
-  if ARGV[6] and ARGV[6] ~= '0' then
-    claimant = ARGV[6]
-    if pod ~= ARGV[3] then
-      -- The pod is a new owner anyway.
+  if ARGV[6] then
+    above = ARGV[7]
+    if ARGV[6] ~= '0' then claimant = ARGV[6] end
+    if ARGV[8] and pod ~= ARGV[8] then
+      status, expected = 'EPOCH_MISMATCH', '-1'
+    elseif not claimant or pod ~= ARGV[3] then
+      -- There is no claim, or the pod is a new owner anyway.
     elseif claim == claimant and not (above and above - epoch >= 0) then
       expected = '-1' -- A repeated claim.
     elseif claim and claim - claimant > 0 then

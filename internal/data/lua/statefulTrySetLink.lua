@@ -9,10 +9,12 @@
 -- ARGV[2]: TTL of the link in seconds; -1: persistent
 -- ARGV[3]: pod
 -- ARGV[4]: limits.max_services
+-- ARGV[5]: pod that the link must have; absent: any or none
 -- Reply:   LINKED <previous> <pod> <epoch> <ttl>: the uid is linked to the pod
--- Reply:   REFUSED <previous> <pod> <epoch> <ttl>: there is a persistent link to another pod; nothing has changed
+-- Reply:   REFUSED <previous> <pod> <epoch> <ttl>: there is a persistent link to another pod, or none to the pod ARGV[5]; nothing
+--          has changed
 -- Reply:   LIMIT_EXCEEDED -1 -1 0 -2: the uid has ARGV[4] other links; nothing has changed
 -- Repeat:  LINKED with the same epoch, which restarts the TTL
 
 local status = 'LINKED'
-if expiry == '0' and pod ~= ARGV[3] then status = 'REFUSED' end
+if pod ~= ARGV[3] and expiry == '0' or ARGV[5] and pod ~= ARGV[5] then status = 'REFUSED' end

@@ -6,7 +6,6 @@
 package main
 
 import (
-	"context"
 	"flag"
 	"fmt"
 	"os"
@@ -52,7 +51,9 @@ func run(path string) error {
 		return err
 	}
 	api, settings := &links{pods: storeOf(config.GetData().GetRedis())}, config.GetServer()
-	chain, closeChain := server.NewChain(config.GetLog(), provider, metrics, logger)
+	chain, closeChain := server.NewChain(server.ChainOptions{
+		Server: settings, Log: config.GetLog(), Tracer: provider, Metrics: metrics, Logger: logger,
+	})
 	defer closeChain()
 	http := khttp.NewServer(khttp.Address(settings.GetHttp().GetAddr()),
 		khttp.Timeout(settings.GetHttp().GetTimeout().AsDuration()), khttp.Middleware(chain.Unary))
@@ -60,7 +61,7 @@ func run(path string) error {
 	grpc := kgrpc.NewServer(kgrpc.Address(settings.GetGrpc().GetAddr()),
 		kgrpc.Timeout(settings.GetGrpc().GetTimeout().AsDuration()), kgrpc.Middleware(chain.Unary))
 	v1.RegisterLinkServiceServer(grpc, api)
-	admin := server.NewAdminServer(settings, ready{}, server.NewDrain(settings), metrics, level, logger)
+	admin := server.NewAdminServer(settings, server.NewConnections(settings), nil, ready{}, server.NewDrain(settings), metrics, level, nil, logger)
 	return kratos.New(kratos.Logger(logger), kratos.Server(http, grpc, admin)).Run()
 }
 
@@ -76,5 +77,5 @@ func storeOf(c *conf.Data_Redis) store {
 // ready is a server.Checker that is always ready.
 type ready struct{}
 
-// Check implements server.Checker.
-func (ready) Check(context.Context) error { return nil }
+// Last implements server.Checker.
+func (ready) Last() error { return nil }

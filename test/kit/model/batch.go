@@ -56,7 +56,7 @@ func (r linkRepo) BatchRemove(ctx context.Context, key biz.ServiceKey, items []b
 		if item.Pod != nil {
 			return item.UID, r.removingWithID(*item.Pod, item.Keep)
 		}
-		return item.UID, r.removing(item.Keep, item.Expected)
+		return item.UID, r.removing(item.Keep, item.Terms)
 	})
 }
 

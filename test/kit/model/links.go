@@ -196,6 +196,8 @@ func (r linkRepo) setting(pod biz.PodID, ttl biz.TTL, terms biz.SetTerms) mutati
 		}
 		claims := terms.Claim != 0 && f.link.Pod == pod
 		switch {
+		case terms.Own != nil && *terms.Own != f.link.Pod:
+			return biz.LinkChange{}, &biz.EpochMismatchError{Current: f.link}
 		case claims && f.link.Claim == terms.Claim && (terms.Above == nil || *terms.Above < f.link.Epoch):
 			return r.bind(f, now, pod, ttl, terms, false) // A repeated claim.
 		case claims && f.link.Claim > terms.Claim:
@@ -209,9 +211,11 @@ func (r linkRepo) setting(pod biz.PodID, ttl biz.TTL, terms biz.SetTerms) mutati
 }
 
 // TrySet implements biz.LinkRepo.
-func (r linkRepo) TrySet(ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL) (biz.LinkChange, error) {
+func (r linkRepo) TrySet(
+	ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL, own *biz.PodID,
+) (biz.LinkChange, error) {
 	return r.mutate(ctx, key, func(f found, now int64) (biz.LinkChange, error) {
-		if f.link.Persistent() && f.link.Pod != pod {
+		if f.link.Persistent() && f.link.Pod != pod || own != nil && f.link.Pod != *own {
 			return refused(f), nil
 		}
 		return r.bind(f, now, pod, ttl, biz.SetTerms{}, false)
@@ -296,17 +300,22 @@ func (r linkRepo) BatchGet(ctx context.Context, namespace, service string, uids 
 }
 
 // Remove implements biz.LinkRepo.
-func (r linkRepo) Remove(ctx context.Context, key biz.LinkKey, keep int32, expected *biz.Epoch) (biz.LinkChange, error) {
-	return r.mutate(ctx, key, r.removing(keep, expected))
+func (r linkRepo) Remove(
+	ctx context.Context, key biz.LinkKey, keep int32, terms biz.RemoveTerms,
+) (biz.LinkChange, error) {
+	return r.mutate(ctx, key, r.removing(keep, terms))
 }
 
-func (r linkRepo) removing(keep int32, expected *biz.Epoch) mutation {
+func (r linkRepo) removing(keep int32, terms biz.RemoveTerms) mutation {
 	return func(f found, now int64) (biz.LinkChange, error) {
-		if err := mismatch(f, expected); err != nil {
+		if err := mismatch(f, terms.Expected); err != nil {
 			return biz.LinkChange{}, err
 		}
 		if !f.link.Exists() {
 			return refused(f), nil
+		}
+		if terms.Own != nil && *terms.Own != f.link.Pod {
+			return biz.LinkChange{}, &biz.EpochMismatchError{Current: f.link}
 		}
 		return r.unbind(f, now, keep), nil
 	}

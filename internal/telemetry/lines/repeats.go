@@ -1,6 +1,7 @@
-package telemetry
+package lines
 
 import (
+	"math"
 	"sync"
 	"time"
 )
@@ -29,28 +30,35 @@ func NewRepeats(interval time.Duration) *Repeats {
 
 // Do calls write(1) at once if no line of the kind was written in the last interval. Otherwise, at the end of the interval, the
 // latest write is called with the number of calls. Kinds must be few: each is kept in memory while it repeats.
-func (r *Repeats) Do(kind string, write func(count int)) {
-	if r.collapse(kind, write) {
-		return
+func (r *Repeats) Do(kind string, write func(count int)) { r.TryDo(math.MaxInt, kind, write) }
+
+// TryDo is Do for kinds that callers choose. When limit kinds are kept, it does nothing for another one and returns false.
+func (r *Repeats) TryDo(limit int, kind string, write func(count int)) bool {
+	first, ok := r.collapse(limit, kind, write)
+	if first {
+		write(1)
 	}
-	write(1)
+	return ok
 }
 
-// collapse defers the line, and returns false for the first of its kind, which is to be written at once.
-func (r *Repeats) collapse(kind string, write func(count int)) bool {
+// collapse defers the line, unless it is the first of its kind, which is to be written at once.
+func (r *Repeats) collapse(limit int, kind string, write func(count int)) (first, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
-		return false
+		return true, true
 	}
-	pending, ok := r.kinds[kind]
-	if ok {
+	pending, known := r.kinds[kind]
+	switch {
+	case known:
 		pending.count++
 		pending.write = write
-		return true
+		return false, true
+	case len(r.kinds) >= limit:
+		return false, false
 	}
 	r.kinds[kind] = &repeat{timer: time.AfterFunc(r.interval, func() { r.next(kind) })}
-	return false
+	return true, true
 }
 
 // next ends an interval: it writes the pending line and starts another interval, or forgets the kind if nothing is pending.

@@ -1,4 +1,4 @@
-package telemetry
+package lines
 
 import (
 	"sync"
@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// lines records lines with the time of writing.
-type lines struct {
+// record has lines with the time of writing.
+type record struct {
 	mu  sync.Mutex
 	all []line
 }
@@ -65,7 +65,7 @@ func TestRepeats(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				start, r, got := time.Now(), NewRepeats(time.Second), &lines{}
+				start, r, got := time.Now(), NewRepeats(time.Second), &record{}
 				time.AfterFunc(row.closed, r.Close)
 				for _, f := range row.failures {
 					time.Sleep(f.at - time.Since(start))
@@ -118,4 +118,23 @@ func TestRepeatsWithoutInterval(t *testing.T) {
 		r.Do("a", func(count int) { written += count })
 	}
 	require.Equal(t, 3, written)
+}
+
+// TestRepeatsOfTooManyKinds: further kinds are refused, until an earlier one has not repeated for an interval.
+func TestRepeatsOfTooManyKinds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, written := NewRepeats(time.Second), 0
+		defer r.Close()
+		write := func(count int) { written += count }
+		require.True(t, r.TryDo(2, "a", write))
+		require.True(t, r.TryDo(2, "b", write))
+		require.False(t, r.TryDo(2, "c", write))
+		require.True(t, r.TryDo(2, "a", write), "a known kind has its place")
+		require.Equal(t, 2, written)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		require.Equal(t, 3, written)
+		require.True(t, r.TryDo(2, "c", write), "b has not repeated")
+		require.Equal(t, 4, written)
+	})
 }

@@ -1,0 +1,151 @@
+package server
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"net/http"
+	"net/netip"
+
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+
+	v1 "podlink/api/podlink/v1"
+	"podlink/internal/auth"
+)
+
+// Authenticator finds out who calls: internal/auth's.
+type Authenticator interface {
+	// Authenticate returns who has sent a call with these Authorization headers and this verified certificate; nil: none. The error
+	// is auth.ErrUndecided if podlink can't know it yet.
+	Authenticate(ctx context.Context, authorization []string, leaf *x509.Certificate) (auth.Identity, error)
+	// Ready returns why callers can't be authenticated now.
+	Ready() error
+}
+
+// Policy says what callers may do: internal/auth's.
+type Policy interface {
+	Rates
+	// Decide returns what allows a call, or auth.ErrDenied. Even then Grant.Right is the right that was needed.
+	Decide(who auth.Identity, need auth.Need) (auth.Grant, error)
+	// Admin reports whether a caller may use the admin listener.
+	Admin(who auth.Identity) bool
+}
+
+// Access authenticates calls and limits their rate, before they are decoded. Nil, with auth.mode off, it lets every call pass.
+//
+// A refusal is no reply yet: it is the first error of the call's decoding, so that the chain traces, counts and logs it with
+// its operation, and nothing more of the call is read.
+type Access struct {
+	callers Authenticator
+	policy  Policy
+	rates   *rates
+	prices  prices
+	metrics *DoorMetrics
+}
+
+// NewAccess returns the access of callers that the authenticator knows, each within the rate that the policy gives it, or else the
+// usual one.
+func NewAccess(callers Authenticator, policy Policy, usual float64, metrics *DoorMetrics) *Access {
+	return &Access{callers: callers, policy: policy, rates: newRates(policy, usual, metrics), prices: pricesOf(v1.Methods()), metrics: metrics}
+}
+
+// errUnauthenticated is the reply to a call whose caller is not known, whatever the cause.
+var errUnauthenticated = v1.ErrorUnauthenticated("valid credentials are required")
+
+// The outcomes of an authentication, for the metrics.
+const (
+	authenticated = "ok"
+	refused       = "refused"
+	undecided     = "undecided"
+)
+
+// call returns ctx with its caller. If the caller is not known, the error says so, and the call has its peer only.
+func (a *Access) call(
+	ctx context.Context, authorization []string, chains [][]*x509.Certificate, from netip.AddrPort,
+) (*auth.Call, error) {
+	var leaf *x509.Certificate
+	if len(chains) > 0 { // A certificate counts only if it was verified.
+		leaf = chains[0][0]
+	}
+	call := &auth.Call{Context: ctx, Peer: from}
+	who, err := a.callers.Authenticate(ctx, authorization, leaf)
+	switch {
+	case err == nil:
+		call.Identity = who
+		a.metrics.Authenticated(who.Kind(), authenticated)
+		return call, nil
+	case errors.Is(err, auth.ErrUndecided):
+		a.metrics.Authenticated(who.Kind(), undecided)
+		return call, v1.ErrorNotReady("podlink can't check credentials yet; nothing was carried out; it is safe to retry").WithCause(err)
+	default:
+		a.metrics.Authenticated(who.Kind(), refused)
+		a.metrics.Refused(RefusedByAuthentication)
+		return call, errUnauthenticated.WithCause(err)
+	}
+}
+
+// filter authenticates requests before their body is read.
+func (a *Access) filter(next http.Handler) http.Handler {
+	if a == nil {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		d := decodingFrom(r.Context())
+		call, err := a.callOverHTTP(d.Context, r)
+		if err != nil && r.ContentLength != 0 && r.ProtoMajor == 1 {
+			// Otherwise net/http would read up to 256 KiB of the body before it sends the reply.
+			w.Header().Set("Connection", "close")
+		}
+		d.admit(a, call, err)
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (a *Access) callOverHTTP(ctx context.Context, r *http.Request) (*auth.Call, error) {
+	var chains [][]*x509.Certificate
+	if r.TLS != nil {
+		chains = r.TLS.VerifiedChains
+	}
+	from, _ := netip.ParseAddrPort(r.RemoteAddr)
+	return a.call(ctx, r.Header["Authorization"], chains, from)
+}
+
+// callOverGRPC authenticates a call, whose message is not received yet.
+func (a *Access) callOverGRPC(ctx context.Context) (*auth.Call, error) {
+	var chains [][]*x509.Certificate
+	var from netip.AddrPort
+	if p, ok := peer.FromContext(ctx); ok {
+		from = addrPort(p.Addr)
+		if info, ok := p.AuthInfo.(credentials.TLSInfo); ok {
+			chains = info.State.VerifiedChains
+		}
+	}
+	return a.call(ctx, metadata.ValueFromIncomingContext(ctx, "authorization"), chains, from)
+}
+
+// stream returns the context of a stream with its caller, and why it is refused.
+func (a *Access) stream(ctx context.Context, operation string) (context.Context, error) {
+	if a == nil || openStreams[operation] {
+		return ctx, nil
+	}
+	call, err := a.callOverGRPC(ctx)
+	if err == nil {
+		p := a.prices.operation(operation)
+		err = a.rates.take(call, p, p.base)
+	}
+	return call, err
+}
+
+// openStreams are those that need no credentials. Their unary counterpart does not come here at all: Access sees the API alone.
+var openStreams = map[string]bool{grpc_health_v1.Health_Watch_FullMethodName: true}
+
+// ready returns why podlink can only refuse calls; nil if it does not.
+func (a *Access) ready() error {
+	if a == nil {
+		return nil
+	}
+	return a.callers.Ready()
+}

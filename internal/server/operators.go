@@ -1,0 +1,68 @@
+package server
+
+import (
+	"net/http"
+
+	v1 "podlink/api/podlink/v1"
+	"podlink/internal/audit"
+	"podlink/internal/auth"
+	"podlink/internal/conf"
+	"podlink/internal/service"
+)
+
+// operators wraps a route of the admin listener that is for operators alone. With auth.mode off they are whoever is on this machine,
+// if the listener is on loopback; else they are callers with the role admin, over TLS.
+func (s *AdminServer) operators(next http.Handler) http.Handler {
+	return s.origin.strict(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		call, err := s.operator(r)
+		if call != nil {
+			r = r.WithContext(call)
+		}
+		if err == nil {
+			next.ServeHTTP(w, r)
+			return
+		}
+		public := service.PublicError(err)
+		s.audit.Refused(r.Context(), audit.Record{
+			Operation: r.Pattern, Outcome: public.Reason, Detail: causeText(public), Peer: r.RemoteAddr,
+		})
+		if r.ContentLength != 0 && r.ProtoMajor == 1 {
+			w.Header().Set("Connection", "close") // Its body is not read.
+		}
+		encodeError(w, r, public)
+	}))
+}
+
+// operator returns who has sent a request, nil with auth.mode off, and why it is refused.
+func (s *AdminServer) operator(r *http.Request) (*auth.Call, error) {
+	if s.access == nil {
+		if !conf.Loopback(s.addr) {
+			return nil, v1.ErrorPermissionDenied("with auth.mode off, this is only for an admin listener on loopback")
+		}
+		return nil, nil //nolint:nilnil // Nobody has to say who they are.
+	}
+	if r.TLS == nil {
+		return nil, v1.ErrorPermissionDenied("this needs TLS: server.admin.tls")
+	}
+	call, err := s.access.callOverHTTP(r.Context(), r)
+	switch {
+	case err != nil:
+		return call, err
+	case !s.access.policy.Admin(call.Identity):
+		s.access.metrics.Refused(RefusedByPolicy)
+		return call, v1.ErrorPermissionDenied("this needs the role admin")
+	}
+	return call, nil
+}
+
+// operatorsAre says who may use what is for operators.
+func (s *AdminServer) operatorsAre() string {
+	switch {
+	case s.access != nil:
+		return "callers with the role admin"
+	case conf.Loopback(s.addr):
+		return "everyone on this machine"
+	default:
+		return "no one" // Validate refuses this.
+	}
+}

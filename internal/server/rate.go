@@ -1,0 +1,130 @@
+package server
+
+import (
+	"math"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/maypok86/otter/v2"
+	"golang.org/x/time/rate"
+
+	"podlink/internal/auth"
+)
+
+// maxBuckets bounds the callers whose rate is counted. One that is dropped starts with a full bucket.
+const maxBuckets = 16384
+
+// Rates says how many calls a caller may make: the policy.
+type Rates interface {
+	// Rate returns the calls a second of an identity; 0: as many as usual.
+	Rate(who auth.Identity) float64
+	// Generation is another number after each change.
+	Generation() uint64
+}
+
+// rates limits how many calls each caller makes. A call has a price, which it takes from the caller's bucket; the bucket holds what
+// the caller may spend in a second.
+type rates struct {
+	policy  Rates
+	usual   float64 // calls a second
+	metrics *DoorMetrics
+	buckets *otter.Cache[bucketKey, *buckets]
+	now     func() time.Time
+}
+
+func newRates(policy Rates, usual float64, metrics *DoorMetrics) *rates {
+	return &rates{
+		policy:  policy,
+		usual:   usual,
+		metrics: metrics,
+		buckets: otter.Must(&otter.Options[bucketKey, *buckets]{MaximumSize: maxBuckets}),
+		now:     time.Now,
+	}
+}
+
+// bucketKey is whose calls are counted together. The pods of a StatefulSet are one service account, so an identity alone is too
+// coarse: the pod that a caller has proven to be counts apart, and without one the address from which it comes.
+type bucketKey struct {
+	name, pod string
+	peer      netip.Addr
+}
+
+func keyOf(call *auth.Call) bucketKey {
+	if call.Identity.Pod != "" {
+		return bucketKey{name: call.Identity.Name, pod: call.Identity.Pod}
+	}
+	return bucketKey{name: call.Identity.Name, peer: network(call.Peer.Addr())}
+}
+
+// network returns the address that stands for a peer: of IPv6 the first 64 bits, because a host has as many addresses as it likes.
+func network(peer netip.Addr) netip.Addr {
+	peer = peer.Unmap().WithZone("")
+	if prefix, err := peer.Prefix(64); peer.Is6() && err == nil {
+		return prefix.Addr()
+	}
+	return peer
+}
+
+// buckets are those of a caller. Reports have one for themselves, so that overload does not make pods look dead.
+type buckets struct {
+	calls, reports *rate.Limiter
+	generation     atomic.Uint64 // of the policy that has set them
+}
+
+// of returns the buckets of a caller.
+func (r *rates) of(call *auth.Call) *buckets {
+	generation, key := r.policy.Generation(), keyOf(call)
+	found, ok := r.buckets.GetIfPresent(key)
+	if !ok {
+		limit, burst := r.limit(call.Identity)
+		made := &buckets{calls: rate.NewLimiter(limit, burst), reports: rate.NewLimiter(limit, burst)}
+		made.generation.Store(generation)
+		found, _ = r.buckets.SetIfAbsent(key, made)
+	}
+	if before := found.generation.Load(); before != generation && found.generation.CompareAndSwap(before, generation) {
+		now := r.now()
+		limit, burst := r.limit(call.Identity)
+		for _, limiter := range []*rate.Limiter{found.calls, found.reports} {
+			limiter.SetLimitAt(now, limit)
+			limiter.SetBurstAt(now, burst)
+		}
+	}
+	return found
+}
+
+func (r *rates) limit(who auth.Identity) (rate.Limit, int) {
+	perSecond := r.policy.Rate(who)
+	if perSecond <= 0 {
+		perSecond = r.usual
+	}
+	return rate.Limit(perSecond), int(math.Max(1, math.Ceil(perSecond)))
+}
+
+// take takes an amount from the bucket of a call's caller, and returns an error if the bucket has too little. An amount that is
+// greater than the bucket takes a full one, and leaves it in debt.
+func (r *rates) take(call *auth.Call, p *price, amount int) error {
+	if amount <= 0 {
+		return nil
+	}
+	all, now := r.of(call), r.now()
+	limiter := all.calls
+	if p.report {
+		limiter = all.reports
+	}
+	burst := limiter.Burst()
+	least := min(amount, burst)
+	if !limiter.AllowN(now, least) {
+		r.metrics.Refused(RefusedByRate)
+		missing := float64(least) - limiter.TokensAt(now)
+		return tooManyCalls(time.Duration(missing / float64(limiter.Limit()) * float64(time.Second)))
+	}
+	for amount -= least; amount > 0; amount -= burst {
+		limiter.ReserveN(now, min(amount, burst))
+	}
+	return nil
+}
+
+func tooManyCalls(wait time.Duration) error {
+	return rateLimited(wait, "this caller makes too many calls; nothing was carried out; it is safe to retry after a pause")
+}
