@@ -35,7 +35,7 @@ const adminTimeout = time.Second
 // and then those of a peer's address.
 const (
 	maxProbes, maxProbesPerPeer   = 256, 64
-	maxScrapes, maxScrapesPerPeer = 64, 16
+	maxScrapes, maxScrapesPerPeer = 64, 8
 )
 
 // NewAdminServer returns the admin listener.

@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 
 	"podlink/internal/conf"
 )
@@ -49,7 +48,7 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		conn := &limitedConn{TCPConn: accepted.(*net.TCPConn), listener: l}
+		conn := &limitedConn{TCPConn: accepted.(*net.TCPConn), listener: l, closed: make(chan struct{})}
 		if l.admit(conn) {
 			return conn, nil
 		}
@@ -103,7 +102,13 @@ type limitedConn struct {
 
 	listener *limitedListener
 	remote   *peerAddr
-	closed   atomic.Bool
+	closing  sync.Once
+	closed   chan struct{}
+}
+
+// Read implements net.Conn.
+func (c *limitedConn) Read(into []byte) (int, error) {
+	return c.TCPConn.Read(into[:c.remote.peer.readSlowly(len(into), c.closed)])
 }
 
 // RemoteAddr implements net.Conn.
@@ -111,11 +116,11 @@ func (c *limitedConn) RemoteAddr() net.Addr { return c.remote }
 
 // Close implements net.Conn.
 func (c *limitedConn) Close() error {
-	err := c.TCPConn.Close()
-	if c.closed.CompareAndSwap(false, true) {
+	c.closing.Do(func() {
+		close(c.closed)
 		c.listener.release(c)
-	}
-	return err
+	})
+	return c.TCPConn.Close()
 }
 
 // peerAddr is the address of a connection's peer, which leads to what podlink knows about the peer without a look-up: gRPC gives
