@@ -276,7 +276,7 @@ func TestLevelChangesAreAudited(t *testing.T) {
 	chain, records := audited(t, audit.Options{})
 	metrics, err := NewMetrics(nil)
 	require.NoError(t, err)
-	admin := NewAdminServer(p.config, NewConnections(p.config), nil, healthyStore{}, p.drain, metrics, p.level, chain.audit, p.logger)
+	admin := NewAdminServer(p.config, NewConnections(p.config, nil), nil, healthyStore{}, p.drain, metrics, p.level, chain.audit, p.logger)
 	for _, body := range []string{`{"level":"nonsense"}`, `{"level":"debug"}`} {
 		request := httptest.NewRequestWithContext(t.Context(), http.MethodPut, "/loglevel", strings.NewReader(body))
 		request.Host = "localhost"
@@ -284,7 +284,7 @@ func TestLevelChangesAreAudited(t *testing.T) {
 		admin.server.Handler.ServeHTTP(httptest.NewRecorder(), request)
 	}
 	require.Equal(t, []map[string]any{{
-		"msg": "audit", "event": "event", "peer": "192.0.2.1:1234", "operation": "loglevel", "outcome": "changed",
+		"msg": "audit", "event": "event", "peer": "192.0.2.1:1234", "operation": "PUT /loglevel", "outcome": "changed",
 		"detail": "warn to debug", "reason": "looking for a fault",
 	}}, records())
 }

@@ -201,9 +201,12 @@ func TestEveryOperationHasARightOrIsForeign(t *testing.T) {
 	defer stop()
 	without := make(map[string]bool)
 	for service, info := range srv.GetServiceInfo() {
+		if strings.HasPrefix(service, "kratos.api.") || strings.HasPrefix(service, "grpc.channelz.") {
+			continue // Kratos registers them past the guard, which refuses their calls.
+		}
 		for _, method := range info.Methods {
 			operation := "/" + service + "/" + method.Name
-			if deny(operation) == nil && leastRight(operation) == auth.None {
+			if leastRight(operation) == auth.None {
 				without[operation] = foreign[operation]
 			}
 		}

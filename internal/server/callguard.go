@@ -40,10 +40,11 @@ type callGuard struct {
 
 	methods   map[string]bool
 	mostCalls int64 // open, of an address
+	metrics   *DoorMetrics
 }
 
-func newCallGuard(maxStreams int32) *callGuard {
-	return &callGuard{methods: make(map[string]bool), mostCalls: fullConnections * int64(maxStreams)}
+func newCallGuard(maxStreams int32, metrics *DoorMetrics) *callGuard {
+	return &callGuard{methods: make(map[string]bool), mostCalls: fullConnections * int64(maxStreams), metrics: metrics}
 }
 
 // RegisterService implements grpc.ServiceRegistrar. Kratos registers other services, past it: they expose internals of the
@@ -69,26 +70,29 @@ func (g *callGuard) tap(ctx context.Context, info *tap.Info) (context.Context, e
 	switch {
 	case refusable && !g.methods[info.FullMethodName]:
 		from.abandon()
-		return nil, unknownMethod(info.FullMethodName)
+		return nil, g.unknownMethod(info.FullMethodName)
 	case from == nil || from.peer.calls.Load() < g.mostCalls:
 		return ctx, nil
 	case !refusable:
+		g.metrics.Refused(RefusedByPeer)
 		_ = from.conn.Close()
 		return ctx, nil
 	default:
+		g.metrics.Refused(RefusedByPeer)
 		from.abandon()
 		return nil, rateLimited(openCallsPause, "the callers at this address have too many open calls; nothing has changed")
 	}
 }
 
-func unknownMethod(name string) error {
+func (g *callGuard) unknownMethod(name string) error {
+	g.metrics.Refused(RefusedByMethod)
 	return status.Errorf(codes.Unimplemented, "unknown method %s", name)
 }
 
 // unary is the interceptor that refuses the methods that tap could not refuse.
 func (g *callGuard) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 	if !g.methods[info.FullMethod] {
-		return nil, unknownMethod(info.FullMethod)
+		return nil, g.unknownMethod(info.FullMethod)
 	}
 	return next(ctx, request)
 }
@@ -96,7 +100,7 @@ func (g *callGuard) unary(ctx context.Context, request any, info *grpc.UnaryServ
 // stream is unary for streams, and counts them.
 func (g *callGuard) stream(impl any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 	if !g.methods[info.FullMethod] {
-		return unknownMethod(info.FullMethod)
+		return g.unknownMethod(info.FullMethod)
 	}
 	ctx := stream.Context()
 	from := peerOf(ctx)

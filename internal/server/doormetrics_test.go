@@ -1,12 +1,24 @@
 package server
 
 import (
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
+	kerrors "github.com/go-kratos/kratos/v2/errors"
+	"github.com/go-kratos/kratos/v2/log"
+	"github.com/go-kratos/kratos/v2/transport"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"google.golang.org/grpc/tap"
+
+	v1 "podlink/api/podlink/v1"
+	"podlink/internal/conf"
 )
 
 // watched is a Reload without a certificate.
@@ -43,11 +55,11 @@ func TestDoorMetrics(t *testing.T) {
 	m.Authenticated("a caller's choice", "ok")
 	m.Refused(RefusedByPolicy)
 	m.Insecure(true)
-	http := m.Connections("http")
-	http.Opened()
-	http.Opened()
-	http.Closed()
-	http.Refused(LimitOfPeer)
+	c := m.Connections("http")
+	c.Opened()
+	c.Opened()
+	c.Closed()
+	c.Refused(LimitOfPeer)
 	m.Connections("grpc").Opened()
 	inFlight := 3
 	m.InFlightFunc(func() int { return inFlight })
@@ -107,6 +119,67 @@ podlink_requests_in_flight 4
 	problems, err := testutil.CollectAndLint(m)
 	require.NoError(t, err)
 	require.Empty(t, problems)
+}
+
+// TestDoorsCountWhatTheyRefuse: each part that refuses calls or connections counts under its own name.
+func TestDoorsCountWhatTheyRefuse(t *testing.T) {
+	m := NewDoorMetrics()
+	count := func(by RefusedBy) float64 { return testutil.ToFloat64(m.refusals[by]) }
+
+	origin := newOwnOrigin("server.http.hosts", "127.0.0.1:8000", nil, m)
+	foreign := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", http.NoBody)
+	require.Error(t, origin.check(foreign))
+	foreign.Host = "localhost"
+	foreign.Header.Set("Sec-Fetch-Site", "cross-site")
+	require.Error(t, origin.check(foreign))
+	foreign.Header.Set("Sec-Fetch-Site", "same-origin")
+	require.NoError(t, origin.check(foreign))
+
+	_, err := newCallGuard(1, m).tap(t.Context(), &tap.Info{FullMethodName: "/podlink.v1.LinkService/Absent"})
+	require.Error(t, err)
+
+	metrics, err := NewMetrics(nil)
+	require.NoError(t, err)
+	chain, closeChain := NewChain(ChainOptions{
+		Server: &conf.Server{}, Log: conf.Default().Log, Tracer: sdktrace.NewTracerProvider(), Metrics: metrics, Doors: m,
+		Logger: log.NewStdLogger(io.Discard),
+	})
+	defer closeChain()
+	_, err = chain.Unary(nil)(transport.NewServerContext(t.Context(), call{reply: http.Header{}}), nil)
+	require.Equal(t, v1.ErrorReason_RATE_LIMITED.String(), kerrors.FromError(err).Reason)
+	for by, want := range map[RefusedBy]float64{
+		RefusedByHost: 1, RefusedByOrigin: 1, RefusedByMethod: 1, RefusedByInFlight: 1, RefusedByPeer: 0, RefusedByPolicy: 0,
+	} {
+		require.InDelta(t, want, count(by), 0, by)
+	}
+
+	listener, err := NewConnections(&conf.Server{MaxConnections: 2, MaxConnectionsPerPeer: 1}, m).Listen(t.Context(), "grpc", "127.0.0.1:0")
+	require.NoError(t, err)
+	accepted := make(chan net.Conn, 2)
+	go func() {
+		defer close(accepted)
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- conn
+		}
+	}()
+	for range 2 {
+		if conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", listener.Addr().String()); err == nil {
+			defer conn.Close()
+		}
+	}
+	first := <-accepted
+	require.Eventually(t, func() bool {
+		return testutil.ToFloat64(m.unconnected.WithLabelValues("grpc", LimitOfPeer)) == 1
+	}, 10*time.Second, time.Millisecond)
+	require.InDelta(t, 1, testutil.ToFloat64(m.connections.WithLabelValues("grpc")), 0)
+	require.NoError(t, first.Close())
+	require.InDelta(t, 0, testutil.ToFloat64(m.connections.WithLabelValues("grpc")), 0)
+	require.NoError(t, listener.Close())
+	<-accepted
 }
 
 // TestNoDoorMetrics: parts that are tested alone count nowhere.

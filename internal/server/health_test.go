@@ -118,6 +118,6 @@ func TestWriteTimeoutFollowsTheRequest(t *testing.T) {
 	metrics, err := NewMetrics(nil)
 	require.NoError(t, err)
 	p := newParts(t)
-	admin := NewAdminServer(p.config, NewConnections(p.config), nil, healthyStore{}, p.drain, metrics, p.level, nil, p.logger)
+	admin := NewAdminServer(p.config, NewConnections(p.config, nil), nil, healthyStore{}, p.drain, metrics, p.level, nil, p.logger)
 	require.Greater(t, admin.server.WriteTimeout, readTimeout+adminTimeout)
 }
