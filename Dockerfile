@@ -15,7 +15,7 @@ COPY --from=build /src/bin/podlink /podlink
 COPY configs/config.yaml /etc/podlink/config.yaml
 # Listen on all interfaces of the container. So podlink asks callers who they are, and does not start before it knows how: set
 # PODLINK_AUTH_MODE=required with credentials and TLS (docs/security.md), or, where everyone who reaches the container may move
-# every user, PODLINK_AUTH_ALLOW_INSECURE=true.
+# every user, PODLINK_AUTH_ALLOW_INSECURE=true. With the embedded store, to try it, PODLINK_DATA_REDIS_ALLOW_EMBEDDED=true too.
 ENV PODLINK_SERVER_HTTP_ADDR=0.0.0.0:8000 \
     PODLINK_SERVER_GRPC_ADDR=0.0.0.0:9000 \
     PODLINK_SERVER_ADMIN_ADDR=0.0.0.0:8001

@@ -17,6 +17,9 @@ GENERATED := api examples/chat/api openapi.yaml internal/conf/conf.pb.go interna
 COVERED   := ./cmd/...,./internal/...,./client/...
 COVER_MIN := 93
 BENCH     := $(CURDIR)/bin/bench
+# certs-dev: the folder, and more names and addresses of the server.
+DIR       ?= bin/certs
+NAMES     ?=
 # bench-compare: the revision to compare with, and the lowest ratio that passes.
 BASE      ?= HEAD
 MIN       ?= 0.97
@@ -24,7 +27,7 @@ MIN       ?= 0.97
 SIM_TIME  ?= 10m
 
 .DEFAULT_GOAL := help
-.PHONY: help init api config scripts generate build run demo test test-demo test-faults test-sim test-alerts check-rules bench bench-quick bench-report bench-render bench-functions bench-compare bench-scripts lint lint-api vuln cover check-generated docker clean
+.PHONY: help init api config scripts generate build run demo certs-dev test test-demo test-faults test-sim test-alerts check-rules bench bench-quick bench-report bench-render bench-functions bench-compare bench-scripts lint lint-api vuln cover check-generated docker clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +63,9 @@ build: ## build bin/podlink
 run: build ## run podlink with CONF (default: configs/config.yaml, embedded store on loopback)
 	$(BINARY) -conf $(CONF)
 
+certs-dev: ## write a CA and certificates for trying TLS into DIR (bin/certs); NAMES: more names of the server; docs/security.md
+	@$(GO) run ./tools/certs -dir $(DIR) -names '$(NAMES)'
+
 test: ## run every test with the race detector; installs redis-server and etcd if missing
 	./test/install.sh redis-server etcd-server
 	$(GO) test -race -covermode=atomic -coverpkg=$(COVERED) -coverprofile=coverage.out ./...
@@ -70,7 +76,7 @@ demo: build ## run examples/chat: podlink, three pods, and what happens to them,
 	$(GO) build -o bin/chat ./examples/chat
 	bin/chat demo
 
-test-demo: ## run a shorter demo as a test, with and without etcd and Redis; installs them if missing
+test-demo: ## run a shorter demo as a test, with and without etcd and Redis, open and secured; installs them if missing
 	./test/install.sh redis-server etcd-server
 	$(GO) test -count=1 -v -tags demo -timeout 5m -run '^TestDemo$$' ./test/e2e
 

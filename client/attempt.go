@@ -6,7 +6,9 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"sync/atomic"
+	"time"
 
 	"github.com/cenkalti/backoff/v5"
 	kerrors "github.com/go-kratos/kratos/v2/errors"
@@ -51,8 +53,10 @@ type attempt struct {
 	reads      bool // It changes nothing.
 	repeatable bool // It does no harm when it is carried out twice.
 
-	stage atomic.Int32
-	err   error
+	stage    atomic.Int32
+	token    atomic.Pointer[string] // what it sends, or has sent, of Options.TokenFile or Token; nil: nothing
+	unproven atomic.Bool            // It was not sent, for its credentials could not be had.
+	err      error
 }
 
 type attemptKey struct{}
@@ -70,10 +74,14 @@ func (c conn) invoke(ctx, caller context.Context, method string, request, reply 
 	var (
 		between *backoff.ExponentialBackOff
 		last    *attempt
-		doubt   error // why the mutation may have been carried out by an attempt that was repeated
+		doubt   error  // why the mutation may have been carried out by an attempt that was repeated
+		fresh   string // the token instead of the one that was refused
 	)
 	for {
 		a := &attempt{reads: operations[method].reads, repeatable: isRepeatable(options)}
+		if token := fresh; token != "" {
+			a.token.Store(&token)
+		}
 		a.err = c.ClientConnInterface.Invoke(context.WithValue(ctx, attemptKey{}, a), method, request, reply, options...)
 		if a.err == nil {
 			return nil
@@ -86,6 +94,11 @@ func (c conn) invoke(ctx, caller context.Context, method string, request, reply 
 		if uncertain(err) {
 			doubt = err
 		}
+		if token := c.proof.renew(ctx, a, fresh != ""); token != "" {
+			fresh = token
+			continue // Nothing was carried out.
+		}
+		err = c.proof.explain(a, err)
 		if !again || c.retries == nil {
 			return settled(err, doubt)
 		}
@@ -93,7 +106,7 @@ func (c conn) invoke(ctx, caller context.Context, method string, request, reply 
 			between = pauses()
 		}
 		if a.reached() {
-			again = c.retries.wait(ctx, between)
+			again = c.retries.wait(ctx, retryAfter(err), between)
 		} else { // Nothing was sent: it is no request.
 			again = pause(ctx, between.NextBackOff())
 		}
@@ -127,8 +140,12 @@ func (a *attempt) reached() bool { return a.sent() || isPodlinks(kerrors.FromErr
 func (a *attempt) classify(caller context.Context, request proto.Message) (again bool, meaning error) {
 	cause, why, wasSent := kerrors.FromError(a.err), errors.Join(caller.Err(), a.err), a.sent()
 	switch {
+	case !wasSent && errors.Is(caller.Err(), context.Canceled):
+		return false, withCause(ErrCanceled, why)
+	case cause.Reason == reasonNotReady:
+		return true, withCause(ErrUnavailable, why)
 	case isPodlinks(cause):
-		return a.repeats(cause.Reason), withCause(atDeclaredCode(cause), errors.Join(caller.Err(), cause.Unwrap()))
+		return a.repeats(cause), withCause(atDeclaredCode(cause), errors.Join(caller.Err(), cause.Unwrap()))
 	case wasSent && !a.reads && !provesUnseen(cause):
 		return a.repeatable, withCause(ErrOutcomeUnknown, why)
 	case errors.Is(caller.Err(), context.Canceled):
@@ -150,11 +167,13 @@ func (a *attempt) classify(caller context.Context, request proto.Message) (again
 	return true, withCause(ErrUnavailable, why)
 }
 
-// repeats reports whether the attempt may be repeated after podlink has answered with that reason.
-func (a *attempt) repeats(reason string) bool {
-	switch v1.ErrorReason(v1.ErrorReason_value[reason]) {
+// repeats reports whether the attempt may be repeated after podlink has answered so.
+func (a *attempt) repeats(answer *kerrors.Error) bool {
+	switch v1.ErrorReason(v1.ErrorReason_value[answer.Reason]) {
 	case v1.ErrorReason_STORE_UNAVAILABLE:
 		return true
+	case v1.ErrorReason_RATE_LIMITED:
+		return retryAfter(answer) > 0
 	case v1.ErrorReason_DEADLINE_EXCEEDED:
 		return a.reads
 	case v1.ErrorReason_OUTCOME_UNKNOWN, v1.ErrorReason_REPLICATION_UNCONFIRMED:
@@ -163,6 +182,21 @@ func (a *attempt) repeats(reason string) bool {
 		return false
 	}
 }
+
+// retryAfter is how long podlink wants the caller to wait before it repeats a call; 0: it has not said.
+func retryAfter(err error) time.Duration {
+	if !errors.Is(err, ErrRateLimited) {
+		return 0
+	}
+	ms, _ := strconv.ParseInt(kerrors.FromError(err).Metadata[metadataRetryAfter], 10, 32)
+	return max(0, time.Duration(ms)*time.Millisecond)
+}
+
+// reasonNotReady is podlink's while it can't decide who calls. Nothing was carried out.
+const reasonNotReady = "NOT_READY"
+
+// metadataRetryAfter is in the metadata of ErrRateLimited.
+const metadataRetryAfter = "retry_after_ms"
 
 // isPodlinks reports whether the error is an answer of podlink's. Every one of them has a reason.
 func isPodlinks(err *kerrors.Error) bool {

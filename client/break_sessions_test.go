@@ -33,7 +33,7 @@ func (c *countingConn) NewStream(context.Context, *grpc.StreamDesc, string, ...g
 func TestBreakReportsHaveTheirOwnConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		calls, reports := new(countingConn), new(countingConn)
-		c := newClient(calls, reports, DefaultTimeout, func() error { return nil })
+		c := newClient(calls, reports, DefaultTimeout, proof{}, func() error { return nil })
 		defer c.Close()
 		a, err := c.NewAgent(testNamespace, testService, AgentOptions{PodName: "chat-0", Logger: log.NewStdLogger(io.Discard)})
 		require.NoError(t, err)

@@ -46,7 +46,7 @@ func TestBreakReceiveAfterTheEnd(t *testing.T) {
 
 // TestBreakRouterOfClosedClient: a router or agent that is made after Close.
 func TestBreakRouterOfClosedClient(t *testing.T) {
-	c := newClient(new(countingConn), new(countingConn), DefaultTimeout, func() error { return nil })
+	c := newClient(new(countingConn), new(countingConn), DefaultTimeout, proof{}, func() error { return nil })
 	require.NoError(t, c.Close())
 	before := runtime.NumGoroutine()
 	for range 20 {

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -49,9 +50,14 @@ func (b *retryBudget) spend() bool {
 	return true
 }
 
-// wait pauses as between two attempts, until a request may be sent once more. It returns false if ctx ends before that.
-func (b *retryBudget) wait(ctx context.Context, between *backoff.ExponentialBackOff) bool {
-	for pause(ctx, between.NextBackOff()) {
+// wait pauses as between two attempts, and for the first time as long as podlink asks for, until a request may be sent once more. It
+// returns false if ctx ends before that.
+func (b *retryBudget) wait(ctx context.Context, first time.Duration, between *backoff.ExponentialBackOff) bool {
+	next := time.Duration(float64(first) * (1 + pauseSpread*rand.Float64())) //nolint:gosec // It is no secret.
+	if first == 0 {
+		next = between.NextBackOff()
+	}
+	for ; pause(ctx, next); next = between.NextBackOff() {
 		if b.spend() {
 			return true
 		}

@@ -259,7 +259,7 @@ func TestInvalidateAndDoubt(t *testing.T) {
 func TestAnswersAboutOneUser(t *testing.T) {
 	for _, err := range []error{
 		v1.ErrorStoreDataCorrupt("corrupt"), v1.ErrorInternal("internal"), ErrStoreUnavailable, ErrStoreFull, ErrReplicationUnconfirmed,
-		ErrRateLimited, ErrInvalidArgument, ErrLimitExceeded, ErrNoAvailablePod, ErrUnavailable, ErrDeadlineExceeded,
+		ErrRateLimited, ErrUnauthenticated, ErrPermissionDenied, ErrInvalidArgument, ErrLimitExceeded, ErrNoAvailablePod, ErrUnavailable, ErrDeadlineExceeded,
 		ErrOutcomeUnknown,
 	} {
 		for name, keeps := range map[string]func(string, *entry, error) bool{"router": asRouter, "guard": asGuard} {
@@ -297,6 +297,8 @@ func TestErrorsOfPodlink(t *testing.T) {
 		"outcome unknown":   {err: ErrOutcomeUnknown, guarded: true},
 		"unconfirmed":       {err: ErrReplicationUnconfirmed, guarded: true},
 		"rate limited":      {err: ErrRateLimited, guarded: true},
+		"not known":         {err: ErrUnauthenticated, guarded: true},
+		"not permitted":     {err: ErrPermissionDenied, guarded: true},
 		"corrupt":           {err: v1.ErrorStoreDataCorrupt("")},
 		"internal":          {err: v1.ErrorInternal("")},
 		"no available pod":  {err: ErrNoAvailablePod},

@@ -83,6 +83,28 @@ func (c *podCall) mayBeSent(ctx context.Context) bool {
 	return !ok || peer.Node != nil
 }
 
+// bypassed reports whether the call has gone to an instance that the node filter did not choose.
+func (c *podCall) bypassed(ctx context.Context) bool {
+	if c.link == nil || c.choice.Load() != notAsked {
+		return false
+	}
+	peer, ok := selector.FromPeerContext(ctx)
+	return ok && peer.Node != nil || c.connection.Load() == with
+}
+
+// whyUnreached says why no instance of the pod was called. Kratos shows a router over gRPC no instances but those that are connected.
+func (c *podCall) whyUnreached(ctx context.Context) string {
+	switch {
+	case c.choice.Load() == with || c.connection.Load() == without:
+		return "discovery has an instance of it, which can't be connected"
+	case c.choice.Load() == notAsked:
+		return "no pod of the service is connected: discovery has none, or none can be connected"
+	case overGRPC(ctx):
+		return "discovery has no instance of it, or it can't be connected"
+	}
+	return "discovery has no instance of it"
+}
+
 // answered notes that the pod has answered the call.
 func (c *podCall) answered(now time.Time) {
 	if record := c.record.Load(); record != nil {

@@ -23,6 +23,7 @@ type conn struct {
 	timeout                  time.Duration
 	retries                  *retryBudget    // nil: a call is one attempt
 	open                     context.Context //nolint:containedctx // Its end is the client's, not a call's.
+	proof                    proof
 }
 
 // Invoke implements grpc.ClientConnInterface.

@@ -40,12 +40,12 @@ var (
 	ErrReplicationUnconfirmed error = v1.ErrorReplicationUnconfirmed("too few replicas have confirmed the change")
 	// ErrDeadlineExceeded: podlink was reached, but a read ran out of time.
 	ErrDeadlineExceeded error = v1.ErrorDeadlineExceeded("podlink did not answer in time")
-	// ErrUnauthenticated: podlink has security configured, and Options.Credentials are missing or not valid, or failed before the
-	// call was sent. Nothing has changed.
+	// ErrUnauthenticated: podlink does not know who calls: Options has no TokenFile, Token or client certificate, or podlink refuses
+	// them, or they failed before the call was sent. The message says which. Nothing has changed.
 	ErrUnauthenticated error = v1.ErrorUnauthenticated("the credentials are missing or not valid")
-	// ErrPermissionDenied: podlink has security configured, and these credentials do not permit the call. Nothing has changed.
+	// ErrPermissionDenied: podlink's policy does not permit the call to this caller. Nothing has changed.
 	ErrPermissionDenied error = v1.ErrorPermissionDenied("the credentials do not permit this call")
-	// ErrRateLimited: podlink has a rate limit for this caller, which is exceeded. Nothing has changed.
+	// ErrRateLimited: this caller has exceeded its rate limit; metadata "retry_after_ms" is when to try again. Nothing has changed.
 	ErrRateLimited error = v1.ErrorRateLimited("the rate limit is exceeded")
 	// ErrCanceled: the caller left before podlink answered; nothing was carried out.
 	ErrCanceled error = v1.ErrorCanceled("the caller left")
@@ -72,6 +72,10 @@ var (
 	// Nothing was carried out.
 	ErrPodUnreachable error = kerrors.New(503, "POD_UNREACHABLE", "the pod that holds the user can't be reached")
 )
+
+// errMiswired is the error of a call that has gone to any pod.
+var errMiswired error = kerrors.New(500, "ROUTER_MISWIRED", "the client has the router's Middleware or StreamInterceptor, but not its "+
+	"NodeFilter (WithNodeFilter): the call has gone to any pod")
 
 // errClosed is why a call of a closed client is ErrUnavailable.
 var errClosed = errors.New("the client is closed")

@@ -67,6 +67,32 @@ func Example_pod() {
 	_ = chat.Run()
 }
 
+// With a static token and, where podlink asks for it, a client certificate (mTLS). All four files may be replaced at any time.
+func ExampleNew_tokenFile() {
+	podlink, err := client.New("podlink.example:9000", client.Options{
+		CAFile:    "/etc/chat/podlink-ca.crt", // signs podlink's certificate
+		CertFile:  "/etc/chat/chat.crt",
+		KeyFile:   "/etc/chat/chat.key",
+		TokenFile: "/etc/chat/podlink.token",
+	})
+	if err != nil {
+		return
+	}
+	defer podlink.Close()
+}
+
+// In Kubernetes, with the service account's token of this pod: it is mounted at client.DefaultTokenFile.
+func ExampleNew_kubernetes() {
+	podlink, err := client.New("podlink.podlink.svc:9000", client.Options{
+		CAFile:  "/var/run/secrets/podlink/ca.crt",
+		NoProxy: true,
+	})
+	if err != nil {
+		return
+	}
+	defer podlink.Close()
+}
+
 // A handler of the pod holds a user's state while the session lasts. Storage refuses what has an older epoch.
 func ExampleAgent_StartSession() {
 	var agent *client.Agent

@@ -16,7 +16,7 @@ func Binary() string { return binary }
 // The carrier says by the hooks of net/http/httptrace in the context that it looks for a connection, and that it has sent the
 // request, as test/kit/inproc does. Where it says nothing an attempt counts as sent, unless its error is a *net.OpError of a dial.
 func NewOver(carrier grpc.ClientConnInterface, timeout time.Duration) *Client {
-	return newClient(inProcess{carrier}, inProcess{carrier}, timeout, func() error { return nil })
+	return newClient(inProcess{carrier}, inProcess{carrier}, timeout, proof{}, func() error { return nil })
 }
 
 // inProcess notes how far attempts have come that no network carries.

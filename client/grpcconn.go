@@ -4,16 +4,12 @@ import (
 	"context"
 	"time"
 
-	kerrors "github.com/go-kratos/kratos/v2/errors"
 	kgrpc "github.com/go-kratos/kratos/v2/transport/grpc"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/stats"
-
-	v1 "podlink/api/podlink/v1"
 )
 
 func dialGRPC(target string, o Options, use usage) (grpc.ClientConnInterface, func() error, error) {
@@ -30,8 +26,11 @@ func dialGRPC(target string, o Options, use usage) (grpc.ClientConnInterface, fu
 	if o.NoProxy {
 		under = append(under, grpc.WithNoProxy())
 	}
+	if o.files != nil {
+		under = append(under, grpc.WithTransportCredentials(o.files.Credentials()))
+	}
 	if o.Credentials != nil {
-		under = append(under, grpc.WithPerRPCCredentials(callCredentials{o.Credentials}))
+		under = append(under, grpc.WithPerRPCCredentials(o.Credentials))
 	}
 	options := []kgrpc.ClientOption{
 		kgrpc.WithEndpoint(target), kgrpc.WithMiddleware(propagate), kgrpc.WithStreamInterceptor(openThrough(propagate)),
@@ -44,7 +43,10 @@ func dialGRPC(target string, o Options, use usage) (grpc.ClientConnInterface, fu
 		options = append(options, kgrpc.WithDiscovery(o.Discovery))
 	}
 	dial := kgrpc.DialInsecure
-	if o.TLS != nil {
+	switch {
+	case o.files != nil: // Their credentials are among the options.
+		dial = kgrpc.Dial
+	case o.TLS != nil:
 		options, dial = append(options, kgrpc.WithTLSConfig(o.TLS)), kgrpc.Dial
 	}
 	made, err := dial(context.Background(), options...)
@@ -95,21 +97,4 @@ func (stageWatcher) HandleRPC(ctx context.Context, s stats.RPCStats) {
 	case *stats.OutPayload: // A call without its message is none.
 		a.stage.Store(stageSent)
 	}
-}
-
-// callCredentials are credentials whose failures are this package's errors.
-type callCredentials struct{ credentials.PerRPCCredentials }
-
-// GetRequestMetadata implements credentials.PerRPCCredentials.
-func (c callCredentials) GetRequestMetadata(ctx context.Context, uri ...string) (map[string]string, error) {
-	headers, err := c.PerRPCCredentials.GetRequestMetadata(ctx, uri...)
-	if err != nil {
-		return nil, noCredentials(err)
-	}
-	return headers, nil
-}
-
-// noCredentials is the error of a call whose credentials could not be had.
-func noCredentials(cause error) *kerrors.Error {
-	return v1.ErrorUnauthenticated("Options.Credentials failed, so the call was not sent").WithCause(cause)
 }

@@ -156,7 +156,7 @@ func (g *guard) uncertain(uid string, epoch int64, cause error) error {
 	switch answer := (*kerrors.Error)(nil); {
 	case cause == nil, errors.Is(cause, ErrLinkUncertain):
 		because = "podlink has not confirmed the user's link since it may have been lost or moved"
-	case !unanswered(cause) && errors.As(cause, &answer):
+	case (!unanswered(cause) || denied(cause)) && errors.As(cause, &answer):
 		because = "podlink answers " + answer.Reason + ", so this pod can't know whether it holds the user"
 	}
 	return g.refusal(ErrLinkUncertain, because, cause, uid, g.pod, epoch)

@@ -138,14 +138,22 @@ func TestGuardOfOlderLink(t *testing.T) {
 	})
 }
 
-// TestGuardOfSessionWithoutPodlink: a session that has just begun is known, though podlink falls silent before it was asked again.
+// TestGuardOfSessionWithoutPodlink: a session that has just begun is known, though podlink falls silent, or does not accept the pod's
+// token any more, before it was asked again.
 func TestGuardOfSessionWithoutPodlink(t *testing.T) {
+	for name, why := range map[string]error{"away": ErrUnavailable, "not known": ErrUnauthenticated, "not permitted": ErrPermissionDenied} {
+		t.Run(name, func(t *testing.T) { guardWithoutPodlink(t, why) })
+	}
+}
+
+func guardWithoutPodlink(t *testing.T, why error) {
+	t.Helper()
 	onGuardedPod(t, func(t *testing.T, p *guardedPod) {
 		p.store.put("u", 0)
 		_, session, err := p.play("u")
 		require.NoError(t, err)
 		p.silent.Store(true)
-		p.store.setAround(func(context.Context, string, func()) error { return withCause(ErrUnavailable, nil) })
+		p.store.setAround(func(context.Context, string, func()) error { return withCause(why, nil) })
 		begin := time.Now()
 		for err == nil {
 			time.Sleep(500 * time.Millisecond)

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"crypto/tls"
 	"net/http"
 	"net/http/httptrace"
 	"path"
@@ -26,27 +27,44 @@ func dialHTTP(target string, o Options, use usage) (grpc.ClientConnInterface, fu
 	}
 	with := []middleware.Middleware{propagate}
 	if o.Credentials != nil {
-		with = append(with, authorize(callCredentials{o.Credentials}, o.TLS != nil))
+		with = append(with, authorize(o.Credentials, o.secured()))
 	}
+	over := carrying(carrier, o)
 	options := []khttp.ClientOption{
-		khttp.WithEndpoint(target), khttp.WithMiddleware(with...), khttp.WithTransport(noRedirects{carrier}),
+		khttp.WithEndpoint(target), khttp.WithMiddleware(with...), khttp.WithTransport(noRedirects{over}),
 		khttp.WithRequestEncoder(encodeBody), khttp.WithTimeout(0), // net/http would need a goroutine for it.
 	}
 	if o.Discovery != nil {
 		options = append(options, khttp.WithDiscovery(o.Discovery))
 	}
-	if o.TLS != nil {
-		carrier.TLSClientConfig = o.TLS.Clone() // net/http adds to it.
-		options = append(options, khttp.WithTLSConfig(carrier.TLSClientConfig))
+	if o.secured() { // Kratos wants to know it, and gives the configuration to no transport but net/http's.
+		options = append(options, khttp.WithTLSConfig(&tls.Config{MinVersion: tls.VersionTLS12}))
 	}
 	client, err := khttp.NewClient(context.Background(), options...)
 	if err != nil {
 		return nil, nil, err
 	}
 	return httpConn{client, o.Timeout / time.Duration(use.attempts)}, func() error {
-		carrier.CloseIdleConnections()
+		over.CloseIdleConnections()
 		return client.Close()
 	}, nil
+}
+
+// idleCloser is an http.RoundTripper with idle connections.
+type idleCloser interface {
+	http.RoundTripper
+	CloseIdleConnections()
+}
+
+// carrying returns the carrier with the TLS of the options.
+func carrying(carrier *http.Transport, o Options) idleCloser {
+	switch {
+	case o.files != nil:
+		return o.files.Transport(carrier)
+	case o.TLS != nil:
+		carrier.TLSClientConfig = o.TLS.Clone() // net/http adds to it.
+	}
+	return carrier
 }
 
 // httpConn carries out calls over HTTP.
@@ -125,7 +143,7 @@ func authorize(with credentials.PerRPCCredentials, secure bool) middleware.Middl
 
 // noRedirects makes an answer that leads elsewhere an error. net/http would make a GET of a mutation, whose answer looks like a
 // success, and would show the credentials there.
-type noRedirects struct{ carrier *http.Transport }
+type noRedirects struct{ carrier http.RoundTripper }
 
 // RoundTrip implements http.RoundTripper.
 func (r noRedirects) RoundTrip(request *http.Request) (*http.Response, error) {

@@ -28,8 +28,8 @@ type linkBatches struct {
 	pod                int32
 	timeout            time.Duration
 
-	limit  atomic.Int32 // podlink's own, once it has refused a batch; 0: not known
-	single atomic.Int64 // until when links go one by one: Unix time in ns
+	batchless batchless
+	limit     atomic.Int32 // podlink's own, once it has refused a batch; 0: not known
 }
 
 // linkResult is podlink's answer about one link of a batch.
@@ -77,18 +77,13 @@ func linkIn(metadata map[string]string) *v1.Link {
 
 // size is the number of links in the next batch.
 func (b *linkBatches) size() int {
-	if b.singly() {
+	if b.batchless.now() {
 		return singlesAtOnce
 	}
 	if limit := b.limit.Load(); limit != 0 {
 		return int(limit)
 	}
 	return largestBatch
-}
-
-// singly reports whether podlink has no batches.
-func (b *linkBatches) singly() bool {
-	return time.Now().UnixNano() < b.single.Load()
 }
 
 // get returns the user's link.
@@ -217,7 +212,7 @@ func inBatch[Item any](
 	ctx context.Context, b *linkBatches, items []Item,
 	together func(context.Context, []Item) ([]linkResult, error), alone func(context.Context, Item) linkResult,
 ) ([]linkResult, error) {
-	if b.singly() {
+	if b.batchless.now() {
 		return oneByOne(ctx, b, items, alone), nil
 	}
 	limited, cancel := context.WithTimeout(ctx, b.timeout)
@@ -232,7 +227,7 @@ func inBatch[Item any](
 	cause := kerrors.FromError(err)
 	switch {
 	case unimplemented(cause):
-		b.single.Store(time.Now().Add(batchesRetry).UnixNano())
+		b.batchless.note()
 		return oneByOne(ctx, b, items, alone), nil
 	case cause.Reason != v1.ErrorReason_INVALID_ARGUMENT.String():
 		return nil, err

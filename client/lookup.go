@@ -209,8 +209,14 @@ func wayFailed(err error) bool {
 	return errors.Is(err, ErrUnavailable) || errors.Is(err, ErrDeadlineExceeded) || errors.Is(err, ErrOutcomeUnknown)
 }
 
-// unanswered reports whether podlink has said nothing about the link: it was not reached, or can't say now.
+// unanswered reports whether podlink has said nothing about the link: it was not reached, can't say now, or does not say it to this
+// process.
 func unanswered(err error) bool {
 	return err != nil && (wayFailed(err) || errors.Is(err, ErrStoreUnavailable) || errors.Is(err, ErrStoreFull) ||
-		errors.Is(err, ErrReplicationUnconfirmed) || errors.Is(err, ErrRateLimited))
+		errors.Is(err, ErrReplicationUnconfirmed) || errors.Is(err, ErrRateLimited) || denied(err))
+}
+
+// denied reports whether podlink does not accept this process's credentials, or what they permit is too little.
+func denied(err error) bool {
+	return errors.Is(err, ErrUnauthenticated) || errors.Is(err, ErrPermissionDenied)
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 
 	kerrors "github.com/go-kratos/kratos/v2/errors"
 	"golang.org/x/sync/errgroup"
@@ -18,7 +17,7 @@ import (
 func (m *misses) send(ctx context.Context, batch []*miss) {
 	for between := pauses(); ; {
 		switch {
-		case len(batch) == 1 || !m.batches():
+		case len(batch) == 1 || m.batchless.now():
 			m.singles(batch) //nolint:contextcheck // Each lookup has its caller\'s context.
 			return
 		case len(batch) == 0:
@@ -33,9 +32,7 @@ func (m *misses) send(ctx context.Context, batch []*miss) {
 			finish(batch, err)
 			return
 		case unimplemented(err):
-			m.mu.Lock()
-			m.batchless = time.Now().Add(batchesRetry)
-			m.mu.Unlock()
+			m.batchless.note()
 			continue
 		case v1.IsInternal(err): // One of the users may be the cause.
 			m.singles(batch) //nolint:contextcheck // Each lookup has its caller\'s context.
@@ -52,19 +49,6 @@ func (m *misses) send(ctx context.Context, batch []*miss) {
 			return
 		}
 	}
-}
-
-// batches reports whether podlink is taken for one that knows batches.
-func (m *misses) batches() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return !time.Now().Before(m.batchless)
-}
-
-// unimplemented reports whether podlink does not know the rpc: over gRPC, or over HTTP.
-func unimplemented(err error) bool {
-	cause := kerrors.FromError(err)
-	return cause.Code == 501 || cause.Code == 405 || cause.Code == 404
 }
 
 // isolate handles a batch that podlink has refused as a whole, because of one item or because it is too large. It returns what is

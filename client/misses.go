@@ -26,8 +26,6 @@ const (
 	maxMisses = 1 << 16
 	// maxSingles is how many single calls replace a batch at a time.
 	maxSingles = 64
-	// batchesRetry is how long a podlink without batches is not asked for one again: it may be upgraded.
-	batchesRetry = time.Minute
 	// maxUIDLength is podlink's limit, in bytes.
 	maxUIDLength = 256
 )
@@ -63,12 +61,13 @@ type misses struct {
 	// again waits until a failed request may be repeated. It returns false if ctx ends before that.
 	again func(ctx context.Context, between *backoff.ExponentialBackOff) bool
 
-	mu        sync.Mutex
-	queue     []*miss
-	timer     *time.Timer // of the window; nil: none is open
-	calls     int         // in flight
-	size      int         // of the largest batch that podlink takes
-	batchless time.Time   // until when podlink is taken for one that knows no batches
+	batchless batchless
+
+	mu    sync.Mutex
+	queue []*miss
+	timer *time.Timer // of the window; nil: none is open
+	calls int         // in flight
+	size  int         // of the largest batch that podlink takes
 }
 
 func newMisses(open context.Context, links v1.LinkServiceClient, request *v1.ComputeLinkedPodRequest, timeout time.Duration,

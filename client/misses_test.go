@@ -313,7 +313,7 @@ func TestRefusedBatch(t *testing.T) {
 				return nil
 			})
 			requireAll(t, nil, lookUp(t.Context(), r, users(30)...))
-			require.True(t, r.misses.batches())
+			require.False(t, r.misses.batchless.now())
 		})
 	})
 	t.Run("the size", func(t *testing.T) {
@@ -434,7 +434,7 @@ func TestOlderPodlinkOnTheWire(t *testing.T) {
 			r, err := c.NewRouter(testNamespace, testService, RouterOptions{})
 			require.NoError(t, err)
 			requireAll(t, nil, lookUp(t.Context(), r, users(100)...))
-			require.False(t, r.misses.batches())
+			require.True(t, r.misses.batchless.now())
 		})
 	}
 }

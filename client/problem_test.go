@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"slices"
 	"testing"
 
 	kerrors "github.com/go-kratos/kratos/v2/errors"
@@ -26,6 +27,9 @@ var constructors = map[v1.ErrorReason]func(string, ...any) *kerrors.Error{
 	v1.ErrorReason_NOT_READY: v1.ErrorNotReady,
 }
 
+// ofWholeCalls are the reasons why podlink refuses a call before it looks at its items. Those of a call say what to do, too.
+var ofWholeCalls = []string{"UNAUTHENTICATED", "PERMISSION_DENIED", "RATE_LIMITED", reasonNotReady}
+
 // TestProblemIsTheCallsError: an item's problem is the error that a call for the item alone returns, over both transports and for
 // each reason: its code, which HTTP and gRPC can tell, its message and its metadata.
 func TestProblemIsTheCallsError(t *testing.T) {
@@ -34,6 +38,9 @@ func TestProblemIsTheCallsError(t *testing.T) {
 		answer := constructor("what is wrong with %s", "it").WithMetadata(map[string]string{"field": "uid"})
 		problem := problemError(&v1.Problem{Reason: reason.String(), Message: answer.GetMessage(), Metadata: answer.GetMetadata()})
 		require.Equal(t, answer.Error(), problem.Error())
+		if slices.Contains(ofWholeCalls, reason.String()) {
+			continue
+		}
 		t.Run(reason.String(), func(t *testing.T) {
 			overBoth(t, func(t *testing.T, http bool) {
 				s := served(t, http, nil, func(context.Context) error { return answer })

@@ -160,8 +160,8 @@ func (r *reporter) superseded() bool {
 // interval is the time between the starts of an attempt that had that outcome and the next one.
 func (r *reporter) interval(err error) time.Duration {
 	interval := r.ttl / reportsPerTTL
-	if err != nil && !isRefusal(err) {
-		interval = r.attemptTimeout
+	if err != nil && (!isRefusal(err) || denied(err) || errors.Is(err, ErrRateLimited)) {
+		interval = min(interval, max(r.attemptTimeout, retryAfter(err)))
 	}
 	return time.Duration((1 - jitter*r.spread.Float64()) * float64(interval))
 }
@@ -185,6 +185,8 @@ func (r *reporter) logChange(problem *string, err error) {
 	}
 	switch {
 	case *problem == before:
+	case denied(err):
+		r.log.Errorf("pod %d of %s: podlink refuses its reports, retrying; its users are served until the lease ends: %v", r.pod, r.service, err)
 	case err != nil:
 		r.log.Warnf("pod %d of %s: report failed, retrying: %v", r.pod, r.service, err)
 	default:

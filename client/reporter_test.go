@@ -276,6 +276,51 @@ func TestRefusedReports(t *testing.T) {
 	}
 }
 
+// TestDeniedReports: the pod is as while podlink is away, says once what to do, and reports within a second after that was done.
+func TestDeniedReports(t *testing.T) {
+	for name, refusal := range map[string]error{"not known": ErrUnauthenticated, "not permitted": ErrPermissionDenied} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const ttl = 15 * time.Second
+				var lines logwatch.Log
+				s := &states{}
+				p := s.process(t, ttl, func(o *reporterOptions) { o.log = log.NewHelper(log.NewStdLogger(&lines)) }).begin(t)
+				time.Sleep(time.Second)
+				s.set(func(context.Context, func() error) error { return refusal })
+				time.Sleep(ttl - ttl/reportsPerTTL)
+				require.True(t, p.holds())
+				time.Sleep(ttl)
+				require.False(t, p.holds())
+				require.Equal(t, 1, strings.Count(lines.String(), "podlink refuses its reports, retrying; its users are served until the lease ends"))
+				s.set(nil)
+				time.Sleep(maxAttempt)
+				require.True(t, p.holds())
+				require.Equal(t, 1, strings.Count(lines.String(), "reporting again"))
+			})
+		})
+	}
+}
+
+// TestLimitedReports are repeated as soon as podlink says, and no later than others.
+func TestLimitedReports(t *testing.T) {
+	const ttl = 15 * time.Second
+	for name, row := range map[string]struct {
+		after string
+		want  time.Duration
+	}{"soon": {"1", maxAttempt}, "later": {"3000", 3 * time.Second}, "too late": {"60000", ttl / reportsPerTTL}, "podlink does not say": {"", maxAttempt}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				limited := withCause(ErrRateLimited, nil, metadataRetryAfter, row.after)
+				s := &states{fault: func(context.Context, func() error) error { return limited }}
+				s.process(t, ttl, nil).begin(t)
+				begin := time.Now()
+				time.Sleep(time.Minute)
+				require.InDelta(t, float64(time.Minute)/float64(row.want), float64(len(s.since(begin))), .2*float64(time.Minute)/float64(row.want))
+			})
+		})
+	}
+}
+
 // TestLapsedLease: the lease had ended when the answer came.
 func TestLapsedLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/go-kratos/kratos/v2/middleware"
 	"google.golang.org/protobuf/proto"
 
@@ -107,7 +108,9 @@ func (c *Client) NewRouter(namespace, service string, o RouterOptions) (*Router,
 	r.links = c.closing(cache)
 	r.misses = newMisses(cache.open, c, &v1.ComputeLinkedPodRequest{
 		Namespace: namespace, Service: service, PersistSeconds: proto.Int32(int32(o.LinkTTL / time.Second)),
-	}, c.timeout, c.retries.wait)
+	}, c.timeout, func(ctx context.Context, between *backoff.ExponentialBackOff) bool {
+		return c.retries.wait(ctx, 0, between)
+	})
 	return r, nil
 }
 

@@ -508,3 +508,29 @@ func TestProcessOfThePod(t *testing.T) {
 		require.Equal(t, []string{"old", "new"}, instances())
 	})
 }
+
+// TestRouterWithoutItsNodeFilter: a client that is wired by half hears of it with its first call, whatever the pod answers.
+func TestRouterWithoutItsNodeFilter(t *testing.T) {
+	onBoth(t, func(t *testing.T, over string) {
+		w := newWorld(t, over)
+		p := newPod(t, 0)
+		w.put(p.instance(nil))
+		r, err := w.client.NewRouter(testNamespace, testService, RouterOptions{UID: userField})
+		require.NoError(t, err)
+		chat := w.stub(soon, nil, r.Middleware())
+		w.connected(chat, 1)
+		w.link("u", 0)
+		var answer error
+		p.handle = func(context.Context, string) error { return answer }
+		for _, answer = range []error{nil, refusal(ErrWrongPod, "u", "0"), kerrors.New(400, "OWN", "the pod's own")} {
+			before := p.done.Load()
+			_, err = chat.set(t.Context(), "u", "text")
+			require.ErrorIs(t, err, errMiswired)
+			require.ErrorContains(t, err, "WithNodeFilter")
+			require.Equal(t, before+1, p.done.Load(), "it is not repeated")
+		}
+		answer = nil
+		_, err = chat.batch(t.Context())
+		require.NoError(t, err, "it is about no user")
+	})
+}

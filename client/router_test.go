@@ -453,6 +453,14 @@ func TestRouterWithoutThePod(t *testing.T) {
 					if row.want == "" {
 						require.ErrorIs(t, err, ErrPodUnreachable)
 						require.Equal(t, "1", kerrors.FromError(err).Metadata[MetadataPodID])
+						because := "discovery has no instance of it"
+						switch {
+						case over == "HTTP" && how != "gone":
+							because = "discovery has an instance of it, which can't be connected"
+						case over == "gRPC":
+							because += ", or it can't be connected"
+						}
+						require.Equal(t, ErrPodUnreachable.(*kerrors.Error).Message+": "+because, kerrors.FromError(err).Message)
 						return
 					}
 					require.NoError(t, err)

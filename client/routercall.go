@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+	kerrors "github.com/go-kratos/kratos/v2/errors"
 	"github.com/go-kratos/kratos/v2/middleware"
 	"github.com/go-kratos/kratos/v2/selector"
 	"github.com/go-kratos/kratos/v2/transport"
@@ -60,11 +61,11 @@ func (r *Router) again(ctx context.Context, uid string, request any, next middle
 			disowned, wait = true, 0 // Another pod has the user, and podlink knows it, or chooses it.
 		}
 		if time.Since(begun)+wait > r.options.RetryTimeout || !pause(ctx, wait) {
-			return nil, gaveUp(try, how, err, lost)
+			return nil, gaveUp(ctx, try, how, err, lost)
 		}
 		link, findErr := r.findAgain(ctx, uid, begun)
 		if findErr != nil && !r.options.Fallback {
-			return nil, gaveUp(try, how, err, lost)
+			return nil, gaveUp(ctx, try, how, err, lost)
 		}
 		other := r.options.Fallback && how == wasUnreached && link != nil && link.same(try.link)
 		try = &podCall{link: link, anyPod: r.options.Fallback, other: other}
@@ -108,12 +109,14 @@ func (r *Router) learn(uid string, try *podCall, how outcome) (moves bool) {
 }
 
 // gaveUp is the error of a call that can't be repeated any longer: the pod's own, unless no pod was reached.
-func gaveUp(try *podCall, how outcome, err, lost error) error {
+func gaveUp(ctx context.Context, try *podCall, how outcome, err, lost error) error {
 	switch {
 	case lost != nil:
 		return lost
 	case how == wasUnreached:
-		return withCause(ErrPodUnreachable, err, MetadataPodID, try.link.ordinal)
+		unreachable := kerrors.FromError(withCause(ErrPodUnreachable, err, MetadataPodID, try.link.ordinal))
+		unreachable.Message += ": " + try.whyUnreached(ctx)
+		return unreachable
 	}
 	return withCause(err, err) // Over gRPC it is a status, which errors.Is does not take for ErrLinkUncertain.
 }
@@ -165,7 +168,11 @@ func (r *Router) try(ctx context.Context, to *podCall, request any, next middlew
 			}
 		}
 	}
-	return next(context.WithValue(ctx, podCallKey{r}, to), request)
+	reply, err := next(context.WithValue(ctx, podCallKey{r}, to), request)
+	if to.bypassed(ctx) {
+		return nil, withCause(errMiswired, err)
+	}
+	return reply, err
 }
 
 func operationOf(ctx context.Context) string {

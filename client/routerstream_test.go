@@ -143,5 +143,7 @@ func TestStreamWithoutThePod(t *testing.T) {
 	_, open := streamPods(t, w, r, 2)
 	require.NoError(t, open(t.Context()))
 	w.link("u", 7)
-	require.ErrorIs(t, open(WithUID(t.Context(), "u")), ErrPodUnreachable)
+	err = open(WithUID(t.Context(), "u"))
+	require.ErrorIs(t, err, ErrPodUnreachable)
+	require.ErrorContains(t, err, "discovery has no instance of it, or it can't be connected")
 }

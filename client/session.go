@@ -43,6 +43,15 @@ func (h *Session) Lost() <-chan struct{} {
 	return h.user.lost
 }
 
+// Refusal returns the error with which a handler refuses a call of the session's user that this pod can't serve any more, as when
+// storage knows a greater epoch: ErrWrongPod about this user. A Router then asks podlink, and repeats the call at the user's pod, so
+// nothing of the call may have been carried out.
+func (h *Session) Refusal() error { return h.in.wrongPod(h.user.uid, nil) }
+
+// Draining reports whether the pod hands its sessions over, for it is about to stop, or cordoned: whoever holds the user's connection
+// may send it away.
+func (h *Session) Draining() bool { return h.in.draining() }
+
 // hold returns a further handle of the session; nil if it does not run, or its link is in doubt.
 func (s *sessions) hold(x *userSession) *Session {
 	s.mu.Lock()

@@ -477,10 +477,17 @@ func TestWithoutBatches(t *testing.T) {
 
 // TestStartWithoutPodlink: a further handle needs no answer while the lease holds.
 func TestStartWithoutPodlink(t *testing.T) {
+	for name, why := range map[string]error{"away": ErrUnavailable, "not known": ErrUnauthenticated, "not permitted": ErrPermissionDenied} {
+		t.Run(name, func(t *testing.T) { startWithoutPodlink(t, why) })
+	}
+}
+
+func startWithoutPodlink(t *testing.T, why error) {
+	t.Helper()
 	onFake(t, func(t *testing.T, p *podSessions) {
 		h := mustStart(t, p, "u")
 		sleep(t.Context(), DefaultGuardCacheTTL+time.Second)
-		p.store.setAround(func(context.Context, string, func()) error { return ErrUnavailable })
+		p.store.setAround(func(context.Context, string, func()) error { return why })
 		again, err := p.start(t.Context(), "u", 0)
 		require.NoError(t, err)
 		require.Equal(t, h.Epoch(), again.Epoch())
@@ -489,7 +496,7 @@ func TestStartWithoutPodlink(t *testing.T) {
 		_, err = p.start(t.Context(), "u", 0)
 		require.ErrorIs(t, err, ErrLinkUncertain)
 		_, err = p.start(t.Context(), "v", 0)
-		require.ErrorIs(t, err, ErrUnavailable)
+		require.ErrorIs(t, err, why)
 		canceled, cancel := context.WithCancel(t.Context())
 		cancel()
 		require.NoError(t, p.turns.enter(t.Context(), "v"))
@@ -497,6 +504,23 @@ func TestStartWithoutPodlink(t *testing.T) {
 		require.ErrorIs(t, err, ErrCanceled)
 		p.turns.leave("v")
 		requireCount(t, p, 1, 0)
+	})
+}
+
+// TestSessionForItsHandler: a handler can refuse its user as the guard does, and see that the pod hands its sessions over.
+func TestSessionForItsHandler(t *testing.T) {
+	onFake(t, func(t *testing.T, p *podSessions) {
+		h := mustStart(t, p, "u")
+		refusal := h.Refusal()
+		require.ErrorIs(t, refusal, ErrWrongPod)
+		require.Equal(t, map[string]string{
+			"namespace": testNamespace, "service": testService, "uid": "u", "pod_id": "-1", "epoch": "0", "refused_by": number(p.pod),
+		}, kerrors.FromError(refusal).Metadata)
+		require.False(t, h.Draining())
+		p.drain.Store(true)
+		require.True(t, h.Draining())
+		h.End(t.Context(), 0)
+		require.ErrorIs(t, h.Refusal(), ErrWrongPod, "of a session that has ended, too")
 	})
 }
 

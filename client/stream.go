@@ -26,9 +26,11 @@ func (c conn) NewStream(
 	ctx, cancel := context.WithCancel(ctx)
 	keep := context.AfterFunc(c.open, cancel) //nolint:contextcheck // Close ends the streams, and has no context.
 	ctx, span := startSpan(ctx, method)
+	s := stream{caller: caller, proof: c.proof, attempt: &attempt{reads: true}}
+	ctx = context.WithValue(ctx, attemptKey{}, s.attempt)
 	finish := func(err error) {
 		if err != nil && caller.Err() == nil {
-			markFailed(span, streamError(caller, err, stageSent, nil))
+			markFailed(span, s.meaning(err, stageSent, nil))
 		}
 		span.End()
 		keep()
@@ -37,22 +39,25 @@ func (c conn) NewStream(
 	made, err := c.ClientConnInterface.NewStream(ctx, desc, method, append(slices.Clip(options), grpc.OnFinish(finish))...)
 	if err != nil {
 		finish(err) // gRPC does, but not everything that fails comes from it. A second time does nothing.
-		return nil, streamError(caller, err, stageLocal, nil)
+		return nil, s.meaning(err, stageLocal, nil)
 	}
-	return stream{made, caller}, nil
+	s.ClientStream = made
+	return s, nil
 }
 
 // stream is a stream whose errors are this package's.
 type stream struct {
 	grpc.ClientStream
 
-	caller context.Context //nolint:containedctx // It says why the stream has ended.
+	caller  context.Context //nolint:containedctx // It says why the stream has ended.
+	proof   proof
+	attempt *attempt // to open it
 }
 
 // Header implements grpc.ClientStream.
 func (s stream) Header() (metadata.MD, error) {
 	header, err := s.ClientStream.Header()
-	return header, streamError(s.caller, err, stageSent, nil)
+	return header, s.meaning(err, stageSent, nil)
 }
 
 // SendMsg implements grpc.ClientStream.
@@ -62,28 +67,32 @@ func (s stream) SendMsg(m any) error {
 		return err
 	}
 	message, _ := m.(proto.Message)
-	return streamError(s.caller, err, stageLocal, message)
+	return s.meaning(err, stageLocal, message)
 }
 
 // CloseSend implements grpc.ClientStream.
 func (s stream) CloseSend() error {
-	return streamError(s.caller, s.ClientStream.CloseSend(), stageSent, nil)
+	return s.meaning(s.ClientStream.CloseSend(), stageSent, nil)
 }
 
 // RecvMsg implements grpc.ClientStream.
 func (s stream) RecvMsg(m any) error {
-	return streamError(s.caller, s.ClientStream.RecvMsg(m), stageSent, nil)
+	return s.meaning(s.ClientStream.RecvMsg(m), stageSent, nil)
 }
 
-// streamError is what the error of a stream that has come so far means to its caller. io.EOF is none: it is the end.
-func streamError(caller context.Context, err error, so stage, message proto.Message) error {
+// meaning is what the error of the stream, which has come so far, means to its caller. io.EOF is none: it is the end. After a refused
+// token the next stream sends one that is read again.
+func (s stream) meaning(err error, so stage, message proto.Message) error {
 	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, errors.ErrUnsupported) {
 		return err
 	}
+	if token := s.proof.refused(s.attempt, err); token != "" {
+		s.proof.tokens.expire(token)
+	}
 	a := attempt{reads: true, err: err}
 	a.stage.Store(so)
-	_, meaning := a.classify(caller, message)
-	return meaning
+	_, meaning := a.classify(s.caller, message)
+	return s.proof.explain(s.attempt, meaning)
 }
 
 // openThrough passes a stream through middleware when it opens, as a unary call. Kratos' own middleware for streams runs

@@ -29,15 +29,20 @@ import (
 // dialedConn returns what the generated clients call, and what closes it, which the end of the test does too.
 func dialedConn(t *testing.T, target string, o Options) (conn, func()) {
 	t.Helper()
+	require.NoError(t, o.complete(target))
+	shown, err := o.proof(target, "")
+	require.NoError(t, err)
+	o.Credentials = shown.headers
 	made, hangUp, err := dial(target, o, forCalls)
 	require.NoError(t, err)
 	open, shut := context.WithCancel(context.Background())
 	closeConn := sync.OnceFunc(func() {
 		shut()
+		shown.close()
 		require.NoError(t, hangUp())
 	})
 	t.Cleanup(closeConn)
-	return conn{made, o.Timeout, new(retryBudget), open}, closeConn
+	return conn{made, o.Timeout, new(retryBudget), open, shown}, closeConn
 }
 
 // watchHealth opens a health watch, and waits until podlink says that it serves.

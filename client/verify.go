@@ -114,7 +114,7 @@ func (s *sessions) sweep(ctx context.Context) {
 			away = false
 			between.Reset()
 			rate := checksPerSecond
-			if s.batches.singly() {
+			if s.batches.batchless.now() {
 				rate = singleChecksPerSecond
 			}
 			sleep(ctx, time.Duration(len(items))*time.Second/time.Duration(rate))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 	"net/http"
 	"syscall"
 	"time"
+
+	"podlink/internal/conf"
 )
 
 const (
@@ -19,12 +22,12 @@ const (
 	maxHealthBytes = 64 << 10
 )
 
-// askHealth asks the podlink whose admin listener has the address if it is ready, prints the answer in a line, and returns the
-// exit code: 0 when it is ready, else 1.
-func askHealth(addr string) int {
+// askHealth asks the podlink with that admin listener if it is ready, prints the answer in a line, and returns the exit code: 0 when
+// it is ready, else 1.
+func askHealth(admin *conf.Server_Admin) int {
 	ctx, cancel := context.WithTimeout(context.Background(), healthTimeout)
 	defer cancel()
-	status, err := readiness(ctx, addr)
+	status, err := readiness(ctx, admin)
 	if err != nil {
 		fmt.Printf("not ready: %v\n", err)
 		return 1
@@ -34,16 +37,23 @@ func askHealth(addr string) int {
 }
 
 // readiness returns the status of a ready podlink, and an error for any other.
-func readiness(ctx context.Context, addr string) (string, error) {
-	target, err := reachable(addr)
-	if err != nil {
-		return "", err
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+target+"/readyz", nil)
+func readiness(ctx context.Context, admin *conf.Server_Admin) (string, error) {
+	target, err := reachable(admin.GetAddr())
 	if err != nil {
 		return "", err
 	}
 	transport := &http.Transport{DisableKeepAlives: true} // And no proxy: podlink is on this machine.
+	scheme := "http"
+	if admin.GetTls().GetEnabled() {
+		scheme = "https"
+		if transport.TLSClientConfig, err = ownTLS(admin.GetTls()); err != nil {
+			return "", err
+		}
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://"+target+"/readyz", nil)
+	if err != nil {
+		return "", err
+	}
 	response, err := transport.RoundTrip(request)
 	if err != nil {
 		switch {
@@ -51,6 +61,8 @@ func readiness(ctx context.Context, addr string) (string, error) {
 			return "", fmt.Errorf("no answer from %s (server.admin.addr) within %s", target, healthTimeout)
 		case errors.Is(err, syscall.ECONNREFUSED):
 			return "", fmt.Errorf("no podlink answers at %s (server.admin.addr)", target)
+		case admin.GetTls().GetClientAuth() == conf.ClientAuthRequire:
+			return "", fmt.Errorf("%w; server.admin.tls.client_auth optional lets probes without a certificate in", err)
 		}
 		return "", err
 	}
@@ -63,6 +75,19 @@ func readiness(ctx context.Context, addr string) (string, error) {
 		return "", errors.New(body.Reason)
 	}
 	return body.Status, nil
+}
+
+// ownTLS returns the TLS configuration for the podlink on this machine. As the probes of Kubernetes, it does not verify podlink's
+// certificate, which has not the name of this machine; it asks for nothing secret. It shows that certificate where the listener
+// wants one.
+func ownTLS(c *conf.ServerTLS) (*tls.Config, error) {
+	own, err := (&conf.TLS{Enabled: true, CertFile: c.GetCertFile(), KeyFile: c.GetKeyFile()}).Config("server.admin.tls", nil)
+	if err != nil {
+		return nil, err
+	}
+	config := own.Config()
+	config.InsecureSkipVerify = true
+	return config, nil
 }
 
 // reachable returns an address that reaches a listener on addr from this machine.

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"podlink/internal/conf"
 )
 
 // TestReadiness: -health gives a reason that names what to look at, whatever answers at server.admin.addr.
@@ -40,15 +42,15 @@ func TestReadiness(t *testing.T) {
 				t.Cleanup(server.Close)
 				addr = strings.TrimPrefix(server.URL, "http://")
 			}
-			status, err := readiness(t.Context(), addr)
+			status, err := readiness(t.Context(), &conf.Server_Admin{Addr: addr})
 			if row.fail != "" {
 				require.ErrorContains(t, err, row.fail)
-				require.Equal(t, 1, askHealth(addr))
+				require.Equal(t, 1, askHealth(&conf.Server_Admin{Addr: addr}))
 				return
 			}
 			require.NoError(t, err)
 			require.Equal(t, row.want, status)
-			require.Zero(t, askHealth(addr))
+			require.Zero(t, askHealth(&conf.Server_Admin{Addr: addr}))
 		})
 	}
 }

@@ -71,7 +71,7 @@ func run(args []string) int {
 	case *check:
 		return printConfig(config)
 	case *health:
-		return askHealth(config.GetServer().GetAdmin().GetAddr())
+		return askHealth(config.GetServer().GetAdmin())
 	default:
 		return serve(config)
 	}

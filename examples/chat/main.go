@@ -52,6 +52,7 @@ func runDemo(args []string) error {
 	flags.DurationVar(&o.Linger, "linger", 2*time.Second, "how long a stopping pod keeps its rooms")
 	flags.DurationVar(&o.Steady, "steady", 6*time.Second, "length of the first phase, without faults")
 	flags.BoolVar(&o.Static, "static", false, "use a static list of pods even if etcd is installed")
+	flags.BoolVar(&o.Secure, "secure", false, "podlink asks for certificates and tokens, which the demo makes")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -67,6 +68,10 @@ func runPod(args []string) error {
 	flags.StringVar(&o.Addr, "addr", "127.0.0.1:0", "listen address")
 	flags.StringVar(&o.Store, "store", "", "address of the rooms' store")
 	flags.StringVar(&o.Podlink, "podlink", "127.0.0.1:9000", "podlink's gRPC address, used without etcd")
+	flags.StringVar(&o.Shows.CA, "ca", "", "PEM file of the CA of podlink's certificate; empty: no TLS")
+	flags.StringVar(&o.Shows.Cert, "cert", "", "PEM file of the pod's certificate")
+	flags.StringVar(&o.Shows.Key, "key", "", "PEM file of its private key")
+	flags.StringVar(&o.Shows.Token, "token", "", "file with the pod's token for podlink")
 	flags.StringVar(&o.Etcd, "etcd", "", "etcd's address, for registration and to find podlink; empty: no etcd")
 	flags.DurationVar(&o.TTL, "ttl", 15*time.Second, "lifetime of a report to podlink")
 	flags.DurationVar(&o.Linger, "linger", 10*time.Second, "how long the pod keeps its rooms when it stops")

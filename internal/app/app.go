@@ -11,6 +11,7 @@ import (
 	kgrpc "github.com/go-kratos/kratos/v2/transport/grpc"
 	khttp "github.com/go-kratos/kratos/v2/transport/http"
 
+	"podlink/internal/certs"
 	"podlink/internal/conf"
 	"podlink/internal/rdb"
 	"podlink/internal/registration"
@@ -21,7 +22,12 @@ import (
 func newApp(
 	c *conf.Server, r *conf.Registry, logger log.Logger, store *rdb.Health, drain *server.Drain, registrar *registration.Registrar,
 	connections *server.Connections, http *khttp.Server, grpc *kgrpc.Server, admin *server.AdminServer, beside *background,
+	files *certs.Reloader, metrics *server.DoorMetrics,
 ) (*kratos.App, error) {
+	for _, source := range files.Sources() { // All users of files are made.
+		metrics.Watch(source)
+	}
+
 	endpoints, err := registration.Endpoints(r)
 	if err != nil {
 		return nil, err

@@ -76,17 +76,27 @@ func newDoors(c *conf.Bootstrap, metrics *server.DoorMetrics, audited *audit.Log
 // reloadFunc hears of a file that was read again: err says why the new content is refused.
 type reloadFunc = func(key string, err error)
 
+// auditReloads writes reloads to the audit log.
+func auditReloads(audited *audit.Log) reloadFunc {
+	return func(key string, err error) {
+		outcome := "applied"
+		if err != nil {
+			outcome = "refused"
+		}
+		audited.Happened(context.Background(), audit.Record{Operation: "reload", Outcome: outcome, Detail: key})
+	}
+}
+
 // reloads writes reloads to the log and to the audit log.
 func reloads(helper *log.Helper, audited *audit.Log) reloadFunc {
+	record := auditReloads(audited)
 	return func(key string, err error) {
-		record := audit.Record{Operation: "reload", Outcome: "applied", Detail: key}
 		if err == nil {
 			helper.Infof("%s: the new content is in force", key)
 		} else {
-			record.Outcome = "refused"
-			helper.Errorf("the new content is refused, and the one before stays in force: %v", err)
+			helper.Warnf("the new content can't be used, and the one before stays in force: %v", err)
 		}
-		audited.Happened(context.Background(), record)
+		record(key, err)
 	}
 }
 

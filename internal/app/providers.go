@@ -1,8 +1,13 @@
 package app
 
 import (
+	"context"
+
+	"github.com/go-kratos/kratos/v2/log"
+
 	"podlink/internal/audit"
 	"podlink/internal/biz"
+	"podlink/internal/certs"
 	"podlink/internal/conf"
 	"podlink/internal/data"
 	"podlink/internal/rdb"
@@ -10,6 +15,21 @@ import (
 	"podlink/internal/server"
 	"podlink/internal/telemetry"
 )
+
+// newReloader returns what keeps the TLS files up to date, and a function that ends its reads.
+func newReloader(audited *audit.Log, logger log.Logger) (*certs.Reloader, func()) {
+	files := certs.New(certs.Options{Log: log.NewHelper(log.With(logger, "module", "tls")), Reloaded: auditReloads(audited)})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = files.Run(ctx) // It does not fail.
+	}()
+	return files, func() {
+		cancel()
+		<-done
+	}
+}
 
 func limits(c *conf.Bootstrap) biz.Limits {
 	return biz.Limits{MaxBatch: int(c.GetLimits().GetMaxBatch())}

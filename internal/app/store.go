@@ -3,14 +3,16 @@ package app
 import (
 	"github.com/go-kratos/kratos/v2/log"
 
+	"podlink/internal/certs"
 	"podlink/internal/conf"
 	"podlink/internal/data"
 	"podlink/internal/rdb"
 	"podlink/internal/rdb/embedded"
 )
 
-// OpenStore returns the configured store, and a function that closes it. It sends nothing: Health reports an unreachable Redis.
-func OpenStore(c *conf.Data, logger log.Logger) (*rdb.DB, func(), error) {
+// OpenStore returns the configured store, and a function that closes it. It sends nothing: Health reports an unreachable Redis. Files
+// keeps its TLS files up to date; nil: they are read once.
+func OpenStore(c *conf.Data, files *certs.Reloader, logger log.Logger) (*rdb.DB, func(), error) {
 	helper := log.NewHelper(log.With(logger, "module", "data"))
 	rdb.LogDriver(helper.Debugf)
 	redis := c.GetRedis()
@@ -28,9 +30,12 @@ func OpenStore(c *conf.Data, logger log.Logger) (*rdb.DB, func(), error) {
 			server.Close()
 		}, nil
 	}
-	var err error
-	if options.TLS, err = redis.GetTls().Config("data.redis.tls"); err != nil {
+	secured, err := redis.GetTls().Config("data.redis.tls", files)
+	if err != nil {
 		return nil, nil, err
+	}
+	if secured != nil {
+		options.TLS = secured.Config
 	}
 	db := rdb.Open(options, test)
 	return db, db.Close, nil

@@ -29,7 +29,7 @@ func New(*conf.Bootstrap, *telemetry.LogLevel, *telemetry.LogQueue, *audit.Log, 
 		telemetry.ProviderSet, registration.ProviderSet,
 		wire.FieldsOf(new(*conf.Bootstrap), "Server", "Data", "Log", "Trace", "Registry"), limits, linkLimits, podTTL, podLimits,
 		primaries,
-		OpenStore, Keyspace, wire.FieldsOf(new(*rdb.DB), "Runner", "Health", "Metrics"),
+		newReloader, OpenStore, Keyspace, wire.FieldsOf(new(*rdb.DB), "Runner", "Health", "Metrics"),
 		wire.Bind(new(server.Checker), new(*rdb.Health)), collectors, newDoors, access, newBackground, newApp,
 	))
 }

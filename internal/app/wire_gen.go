@@ -27,14 +27,17 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 	confServer := bootstrap.Server
 	registry := bootstrap.Registry
 	confData := bootstrap.Data
-	db, cleanup, err := OpenStore(confData, logger)
+	reloader, cleanup := newReloader(auditLog, logger)
+	db, cleanup2, err := OpenStore(confData, reloader, logger)
 	if err != nil {
+		cleanup()
 		return nil, nil, err
 	}
 	health := db.Health
 	drain := server.NewDrain(confServer)
-	registrar, cleanup2, err := registration.NewRegistrar(registry, logger)
+	registrar, cleanup3, err := registration.NewRegistrar(registry, reloader, logger)
 	if err != nil {
+		cleanup2()
 		cleanup()
 		return nil, nil, err
 	}
@@ -49,12 +52,13 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 	dataPrimaries := primaries(runner)
 	podRepo := data.NewPodRepo(runner, keyspace, dataPodLimits, dataPrimaries)
 	domain := telemetry.NewDomain()
-	bizPodViews, cleanup3 := podViews(podRepo, domain)
+	bizPodViews, cleanup4 := podViews(podRepo, domain)
 	bizLimits := limits(bootstrap)
 	linkUsecase := biz.NewLinkUsecase(linkRepo, bizPodViews, bizLimits, domain)
 	confLog := bootstrap.Log
 	appDoors, err := newDoors(bootstrap, doorMetrics, auditLog, logger)
 	if err != nil {
+		cleanup4()
 		cleanup3()
 		cleanup2()
 		cleanup()
@@ -62,8 +66,9 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 	}
 	serverAccess := access(bootstrap, appDoors, doorMetrics)
 	trace := bootstrap.Trace
-	tracerProvider, cleanup4, err := telemetry.NewTracerProvider(trace, logger)
+	tracerProvider, cleanup5, err := telemetry.NewTracerProvider(trace, reloader, logger)
 	if err != nil {
+		cleanup4()
 		cleanup3()
 		cleanup2()
 		cleanup()
@@ -73,6 +78,7 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 	serverCollectors := collectors(domain, metrics, linkMetrics, registrar, logQueue, doorMetrics, auditLog)
 	serverMetrics, err := server.NewMetrics(serverCollectors)
 	if err != nil {
+		cleanup5()
 		cleanup4()
 		cleanup3()
 		cleanup2()
@@ -89,7 +95,7 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 		Audit:   auditLog,
 		Logger:  logger,
 	}
-	chain, cleanup5 := server.NewChain(chainOptions)
+	chain, cleanup6 := server.NewChain(chainOptions)
 	linkService := service.NewLinkService(linkUsecase, chain)
 	ttl := podTTL(bootstrap)
 	podUsecase := biz.NewPodUsecase(bizPodViews, ttl)
@@ -98,11 +104,7 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 	workloadUsecase := biz.NewWorkloadUsecase(workloadRepo, bizLimits, domain)
 	workloadService := service.NewWorkloadService(workloadUsecase)
 	api := server.NewAPI(linkService, stateService, workloadService)
-	httpServer := server.NewHTTPServer(confServer, api, chain, drain, logger)
-	grpcServer, cleanup6 := server.NewGRPCServer(confServer, api, chain, health, drain)
-	adminServer := server.NewAdminServer(confServer, connections, serverAccess, health, drain, serverMetrics, logLevel, auditLog, logger)
-	appBackground := newBackground(bootstrap, appDoors, doorMetrics, logger)
-	app, err := newApp(confServer, registry, logger, health, drain, registrar, connections, httpServer, grpcServer, adminServer, appBackground)
+	listenerTLS, err := server.NewListenerTLS(confServer, reloader)
 	if err != nil {
 		cleanup6()
 		cleanup5()
@@ -112,7 +114,35 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 		cleanup()
 		return nil, nil, err
 	}
+	httpServer := server.NewHTTPServer(confServer, api, chain, drain, logger, listenerTLS)
+	grpcServer, cleanup7 := server.NewGRPCServer(confServer, api, chain, health, drain, listenerTLS)
+	adminOptions := server.AdminOptions{
+		Server:      confServer,
+		Connections: connections,
+		Access:      serverAccess,
+		Store:       health,
+		Drain:       drain,
+		Metrics:     serverMetrics,
+		Level:       logLevel,
+		Audit:       auditLog,
+		Logger:      logger,
+		TLS:         listenerTLS,
+	}
+	adminServer := server.NewAdminServer(adminOptions)
+	appBackground := newBackground(bootstrap, appDoors, doorMetrics, logger)
+	app, err := newApp(confServer, registry, logger, health, drain, registrar, connections, httpServer, grpcServer, adminServer, appBackground, reloader, doorMetrics)
+	if err != nil {
+		cleanup7()
+		cleanup6()
+		cleanup5()
+		cleanup4()
+		cleanup3()
+		cleanup2()
+		cleanup()
+		return nil, nil, err
+	}
 	return app, func() {
+		cleanup7()
 		cleanup6()
 		cleanup5()
 		cleanup4()

@@ -136,7 +136,7 @@ func (s interceptedPods) BatchReserve(
 func openIntercepted(t *testing.T) (*biz.LinkUsecase, *interceptedStore) {
 	t.Helper()
 	c := conf.Default().Data
-	store, closeStore, err := app.OpenStore(c, log.NewStdLogger(io.Discard))
+	store, closeStore, err := app.OpenStore(c, nil, log.NewStdLogger(io.Discard))
 	require.NoError(t, err)
 	t.Cleanup(closeStore)
 	keys := app.Keyspace(c)

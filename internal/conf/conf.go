@@ -338,14 +338,6 @@ func (v *violations) inPod(c *Registry) {
 	}
 }
 
-func (v *violations) tls(path string, c *TLS) {
-	if (c.GetCertFile() == "") != (c.GetKeyFile() == "") {
-		v.add(path, "must have both cert_file and key_file, or neither")
-	} else if !c.GetEnabled() && c.GetCaFile()+c.GetCertFile()+c.GetServerName() != "" {
-		v.add(path+".enabled", "must be true when another key of %s is set, or the connection is in plaintext", path)
-	}
-}
-
 // violations are the errors of Validate.
 type violations []string
 

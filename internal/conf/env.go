@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/descriptorpb"
 
+	"podlink/internal/file"
 	"podlink/internal/protofield"
 )
 
@@ -98,7 +99,7 @@ func (v variable) set(name string, given map[string]string) error {
 	if given[name] == "" {
 		return fmt.Errorf("must be the path of a file")
 	}
-	content, err := readFile(given[name], maxSecretBytes)
+	content, err := file.Read(given[name], maxSecretBytes)
 	if err != nil {
 		return fmt.Errorf("can't be read: %w", err)
 	}

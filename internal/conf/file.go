@@ -2,12 +2,9 @@ package conf
 
 import (
 	"errors"
-	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 )
 
 const (
@@ -16,31 +13,6 @@ const (
 	// maxSecretBytes bounds the file of a secret.
 	maxSecretBytes = 64 << 10
 )
-
-// readFile returns the content of a regular file of at most limit bytes. It refuses everything else without waiting: opening a
-// pipe that has no writer would never end.
-func readFile(path string, limit int64) ([]byte, error) {
-	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) //nolint:gosec // The path is from the configuration.
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	info, err := file.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", path)
-	}
-	text, err := io.ReadAll(io.LimitReader(file, limit+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(text)) > limit {
-		return nil, fmt.Errorf("%s is larger than %d bytes", path, limit)
-	}
-	return text, nil
-}
 
 // configFiles returns the path itself, or the files of a folder in the order of their names. As Kratos does, it skips hidden
 // files and subfolders, so a mounted ConfigMap works.

@@ -12,6 +12,7 @@ import (
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"podlink/internal/file"
 	"podlink/internal/protofield"
 )
 
@@ -51,13 +52,13 @@ func loadFiles(b *Bootstrap, path string) error {
 	return nil
 }
 
-func loadFile(b *Bootstrap, file string) error {
-	switch filepath.Ext(file) {
+func loadFile(b *Bootstrap, path string) error {
+	switch filepath.Ext(path) {
 	case ".yaml", ".yml", ".json":
 	default:
 		return errors.New("must be a .yaml, .yml or .json file")
 	}
-	text, err := readFile(file, maxFileBytes)
+	text, err := file.Read(path, maxFileBytes)
 	if err != nil {
 		return err
 	}

@@ -113,9 +113,11 @@ func openStore(t testing.TB, all ...option) *testStore {
 	for _, change := range all {
 		change(&o)
 	}
-	var err error
-	o.TLS, err = o.Tls.Config("data.redis.tls")
+	secured, err := o.Tls.Config("data.redis.tls", nil)
 	require.NoError(t, err)
+	if secured != nil {
+		o.TLS = secured.Config
+	}
 	if o.embedded {
 		server, err := embedded.Start()
 		require.NoError(t, err)
@@ -132,10 +134,13 @@ func openStore(t testing.TB, all ...option) *testStore {
 // client returns a client of the servers that the options name.
 func (o testOptions) client() redis.UniversalClient {
 	universal := &redis.UniversalOptions{
-		Addrs: o.Addrs, Username: o.Username, Password: o.Password, TLSConfig: o.TLS, MaxRetries: 1,
+		Addrs: o.Addrs, Username: o.Username, Password: o.Password, MaxRetries: 1,
 		SentinelUsername: o.SentinelUsername, SentinelPassword: o.SentinelPassword,
 		DialTimeout: o.DialTimeout, ReadTimeout: o.ReadTimeout, WriteTimeout: o.WriteTimeout,
 		DisableIdentity: true, MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+	}
+	if o.TLS != nil {
+		universal.TLSConfig = o.TLS()
 	}
 	switch o.Mode {
 	case rdb.Sentinel:

@@ -67,7 +67,9 @@ func (s *conns) dialer(o Options) func(ctx context.Context, network, addr string
 	}
 	dial := plain.DialContext
 	if o.TLS != nil {
-		dial = (&tls.Dialer{NetDialer: plain, Config: o.TLS}).DialContext
+		dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			return (&tls.Dialer{NetDialer: plain, Config: o.TLS()}).DialContext(ctx, network, addr)
+		}
 	}
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		generation := s.generation.Load()

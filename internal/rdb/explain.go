@@ -46,7 +46,7 @@ func (o Options) advice(err error) string {
 		return "check data.redis.tls.ca_file and data.redis.tls.server_name"
 	case o.TLS != nil && (ended || timedOut || has("does not look like a TLS handshake")):
 		advice := "if redis does not use TLS on this port, data.redis.tls.enabled must be false"
-		if len(o.TLS.Certificates) == 0 { // The reset of the connection may overtake the server's reason.
+		if len(o.TLS().Certificates) == 0 { // The reset of the connection may overtake the server's reason.
 			advice += ", and if it wants a client certificate, data.redis.tls.cert_file must be set"
 		}
 		return advice

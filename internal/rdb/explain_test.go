@@ -27,10 +27,10 @@ func TestReasonsNameTheSetting(t *testing.T) {
 	pair, err := tls.LoadX509KeyPair(ca.Path("client.crt"), ca.Path("client.key"))
 	require.NoError(t, err)
 	secured := startSecured(t, ca)
-	config := func(change func(*tls.Config)) *tls.Config {
+	config := func(change func(*tls.Config)) func() *tls.Config {
 		c := &tls.Config{RootCAs: ca.Pool(), ServerName: "redis.test", Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
 		change(c)
-		return c
+		return func() *tls.Config { return c }
 	}
 	for name, row := range map[string]struct {
 		addr string
@@ -81,7 +81,8 @@ func startSecured(t *testing.T, ca *tlstest.Authority) string {
 	pair, err := tls.LoadX509KeyPair(ca.Path("client.crt"), ca.Path("client.key"))
 	require.NoError(t, err)
 	o := testOptions(proc.Addr(port))
-	o.TLS = &tls.Config{RootCAs: ca.Pool(), ServerName: "redis.test", Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	with := &tls.Config{RootCAs: ca.Pool(), ServerName: "redis.test", Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	o.TLS = func() *tls.Config { return with }
 	db := Open(o, counterTest)
 	defer db.Close()
 	require.Eventually(t, func() bool { return db.Health.Check(context.Background()) == nil }, 10*time.Second, 10*time.Millisecond)

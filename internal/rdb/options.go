@@ -31,7 +31,8 @@ type Options struct {
 	SentinelUsername string
 	SentinelPassword string
 
-	TLS *tls.Config // nil: plaintext
+	// TLS returns the configuration for a new connection. Nil: plaintext.
+	TLS func() *tls.Config
 
 	PoolSize     int // connections per server
 	MinIdleConns int
@@ -74,8 +75,6 @@ func (o Options) driver() *redis.UniversalOptions {
 
 		SentinelUsername: o.SentinelUsername,
 		SentinelPassword: o.SentinelPassword,
-
-		TLSConfig: o.TLS,
 
 		// Pipelines share the pool: PoolSize is all the connections there are.
 		PipelinePoolSize: -1,

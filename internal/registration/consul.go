@@ -2,7 +2,6 @@ package registration
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -12,6 +11,7 @@ import (
 	"github.com/go-kratos/kratos/v2/registry"
 	"github.com/hashicorp/consul/api"
 
+	"podlink/internal/certs"
 	"podlink/internal/conf"
 )
 
@@ -27,7 +27,7 @@ type consulBackend struct {
 	ttl      string
 }
 
-func newConsul(c *conf.Registry, secured *tls.Config) (*consulBackend, error) {
+func newConsul(c *conf.Registry, secured *certs.Client) (*consulBackend, error) {
 	b := &consulBackend{http: newHTTPClient(secured), ttl: c.GetTtl().AsDuration().String()}
 	config := &api.Config{Address: c.GetAddrs()[0], Scheme: "http", Token: c.GetToken(), HttpClient: b.http}
 	if secured != nil {

@@ -2,7 +2,6 @@ package registration
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"slices"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 
+	"podlink/internal/certs"
 	"podlink/internal/conf"
 )
 
@@ -30,10 +30,10 @@ type etcdBackend struct {
 	stopHeartbeat context.CancelFunc
 }
 
-func newEtcd(c *conf.Registry, secured *tls.Config) *etcdBackend {
-	return &etcdBackend{
+func newEtcd(c *conf.Registry, secured *certs.Client) *etcdBackend {
+	b := &etcdBackend{
 		config: clientv3.Config{
-			Endpoints: c.GetAddrs(), Username: c.GetUsername(), Password: c.GetPassword(), TLS: secured,
+			Endpoints: c.GetAddrs(), Username: c.GetUsername(), Password: c.GetPassword(),
 			DialTimeout: callTimeout, DialKeepAliveTime: redialInterval * 10, DialKeepAliveTimeout: callTimeout,
 			DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
 				Backoff:           backoff.Config{BaseDelay: redialInterval / 4, Multiplier: 2, Jitter: .2, MaxDelay: redialInterval},
@@ -44,6 +44,10 @@ func newEtcd(c *conf.Registry, secured *tls.Config) *etcdBackend {
 		options:       []etcd.Option{etcd.Namespace(c.GetNamespace()), etcd.RegisterTTL(c.GetTtl().AsDuration())},
 		stopHeartbeat: func() {},
 	}
+	if secured != nil { // After clientv3's own, so that this one counts. It has no field for them.
+		b.config.DialOptions = append(b.config.DialOptions, grpc.WithTransportCredentials(secured.Credentials()))
+	}
+	return b
 }
 
 // connect creates the client unless there is one. It can't be created earlier: with a username, clientv3.New logs in at once.

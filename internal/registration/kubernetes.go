@@ -3,21 +3,21 @@ package registration
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 
 	"github.com/go-kratos/kratos/v2/registry"
+
+	"podlink/internal/certs"
 )
 
 // serviceAccountDir is where Kubernetes mounts the credentials for its API server into each pod.
@@ -40,27 +40,23 @@ const maxResponseBytes = 1 << 20
 type kubernetesBackend struct {
 	http *http.Client
 	pod  string // URL of the pod
-	dir  fs.FS  // the service account's; read for each request, because Kubernetes replaces the token every hour
+	dir  string // the service account's; read for each request, because Kubernetes replaces the token every hour
 }
 
 // newKubernetes returns a backend for the pod that this process runs in. The API server's address is in the environment. The
 // pod's name and namespace are too if the downward API sets them; the fallbacks are the host name and the service account.
-func newKubernetes(dir fs.FS, env func(name string) string) (*kubernetesBackend, error) {
+func newKubernetes(dir string, files *certs.Reloader, env func(name string) string) (*kubernetesBackend, error) {
 	host, port := env("KUBERNETES_SERVICE_HOST"), env("KUBERNETES_SERVICE_PORT")
 	if host == "" || port == "" {
 		return nil, errors.New("registry.type: kubernetes works in a pod only: KUBERNETES_SERVICE_HOST or KUBERNETES_SERVICE_PORT is not set")
 	}
-	authority, err := fs.ReadFile(dir, "ca.crt")
+	secured, err := files.Client(certs.ClientOptions{CA: certs.File{Key: "registry.type", Path: filepath.Join(dir, "ca.crt")}})
 	if err != nil {
-		return nil, fmt.Errorf("registry.type: kubernetes needs a service account: %w", err)
-	}
-	secured := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: x509.NewCertPool()}
-	if !secured.RootCAs.AppendCertsFromPEM(authority) {
-		return nil, errors.New("registry.type: kubernetes needs a service account: ca.crt has no certificate in PEM")
+		return nil, fmt.Errorf("%w: kubernetes needs a service account", err)
 	}
 	namespace, pod := env("POD_NAMESPACE"), env("POD_NAME")
 	if namespace == "" {
-		text, err := fs.ReadFile(dir, "namespace")
+		text, err := os.ReadFile(filepath.Join(dir, "namespace"))
 		if err != nil {
 			return nil, fmt.Errorf("registry.type: kubernetes needs POD_NAMESPACE: %w", err)
 		}
@@ -171,7 +167,7 @@ func (b *kubernetesBackend) deregister(ctx context.Context, instance *registry.S
 
 // do sends a request for the pod, with the merge patch unless it is nil, and decodes the response into pod unless that is nil.
 func (b *kubernetesBackend) do(ctx context.Context, method string, patch, pod *podPatch) error {
-	token, err := fs.ReadFile(b.dir, "token")
+	token, err := os.ReadFile(filepath.Join(b.dir, "token"))
 	if err != nil {
 		return err
 	}

@@ -7,7 +7,6 @@ package registration
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -24,6 +23,7 @@ import (
 	"github.com/google/wire"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"podlink/internal/certs"
 	"podlink/internal/conf"
 )
 
@@ -55,8 +55,8 @@ type backend interface {
 }
 
 // newBackend returns the backend for the configured registry, nil for none.
-func newBackend(c *conf.Registry) (backend, error) {
-	secured, err := c.GetTls().Config("registry.tls")
+func newBackend(c *conf.Registry, files *certs.Reloader) (backend, error) {
+	secured, err := c.GetTls().Config("registry.tls", files)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +66,7 @@ func newBackend(c *conf.Registry) (backend, error) {
 	case conf.RegistryConsul:
 		return newConsul(c, secured)
 	case conf.RegistryKubernetes:
-		return newKubernetes(os.DirFS(serviceAccountDir), os.Getenv)
+		return newKubernetes(serviceAccountDir, files, os.Getenv)
 	default:
 		return nil, nil //nolint:nilnil // No registry is configured.
 	}
@@ -94,8 +94,8 @@ type registration struct {
 
 // NewRegistrar returns the registrar for the configured registry, and a function that stops it and closes its connections
 // without deregistering. It sends nothing yet. It fails when a TLS file can't be read or, with type kubernetes, outside a pod.
-func NewRegistrar(c *conf.Registry, logger log.Logger) (*Registrar, func(), error) {
-	b, err := newBackend(c)
+func NewRegistrar(c *conf.Registry, files *certs.Reloader, logger log.Logger) (*Registrar, func(), error) {
+	b, err := newBackend(c, files)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -265,9 +265,14 @@ func call(
 
 // newHTTPClient returns a client for a registry with an HTTP API. Its requests carry a token, so it follows no redirects and
 // uses no proxy.
-func newHTTPClient(secured *tls.Config) *http.Client {
-	return &http.Client{
-		Transport:     &http.Transport{TLSClientConfig: secured, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute},
+func newHTTPClient(secured *certs.Client) *http.Client {
+	plain := &http.Transport{MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute}
+	c := &http.Client{
+		Transport:     plain,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
+	if secured != nil {
+		c.Transport = secured.Transport(plain)
+	}
+	return c
 }

@@ -10,7 +10,6 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -215,7 +214,7 @@ func TestRegistryWithSecrets(t *testing.T) {
 
 func TestNoRegistry(t *testing.T) {
 	c := conf.Default()
-	registrar, closeRegistrar, err := NewRegistrar(c.Registry, telemetry.NewLogger(c.Log, telemetry.NewLogLevel("debug"), new(logwatch.Log)))
+	registrar, closeRegistrar, err := NewRegistrar(c.Registry, nil, telemetry.NewLogger(c.Log, telemetry.NewLogLevel("debug"), new(logwatch.Log)))
 	require.NoError(t, err)
 	defer closeRegistrar()
 	require.NoError(t, registrar.Register(t.Context(), instance))
@@ -297,7 +296,7 @@ func TestSettings(t *testing.T) {
 	require.Equal(t, "grpc://10.0.0.1:9000", endpoints[0].String())
 	_, err = Endpoints(&conf.Registry{Endpoints: []string{"grpc://%zz:1"}})
 	require.ErrorContains(t, err, "registry.endpoints[0]")
-	_, _, err = NewRegistrar(&conf.Registry{Type: conf.RegistryEtcd, Tls: &conf.TLS{Enabled: true, CaFile: "/absent"}}, nil)
+	_, _, err = NewRegistrar(&conf.Registry{Type: conf.RegistryEtcd, Tls: &conf.TLS{Enabled: true, CaFile: "/absent"}}, nil, nil)
 	require.ErrorContains(t, err, "registry.tls.ca_file")
 }
 
@@ -312,10 +311,10 @@ func TestVersionsAsLabels(t *testing.T) {
 
 func TestKubernetesOutsideAPod(t *testing.T) {
 	none := func(string) string { return "" }
-	_, err := newKubernetes(os.DirFS(t.TempDir()), none)
+	_, err := newKubernetes(t.TempDir(), nil, none)
 	require.ErrorContains(t, err, "registry.type: kubernetes works in a pod only")
-	_, err = newKubernetes(os.DirFS(t.TempDir()), func(name string) string { return name })
-	require.ErrorContains(t, err, "registry.type: kubernetes needs a service account")
+	_, err = newKubernetes(t.TempDir(), nil, func(name string) string { return name })
+	require.ErrorContains(t, err, ": kubernetes needs a service account")
 }
 
 // TestConsulBehindAProxy: over HTTPS, with the proxy's basic authentication and Consul's token.
@@ -362,7 +361,7 @@ func TestRegistryHangs(t *testing.T) {
 	t.Cleanup(func() { _ = hanging.Close() })
 	addr := hanging.Addr().String()
 	kube := kubetest.Start(t)
-	inPod, err := newKubernetes(os.DirFS(kube.Mount(t, kubetest.Token)), func(name string) string {
+	inPod, err := newKubernetes(kube.Mount(t, kubetest.Token), nil, func(name string) string {
 		if name == "KUBERNETES_SERVICE_PORT" {
 			return strings.TrimPrefix(addr, "127.0.0.1:")
 		}

@@ -2,7 +2,6 @@ package registration
 
 import (
 	"context"
-	"os"
 	"slices"
 	"testing"
 
@@ -61,7 +60,7 @@ func openBackend(t *testing.T, kind, addr string, change func(*conf.Registry)) b
 	c.Registry.Type, c.Registry.Addrs, c.Registry.Ttl = kind, []string{addr}, durationpb.New(ttl)
 	change(c.Registry)
 	require.NoError(t, c.Validate())
-	b, err := newBackend(c.Registry)
+	b, err := newBackend(c.Registry, nil)
 	require.NoError(t, err)
 	return b
 }
@@ -163,7 +162,7 @@ func (r onKubernetes) open(t *testing.T, secret string) backend {
 	if secret == "" {
 		secret = kubetest.Token
 	}
-	b, err := newKubernetes(os.DirFS(r.Mount(t, secret)), r.Env)
+	b, err := newKubernetes(r.Mount(t, secret), nil, r.Env)
 	require.NoError(t, err)
 	return b
 }

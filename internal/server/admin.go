@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net"
 	"net/http"
 	"time"
 
@@ -38,29 +39,41 @@ const (
 	maxScrapes, maxScrapesPerPeer = 64, 8
 )
 
+// AdminOptions is what an AdminServer is made of.
+type AdminOptions struct {
+	Server      *conf.Server
+	Connections *Connections
+	Access      *Access // nil: auth.mode is off
+	Store       Checker
+	Drain       *Drain
+	Metrics     *Metrics
+	Level       *telemetry.LogLevel
+	Audit       *audit.Log // nil: none
+	Logger      log.Logger
+	TLS         ListenerTLS
+}
+
 // NewAdminServer returns the admin listener.
-func NewAdminServer(
-	c *conf.Server, connections *Connections, access *Access, store Checker, drain *Drain, metrics *Metrics, level *telemetry.LogLevel,
-	audited *audit.Log, logger log.Logger,
-) *AdminServer {
+func NewAdminServer(o AdminOptions) *AdminServer {
+	c := o.Server.GetAdmin()
 	s := &AdminServer{
-		connections: connections, addr: c.GetAdmin().GetAddr(), access: access,
-		origin: newOwnOrigin("server.admin.hosts", c.GetAdmin().GetAddr(), c.GetAdmin().GetHosts(), connections.metrics),
-		probe:  &readiness{store: store, drain: drain, access: access}, level: level, audit: audited, log: log.NewHelper(logger),
+		connections: o.Connections, addr: c.GetAddr(), access: o.Access,
+		origin: newOwnOrigin("server.admin.hosts", c.GetAddr(), c.GetHosts(), o.Connections.metrics),
+		probe:  &readiness{store: o.Store, drain: o.Drain, access: o.Access}, level: o.Level, audit: o.Audit, log: log.NewHelper(o.Logger),
 	}
 	routes := http.NewServeMux()
 	routes.Handle("GET /healthz", newBounded(maxProbes, maxProbesPerPeer, http.HandlerFunc(s.health)))
 	routes.Handle("GET /readyz", newBounded(maxProbes, maxProbesPerPeer, http.HandlerFunc(s.ready)))
-	routes.Handle("GET /metrics", newBounded(maxScrapes, maxScrapesPerPeer, newSharedScrapes(metrics.handler())))
+	routes.Handle("GET /metrics", newBounded(maxScrapes, maxScrapesPerPeer, newSharedScrapes(o.Metrics.handler())))
 	routes.Handle("GET /loglevel", s.operators(http.HandlerFunc(s.getLevel)))
 	routes.Handle("PUT /loglevel", s.operators(http.HandlerFunc(s.setLevel)))
-	if c.GetAdmin().GetPprof() {
+	if c.GetPprof() {
 		s.log.Warnf("server.admin.pprof is on: %s can read profiles, which expose parts of podlink's memory; taking one costs CPU "+
 			"time, and locks and waits are sampled all the time", s.operatorsAre())
 		routes.Handle("/debug/pprof/", s.operators(goProfiles()))
 	}
-	s.server = &http.Server{Handler: routes} //nolint:gosec // setLimits sets its timeouts.
-	setLimits(s.server, adminTimeout, logger)
+	s.server = &http.Server{Handler: routes, TLSConfig: o.TLS.Admin} //nolint:gosec // setLimits sets its timeouts.
+	setLimits(s.server, adminTimeout, o.Logger)
 	return s
 }
 
@@ -71,10 +84,17 @@ func (s *AdminServer) Start(ctx context.Context) error {
 		return err
 	}
 	s.log.Infof("[admin] server listening on: %s", listener.Addr())
-	if err := s.server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+	if err := s.serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
+}
+
+func (s *AdminServer) serve(listener net.Listener) error {
+	if s.server.TLSConfig == nil {
+		return s.server.Serve(listener)
+	}
+	return s.server.ServeTLS(listener, "", "") // Its configuration has the files.
 }
 
 // Stop implements transport.Server. It waits for requests in flight until ctx ends, then closes their connections.

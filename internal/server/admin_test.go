@@ -37,8 +37,10 @@ func serveAdmin(t *testing.T, p parts) *httptest.Server {
 	metrics, err := NewMetrics(nil)
 	require.NoError(t, err)
 	server := httptest.NewUnstartedServer(nil)
-	connections := NewConnections(p.config, nil)
-	server.Config = NewAdminServer(p.config, connections, nil, healthyStore{}, p.drain, metrics, p.level, nil, p.logger).server
+	server.Config = NewAdminServer(AdminOptions{
+		Server: p.config, Connections: NewConnections(p.config, nil), Store: healthyStore{}, Drain: p.drain, Metrics: metrics, Level: p.level,
+		Logger: p.logger,
+	}).server
 	server.Config.WriteTimeout = 500 * time.Millisecond
 	server.Start()
 	t.Cleanup(server.Close)

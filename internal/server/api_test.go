@@ -29,10 +29,10 @@ func TestAPIHasEveryService(t *testing.T) {
 // TestEveryServiceIsRegistered: by name on gRPC, and with a route for each binding of a unary method on HTTP.
 func TestEveryServiceIsRegistered(t *testing.T) {
 	p := newParts(t)
-	overGRPC, stop := NewGRPCServer(p.config, p.api(), p.chain, healthyStore{}, p.drain)
+	overGRPC, stop := NewGRPCServer(p.config, p.api(), p.chain, healthyStore{}, p.drain, ListenerTLS{})
 	t.Cleanup(stop)
 	routes, bindings := 0, 0
-	require.NoError(t, NewHTTPServer(p.config, p.api(), p.chain, p.drain, p.logger).WalkRoute(func(khttp.RouteInfo) error {
+	require.NoError(t, NewHTTPServer(p.config, p.api(), p.chain, p.drain, p.logger, ListenerTLS{}).WalkRoute(func(khttp.RouteInfo) error {
 		routes++
 		return nil
 	}))

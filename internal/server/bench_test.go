@@ -85,13 +85,13 @@ func (p parts) api() API {
 }
 
 func (p parts) http() http.Handler {
-	return NewHTTPServer(p.config, p.api(), p.chain, p.drain, p.logger)
+	return NewHTTPServer(p.config, p.api(), p.chain, p.drain, p.logger, ListenerTLS{})
 }
 
 // dial serves gRPC in memory, and connects to it.
 func (p parts) dial(tb testing.TB) *grpc.ClientConn {
 	tb.Helper()
-	srv, stop := NewGRPCServer(p.config, p.api(), p.chain, healthyStore{}, p.drain)
+	srv, stop := NewGRPCServer(p.config, p.api(), p.chain, healthyStore{}, p.drain, ListenerTLS{})
 	listener := bufconn.Listen(1 << 16)
 	ended := make(chan error, 1)
 	go func() { ended <- srv.Serve(listener) }()

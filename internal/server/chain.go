@@ -90,14 +90,14 @@ func (c *Chain) Unary(next middleware.Handler) middleware.Handler {
 			if err := d.payRest(request); err != nil {
 				return err
 			}
+			if err := c.access.authorize(ctx, t.Operation(), request); err != nil {
+				return err
+			}
 			if err := c.calls.begin(); err != nil {
 				c.doors.Refused(RefusedByInFlight)
 				return err
 			}
 			defer c.calls.end()
-			if err := c.access.authorize(ctx, t.Operation(), request); err != nil {
-				return err
-			}
 			m.reply, err = next(ctx, request)
 			return err
 		})

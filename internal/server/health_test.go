@@ -111,13 +111,16 @@ func TestWriteTimeoutFollowsTheRequest(t *testing.T) {
 	for _, timeout := range []time.Duration{time.Millisecond, time.Second, 20 * time.Second, time.Minute} {
 		p := newParts(t)
 		p.config.Http.Timeout = durationpb.New(timeout)
-		server := NewHTTPServer(p.config, p.api(), p.chain, p.drain, p.logger)
+		server := NewHTTPServer(p.config, p.api(), p.chain, p.drain, p.logger, ListenerTLS{})
 		require.Equal(t, readTimeout+timeout+writeTimeout, server.WriteTimeout)
 		require.Equal(t, readTimeout, server.ReadTimeout)
 	}
 	metrics, err := NewMetrics(nil)
 	require.NoError(t, err)
 	p := newParts(t)
-	admin := NewAdminServer(p.config, NewConnections(p.config, nil), nil, healthyStore{}, p.drain, metrics, p.level, nil, p.logger)
+	admin := NewAdminServer(AdminOptions{
+		Server: p.config, Connections: NewConnections(p.config, nil), Store: healthyStore{}, Drain: p.drain, Metrics: metrics, Level: p.level,
+		Logger: p.logger,
+	})
 	require.Greater(t, admin.server.WriteTimeout, readTimeout+adminTimeout)
 }

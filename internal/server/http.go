@@ -30,12 +30,13 @@ const maxStreams = 250
 
 // NewHTTPServer returns the HTTP listener of the API.
 func NewHTTPServer(
-	c *conf.Server, api API, chain *Chain, drain *Drain, logger log.Logger,
+	c *conf.Server, api API, chain *Chain, drain *Drain, logger log.Logger, secured ListenerTLS,
 ) *khttp.Server {
 	allowed, reject := mux.NewRouter(), rejectVia(chain)
 	origin := newOwnOrigin("server.http.hosts", c.GetHttp().GetAddr(), c.GetHttp().GetHosts(), chain.doors)
 	srv := khttp.NewServer(
 		khttp.Address(c.GetHttp().GetAddr()),
+		khttp.TLSConfig(secured.HTTP),
 		khttp.Timeout(c.GetHttp().GetTimeout().AsDuration()),
 		khttp.Middleware(chain.Unary),
 		khttp.Filter(guard(drain, reject), origin.filter(reject), chain.access.filter, paths(reject)),

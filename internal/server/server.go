@@ -14,8 +14,8 @@ import (
 )
 
 // ProviderSet is this package's Wire providers.
-var ProviderSet = wire.NewSet(NewHTTPServer, NewGRPCServer, NewAdminServer, NewMetrics, NewDoorMetrics, NewDrain, NewChain, NewAPI,
-	wire.Struct(new(ChainOptions), "*"), NewConnections,
+var ProviderSet = wire.NewSet(NewHTTPServer, NewGRPCServer, NewAdminServer, NewListenerTLS, NewMetrics, NewDoorMetrics, NewDrain, NewChain,
+	NewAPI, NewConnections, wire.Struct(new(ChainOptions), "*"), wire.Struct(new(AdminOptions), "*"),
 	wire.Bind(new(service.Problems), new(*Chain)))
 
 // maxBodyBytes bounds the body of an HTTP request, and a gRPC message.

@@ -70,7 +70,7 @@ func serveGuarded(t *testing.T, access *Access, p parts, services ...*grpc.Servi
 	for _, service := range services {
 		api = append(api, apiService{service.ServiceName, nil, func(r grpc.ServiceRegistrar) { r.RegisterService(service, nil) }})
 	}
-	srv, stop := NewGRPCServer(p.config, api, chain, w.store, p.drain)
+	srv, stop := NewGRPCServer(p.config, api, chain, w.store, p.drain, ListenerTLS{})
 	endpoint, err := srv.Endpoint()
 	require.NoError(t, err)
 	ended := make(chan error, 1)

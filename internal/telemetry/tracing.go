@@ -16,8 +16,8 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
-	"google.golang.org/grpc/credentials"
 
+	"podlink/internal/certs"
 	"podlink/internal/conf"
 	"podlink/internal/telemetry/lines"
 	"podlink/internal/version"
@@ -33,7 +33,7 @@ const (
 // NewTracerProvider returns the tracer provider, and a function that flushes and stops it. Requests never wait for the receiver:
 // spans that it does not accept in time are dropped. OpenTelemetry's OTEL_* variables apply to what the configuration does not
 // set.
-func NewTracerProvider(c *conf.Trace, logger log.Logger) (trace.TracerProvider, func(), error) {
+func NewTracerProvider(c *conf.Trace, files *certs.Reloader, logger log.Logger) (trace.TracerProvider, func(), error) {
 	helper := log.NewHelper(log.With(logger, "module", "tracing"))
 	if !exportEnabled(c, helper) {
 		return sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample())), func() {}, nil
@@ -43,7 +43,7 @@ func NewTracerProvider(c *conf.Trace, logger log.Logger) (trace.TracerProvider, 
 		failures.Do("", func(count int) { helper.Warnw(log.DefaultMessageKey, "traces: "+err.Error(), "count", count) })
 	}))
 	otel.SetLogger(logr.New(sdkLog{helper}))
-	options, err := exporterOptions(c)
+	options, err := exporterOptions(c, files)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -84,11 +84,11 @@ func exportEnabled(c *conf.Trace, helper *log.Helper) bool {
 }
 
 // exporterOptions returns the options that the configuration sets; the exporter takes the rest from the environment.
-func exporterOptions(c *conf.Trace) ([]otlptracegrpc.Option, error) {
+func exporterOptions(c *conf.Trace, files *certs.Reloader) ([]otlptracegrpc.Option, error) {
 	if c.GetEndpoint() == "" {
 		return headerOptions(c), nil
 	}
-	secured, err := c.GetTls().Config("trace.tls")
+	secured, err := c.GetTls().Config("trace.tls", files)
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +96,7 @@ func exporterOptions(c *conf.Trace) ([]otlptracegrpc.Option, error) {
 	if secured == nil {
 		return append(options, otlptracegrpc.WithInsecure()), nil
 	}
-	return append(options, otlptracegrpc.WithTLSCredentials(credentials.NewTLS(secured))), nil
+	return append(options, otlptracegrpc.WithTLSCredentials(secured.Credentials())), nil
 }
 
 func headerOptions(c *conf.Trace) []otlptracegrpc.Option {

@@ -11,12 +11,14 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/propagation"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
 	"podlink/internal/conf"
+	certstest "podlink/test/kit/certs"
 	"podlink/test/kit/logwatch"
 	otlptest "podlink/test/kit/otlp"
 	tlstest "podlink/test/kit/tls"
@@ -53,7 +55,7 @@ func start(t *testing.T, change func(*conf.Trace)) (trace.TracerProvider, func()
 	change(c.Trace)
 	require.NoError(t, c.Validate())
 	lines := new(logwatch.Log)
-	provider, end, err := NewTracerProvider(c.Trace, NewLogger(c.Log, NewLogLevel("debug"), lines))
+	provider, end, err := NewTracerProvider(c.Trace, nil, NewLogger(c.Log, NewLogLevel("debug"), lines))
 	require.NoError(t, err)
 	t.Cleanup(end)
 	return provider, end, lines
@@ -195,8 +197,33 @@ func TestTLSToTheReceiver(t *testing.T) {
 	}
 	c := conf.Default()
 	c.Trace.Endpoint, c.Trace.Tls = "127.0.0.1:1", &conf.TLS{Enabled: true, CaFile: ca.Path("absent.crt")}
-	_, _, err = NewTracerProvider(c.Trace, NewLogger(c.Log, NewLogLevel("debug"), new(logwatch.Log)))
+	_, _, err = NewTracerProvider(c.Trace, nil, NewLogger(c.Log, NewLogLevel("debug"), new(logwatch.Log)))
 	require.ErrorContains(t, err, "trace.tls.ca_file")
+}
+
+// TestNewFilesOfTheReceiver: a connection that is made after the files were replaced uses the new ones.
+func TestNewFilesOfTheReceiver(t *testing.T) {
+	dir := t.TempDir()
+	ca := tlstest.New(t, dir, "ca")
+	tlstest.New(t, dir, "stranger")
+	ca.Sign(t, "server", "collector.test", time.Time{})
+	pair, err := tls.LoadX509KeyPair(ca.Path("server.crt"), ca.Path("server.key"))
+	require.NoError(t, err)
+	receiver := otlptest.Start(t, grpc.Creds(credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}})))
+	tlstest.Copy(t, ca.Path("used.crt"), ca.Path("stranger.crt"))
+	c, files, lines := conf.Default(), certstest.Start(t), new(logwatch.Log)
+	c.Trace.Endpoint, c.Trace.SamplingRatio = receiver.Addr, 1
+	c.Trace.Tls = &conf.TLS{Enabled: true, CaFile: ca.Path("used.crt"), ServerName: "collector.test"}
+	provider, end, err := NewTracerProvider(c.Trace, files, NewLogger(c.Log, NewLogLevel("debug"), lines))
+	require.NoError(t, err)
+	t.Cleanup(end)
+	tlstest.Copy(t, ca.Path("used.crt"), ca.Path("ca.crt"))
+	require.Eventually(t, func() bool {
+		_, span := provider.Tracer("test").Start(t.Context(), "operation")
+		span.End()
+		_ = provider.(*sdktrace.TracerProvider).ForceFlush(t.Context()) // It fails until the new file is read.
+		return len(receiver.All()) > 0
+	}, time.Minute, 50*time.Millisecond, lines)
 }
 
 // TestUnreachableReceiver: it delays neither requests nor the stop, and is logged.

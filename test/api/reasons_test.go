@@ -157,7 +157,7 @@ func panicking(t *testing.T, redis *redistest.Server) *testApp {
 		config *conf.Bootstrap, level *telemetry.LogLevel, _ *telemetry.LogQueue, _ *audit.Log, logger log.Logger,
 	) (*kratos.App, func(), error) {
 		c := config.GetServer()
-		store, cleanup, err := app.OpenStore(config.GetData(), logger)
+		store, cleanup, err := app.OpenStore(config.GetData(), nil, logger)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -171,11 +171,13 @@ func panicking(t *testing.T, redis *redistest.Server) *testApp {
 			Server: c, Log: config.GetLog(), Tracer: traces, Metrics: metrics, Logger: logger,
 		})
 		api := server.NewAPI(service.NewLinkService(nil, service.NopProblems{}), service.NewStateService(nil), service.NewWorkloadService(nil))
-		grpcServer, stop := server.NewGRPCServer(c, api, chain, store.Health, drain)
+		grpcServer, stop := server.NewGRPCServer(c, api, chain, store.Health, drain, server.ListenerTLS{})
 		podlink := kratos.New(
 			kratos.Logger(logger), kratos.StopTimeout(c.GetStop().GetTimeout().AsDuration()), kratos.BeforeStop(drain.Run),
-			kratos.Server(store.Health, server.NewHTTPServer(c, api, chain, drain, logger), grpcServer,
-				server.NewAdminServer(c, server.NewConnections(c, nil), nil, store.Health, drain, metrics, level, nil, logger)))
+			kratos.Server(store.Health, server.NewHTTPServer(c, api, chain, drain, logger, server.ListenerTLS{}), grpcServer,
+				server.NewAdminServer(server.AdminOptions{
+					Server: c, Connections: server.NewConnections(c, nil), Store: store.Health, Drain: drain, Metrics: metrics, Level: level, Logger: logger,
+				})))
 		return podlink, func() { stop(); closeChain(); cleanup() }, nil
 	}, onRedis(redis))
 }

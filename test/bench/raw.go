@@ -120,7 +120,7 @@ func layerWith(t *testing.T, options func(c *conf.Data_Redis)) layer {
 	redis.PoolSize, redis.MinIdleConns = connectionsEach, 0
 	redis.PoolTimeout, redis.DialTimeout, redis.ReadTimeout, redis.WriteTimeout = timeout, timeout, timeout, timeout
 	options(redis)
-	store, closeStore, err := app.OpenStore(c.GetData(), log.NewStdLogger(io.Discard))
+	store, closeStore, err := app.OpenStore(c.GetData(), nil, log.NewStdLogger(io.Discard))
 	require.NoError(t, err)
 	t.Cleanup(closeStore)
 	require.NoError(t, store.Health.Check(t.Context()))

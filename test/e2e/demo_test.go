@@ -13,7 +13,7 @@ import (
 	"podlink/test/kit/proc"
 )
 
-// TestDemo runs a shorter chat demo, with etcd and Redis and without them: the demo exits with an error if a promise was broken. The
+// TestDemo runs a shorter chat demo, with etcd and Redis and without them, and with certificates and tokens: the demo exits with an error if a promise was broken. The
 // promises are about seconds, so it must have the machine to itself (make test-demo).
 func TestDemo(t *testing.T) {
 	proc.Need(t, "etcd", "etcd-server")
@@ -24,15 +24,19 @@ func TestDemo(t *testing.T) {
 	out, err := build.CombinedOutput()
 	require.NoError(t, err, string(out))
 	redis := []string{"Redis away for 4s: 0 users of living pods moved"}
+	refused := []string{"access: 8 attempts without the right to it, 0 not refused"}
 	for name, row := range map[string]struct {
 		path     string // where programs are found
+		flags    []string
 		promises []string
 	}{
-		"etcd and Redis": {os.Getenv("PATH"), redis}, "neither": {t.TempDir(), nil},
+		"etcd and Redis": {os.Getenv("PATH"), nil, redis}, "neither": {t.TempDir(), nil, nil},
+		"etcd, Redis, and callers who prove who they are": {os.Getenv("PATH"), []string{"-secure"}, append(refused, redis...)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cmd := exec.Command(chat, "demo", "-podlink", binary,
-				"-rooms", "150", "-every", "1s", "-ttl", "2s", "-linger", "1s", "-steady", "2s")
+			cmd := exec.Command(chat, append([]string{
+				"demo", "-podlink", binary, "-rooms", "150", "-every", "1s", "-ttl", "2s", "-linger", "1s", "-steady", "2s",
+			}, row.flags...)...)
 			cmd.Dir, cmd.Env = root, append(os.Environ(), "PATH="+row.path)
 			out, err := cmd.CombinedOutput()
 			require.NoError(t, err, string(out))

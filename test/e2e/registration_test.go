@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	v1 "podlink/api/podlink/v1"
+	"podlink/client"
 	consultest "podlink/test/kit/consul"
 	etcdtest "podlink/test/kit/etcd"
 )
@@ -92,4 +94,34 @@ func TestStartsWithoutItsRegistry(t *testing.T) {
 	require.Less(t, time.Since(p.Started), 2*time.Second)
 	p.Log.Wait(t, "registry unavailable: podlink may be undiscoverable")
 	require.Zero(t, p.Stop(t))
+}
+
+// TestClientsFindPodlinkOverTLS: its endpoints are grpcs:// and https://, which Kratos clients with TLS look for.
+func TestClientsFindPodlinkOverTLS(t *testing.T) {
+	t.Parallel()
+	server := etcdtest.Start(t)
+	found, err := clientv3.New(clientv3.Config{Endpoints: []string{server.Addr}, Logger: zap.NewNop()})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = found.Close() })
+	ca := newCA(t)
+	p := start(t, slices.Concat(listenerTLS("HTTP", ca, "require"), listenerTLS("GRPC", ca, "require"), []string{
+		"PODLINK_DATA_REDIS_ALLOW_EMBEDDED=true", "PODLINK_REGISTRY_TYPE=etcd", "PODLINK_REGISTRY_ADDRS=" + server.Addr,
+	})...)
+	var instances []*registry.ServiceInstance
+	require.Eventually(t, func() bool {
+		instances, err = etcd.New(found).GetService(t.Context(), "podlink")
+		return err == nil && len(instances) == 1
+	}, discoveryTimeout, 20*time.Millisecond)
+	require.ElementsMatch(t, []string{"https://" + p.HTTP, "grpcs://" + p.GRPC}, instances[0].Endpoints)
+	for _, http := range []bool{false, true} {
+		o := client.Options{
+			Discovery: etcd.New(found), HTTP: http, Timeout: patience,
+			CAFile: ca.Path("ca.crt"), CertFile: ca.Path("client.crt"), KeyFile: ca.Path("client.key"), ServerName: "localhost",
+		}
+		c, err := client.New("discovery:///podlink", o)
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = c.Close() })
+		_, err = c.GetLinkedPod(t.Context(), &v1.GetLinkedPodRequest{Namespace: "game", Uid: "alice", Service: "room"})
+		require.NoError(t, err)
+	}
 }

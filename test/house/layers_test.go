@@ -35,7 +35,8 @@ var layers = map[string][]string{
 
 	"internal/auth":  {},
 	"internal/audit": {"internal/auth", "internal/telemetry/lines"},
-	"internal/certs": {},
+	"internal/certs": {"internal/file"},
+	"internal/file":  {},
 
 	"internal/biz":                 {},
 	"internal/biz/biztest":         {"internal/biz"},
@@ -44,7 +45,7 @@ var layers = map[string][]string{
 	"internal/rdb/embedded":        {"internal/rdb"},
 	"internal/telemetry/histogram": {},
 	"internal/telemetry/lines":     {},
-	"internal/conf":                {"internal/certs", "internal/protofield"},
+	"internal/conf":                {"internal/certs", "internal/file", "internal/protofield"},
 	"internal/protofield":          {},
 	"internal/version":             {},
 

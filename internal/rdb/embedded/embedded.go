@@ -70,7 +70,8 @@ func (s *Server) Close() {
 
 // Options returns o with the address and certificate of this store, and without the options that it doesn't support.
 func (s *Server) Options(o rdb.Options) rdb.Options {
-	o.Mode, o.Addrs, o.DB, o.TLS = rdb.Standalone, []string{s.server.Addr()}, 0, s.client
+	o.Mode, o.Addrs, o.DB = rdb.Standalone, []string{s.server.Addr()}, 0
+	o.TLS = func() *tls.Config { return s.client }
 	o.Username, o.Password = "", ""
 	o.WaitReplicas, o.Embedded = 0, true
 	return o

@@ -41,7 +41,7 @@ func run(path string) error {
 	level := telemetry.NewLogLevel(config.GetLog().GetLevel())
 	logger := log.With(telemetry.NewLogger(config.GetLog(), level, os.Stderr), "trace_id", ktracing.TraceID())
 	log.SetLogger(logger)
-	provider, closeProvider, err := telemetry.NewTracerProvider(config.GetTrace(), logger)
+	provider, closeProvider, err := telemetry.NewTracerProvider(config.GetTrace(), nil, logger)
 	if err != nil {
 		return err
 	}
@@ -61,7 +61,9 @@ func run(path string) error {
 	grpc := kgrpc.NewServer(kgrpc.Address(settings.GetGrpc().GetAddr()),
 		kgrpc.Timeout(settings.GetGrpc().GetTimeout().AsDuration()), kgrpc.Middleware(chain.Unary))
 	v1.RegisterLinkServiceServer(grpc, api)
-	admin := server.NewAdminServer(settings, server.NewConnections(settings, nil), nil, ready{}, server.NewDrain(settings), metrics, level, nil, logger)
+	admin := server.NewAdminServer(server.AdminOptions{
+		Server: settings, Connections: server.NewConnections(settings, nil), Store: ready{}, Drain: server.NewDrain(settings), Metrics: metrics, Level: level, Logger: logger,
+	})
 	return kratos.New(kratos.Logger(logger), kratos.Server(http, grpc, admin)).Run()
 }
 

@@ -4,6 +4,7 @@ package etcd
 
 import (
 	"context"
+	"crypto/tls"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -25,6 +26,8 @@ type Server struct {
 	Addr string // host:port for clients
 
 	tb      testing.TB
+	http    *http.Client
+	scheme  string
 	data    string // data directory
 	process *proc.Process
 }
@@ -32,16 +35,31 @@ type Server struct {
 // Start starts an etcd and waits until it answers.
 func Start(tb testing.TB) *Server {
 	tb.Helper()
+	return launch(tb, "http", new(http.Transport))
+}
+
+// StartTLS starts an etcd with TLS that asks for a certificate: its files are the CA, which clients need too, its certificate and the
+// key. It reads the last two again for each connection.
+func StartTLS(tb testing.TB, client *tls.Config, caFile, certFile, keyFile string) *Server {
+	tb.Helper()
+	return launch(tb, "https", &http.Transport{TLSClientConfig: client},
+		"--client-cert-auth", "--trusted-ca-file", caFile, "--cert-file", certFile, "--key-file", keyFile)
+}
+
+func launch(tb testing.TB, scheme string, transport *http.Transport, args ...string) *Server {
+	tb.Helper()
 	proc.Need(tb, "etcd", "etcd-server")
 	ports := proc.FreePorts(tb, 2)
-	s := &Server{Addr: proc.Addr(ports[0]), tb: tb, data: filepath.Join(tb.TempDir(), "data")}
-	client, peer := "http://"+s.Addr, "http://"+proc.Addr(ports[1])
-	s.process = proc.Start(tb, proc.Command{Program: "etcd", Args: []string{
+	s := &Server{
+		Addr: proc.Addr(ports[0]), tb: tb, http: &http.Client{Transport: transport}, scheme: scheme, data: filepath.Join(tb.TempDir(), "data"),
+	}
+	client, peer := scheme+"://"+s.Addr, "http://"+proc.Addr(ports[1])
+	s.process = proc.Start(tb, proc.Command{Program: "etcd", Args: append([]string{
 		"--name", "test", "--data-dir", s.data,
 		"--listen-client-urls", client, "--advertise-client-urls", client,
 		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "test=" + peer,
 		"--logger", "zap", "--log-level", "warn",
-	}})
+	}, args...)})
 	s.awaitHealthy()
 	return s
 }
@@ -54,12 +72,12 @@ func (s *Server) awaitHealthy() {
 func (s *Server) healthy() bool {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.Addr+"/health", http.NoBody)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.scheme+"://"+s.Addr+"/health", http.NoBody)
 	if err != nil {
 		return false
 	}
 	request.Close = true
-	response, err := http.DefaultTransport.RoundTrip(request)
+	response, err := s.http.Do(request)
 	if err != nil {
 		return false
 	}

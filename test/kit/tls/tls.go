@@ -22,8 +22,9 @@ type Authority struct {
 	Dir  string
 	Name string // its own certificate is Name.crt
 
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
+	cert   *x509.Certificate
+	key    *ecdsa.PrivateKey
+	parent *Authority // nil: a root
 }
 
 // New returns a new authority that writes to the directory.
@@ -42,6 +43,43 @@ func (a *Authority) Sign(t *testing.T, name, host string, notAfter time.Time) {
 		DNSNames: []string{host}, NotAfter: notAfter,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}, a)
+}
+
+// Issue issues a certificate from the template, which has at least what Sign would set besides the lifetime of 24 hours: name.crt,
+// with the certificates between it and the root, and name.key.
+func (a *Authority) Issue(t *testing.T, name string, template *x509.Certificate) {
+	t.Helper()
+	a.issue(t, name, template, a)
+	if a.parent == nil {
+		return
+	}
+	text, err := os.ReadFile(a.Path(name + ".crt"))
+	require.NoError(t, err)
+	between, err := os.ReadFile(a.Path(a.Name + ".crt"))
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(a.Path(name+".crt"), append(text, between...), 0o600))
+}
+
+// Between returns a new authority that this one has signed.
+func (a *Authority) Between(t *testing.T, name string) *Authority {
+	t.Helper()
+	b := &Authority{Dir: a.Dir, Name: name, parent: a}
+	template := &x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	b.cert, b.key = b.issue(t, name, template, a)
+	return b
+}
+
+// Copy replaces a file with the content of others, at one moment, as those who rotate certificates should.
+func Copy(t *testing.T, to string, from ...string) {
+	t.Helper()
+	var text []byte
+	for _, file := range from {
+		part, err := os.ReadFile(file)
+		require.NoError(t, err)
+		text = append(text, part...)
+	}
+	require.NoError(t, os.WriteFile(to+".new", text, 0o600))
+	require.NoError(t, os.Rename(to+".new", to))
 }
 
 // Path returns the path of a file of the directory.
@@ -66,7 +104,9 @@ func (a *Authority) issue(
 	if template.NotAfter.IsZero() {
 		template.NotAfter = time.Now().Add(time.Hour)
 	}
-	template.NotBefore = template.NotAfter.Add(-24 * time.Hour)
+	if template.NotBefore.IsZero() {
+		template.NotBefore = template.NotAfter.Add(-24 * time.Hour)
+	}
 	signer, signerKey := template, key
 	if parent != nil {
 		signer, signerKey = parent.cert, parent.key

@@ -43,6 +43,7 @@ type Options struct {
 	Linger  time.Duration // how long a stopping pod keeps its rooms
 	Steady  time.Duration // length of the phase without faults
 	Static  bool          // use a static list of pods even if etcd is installed
+	Secure  bool          // podlink asks for certificates and tokens
 	Out     io.Writer
 }
 
@@ -59,6 +60,10 @@ type demo struct {
 	talk      *talk
 	rooms     *store.Store
 	screen    *screen
+
+	doors *doors   // nil: podlink is open
+	tries int      // to do what one may not do
+	letIn []string // those of them that were not refused
 
 	redisServer   *process
 	podlinkServer *process
@@ -112,7 +117,7 @@ func (d *demo) run(ctx context.Context) error {
 	return d.summary(time.Since(begin))
 }
 
-// start starts the store, etcd, Redis, podlink, the pods and the caller, in the order of their dependencies.
+// start makes the doors, and starts the store, etcd, Redis, podlink, the pods and the caller, in the order of their dependencies.
 func (d *demo) start(ctx context.Context) error {
 	file, err := os.Create(filepath.Join(d.logs, "caller.log"))
 	if err != nil {
@@ -121,7 +126,7 @@ func (d *demo) start(ctx context.Context) error {
 	d.onClose(func() { _ = file.Close() })
 	klog.SetLogger(klog.With(klog.NewStdLogger(file), "ts", klog.DefaultTimestamp))
 	for _, step := range []func(context.Context) error{
-		d.startStore, d.startDiscovery, d.startRedis, d.startPodlink, d.startPods, d.startCaller,
+		d.openDoors, d.startStore, d.startDiscovery, d.startRedis, d.startPodlink, d.startPods, d.startCaller,
 	} {
 		if err := step(ctx); err != nil {
 			return err
@@ -132,7 +137,7 @@ func (d *demo) start(ctx context.Context) error {
 
 // startCaller starts the caller of the chat, whose calls are routed to the pods.
 func (d *demo) startCaller(ctx context.Context) error {
-	target, options := d.podlinkTarget()
+	target, options := d.podlinkTarget(routing)
 	chat, err := caller.New(ctx, target, options, d.discovery)
 	if err != nil {
 		return err

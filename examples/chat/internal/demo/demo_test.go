@@ -47,11 +47,14 @@ func TestSummaryFindsBrokenPromises(t *testing.T) {
 		"moved by a second process":  {func(d *demo, _ *room) { d.talk.outages[twoProcesses].moved++ }, "a second process of chat-1: 1 users"},
 		"an outage that did not end": {func(d *demo, _ *room) { d.talk.outages[redisAway].over = false }, "Redis away"},
 		"no outage":                  {func(d *demo, _ *room) { delete(d.talk.outages, podlinkAway) }, "podlink away"},
+		"let in":                     {func(d *demo, _ *room) { d.letIn = []string{"a stranger"} }, "1 not refused; a stranger"},
+		"never tried":                {func(d *demo, _ *room) { d.tries = 0 }, "access: 0 attempts"},
 		"unanswered after an outage": {func(d *demo, _ *room) { d.talk.outages[podlinkAway].within = time.Minute }, "podlink away"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := &demo{
 				Options: Options{TTL: 3 * time.Second, Out: io.Discard}, redis: "there", rooms: store.New(), talk: newTalk(nil, nil, 1, time.Second),
+				doors: &doors{}, tries: 8,
 			}
 			r := d.talk.rooms[0]
 			openRoom(t, d.rooms, r.name, 5, "chat-0")

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// scenario runs the phases of the demo: steady, kill, freeze, drain, rolling restart, and the outages.
+// scenario runs the phases of the demo: steady, kill, freeze, drain, rolling restart, the outages, and the doors.
 func (d *demo) scenario(ctx context.Context) error {
 	d.screen.headline("%d rooms start to talk, each every %s", d.Rooms, d.Every)
 	if err := d.waitNone(ctx, d.talk.unanswered, "have had no answer yet"); err != nil {
@@ -76,7 +76,10 @@ func (d *demo) scenario(ctx context.Context) error {
 	if err := d.rest(ctx, 2*d.Every); err != nil {
 		return err
 	}
-	return d.outages(ctx)
+	if err := d.outages(ctx); err != nil {
+		return err
+	}
+	return d.knock(ctx)
 }
 
 // waitNone waits until no rooms are left in a state; the error names the state.

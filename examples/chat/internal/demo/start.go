@@ -136,7 +136,7 @@ func (d *demo) startPodlink(ctx context.Context) (err error) {
 	if d.podlink, err = freeAddr(); err != nil {
 		return err
 	}
-	target, options := d.podlinkTarget()
+	target, options := d.podlinkTarget(operating)
 	if d.client, err = client.New(target, options); err != nil { //nolint:contextcheck // It outlives ctx.
 		return err
 	}
@@ -144,12 +144,12 @@ func (d *demo) startPodlink(ctx context.Context) (err error) {
 	return d.launchPodlink(ctx)
 }
 
-// podlinkTarget is where clients find podlink.
-func (d *demo) podlinkTarget() (string, client.Options) {
+// podlinkTarget is where the client of that name finds podlink, and what it shows there.
+func (d *demo) podlinkTarget(name string) (string, client.Options) {
 	if d.etcd == "" {
-		return d.podlink, client.Options{}
+		return d.podlink, d.doors.show(client.Options{}, name)
 	}
-	return "discovery:///podlink", client.Options{Discovery: d.discovery}
+	return "discovery:///podlink", d.doors.show(client.Options{Discovery: d.discovery}, name)
 }
 
 // launchPodlink starts podlink at its address, and waits until it answers.
@@ -160,6 +160,7 @@ func (d *demo) launchPodlink(ctx context.Context) (err error) {
 	if d.etcd != "" {
 		env = append(env, "PODLINK_REGISTRY_TYPE=etcd", "PODLINK_REGISTRY_ADDRS="+d.etcd)
 	}
+	env = append(env, d.doors.env()...)
 	switch {
 	case d.redis != "":
 		env = append(env, "PODLINK_DATA_REDIS_MODE=standalone", "PODLINK_DATA_REDIS_ADDRS="+d.redis)
@@ -208,8 +209,11 @@ func (d *demo) launchPod(ctx context.Context, i int, addr string) error {
 	if err != nil {
 		return err
 	}
-	p, err := launch(ctx, d.logs, podName(i), nil, self, "pod", "-name", podName(i), "-addr", addr, "-store", d.store,
-		"-podlink", d.podlink, "-etcd", d.etcd, "-ttl", d.TTL.String(), "-linger", d.Linger.String())
+	flags := append([]string{
+		"pod", "-name", podName(i), "-addr", addr, "-store", d.store,
+		"-podlink", d.podlink, "-etcd", d.etcd, "-ttl", d.TTL.String(), "-linger", d.Linger.String(),
+	}, d.doors.flags(podName(i))...)
+	p, err := launch(ctx, d.logs, podName(i), nil, self, flags...)
 	if err != nil {
 		return err
 	}

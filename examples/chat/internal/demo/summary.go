@@ -62,6 +62,9 @@ func (d *demo) promises() []promise {
 	if d.redis != "" {
 		promises = append(promises, d.stays(redisAway, "Redis away for "+d.outageTime().String()))
 	}
+	if d.doors != nil {
+		promises = append(promises, d.refusals())
+	}
 	return append(promises,
 		d.stays(twoProcesses, "a second process of "+podName(doubled)),
 		promise{shared == 0, fmt.Sprintf(

@@ -38,6 +38,7 @@ type Options struct {
 	Name    string        // such as chat-2
 	Addr    string        // host:port to listen on
 	Podlink string        // podlink's address, used without etcd
+	Shows   Files         // what podlink is shown; empty: it asks for nothing
 	Etcd    string        // host:port; empty: no registration
 	Store   string        // host:port of the rooms' store
 	TTL     time.Duration // lifetime of a report to podlink
@@ -45,9 +46,14 @@ type Options struct {
 	Logger  log.Logger
 }
 
+// Files are PEM files and a token by which a pod and podlink know each other.
+type Files struct{ CA, Cert, Key, Token string }
+
 // Run runs the pod until ctx ends or the process gets a signal to stop.
 func Run(ctx context.Context, o Options) error {
-	target, options := o.Podlink, client.Options{}
+	target, options := o.Podlink, client.Options{
+		CAFile: o.Shows.CA, CertFile: o.Shows.Cert, KeyFile: o.Shows.Key, TokenFile: o.Shows.Token,
+	}
 	var registrar registry.Registrar
 	if o.Etcd != "" {
 		conn, err := clientv3.New(clientv3.Config{Endpoints: []string{o.Etcd}, DialTimeout: dialTimeout, Logger: zap.NewNop()})

@@ -6,7 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/go-kratos/kratos/v2/errors"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -102,17 +101,16 @@ func isLost(session *client.Session) bool {
 	}
 }
 
-// errMoved is the answer to a message that came while the room was moving. The sender repeats it.
-var errMoved = errors.ServiceUnavailable("ROOM_MOVED", "another process has opened the room since")
-
 // refused returns the error for the sender of a message that the store has not taken. When the store knows a greater epoch, another
-// process owns the room, and the session here is over, whether podlink has said so already or not.
+// process owns the room, and the session here is over, whether podlink has said so already or not: the sender's router asks podlink, and
+// repeats the message there.
 func (rm *room) refused(ctx context.Context, err error) error {
 	if status.Code(err) != codes.FailedPrecondition {
 		return err
 	}
+	refusal := rm.session.Refusal()
 	rm.end(ctx, keep)
-	return errMoved
+	return refusal
 }
 
 // end ends the room's session, and drops the room. The store has all of its messages. The caller holds the lock.
