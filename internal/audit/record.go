@@ -14,7 +14,7 @@ import (
 // Record is what a line of the audit log says, without what the context of the call says: who calls, from where, by which right
 // and rule, and the trace id. Fields that are zero are left out.
 type Record struct {
-	Operation   string // the rpc, the route of the admin listener, or reload
+	Operation   string // the rpc; loglevel, pprof; reload
 	Namespace   string
 	Service     string
 	UID         string

@@ -287,7 +287,7 @@ func TestLevelChangesAreAudited(t *testing.T) {
 		admin.server.Handler.ServeHTTP(httptest.NewRecorder(), request)
 	}
 	require.Equal(t, []map[string]any{{
-		"msg": "audit", "event": "event", "peer": "192.0.2.1:1234", "operation": "PUT /loglevel", "outcome": "changed",
+		"msg": "audit", "event": "event", "peer": "192.0.2.1:1234", "operation": "loglevel", "outcome": "changed",
 		"detail": "warn to debug", "reason": "looking for a fault",
 	}}, records())
 }

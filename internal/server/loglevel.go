@@ -38,7 +38,7 @@ func (s *AdminServer) setLevel(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.audit.Happened(r.Context(), audit.Record{
-		Operation: r.Pattern, Outcome: "changed", Detail: before + " to " + body.Level, Reason: r.Header.Get(reasonHeader),
+		Operation: "loglevel", Outcome: "changed", Detail: before + " to " + body.Level, Reason: r.Header.Get(reasonHeader),
 		Peer: r.RemoteAddr,
 	})
 	s.getLevel(w, r)
