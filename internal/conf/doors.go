@@ -101,7 +101,7 @@ func (v *violations) auth(b *Bootstrap) {
 		v.add("auth.allow_insecure", "is for auth.mode \"off\"")
 	}
 	if c.GetPolicyFile() == "" {
-		v.add("auth.policy_file", "is required with auth.mode required: without a rule nobody may do anything")
+		v.add("auth.policy_file", "is required with auth.mode required: without a rule no call is allowed")
 	}
 	bearers := c.GetTokensFile() != "" || len(c.GetIssuers()) > 0
 	if !bearers && !b.GetServer().TakesCertificates() {

@@ -65,12 +65,12 @@ func NewAdminServer(o AdminOptions) *AdminServer {
 	routes.Handle("GET /healthz", newBounded(maxProbes, maxProbesPerPeer, http.HandlerFunc(s.health)))
 	routes.Handle("GET /readyz", newBounded(maxProbes, maxProbesPerPeer, http.HandlerFunc(s.ready)))
 	routes.Handle("GET /metrics", newBounded(maxScrapes, maxScrapesPerPeer, newSharedScrapes(o.Metrics.handler())))
-	routes.Handle("GET /loglevel", s.operators(http.HandlerFunc(s.getLevel)))
-	routes.Handle("PUT /loglevel", s.operators(http.HandlerFunc(s.setLevel)))
+	routes.Handle("GET /loglevel", s.operators("loglevel", http.HandlerFunc(s.getLevel)))
+	routes.Handle("PUT /loglevel", s.operators("loglevel", http.HandlerFunc(s.setLevel)))
 	if c.GetPprof() {
 		s.log.Warnf("server.admin.pprof is on: %s can read profiles, which expose parts of podlink's memory; taking one costs CPU "+
 			"time, and locks and waits are sampled all the time", s.operatorsAre())
-		routes.Handle("/debug/pprof/", s.operators(goProfiles()))
+		routes.Handle("/debug/pprof/", s.operators("pprof", goProfiles()))
 	}
 	s.server = &http.Server{Handler: routes, TLSConfig: o.TLS.Admin} //nolint:gosec // setLimits sets its timeouts.
 	setLimits(s.server, adminTimeout, o.Logger)
