@@ -33,6 +33,11 @@ func TestSummaryFindsBrokenPromises(t *testing.T) {
 		"elsewhere":        {func(d *demo, r *room) { d.talk.fail("kill", r, io.EOF) }, "1 failed elsewhere"},
 		"drain":            {func(d *demo, r *room) { d.talk.fail("drain", r, io.EOF) }, "drained pod: 1 failed"},
 		"rolling restart":  {func(d *demo, r *room) { d.talk.fail("rolling restart", r, io.EOF) }, "all pods: 1 failed"},
+		"on its way when podlink went away": {func(d *demo, r *room) {
+			d.talk.beginOutage(podlinkAway)
+			d.talk.fail("rolling restart", r, io.EOF)
+			d.talk.endOutage(podlinkAway, 0)
+		}, ""},
 		"never frozen":     {func(d *demo, _ *room) { delete(d.talk.longest, "freeze") }, "frozen pod"},
 		"too long":         {func(d *demo, _ *room) { d.talk.longest["kill"] = limit + 1 }, "killed pod"},
 		"never taken over": {func(d *demo, r *room) { d.talk.orphaned[r] = true }, "killed pod"},
