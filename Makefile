@@ -27,7 +27,7 @@ MIN       ?= 0.97
 SIM_TIME  ?= 10m
 
 .DEFAULT_GOAL := help
-.PHONY: help init api config scripts generate build run demo certs-dev test test-demo test-faults test-sim test-alerts check-rules bench bench-quick bench-report bench-render bench-functions bench-compare bench-scripts lint vuln cover check-generated docker clean
+.PHONY: help init api config scripts generate build run demo certs-dev test test-demo test-faults test-sim test-alerts check-rules bench bench-quick bench-report bench-render bench-functions bench-compare bench-scripts lint lint-api vuln cover check-generated docker clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,7 +46,7 @@ api: ## generate Go and openapi.yaml from the protos in api/ and examples/; fail
 	$(BUF) generate
 	$(BUF) generate --template buf.gen.chat.yaml
 	$(BUF) generate --template buf.gen.counter.yaml
-	$(GO) run ./tools/openapi openapi.yaml
+	$(GO) run ./tools/openapi openapi.yaml api/podlink/v1/error_reason.proto
 
 config: ## generate Go from internal/conf/conf.proto
 	$(BUF) generate --template buf.gen.conf.yaml
@@ -131,6 +131,9 @@ lint: ## run the linters
 	$(LINT) run --build-tags faults,bench,alerts,demo,sim ./...
 	$(GO) -C tools/benchreport tool -modfile=../lint/go.mod golangci-lint run ./...
 	$(GO) -C tools/vuln tool -modfile=../lint/go.mod golangci-lint run ./...
+
+lint-api: ## check openapi.yaml with redocly and spectral, which npm installs into bin/; without npm it says so and succeeds
+	./tools/lintapi/lint.sh openapi.yaml
 
 vuln: ## fail if a package linked into podlink has a known vulnerability
 	$(GO) -C tools/vuln run . -C $(CURDIR) ./...

@@ -109,10 +109,10 @@ var userModes = map[string]struct {
 	}},
 }
 
-// setUser gives podlink's user exactly the rules.
+// setUser gives podlink's user the rules. Those of the page begin with reset, so that it has exactly these.
 func setUser(t *testing.T, servers []*redis.Client, rules []string) {
 	t.Helper()
-	command := []any{"ACL", "SETUSER", "podlink", "reset"}
+	command := []any{"ACL", "SETUSER", "podlink"}
 	for _, rule := range rules {
 		command = append(command, rule)
 	}

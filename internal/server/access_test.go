@@ -237,7 +237,8 @@ func TestStreamsHaveACaller(t *testing.T) {
 	require.Contains(t, w.lines.String(), `"cause":"nobody knows this token"`)
 }
 
-// TestHealthIsOpen: probes have no credentials. While callers can't be authenticated podlink is not ready.
+// TestHealthIsOpen: probes have no credentials. While callers can't be authenticated podlink is not ready. To watch is to hold a
+// stream, so it takes a caller who is known, with any right or none.
 func TestHealthIsOpen(t *testing.T) {
 	for name, row := range map[string]struct {
 		guests guests
@@ -252,11 +253,18 @@ func TestHealthIsOpen(t *testing.T) {
 			reply, err := client.Check(t.Context(), new(grpc_health_v1.HealthCheckRequest))
 			require.NoError(t, err)
 			require.Equal(t, row.want, reply.GetStatus())
-			watch, err := client.Watch(t.Context(), new(grpc_health_v1.HealthCheckRequest))
-			require.NoError(t, err)
-			reply, err = watch.Recv()
-			require.NoError(t, err)
-			require.Equal(t, row.want, reply.GetStatus())
+			for token, want := range map[string]codes.Code{"stranger": codes.Unauthenticated, "caller": codes.OK} {
+				watch, err := client.Watch(as(t, token), new(grpc_health_v1.HealthCheckRequest))
+				require.NoError(t, err)
+				reply, err = watch.Recv()
+				if row.guests.away != nil {
+					want = codes.Unavailable
+				}
+				require.Equal(t, want, status.Code(err))
+				if err == nil {
+					require.Equal(t, row.want, reply.GetStatus())
+				}
+			}
 		})
 	}
 }

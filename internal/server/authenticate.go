@@ -8,7 +8,6 @@ import (
 	"net/netip"
 
 	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 
@@ -128,7 +127,7 @@ func (a *Access) callOverGRPC(ctx context.Context) (*auth.Call, error) {
 
 // stream returns the context of a stream with its caller, and why it is refused.
 func (a *Access) stream(ctx context.Context, operation string) (context.Context, error) {
-	if a == nil || openStreams[operation] {
+	if a == nil {
 		return ctx, nil
 	}
 	call, err := a.callOverGRPC(ctx)
@@ -138,9 +137,6 @@ func (a *Access) stream(ctx context.Context, operation string) (context.Context,
 	}
 	return call, err
 }
-
-// openStreams are those that need no credentials. Their unary counterpart does not come here at all: Access sees the API alone.
-var openStreams = map[string]bool{grpc_health_v1.Health_Watch_FullMethodName: true}
 
 // ready returns why podlink can only refuse calls; nil if it does not.
 func (a *Access) ready() error {

@@ -88,6 +88,9 @@ func (c *Chain) Unary(next middleware.Handler) middleware.Handler {
 			if err := d.payRest(request); err != nil {
 				return err
 			}
+			if err := c.access.authorize(ctx, t.Operation(), request); err != nil {
+				return err
+			}
 			if err := c.calls.begin(); err != nil {
 				return err
 			}

@@ -112,6 +112,9 @@ func NewDoorMetrics() *DoorMetrics {
 	} {
 		m.refusals[by] = refusals.WithLabelValues(string(by))
 	}
+	for _, listener := range []string{"http", "grpc", "admin"} {
+		m.Connections(listener)
+	}
 	m.counters = []prometheus.Collector{authentications, refusals, m.connections, m.unconnected, m.insecure}
 	return m
 }

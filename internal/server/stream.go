@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 
 	"github.com/go-kratos/kratos/v2/transport"
 	"google.golang.org/grpc"
@@ -41,7 +42,9 @@ func (c *Chain) Stream(drain *Drain) grpc.StreamServerInterceptor {
 			if refusal != nil {
 				return refusal
 			}
-			return streamError(ctx, next(impl, serverStream{stream, ctx}))
+			return streamError(ctx, next(impl, &serverStream{
+				ServerStream: stream, ctx: ctx, access: c.access, operation: info.FullMethod,
+			}))
 		})
 		// Kratos sets the reply's header only now; after the first message that is too late.
 		if id := t.ReplyHeader().Get(traceResponse); id != "" {
@@ -64,27 +67,43 @@ func streamError(ctx context.Context, err error) error {
 	}
 }
 
-// serverStream is a stream with the chain's context and deferred decoding errors.
+// serverStream is a stream with the chain's context and deferred decoding errors, whose first message decides whether the caller may
+// have it.
 type serverStream struct {
 	grpc.ServerStream
 
-	ctx context.Context //nolint:containedctx // A grpc.ServerStream has its context.
+	ctx        context.Context //nolint:containedctx // A grpc.ServerStream has its context.
+	access     *Access
+	operation  string
+	authorized atomic.Bool // A handler may send and receive at once.
 }
 
 // Context implements grpc.ServerStream.
-func (s serverStream) Context() context.Context { return s.ctx }
+func (s *serverStream) Context() context.Context { return s.ctx }
 
 // RecvMsg implements grpc.ServerStream. For a message that can't be decoded, gRPC alone would answer INTERNAL.
-func (s serverStream) RecvMsg(target any) error {
+func (s *serverStream) RecvMsg(target any) error {
 	var d decoding
 	if err := s.ServerStream.RecvMsg(deferredMessage{&d, target.(proto.Message)}); err != nil {
 		return receiveError(err)
 	}
-	return d.err
+	if d.err != nil || s.authorized.Load() {
+		return d.err
+	}
+	if err := s.access.authorize(s.ctx, s.operation, target); err != nil {
+		return err
+	}
+	s.authorized.Store(true)
+	return nil
 }
 
 // SendMsg implements grpc.ServerStream.
-func (s serverStream) SendMsg(message any) error {
+func (s *serverStream) SendMsg(message any) error {
+	if !s.authorized.Load() {
+		if err := s.access.authorize(s.ctx, s.operation, nil); err != nil { // A handler must not answer what no one has asked for.
+			return err
+		}
+	}
 	err := s.ServerStream.SendMsg(message)
 	if callerLeft(err) {
 		return fmt.Errorf("%w: %w", biz.ErrCanceled, err)

@@ -136,6 +136,9 @@ const (
 	watchMethod = "/" + testService + "/Watch"
 )
 
+// The stream of the tests has no option for its right.
+func init() { foreign[watchMethod] = true }
+
 // testServiceDesc is a service with a unary method and a stream, which both call handle. The stream sends a message first.
 func testServiceDesc(handle func(ctx context.Context) error) *grpc.ServiceDesc {
 	return &grpc.ServiceDesc{
@@ -408,7 +411,7 @@ func TestBrokenStreamsAreTheCallersFault(t *testing.T) {
 
 // TestCompressedMessages: gRPC's error quotes a header, which may be anything.
 func TestCompressedMessages(t *testing.T) {
-	stream := serverStream{leftStream{err: status.Error(codes.Unimplemented, "no decompressor secret")}, t.Context()}
+	stream := serverStream{ServerStream: leftStream{err: status.Error(codes.Unimplemented, "no decompressor secret")}, ctx: t.Context()}
 	err := stream.RecvMsg(new(emptypb.Empty))
 	require.True(t, v1.IsUnsupportedMediaType(err), "%v", err)
 	require.NotContains(t, err.Error(), "secret")
@@ -422,13 +425,13 @@ type outcomeOfStream struct {
 // TestCallerThatLeaves: a call of the stream may fail a little before its context ends.
 func TestCallerThatLeaves(t *testing.T) {
 	for _, code := range []codes.Code{codes.Canceled, codes.DeadlineExceeded, codes.Unavailable} {
-		stream := serverStream{leftStream{err: status.Error(code, "gone")}, t.Context()}
+		stream := serverStream{ServerStream: leftStream{err: status.Error(code, "gone")}, ctx: t.Context()}
 		require.ErrorIs(t, stream.RecvMsg(new(emptypb.Empty)), biz.ErrCanceled)
 		require.ErrorIs(t, stream.SendMsg(new(emptypb.Empty)), biz.ErrCanceled)
 	}
-	stream := serverStream{leftStream{err: io.EOF}, t.Context()}
+	stream := serverStream{ServerStream: leftStream{err: io.EOF}, ctx: t.Context()}
 	require.Equal(t, io.EOF, stream.RecvMsg(new(emptypb.Empty)), "the caller sends no more")
-	require.NoError(t, serverStream{leftStream{}, t.Context()}.SendMsg(new(emptypb.Empty)))
+	require.NoError(t, (&serverStream{ServerStream: leftStream{}, ctx: t.Context()}).SendMsg(new(emptypb.Empty)))
 }
 
 // leftStream is a stream whose calls fail with err.

@@ -17,6 +17,7 @@ import (
 
 	"podlink/internal/conf"
 	consultest "podlink/test/kit/consul"
+	"podlink/test/kit/doors"
 	redistest "podlink/test/kit/redis"
 )
 
@@ -141,6 +142,11 @@ func TestMetrics(t *testing.T) {
 		labels := regexp.MustCompile(`\w+`).FindAllString(row[3], -1)
 		slices.Sort(labels)
 		want[row[1]] = row[2] + " " + strings.Join(labels, " ")
+	}
+	for _, family := range doors.Metrics(t) { // Most of them need a configuration of their own.
+		if families[family.GetName()] == nil {
+			families[family.GetName()] = family
+		}
 	}
 	got := make(map[string]string)
 	for name, family := range families {

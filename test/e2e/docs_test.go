@@ -337,7 +337,7 @@ func TestLinksBetweenDocumentsLeadSomewhere(t *testing.T) {
 	require.NoError(t, err)
 	decisions, err := filepath.Glob(root + "/docs/decisions/*.md")
 	require.NoError(t, err)
-	pages = append(append(pages, decisions...), root+"/README.md", root+"/examples/chat/README.md")
+	pages = append(append(pages, decisions...), root+"/README.md", root+"/SECURITY.md", root+"/examples/chat/README.md")
 	for _, page := range pages {
 		text, err := os.ReadFile(page)
 		require.NoError(t, err)

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
 
+	"podlink/test/kit/doors"
 	podlinktest "podlink/test/kit/podlink"
 )
 
@@ -91,16 +92,21 @@ func parseMetrics(t *testing.T, text string) exported {
 	families, err := parser.TextToMetricFamilies(strings.NewReader(text))
 	require.NoError(t, err)
 	e := exported{"up": {prometheusAdds}}
-	for name, family := range families {
-		for _, metric := range family.GetMetric() {
-			labels := maps.Clone(prometheusAdds)
-			for _, label := range metric.GetLabel() {
-				labels[label.GetName()] = label.GetValue()
-			}
-			e.add(name, family.GetType(), metric, labels)
-		}
+	for _, family := range families {
+		e.addFamily(family)
 	}
 	return e
+}
+
+// addFamily records the series of a family.
+func (e exported) addFamily(family *dto.MetricFamily) {
+	for _, metric := range family.GetMetric() {
+		labels := maps.Clone(prometheusAdds)
+		for _, label := range metric.GetLabel() {
+			labels[label.GetName()] = label.GetValue()
+		}
+		e.add(family.GetName(), family.GetType(), metric, labels)
+	}
 }
 
 // add records the series of a metric.
@@ -209,6 +215,11 @@ func TestQueriesAskForWhatIsExported(t *testing.T) {
 	s := startScripted(t)
 	s.run(t)
 	metrics := parseMetrics(t, s.metrics(t, "text/plain"))
+	for _, family := range doors.Metrics(t) {
+		if _, ok := metrics[family.GetName()]; !ok {
+			metrics.addFamily(family)
+		}
+	}
 	for _, wrong := range []string{
 		`rate(podlink_absent_total[5m])`,
 		`rate(podlink_absent_total{job="podlink"}[5m])`,

@@ -1,76 +1,79 @@
-// Command openapi completes the generated openapi.yaml. It sets the default response of every operation to podlink's error: the
-// generator only supports google.rpc.Status, which podlink does not send. And it gives every operation an id of its own: the
-// generator repeats that of the call for its additional bindings.
+// Command openapi completes the openapi.yaml that protoc-gen-openapi generates from the protos. The generator knows neither podlink's
+// errors nor its credentials, gives the additional bindings of a call the call's own operation id, and writes no summaries.
 //
-// Usage: `go run ./tools/openapi openapi.yaml`.
+// Usage: `go run ./tools/openapi openapi.yaml api/podlink/v1/error_reason.proto`.
 package main
 
 import (
 	"bytes"
 	"fmt"
-	"maps"
 	"os"
-	"slices"
+	"regexp"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	v1 "podlink/api/podlink/v1"
 )
 
 func main() {
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: openapi FILE")
+	if len(os.Args) != 3 {
+		fmt.Fprintln(os.Stderr, "usage: openapi FILE REASONS.proto")
 		os.Exit(2)
 	}
-	if err := rewrite(os.Args[1]); err != nil {
+	if err := rewrite(os.Args[1], os.Args[2]); err != nil {
 		fmt.Fprintf(os.Stderr, "openapi: %v\n", err)
 		os.Exit(1)
 	}
 }
 
-func rewrite(file string) error {
+func rewrite(file, reasonsFile string) error {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}
-	text, err = complete(text)
+	reasons, err := os.ReadFile(reasonsFile)
+	if err != nil {
+		return err
+	}
+	text, err = complete(text, meanings(string(reasons)))
 	if err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
 	return os.WriteFile(file, text, 0o644)
 }
 
-// complete adds the schema Error, refers to it in every operation, and makes the ids of operations unique.
-func complete(document []byte) ([]byte, error) {
+// complete adds what the generator leaves out. The meanings of the reasons are those of their comments.
+func complete(document []byte, meanings map[string]string) ([]byte, error) {
 	var root yaml.Node
 	if err := yaml.Unmarshal(document, &root); err != nil {
 		return nil, err
 	}
 	top := root.Content[0]
-	schemas := at(at(top, "components"), "schemas")
-	paths := at(top, "paths")
-	if schemas == nil || paths == nil {
+	components, paths := at(top, "components"), at(top, "paths")
+	if at(components, "schemas") == nil || paths == nil {
 		return nil, fmt.Errorf("not an OpenAPI document with paths and schemas")
 	}
-	if err := put(schemas, "Error", errorSchema()); err != nil {
-		return nil, err
-	}
-	ids := additionalIDs()
+	bindings, shared := bindings(), object{"Failed": object{"description": "The call failed.", "content": errorContent}}
 	for i := 1; i < len(paths.Content); i += 2 {
 		path, methods := paths.Content[i-1].Value, paths.Content[i].Content
 		for j := 1; j < len(methods); j += 2 {
-			operation := methods[j]
-			if err := put(at(operation, "responses"), "default", errorResponse); err != nil {
-				return nil, err
+			verb := methods[j-1].Value
+			call, ok := bindings[verb+" "+path]
+			if !ok {
+				return nil, fmt.Errorf("%s %s is no rpc's", verb, path)
 			}
-			if id, ok := ids[methods[j-1].Value+" "+path]; ok {
-				if err := put(operation, "operationId", id); err != nil {
-					return nil, err
-				}
+			if err := completeOperation(methods[j], call, meanings, shared); err != nil {
+				return nil, fmt.Errorf("%s %s: %w", verb, path, err)
 			}
 		}
+	}
+	trimComments(&root)
+	if err := describe(top, components, shared); err != nil {
+		return nil, err
 	}
 	var out bytes.Buffer
 	encoder := yaml.NewEncoder(&out)
@@ -81,22 +84,119 @@ func complete(document []byte) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// additionalIDs returns the operation ids of the additional bindings, by "get /v1/…". They have the uid in the query or in the
-// body; the main binding of the call keeps the id that the generator gives both.
-func additionalIDs() map[string]string {
-	ids := make(map[string]string)
-	for _, method := range v1.Methods() {
-		rule := proto.GetExtension(method.Options(), annotations.E_Http).(*annotations.HttpRule)
-		id := fmt.Sprintf("%s_%s", method.Parent().Name(), method.Name())
-		for _, binding := range rule.GetAdditionalBindings() {
-			if path := binding.GetGet(); path != "" {
-				ids["get "+path] = id + "ByQuery"
-			} else {
-				ids["post "+binding.GetPost()] = id + "ByBody"
-			}
+// describe completes the document around the paths. Certificates as credentials need OpenAPI 3.1.
+func describe(top, components *yaml.Node, responses object) error {
+	for _, addition := range []struct {
+		to    *yaml.Node
+		key   string
+		after string
+		value any
+	}{
+		{top, "openapi", "", "3.1.0"},
+		{at(top, "info"), "contact", "version", object{"name": "podlink: CONTRIBUTING.md, and SECURITY.md for vulnerabilities"}},
+		{at(top, "info"), "license", "contact", object{"name": "Apache License 2.0", "identifier": "Apache-2.0"}},
+		{top, "servers", "info", servers},
+		{top, "security", "servers", security},
+		{at(components, "schemas"), "Error", "", errorSchema()},
+		{components, "responses", "schemas", responses},
+		{components, "securitySchemes", "responses", securitySchemes},
+	} {
+		if err := put(addition.to, addition.key, addition.after, addition.value); err != nil {
+			return err
 		}
 	}
-	return ids
+	return nil
+}
+
+// binding is an rpc at one of its paths.
+type binding struct {
+	method protoreflect.MethodDescriptor
+	// variant names an additional binding, by where it has the uid: ByQuery or ByBody. Empty: the main one.
+	variant string
+}
+
+// bindings returns the rpcs by "get /v1/…".
+func bindings() map[string]binding {
+	found := make(map[string]binding)
+	for _, method := range v1.Methods() {
+		rule := proto.GetExtension(method.Options(), annotations.E_Http).(*annotations.HttpRule)
+		found[route(rule)] = binding{method, ""}
+		for _, additional := range rule.GetAdditionalBindings() {
+			variant := "ByBody"
+			if additional.GetGet() != "" {
+				variant = "ByQuery"
+			}
+			found[route(additional)] = binding{method, variant}
+		}
+	}
+	return found
+}
+
+// route returns a rule's method and path. The generator spells the path's fields as JSON does: the only one with an underscore is pod_id.
+func route(rule *annotations.HttpRule) string {
+	for verb, path := range map[string]string{
+		"get": rule.GetGet(), "put": rule.GetPut(), "post": rule.GetPost(), "delete": rule.GetDelete(), "patch": rule.GetPatch(),
+	} {
+		if path != "" {
+			return verb + " " + strings.ReplaceAll(path, "{pod_id}", "{podId}")
+		}
+	}
+	return ""
+}
+
+// completeOperation gives an operation its id, its summary and the responses of its failures, which it shares with others.
+func completeOperation(operation *yaml.Node, call binding, meanings map[string]string, shared object) error {
+	description, responses := at(operation, "description"), at(operation, "responses")
+	if description == nil || responses == nil {
+		return fmt.Errorf("needs a description and responses")
+	}
+	id := fmt.Sprintf("%s_%s%s", call.method.Parent().Name(), call.method.Name(), call.variant)
+	if err := put(operation, "operationId", "description", id); err != nil {
+		return err
+	}
+	if !strings.Contains(description.Value, rightMark) {
+		right := strings.ToLower(v1.RightOf(v1.Operation(call.method)).String())
+		description.Value += rightMark + right + " at least."
+	}
+	summary := summaryOf(string(call.method.Name()), description.Value) + map[string]string{
+		"": "", "ByQuery": " (uid in the query)", "ByBody": " (uid in the body)",
+	}[call.variant]
+	if err := put(operation, "summary", "tags", summary); err != nil {
+		return err
+	}
+	for _, failure := range failuresOf(call.method, at(operation, "requestBody") != nil) {
+		name, response := failure.response(meanings)
+		shared[name] = response
+		if err := put(responses, failure.code, "", object{"$ref": "#/components/responses/" + name}); err != nil {
+			return err
+		}
+	}
+	return put(responses, "default", "", object{"$ref": "#/components/responses/Failed"})
+}
+
+// rightMark begins what is added to a description.
+const rightMark = " With auth.mode required it needs the right "
+
+// summaryOf makes a title of the first sentence of an rpc's comment: without the rpc's name, and without what explains it.
+func summaryOf(name, comment string) string {
+	sentence := strings.Join(strings.Fields(comment), " ")
+	if end := explanation.FindStringIndex(strings.ReplaceAll(sentence, "; otherwise", "_ otherwise")); end != nil {
+		sentence = sentence[:end[0]]
+	}
+	sentence = strings.TrimPrefix(strings.TrimPrefix(strings.TrimSuffix(sentence, "."), name+" "), "is ")
+	return strings.ToUpper(sentence[:1]) + sentence[1:]
+}
+
+var explanation = regexp.MustCompile(`[.:;] `)
+
+// trimComments removes the space that the generator leaves at the start of a comment's lines.
+func trimComments(node *yaml.Node) {
+	if node.Kind == yaml.ScalarNode {
+		node.Value = strings.ReplaceAll(node.Value, "\n ", "\n")
+	}
+	for _, child := range node.Content {
+		trimComments(child)
+	}
 }
 
 // at returns the value of a key in a mapping, nil if absent.
@@ -112,8 +212,8 @@ func at(mapping *yaml.Node, key string) *yaml.Node {
 	return nil
 }
 
-// put sets a key in a mapping.
-func put(mapping *yaml.Node, key string, value any) error {
+// put sets a key in a mapping. A new one comes after the key named, or at the end.
+func put(mapping *yaml.Node, key, after string, value any) error {
 	if mapping == nil {
 		return fmt.Errorf("no mapping for %s", key)
 	}
@@ -125,33 +225,18 @@ func put(mapping *yaml.Node, key string, value any) error {
 		*old = node
 		return nil
 	}
-	mapping.Content = append(mapping.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: key}, &node)
+	place := len(mapping.Content)
+	for i := 0; i+1 < len(mapping.Content); i += 2 {
+		if mapping.Content[i].Value == after {
+			place = i + 2
+		}
+	}
+	keyNode := yaml.Node{Kind: yaml.ScalarNode, Value: key}
+	if key[0] >= '0' && key[0] <= '9' {
+		keyNode.Style = yaml.DoubleQuotedStyle // A response's code is a text.
+	}
+	mapping.Content = append(mapping.Content[:place:place], append([]*yaml.Node{&keyNode, &node}, mapping.Content[place:]...)...)
 	return nil
 }
 
 type object = map[string]any
-
-var errorResponse = object{
-	"description": "The call failed.",
-	"content":     object{"application/json": object{"schema": object{"$ref": "#/components/schemas/Error"}}},
-}
-
-func errorSchema() object {
-	reasons := make([]string, 0, len(v1.ErrorReason_name))
-	for _, number := range slices.Sorted(maps.Keys(v1.ErrorReason_name)) {
-		reasons = append(reasons, v1.ErrorReason_name[number])
-	}
-	return object{
-		"type":     "object",
-		"required": []string{"code", "reason", "message", "metadata"},
-		"properties": object{
-			"code":    object{"type": "integer", "format": "int32", "description": "The HTTP status."},
-			"reason":  object{"type": "string", "enum": reasons, "description": "Identifies the kind of error."},
-			"message": object{"type": "string", "description": "For humans."},
-			"metadata": object{
-				"type": "object", "additionalProperties": object{"type": "string"},
-				"description": "INVALID_ARGUMENT: field. EPOCH_MISMATCH, REPLICATION_UNCONFIRMED of a link: pod_id and epoch of the current link.",
-			},
-		},
-	}
-}

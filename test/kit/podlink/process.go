@@ -45,7 +45,13 @@ type Process struct {
 // configuration: "PODLINK_DATA_REDIS_MODE=standalone".
 func Start(tb testing.TB, binary string, env ...string) *Process {
 	tb.Helper()
-	command, err := command(binary, env)
+	return StartWith(tb, binary, "configs/config.yaml", env...)
+}
+
+// StartWith is Start with another configuration.
+func StartWith(tb testing.TB, binary, configuration string, env ...string) *Process {
+	tb.Helper()
+	command, err := command(binary, configuration, env)
 	require.NoError(tb, err)
 	started := time.Now()
 	p := newProcess(proc.Start(tb, command), started)
@@ -55,7 +61,7 @@ func Start(tb testing.TB, binary string, env ...string) *Process {
 
 // Launch is Start without a test, for an Example. It waits until podlink is ready; the caller must kill it.
 func Launch(binary string, env ...string) (*Process, error) {
-	command, err := command(binary, env)
+	command, err := command(binary, "configs/config.yaml", env)
 	if err != nil {
 		return nil, err
 	}
@@ -82,10 +88,10 @@ func newProcess(process *proc.Process, started time.Time) *Process {
 	}
 }
 
-func command(binary string, env []string) (proc.Command, error) {
+func command(binary, configuration string, env []string) (proc.Command, error) {
 	root, err := Root()
 	return proc.Command{
-		Program: binary, Args: []string{"-conf", "configs/config.yaml"}, Dir: root,
+		Program: binary, Args: []string{"-conf", configuration}, Dir: root,
 		Env: append([]string{
 			"PODLINK_SERVER_HTTP_ADDR=127.0.0.1:0",
 			"PODLINK_SERVER_GRPC_ADDR=127.0.0.1:0",

@@ -1,0 +1,507 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	kerrors "github.com/go-kratos/kratos/v2/errors"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	v1 "podlink/api/podlink/v1"
+	podlinktest "podlink/test/kit/podlink"
+)
+
+// rightsOf has the rights of each role. A pod has report, place and bind for itself.
+var rightsOf = map[string]string{
+	"reader":   "read",
+	"caller":   "read place",
+	"binder":   "read place bind",
+	"pod":      "read place bind report",
+	"operator": "read place bind report operate force",
+	"admin":    "read place bind report operate force",
+}
+
+// identity is a caller of the matrix.
+type identity struct {
+	name  string
+	token string // what it sends; empty: nothing
+	pod   string // that the token proves
+	rule  string // the rule that it has beside its name; empty: none
+	role  string
+	// What its rule takes away.
+	elsewhere, temporary, gentle bool
+}
+
+const (
+	game    = "namespaces: [game], services: [chat]"
+	chatPod = `, pod_name: "chat-{ordinal}"`
+)
+
+// identities are the columns of the matrix.
+var identities = []identity{
+	{name: "nobody"},
+	{name: "stranger", token: "unknown"},
+	{name: "guest", token: "guest"},
+	{name: "reader", token: "reader", rule: "role: reader, " + game, role: "reader"},
+	{name: "caller", token: "caller", rule: "role: caller, " + game, role: "caller"},
+	{name: "caller-temporary", token: "caller-temporary", rule: "role: caller, persistent: false, " + game, role: "caller", temporary: true},
+	{name: "binder", token: "binder", rule: "role: binder, " + game, role: "binder"},
+	{name: "pod", token: "pod", pod: "chat-2", rule: "role: pod, " + game + chatPod, role: "pod"},
+	{name: "another-pod", token: "another-pod", pod: "chat-3", rule: "role: pod, " + game + chatPod, role: "pod"},
+	{name: "pod-without-proof", token: "pod-without-proof", rule: "role: pod, " + game + chatPod},
+	{name: "pod-of-another", token: "pod-of-another", pod: "room-2", rule: "role: pod, " + game + chatPod},
+	{name: "operator", token: "operator", rule: "role: operator, " + game, role: "operator"},
+	{name: "operator-gentle", token: "operator-gentle", rule: "role: operator, force: false, " + game, role: "operator", gentle: true},
+	{name: "admin", token: "admin", rule: `role: admin, namespaces: ["*"], services: ["*"]`, role: "admin"},
+	{name: "admin-elsewhere", token: "admin-elsewhere", rule: `role: admin, namespaces: [other], services: ["*"]`, role: "admin", elsewhere: true},
+	{name: "admin-of-another", token: "admin-of-another", rule: "role: admin, namespaces: [game], services: [room]", role: "admin", elsewhere: true},
+}
+
+// secret is the token of a caller, as long as tokens must be.
+func secret(name string) string { return name + "-" + strings.Repeat("0123456789abcdef", 4) }
+
+// guardedPodlink starts podlink with the tokens of the identities and a policy that has their rules.
+func guardedPodlink(t *testing.T, env ...string) *podlinktest.Process {
+	t.Helper()
+	var tokens, rules strings.Builder
+	rules.WriteString("rules:\n")
+	for _, who := range identities {
+		if who.token == "" || who.token == "unknown" {
+			continue
+		}
+		sum := sha256.Sum256([]byte(secret(who.token)))
+		fmt.Fprintf(&tokens, "- {name: %s, sha256: %s, not_after: 2099-01-01T00:00:00Z", who.token, hex.EncodeToString(sum[:]))
+		if who.pod != "" {
+			fmt.Fprintf(&tokens, ", pod: %s", who.pod)
+		}
+		tokens.WriteString("}\n")
+		if who.rule != "" {
+			fmt.Fprintf(&rules, "  - {who: [\"token:%s\"], %s}\n", who.token, who.rule)
+		}
+	}
+	dir := t.TempDir()
+	for name, text := range map[string]string{"tokens.yaml": tokens.String(), "policy.yaml": rules.String()} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+	}
+	p := start(t, append([]string{
+		"PODLINK_AUTH_MODE=required", "PODLINK_AUTH_RATE=1000000", "PODLINK_AUDIT_FILE=" + filepath.Join(dir, "audit.log"),
+		// A machine that is busy with other tests must not fail a call.
+		"PODLINK_SERVER_GRPC_TIMEOUT=30s", "PODLINK_SERVER_HTTP_TIMEOUT=30s", "PODLINK_DATA_REDIS_READ_TIMEOUT=20s",
+		"PODLINK_DATA_REDIS_WRITE_TIMEOUT=20s", "PODLINK_DATA_REDIS_POOL_TIMEOUT=20s", "PODLINK_DATA_REDIS_DIAL_TIMEOUT=20s",
+		"PODLINK_AUTH_TOKENS_FILE=" + filepath.Join(dir, "tokens.yaml"), "PODLINK_AUTH_POLICY_FILE=" + filepath.Join(dir, "policy.yaml"),
+	}, env...)...)
+	p.WaitReady(t)
+	return p
+}
+
+// request is a row of the matrix: a request of an rpc, and what it needs.
+type request struct {
+	name    string // what the message has that others of the rpc have not
+	rpc     string
+	message string // about the service chat of the namespace game, and pod 2 where it names one
+	right   string
+	// reading: the message names no pod that changes, or none at all. forever: it may make a link that does not expire.
+	reading, forever bool
+}
+
+// requests are the rows of the matrix: each rpc, and each message that raises its right.
+var requests = []request{
+	{"", "GetLinkedPod", `{"uid":"u"}`, "read", true, false},
+	{"", "GetLinkedPodIfPersist", `{"uid":"u"}`, "read", true, false},
+	{"", "BatchGetLinkedPod", `{"uids":["u","v"]}`, "read", true, false},
+	{"", "BatchVerifyLinkedPod", `{"podId":2,"items":[{"uid":"u","epoch":"7"}]}`, "read", true, false},
+	{"of another pod", "BatchVerifyLinkedPod", `{"podId":3,"items":[{"uid":"u"}]}`, "read", true, false},
+	{"", "GetServiceState", `{}`, "read", true, false},
+	{"", "GetServicePod", `{"podId":2}`, "read", true, false},
+	{"", "GetWorkloadState", `{}`, "read", true, false},
+	{"", "BatchGetWorkloadState", `{"services":["chat"]}`, "read", true, false},
+
+	{"", "ComputeLinkedPod", `{"uid":"u"}`, "place", true, true},
+	{"for a minute", "ComputeLinkedPod", `{"uid":"u","persistSeconds":60}`, "place", true, false},
+	{"of a link that is known", "ComputeLinkedPod", `{"uid":"w","persistSeconds":60,"known":{"podId":3,"epoch":"7"}}`, "place", true, false},
+	{"", "BatchComputeLinkedPod", `{"items":[{"uid":"u"}]}`, "place", true, true},
+	{"for a minute", "BatchComputeLinkedPod", `{"persistSeconds":60,"items":[{"uid":"u"},{"uid":"v"}]}`, "place", true, false},
+	{"", "SetLinkedPodIfAbsent", `{"uid":"u","podId":2,"persistSeconds":60}`, "place", false, false},
+	{"for ever", "SetLinkedPodIfAbsent", `{"uid":"u","podId":2,"persistSeconds":-1}`, "place", false, true},
+	{"with a claim", "SetLinkedPodIfAbsent", `{"uid":"u","podId":2,"persistSeconds":60,"claim":"7"}`, "bind", false, false},
+	{"above an epoch", "SetLinkedPodIfAbsent", `{"uid":"u","podId":2,"persistSeconds":60,"aboveEpoch":"0"}`, "bind", false, false},
+	{"if absent", "BatchSetLinkedPod", `{"items":[{"uid":"u","podId":2,"persistSeconds":60,"ifAbsent":true}]}`, "place", false, false},
+
+	{"", "TrySetLinkedPod", `{"uid":"u","podId":2,"persistSeconds":60}`, "bind", false, false},
+	{"for ever", "TrySetLinkedPod", `{"uid":"u","podId":2}`, "bind", false, true},
+	{"", "RemoveLinkedPodWithId", `{"uid":"u","podId":2}`, "bind", false, false},
+	{"with an epoch", "SetLinkedPod", `{"uid":"u","podId":2,"persistSeconds":60,"expectedEpoch":"7"}`, "bind", false, false},
+	{"with an epoch and a claim", "SetLinkedPod", `{"uid":"u","podId":2,"expectedEpoch":"7","claim":"7","aboveEpoch":"7"}`, "bind", false, true},
+	{"with an epoch", "RemoveLinkedPod", `{"uid":"u","expectedEpoch":"7"}`, "bind", true, false},
+	{"with an epoch", "BatchSetLinkedPod", `{"items":[{"uid":"u","podId":2,"persistSeconds":60,"expectedEpoch":"7"},` +
+		`{"uid":"v","podId":2,"persistSeconds":60,"ifAbsent":true}]}`, "bind", false, false},
+	{"with a claim", "BatchSetLinkedPod", `{"items":[{"uid":"u","podId":2,"claim":"7","ifAbsent":true}]}`, "bind", false, true},
+	{"with an epoch", "BatchRemoveLinkedPod", `{"items":[{"uid":"u","expectedEpoch":"7"},{"uid":"v","keepSeconds":9,"expectedEpoch":"0"}]}`, "bind", true, false},
+	{"with id", "BatchRemoveLinkedPod", `{"items":[{"uid":"u","podId":2},{"uid":"v","expectedEpoch":"7"}]}`, "bind", false, false},
+
+	{"", "SetServiceState", `{"podId":2,"state":"up","ttlSeconds":30}`, "report", false, false},
+	{"for the usual time", "SetServiceState", `{"podId":2,"state":"up"}`, "report", false, false},
+
+	{"for ever", "SetServiceState", `{"podId":2,"state":"up","ttlSeconds":-1}`, "operate", false, false},
+	{"", "CordonPod", `{"podId":2,"cordon":"READY"}`, "operate", false, false},
+	{"", "RemoveServiceState", `{"podId":2}`, "operate", false, false},
+	{"", "SetWorkloadState", `{"state":"up"}`, "operate", true, false},
+	{"", "RemoveWorkloadState", `{}`, "operate", true, false},
+
+	{"", "SetLinkedPod", `{"uid":"u","podId":2,"persistSeconds":60}`, "force", false, false},
+	{"with a claim", "SetLinkedPod", `{"uid":"u","podId":2,"persistSeconds":60,"claim":"7"}`, "force", false, false},
+	{"", "RemoveLinkedPod", `{"uid":"u","keepSeconds":9}`, "force", true, false},
+	{"one without an epoch", "BatchSetLinkedPod", `{"items":[{"uid":"u","podId":2,"persistSeconds":60,"expectedEpoch":"7"},` +
+		`{"uid":"v","podId":2,"persistSeconds":60}]}`, "force", false, false},
+	{"one without an epoch", "BatchRemoveLinkedPod", `{"items":[{"uid":"u","podId":2},{"uid":"v"}]}`, "force", false, false},
+
+	// ListLinkedServices names no service: who sees one of the namespace is not denied.
+	{"", "ListLinkedServices", `{"uid":"u"}`, "read", true, false},
+}
+
+// outcome is what the matrix has in a cell.
+func (r request) outcome(who identity) string {
+	switch {
+	case who.token == "" || who.token == "unknown":
+		return v1.ErrorReason_UNAUTHENTICATED.String()
+	case who.role == "admin" && who.name == "admin-of-another" && r.rpc == "ListLinkedServices":
+		return ""
+	case who.elsewhere, !slices.Contains(strings.Fields(rightsOf[who.role]), r.right),
+		who.temporary && r.forever, who.gentle && r.right == "force",
+		who.role == "pod" && !r.reading && who.pod != "chat-2":
+		return v1.ErrorReason_PERMISSION_DENIED.String()
+	default:
+		return ""
+	}
+}
+
+// TestRights is the matrix: every rpc, from the descriptors, and every message that needs another right than the rpc, by every
+// identity, over both transports, on a real podlink.
+func TestRights(t *testing.T) {
+	t.Parallel()
+	p := guardedPodlink(t)
+	methods, covered := make(map[string]protoreflect.MethodDescriptor), make(map[string]bool)
+	for _, method := range v1.Methods() {
+		methods[string(method.Name())] = method
+	}
+	conn := p.Conn(t)
+	operator := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+secret("admin"))
+	// setUp makes what the calls are about, and tell says what of it there is.
+	setUp := func() {
+		for rpc, text := range map[string]string{
+			"SetServiceState":      `{"podId":2,"state":"up","ttlSeconds":600}`,
+			"SetWorkloadState":     `{"state":"up"}`,
+			"SetLinkedPod":         `{"uid":"u","podId":2}`,
+			"BatchRemoveLinkedPod": `{"items":[{"uid":"v"},{"uid":"w"}]}`,
+		} {
+			_, err := invoke(operator, t, conn, methods[rpc], text)
+			require.NoError(t, err)
+		}
+	}
+	tell := func() string {
+		var told []string
+		for _, uid := range []string{"u", "v", "w"} {
+			reply, err := invoke(operator, t, conn, methods["GetLinkedPod"], `{"uid":"`+uid+`"}`)
+			require.NoError(t, err)
+			link := reply.(*v1.GetLinkedPodReply).GetLink()
+			told = append(told, fmt.Sprint(link.GetPodId(), link.GetEpoch(), link.GetPersistent(), link.GetClaim()))
+		}
+		reply, err := invoke(operator, t, conn, methods["GetServiceState"], `{}`)
+		require.NoError(t, err)
+		for _, pod := range reply.(*v1.GetServiceStateReply).GetPods() {
+			told = append(told, fmt.Sprint(pod.GetPodId(), pod.GetHeartbeatMs(), pod.GetCordon(), pod.GetGiven()))
+		}
+		reply, err = invoke(operator, t, conn, methods["GetWorkloadState"], `{}`)
+		require.NoError(t, err)
+		return strings.Join(append(told, fmt.Sprint(reply.(*v1.GetWorkloadStateReply).GetWorkload().GetUpdateMs())), "; ")
+	}
+	setUp()
+	before, cells := tell(), 0
+	for _, row := range requests {
+		method := methods[row.rpc]
+		require.NotNil(t, method, row.rpc)
+		covered[row.rpc] = true
+		for _, who := range identities {
+			ctx, header := t.Context(), ""
+			if who.token != "" {
+				header = "Bearer " + secret(who.token)
+				ctx = metadata.AppendToOutgoingContext(ctx, "authorization", header)
+			}
+			want := row.outcome(who)
+			for transport, call := range map[string]func() error{
+				"gRPC": func() error {
+					_, err := invoke(ctx, t, conn, method, row.message)
+					return err
+				},
+				"HTTP": func() error { return invokeHTTP(t, "http://"+p.HTTP, header, method, row.message) },
+			} {
+				cell := strings.Join([]string{row.rpc, row.name, who.name, transport}, "/")
+				err := call()
+				cells++
+				reason := kerrors.Reason(err)
+				if err == nil {
+					reason = ""
+				}
+				if want == "" {
+					require.NotContains(t, []string{"UNAUTHENTICATED", "PERMISSION_DENIED", "RATE_LIMITED", "INVALID_ARGUMENT", "INTERNAL"}, reason, "%s: %v", cell, err)
+					setUp()
+					before = tell()
+					continue
+				}
+				require.Equal(t, want, reason, "%s: %v", cell, err)
+				if reason == "PERMISSION_DENIED" {
+					require.Contains(t, err.Error(), row.rpc, cell)
+					require.NotContains(t, err.Error(), "rules[", cell)
+				}
+				require.Equal(t, before, tell(), "%s: a refused call changes nothing", cell)
+			}
+		}
+	}
+	for name := range methods {
+		require.True(t, covered[name], "%s has no row in the matrix", name)
+	}
+	t.Logf("%d cells", cells)
+}
+
+// TestPodsChangeTheirOwnLinksOnly: a pod that knows the epoch of another pod's link can't take it or end it, and is told whose it is.
+func TestPodsChangeTheirOwnLinksOnly(t *testing.T) {
+	t.Parallel()
+	p := guardedPodlink(t)
+	links := v1.NewLinkServiceClient(p.Conn(t))
+	as := func(name string) context.Context {
+		return metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+secret(name))
+	}
+	owner, another := as("pod"), as("another-pod") // pods 2 and 3
+	two, three, minute := proto.Int32(2), proto.Int32(3), proto.Int32(60)
+	link := func(uid string) *v1.Link {
+		reply, err := links.GetLinkedPod(owner, &v1.GetLinkedPodRequest{Namespace: "game", Uid: uid, Service: "chat"})
+		require.NoError(t, err)
+		return reply.GetLink()
+	}
+	ifAbsent := func(ctx context.Context, uid string, pod *int32) *v1.SetLinkedPodIfAbsentReply {
+		reply, err := links.SetLinkedPodIfAbsent(ctx, &v1.SetLinkedPodIfAbsentRequest{
+			Namespace: "game", Uid: uid, Service: "chat", PodId: pod, Claim: 9, AboveEpoch: proto.Int64(1),
+		})
+		require.NoError(t, err)
+		return reply
+	}
+	mismatches := func(err error, current *v1.Link) {
+		t.Helper()
+		require.True(t, v1.IsEpochMismatch(err), "%v", err)
+		metadata := kerrors.FromError(err).Metadata
+		require.Equal(t, fmt.Sprint(current.GetPodId()), metadata["pod_id"])
+		require.Equal(t, fmt.Sprint(current.GetEpoch()), metadata["epoch"])
+	}
+
+	// A pod makes a link where there is none by SetLinkedPodIfAbsent only.
+	_, err := links.SetLinkedPod(owner, &v1.SetLinkedPodRequest{
+		Namespace: "game", Uid: "alice", Service: "chat", PodId: two, ExpectedEpoch: proto.Int64(0),
+	})
+	mismatches(err, &v1.Link{PodId: -1})
+	tried, err := links.TrySetLinkedPod(owner, &v1.TrySetLinkedPodRequest{Namespace: "game", Uid: "alice", Service: "chat", PodId: two})
+	require.NoError(t, err)
+	require.False(t, tried.GetLinked())
+	require.EqualValues(t, -1, link("alice").GetPodId())
+	require.True(t, ifAbsent(owner, "alice", two).GetCreated())
+	alice := link("alice")
+
+	// Another pod can't take it, nor end it, whatever epoch it expects.
+	require.False(t, ifAbsent(another, "alice", three).GetCreated())
+	for _, epoch := range []int64{alice.GetEpoch(), 0, 7} {
+		_, err = links.SetLinkedPod(another, &v1.SetLinkedPodRequest{
+			Namespace: "game", Uid: "alice", Service: "chat", PodId: three, ExpectedEpoch: &epoch, Claim: 9, AboveEpoch: &epoch,
+		})
+		mismatches(err, alice)
+		_, err = links.RemoveLinkedPod(another, &v1.RemoveLinkedPodRequest{
+			Namespace: "game", Uid: "alice", Service: "chat", ExpectedEpoch: &epoch, KeepSeconds: minute,
+		})
+		mismatches(err, alice)
+	}
+	tried, err = links.TrySetLinkedPod(another, &v1.TrySetLinkedPodRequest{Namespace: "game", Uid: "alice", Service: "chat", PodId: three})
+	require.NoError(t, err)
+	require.False(t, tried.GetLinked())
+	require.EqualValues(t, 2, tried.GetLink().GetPodId())
+	removed, err := links.RemoveLinkedPodWithId(another, &v1.RemoveLinkedPodWithIdRequest{Namespace: "game", Uid: "alice", Service: "chat", PodId: three})
+	require.NoError(t, err)
+	require.False(t, removed.GetRemoved())
+	set, err := links.BatchSetLinkedPod(another, &v1.BatchSetLinkedPodRequest{
+		Namespace: "game", Service: "chat", Items: []*v1.BatchSetLinkedPodRequest_Item{
+			{Uid: "alice", PodId: three, ExpectedEpoch: &alice.Epoch}, {Uid: "bob", PodId: three, IfAbsent: true, Claim: 9},
+		},
+	})
+	require.NoError(t, err)
+	require.Equal(t, "EPOCH_MISMATCH", set.GetResults()[0].GetProblem().GetReason())
+	require.True(t, set.GetResults()[1].GetLinked(), "each item by itself")
+	ended, err := links.BatchRemoveLinkedPod(another, &v1.BatchRemoveLinkedPodRequest{
+		Namespace: "game", Service: "chat", Items: []*v1.BatchRemoveLinkedPodRequest_Item{
+			{Uid: "alice", ExpectedEpoch: &alice.Epoch}, {Uid: "bob", ExpectedEpoch: proto.Int64(link("bob").GetEpoch())}, {Uid: "carol", PodId: three},
+		},
+	})
+	require.NoError(t, err)
+	require.Equal(t, "EPOCH_MISMATCH", ended.GetResults()[0].GetProblem().GetReason())
+	require.True(t, ended.GetResults()[1].GetRemoved())
+	require.False(t, ended.GetResults()[2].GetRemoved())
+	require.True(t, proto.Equal(alice, link("alice")), "nothing has changed")
+
+	// Its own pod claims it, keeps it, takes it again and ends it. The epoch that it expects stays what it is.
+	claimed, err := links.SetLinkedPod(owner, &v1.SetLinkedPodRequest{
+		Namespace: "game", Uid: "alice", Service: "chat", PodId: two, ExpectedEpoch: &alice.Epoch, Claim: 10, AboveEpoch: &alice.Epoch,
+	})
+	require.NoError(t, err)
+	require.Greater(t, claimed.GetLink().GetEpoch(), alice.GetEpoch())
+	_, err = links.RemoveLinkedPod(owner, &v1.RemoveLinkedPodRequest{Namespace: "game", Uid: "alice", Service: "chat", ExpectedEpoch: &alice.Epoch})
+	mismatches(err, claimed.GetLink()) // A process that was replaced.
+	_, err = links.RemoveLinkedPod(owner, &v1.RemoveLinkedPodRequest{
+		Namespace: "game", Uid: "alice", Service: "chat", ExpectedEpoch: &claimed.Link.Epoch, KeepSeconds: minute,
+	})
+	require.NoError(t, err)
+	tried, err = links.TrySetLinkedPod(owner, &v1.TrySetLinkedPodRequest{Namespace: "game", Uid: "alice", Service: "chat", PodId: two})
+	require.NoError(t, err)
+	require.True(t, tried.GetLinked())
+	removed, err = links.RemoveLinkedPodWithId(owner, &v1.RemoveLinkedPodWithIdRequest{Namespace: "game", Uid: "alice", Service: "chat", PodId: two})
+	require.NoError(t, err)
+	require.True(t, removed.GetRemoved())
+}
+
+// TestServicesThatACallerSees: a list has only what the caller may see, and a namespace that it may not see is as one that does not
+// exist.
+func TestServicesThatACallerSees(t *testing.T) {
+	t.Parallel()
+	p := guardedPodlink(t)
+	conn := p.Conn(t)
+	links, workloads := v1.NewLinkServiceClient(conn), v1.NewWorkloadServiceClient(conn)
+	as := func(name string) context.Context {
+		return metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+secret(name))
+	}
+	for _, service := range []string{"chat", "lobby", "room"} {
+		_, err := links.SetLinkedPod(as("admin"), &v1.SetLinkedPodRequest{Namespace: "game", Uid: "alice", Service: service, PodId: proto.Int32(2)})
+		require.NoError(t, err)
+	}
+	list := func(ctx context.Context, namespace string) ([]string, error) {
+		var services []string
+		reply, err := links.ListLinkedServices(ctx, &v1.ListLinkedServicesRequest{Namespace: namespace, Uid: "alice"})
+		for _, link := range reply.GetLinks() {
+			services = append(services, link.GetService())
+		}
+		return services, err
+	}
+	for who, want := range map[string][]string{
+		"admin": {"chat", "lobby", "room"}, "admin-of-another": {"room"}, "reader": {"chat"}, "pod": {"chat"},
+	} {
+		got, err := list(as(who), "game")
+		require.NoError(t, err, who)
+		require.Equal(t, want, got, who)
+	}
+	_, unseen := list(as("admin-elsewhere"), "game")
+	_, missing := list(as("admin-elsewhere"), "no-such-namespace")
+	require.True(t, v1.IsPermissionDenied(unseen), "%v", unseen)
+	require.Equal(t, missing.Error(), unseen.Error())
+
+	_, err := workloads.BatchGetWorkloadState(as("reader"), &v1.BatchGetWorkloadStateRequest{Namespace: "game", Services: []string{"chat"}})
+	require.NoError(t, err)
+	_, err = workloads.BatchGetWorkloadState(as("reader"), &v1.BatchGetWorkloadStateRequest{Namespace: "game", Services: []string{"chat", "room"}})
+	require.True(t, v1.IsPermissionDenied(err), "a batch is refused whole: %v", err)
+}
+
+// about returns the request in JSON, with the namespace and the service.
+func about(t *testing.T, method protoreflect.MethodDescriptor, text string) proto.Message {
+	t.Helper()
+	kind, err := protoregistry.GlobalTypes.FindMessageByName(method.Input().FullName())
+	require.NoError(t, err)
+	message := kind.New()
+	require.NoError(t, protojson.Unmarshal([]byte(text), message.Interface()))
+	for name, value := range map[protoreflect.Name]string{"namespace": "game", "service": "chat"} {
+		if field := method.Input().Fields().ByName(name); field != nil {
+			message.Set(field, protoreflect.ValueOfString(value))
+		}
+	}
+	return message.Interface()
+}
+
+// invoke calls a method over gRPC.
+func invoke(
+	ctx context.Context, t *testing.T, conn *grpc.ClientConn, method protoreflect.MethodDescriptor, text string,
+) (proto.Message, error) {
+	t.Helper()
+	kind, err := protoregistry.GlobalTypes.FindMessageByName(method.Output().FullName())
+	require.NoError(t, err)
+	reply := kind.New().Interface()
+	return reply, conn.Invoke(ctx, v1.Operation(method), about(t, method, text), reply)
+}
+
+var pathVariables = regexp.MustCompile(`\{\w+\}`)
+
+// invokeHTTP calls a method over HTTP, by the first binding of its annotation.
+func invokeHTTP(t *testing.T, base, authorization string, method protoreflect.MethodDescriptor, text string) error {
+	t.Helper()
+	content, err := protojson.Marshal(about(t, method, text))
+	require.NoError(t, err)
+	var fields map[string]any
+	require.NoError(t, json.Unmarshal(content, &fields))
+	rule := proto.GetExtension(method.Options(), annotations.E_Http).(*annotations.HttpRule)
+	var verb, template string
+	for name, path := range map[string]string{
+		http.MethodGet: rule.GetGet(), http.MethodPut: rule.GetPut(), http.MethodPost: rule.GetPost(), http.MethodDelete: rule.GetDelete(),
+	} {
+		if path != "" {
+			verb, template = name, path
+		}
+	}
+	path := pathVariables.ReplaceAllStringFunc(template, func(variable string) string {
+		name := method.Input().Fields().ByTextName(strings.Trim(variable, "{}")).JSONName()
+		defer delete(fields, name)
+		return url.PathEscape(fmt.Sprint(fields[name]))
+	})
+	body, query := []byte(nil), url.Values{}
+	if rule.GetBody() == "*" {
+		body, err = json.Marshal(fields)
+		require.NoError(t, err)
+	} else {
+		for name, value := range fields {
+			query.Set(name, fmt.Sprint(value))
+		}
+	}
+	r, err := http.NewRequestWithContext(t.Context(), verb, base+path+"?"+query.Encode(), bytes.NewReader(body))
+	require.NoError(t, err)
+	if body != nil {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	if authorization != "" {
+		r.Header.Set("Authorization", authorization)
+	}
+	response, err := http.DefaultClient.Do(r)
+	require.NoError(t, err)
+	defer response.Body.Close()
+	content, err = io.ReadAll(response.Body)
+	require.NoError(t, err)
+	if response.StatusCode == http.StatusOK {
+		return nil
+	}
+	var problem struct {
+		Code            int
+		Reason, Message string
+	}
+	require.NoError(t, json.Unmarshal(content, &problem), "%s", content)
+	require.Equal(t, response.StatusCode, problem.Code)
+	return kerrors.New(problem.Code, problem.Reason, problem.Message)
+}
