@@ -100,12 +100,12 @@ func TestPodlinkHangs(t *testing.T) {
 		timeout, callers time.Duration // 0: the caller has none
 		want             error
 	}{
-		"a read":                            {readLink, 1500 * time.Millisecond, 0, ErrDeadlineExceeded},
-		"a mutation":                        {setLink, 1500 * time.Millisecond, 0, ErrOutcomeUnknown},
-		"a read, a caller in a hurry":       {readLink, time.Hour, 500 * time.Millisecond, ErrDeadlineExceeded},
-		"a mutation, a caller in a hurry":   {setLink, time.Hour, 500 * time.Millisecond, ErrOutcomeUnknown},
-		"a read, a caller who has time":     {readLink, 1500 * time.Millisecond, time.Hour, ErrDeadlineExceeded},
-		"a mutation, a caller who has time": {setLink, 1500 * time.Millisecond, time.Hour, ErrOutcomeUnknown},
+		"a read":                            {readLink, 4500 * time.Millisecond, 0, ErrDeadlineExceeded},
+		"a mutation":                        {setLink, 4500 * time.Millisecond, 0, ErrOutcomeUnknown},
+		"a read, a caller in a hurry":       {readLink, time.Hour, 2 * time.Second, ErrDeadlineExceeded},
+		"a mutation, a caller in a hurry":   {setLink, time.Hour, 2 * time.Second, ErrOutcomeUnknown},
+		"a read, a caller who has time":     {readLink, 4500 * time.Millisecond, time.Hour, ErrDeadlineExceeded},
+		"a mutation, a caller who has time": {setLink, 4500 * time.Millisecond, time.Hour, ErrOutcomeUnknown},
 	} {
 		t.Run(name, func(t *testing.T) {
 			overBoth(t, func(t *testing.T, http bool) {
