@@ -284,8 +284,10 @@ func TestTemporaryLinksOfADeadPodlink(t *testing.T) {
 	w.pods(1)
 	w.ready(0)
 	_, chat := w.router(RouterOptions{UID: userField, LinkTTL: 2 * time.Second, CacheTTL: time.Hour}, soon)
-	_, err := chat.set(t.Context(), "u", "text")
-	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		_, err := chat.set(t.Context(), "u", "text")
+		return err == nil
+	}, soon, time.Millisecond)
 	answered := time.Now() // The link has begun before.
 	w.podlink.Kill()
 	for {
