@@ -57,6 +57,7 @@ func TestOutageOfAMinute(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f := newOutageFleet(t)
+			defer f.stopPods()
 			ctx, stop := context.WithCancel(context.Background())
 			var playing sync.WaitGroup
 			for n := range outageUsers {
@@ -82,6 +83,8 @@ type outageFleet struct {
 	podlink *podlinktest.Process
 	client  *client.Client
 	chat    v1.LinkServiceClient
+
+	stops []func() // of the pods
 
 	mu    sync.Mutex
 	calls []outageCall
@@ -124,7 +127,14 @@ func (f *outageFleet) startPodlink() {
 	f.podlink = podlinktest.Start(f.t, binary, env...)
 }
 
-// startPod runs the pod of the README, until the test ends.
+// stopPods ends the pods while podlink is there: else their drains wait for it.
+func (f *outageFleet) stopPods() {
+	for _, stop := range f.stops {
+		stop()
+	}
+}
+
+// startPod runs the pod of the README, until stopPods.
 func (f *outageFleet) startPod(ordinal int, registrar registry.Registrar) {
 	t := f.t
 	podlink, err := client.New(f.address, client.Options{})
@@ -146,7 +156,7 @@ func (f *outageFleet) startPod(ordinal int, registrar registry.Registrar) {
 	app := kratos.New(agent.AppOptions([]transport.Server{server}, kratos.ID(name), kratos.Name(sim.ServiceName), kratos.Logger(logger))...)
 	stopped := make(chan error, 1)
 	go func() { stopped <- app.Run() }()
-	t.Cleanup(func() {
+	f.stops = append(f.stops, func() {
 		pod.sessions.Range(func(_, held any) bool { // The drain waits for them.
 			held.(*client.Session).End(context.Background(), 0)
 			return true
