@@ -62,7 +62,9 @@ type fixedRates struct {
 func (f *fixedRates) Rate(who auth.Identity) float64 { return f.of[who.Name] }
 
 // Decide implements Policy.
-func (*fixedRates) Decide(_ auth.Identity, need auth.Need) (auth.Grant, error) { return auth.Grant{Right: need.Right}, nil }
+func (*fixedRates) Decide(_ auth.Identity, need auth.Need) (auth.Grant, error) {
+	return auth.Grant{Right: need.Right}, nil
+}
 
 // Admin implements Policy.
 func (*fixedRates) Admin(who auth.Identity) bool { return who.Name == "token:admin" }

@@ -45,7 +45,7 @@ func NewAdminServer(
 ) *AdminServer {
 	s := &AdminServer{
 		connections: connections, addr: c.GetAdmin().GetAddr(), access: access,
-		origin: newOwnOrigin("server.admin.hosts", c.GetAdmin().GetAddr(), c.GetAdmin().GetHosts()),
+		origin: newOwnOrigin("server.admin.hosts", c.GetAdmin().GetAddr(), c.GetAdmin().GetHosts(), connections.doors),
 		probe:  &readiness{store: store, drain: drain, access: access}, level: level, audit: audited, log: log.NewHelper(logger),
 	}
 	routes := http.NewServeMux()
@@ -66,7 +66,7 @@ func NewAdminServer(
 
 // Start implements transport.Server. It serves until Stop.
 func (s *AdminServer) Start(ctx context.Context) error {
-	listener, err := s.connections.Listen(ctx, s.addr)
+	listener, err := s.connections.Listen(ctx, "admin", s.addr)
 	if err != nil {
 		return err
 	}

@@ -276,7 +276,7 @@ func TestLevelChangesAreAudited(t *testing.T) {
 	chain, records := audited(t, audit.Options{})
 	metrics, err := NewMetrics(nil)
 	require.NoError(t, err)
-	admin := NewAdminServer(p.config, NewConnections(p.config), nil, healthyStore{}, p.drain, metrics, p.level, chain.audit, p.logger)
+	admin := NewAdminServer(p.config, NewConnections(p.config, nil), nil, healthyStore{}, p.drain, metrics, p.level, chain.audit, p.logger)
 	for _, body := range []string{`{"level":"nonsense"}`, `{"level":"debug"}`} {
 		request := httptest.NewRequestWithContext(t.Context(), http.MethodPut, "/loglevel", strings.NewReader(body))
 		request.Host = "localhost"

@@ -40,10 +40,11 @@ type callGuard struct {
 
 	methods   map[string]bool
 	mostCalls int64 // open, of an address
+	doors     *DoorMetrics
 }
 
-func newCallGuard(maxStreams int32) *callGuard {
-	return &callGuard{methods: make(map[string]bool), mostCalls: fullConnections * int64(maxStreams)}
+func newCallGuard(maxStreams int32, doors *DoorMetrics) *callGuard {
+	return &callGuard{methods: make(map[string]bool), mostCalls: fullConnections * int64(maxStreams), doors: doors}
 }
 
 // RegisterService implements grpc.ServiceRegistrar. Kratos registers other services, past it: they expose internals of the
@@ -67,16 +68,22 @@ func (g *callGuard) tap(ctx context.Context, info *tap.Info) (context.Context, e
 	refusable := !limited || time.Until(deadline) <= longestRefused
 	from := peerOf(ctx)
 	switch {
-	case refusable && !g.methods[info.FullMethodName]:
+	case !g.methods[info.FullMethodName]:
 		from.abandon()
+		g.doors.Refused(RefusedByMethod)
+		if !refusable {
+			return ctx, nil // gRPC or the interceptor refuses it.
+		}
 		return nil, unknownMethod(info.FullMethodName)
 	case from == nil || from.peer.calls.Load() < g.mostCalls:
 		return ctx, nil
 	case !refusable:
+		g.doors.Refused(RefusedByPeer)
 		_ = from.conn.Close()
 		return ctx, nil
 	default:
 		from.abandon()
+		g.doors.Refused(RefusedByPeer)
 		return nil, rateLimited(openCallsPause, "the callers at this address have too many open calls; nothing has changed")
 	}
 }

@@ -30,7 +30,7 @@ const ageGrace = 10 * time.Second
 // NewGRPCServer returns the gRPC listener of the API, and a function that ends its workers. Call it even if the server was
 // never started.
 func NewGRPCServer(c *conf.Server, api API, chain *Chain, store Checker, drain *Drain) (*kgrpc.Server, func()) {
-	guard := newCallGuard(c.GetGrpc().GetMaxStreams())
+	guard := newCallGuard(c.GetGrpc().GetMaxStreams(), chain.doors)
 	srv := kgrpc.NewServer(
 		kgrpc.Address(c.GetGrpc().GetAddr()),
 		kgrpc.Timeout(c.GetGrpc().GetTimeout().AsDuration()),

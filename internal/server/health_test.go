@@ -114,10 +114,11 @@ func TestWriteTimeoutFollowsTheRequest(t *testing.T) {
 		server := NewHTTPServer(p.config, p.api(), p.chain, p.drain, p.logger)
 		require.Equal(t, readTimeout+timeout+writeTimeout, server.WriteTimeout)
 		require.Equal(t, readTimeout, server.ReadTimeout)
+		require.Equal(t, 620*time.Second, server.IdleTimeout, "server.http.idle_timeout")
 	}
 	metrics, err := NewMetrics(nil)
 	require.NoError(t, err)
 	p := newParts(t)
-	admin := NewAdminServer(p.config, NewConnections(p.config), nil, healthyStore{}, p.drain, metrics, p.level, nil, p.logger)
+	admin := NewAdminServer(p.config, NewConnections(p.config, nil), nil, healthyStore{}, p.drain, metrics, p.level, nil, p.logger)
 	require.Greater(t, admin.server.WriteTimeout, readTimeout+adminTimeout)
 }

@@ -175,7 +175,7 @@ func panicking(t *testing.T, redis *redistest.Server) *testApp {
 		podlink := kratos.New(
 			kratos.Logger(logger), kratos.StopTimeout(c.GetStop().GetTimeout().AsDuration()), kratos.BeforeStop(drain.Run),
 			kratos.Server(store.Health, server.NewHTTPServer(c, api, chain, drain, logger), grpcServer,
-				server.NewAdminServer(c, server.NewConnections(c), nil, store.Health, drain, metrics, level, nil, logger)))
+				server.NewAdminServer(c, server.NewConnections(c, nil), nil, store.Health, drain, metrics, level, nil, logger)))
 		return podlink, func() { stop(); closeChain(); cleanup() }, nil
 	}, onRedis(redis))
 }
