@@ -58,7 +58,7 @@ func NewAdminServer(o AdminOptions) *AdminServer {
 	c := o.Server.GetAdmin()
 	s := &AdminServer{
 		connections: o.Connections, addr: c.GetAddr(), access: o.Access,
-		origin: newOwnOrigin("server.admin.hosts", c.GetAddr(), c.GetHosts(), o.Connections.metrics),
+		origin: newOwnOrigin("server.admin.hosts", c.GetAddr(), c.GetHosts(), o.Connections.doors),
 		probe:  &readiness{store: o.Store, drain: o.Drain, access: o.Access}, level: o.Level, audit: o.Audit, log: log.NewHelper(o.Logger),
 	}
 	routes := http.NewServeMux()

@@ -40,11 +40,11 @@ type callGuard struct {
 
 	methods   map[string]bool
 	mostCalls int64 // open, of an address
-	metrics   *DoorMetrics
+	doors     *DoorMetrics
 }
 
-func newCallGuard(maxStreams int32, metrics *DoorMetrics) *callGuard {
-	return &callGuard{methods: make(map[string]bool), mostCalls: fullConnections * int64(maxStreams), metrics: metrics}
+func newCallGuard(maxStreams int32, doors *DoorMetrics) *callGuard {
+	return &callGuard{methods: make(map[string]bool), mostCalls: fullConnections * int64(maxStreams), doors: doors}
 }
 
 // RegisterService implements grpc.ServiceRegistrar. Kratos registers other services, past it: they expose internals of the
@@ -68,31 +68,34 @@ func (g *callGuard) tap(ctx context.Context, info *tap.Info) (context.Context, e
 	refusable := !limited || time.Until(deadline) <= longestRefused
 	from := peerOf(ctx)
 	switch {
-	case refusable && !g.methods[info.FullMethodName]:
+	case !g.methods[info.FullMethodName]:
 		from.abandon()
-		return nil, g.unknownMethod(info.FullMethodName)
+		g.doors.Refused(RefusedByMethod)
+		if !refusable {
+			return ctx, nil // gRPC or the interceptor refuses it.
+		}
+		return nil, unknownMethod(info.FullMethodName)
 	case from == nil || from.peer.calls.Load() < g.mostCalls:
 		return ctx, nil
 	case !refusable:
-		g.metrics.Refused(RefusedByPeer)
+		g.doors.Refused(RefusedByPeer)
 		_ = from.conn.Close()
 		return ctx, nil
 	default:
-		g.metrics.Refused(RefusedByPeer)
 		from.abandon()
+		g.doors.Refused(RefusedByPeer)
 		return nil, rateLimited(openCallsPause, "the callers at this address have too many open calls; nothing has changed")
 	}
 }
 
-func (g *callGuard) unknownMethod(name string) error {
-	g.metrics.Refused(RefusedByMethod)
+func unknownMethod(name string) error {
 	return status.Errorf(codes.Unimplemented, "unknown method %s", name)
 }
 
 // unary is the interceptor that refuses the methods that tap could not refuse.
 func (g *callGuard) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 	if !g.methods[info.FullMethod] {
-		return nil, g.unknownMethod(info.FullMethod)
+		return nil, unknownMethod(info.FullMethod)
 	}
 	return next(ctx, request)
 }
@@ -100,7 +103,7 @@ func (g *callGuard) unary(ctx context.Context, request any, info *grpc.UnaryServ
 // stream is unary for streams, and counts them.
 func (g *callGuard) stream(impl any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 	if !g.methods[info.FullMethod] {
-		return g.unknownMethod(info.FullMethod)
+		return unknownMethod(info.FullMethod)
 	}
 	ctx := stream.Context()
 	from := peerOf(ctx)

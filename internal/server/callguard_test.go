@@ -29,7 +29,7 @@ func newGuarded(t *testing.T, maxStreams int32) guarded {
 	t.Helper()
 	c := listenLimited(t, 10, 10)
 	far, conn := c.served(t, "127.0.0.1")
-	guard := newCallGuard(maxStreams, nil)
+	guard := newCallGuard(maxStreams, NewDoorMetrics())
 	guard.ServiceRegistrar = grpc.NewServer()
 	guard.RegisterService(&v1.LinkService_ServiceDesc, v1.UnimplementedLinkServiceServer{})
 	return guarded{

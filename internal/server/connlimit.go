@@ -14,22 +14,22 @@ import (
 type Connections struct {
 	most        int
 	mostPerPeer int
-	metrics     *DoorMetrics
+	doors       *DoorMetrics
 }
 
 // NewConnections returns the Connections with the limits of the configuration.
-func NewConnections(c *conf.Server, metrics *DoorMetrics) *Connections {
-	return &Connections{most: int(c.GetMaxConnections()), mostPerPeer: int(c.GetMaxConnectionsPerPeer()), metrics: metrics}
+func NewConnections(c *conf.Server, doors *DoorMetrics) *Connections {
+	return &Connections{most: int(c.GetMaxConnections()), mostPerPeer: int(c.GetMaxConnectionsPerPeer()), doors: doors}
 }
 
-// Listen opens a TCP listener. Its name in metrics is http, grpc or admin.
+// Listen opens a TCP listener. The name is that in the metrics.
 func (c *Connections) Listen(ctx context.Context, name, addr string) (net.Listener, error) {
 	opened, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
 	return &limitedListener{
-		Listener: opened, limits: *c, counter: c.metrics.Connections(name), peers: make(map[netip.Addr]*peerState),
+		Listener: opened, limits: *c, counter: c.doors.Connections(name), peers: make(map[netip.Addr]*peerState),
 	}, nil
 }
 
@@ -67,11 +67,11 @@ func (l *limitedListener) admit(conn *limitedConn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	peer, known := l.peers[address]
-	if l.open >= l.limits.most {
+	switch {
+	case l.open >= l.limits.most:
 		l.counter.Refused(LimitOfAll)
 		return false
-	}
-	if known && peer.connections >= l.limits.mostPerPeer {
+	case known && peer.connections >= l.limits.mostPerPeer:
 		l.counter.Refused(LimitOfPeer)
 		return false
 	}
@@ -79,8 +79,8 @@ func (l *limitedListener) admit(conn *limitedConn) bool {
 		peer = newPeerState()
 		l.peers[address] = peer
 	}
-	l.open++
 	l.counter.Opened()
+	l.open++
 	peer.connections++
 	conn.remote = &peerAddr{Addr: conn.TCPConn.RemoteAddr(), conn: conn, address: address, peer: peer}
 	return true
@@ -90,8 +90,8 @@ func (l *limitedListener) admit(conn *limitedConn) bool {
 func (l *limitedListener) release(conn *limitedConn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.open--
 	l.counter.Closed()
+	l.open--
 	conn.remote.peer.connections--
 	if peer := conn.remote.peer; peer.connections == 0 && peer.forgiven() {
 		delete(l.peers, conn.remote.address)

@@ -114,6 +114,7 @@ func TestWriteTimeoutFollowsTheRequest(t *testing.T) {
 		server := NewHTTPServer(p.config, p.api(), p.chain, p.drain, p.logger, ListenerTLS{})
 		require.Equal(t, readTimeout+timeout+writeTimeout, server.WriteTimeout)
 		require.Equal(t, readTimeout, server.ReadTimeout)
+		require.Equal(t, 620*time.Second, server.IdleTimeout, "server.http.idle_timeout")
 	}
 	metrics, err := NewMetrics(nil)
 	require.NoError(t, err)

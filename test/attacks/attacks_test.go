@@ -100,6 +100,10 @@ func TestConnectionFlood(t *testing.T) {
 	require.Greater(t, tried, 600)
 	require.Positive(t, refused)
 	require.Less(t, p.Metric(t, "process_open_fds"), 3.0*200+100)
+	for _, listener := range []string{"grpc", "http", "admin"} {
+		require.LessOrEqual(t, metric(t, p, "podlink_connections{", listener), 200.0+50)
+		require.Positive(t, metric(t, p, "podlink_connections_refused_total", `limit="peer",listener="`+listener))
+	}
 }
 
 func TestSlowHeaders(t *testing.T) {
@@ -149,4 +153,6 @@ func TestWebPages(t *testing.T) {
 	n.requireWell(t, quiet)
 	require.Equal(t, tried, refused)
 	require.Positive(t, metric(t, p, "server_requests_code_total", `reason="PERMISSION_DENIED"`))
+	require.Positive(t, metric(t, p, "podlink_refusals_total", `by="host"`))
+	require.Positive(t, metric(t, p, "podlink_refusals_total", `by="origin"`))
 }

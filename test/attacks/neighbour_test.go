@@ -146,10 +146,10 @@ func (n *neighbour) requireWell(t *testing.T, quiet time.Duration) {
 // metric returns the sum of the series of a metric whose labels contain the text.
 func metric(t *testing.T, p *podlinktest.Process, name, labels string) (sum float64) {
 	t.Helper()
-	response, err := http.Get("http://" + p.Admin + "/metrics")
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: callTimeout}
+	response, err := client.Get("http://" + p.Admin + "/metrics")
 	require.NoError(t, err)
 	defer response.Body.Close()
-	defer http.DefaultClient.CloseIdleConnections()
 	text, err := io.ReadAll(response.Body)
 	require.NoError(t, err)
 	for line := range strings.Lines(string(text)) {
