@@ -179,7 +179,7 @@ func TestOlderTLS(t *testing.T) {
 	_, code, err := getTLS(t.Context(), old, "https://"+p.HTTP+"/v1/namespaces/n/links/u/services/s", true)
 	require.NoError(t, err)
 	require.Equal(t, http.StatusOK, code)
-	old.MaxVersion, old.MinVersion = tls.VersionTLS11, tls.VersionTLS10 //nolint:gosec // What podlink refuses.
+	old.MaxVersion, old.MinVersion = tls.VersionTLS11, tls.VersionTLS10
 	_, _, err = getTLS(t.Context(), old, "https://"+p.HTTP+"/", true)
 	require.Error(t, err)
 }
