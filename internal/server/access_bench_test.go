@@ -51,7 +51,7 @@ func realAccess(tb testing.TB) *Access {
 	for i := range 99 {
 		fmt.Fprintf(&text, "- {who: [\"token:other-%d\"], role: reader, namespaces: [game], services: [room]}\n", i)
 	}
-	text.WriteString("- {who: [\"token:router\", \"dns:router.example\"], role: caller, namespaces: [game], services: [\"*\"], rate: 1000000}\n")
+	text.WriteString(`- {who: ["token:router", "dns:router.example"], role: caller, namespaces: [game], services: ["*"], rate: 999999}` + "\n")
 	require.NoError(tb, os.WriteFile(rules, []byte(text.String()), 0o600))
 	callers, err := auth.New(auth.Options{TokensFile: tokens, Certificates: true})
 	require.NoError(tb, err)
