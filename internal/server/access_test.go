@@ -232,7 +232,8 @@ func TestStreamsHaveACaller(t *testing.T) {
 	require.Equal(t, codes.Unauthenticated, status.Code(open(as(t, "stranger"))))
 	require.Empty(t, callers, "the handler was not called")
 	require.Eventually(t, func() bool {
-		return strings.Contains(w.page(t), `server_requests_code_total{code="401",kind="grpc",operation="`+watchMethod+`",reason="UNAUTHENTICATED"} 1`)
+		return strings.Contains(w.page(t), `server_requests_code_total{code="401",kind="grpc",operation="`+watchMethod+
+			`",reason="UNAUTHENTICATED"} 1`)
 	}, 10*time.Second, 10*time.Millisecond)
 	require.Contains(t, w.lines.String(), `"cause":"nobody knows this token"`)
 }

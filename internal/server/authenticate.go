@@ -93,7 +93,7 @@ func (a *Access) filter(next http.Handler) http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		d := decodingFrom(r.Context())
-		call, err := a.callOverHTTP(d.Context, r)
+		call, err := a.callOverHTTP(d.Context, r) //nolint:contextcheck // The request's own, which d wraps.
 		if err != nil && r.ContentLength != 0 && r.ProtoMajor == 1 {
 			// Otherwise net/http would read up to 256 KiB of the body before it sends the reply.
 			w.Header().Set("Connection", "close")

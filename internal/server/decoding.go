@@ -83,4 +83,3 @@ func (d *decoding) payRest(request any) error {
 	}
 	return d.access.rates.take(d.call, d.price, d.price.rest(request.(proto.Message)))
 }
-

@@ -55,8 +55,9 @@ func TestNoTokenIsShown(t *testing.T) {
 	receiver, ca, texts := otlptest.Start(t), newCA(t), guardTexts()
 	valid, keys := signed(t, "podlink")
 	foreign, _ := signed(t, "podlink")
+	ended := sha256.Sum256([]byte(secret("expired")))
 	path := files(t, map[string]string{
-		"tokens.yaml": texts.tokens + fmt.Sprintf("- {name: expired, sha256: %x, not_after: 2020-01-01}\n", sha256.Sum256([]byte(secret("expired")))),
+		"tokens.yaml": texts.tokens + fmt.Sprintf("- {name: expired, sha256: %x, not_after: 2020-01-01}\n", ended),
 		"policy.yaml": texts.policy + "  - {who: [\"jwt:sso:router\"], role: caller, namespaces: [game], services: [chat]}\n",
 		"keys.json":   keys,
 	})
@@ -93,9 +94,11 @@ func TestNoTokenIsShown(t *testing.T) {
 	}
 	taken := 0
 	for name, authorization := range map[string][]string{
-		"a static token": {"Bearer " + secret("reader")}, "one that may nothing": {"Bearer " + secret("guest")}, "an admin's": {"Bearer " + secret("admin")},
-		"an unknown one": {"Bearer " + secret("unknown")}, "an expired one": {"Bearer " + secret("expired")}, "another scheme": {"Token " + secret("reader")},
-		"two": {"Bearer " + secret("reader"), "Bearer " + secret("caller")}, "a JWT": {"Bearer " + valid}, "a JWT of another key": {"Bearer " + foreign},
+		"a static token": {"Bearer " + secret("reader")}, "one that may nothing": {"Bearer " + secret("guest")},
+		"an admin's": {"Bearer " + secret("admin")}, "an unknown one": {"Bearer " + secret("unknown")},
+		"an expired one": {"Bearer " + secret("expired")}, "another scheme": {"Token " + secret("reader")},
+		"two":   {"Bearer " + secret("reader"), "Bearer " + secret("caller")},
+		"a JWT": {"Bearer " + valid}, "a JWT of another key": {"Bearer " + foreign},
 		"a cut JWT": {"Bearer " + valid[:len(valid)-9]}, "a malformed one": {"Bearer " + secret("reader") + " " + secret("caller")},
 	} {
 		code, text := get("https://"+p.HTTP+aliceChat, authorization...)
