@@ -457,7 +457,7 @@ func TestRateLimitedCalls(t *testing.T) {
 func TestRateLimitedCallsHaveTheBudget(t *testing.T) {
 	t.Parallel()
 	d := guarded(t, false, nil, func(string) error {
-		return ErrRateLimited.(*kerrors.Error).WithMetadata(map[string]string{"retry_after_ms": "1"})
+		return withCause(ErrRateLimited, nil, metadataRetryAfter, "1")
 	})
 	c := dialed(t, d.addr, Options{Timeout: 200 * time.Millisecond})
 	begun := time.Now()

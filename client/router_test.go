@@ -462,7 +462,7 @@ func TestRouterWithoutThePod(t *testing.T) {
 						case over == "gRPC":
 							because += ", or it can't be connected"
 						}
-						require.Equal(t, ErrPodUnreachable.(*kerrors.Error).Message+": "+because, kerrors.FromError(err).Message)
+						require.Equal(t, kerrors.FromError(ErrPodUnreachable).Message+": "+because, kerrors.FromError(err).Message)
 						return
 					}
 					require.NoError(t, err)

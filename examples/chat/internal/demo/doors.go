@@ -193,6 +193,7 @@ func (d *demo) attempt(ctx context.Context, t try) error {
 
 // refusals is the promise of podlink's doors.
 func (d *demo) refusals() promise {
+	which := strings.Join(append([]string{""}, d.letIn...), "; ")
 	return promise{d.tries > 0 && len(d.letIn) == 0, fmt.Sprintf(
-		"access: %d attempts without the right to it, %d not refused%s", d.tries, len(d.letIn), strings.Join(append([]string{""}, d.letIn...), "; "))}
+		"access: %d attempts without the right to it, %d not refused%s", d.tries, len(d.letIn), which)}
 }
