@@ -10,9 +10,9 @@ import (
 	"podlink/internal/service"
 )
 
-// operators wraps a route of the admin listener that is for operators alone. With auth.mode off they are whoever is on this machine,
+// operators wraps a route of the admin listener that is for operators alone; operation is its name in the audit log. With auth.mode off they are whoever is on this machine,
 // if the listener is on loopback; else they are callers with the role admin, over TLS.
-func (s *AdminServer) operators(next http.Handler) http.Handler {
+func (s *AdminServer) operators(operation string, next http.Handler) http.Handler {
 	return s.origin.strict(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		call, err := s.operator(r)
 		if call != nil {
@@ -24,7 +24,7 @@ func (s *AdminServer) operators(next http.Handler) http.Handler {
 		}
 		public := service.PublicError(err)
 		s.audit.Refused(r.Context(), audit.Record{
-			Operation: r.Pattern, Outcome: public.Reason, Detail: causeText(public), Peer: r.RemoteAddr,
+			Operation: operation, Outcome: public.Reason, Detail: causeText(public), Peer: r.RemoteAddr,
 		})
 		if r.ContentLength != 0 && r.ProtoMajor == 1 {
 			w.Header().Set("Connection", "close") // Its body is not read.
