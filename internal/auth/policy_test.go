@@ -282,16 +282,24 @@ func TestPolicyMistakes(t *testing.T) {
 		"no who":                     {rule("role: caller, namespaces: [game], services: [room]"), "rules[0].who must have 1 to 256"},
 		"no namespaces":              {rule("who: ['token:a'], role: caller, services: [room]"), "rules[0].namespaces must have 1"},
 		"no services":                {rule("who: ['token:a'], role: caller, namespaces: [game]"), "rules[0].services must have 1"},
-		"everyone":                   {rule(strings.Replace(ok, "token:a", "*", 1)), "rules[0].who[0] must begin with jwt:"},
-		"an unknown kind":            {rule(strings.Replace(ok, "token:a", "user:a", 1)), "rules[0].who[0] must begin with jwt:"},
-		"a kind without a name":      {rule(strings.Replace(ok, "token:a", "token:", 1)), "rules[0].who[0] must begin with jwt:"},
-		"an empty who":               {rule(strings.Replace(ok, "token:a", "", 1)), "rules[0].who[0] must begin with"},
-		"a who without a separator":  {rule(strings.Replace(ok, "token:a", "token:a*", 1)), "rules[0].who[0] must have a * only at its end"},
-		"a who with a * inside":      {rule(strings.Replace(ok, "token:a", "jwt:*:a", 1)), "rules[0].who[0] must have a * only at its end"},
-		"a who with two":             {rule(strings.Replace(ok, "token:a", "jwt:*:*", 1)), "rules[0].who[0] must have a * only at its end"},
-		"a who after a dash":         {rule(strings.Replace(ok, "token:a", "token:a-*", 1)), "rules[0].who[0] must have a * only at its end"},
+		"everyone":                   {rule(strings.Replace(ok, "token:a", "*", 1)), "rules[0].who[0] must be like jwt:"},
+		"an unknown kind":            {rule(strings.Replace(ok, "token:a", "user:a", 1)), "rules[0].who[0] must be like jwt:"},
+		"a kind without a name":      {rule(strings.Replace(ok, "token:a", "token:", 1)), "rules[0].who[0] must be like jwt:"},
+		"an empty who":               {rule(strings.Replace(ok, "token:a", "", 1)), "rules[0].who[0] must be like"},
+		"a who without a separator":  {rule(strings.Replace(ok, "token:a", "token:a*", 1)), "rules[0].who[0] must "},
+		"a who with a * inside":      {rule(strings.Replace(ok, "token:a", "jwt:*:a", 1)), "rules[0].who[0] must "},
+		"a who with two":             {rule(strings.Replace(ok, "token:a", "jwt:*:*", 1)), "rules[0].who[0] must "},
+		"a who after a dash":         {rule(strings.Replace(ok, "token:a", "token:a-*", 1)), "rules[0].who[0] must "},
+		"a JWT of no issuer":         {rule(strings.Replace(ok, "token:a", "jwt::a", 1)), "rules[0].who[0] must be like"},
+		"a JWT without a subject":    {rule(strings.Replace(ok, "token:a", "jwt:k8s:", 1)), "rules[0].who[0] must be like"},
+		"a DNS name in capitals":     {rule(strings.Replace(ok, "token:a", "dns:A.example", 1)), "rules[0].who[0] must be like"},
+		"a trust domain in capitals": {rule(strings.Replace(ok, "token:a", "spiffe://A/b", 1)), "rules[0].who[0] must be like"},
+		"a SPIFFE id that ends so":   {rule(strings.Replace(ok, "token:a", "spiffe://a/b/", 1)), "rules[0].who[0] must be like"},
+		"a SPIFFE id with a query":   {rule(strings.Replace(ok, "token:a", "spiffe://a/b?c", 1)), "rules[0].who[0] must be like"},
+		"a SPIFFE id with a *":       {rule(strings.Replace(ok, "token:a", "spiffe://a/b*", 1)), "rules[0].who[0] must be like"},
+		"a token's name with a :":    {rule(strings.Replace(ok, "token:a", "token:a:b", 1)), "rules[0].who[0] must be like"},
 		"a long who":                 {rule(strings.Replace(ok, "token:a", long, 1)), "rules[0].who[0] must be at most 512 bytes"},
-		"a control character":        {rule(strings.Replace(ok, "'token:a'", `"token:a\x00"`, 1)), "without control characters"},
+		"a control character":        {rule(strings.Replace(ok, "'token:a'", `"token:a\x00"`, 1)), "rules[0].who[0] must be like"},
 		"a malformed namespace":      {rule(strings.Replace(ok, "game", "'game/x'", 1)), "rules[0].namespaces[0] must be 1 to 128"},
 		"an empty namespace":         {rule(strings.Replace(ok, "game", "''", 1)), "rules[0].namespaces[0] must be 1 to 128"},
 		"a null for a namespace":     {rule(strings.Replace(ok, "game", "~", 1)), "rules[0].namespaces must have 1 to 256"},
@@ -325,6 +333,17 @@ func TestPolicyMistakes(t *testing.T) {
 		for _, content := range []string{"secret", "alice", "never", "user:a", "root", "game/x"} {
 			require.NotContains(t, err.Error(), content, name)
 		}
+	}
+}
+
+// TestNamesOfCallers: what callers can be named by is taken, and patterns of it.
+func TestNamesOfCallers(t *testing.T) {
+	for _, who := range []string{
+		"jwt:k8s:system:serviceaccount:games:chat", "jwt:k8s:system:serviceaccount:games:*", "jwt:k8s:*", "jwt:*", "jwt:sso:auth0|5f7 a",
+		"jwt:sso:https://example.org/people/*", "spiffe://example.org", "spiffe://example.org/ns/games/sa/chat", "spiffe://example.org/*",
+		"spiffe://example.org/ns/games/*", "spiffe://*", "dns:chat.games.svc", "dns:*", "token:router", "token:*",
+	} {
+		require.NoError(t, checkWho(who), who)
 	}
 }
 

@@ -6,10 +6,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
-	"slices"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -200,16 +197,18 @@ func (p *patterns) parse(texts []string, check func(string) error) error {
 	return nil
 }
 
-// kinds are how names of callers begin.
-var kinds = []string{"jwt:", "spiffe://", "dns:", "token:"}
+// names are the forms of the names that callers can have, and of patterns. A rule for another name would never match.
+var names = regexp.MustCompile(`^(jwt:(\*|[a-z0-9-]{1,64}:[ -~]{1,255})` +
+	`|spiffe://(\*|[a-z0-9._-]{1,255}(/[A-Za-z0-9._-]+)*(/\*)?)` +
+	`|dns:(\*|[a-z0-9][a-z0-9.-]{0,252})|token:(\*|[A-Za-z0-9][A-Za-z0-9._-]{0,62}))$`)
 
 // checkWho checks a name of callers, or a pattern.
 func checkWho(text string) error {
-	if len(text) > longestWho || !utf8.ValidString(text) || strings.ContainsFunc(text, unicode.IsControl) {
-		return fmt.Errorf("must be at most %d bytes of UTF-8 without control characters", longestWho)
+	if len(text) > longestWho {
+		return fmt.Errorf("must be at most %d bytes", longestWho)
 	}
-	if !slices.ContainsFunc(kinds, func(kind string) bool { return strings.HasPrefix(text, kind) && text != kind }) {
-		return errors.New("must begin with jwt:, spiffe://, dns: or token:")
+	if !names.MatchString(text) {
+		return errors.New("must be like jwt:issuer:subject, spiffe://example.org/caller, dns:caller.example.org or token:name")
 	}
 	return checkStar(text, ":/")
 }

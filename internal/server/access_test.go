@@ -250,6 +250,8 @@ func TestHealthIsOpen(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := serveGuarded(t, admitting(row.guests), newParts(t))
 			client := grpc_health_v1.NewHealthClient(w.conn)
+			_, err := client.List(t.Context(), new(grpc_health_v1.HealthListRequest))
+			require.Contains(t, []codes.Code{codes.Unauthenticated, codes.Unavailable}, status.Code(err), "not open")
 			reply, err := client.Check(t.Context(), new(grpc_health_v1.HealthCheckRequest))
 			require.NoError(t, err)
 			require.Equal(t, row.want, reply.GetStatus())

@@ -36,7 +36,7 @@ const adminTimeout = time.Second
 // and then those of a peer's address.
 const (
 	maxProbes, maxProbesPerPeer   = 256, 64
-	maxScrapes, maxScrapesPerPeer = 64, 16
+	maxScrapes, maxScrapesPerPeer = 64, 8
 )
 
 // AdminOptions is what an AdminServer is made of.
@@ -58,7 +58,7 @@ func NewAdminServer(o AdminOptions) *AdminServer {
 	c := o.Server.GetAdmin()
 	s := &AdminServer{
 		connections: o.Connections, addr: c.GetAddr(), access: o.Access,
-		origin: newOwnOrigin("server.admin.hosts", c.GetAddr(), c.GetHosts()),
+		origin: newOwnOrigin("server.admin.hosts", c.GetAddr(), c.GetHosts(), o.Connections.metrics),
 		probe:  &readiness{store: o.Store, drain: o.Drain, access: o.Access}, level: o.Level, audit: o.Audit, log: log.NewHelper(o.Logger),
 	}
 	routes := http.NewServeMux()
@@ -79,7 +79,7 @@ func NewAdminServer(o AdminOptions) *AdminServer {
 
 // Start implements transport.Server. It serves until Stop.
 func (s *AdminServer) Start(ctx context.Context) error {
-	listener, err := s.connections.Listen(ctx, s.addr)
+	listener, err := s.connections.Listen(ctx, "admin", s.addr)
 	if err != nil {
 		return err
 	}

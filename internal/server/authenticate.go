@@ -125,8 +125,8 @@ func (a *Access) callOverGRPC(ctx context.Context) (*auth.Call, error) {
 	return a.call(ctx, metadata.ValueFromIncomingContext(ctx, "authorization"), chains, from)
 }
 
-// stream returns the context of a stream with its caller, and why it is refused.
-func (a *Access) stream(ctx context.Context, operation string) (context.Context, error) {
+// enter returns the context of a gRPC call that has no deferred decoding, as a stream, with its caller, and why it is refused.
+func (a *Access) enter(ctx context.Context, operation string) (context.Context, error) {
 	if a == nil {
 		return ctx, nil
 	}

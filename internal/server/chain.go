@@ -44,9 +44,11 @@ type ChainOptions struct {
 // NewChain returns the chain, and a function that flushes its log.
 func NewChain(o ChainOptions) (*Chain, func()) {
 	requests := newRequestLog(o.Log, o.Logger)
+	calls := &inFlight{most: int64(o.Server.GetMaxInFlight())}
+	o.Doors.InFlightFunc(func() int { return int(calls.now.Load()) })
 	return &Chain{
 		access: o.Access, tracer: newRequestTracer(o.Tracer), metrics: o.Metrics, doors: o.Doors, audit: o.Audit, log: requests,
-		calls: &inFlight{most: int64(o.Server.GetMaxInFlight())},
+		calls: calls,
 	}, requests.repeats.Close
 }
 
@@ -92,6 +94,7 @@ func (c *Chain) Unary(next middleware.Handler) middleware.Handler {
 				return err
 			}
 			if err := c.calls.begin(); err != nil {
+				c.doors.Refused(RefusedByInFlight)
 				return err
 			}
 			defer c.calls.end()

@@ -20,8 +20,8 @@ type connecting struct {
 
 func listenLimited(t *testing.T, most, mostPerPeer int32) connecting {
 	t.Helper()
-	connections := NewConnections(&conf.Server{MaxConnections: most, MaxConnectionsPerPeer: mostPerPeer})
-	listener, err := connections.Listen(t.Context(), "127.0.0.1:0")
+	connections := NewConnections(&conf.Server{MaxConnections: most, MaxConnectionsPerPeer: mostPerPeer}, nil)
+	listener, err := connections.Listen(t.Context(), "http", "127.0.0.1:0")
 	require.NoError(t, err)
 	c := connecting{listener, make(chan net.Conn, 100)}
 	ended := make(chan struct{})

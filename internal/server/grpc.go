@@ -32,7 +32,7 @@ const ageGrace = 10 * time.Second
 func NewGRPCServer(
 	c *conf.Server, api API, chain *Chain, store Checker, drain *Drain, secured ListenerTLS,
 ) (*kgrpc.Server, func()) {
-	guard := newCallGuard(c.GetGrpc().GetMaxStreams())
+	guard := newCallGuard(c.GetGrpc().GetMaxStreams(), chain.doors)
 	srv := kgrpc.NewServer(
 		kgrpc.Address(c.GetGrpc().GetAddr()),
 		kgrpc.TLSConfig(secured.GRPC),

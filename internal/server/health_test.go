@@ -119,7 +119,7 @@ func TestWriteTimeoutFollowsTheRequest(t *testing.T) {
 	require.NoError(t, err)
 	p := newParts(t)
 	admin := NewAdminServer(AdminOptions{
-		Server: p.config, Connections: NewConnections(p.config), Store: healthyStore{}, Drain: p.drain, Metrics: metrics, Level: p.level,
+		Server: p.config, Connections: NewConnections(p.config, nil), Store: healthyStore{}, Drain: p.drain, Metrics: metrics, Level: p.level,
 		Logger: p.logger,
 	})
 	require.Greater(t, admin.server.WriteTimeout, readTimeout+adminTimeout)

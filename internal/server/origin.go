@@ -19,11 +19,12 @@ type ownOrigin struct {
 	key      string          // YAML path of hosts, for the error
 	hosts    map[string]bool // nil: the listener is not on loopback, and may have any name
 	crossing *http.CrossOriginProtection
+	metrics  *DoorMetrics
 }
 
 // newOwnOrigin returns the ownOrigin of the listener at addr, which has the names in hosts too.
-func newOwnOrigin(key, addr string, hosts []string) *ownOrigin {
-	o := &ownOrigin{key: key, crossing: http.NewCrossOriginProtection()}
+func newOwnOrigin(key, addr string, hosts []string, metrics *DoorMetrics) *ownOrigin {
+	o := &ownOrigin{key: key, crossing: http.NewCrossOriginProtection(), metrics: metrics}
 	if conf.Loopback(addr) {
 		o.hosts = map[string]bool{"localhost": true}
 		for _, host := range hosts {
@@ -33,12 +34,14 @@ func newOwnOrigin(key, addr string, hosts []string) *ownOrigin {
 	return o
 }
 
-// check returns why a request is refused.
+// check returns why a request is refused, and counts it then.
 func (o *ownOrigin) check(r *http.Request) error {
 	if o.hosts != nil && !o.hasName(r.Host) {
+		o.metrics.Refused(RefusedByHost)
 		return v1.ErrorPermissionDenied("the Host of the request is not a name of this listener, which is on loopback; %s adds names", o.key)
 	}
 	if o.crossing.Check(r) != nil {
+		o.metrics.Refused(RefusedByOrigin)
 		return v1.ErrorPermissionDenied("the request is from a web page of another origin")
 	}
 	return nil

@@ -176,7 +176,7 @@ func panicking(t *testing.T, redis *redistest.Server) *testApp {
 			kratos.Logger(logger), kratos.StopTimeout(c.GetStop().GetTimeout().AsDuration()), kratos.BeforeStop(drain.Run),
 			kratos.Server(store.Health, server.NewHTTPServer(c, api, chain, drain, logger, server.ListenerTLS{}), grpcServer,
 				server.NewAdminServer(server.AdminOptions{
-					Server: c, Connections: server.NewConnections(c), Store: store.Health, Drain: drain, Metrics: metrics, Level: level, Logger: logger,
+					Server: c, Connections: server.NewConnections(c, nil), Store: store.Health, Drain: drain, Metrics: metrics, Level: level, Logger: logger,
 				})))
 		return podlink, func() { stop(); closeChain(); cleanup() }, nil
 	}, onRedis(redis))

@@ -80,9 +80,10 @@ var identities = []identity{
 // secret is the token of a caller, as long as tokens must be.
 func secret(name string) string { return name + "-" + strings.Repeat("0123456789abcdef", 4) }
 
-// guardedPodlink starts podlink with the tokens of the identities and a policy that has their rules.
-func guardedPodlink(t *testing.T, env ...string) *podlinktest.Process {
-	t.Helper()
+// guard is a tokens file with the tokens of the identities, and a policy with their rules.
+type guard struct{ tokens, policy string }
+
+func guardTexts() guard {
 	var tokens, rules strings.Builder
 	rules.WriteString("rules:\n")
 	for _, who := range identities {
@@ -99,8 +100,14 @@ func guardedPodlink(t *testing.T, env ...string) *podlinktest.Process {
 			fmt.Fprintf(&rules, "  - {who: [\"token:%s\"], %s}\n", who.token, who.rule)
 		}
 	}
-	dir := t.TempDir()
-	for name, text := range map[string]string{"tokens.yaml": tokens.String(), "policy.yaml": rules.String()} {
+	return guard{tokens.String(), rules.String()}
+}
+
+// guardedPodlink starts podlink with the identities' tokens and rules.
+func guardedPodlink(t *testing.T, env ...string) *podlinktest.Process {
+	t.Helper()
+	dir, texts := t.TempDir(), guardTexts()
+	for name, text := range map[string]string{"tokens.yaml": texts.tokens, "policy.yaml": texts.policy} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 	}
 	p := start(t, append([]string{

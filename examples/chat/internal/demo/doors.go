@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -64,7 +65,8 @@ func (d doors) make() error {
 		if err := errors.Join(ca.sign(name, d.path(name+".crt"), d.path(name+".key")), d.write(name+".token", token)); err != nil {
 			return err
 		}
-		entry := fmt.Sprintf("- {name: %s, sha256: %x", name, sha256.Sum256([]byte(token)))
+		entry := fmt.Sprintf("- {name: %s, sha256: %x, not_after: %s", name, sha256.Sum256([]byte(token)),
+			time.Now().Add(proofTTL).UTC().Format(time.RFC3339))
 		if strings.HasPrefix(name, names.Service+"-") {
 			entry += ", pod: " + name
 		}
