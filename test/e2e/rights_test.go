@@ -1,34 +1,18 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
-	"net/url"
-	"os"
-	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	kerrors "github.com/go-kratos/kratos/v2/errors"
 	"github.com/stretchr/testify/require"
-	"google.golang.org/genproto/googleapis/api/annotations"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/metadata"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/reflect/protoregistry"
 
 	v1 "podlink/api/podlink/v1"
-	podlinktest "podlink/test/kit/podlink"
 )
 
 // rightsOf has the rights of each role. A pod has report, place and bind for itself.
@@ -39,86 +23,6 @@ var rightsOf = map[string]string{
 	"pod":      "read place bind report",
 	"operator": "read place bind report operate force",
 	"admin":    "read place bind report operate force",
-}
-
-// identity is a caller of the matrix.
-type identity struct {
-	name  string
-	token string // what it sends; empty: nothing
-	pod   string // that the token proves
-	rule  string // the rule that it has beside its name; empty: none
-	role  string
-	// What its rule takes away.
-	elsewhere, temporary, gentle bool
-}
-
-const (
-	game    = "namespaces: [game], services: [chat]"
-	chatPod = `, pod_name: "chat-{ordinal}"`
-)
-
-// identities are the columns of the matrix.
-var identities = []identity{
-	{name: "nobody"},
-	{name: "stranger", token: "unknown"},
-	{name: "guest", token: "guest"},
-	{name: "reader", token: "reader", rule: "role: reader, " + game, role: "reader"},
-	{name: "caller", token: "caller", rule: "role: caller, " + game, role: "caller"},
-	{name: "caller-temporary", token: "caller-temporary", rule: "role: caller, persistent: false, " + game, role: "caller", temporary: true},
-	{name: "binder", token: "binder", rule: "role: binder, " + game, role: "binder"},
-	{name: "pod", token: "pod", pod: "chat-2", rule: "role: pod, " + game + chatPod, role: "pod"},
-	{name: "another-pod", token: "another-pod", pod: "chat-3", rule: "role: pod, " + game + chatPod, role: "pod"},
-	{name: "pod-without-proof", token: "pod-without-proof", rule: "role: pod, " + game + chatPod},
-	{name: "pod-of-another", token: "pod-of-another", pod: "room-2", rule: "role: pod, " + game + chatPod},
-	{name: "operator", token: "operator", rule: "role: operator, " + game, role: "operator"},
-	{name: "operator-gentle", token: "operator-gentle", rule: "role: operator, force: false, " + game, role: "operator", gentle: true},
-	{name: "admin", token: "admin", rule: `role: admin, namespaces: ["*"], services: ["*"]`, role: "admin"},
-	{name: "admin-elsewhere", token: "admin-elsewhere", rule: `role: admin, namespaces: [other], services: ["*"]`, role: "admin", elsewhere: true},
-	{name: "admin-of-another", token: "admin-of-another", rule: "role: admin, namespaces: [game], services: [room]", role: "admin", elsewhere: true},
-}
-
-// secret is the token of a caller, as long as tokens must be.
-func secret(name string) string { return name + "-" + strings.Repeat("0123456789abcdef", 4) }
-
-// guard is a tokens file with the tokens of the identities, and a policy with their rules.
-type guard struct{ tokens, policy string }
-
-func guardTexts() guard {
-	var tokens, rules strings.Builder
-	rules.WriteString("rules:\n")
-	for _, who := range identities {
-		if who.token == "" || who.token == "unknown" {
-			continue
-		}
-		sum := sha256.Sum256([]byte(secret(who.token)))
-		fmt.Fprintf(&tokens, "- {name: %s, sha256: %s, not_after: 2099-01-01T00:00:00Z", who.token, hex.EncodeToString(sum[:]))
-		if who.pod != "" {
-			fmt.Fprintf(&tokens, ", pod: %s", who.pod)
-		}
-		tokens.WriteString("}\n")
-		if who.rule != "" {
-			fmt.Fprintf(&rules, "  - {who: [\"token:%s\"], %s}\n", who.token, who.rule)
-		}
-	}
-	return guard{tokens.String(), rules.String()}
-}
-
-// guardedPodlink starts podlink with the identities' tokens and rules.
-func guardedPodlink(t *testing.T, env ...string) *podlinktest.Process {
-	t.Helper()
-	dir, texts := t.TempDir(), guardTexts()
-	for name, text := range map[string]string{"tokens.yaml": texts.tokens, "policy.yaml": texts.policy} {
-		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
-	}
-	p := start(t, append([]string{
-		"PODLINK_AUTH_MODE=required", "PODLINK_AUTH_RATE=1000000", "PODLINK_AUDIT_FILE=" + filepath.Join(dir, "audit.log"),
-		// A machine that is busy with other tests must not fail a call.
-		"PODLINK_SERVER_GRPC_TIMEOUT=30s", "PODLINK_SERVER_HTTP_TIMEOUT=30s", "PODLINK_DATA_REDIS_READ_TIMEOUT=20s",
-		"PODLINK_DATA_REDIS_WRITE_TIMEOUT=20s", "PODLINK_DATA_REDIS_POOL_TIMEOUT=20s", "PODLINK_DATA_REDIS_DIAL_TIMEOUT=20s",
-		"PODLINK_AUTH_TOKENS_FILE=" + filepath.Join(dir, "tokens.yaml"), "PODLINK_AUTH_POLICY_FILE=" + filepath.Join(dir, "policy.yaml"),
-	}, env...)...)
-	p.WaitReady(t)
-	return p
 }
 
 // request is a row of the matrix: a request of an rpc, and what it needs.
@@ -189,7 +93,7 @@ var requests = []request{
 // outcome is what the matrix has in a cell.
 func (r request) outcome(who identity) string {
 	switch {
-	case who.token == "" || who.token == "unknown":
+	case who.kind == "" || who.unknown:
 		return v1.ErrorReason_UNAUTHENTICATED.String()
 	case who.role == "admin" && who.name == "admin-of-another" && r.rpc == "ListLinkedServices":
 		return ""
@@ -206,41 +110,46 @@ func (r request) outcome(who identity) string {
 // identity, over both transports, on a real podlink.
 func TestRights(t *testing.T) {
 	t.Parallel()
-	p := guardedPodlink(t)
+	// A podlink names the holders of certificates by their SPIFFE ids, or by their DNS names.
+	for name, columns := range map[string][]identity{"SPIFFE": identities, "DNS": identitiesOfDNS} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testRights(t, columns)
+		})
+	}
+}
+
+func testRights(t *testing.T, columns []identity) {
+	p := startGuarded(t, columns)
 	methods, covered := make(map[string]protoreflect.MethodDescriptor), make(map[string]bool)
 	for _, method := range v1.Methods() {
 		methods[string(method.Name())] = method
 	}
-	conn := p.Conn(t)
-	operator := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+secret("admin"))
+	admin := p.caller("admin")
+	must := func(rpc, text string) proto.Message {
+		t.Helper()
+		reply, err := admin.overGRPC(methods[rpc], text)
+		require.NoError(t, err)
+		return reply
+	}
 	// setUp makes what the calls are about, and tell says what of it there is.
 	setUp := func() {
-		for rpc, text := range map[string]string{
-			"SetServiceState":      `{"podId":2,"state":"up","ttlSeconds":600}`,
-			"SetWorkloadState":     `{"state":"up"}`,
-			"SetLinkedPod":         `{"uid":"u","podId":2}`,
-			"BatchRemoveLinkedPod": `{"items":[{"uid":"v"},{"uid":"w"}]}`,
-		} {
-			_, err := invoke(operator, t, conn, methods[rpc], text)
-			require.NoError(t, err)
-		}
+		must("SetServiceState", `{"podId":2,"state":"up","ttlSeconds":600}`)
+		must("SetWorkloadState", `{"state":"up"}`)
+		must("SetLinkedPod", `{"uid":"u","podId":2}`)
+		must("BatchRemoveLinkedPod", `{"items":[{"uid":"v"},{"uid":"w"}]}`)
 	}
 	tell := func() string {
 		var told []string
 		for _, uid := range []string{"u", "v", "w"} {
-			reply, err := invoke(operator, t, conn, methods["GetLinkedPod"], `{"uid":"`+uid+`"}`)
-			require.NoError(t, err)
-			link := reply.(*v1.GetLinkedPodReply).GetLink()
+			link := must("GetLinkedPod", `{"uid":"`+uid+`"}`).(*v1.GetLinkedPodReply).GetLink()
 			told = append(told, fmt.Sprint(link.GetPodId(), link.GetEpoch(), link.GetPersistent(), link.GetClaim()))
 		}
-		reply, err := invoke(operator, t, conn, methods["GetServiceState"], `{}`)
-		require.NoError(t, err)
-		for _, pod := range reply.(*v1.GetServiceStateReply).GetPods() {
+		for _, pod := range must("GetServiceState", `{}`).(*v1.GetServiceStateReply).GetPods() {
 			told = append(told, fmt.Sprint(pod.GetPodId(), pod.GetHeartbeatMs(), pod.GetCordon(), pod.GetGiven()))
 		}
-		reply, err = invoke(operator, t, conn, methods["GetWorkloadState"], `{}`)
-		require.NoError(t, err)
-		return strings.Join(append(told, fmt.Sprint(reply.(*v1.GetWorkloadStateReply).GetWorkload().GetUpdateMs())), "; ")
+		workload := must("GetWorkloadState", `{}`).(*v1.GetWorkloadStateReply).GetWorkload()
+		return strings.Join(append(told, fmt.Sprint(workload.GetUpdateMs())), "; ")
 	}
 	setUp()
 	before, cells := tell(), 0
@@ -248,29 +157,24 @@ func TestRights(t *testing.T) {
 		method := methods[row.rpc]
 		require.NotNil(t, method, row.rpc)
 		covered[row.rpc] = true
-		for _, who := range identities {
-			ctx, header := t.Context(), ""
-			if who.token != "" {
-				header = "Bearer " + secret(who.token)
-				ctx = metadata.AppendToOutgoingContext(ctx, "authorization", header)
-			}
-			want := row.outcome(who)
+		for _, who := range columns {
+			calling, want := p.caller(who.name), row.outcome(who)
 			for transport, call := range map[string]func() error{
 				"gRPC": func() error {
-					_, err := invoke(ctx, t, conn, method, row.message)
+					_, err := calling.overGRPC(method, row.message)
 					return err
 				},
-				"HTTP": func() error { return invokeHTTP(t, "http://"+p.HTTP, header, method, row.message) },
+				"HTTP": func() error { return calling.overHTTP(method, row.message) },
 			} {
 				cell := strings.Join([]string{row.rpc, row.name, who.name, transport}, "/")
 				err := call()
 				cells++
-				reason := kerrors.Reason(err)
-				if err == nil {
-					reason = ""
+				reason := ""
+				if err != nil {
+					reason = kerrors.Reason(err)
 				}
 				if want == "" {
-					require.NotContains(t, []string{"UNAUTHENTICATED", "PERMISSION_DENIED", "RATE_LIMITED", "INVALID_ARGUMENT", "INTERNAL"}, reason, "%s: %v", cell, err)
+					require.NotContains(t, refusals, reason, "%s: %v", cell, err)
 					setUp()
 					before = tell()
 					continue
@@ -290,14 +194,14 @@ func TestRights(t *testing.T) {
 	t.Logf("%d cells", cells)
 }
 
+// refusals are the reasons of calls that were not carried out, for who called or for how the test has called.
+var refusals = []string{"UNAUTHENTICATED", "PERMISSION_DENIED", "RATE_LIMITED", "INVALID_ARGUMENT", "NOT_READY", "INTERNAL"}
+
 // TestPodsChangeTheirOwnLinksOnly: a pod that knows the epoch of another pod's link can't take it or end it, and is told whose it is.
 func TestPodsChangeTheirOwnLinksOnly(t *testing.T) {
 	t.Parallel()
-	p := guardedPodlink(t)
-	links := v1.NewLinkServiceClient(p.Conn(t))
-	as := func(name string) context.Context {
-		return metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+secret(name))
-	}
+	p := startGuarded(t, identities)
+	links, as := v1.NewLinkServiceClient(p.caller("admin").conn), p.as
 	owner, another := as("pod"), as("another-pod") // pods 2 and 3
 	two, three, minute := proto.Int32(2), proto.Int32(3), proto.Int32(60)
 	link := func(uid string) *v1.Link {
@@ -394,12 +298,9 @@ func TestPodsChangeTheirOwnLinksOnly(t *testing.T) {
 // exist.
 func TestServicesThatACallerSees(t *testing.T) {
 	t.Parallel()
-	p := guardedPodlink(t)
-	conn := p.Conn(t)
+	p := startGuarded(t, identities)
+	conn, as := p.caller("admin").conn, p.as
 	links, workloads := v1.NewLinkServiceClient(conn), v1.NewWorkloadServiceClient(conn)
-	as := func(name string) context.Context {
-		return metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+secret(name))
-	}
 	for _, service := range []string{"chat", "lobby", "room"} {
 		_, err := links.SetLinkedPod(as("admin"), &v1.SetLinkedPodRequest{Namespace: "game", Uid: "alice", Service: service, PodId: proto.Int32(2)})
 		require.NoError(t, err)
@@ -428,87 +329,4 @@ func TestServicesThatACallerSees(t *testing.T) {
 	require.NoError(t, err)
 	_, err = workloads.BatchGetWorkloadState(as("reader"), &v1.BatchGetWorkloadStateRequest{Namespace: "game", Services: []string{"chat", "room"}})
 	require.True(t, v1.IsPermissionDenied(err), "a batch is refused whole: %v", err)
-}
-
-// about returns the request in JSON, with the namespace and the service.
-func about(t *testing.T, method protoreflect.MethodDescriptor, text string) proto.Message {
-	t.Helper()
-	kind, err := protoregistry.GlobalTypes.FindMessageByName(method.Input().FullName())
-	require.NoError(t, err)
-	message := kind.New()
-	require.NoError(t, protojson.Unmarshal([]byte(text), message.Interface()))
-	for name, value := range map[protoreflect.Name]string{"namespace": "game", "service": "chat"} {
-		if field := method.Input().Fields().ByName(name); field != nil {
-			message.Set(field, protoreflect.ValueOfString(value))
-		}
-	}
-	return message.Interface()
-}
-
-// invoke calls a method over gRPC.
-func invoke(
-	ctx context.Context, t *testing.T, conn *grpc.ClientConn, method protoreflect.MethodDescriptor, text string,
-) (proto.Message, error) {
-	t.Helper()
-	kind, err := protoregistry.GlobalTypes.FindMessageByName(method.Output().FullName())
-	require.NoError(t, err)
-	reply := kind.New().Interface()
-	return reply, conn.Invoke(ctx, v1.Operation(method), about(t, method, text), reply)
-}
-
-var pathVariables = regexp.MustCompile(`\{\w+\}`)
-
-// invokeHTTP calls a method over HTTP, by the first binding of its annotation.
-func invokeHTTP(t *testing.T, base, authorization string, method protoreflect.MethodDescriptor, text string) error {
-	t.Helper()
-	content, err := protojson.Marshal(about(t, method, text))
-	require.NoError(t, err)
-	var fields map[string]any
-	require.NoError(t, json.Unmarshal(content, &fields))
-	rule := proto.GetExtension(method.Options(), annotations.E_Http).(*annotations.HttpRule)
-	var verb, template string
-	for name, path := range map[string]string{
-		http.MethodGet: rule.GetGet(), http.MethodPut: rule.GetPut(), http.MethodPost: rule.GetPost(), http.MethodDelete: rule.GetDelete(),
-	} {
-		if path != "" {
-			verb, template = name, path
-		}
-	}
-	path := pathVariables.ReplaceAllStringFunc(template, func(variable string) string {
-		name := method.Input().Fields().ByTextName(strings.Trim(variable, "{}")).JSONName()
-		defer delete(fields, name)
-		return url.PathEscape(fmt.Sprint(fields[name]))
-	})
-	body, query := []byte(nil), url.Values{}
-	if rule.GetBody() == "*" {
-		body, err = json.Marshal(fields)
-		require.NoError(t, err)
-	} else {
-		for name, value := range fields {
-			query.Set(name, fmt.Sprint(value))
-		}
-	}
-	r, err := http.NewRequestWithContext(t.Context(), verb, base+path+"?"+query.Encode(), bytes.NewReader(body))
-	require.NoError(t, err)
-	if body != nil {
-		r.Header.Set("Content-Type", "application/json")
-	}
-	if authorization != "" {
-		r.Header.Set("Authorization", authorization)
-	}
-	response, err := http.DefaultClient.Do(r)
-	require.NoError(t, err)
-	defer response.Body.Close()
-	content, err = io.ReadAll(response.Body)
-	require.NoError(t, err)
-	if response.StatusCode == http.StatusOK {
-		return nil
-	}
-	var problem struct {
-		Code            int
-		Reason, Message string
-	}
-	require.NoError(t, json.Unmarshal(content, &problem), "%s", content)
-	require.Equal(t, response.StatusCode, problem.Code)
-	return kerrors.New(problem.Code, problem.Reason, problem.Message)
 }
