@@ -37,7 +37,8 @@ func serveAdmin(t *testing.T, p parts) *httptest.Server {
 	metrics, err := NewMetrics(nil)
 	require.NoError(t, err)
 	server := httptest.NewUnstartedServer(nil)
-	server.Config = NewAdminServer(p.config, NewConnections(p.config, nil), nil, healthyStore{}, p.drain, metrics, p.level, nil, p.logger).server
+	connections := NewConnections(p.config, nil)
+	server.Config = NewAdminServer(p.config, connections, nil, healthyStore{}, p.drain, metrics, p.level, nil, p.logger).server
 	server.Config.WriteTimeout = 500 * time.Millisecond
 	server.Start()
 	t.Cleanup(server.Close)

@@ -45,7 +45,7 @@ func NewGRPCServer(c *conf.Server, api API, chain *Chain, store Checker, drain *
 			grpc.MaxHeaderListSize(maxHeaderBytes),
 			grpc.ConnectionTimeout(readTimeout),
 			grpc.InTapHandle(guard.tap),
-			grpc.MaxConcurrentStreams(uint32(c.GetGrpc().GetMaxStreams())), //nolint:gosec // From 1 to 100000.
+			grpc.MaxConcurrentStreams(uint32(c.GetGrpc().GetMaxStreams())),
 			grpc.KeepaliveParams(keepalive.ServerParameters{
 				MaxConnectionIdle: idleTimeout, Time: idleTimeout, Timeout: readTimeout,
 				MaxConnectionAge:      c.GetGrpc().GetMaxConnectionAge().AsDuration(),

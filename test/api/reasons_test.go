@@ -28,8 +28,8 @@ import (
 
 	v1 "podlink/api/podlink/v1"
 	"podlink/internal/app"
-	"podlink/internal/biz"
 	"podlink/internal/audit"
+	"podlink/internal/biz"
 	"podlink/internal/conf"
 	"podlink/internal/server"
 	"podlink/internal/service"

@@ -61,7 +61,7 @@ func run(path string) error {
 	grpc := kgrpc.NewServer(kgrpc.Address(settings.GetGrpc().GetAddr()),
 		kgrpc.Timeout(settings.GetGrpc().GetTimeout().AsDuration()), kgrpc.Middleware(chain.Unary))
 	v1.RegisterLinkServiceServer(grpc, api)
-	admin := server.NewAdminServer(settings, server.NewConnections(settings), nil, ready{}, server.NewDrain(settings), metrics, level, nil, logger)
+	admin := server.NewAdminServer(settings, server.NewConnections(settings, nil), nil, ready{}, server.NewDrain(settings), metrics, level, nil, logger)
 	return kratos.New(kratos.Logger(logger), kratos.Server(http, grpc, admin)).Run()
 }
 
