@@ -176,9 +176,9 @@ func TestCertificateAndToken(t *testing.T) {
 		template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 		ca.Issue(t, name, template)
 	}
-	texts := guardTexts()
+	written := guardTexts()
 	path := files(t, map[string]string{
-		"tokens.yaml": texts.tokens,
+		"tokens.yaml": written.tokens,
 		"policy.yaml": "rules:\n- who: [\"token:reader\", \"spiffe://podlink.test/router\"]\n" +
 			"  role: reader\n  namespaces: [game]\n  services: [chat]\n",
 	})
@@ -232,9 +232,9 @@ func TestCertificateAndToken(t *testing.T) {
 // TestRates: a caller that has spent its rate waits, the other pods of its identity do not, and it can still report.
 func TestRates(t *testing.T) {
 	t.Parallel()
-	texts := guardTexts()
+	written := guardTexts()
 	path := files(t, map[string]string{
-		"tokens.yaml": texts.tokens,
+		"tokens.yaml": written.tokens,
 		"policy.yaml": "rules:\n- {who: [\"token:*\"], role: operator, namespaces: [game], services: [chat], rate: 1}\n",
 	})
 	p := start(t, "PODLINK_AUTH_MODE=required", "PODLINK_AUTH_TOKENS_FILE="+path("tokens.yaml"),
@@ -273,8 +273,8 @@ func TestRates(t *testing.T) {
 func TestOperatorsOfTheAdminListener(t *testing.T) {
 	t.Parallel()
 	ca := newCA(t)
-	texts := guardTexts()
-	path := files(t, map[string]string{"tokens.yaml": texts.tokens, "policy.yaml": texts.policy})
+	written := guardTexts()
+	path := files(t, map[string]string{"tokens.yaml": written.tokens, "policy.yaml": written.policy})
 	required := []string{
 		"PODLINK_AUTH_MODE=required", "PODLINK_AUTH_TOKENS_FILE=" + path("tokens.yaml"), "PODLINK_AUTH_POLICY_FILE=" + path("policy.yaml"),
 		"PODLINK_AUDIT_FILE=" + path("audit.log"),
@@ -368,9 +368,9 @@ func TestOpenToTheNetwork(t *testing.T) {
 // is in the files.
 func TestUnusableDoors(t *testing.T) {
 	t.Parallel()
-	texts := guardTexts()
+	written := guardTexts()
 	path := files(t, map[string]string{
-		"tokens": texts.tokens, "policy": texts.policy, "empty": "", "no-rules": "rules: []\n", "a-token": secret("reader"),
+		"tokens": written.tokens, "policy": written.policy, "empty": "", "no-rules": "rules: []\n", "a-token": secret("reader"),
 		"plain-token": "- {name: reader, token: " + secret("reader") + "}\n", "wrong-role": "rules: [{who: [\"*\"], role: root}]\n",
 	})
 	for name, row := range map[string]struct {
@@ -412,9 +412,9 @@ func TestKeysThatNeverCame(t *testing.T) {
 	t.Parallel()
 	away := httptest.NewServer(http.NotFoundHandler())
 	defer away.Close()
-	texts := guardTexts()
+	written := guardTexts()
 	path := files(t, map[string]string{
-		"tokens.yaml": texts.tokens, "policy.yaml": texts.policy,
+		"tokens.yaml": written.tokens, "policy.yaml": written.policy,
 		"config.yaml": fmt.Sprintf("auth: {issuers: [{name: sso, issuer: https://sso.example, audiences: [podlink], jwks_url: %q}]}\n", away.URL),
 	})
 	p := podlinktest.StartWith(t, binary, path("config.yaml"), "PODLINK_AUTH_MODE=required",

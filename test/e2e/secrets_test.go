@@ -52,13 +52,13 @@ func signed(t *testing.T, audience string) (token, keys string) {
 // or a reply, nor is the server's key.
 func TestNoTokenIsShown(t *testing.T) {
 	t.Parallel()
-	receiver, ca, texts := otlptest.Start(t), newCA(t), guardTexts()
+	receiver, ca, written := otlptest.Start(t), newCA(t), guardTexts()
 	valid, keys := signed(t, "podlink")
 	foreign, _ := signed(t, "podlink")
 	ended := sha256.Sum256([]byte(secret("expired")))
 	path := files(t, map[string]string{
-		"tokens.yaml": texts.tokens + fmt.Sprintf("- {name: expired, sha256: %x, not_after: 2020-01-01}\n", ended),
-		"policy.yaml": texts.policy + "  - {who: [\"jwt:sso:router\"], role: caller, namespaces: [game], services: [chat]}\n",
+		"tokens.yaml": written.tokens + fmt.Sprintf("- {name: expired, sha256: %x, not_after: 2020-01-01}\n", ended),
+		"policy.yaml": written.policy + "  - {who: [\"jwt:sso:router\"], role: caller, namespaces: [game], services: [chat]}\n",
 		"keys.json":   keys,
 	})
 	configuration := fmt.Sprintf("auth: {issuers: [{name: sso, issuer: https://sso.example, audiences: [podlink], jwks_file: %q}]}\n",
