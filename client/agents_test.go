@@ -68,6 +68,7 @@ func (f *fleet) pod(pod int32) *v1.Pod {
 // TestOutagesMoveNobody: podlink or its store was away, for less than the TTL or for longer. When it is back, all pods report before
 // any of them is taken for dead.
 func TestOutagesMoveNobody(t *testing.T) {
+	t.Parallel()
 	for name, outage := range map[string]func(*fleet) (over func()){
 		"podlink killed": func(f *fleet) func() { f.server.Kill(); return f.server.Start },
 		"podlink frozen": func(f *fleet) func() { f.server.Freeze(); return f.server.Unfreeze },
@@ -87,7 +88,7 @@ func TestOutagesMoveNobody(t *testing.T) {
 						}
 						time.Sleep(ttl)
 						users := map[string]int32{}
-						for i := range 60 {
+						for i := range 20 {
 							uid := fmt.Sprint(i)
 							users[uid] = f.compute(uid).GetLink().GetPodId()
 						}

@@ -80,7 +80,7 @@ func TestBreakStartOverDoubted(t *testing.T) {
 		}
 	}()
 	running, listed := 0, 0
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end) && running < 2 && listed < 2; {
+	for end := time.Now().Add(2 * time.Second); time.Now().Before(end) && running < 2 && listed < 2; {
 		_, _ = p.start(t.Context(), "u", 0)
 		p.sessions.mu.Lock()
 		running, listed = p.running, 0

@@ -38,6 +38,7 @@ var errAway = &net.OpError{Op: "dial", Err: errors.New("connection refused")}
 // TestRetryBudget: a podlink that answers everything with an error gets at most 10 % more requests than there are calls, or one
 // more a second.
 func TestRetryBudget(t *testing.T) {
+	t.Parallel()
 	read := &v1.GetLinkedPodRequest{Namespace: "game", Uid: "alice", Service: "room"}
 	compute := &v1.ComputeLinkedPodRequest{Namespace: "game", Uid: "alice", Service: "room"}
 	const whole = time.Minute
@@ -98,6 +99,7 @@ func TestRetryBudget(t *testing.T) {
 
 // TestRouterHasTheBudget: the computes of a router are its client's calls, also the ones that it repeats by itself.
 func TestRouterHasTheBudget(t *testing.T) {
+	t.Parallel()
 	for name, failure := range map[string]error{"a store that is away": ErrStoreUnavailable, "an unknown outcome": ErrOutcomeUnknown} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -46,6 +46,7 @@ func TestDrainReports(t *testing.T) {
 
 // TestDrainIsBounded by DrainTimeout, whatever podlink and OnDrain do.
 func TestDrainIsBounded(t *testing.T) {
+	t.Parallel()
 	const limit = 30 * time.Second
 	for podlink, fault := range map[string]func(context.Context, func() error) error{
 		"answers": nil, "away": isAway, "hangs": isHanging, "unconfirmed": isUnconfirmed,
@@ -58,7 +59,7 @@ func TestDrainIsBounded(t *testing.T) {
 				}
 			},
 			"waits":  func(ctx context.Context, _ []*Session) { <-ctx.Done() },
-			"blocks": func(context.Context, []*Session) { time.Sleep(time.Hour) },
+			"blocks": func(context.Context, []*Session) { time.Sleep(3 * limit) },
 			"panics": func(context.Context, []*Session) { panic("oops") },
 		} {
 			t.Run(podlink+" "+name, func(t *testing.T) {
@@ -83,7 +84,7 @@ func TestDrainIsBounded(t *testing.T) {
 					if fault == nil || podlink == "unconfirmed" {
 						require.Equal(t, v1.Routing_SHUTDOWN, s.stored().GetReportedRouting())
 					}
-					time.Sleep(time.Hour) // What blocks has ended.
+					time.Sleep(3 * limit) // What blocks has ended.
 					require.Regexp(t, `with \d+ sessions left, and \d+ ended ones that podlink does not know of`, lines.String())
 				})
 			})

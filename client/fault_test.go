@@ -100,12 +100,12 @@ func TestPodlinkHangs(t *testing.T) {
 		timeout, callers time.Duration // 0: the caller has none
 		want             error
 	}{
-		"a read":                            {readLink, 1500 * time.Millisecond, 0, ErrDeadlineExceeded},
-		"a mutation":                        {setLink, 1500 * time.Millisecond, 0, ErrOutcomeUnknown},
-		"a read, a caller in a hurry":       {readLink, time.Hour, 500 * time.Millisecond, ErrDeadlineExceeded},
-		"a mutation, a caller in a hurry":   {setLink, time.Hour, 500 * time.Millisecond, ErrOutcomeUnknown},
-		"a read, a caller who has time":     {readLink, 1500 * time.Millisecond, time.Hour, ErrDeadlineExceeded},
-		"a mutation, a caller who has time": {setLink, 1500 * time.Millisecond, time.Hour, ErrOutcomeUnknown},
+		"a read":                            {readLink, 4500 * time.Millisecond, 0, ErrDeadlineExceeded},
+		"a mutation":                        {setLink, 4500 * time.Millisecond, 0, ErrOutcomeUnknown},
+		"a read, a caller in a hurry":       {readLink, time.Hour, 2 * time.Second, ErrDeadlineExceeded},
+		"a mutation, a caller in a hurry":   {setLink, time.Hour, 2 * time.Second, ErrOutcomeUnknown},
+		"a read, a caller who has time":     {readLink, 4500 * time.Millisecond, time.Hour, ErrDeadlineExceeded},
+		"a mutation, a caller who has time": {setLink, 4500 * time.Millisecond, time.Hour, ErrOutcomeUnknown},
 	} {
 		t.Run(name, func(t *testing.T) {
 			overBoth(t, func(t *testing.T, http bool) {
@@ -140,6 +140,7 @@ func TestPodlinkHangs(t *testing.T) {
 
 // TestReadOutlivesAFreeze: podlink hangs for longer than an attempt, and the read is answered all the same.
 func TestReadOutlivesAFreeze(t *testing.T) {
+	t.Parallel()
 	overBoth(t, func(t *testing.T, http bool) {
 		t.Parallel()
 		p := start(t)
@@ -272,6 +273,7 @@ func TestCallerLeavesBetweenAttempts(t *testing.T) {
 
 // TestMutationWaitsForPodlink: it is repeated until podlink is there, and carried out once.
 func TestMutationWaitsForPodlink(t *testing.T) {
+	t.Parallel()
 	overBoth(t, func(t *testing.T, http bool) {
 		t.Parallel()
 		target, listener := proc.FreeAddr(t), "GRPC"
@@ -300,6 +302,7 @@ func TestMutationWaitsForPodlink(t *testing.T) {
 
 // TestCallsWaitForTheStore: STORE_UNAVAILABLE is repeated, for a read and for a mutation, until the store is back.
 func TestCallsWaitForTheStore(t *testing.T) {
+	t.Parallel()
 	for name, row := range map[string]struct {
 		operation string
 		call      apiCall
@@ -338,6 +341,7 @@ func registryOf(t *testing.T, server *etcdtest.Server) *etcd.Registry {
 // TestDiscovery: podlink is found by its name; calls go on while the registry is away, and a new client finds podlink soon
 // after it is back.
 func TestDiscovery(t *testing.T) {
+	t.Parallel()
 	overBoth(t, func(t *testing.T, http bool) {
 		t.Parallel()
 		const foundLimit = 10 * time.Second
@@ -362,6 +366,7 @@ func TestDiscovery(t *testing.T) {
 
 // TestNewWithoutTheRegistry: it returns at once, calls end within their time, and work as soon as the registry is back.
 func TestNewWithoutTheRegistry(t *testing.T) {
+	t.Parallel()
 	overBoth(t, func(t *testing.T, http bool) {
 		t.Parallel()
 		server := etcdtest.Start(t)
@@ -384,6 +389,7 @@ func TestNewWithoutTheRegistry(t *testing.T) {
 
 // TestNoneIsRegistered: the registry is there, and knows no podlink.
 func TestNoneIsRegistered(t *testing.T) {
+	t.Parallel()
 	server := etcdtest.Start(t)
 	overBoth(t, func(t *testing.T, http bool) {
 		t.Parallel()

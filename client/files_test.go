@@ -148,7 +148,7 @@ func (r *rotation) serve(http bool) (addr string) {
 	go func() { ended <- server.Start(context.Background()) }()
 	go func() {
 		defer close(drained)
-		for range s.arrived { //nolint:revive // No test looks at them.
+		for range s.arrived {
 		}
 	}()
 	r.t.Cleanup(func() {

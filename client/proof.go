@@ -41,8 +41,8 @@ func (o *Options) proof(target, mounted string) (proof, error) {
 	case o.Token != nil && o.TokenFile != "", o.Credentials != nil && read != nil:
 		return proof{}, errors.New("only one of Options.TokenFile, Token and Credentials may be set")
 	case read != nil && !o.secured() && !onThisMachine(target):
-		return proof{}, fmt.Errorf("%s is sent only over TLS (set Options.CAFile or TLS), or to an address of this machine, as 127.0.0.1:9000: it would "+
-			"cross the network in plaintext", name)
+		return proof{}, fmt.Errorf("%s is sent only over TLS (set Options.CAFile or TLS), or to an address of this machine, as "+
+			"127.0.0.1:9000: it would cross the network in plaintext", name)
 	case read != nil:
 		t := newTokens(read, o.Timeout)
 		return proof{bearer{t, name, o.secured()}, t, notAccepted(name)}, nil

@@ -457,7 +457,7 @@ func TestRateLimitedCalls(t *testing.T) {
 func TestRateLimitedCallsHaveTheBudget(t *testing.T) {
 	t.Parallel()
 	d := guarded(t, false, nil, func(string) error {
-		return ErrRateLimited.(*kerrors.Error).WithMetadata(map[string]string{"retry_after_ms": "1"})
+		return withCause(ErrRateLimited, nil, metadataRetryAfter, "1")
 	})
 	c := dialed(t, d.addr, Options{Timeout: 200 * time.Millisecond})
 	begun := time.Now()
@@ -483,7 +483,11 @@ func TestNotReady(t *testing.T) {
 		_, err := setLink(t.Context(), dialed(t, d.addr, Options{HTTP: http}))
 		require.NoError(t, err)
 		d.now(func(string) error { return kerrors.New(503, "NOT_READY", "not ready") })
-		_, err = setLink(t.Context(), dialed(t, d.addr, Options{HTTP: http, Timeout: 100 * time.Millisecond}))
+		c := dialed(t, d.addr, Options{HTTP: http, Timeout: hangTimeout})
+		err = atItsEnd(ErrUnavailable, func() error {
+			_, err := setLink(t.Context(), c)
+			return err
+		})
 		requireError(t, wantError{is: ErrUnavailable}, err)
 	})
 }

@@ -125,6 +125,7 @@ func inService(t *testing.T, o RouterOptions, pods int32, test func(t *testing.T
 // TestKnownUsersSurvivePodlink: with README's snippets, a podlink that is killed or hangs costs a user whose link is known no failed
 // call, and no call more than 300 ms.
 func TestKnownUsersSurvivePodlink(t *testing.T) {
+	t.Parallel()
 	for name, away := range map[string]func(f *fakePodlink){
 		"killed": func(f *fakePodlink) { f.down() },
 		"hangs":  func(f *fakePodlink) { f.hang() },

@@ -83,6 +83,7 @@ func (w *world) processOf(links v1.LinkServiceClient, pod int32, instance string
 
 // TestSessionsOnPodlink: with podlink itself, its user is moved, its store is flushed, and its process is replaced.
 func TestSessionsOnPodlink(t *testing.T) {
+	t.Parallel()
 	t.Run("in batches", func(t *testing.T) {
 		t.Parallel()
 		testSessionsOnPodlink(t, func(c *Client) v1.LinkServiceClient { return c })

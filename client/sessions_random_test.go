@@ -128,6 +128,9 @@ func (c *chaos) play(uid string, rounds int) {
 func TestRandomSessions(t *testing.T) {
 	t.Parallel()
 	first, seeds := rand.Uint64N(1<<32), uint64(20)
+	if RaceEnabled {
+		seeds = 8
+	}
 	if text := os.Getenv("SEED"); text != "" {
 		seed, err := strconv.ParseUint(text, 10, 64)
 		if err != nil {

@@ -55,6 +55,10 @@ func TestSimulationScenarios(t *testing.T) {
 	if client.Repeats() {
 		ttls = append(ttls, 15*time.Second)
 	}
+	users := 20
+	if client.RaceEnabled {
+		users = 10
+	}
 	for name, faults := range simScenarios {
 		t.Run(name, func(t *testing.T) {
 			for _, ttl := range ttls {
@@ -64,7 +68,7 @@ func TestSimulationScenarios(t *testing.T) {
 					callers, stay = 1, true
 				}
 				result := simulate(t, simOptions{
-					seed: uint64(ttl), users: 20, callers: callers, stay: stay, ttl: ttl, guardCacheTTL: simCacheTTL(ttl), plan: inTTL(faults, ttl), strict: true,
+					seed: uint64(ttl), users: users, callers: callers, stay: stay, ttl: ttl, guardCacheTTL: simCacheTTL(ttl), plan: inTTL(faults, ttl), strict: true,
 				})
 				result.print(t)
 				require.Empty(t, result.violations)

@@ -330,9 +330,13 @@ func TestSimulation(t *testing.T) {
 		}
 	}
 	if users == 0 {
-		users = 50
-		if limit > 0 {
+		switch {
+		case limit > 0:
 			users = 500
+		case client.RaceEnabled:
+			users = 20
+		default:
+			users = 50
 		}
 	}
 	began := time.Now()

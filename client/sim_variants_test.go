@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 
 	v1 "podlink/api/podlink/v1"
+	"podlink/client"
 	"podlink/internal/biz"
 	"podlink/test/kit/sim"
 )
@@ -80,6 +81,9 @@ var simVariants = map[string]struct {
 
 // TestSimulationFindsVariants: the simulator finds the rules of before.
 func TestSimulationFindsVariants(t *testing.T) {
+	if client.RaceEnabled {
+		t.Skip("it takes long with the race detector, which has nothing to find in it; make test-sim runs it without")
+	}
 	t.Parallel()
 	for name, v := range simVariants {
 		t.Run(name, func(t *testing.T) {

@@ -77,6 +77,7 @@ func TestEachSessionIsVerified(t *testing.T) {
 
 // TestManySessions are not verified faster than 2,000 a second: then the bound grows.
 func TestManySessions(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const users, ttl = 20_000, 3 * time.Second
 		p := newPodSessions(newFakeLinks(), 0, 7)

@@ -45,17 +45,17 @@ type apiListener struct {
 }
 
 func newHTTPListener(c *conf.Server_HTTP, connections *server.Connections, srv *khttp.Server) apiListener {
-	return newAPIListener("server.http.addr", c.GetAddr(), connections, srv, func(l net.Listener) { khttp.Listener(l)(srv) })
+	return newAPIListener("http", c.GetAddr(), connections, srv, func(l net.Listener) { khttp.Listener(l)(srv) })
 }
 
 func newGRPCListener(c *conf.Server_GRPC, connections *server.Connections, srv *kgrpc.Server) apiListener {
-	return newAPIListener("server.grpc.addr", c.GetAddr(), connections, srv, func(l net.Listener) { kgrpc.Listener(l)(srv) })
+	return newAPIListener("grpc", c.GetAddr(), connections, srv, func(l net.Listener) { kgrpc.Listener(l)(srv) })
 }
 
 // newAPIListener returns the listener of a server that takes an open port by use.
-func newAPIListener(key, addr string, connections *server.Connections, srv endpointer, use func(net.Listener)) apiListener {
-	return apiListener{listener{srv, key}, srv, sync.OnceValue(func() error {
-		opened, err := connections.Listen(context.Background(), addr)
+func newAPIListener(name, addr string, connections *server.Connections, srv endpointer, use func(net.Listener)) apiListener {
+	return apiListener{listener{srv, "server." + name + ".addr"}, srv, sync.OnceValue(func() error {
+		opened, err := connections.Listen(context.Background(), name, addr)
 		if err != nil {
 			return err
 		}

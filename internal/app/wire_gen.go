@@ -41,7 +41,8 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 		cleanup()
 		return nil, nil, err
 	}
-	connections := server.NewConnections(confServer)
+	doorMetrics := server.NewDoorMetrics()
+	connections := server.NewConnections(confServer, doorMetrics)
 	runner := db.Runner
 	keyspace := Keyspace(confData)
 	dataLinkLimits := linkLimits(bootstrap)
@@ -55,7 +56,6 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 	bizLimits := limits(bootstrap)
 	linkUsecase := biz.NewLinkUsecase(linkRepo, bizPodViews, bizLimits, domain)
 	confLog := bootstrap.Log
-	doorMetrics := server.NewDoorMetrics()
 	appDoors, err := newDoors(bootstrap, doorMetrics, auditLog, logger)
 	if err != nil {
 		cleanup4()

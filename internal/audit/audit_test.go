@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -104,6 +105,28 @@ func TestLine(t *testing.T) {
 			`{"time":"2000-01-01T00:00:00.000000Z","msg":"audit","event":"event","operation":"reload","outcome":"refused",`+
 			`"detail":"auth.policy_file"}`+"\n", out.String())
 	})
+}
+
+// TestKeysAreDocumented: docs/security.md has each key of a line.
+func TestKeysAreDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../docs/security.md")
+	require.NoError(t, err)
+	_, section, found := strings.Cut(string(page), "\n## The audit log\n")
+	require.True(t, found)
+	section, _, _ = strings.Cut(section, "\n## ")
+	var documented, written []string
+	for _, row := range regexp.MustCompile("(?m)^\\| (`[^|]*) \\|").FindAllStringSubmatch(section, -1) {
+		for _, key := range strings.Split(row[1], ", ") {
+			documented = append(documented, strings.Trim(key, "`"))
+		}
+	}
+	l, out := open(t, Options{})
+	l.Refused(callOf(t.Context(), "token:ops", auth.Force), full)
+	require.NoError(t, l.Close(t.Context()))
+	for key := range out.records(t)[0] {
+		written = append(written, key)
+	}
+	require.ElementsMatch(t, written, documented)
 }
 
 // TestWhichChangesAreRecorded: by default those of operators.

@@ -14,7 +14,7 @@ import (
 // Record is what a line of the audit log says, without what the context of the call says: who calls, from where, by which right
 // and rule, and the trace id. Fields that are zero are left out.
 type Record struct {
-	Operation   string // the rpc, or what happened: reload, loglevel
+	Operation   string // the rpc; loglevel, pprof; reload
 	Namespace   string
 	Service     string
 	UID         string
@@ -81,7 +81,7 @@ func (l *Log) entry(ctx context.Context, ev event, r Record) *entry {
 		if call.Grant.Right != auth.None {
 			e.right = call.Grant.Right
 		}
-		if call.Peer.IsValid() {
+		if e.Peer == "" && call.Peer.IsValid() {
 			e.Peer = call.Peer.String()
 		}
 	}

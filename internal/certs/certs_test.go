@@ -84,9 +84,11 @@ func newWatched(t *testing.T) *watched {
 	}
 	w.pair(w.ca, "leaf")
 	tlstest.Copy(t, w.caFile, w.ca.Path("ca.crt"))
-	w.reloader = New(Options{Log: w.recorder, Reloaded: w.recorder.reload})
+	w.reloader = New(Options{Log: w.recorder, Reloaded: w.reload})
 	var err error
-	w.client, err = w.reloader.Client(ClientOptions{CA: File{"x.ca_file", w.caFile}, Cert: File{"x.cert_file", w.cert}, Key: File{"x.key_file", w.key}})
+	w.client, err = w.reloader.Client(ClientOptions{
+		CA: File{"x.ca_file", w.caFile}, Cert: File{"x.cert_file", w.cert}, Key: File{"x.key_file", w.key},
+	})
 	require.NoError(t, err)
 	return w
 }
@@ -167,16 +169,18 @@ func TestBrokenFiles(t *testing.T) {
 		key   string // of the source that fails
 		spoil func(w *watched)
 	}{
-		"not PEM":                  {"x.cert_file", func(w *watched) { write(w.t, w.cert, "secret-4711") }},
-		"an empty certificate":     {"x.cert_file", func(w *watched) { write(w.t, w.cert, "") }},
-		"an empty key":             {"x.cert_file", func(w *watched) { write(w.t, w.key, "") }},
-		"key of another":           {"x.cert_file", func(w *watched) { tlstest.Copy(w.t, w.key, w.ca.Path("other.key")) }},
-		"switched":                 {"x.cert_file", func(w *watched) { tlstest.Copy(w.t, w.cert, w.key) }},
-		"a certificate that ends":  {"x.cert_file", func(w *watched) { cutOff(w.t, w.cert, w.ca.Path("ca.crt")) }},
-		"no certificate":           {"x.cert_file", func(w *watched) { require.NoError(w.t, os.Remove(w.cert)) }},
-		"no key":                   {"x.cert_file", func(w *watched) { require.NoError(w.t, os.Remove(w.key)) }},
-		"a folder":                 {"x.cert_file", func(w *watched) { replaceBy(w.t, w.cert, func() error { return os.Mkdir(w.cert, 0o700) }) }},
-		"a pipe without a writer":  {"x.cert_file", func(w *watched) { replaceBy(w.t, w.key, func() error { return syscall.Mkfifo(w.key, 0o600) }) }},
+		"not PEM":                 {"x.cert_file", func(w *watched) { write(w.t, w.cert, "secret-4711") }},
+		"an empty certificate":    {"x.cert_file", func(w *watched) { write(w.t, w.cert, "") }},
+		"an empty key":            {"x.cert_file", func(w *watched) { write(w.t, w.key, "") }},
+		"key of another":          {"x.cert_file", func(w *watched) { tlstest.Copy(w.t, w.key, w.ca.Path("other.key")) }},
+		"switched":                {"x.cert_file", func(w *watched) { tlstest.Copy(w.t, w.cert, w.key) }},
+		"a certificate that ends": {"x.cert_file", func(w *watched) { cutOff(w.t, w.cert, w.ca.Path("ca.crt")) }},
+		"no certificate":          {"x.cert_file", func(w *watched) { require.NoError(w.t, os.Remove(w.cert)) }},
+		"no key":                  {"x.cert_file", func(w *watched) { require.NoError(w.t, os.Remove(w.key)) }},
+		"a folder":                {"x.cert_file", func(w *watched) { replaceBy(w.t, w.cert, func() error { return os.Mkdir(w.cert, 0o700) }) }},
+		"a pipe without a writer": {"x.cert_file", func(w *watched) {
+			replaceBy(w.t, w.key, func() error { return syscall.Mkfifo(w.key, 0o600) })
+		}},
 		"too large":                {"x.cert_file", func(w *watched) { write(w.t, w.cert, strings.Repeat("\n", maxBytes+1)) }},
 		"expired":                  {"x.cert_file", func(w *watched) { w.lifetime(-2*time.Hour, -time.Minute) }},
 		"not valid yet":            {"x.cert_file", func(w *watched) { w.lifetime(time.Minute, 2*time.Hour) }},
@@ -270,10 +274,11 @@ func TestUnusableAtTheStart(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			files := New(Options{Log: new(recorder)})
-			_, err := files.Client(ClientOptions{CA: File{"x.ca_file", row.ca}, Cert: File{"x.cert_file", row.cert}, Key: File{"x.key_file", row.key}})
+			ca, cert, key := File{"x.ca_file", row.ca}, File{"x.cert_file", row.cert}, File{"x.key_file", row.key}
+			_, err := files.Client(ClientOptions{CA: ca, Cert: cert, Key: key})
 			require.ErrorContains(t, err, row.want)
 			require.NotContains(t, err.Error(), "4711")
-			_, err = files.Server(ServerOptions{ClientCA: File{"x.ca_file", row.ca}, Cert: File{"x.cert_file", row.cert}, Key: File{"x.key_file", row.key}})
+			_, err = files.Server(ServerOptions{ClientCA: ca, Cert: cert, Key: key})
 			require.ErrorContains(t, err, row.want)
 		})
 	}

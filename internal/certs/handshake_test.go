@@ -359,7 +359,9 @@ func TestTransportReloads(t *testing.T) {
 		arrived <- string(r.TLS.PeerCertificates[0].RawIssuer) + string(r.TLS.PeerCertificates[0].SerialNumber.Bytes())
 		<-answer
 	}))
-	server.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clientCAs, MinVersion: tls.VersionTLS12}
+	server.TLS = &tls.Config{
+		Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clientCAs, MinVersion: tls.VersionTLS12,
+	}
 	server.StartTLS()
 	defer server.Close()
 	w.pair(w.ca, "leaf")
@@ -396,8 +398,8 @@ func TestCredentialsAreAClients(t *testing.T) {
 	c := client.Credentials().Clone()
 	_, _, err = c.ServerHandshake(nil)
 	require.Error(t, err)
-	require.Error(t, c.OverrideServerName("other")) //nolint:staticcheck // It is deprecated, and must not do half of it.
-	require.Equal(t, "podlink.test", c.Info().ServerName)
+	require.Error(t, c.OverrideServerName("other"))       //nolint:staticcheck // It is deprecated, and must not do half of it.
+	require.Equal(t, "podlink.test", c.Info().ServerName) //nolint:staticcheck // gRPC takes the authority from it.
 	require.Equal(t, "tls", c.Info().SecurityProtocol)
 }
 

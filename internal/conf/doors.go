@@ -12,7 +12,7 @@ import (
 func (v *violations) bounds(c *Server) {
 	v.duration("server.http.idle_timeout", c.GetHttp().GetIdleTimeout().AsDuration(), time.Second, time.Hour)
 	v.between("server.grpc.max_streams", c.GetGrpc().GetMaxStreams(), 1, 100_000)
-	v.duration("server.grpc.max_connection_age", c.GetGrpc().GetMaxConnectionAge().AsDuration(), time.Minute, 24*time.Hour)
+	v.duration("server.grpc.max_connection_age", c.GetGrpc().GetMaxConnectionAge().AsDuration(), time.Second, 24*time.Hour)
 	v.between("server.max_connections", c.GetMaxConnections(), 1, 1_000_000)
 	v.between("server.max_connections_per_peer", c.GetMaxConnectionsPerPeer(), 1, 1_000_000)
 	v.between("server.max_in_flight", c.GetMaxInFlight(), 1, 1_000_000)
@@ -101,7 +101,7 @@ func (v *violations) auth(b *Bootstrap) {
 		v.add("auth.allow_insecure", "is for auth.mode \"off\"")
 	}
 	if c.GetPolicyFile() == "" {
-		v.add("auth.policy_file", "is required with auth.mode required: without a rule nobody may do anything")
+		v.add("auth.policy_file", "is required with auth.mode required: without a rule no call is allowed")
 	}
 	bearers := c.GetTokensFile() != "" || len(c.GetIssuers()) > 0
 	if !bearers && !b.GetServer().TakesCertificates() {

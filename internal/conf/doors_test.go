@@ -60,7 +60,7 @@ func TestDoors(t *testing.T) {
 		"an old version of TLS":        {"server: {http: {tls: {min_version: \"1.1\"}}}", "server.http.tls.min_version must be one of"},
 		"a host with a port":           {"server: {http: {hosts: [\"a:1\"]}}", "server.http.hosts[0] must be a host name without a port"},
 		"streams":                      {"server: {grpc: {max_streams: 0}}", "server.grpc.max_streams"},
-		"age of connections":           {"server: {grpc: {max_connection_age: 1s}}", "server.grpc.max_connection_age"},
+		"age of connections":           {"server: {grpc: {max_connection_age: 1ms}}", "server.grpc.max_connection_age"},
 		"idle connections":             {"server: {http: {idle_timeout: 0s}}", "server.http.idle_timeout"},
 		"connections":                  {"server: {max_connections: 0}", "server.max_connections"},
 		"calls in flight":              {"server: {max_in_flight: 0}", "server.max_in_flight"},

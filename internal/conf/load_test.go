@@ -207,7 +207,7 @@ func TestUnusableFiles(t *testing.T) {
 		for files, want := range map[string]string{
 			"ca_file: " + path:                           section + ".ca_file: no PEM certificate in the file",
 			"ca_file: " + path + ".missing":              section + ".ca_file: open " + path + ".missing",
-			"cert_file: " + path + ", key_file: " + path: section + ".cert_file, key_file: ",
+			"cert_file: " + path + ", key_file: " + path: section + ".cert_file, " + section + ".key_file: ",
 		} {
 			_, err := load(t, strings.ReplaceAll(text, "FILES", files), nil)
 			require.ErrorContains(t, err, want)

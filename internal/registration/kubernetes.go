@@ -56,7 +56,7 @@ func newKubernetes(dir string, files *certs.Reloader, env func(name string) stri
 	}
 	namespace, pod := env("POD_NAMESPACE"), env("POD_NAME")
 	if namespace == "" {
-		text, err := os.ReadFile(filepath.Join(dir, "namespace"))
+		text, err := os.ReadFile(filepath.Join(dir, "namespace")) //nolint:gosec // It is the service account's.
 		if err != nil {
 			return nil, fmt.Errorf("registry.type: kubernetes needs POD_NAMESPACE: %w", err)
 		}

@@ -214,7 +214,8 @@ func TestRegistryWithSecrets(t *testing.T) {
 
 func TestNoRegistry(t *testing.T) {
 	c := conf.Default()
-	registrar, closeRegistrar, err := NewRegistrar(c.Registry, nil, telemetry.NewLogger(c.Log, telemetry.NewLogLevel("debug"), new(logwatch.Log)))
+	logger := telemetry.NewLogger(c.Log, telemetry.NewLogLevel("debug"), new(logwatch.Log))
+	registrar, closeRegistrar, err := NewRegistrar(c.Registry, nil, logger)
 	require.NoError(t, err)
 	defer closeRegistrar()
 	require.NoError(t, registrar.Register(t.Context(), instance))

@@ -95,13 +95,17 @@ func TestNewFilesOfTheRegistry(t *testing.T) {
 		"consul": func(t *testing.T, f *tlsFiles, files *certs.Reloader) (backend, func()) {
 			agent := consultest.Start(t)
 			proxy := httptest.NewUnstartedServer(httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: agent.Addr}))
-			var err error
-			proxy.TLS, err = files.Server(certs.ServerOptions{
-				Cert: certs.File{Key: "proxy", Path: f.path("server.crt")}, Key: certs.File{Key: "proxy", Path: f.path("server.key")},
-				ClientCA: certs.File{Key: "proxy.ca", Path: f.path("ca.crt")}, ClientAuth: tls.RequireAndVerifyClientCert,
-				MinVersion: tls.VersionTLS13,
-			})
-			require.NoError(t, err)
+			proxy.TLS = &tls.Config{MinVersion: tls.VersionTLS13, GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+				// The files as they are; without a Reloader they are read now.
+				server, err := (*certs.Reloader)(nil).Server(certs.ServerOptions{
+					Cert: certs.File{Path: f.path("server.crt")}, Key: certs.File{Path: f.path("server.key")},
+					ClientCA: certs.File{Path: f.path("ca.crt")}, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS13,
+				})
+				if err != nil {
+					return nil, err
+				}
+				return server.GetConfigForClient(nil)
+			}}
 			proxy.StartTLS()
 			t.Cleanup(proxy.Close)
 			return f.open(conf.RegistryConsul, proxy.Listener.Addr().String(), files), proxy.CloseClientConnections

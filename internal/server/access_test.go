@@ -232,7 +232,8 @@ func TestStreamsHaveACaller(t *testing.T) {
 	require.Equal(t, codes.Unauthenticated, status.Code(open(as(t, "stranger"))))
 	require.Empty(t, callers, "the handler was not called")
 	require.Eventually(t, func() bool {
-		return strings.Contains(w.page(t), `server_requests_code_total{code="401",kind="grpc",operation="`+watchMethod+`",reason="UNAUTHENTICATED"} 1`)
+		return strings.Contains(w.page(t), `server_requests_code_total{code="401",kind="grpc",operation="`+watchMethod+
+			`",reason="UNAUTHENTICATED"} 1`)
 	}, 10*time.Second, 10*time.Millisecond)
 	require.Contains(t, w.lines.String(), `"cause":"nobody knows this token"`)
 }
@@ -250,6 +251,8 @@ func TestHealthIsOpen(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := serveGuarded(t, admitting(row.guests), newParts(t))
 			client := grpc_health_v1.NewHealthClient(w.conn)
+			_, err := client.List(t.Context(), new(grpc_health_v1.HealthListRequest))
+			require.Contains(t, []codes.Code{codes.Unauthenticated, codes.Unavailable}, status.Code(err), "not open")
 			reply, err := client.Check(t.Context(), new(grpc_health_v1.HealthCheckRequest))
 			require.NoError(t, err)
 			require.Equal(t, row.want, reply.GetStatus())

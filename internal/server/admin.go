@@ -36,7 +36,7 @@ const adminTimeout = time.Second
 // and then those of a peer's address.
 const (
 	maxProbes, maxProbesPerPeer   = 256, 64
-	maxScrapes, maxScrapesPerPeer = 64, 16
+	maxScrapes, maxScrapesPerPeer = 64, 8
 )
 
 // AdminOptions is what an AdminServer is made of.
@@ -58,19 +58,19 @@ func NewAdminServer(o AdminOptions) *AdminServer {
 	c := o.Server.GetAdmin()
 	s := &AdminServer{
 		connections: o.Connections, addr: c.GetAddr(), access: o.Access,
-		origin: newOwnOrigin("server.admin.hosts", c.GetAddr(), c.GetHosts()),
+		origin: newOwnOrigin("server.admin.hosts", c.GetAddr(), c.GetHosts(), o.Connections.doors),
 		probe:  &readiness{store: o.Store, drain: o.Drain, access: o.Access}, level: o.Level, audit: o.Audit, log: log.NewHelper(o.Logger),
 	}
 	routes := http.NewServeMux()
 	routes.Handle("GET /healthz", newBounded(maxProbes, maxProbesPerPeer, http.HandlerFunc(s.health)))
 	routes.Handle("GET /readyz", newBounded(maxProbes, maxProbesPerPeer, http.HandlerFunc(s.ready)))
 	routes.Handle("GET /metrics", newBounded(maxScrapes, maxScrapesPerPeer, newSharedScrapes(o.Metrics.handler())))
-	routes.Handle("GET /loglevel", s.operators(http.HandlerFunc(s.getLevel)))
-	routes.Handle("PUT /loglevel", s.operators(http.HandlerFunc(s.setLevel)))
+	routes.Handle("GET /loglevel", s.operators("loglevel", http.HandlerFunc(s.getLevel)))
+	routes.Handle("PUT /loglevel", s.operators("loglevel", http.HandlerFunc(s.setLevel)))
 	if c.GetPprof() {
 		s.log.Warnf("server.admin.pprof is on: %s can read profiles, which expose parts of podlink's memory; taking one costs CPU "+
 			"time, and locks and waits are sampled all the time", s.operatorsAre())
-		routes.Handle("/debug/pprof/", s.operators(goProfiles()))
+		routes.Handle("/debug/pprof/", s.operators("pprof", goProfiles()))
 	}
 	s.server = &http.Server{Handler: routes, TLSConfig: o.TLS.Admin} //nolint:gosec // setLimits sets its timeouts.
 	setLimits(s.server, adminTimeout, o.Logger)
@@ -79,7 +79,7 @@ func NewAdminServer(o AdminOptions) *AdminServer {
 
 // Start implements transport.Server. It serves until Stop.
 func (s *AdminServer) Start(ctx context.Context) error {
-	listener, err := s.connections.Listen(ctx, s.addr)
+	listener, err := s.connections.Listen(ctx, "admin", s.addr)
 	if err != nil {
 		return err
 	}

@@ -38,7 +38,7 @@ func serveAdmin(t *testing.T, p parts) *httptest.Server {
 	require.NoError(t, err)
 	server := httptest.NewUnstartedServer(nil)
 	server.Config = NewAdminServer(AdminOptions{
-		Server: p.config, Connections: NewConnections(p.config), Store: healthyStore{}, Drain: p.drain, Metrics: metrics, Level: p.level,
+		Server: p.config, Connections: NewConnections(p.config, nil), Store: healthyStore{}, Drain: p.drain, Metrics: metrics, Level: p.level,
 		Logger: p.logger,
 	}).server
 	server.Config.WriteTimeout = 500 * time.Millisecond

@@ -29,9 +29,12 @@ func (c *Chain) record(ctx context.Context, t transport.Transporter, m messages,
 		c.recordFailure(ctx, t, m, kerrors.FromError(err))
 		return
 	}
-	right := rightOf(ctx)
 	changes, ok := mutations[t.Operation()]
-	if !ok || !c.audit.Wants(right) {
+	if !ok {
+		return
+	}
+	right := rightOf(ctx, t.Operation(), m.request)
+	if !c.audit.Wants(right) {
 		return
 	}
 	of := recordOf(ctx, t, m.request)
@@ -46,11 +49,11 @@ func (c *Chain) recordFailure(ctx context.Context, t transport.Transporter, m me
 	case refusals[public.Reason]:
 		r := recordOf(ctx, t, m.request)
 		r.Pod, r.Outcome, r.Detail = podOf(m.request), public.Reason, causeText(public)
-		r.Right = rightOf(ctx)
+		r.Right = rightOf(ctx, t.Operation(), m.request)
 		c.audit.Refused(ctx, r)
 	case mutation && uncertain[public.Reason]:
 		r := recordOf(ctx, t, m.request)
-		r.Pod, r.Outcome, r.Right = podOf(m.request), public.Reason, rightOf(ctx)
+		r.Pod, r.Outcome, r.Right = podOf(m.request), public.Reason, rightOf(ctx, t.Operation(), m.request)
 		c.audit.Changed(ctx, r)
 	}
 }
@@ -68,12 +71,14 @@ var uncertain = map[string]bool{
 	v1.ErrorReason_REPLICATION_UNCONFIRMED.String(): true,
 }
 
-// rightOf returns the right that a call has needed, none if it was not authorized.
-func rightOf(ctx context.Context) auth.Right {
+// rightOf returns the right that a call needs: that of its grant, none if it never got so far. With auth.mode off there are no grants,
+// and the message alone says it.
+func rightOf(ctx context.Context, operation string, request any) auth.Right {
 	if call := auth.From(ctx); call != nil {
 		return call.Grant.Right
 	}
-	return auth.None
+	need, _ := needOf(leastRight(operation), request)
+	return need.Right
 }
 
 // recordOf returns what the records of a call have in common.
@@ -93,6 +98,9 @@ func recordOf(ctx context.Context, t transport.Transporter, request any) audit.R
 
 // remoteAddr returns the address from which a call came.
 func remoteAddr(ctx context.Context, t transport.Transporter) string {
+	if call := auth.From(ctx); call != nil && call.Peer.IsValid() {
+		return call.Peer.String()
+	}
 	if over, ok := t.(khttp.Transporter); ok {
 		return over.Request().RemoteAddr
 	}

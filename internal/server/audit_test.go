@@ -277,7 +277,7 @@ func TestLevelChangesAreAudited(t *testing.T) {
 	metrics, err := NewMetrics(nil)
 	require.NoError(t, err)
 	admin := NewAdminServer(AdminOptions{
-		Server: p.config, Connections: NewConnections(p.config), Store: healthyStore{}, Drain: p.drain, Metrics: metrics, Level: p.level,
+		Server: p.config, Connections: NewConnections(p.config, nil), Store: healthyStore{}, Drain: p.drain, Metrics: metrics, Level: p.level,
 		Audit: chain.audit, Logger: p.logger,
 	})
 	for _, body := range []string{`{"level":"nonsense"}`, `{"level":"debug"}`} {

@@ -93,7 +93,7 @@ func (a *Access) filter(next http.Handler) http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		d := decodingFrom(r.Context())
-		call, err := a.callOverHTTP(d.Context, r)
+		call, err := a.callOverHTTP(d.Context, r) //nolint:contextcheck // The request's own, which d wraps.
 		if err != nil && r.ContentLength != 0 && r.ProtoMajor == 1 {
 			// Otherwise net/http would read up to 256 KiB of the body before it sends the reply.
 			w.Header().Set("Connection", "close")
@@ -125,8 +125,8 @@ func (a *Access) callOverGRPC(ctx context.Context) (*auth.Call, error) {
 	return a.call(ctx, metadata.ValueFromIncomingContext(ctx, "authorization"), chains, from)
 }
 
-// stream returns the context of a stream with its caller, and why it is refused.
-func (a *Access) stream(ctx context.Context, operation string) (context.Context, error) {
+// enter returns the context of a gRPC call that has no deferred decoding, as a stream, with its caller, and why it is refused.
+func (a *Access) enter(ctx context.Context, operation string) (context.Context, error) {
 	if a == nil {
 		return ctx, nil
 	}

@@ -7,6 +7,9 @@ import (
 	"time"
 )
 
+// refusalPause is how long a refusal takes.
+const refusalPause = 100 * time.Millisecond
+
 // bounded bounds the requests that a route open to everyone serves at once: all of them, and those of each peer's address.
 type bounded struct {
 	next        http.Handler
@@ -27,11 +30,22 @@ func (b *bounded) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	from, _ := netip.ParseAddrPort(r.RemoteAddr) // In a test without a connection: the zero address.
 	peer := from.Addr()
 	if !b.begin(peer) {
-		encodeError(w, r, rateLimited(time.Second, "too many requests at once"))
+		refuseSlowly(w, r, "too many requests at once")
 		return
 	}
 	defer b.end(peer)
 	b.next.ServeHTTP(w, r)
+}
+
+// refuseSlowly refuses a request after a pause: a loop of requests that are refused at once would take the processors.
+func refuseSlowly(w http.ResponseWriter, r *http.Request, why string) {
+	pause := time.NewTimer(refusalPause)
+	defer pause.Stop()
+	select {
+	case <-pause.C:
+	case <-r.Context().Done():
+	}
+	encodeError(w, r, rateLimited(time.Second, "%s", why))
 }
 
 func (b *bounded) begin(peer netip.Addr) bool {

@@ -16,13 +16,16 @@ import (
 
 const (
 	// abandonedRate is how many calls a second the peers of an address may begin and give up, and maxAbandoned how many at once.
-	// To begin a call costs a peer that resets it at once far less than podlink.
+	// To begin a call and to reset it at once costs a peer far less than podlink.
 	abandonedRate, maxAbandoned = 1000, 1000
+	// slowRate is how many bytes a second podlink reads from all peers of an address that give up more: some 1000 calls. They are
+	// not refused, because even that costs more than the calls cost them. slowRead is how many bytes it reads at once.
+	slowRate, slowRead = 32 << 10, 1 << 10
 	// fullConnections is how many connections of the peers of an address may be full of open calls. A call that is open costs
 	// memory even if its message never comes.
 	fullConnections = 8
-	// abandonedPause is how long a peer waits that was refused.
-	abandonedPause = 100 * time.Millisecond
+	// openCallsPause is how long a peer waits whose call was refused.
+	openCallsPause = 100 * time.Millisecond
 	// longestRefused is the longest deadline of a call that can be refused by its headers alone: gRPC keeps the timer of the
 	// deadline of such a call until it fires, and callers choose it, up to many years.
 	longestRefused = time.Minute
@@ -30,17 +33,18 @@ const (
 
 // callGuard bounds what gRPC calls cost before podlink knows who calls. It looks at a call when its headers have arrived, before
 // gRPC gives it a goroutine, and lets it in if it names a method that was registered through the guard, unless the peers of its
-// address have too many calls open, or give up too many. A call that ends by itself costs its peer nothing, however many there
-// are: all calls may come from the address of one proxy.
+// address have too many calls open. Peers that give up too many calls are read slowly. A call that ends by itself counts for
+// neither, however many there are: all calls may come from the address of one proxy.
 type callGuard struct {
 	grpc.ServiceRegistrar
 
 	methods   map[string]bool
 	mostCalls int64 // open, of an address
+	doors     *DoorMetrics
 }
 
-func newCallGuard(maxStreams int32) *callGuard {
-	return &callGuard{methods: make(map[string]bool), mostCalls: fullConnections * int64(maxStreams)}
+func newCallGuard(maxStreams int32, doors *DoorMetrics) *callGuard {
+	return &callGuard{methods: make(map[string]bool), mostCalls: fullConnections * int64(maxStreams), doors: doors}
 }
 
 // RegisterService implements grpc.ServiceRegistrar. Kratos registers other services, past it: they expose internals of the
@@ -62,18 +66,26 @@ func (g *callGuard) RegisterService(desc *grpc.ServiceDesc, impl any) {
 func (g *callGuard) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
 	deadline, limited := ctx.Deadline()
 	refusable := !limited || time.Until(deadline) <= longestRefused
-	if refusable && !g.methods[info.FullMethodName] {
-		return nil, unknownMethod(info.FullMethodName)
-	}
 	from := peerOf(ctx)
-	if from == nil || from.peer.calls.Load() < g.mostCalls && from.peer.abandoned.Tokens() >= 1 {
+	switch {
+	case !g.methods[info.FullMethodName]:
+		from.abandon()
+		g.doors.Refused(RefusedByMethod)
+		if !refusable {
+			return ctx, nil // gRPC or the interceptor refuses it.
+		}
+		return nil, unknownMethod(info.FullMethodName)
+	case from == nil || from.peer.calls.Load() < g.mostCalls:
 		return ctx, nil
-	}
-	if !refusable {
+	case !refusable:
+		g.doors.Refused(RefusedByPeer)
 		_ = from.conn.Close()
 		return ctx, nil
+	default:
+		from.abandon()
+		g.doors.Refused(RefusedByPeer)
+		return nil, rateLimited(openCallsPause, "the callers at this address have too many open calls; nothing has changed")
 	}
-	return nil, rateLimited(abandonedPause, "this address has too many open calls, or gives up too many; nothing has changed")
 }
 
 func unknownMethod(name string) error {
@@ -115,10 +127,13 @@ type peerState struct {
 	connections int           // guarded by their listener
 	calls       atomic.Int64  // open
 	abandoned   *rate.Limiter // one token for each call that the peer gave up
+	slow        *rate.Limiter // one token for each byte that is read while there are no tokens in abandoned
 }
 
 func newPeerState() *peerState {
-	return &peerState{abandoned: rate.NewLimiter(abandonedRate, maxAbandoned)}
+	return &peerState{
+		abandoned: rate.NewLimiter(abandonedRate, maxAbandoned), slow: rate.NewLimiter(slowRate, slowRead),
+	}
 }
 
 // forgiven reports whether the state is that of a new peer.
@@ -148,6 +163,28 @@ func (a *peerAddr) end(ctx context.Context) {
 	}
 	a.peer.calls.Add(-1)
 	if errors.Is(ctx.Err(), context.Canceled) {
+		a.abandon()
+	}
+}
+
+// abandon counts a call that was given up, or is refused in vain.
+func (a *peerAddr) abandon() {
+	if a != nil {
 		a.peer.abandoned.Allow()
 	}
+}
+
+// readSlowly returns how much to read from a connection of the peer, and waits for its turn, if it gives up too many calls.
+func (p *peerState) readSlowly(size int, closed <-chan struct{}) int {
+	if p.abandoned.Tokens() >= 1 {
+		return size
+	}
+	size = min(size, slowRead)
+	turn := time.NewTimer(p.slow.ReserveN(time.Now(), size).Delay())
+	defer turn.Stop()
+	select {
+	case <-turn.C:
+	case <-closed:
+	}
+	return size
 }

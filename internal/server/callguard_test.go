@@ -29,7 +29,7 @@ func newGuarded(t *testing.T, maxStreams int32) guarded {
 	t.Helper()
 	c := listenLimited(t, 10, 10)
 	far, conn := c.served(t, "127.0.0.1")
-	guard := newCallGuard(maxStreams)
+	guard := newCallGuard(maxStreams, NewDoorMetrics())
 	guard.ServiceRegistrar = grpc.NewServer()
 	guard.RegisterService(&v1.LinkService_ServiceDesc, v1.UnimplementedLinkServiceServer{})
 	return guarded{
@@ -73,45 +73,66 @@ func TestGuardBoundsOpenCalls(t *testing.T) {
 		require.Equal(t, codes.OK, g.tapped(getLink, time.Second))
 		g.from.begin()
 	}
-	require.Equal(t, codes.ResourceExhausted, g.tapped(getLink, time.Second))
+	_, err := g.tap(g.ctx, &tap.Info{FullMethodName: getLink})
+	require.True(t, v1.IsRateLimited(err))
 	g.from.end(g.ctx)
 	require.Equal(t, codes.OK, g.tapped(getLink, time.Second))
-	require.EqualValues(t, maxAbandoned, g.from.peer.abandoned.Burst())
-	require.GreaterOrEqual(t, g.from.peer.abandoned.Tokens(), float64(maxAbandoned), "the call ended by itself")
 }
 
-// TestGuardBoundsAbandonedCalls: calls that end by themselves or at their deadline are free, those that are given up are not.
-func TestGuardBoundsAbandonedCalls(t *testing.T) {
+// TestGuardReadsSlowly: peers that give up too many calls are read slowly until they have not for a while. Calls that end by
+// themselves, or at their deadline, are free.
+func TestGuardReadsSlowly(t *testing.T) {
 	g := newGuarded(t, 1000)
 	late, cancelLate := context.WithTimeout(g.ctx, time.Nanosecond)
 	defer cancelLate()
 	<-late.Done()
+	open := make(chan struct{})
+	read := func() int { return g.from.peer.readSlowly(32<<10, open) }
 	for range 10 * maxAbandoned {
 		g.from.begin()
 		g.from.end(g.ctx)
 		g.from.begin()
 		g.from.end(late)
 	}
-	require.Equal(t, codes.OK, g.tapped(getLink, time.Second))
+	require.Equal(t, 32<<10, read())
 	canceled, cancel := context.WithCancel(g.ctx)
 	cancel()
-	g.from.peer.abandoned.SetLimit(0) // No patience comes back during the test.
+	g.from.peer.abandoned.SetLimit(0) // No patience comes back.
 	for range maxAbandoned {
 		g.from.begin()
 		g.from.end(canceled)
 	}
-	require.Equal(t, codes.ResourceExhausted, g.tapped(getLink, time.Second))
-	_, err := g.tap(g.ctx, &tap.Info{FullMethodName: getLink})
-	require.True(t, v1.IsRateLimited(err))
+	start := time.Now()
+	for range 5 {
+		require.Equal(t, slowRead, read())
+	}
+	require.GreaterOrEqual(t, time.Since(start), 4*time.Second*slowRead/slowRate-time.Millisecond, "the first one is free")
+	g.from.peer.slow.SetLimit(0)
+	go close(open)
+	read() // Until the connection is closed.
 	g.from.peer.abandoned.SetLimit(abandonedRate)
-	require.Eventually(t, func() bool { return g.tapped(getLink, time.Second) == codes.OK }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return read() == 32<<10 }, 10*time.Second, time.Millisecond)
+}
+
+// TestGuardCountsRefusals: calls that are refused count as given up.
+func TestGuardCountsRefusals(t *testing.T) {
+	g := newGuarded(t, 1)
+	g.from.peer.abandoned.SetLimit(0)
+	require.Equal(t, codes.Unimplemented, g.tapped("/x/y", 0))
+	require.InDelta(t, maxAbandoned-1, g.from.peer.abandoned.Tokens(), 0)
+	for range fullConnections {
+		g.from.begin()
+	}
+	require.Equal(t, codes.ResourceExhausted, g.tapped(getLink, 0))
+	require.InDelta(t, maxAbandoned-2, g.from.peer.abandoned.Tokens(), 0)
 }
 
 // TestGuardClosesWhatItCannotRefuse: the timer of a far deadline would outlive a call that is refused by its headers.
 func TestGuardClosesWhatItCannotRefuse(t *testing.T) {
-	g := newGuarded(t, 1000)
-	g.from.peer.abandoned.AllowN(time.Now(), maxAbandoned)
-	g.from.peer.abandoned.SetLimit(0)
+	g := newGuarded(t, 1)
+	for range fullConnections {
+		g.from.begin()
+	}
 	require.Equal(t, codes.OK, g.tapped(getLink, time.Hour))
 	require.NoError(t, g.far.SetReadDeadline(time.Now().Add(10*time.Second)))
 	_, err := g.far.Read(make([]byte, 1))

@@ -46,7 +46,7 @@ func NewChain(o ChainOptions) (*Chain, func()) {
 	requests := newRequestLog(o.Log, o.Logger)
 	return &Chain{
 		access: o.Access, tracer: newRequestTracer(o.Tracer), metrics: o.Metrics, doors: o.Doors, audit: o.Audit, log: requests,
-		calls: &inFlight{most: int64(o.Server.GetMaxInFlight())},
+		calls: newInFlight(o.Server.GetMaxInFlight(), o.Doors),
 	}, requests.repeats.Close
 }
 

@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 
 	"podlink/internal/conf"
 )
@@ -15,27 +14,31 @@ import (
 type Connections struct {
 	most        int
 	mostPerPeer int
+	doors       *DoorMetrics
 }
 
 // NewConnections returns the Connections with the limits of the configuration.
-func NewConnections(c *conf.Server) *Connections {
-	return &Connections{most: int(c.GetMaxConnections()), mostPerPeer: int(c.GetMaxConnectionsPerPeer())}
+func NewConnections(c *conf.Server, doors *DoorMetrics) *Connections {
+	return &Connections{most: int(c.GetMaxConnections()), mostPerPeer: int(c.GetMaxConnectionsPerPeer()), doors: doors}
 }
 
-// Listen opens a TCP listener.
-func (c *Connections) Listen(ctx context.Context, addr string) (net.Listener, error) {
+// Listen opens a TCP listener. The name is that in the metrics.
+func (c *Connections) Listen(ctx context.Context, name, addr string) (net.Listener, error) {
 	opened, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
-	return &limitedListener{Listener: opened, limits: *c, peers: make(map[netip.Addr]*peerState)}, nil
+	return &limitedListener{
+		Listener: opened, limits: *c, counter: c.doors.Connections(name), peers: make(map[netip.Addr]*peerState),
+	}, nil
 }
 
 // limitedListener closes each connection above a limit at once. TLS lies above it: a connection that is refused costs no handshake.
 type limitedListener struct {
 	net.Listener
 
-	limits Connections
+	limits  Connections
+	counter ConnCounter
 
 	mu    sync.Mutex
 	open  int
@@ -49,7 +52,7 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		conn := &limitedConn{TCPConn: accepted.(*net.TCPConn), listener: l}
+		conn := &limitedConn{TCPConn: accepted.(*net.TCPConn), listener: l, closed: make(chan struct{})}
 		if l.admit(conn) {
 			return conn, nil
 		}
@@ -64,13 +67,19 @@ func (l *limitedListener) admit(conn *limitedConn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	peer, known := l.peers[address]
-	if l.open >= l.limits.most || known && peer.connections >= l.limits.mostPerPeer {
+	switch {
+	case l.open >= l.limits.most:
+		l.counter.Refused(LimitOfAll)
+		return false
+	case known && peer.connections >= l.limits.mostPerPeer:
+		l.counter.Refused(LimitOfPeer)
 		return false
 	}
 	if !known {
 		peer = newPeerState()
 		l.peers[address] = peer
 	}
+	l.counter.Opened()
 	l.open++
 	peer.connections++
 	conn.remote = &peerAddr{Addr: conn.TCPConn.RemoteAddr(), conn: conn, address: address, peer: peer}
@@ -81,6 +90,7 @@ func (l *limitedListener) admit(conn *limitedConn) bool {
 func (l *limitedListener) release(conn *limitedConn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.counter.Closed()
 	l.open--
 	conn.remote.peer.connections--
 	if peer := conn.remote.peer; peer.connections == 0 && peer.forgiven() {
@@ -103,7 +113,13 @@ type limitedConn struct {
 
 	listener *limitedListener
 	remote   *peerAddr
-	closed   atomic.Bool
+	closing  sync.Once
+	closed   chan struct{}
+}
+
+// Read implements net.Conn.
+func (c *limitedConn) Read(into []byte) (int, error) {
+	return c.TCPConn.Read(into[:c.remote.peer.readSlowly(len(into), c.closed)])
 }
 
 // RemoteAddr implements net.Conn.
@@ -111,11 +127,11 @@ func (c *limitedConn) RemoteAddr() net.Addr { return c.remote }
 
 // Close implements net.Conn.
 func (c *limitedConn) Close() error {
-	err := c.TCPConn.Close()
-	if c.closed.CompareAndSwap(false, true) {
+	c.closing.Do(func() {
+		close(c.closed)
 		c.listener.release(c)
-	}
-	return err
+	})
+	return c.TCPConn.Close()
 }
 
 // peerAddr is the address of a connection's peer, which leads to what podlink knows about the peer without a look-up: gRPC gives

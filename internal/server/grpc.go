@@ -32,7 +32,7 @@ const ageGrace = 10 * time.Second
 func NewGRPCServer(
 	c *conf.Server, api API, chain *Chain, store Checker, drain *Drain, secured ListenerTLS,
 ) (*kgrpc.Server, func()) {
-	guard := newCallGuard(c.GetGrpc().GetMaxStreams())
+	guard := newCallGuard(c.GetGrpc().GetMaxStreams(), chain.doors)
 	srv := kgrpc.NewServer(
 		kgrpc.Address(c.GetGrpc().GetAddr()),
 		kgrpc.TLSConfig(secured.GRPC),
@@ -120,13 +120,13 @@ func deferErrors(access *Access, operation string, handle grpc.MethodHandler) gr
 	return func(impl any, ctx context.Context, receive func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) {
 		ctx, d := withDecoding(ctx)
 		if access != nil {
-			call, err := access.callOverGRPC(d.Context)
+			call, err := access.callOverGRPC(d.Context) //nolint:contextcheck // The call's own, which d wraps.
 			d.admit(access, call, err)
 			d.pay(cost)
 		}
 		return handle(impl, ctx, func(target any) error {
 			if d.err != nil {
-				return nil
+				return nil //nolint:nilerr // The chain returns it.
 			}
 			return receive(deferredMessage{d, target.(proto.Message)})
 		}, intercept)

@@ -49,10 +49,13 @@ func (h *healthServer) Check(
 	return &grpc_health_v1.HealthCheckResponse{Status: servingStatus(h.ready.reason())}, nil
 }
 
-// List implements grpc_health_v1.HealthServer.
+// List implements grpc_health_v1.HealthServer. Only Check is open to callers that are not known.
 func (h *healthServer) List(
-	_ context.Context, _ *grpc_health_v1.HealthListRequest,
+	ctx context.Context, _ *grpc_health_v1.HealthListRequest,
 ) (*grpc_health_v1.HealthListResponse, error) {
+	if _, err := h.ready.access.enter(ctx, grpc_health_v1.Health_List_FullMethodName); err != nil {
+		return nil, err
+	}
 	now := servingStatus(h.ready.reason())
 	statuses := make(map[string]*grpc_health_v1.HealthCheckResponse, len(h.names))
 	for name := range h.names {

@@ -114,12 +114,13 @@ func TestWriteTimeoutFollowsTheRequest(t *testing.T) {
 		server := NewHTTPServer(p.config, p.api(), p.chain, p.drain, p.logger, ListenerTLS{})
 		require.Equal(t, readTimeout+timeout+writeTimeout, server.WriteTimeout)
 		require.Equal(t, readTimeout, server.ReadTimeout)
+		require.Equal(t, 620*time.Second, server.IdleTimeout, "server.http.idle_timeout")
 	}
 	metrics, err := NewMetrics(nil)
 	require.NoError(t, err)
 	p := newParts(t)
 	admin := NewAdminServer(AdminOptions{
-		Server: p.config, Connections: NewConnections(p.config), Store: healthyStore{}, Drain: p.drain, Metrics: metrics, Level: p.level,
+		Server: p.config, Connections: NewConnections(p.config, nil), Store: healthyStore{}, Drain: p.drain, Metrics: metrics, Level: p.level,
 		Logger: p.logger,
 	})
 	require.Greater(t, admin.server.WriteTimeout, readTimeout+adminTimeout)

@@ -33,7 +33,7 @@ func NewHTTPServer(
 	c *conf.Server, api API, chain *Chain, drain *Drain, logger log.Logger, secured ListenerTLS,
 ) *khttp.Server {
 	allowed, reject := mux.NewRouter(), rejectVia(chain)
-	origin := newOwnOrigin("server.http.hosts", c.GetHttp().GetAddr(), c.GetHttp().GetHosts())
+	origin := newOwnOrigin("server.http.hosts", c.GetHttp().GetAddr(), c.GetHttp().GetHosts(), chain.doors)
 	srv := khttp.NewServer(
 		khttp.Address(c.GetHttp().GetAddr()),
 		khttp.TLSConfig(secured.HTTP),

@@ -12,14 +12,22 @@ const inFlightPause = 100 * time.Millisecond
 // that wait for a slow store pile up until the memory is used up. Calls count once they are decoded, so callers that send slowly
 // take no one else's place. Streams are bounded per connection.
 type inFlight struct {
-	most int64
-	now  atomic.Int64
+	most  int64
+	now   atomic.Int64
+	doors *DoorMetrics
+}
+
+func newInFlight(most int32, doors *DoorMetrics) *inFlight {
+	f := &inFlight{most: int64(most), doors: doors}
+	doors.InFlightFunc(func() int { return int(f.now.Load()) })
+	return f
 }
 
 // begin counts a call, or returns why it is refused. Without an error, call end when the call has ended.
 func (f *inFlight) begin() error {
 	if f.now.Add(1) > f.most {
 		f.now.Add(-1)
+		f.doors.Refused(RefusedByInFlight)
 		return rateLimited(inFlightPause, "podlink is serving as many calls at once as it takes (server.max_in_flight); nothing has changed")
 	}
 	return nil

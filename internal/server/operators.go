@@ -10,13 +10,13 @@ import (
 	"podlink/internal/service"
 )
 
-// operators wraps a route of the admin listener that is for operators alone. With auth.mode off they are whoever is on this machine,
-// if the listener is on loopback; else they are callers with the role admin, over TLS.
-func (s *AdminServer) operators(next http.Handler) http.Handler {
+// operators wraps a route of the admin listener that is for operators alone; operation is its name in the audit log. With auth.mode
+// off they are whoever is on this machine, if the listener is on loopback; else they are callers with the role admin, over TLS.
+func (s *AdminServer) operators(operation string, next http.Handler) http.Handler {
 	return s.origin.strict(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		call, err := s.operator(r)
 		if call != nil {
-			r = r.WithContext(call)
+			r = r.WithContext(call) //nolint:contextcheck // It is the request's, with the caller.
 		}
 		if err == nil {
 			next.ServeHTTP(w, r)
@@ -24,7 +24,7 @@ func (s *AdminServer) operators(next http.Handler) http.Handler {
 		}
 		public := service.PublicError(err)
 		s.audit.Refused(r.Context(), audit.Record{
-			Operation: r.Pattern, Outcome: public.Reason, Detail: causeText(public), Peer: r.RemoteAddr,
+			Operation: operation, Outcome: public.Reason, Detail: causeText(public), Peer: r.RemoteAddr,
 		})
 		if r.ContentLength != 0 && r.ProtoMajor == 1 {
 			w.Header().Set("Connection", "close") // Its body is not read.

@@ -19,11 +19,12 @@ type ownOrigin struct {
 	key      string          // YAML path of hosts, for the error
 	hosts    map[string]bool // nil: the listener is not on loopback, and may have any name
 	crossing *http.CrossOriginProtection
+	doors    *DoorMetrics
 }
 
 // newOwnOrigin returns the ownOrigin of the listener at addr, which has the names in hosts too.
-func newOwnOrigin(key, addr string, hosts []string) *ownOrigin {
-	o := &ownOrigin{key: key, crossing: http.NewCrossOriginProtection()}
+func newOwnOrigin(key, addr string, hosts []string, doors *DoorMetrics) *ownOrigin {
+	o := &ownOrigin{key: key, crossing: http.NewCrossOriginProtection(), doors: doors}
 	if conf.Loopback(addr) {
 		o.hosts = map[string]bool{"localhost": true}
 		for _, host := range hosts {
@@ -36,9 +37,11 @@ func newOwnOrigin(key, addr string, hosts []string) *ownOrigin {
 // check returns why a request is refused.
 func (o *ownOrigin) check(r *http.Request) error {
 	if o.hosts != nil && !o.hasName(r.Host) {
+		o.doors.Refused(RefusedByHost)
 		return v1.ErrorPermissionDenied("the Host of the request is not a name of this listener, which is on loopback; %s adds names", o.key)
 	}
 	if o.crossing.Check(r) != nil {
+		o.doors.Refused(RefusedByOrigin)
 		return v1.ErrorPermissionDenied("the request is from a web page of another origin")
 	}
 	return nil

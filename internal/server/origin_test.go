@@ -64,7 +64,7 @@ func TestOwnOrigin(t *testing.T) {
 			for key, value := range row.header {
 				request.Header.Set(key, value)
 			}
-			err := newOwnOrigin("server.http.hosts", row.addr, []string{"podlink.TEST"}).check(request)
+			err := newOwnOrigin("server.http.hosts", row.addr, []string{"podlink.TEST"}, nil).check(request)
 			if !row.refused {
 				require.NoError(t, err)
 				return

@@ -37,7 +37,7 @@ func oneAtATime(next http.Handler) http.Handler {
 		case busy <- struct{}{}:
 			defer func() { <-busy }()
 		default:
-			encodeError(w, r, rateLimited(time.Second, "podlink is taking another profile"))
+			refuseSlowly(w, r, "podlink is taking another profile")
 			return
 		}
 		select {

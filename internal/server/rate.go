@@ -59,11 +59,12 @@ func keyOf(call *auth.Call) bucketKey {
 
 // network returns the address that stands for a peer: of IPv6 the first 64 bits, because a host has as many addresses as it likes.
 func network(peer netip.Addr) netip.Addr {
-	peer = peer.Unmap().WithZone("")
-	if prefix, err := peer.Prefix(64); peer.Is6() && err == nil {
-		return prefix.Addr()
+	peer = peer.Unmap()
+	if !peer.Is6() {
+		return peer
 	}
-	return peer
+	prefix, _ := peer.WithZone("").Prefix(64) // Of an IPv6 address it is always one.
+	return prefix.Addr()
 }
 
 // buckets are those of a caller. Reports have one for themselves, so that overload does not make pods look dead.

@@ -21,11 +21,13 @@ import (
 // TestPrices: what each operation costs, before it is decoded. A new operation needs a row.
 func TestPrices(t *testing.T) {
 	want := map[string]price{
-		"GetLinkedPod": {base: 1}, "GetLinkedPodIfPersist": {base: 1}, "SetLinkedPod": {base: 2}, "TrySetLinkedPod": {base: 2}, "SetLinkedPodIfAbsent": {base: 2},
-		"RemoveLinkedPod": {base: 2}, "RemoveLinkedPodWithId": {base: 2}, "ComputeLinkedPod": {base: 2}, "ListLinkedServices": {base: 50},
+		"GetLinkedPod": {base: 1}, "GetLinkedPodIfPersist": {base: 1}, "SetLinkedPod": {base: 2}, "TrySetLinkedPod": {base: 2},
+		"SetLinkedPodIfAbsent": {base: 2},
+		"RemoveLinkedPod":      {base: 2}, "RemoveLinkedPodWithId": {base: 2}, "ComputeLinkedPod": {base: 2}, "ListLinkedServices": {base: 50},
 		"BatchGetLinkedPod": {base: 1}, "BatchVerifyLinkedPod": {base: 1}, "BatchComputeLinkedPod": {base: 2}, "BatchSetLinkedPod": {base: 2},
 		"BatchRemoveLinkedPod": {base: 2}, "GetServiceState": {base: 1}, "GetServicePod": {base: 1}, "SetServiceState": {base: 2, report: true},
-		"RemoveServiceState": {base: 2}, "CordonPod": {base: 2}, "GetWorkloadState": {base: 1}, "BatchGetWorkloadState": {base: 1}, "SetWorkloadState": {base: 2},
+		"RemoveServiceState": {base: 2}, "CordonPod": {base: 2}, "GetWorkloadState": {base: 1}, "BatchGetWorkloadState": {base: 1},
+		"SetWorkloadState":    {base: 2},
 		"RemoveWorkloadState": {base: 2},
 	}
 	all := pricesOf(v1.Methods())

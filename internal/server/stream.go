@@ -37,7 +37,7 @@ func (c *Chain) Stream(drain *Drain) grpc.StreamServerInterceptor {
 			}
 		}()
 		t, _ := transport.FromServerContext(ctx) // Kratos always sets it.
-		caller, refusal := c.access.stream(ctx, info.FullMethod)
+		caller, refusal := c.access.enter(ctx, info.FullMethod)
 		err := c.serve(caller, t, streamCall, &messages{}, func(ctx context.Context) error {
 			if refusal != nil {
 				return refusal

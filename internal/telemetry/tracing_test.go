@@ -209,7 +209,9 @@ func TestNewFilesOfTheReceiver(t *testing.T) {
 	ca.Sign(t, "server", "collector.test", time.Time{})
 	pair, err := tls.LoadX509KeyPair(ca.Path("server.crt"), ca.Path("server.key"))
 	require.NoError(t, err)
-	receiver := otlptest.Start(t, grpc.Creds(credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}})))
+	receiver := otlptest.Start(t, grpc.Creds(credentials.NewTLS(&tls.Config{
+		MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair},
+	})))
 	tlstest.Copy(t, ca.Path("used.crt"), ca.Path("stranger.crt"))
 	c, files, lines := conf.Default(), certstest.Start(t), new(logwatch.Log)
 	c.Trace.Endpoint, c.Trace.SamplingRatio = receiver.Addr, 1

@@ -77,12 +77,16 @@ var auditSteps = []struct {
 	rpc, request string
 	want         []string
 }{
-	{"SetServiceState", `"service":"room","podId":0,"state":"secret","load":5`, []string{"pod=0 outcome=reported detail=routing READY, load 5, ttl 30"}},
+	{"SetServiceState", `"service":"room","podId":0,"state":"secret","load":5`, []string{
+		"pod=0 outcome=reported detail=routing READY, load 5, ttl 30",
+	}},
 	{"SetServiceState", `"service":"room","podId":0,"state":"secret","load":6`, nil}, // A heartbeat.
 	{"SetServiceState", `"service":"room","podId":0,"state":"secret","routing":"DENY_NEW"`, []string{
 		"pod=0 outcome=reported detail=routing DENY_NEW, load 0, ttl 30",
 	}},
-	{"SetServiceState", `"service":"room","podId":0,"state":"secret"`, []string{"pod=0 outcome=reported detail=routing READY, load 0, ttl 30"}},
+	{"SetServiceState", `"service":"room","podId":0,"state":"secret"`, []string{
+		"pod=0 outcome=reported detail=routing READY, load 0, ttl 30",
+	}},
 	{"SetLinkedPod", `"service":"room","uid":"u1","podId":0`, []string{"pod=0 uid=u1 epoch outcome=created"}},
 	{"SetLinkedPod", `"service":"room","uid":"u1","podId":0,"persistSeconds":60`, []string{"pod=0 uid=u1 previous_pod=0 epoch outcome=kept"}},
 	{"SetLinkedPod", `"service":"room","uid":"u1","podId":2`, []string{"pod=2 uid=u1 previous_pod=0 epoch outcome=moved"}},
@@ -98,14 +102,17 @@ var auditSteps = []struct {
 	{"RemoveLinkedPod", `"service":"room","uid":"u1"`, nil},
 	{"RemoveLinkedPodWithId", `"service":"room","uid":"u2","podId":9`, nil},
 	{"RemoveLinkedPodWithId", `"service":"room","uid":"u2","podId":3`, []string{"uid=u2 previous_pod=3 outcome=removed"}},
-	{"BatchSetLinkedPod", `"service":"room","items":[{"uid":"b1","podId":0},{"uid":"u3","podId":5,"ifAbsent":true},{"uid":"b2","podId":1}]`, []string{
+	{"BatchSetLinkedPod", `"service":"room","items":[{"uid":"b1","podId":0},{"uid":"u3","podId":5,"ifAbsent":true},
+		{"uid":"b2","podId":1}]`, []string{
 		"pod=0 uid=b1 epoch outcome=created", "pod=1 uid=b2 epoch outcome=created",
 	}},
 	{"BatchComputeLinkedPod", `"service":"room","items":[{"uid":"b1"},{"uid":"b3"}]`, []string{"pod=0 uid=b3 epoch outcome=created"}},
 	{"BatchRemoveLinkedPod", `"service":"room","items":[{"uid":"b1"},{"uid":"gone"},{"uid":"b2","keepSeconds":9}]`, []string{
 		"uid=b1 previous_pod=0 outcome=removed", "pod=1 uid=b2 previous_pod=1 outcome=expires",
 	}},
-	{"CordonPod", `"service":"room","podId":0,"cordon":"DENY_NEW","ttlSeconds":60`, []string{"pod=0 outcome=cordoned detail=cordon DENY_NEW, ttl 60"}},
+	{"CordonPod", `"service":"room","podId":0,"cordon":"DENY_NEW","ttlSeconds":60`, []string{
+		"pod=0 outcome=cordoned detail=cordon DENY_NEW, ttl 60",
+	}},
 	{"CordonPod", `"service":"room","podId":0,"cordon":"READY"`, []string{"pod=0 outcome=cordoned detail=cordon READY"}},
 	{"RemoveServiceState", `"service":"room","podId":0`, []string{"pod=0 outcome=removed"}},
 	{"RemoveServiceState", `"service":"room","podId":0`, nil},
@@ -173,6 +180,35 @@ func summaryOf(record map[string]any) string {
 		}
 	}
 	return strings.Join(parts, " ")
+}
+
+// TestAuditWithoutIdentities: with auth.mode off the message says which right a change needs, and the peer who made it.
+func TestAuditWithoutIdentities(t *testing.T) {
+	a, lines := startAudited(t, audit.Options{PlainUIDs: true})
+	for _, row := range []struct{ rpc, request, right string }{
+		{"SetServiceState", `"podId":0,"state":"up"`, ""},
+		{"SetServiceState", `"podId":0,"state":"up","ttlSeconds":-1`, "operate"},
+		{"CordonPod", `"podId":0,"cordon":"READY"`, "operate"},
+		{"ComputeLinkedPod", `"uid":"u1"`, ""},
+		{"SetLinkedPod", `"uid":"u1","podId":1`, "force"},
+		{"SetLinkedPod", `"uid":"u2","podId":1,"expectedEpoch":"0"`, ""},
+		{"RemoveLinkedPod", `"uid":"u1"`, "force"},
+		{"RemoveLinkedPodWithId", `"uid":"u2","podId":1`, ""},
+		{"SetWorkloadState", `"state":"up"`, "operate"},
+	} {
+		for _, over := range transports {
+			got := a.must(t, over, row.rpc, fmt.Sprintf(`{"namespace":%q,"service":"room",%s}`, over, row.request))
+			require.True(t, got.ok(), "%s: %+v", row.rpc, got.problem)
+			if row.right == "" {
+				require.Empty(t, lines.of(t, got.trace, 0), row.rpc)
+				continue
+			}
+			record := lines.of(t, got.trace, 1)[0]
+			require.Equal(t, row.right, record["right"], row.rpc)
+			require.Contains(t, record["peer"], "127.0.0.1:", row.rpc)
+			require.NotContains(t, record, "identity", row.rpc)
+		}
+	}
 }
 
 // TestAuditOfUncertainChanges: changes that were made, or perhaps, although the call failed.

@@ -13,8 +13,8 @@ import (
 	"podlink/test/kit/proc"
 )
 
-// TestDemo runs a shorter chat demo, with etcd and Redis and without them, and with certificates and tokens: the demo exits with an error if a promise was broken. The
-// promises are about seconds, so it must have the machine to itself (make test-demo).
+// TestDemo runs a shorter chat demo, with etcd and Redis and without them, and with certificates and tokens: the demo exits with an
+// error if a promise was broken. The promises are about seconds, so it must have the machine to itself (make test-demo).
 func TestDemo(t *testing.T) {
 	proc.Need(t, "etcd", "etcd-server")
 	proc.Need(t, "redis-server", "redis-server")

@@ -106,6 +106,7 @@ func TestBothTransportsSeeTheSameLink(t *testing.T) {
 
 func TestAdminListener(t *testing.T) {
 	p := start(t)
+	p.WaitReady(t)
 	get := func(path string) (int, string) {
 		response, err := http.Get("http://" + p.Admin + path)
 		require.NoError(t, err)

@@ -52,12 +52,19 @@ func newCA(t *testing.T) *tlstest.Authority {
 // calling returns the TLS configuration of a client of the CA's podlink that shows the certificate of another CA, or none.
 func calling(t *testing.T, ca, shown *tlstest.Authority) *tls.Config {
 	t.Helper()
-	config := &tls.Config{RootCAs: ca.Pool(), MinVersion: tls.VersionTLS12}
-	if shown != nil {
-		pair, err := tls.LoadX509KeyPair(shown.Path("client.crt"), shown.Path("client.key"))
-		require.NoError(t, err)
-		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
+	if shown == nil {
+		return &tls.Config{RootCAs: ca.Pool(), MinVersion: tls.VersionTLS12}
 	}
+	return showing(t, ca, shown, "client")
+}
+
+// showing returns the TLS configuration of a client of the CA's podlink that shows a certificate.
+func showing(t *testing.T, ca, shown *tlstest.Authority, name string) *tls.Config {
+	t.Helper()
+	pair, err := tls.LoadX509KeyPair(shown.Path(name+".crt"), shown.Path(name+".key"))
+	require.NoError(t, err)
+	config := calling(t, ca, nil)
+	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
 	return config
 }
 
@@ -172,7 +179,7 @@ func TestOlderTLS(t *testing.T) {
 	_, code, err := getTLS(t.Context(), old, "https://"+p.HTTP+"/v1/namespaces/n/links/u/services/s", true)
 	require.NoError(t, err)
 	require.Equal(t, http.StatusOK, code)
-	old.MaxVersion, old.MinVersion = tls.VersionTLS11, tls.VersionTLS10 //nolint:gosec // What podlink refuses.
+	old.MaxVersion, old.MinVersion = tls.VersionTLS11, tls.VersionTLS10
 	_, _, err = getTLS(t.Context(), old, "https://"+p.HTTP+"/", true)
 	require.Error(t, err)
 }

@@ -15,6 +15,7 @@ import (
 const (
 	driverRetries   = "the driver retries mutations"
 	podlinkRetries  = "podlink retries mutations"
+	batchRetries    = "items of a batch are sent again"
 	ignoresDeadline = "calls outlive their deadline and leak goroutines"
 	staleEpoch      = "a move keeps the epoch"
 	overwrites      = "SetLinkedPodIfAbsent overwrites a link"
@@ -44,6 +45,11 @@ func variants(tb testing.TB) map[string][]podlinktest.Patch {
 		}
 		return outcome{err: err}
 `,
+		}},
+		batchRetries: {{
+			File: "internal/rdb/each.go",
+			Old:  "o.err != nil && r.elsewhere(o.err)",
+			New:  "o.err != nil",
 		}},
 		ignoresDeadline: {
 			{

@@ -109,6 +109,9 @@ func (r *rotated) environment(redis string) []string {
 		"PODLINK_DATA_REDIS_TLS_ENABLED=true", "PODLINK_DATA_REDIS_TLS_CA_FILE="+r.path("ca.crt"),
 		"PODLINK_DATA_REDIS_TLS_CERT_FILE="+r.path("podlink.crt"), "PODLINK_DATA_REDIS_TLS_KEY_FILE="+r.path("podlink.key"),
 		"PODLINK_DATA_REDIS_CONN_MAX_IDLE_TIME=1s", "PODLINK_DATA_REDIS_AUTO_PIPELINE=false", // New connections all the time.
+		// A busy machine may take its time: a handshake that fails does so at once.
+		"PODLINK_SERVER_GRPC_TIMEOUT=1m", "PODLINK_SERVER_HTTP_TIMEOUT=1m", "PODLINK_DATA_REDIS_DIAL_TIMEOUT=30s",
+		"PODLINK_DATA_REDIS_POOL_TIMEOUT=30s", "PODLINK_DATA_REDIS_READ_TIMEOUT=30s", "PODLINK_DATA_REDIS_WRITE_TIMEOUT=30s",
 	)
 	for _, listener := range []string{"HTTP", "GRPC"} {
 		prefix := "PODLINK_SERVER_" + listener + "_TLS_"
@@ -164,7 +167,7 @@ func TestRotation(t *testing.T) {
 	}
 	await(": the files have changed and can't be used", "ca_file", "cert_file")
 	calls, failed := stop()
-	require.Empty(t, failed)
+	require.Empty(t, failed, "of %d calls", calls)
 	require.Greater(t, calls, 1000)
 	t.Logf("%d calls, none failed", calls)
 
@@ -181,10 +184,12 @@ func (r *rotated) load(p *podlinktest.Process) (stop func() (calls int, failed [
 		CA: certs.File{Path: r.path("ca.crt")}, Cert: certs.File{Path: r.path("caller.crt")}, Key: certs.File{Path: r.path("caller.key")},
 	})
 	require.NoError(t, err)
-	long, err := client.New(p.GRPC, client.Options{CAFile: r.path("ca.crt"), CertFile: r.path("caller.crt"), KeyFile: r.path("caller.key")})
+	long, err := client.New(p.GRPC, client.Options{
+		Timeout: rotationTimeout, CAFile: r.path("ca.crt"), CertFile: r.path("caller.crt"), KeyFile: r.path("caller.key"),
+	})
 	require.NoError(t, err)
 	overHTTP, err := client.New(p.HTTP, client.Options{
-		HTTP: true, CAFile: r.path("ca.crt"), CertFile: r.path("caller.crt"), KeyFile: r.path("caller.key"),
+		HTTP: true, Timeout: rotationTimeout, CAFile: r.path("ca.crt"), CertFile: r.path("caller.crt"), KeyFile: r.path("caller.key"),
 	})
 	require.NoError(t, err)
 	carrier := own.Transport(&http.Transport{DisableKeepAlives: true})
@@ -232,7 +237,7 @@ func (r *rotated) load(p *podlinktest.Process) (stop func() (calls int, failed [
 			ticker := time.NewTicker(20 * time.Millisecond)
 			defer ticker.Stop()
 			for ctx.Err() == nil {
-				bounded, end := context.WithTimeout(context.Background(), clientTimeout)
+				bounded, end := context.WithTimeout(context.Background(), rotationTimeout)
 				if err := call(bounded); err != nil {
 					mu.Lock()
 					errs = append(errs, fmt.Errorf("%s: %w", time.Now().Format(time.TimeOnly), err))

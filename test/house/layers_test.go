@@ -21,11 +21,13 @@ var layers = map[string][]string{
 		"internal/app", "internal/audit", "internal/conf", "internal/telemetry", "internal/telemetry/lines", "internal/version",
 	},
 	"internal/app": {
-		"internal/audit", "internal/auth", "internal/certs", "internal/biz", "internal/conf", "internal/data", "internal/rdb", "internal/rdb/embedded", "internal/registration",
+		"internal/audit", "internal/auth", "internal/certs", "internal/biz", "internal/conf", "internal/data", "internal/rdb",
+		"internal/rdb/embedded", "internal/registration",
 		"internal/server", "internal/service", "internal/telemetry", "internal/version",
 	},
 	"internal/server": {
-		"api/podlink/v1", "internal/audit", "internal/auth", "internal/certs", "internal/biz", "internal/conf", "internal/protofield", "internal/service", "internal/telemetry",
+		"api/podlink/v1", "internal/audit", "internal/auth", "internal/certs", "internal/biz", "internal/conf",
+		"internal/protofield", "internal/service", "internal/telemetry",
 		"internal/telemetry/histogram", "internal/telemetry/lines", "internal/version",
 	},
 	"internal/service":      {"api/podlink/v1", "internal/auth", "internal/biz"},

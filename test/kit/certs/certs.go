@@ -17,8 +17,11 @@ func Start(tb testing.TB) *certs.Reloader {
 	tb.Helper()
 	files := certs.New(certs.Options{Interval: interval, Log: quiet{}})
 	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- files.Run(ctx) }()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = files.Run(ctx) // It does not fail.
+	}()
 	tb.Cleanup(func() {
 		cancel()
 		<-ended

@@ -64,5 +64,5 @@ func (l *Log) Listening(tb testing.TB, server string) string {
 
 // AwaitListening is Listening without a test.
 func (l *Log) AwaitListening(server string) (addr string, err error) {
-	return l.Await(`\[` + server + `\] server listening on: ([0-9.:]+)`)
+	return l.Await(`\[` + server + `\] server listening on: ([0-9.:[\]]+)`)
 }

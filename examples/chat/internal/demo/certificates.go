@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// certificateTTL is the lifetime of the demo's certificates.
-const certificateTTL = time.Hour
+// proofTTL is the lifetime of the demo's certificates and tokens.
+const proofTTL = time.Hour
 
 // authority signs the certificates of a demo.
 type authority struct {
@@ -50,7 +50,7 @@ func (a *authority) issue(template *x509.Certificate, certFile, keyFile string) 
 	if err != nil {
 		return err
 	}
-	template.NotBefore, template.NotAfter = time.Now().Add(-time.Minute), time.Now().Add(certificateTTL)
+	template.NotBefore, template.NotAfter = time.Now().Add(-time.Minute), time.Now().Add(proofTTL)
 	if a.key == nil {
 		a.certificate, a.key = template, key
 	}

@@ -25,14 +25,19 @@ func TestSummaryFindsBrokenPromises(t *testing.T) {
 			d.talk.holders[tenure{r.name, 5}] = 0
 			d.talk.record(tenure{r.name, 5}, 0, r)
 		}, "by the wrong pod"},
-		"a number twice":   {func(d *demo, r *room) { d.talk.answered(r, &chatv1.SayReply{Number: 1, PodId: 0, Epoch: 5}) }, "out of order"},
-		"an older epoch":   {func(d *demo, r *room) { d.talk.answered(r, &chatv1.SayReply{Number: 2, PodId: 0, Epoch: 4}) }, "out of order"},
-		"never compared":   {func(d *demo, _ *room) { d.talk.checked = 0 }, "checked against"},
-		"lost":             {func(_ *demo, r *room) { r.said++ }, "missing from the store"},
-		"steady":           {func(d *demo, r *room) { d.talk.fail("steady", r, io.EOF) }, "steady: 1 failed"},
-		"elsewhere":        {func(d *demo, r *room) { d.talk.fail("kill", r, io.EOF) }, "1 failed elsewhere"},
-		"drain":            {func(d *demo, r *room) { d.talk.fail("drain", r, io.EOF) }, "drained pod: 1 failed"},
-		"rolling restart":  {func(d *demo, r *room) { d.talk.fail("rolling restart", r, io.EOF) }, "all pods: 1 failed"},
+		"a number twice":  {func(d *demo, r *room) { d.talk.answered(r, &chatv1.SayReply{Number: 1, PodId: 0, Epoch: 5}) }, "out of order"},
+		"an older epoch":  {func(d *demo, r *room) { d.talk.answered(r, &chatv1.SayReply{Number: 2, PodId: 0, Epoch: 4}) }, "out of order"},
+		"never compared":  {func(d *demo, _ *room) { d.talk.checked = 0 }, "checked against"},
+		"lost":            {func(_ *demo, r *room) { r.said++ }, "missing from the store"},
+		"steady":          {func(d *demo, r *room) { d.talk.fail("steady", r, io.EOF) }, "steady: 1 failed"},
+		"elsewhere":       {func(d *demo, r *room) { d.talk.fail("kill", r, io.EOF) }, "1 failed elsewhere"},
+		"drain":           {func(d *demo, r *room) { d.talk.fail("drain", r, io.EOF) }, "drained pod: 1 failed"},
+		"rolling restart": {func(d *demo, r *room) { d.talk.fail("rolling restart", r, io.EOF) }, "all pods: 1 failed"},
+		"on its way when podlink went away": {func(d *demo, r *room) {
+			d.talk.beginOutage(podlinkAway)
+			d.talk.fail("rolling restart", r, io.EOF)
+			d.talk.endOutage(podlinkAway, 0)
+		}, ""},
 		"never frozen":     {func(d *demo, _ *room) { delete(d.talk.longest, "freeze") }, "frozen pod"},
 		"too long":         {func(d *demo, _ *room) { d.talk.longest["kill"] = limit + 1 }, "killed pod"},
 		"never taken over": {func(d *demo, r *room) { d.talk.orphaned[r] = true }, "killed pod"},

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -64,7 +65,8 @@ func (d doors) make() error {
 		if err := errors.Join(ca.sign(name, d.path(name+".crt"), d.path(name+".key")), d.write(name+".token", token)); err != nil {
 			return err
 		}
-		entry := fmt.Sprintf("- {name: %s, sha256: %x", name, sha256.Sum256([]byte(token)))
+		entry := fmt.Sprintf("- {name: %s, sha256: %x, not_after: %s", name, sha256.Sum256([]byte(token)),
+			time.Now().Add(proofTTL).UTC().Format(time.RFC3339))
 		if strings.HasPrefix(name, names.Service+"-") {
 			entry += ", pod: " + name
 		}
@@ -191,6 +193,7 @@ func (d *demo) attempt(ctx context.Context, t try) error {
 
 // refusals is the promise of podlink's doors.
 func (d *demo) refusals() promise {
+	which := strings.Join(append([]string{""}, d.letIn...), "; ")
 	return promise{d.tries > 0 && len(d.letIn) == 0, fmt.Sprintf(
-		"access: %d attempts without the right to it, %d not refused%s", d.tries, len(d.letIn), strings.Join(append([]string{""}, d.letIn...), "; "))}
+		"access: %d attempts without the right to it, %d not refused%s", d.tries, len(d.letIn), which)}
 }

@@ -138,9 +138,11 @@ func (t *talk) fail(phase string, r *room, err error) {
 		t.attempts[t.phase]++ // Expected: no pod owns the room yet.
 		return
 	}
-	if t.outages[phase] != nil {
-		t.attempts[phase]++ // Expected: the pod can't know whether it owns the room.
-		return
+	for _, during := range []string{phase, t.phase} { // It may have been on its way when the outage began.
+		if t.outages[during] != nil {
+			t.attempts[during]++ // Expected: the pod can't know whether it owns the room.
+			return
+		}
 	}
 	t.failed[phase]++
 }
