@@ -84,6 +84,7 @@ test-faults: ## prove the guarantees with real faults on real Redis processes; i
 	./test/install.sh redis-server
 	PODLINK_TEST_MODEL_OPERATIONS=100000 $(GO) test -count=1 -v -run '^(TestModel|TestConformance|TestTLS.*)$$' -timeout 15m ./internal/data
 	$(GO) test -count=1 -v -tags faults -parallel 8 -timeout 25m ./test/faults
+	$(GO) test -count=1 -v -tags faults -timeout 10m ./test/attacks
 
 test-sim: ## simulate callers and pods under faults drawn from seeds, for SIM_TIME (10m) in virtual time, then with real processes; installs redis-server if missing
 	./test/install.sh redis-server

@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	// healthTimeout bounds -health: podlink checks its store for at most a second.
+	// healthTimeout bounds -health. podlink answers at once.
 	healthTimeout = 2 * time.Second
 	// maxHealthBytes bounds the reply that is read.
 	maxHealthBytes = 64 << 10

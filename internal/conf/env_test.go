@@ -115,6 +115,8 @@ func TestUnreadableFiles(t *testing.T) {
 		"JSON twice":             {"{}{}", "yaml"},
 		"anchor":                 {"data: {redis: {password: *hunter2}}", "yaml"},
 		"bare text":              {"hunter2", "cannot unmarshal"},
+		"text as a key":          {"the password is hunter2: 1", "a key is not a known one"},
+		"text as an inner key":   {"data: {redis: {the password is hunter2: 1}}", "a key under data.redis is not a known one"},
 		"quotes in a value":      {"`hunter2`", "yaml"},
 		"placeholder":            {`data: {redis: {password: "${REDIS_PASSWORD}"}}`, "data.redis.password has a placeholder"},
 		"placeholder's default":  {`data: {redis: {password: "${A.B:hunter2}"}}`, "set PODLINK_DATA_REDIS_PASSWORD instead"},

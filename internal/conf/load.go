@@ -98,11 +98,24 @@ func withoutContent(err error) error {
 	return errors.New(strings.ReplaceAll(quoted.ReplaceAllString(err.Error(), "…"), "\n", " "))
 }
 
+// keyPattern matches what may be a misspelled key.
+var keyPattern = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,40}$`)
+
+func under(path string) string {
+	if path == "" {
+		return ""
+	}
+	return " under " + path
+}
+
 // apply sets the fields of m from values. path is the YAML path of m.
 func apply(m protoreflect.Message, path string, values map[string]any) error {
 	for _, name := range sortedKeys(values) {
 		key := strings.TrimPrefix(path+"."+name, ".")
 		field := m.Descriptor().Fields().ByName(protoreflect.Name(name))
+		if field == nil && !keyPattern.MatchString(name) {
+			return fmt.Errorf("a key%s is not a known one", under(path)) // Perhaps a file of secrets: it is not quoted.
+		}
 		if field == nil {
 			return fmt.Errorf("%s is not a known key", key)
 		}

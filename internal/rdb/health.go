@@ -37,6 +37,7 @@ type Health struct {
 	once      sync.Once
 	stopped   chan struct{} // closed by Stop
 	connected chan struct{} // holds a value after a new connection
+	first     chan struct{} // closed after the first check
 
 	mu      sync.Mutex
 	checked time.Time // of the last check; zero: there was none
@@ -48,7 +49,7 @@ type Health struct {
 func newHealth(o Options, client *client, gate *gate, primaries *primaries, warnings *warnings) *Health {
 	h := &Health{
 		client: client, gate: gate, primaries: primaries, options: o, log: o.Logger, warnings: warnings,
-		stopped: make(chan struct{}), connected: make(chan struct{}, 1),
+		stopped: make(chan struct{}), connected: make(chan struct{}, 1), first: make(chan struct{}),
 	}
 	client.conns.connected = func() {
 		select {
@@ -144,6 +145,9 @@ func (h *Health) record(err error) {
 	defer h.mu.Unlock()
 	first, before := h.checked.IsZero(), h.last
 	h.checked, h.last = time.Now(), err
+	if first {
+		close(h.first)
+	}
 	if !first && (before == nil) == (err == nil) {
 		return
 	}
@@ -168,13 +172,16 @@ func (h *Health) isReady() bool {
 	return !h.checked.IsZero() && h.last == nil
 }
 
-// Last returns the result of the last check, without asking the store. Start checks it every second.
-func (h *Health) Last() error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.checked.IsZero() {
+// Last returns the result of the last check, without asking the store. Start checks it every second; before the first result Last
+// waits for it, until ctx ends.
+func (h *Health) Last(ctx context.Context) error {
+	select {
+	case <-h.first:
+	case <-ctx.Done():
 		return errors.New("the store has not been checked yet")
 	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if age := time.Since(h.checked); h.last == nil && age > lastCounts {
 		return fmt.Errorf("the last check of the store was %s ago", age.Round(time.Second))
 	}

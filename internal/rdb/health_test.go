@@ -66,20 +66,25 @@ func TestHealthChangesAreReportedOnce(t *testing.T) {
 func TestLastAsksNothing(t *testing.T) {
 	server := redistest.Start(t)
 	db, _ := open(t, server)
-	require.ErrorContains(t, db.Health.Last(), "not been checked")
+	hurry, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorContains(t, db.Health.Last(hurry), "not been checked")
+	waited := make(chan error)
+	go func() { waited <- db.Health.Last(t.Context()) }()
 	require.NoError(t, db.Health.Check(t.Context()))
+	require.NoError(t, <-waited, "the first check")
 	before := commands(t, server)
 	for range 1000 {
-		require.NoError(t, db.Health.Last())
+		require.NoError(t, db.Health.Last(t.Context()))
 	}
 	require.Less(t, commands(t, server)-before, 100)
 	db.Health.checked = time.Now().Add(-lastCounts - time.Second)
-	require.ErrorContains(t, db.Health.Last(), "the last check of the store was 6s ago")
+	require.ErrorContains(t, db.Health.Last(t.Context()), "the last check of the store was 6s ago")
 	server.Kill()
 	require.Error(t, db.Health.Check(t.Context()))
-	require.ErrorContains(t, db.Health.Last(), "refused")
+	require.ErrorContains(t, db.Health.Last(t.Context()), "refused")
 	db.Health.checked = time.Now().Add(-time.Hour)
-	require.ErrorContains(t, db.Health.Last(), "refused", "a failure says more than its age")
+	require.ErrorContains(t, db.Health.Last(t.Context()), "refused", "a failure says more than its age")
 }
 
 // commands returns how many commands the server has executed.

@@ -123,8 +123,8 @@ func (s *AdminServer) health(w http.ResponseWriter, _ *http.Request) {
 }
 
 // ready handles /readyz: whether to send requests to this process.
-func (s *AdminServer) ready(w http.ResponseWriter, _ *http.Request) {
-	reason := s.probe.reason()
+func (s *AdminServer) ready(w http.ResponseWriter, r *http.Request) {
+	reason := s.probe.reason(r.Context())
 	if reason != "" {
 		probeReply{Status: "not ready", Reason: reason}.write(w, http.StatusServiceUnavailable)
 		return

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -18,7 +19,7 @@ import (
 type healthyStore struct{}
 
 // Last implements Checker.
-func (healthyStore) Last() error { return nil }
+func (healthyStore) Last(context.Context) error { return nil }
 
 // get returns status and body of a GET.
 func get(t *testing.T, server *httptest.Server, path string) (int, []byte) {

@@ -18,6 +18,8 @@ const (
 	// abandonedRate is how many calls a second the peers of an address may begin and give up, and maxAbandoned how many at once.
 	// To begin a call and to reset it at once costs a peer far less than podlink.
 	abandonedRate, maxAbandoned = 1000, 1000
+	// maxDebt is how many more may be held against an address, at most: they are forgiven in seconds.
+	maxDebt = 10 * abandonedRate
 	// slowRate is how many bytes a second podlink reads from all peers of an address that give up more: some 1000 calls. They are
 	// not refused, because even that costs more than the calls cost them. slowRead is how many bytes it reads at once.
 	slowRate, slowRead = 32 << 10, 1 << 10
@@ -75,7 +77,7 @@ func (g *callGuard) tap(ctx context.Context, info *tap.Info) (context.Context, e
 			return ctx, nil // gRPC or the interceptor refuses it.
 		}
 		return nil, unknownMethod(info.FullMethodName)
-	case from == nil || from.peer.calls.Load() < g.mostCalls:
+	case from == nil || from.peer.admit(g.mostCalls):
 		return ctx, nil
 	case !refusable:
 		g.doors.Refused(RefusedByPeer)
@@ -125,8 +127,10 @@ func countCall(handle grpc.MethodHandler) grpc.MethodHandler {
 // peerState is what the guard knows about the peers that share an address.
 type peerState struct {
 	connections int           // guarded by their listener
-	calls       atomic.Int64  // open
-	abandoned   *rate.Limiter // one token for each call that the peer gave up
+	calls       atomic.Int64  // open: they have a goroutine
+	admitted    atomic.Int64  // let in this second, but not open yet
+	second      atomic.Int64  // since 1970, of admitted
+	abandoned   *rate.Limiter // one token for each call that the peer gave up, below zero too
 	slow        *rate.Limiter // one token for each byte that is read while there are no tokens in abandoned
 }
 
@@ -134,6 +138,20 @@ func newPeerState() *peerState {
 	return &peerState{
 		abandoned: rate.NewLimiter(abandonedRate, maxAbandoned), slow: rate.NewLimiter(slowRate, slowRead),
 	}
+}
+
+// admit counts a call that is let in, unless the peer has most. A few calls that are let in are never open, as those with an
+// encoding that gRPC does not know: admitted is forgotten every second.
+func (p *peerState) admit(most int64) bool {
+	if now := time.Now().Unix(); p.second.Load() != now {
+		p.second.Store(now)
+		p.admitted.Store(0)
+	}
+	if p.calls.Load()+p.admitted.Load() >= most {
+		return false
+	}
+	p.admitted.Add(1)
+	return true
 }
 
 // forgiven reports whether the state is that of a new peer.
@@ -151,8 +169,12 @@ func peerOf(ctx context.Context) *peerAddr {
 }
 
 func (a *peerAddr) begin() {
-	if a != nil {
-		a.peer.calls.Add(1)
+	if a == nil {
+		return
+	}
+	a.peer.calls.Add(1)
+	if a.peer.admitted.Add(-1) < 0 {
+		a.peer.admitted.Add(1) // It was let in a second ago.
 	}
 }
 
@@ -169,8 +191,8 @@ func (a *peerAddr) end(ctx context.Context) {
 
 // abandon counts a call that was given up, or is refused in vain.
 func (a *peerAddr) abandon() {
-	if a != nil {
-		a.peer.abandoned.Allow()
+	if a != nil && a.peer.abandoned.Tokens() > -maxDebt {
+		a.peer.abandoned.Reserve()
 	}
 }
 

@@ -53,7 +53,9 @@ const getLink = "/podlink.v1.LinkService/GetLinkedPod"
 func TestGuardKnowsMethods(t *testing.T) {
 	g := newGuarded(t, 1)
 	require.Equal(t, codes.OK, g.tapped(getLink, 0))
-	for _, method := range []string{"", "/", "x", getLink + "/", getLink[1:], "/podlink.v1.LinkService/FlushAll", "/kratos.api.Metadata/ListServices"} {
+	for _, method := range []string{
+		"", "/", "x", getLink + "/", getLink[1:], "/podlink.v1.LinkService/FlushAll", "/kratos.api.Metadata/ListServices",
+	} {
 		require.Equal(t, codes.Unimplemented, g.tapped(method, 0), method)
 		require.Equal(t, codes.OK, g.tapped(method, time.Hour), "%s: gRPC would keep the timer", method)
 		_, err := g.unary(g.ctx, nil, &grpc.UnaryServerInfo{FullMethod: method}, nil)
@@ -79,6 +81,28 @@ func TestGuardBoundsOpenCalls(t *testing.T) {
 	require.Equal(t, codes.OK, g.tapped(getLink, time.Second))
 }
 
+// TestGuardCountsWhatItAdmits: calls count from when they are let in, not only from when they have a goroutine; and one that never
+// has one counts for a moment alone.
+func TestGuardCountsWhatItAdmits(t *testing.T) {
+	peer := newPeerState()
+	require.Eventually(t, func() bool {
+		second := time.Now().Unix()
+		admitted := 0
+		for peer.admit(5) {
+			admitted++
+		}
+		return admitted == 5 && time.Now().Unix() == second
+	}, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return peer.admit(5) }, 10*time.Second, 10*time.Millisecond)
+	from := &peerAddr{peer: peer}
+	for range 10 {
+		from.begin()
+		from.end(t.Context())
+	}
+	require.Zero(t, peer.admitted.Load())
+	require.Zero(t, peer.calls.Load())
+}
+
 // TestGuardReadsSlowly: peers that give up too many calls are read slowly until they have not for a while. Calls that end by
 // themselves, or at their deadline, are free.
 func TestGuardReadsSlowly(t *testing.T) {
@@ -97,11 +121,12 @@ func TestGuardReadsSlowly(t *testing.T) {
 	require.Equal(t, 32<<10, read())
 	canceled, cancel := context.WithCancel(g.ctx)
 	cancel()
-	g.from.peer.abandoned.SetLimit(0) // No patience comes back.
-	for range maxAbandoned {
+	g.from.peer.abandoned.SetLimit(1e-9) // No patience comes back. With 0, nothing would be reserved.
+	for range maxAbandoned + 2*maxDebt {
 		g.from.begin()
 		g.from.end(canceled)
 	}
+	require.InDelta(t, -maxDebt, g.from.peer.abandoned.Tokens(), 1, "no more than that is held against it")
 	start := time.Now()
 	for range 5 {
 		require.Equal(t, slowRead, read())
@@ -110,21 +135,21 @@ func TestGuardReadsSlowly(t *testing.T) {
 	g.from.peer.slow.SetLimit(0)
 	go close(open)
 	read() // Until the connection is closed.
-	g.from.peer.abandoned.SetLimit(abandonedRate)
+	g.from.peer.abandoned.SetLimit(100 * abandonedRate)
 	require.Eventually(t, func() bool { return read() == 32<<10 }, 10*time.Second, time.Millisecond)
 }
 
 // TestGuardCountsRefusals: calls that are refused count as given up.
 func TestGuardCountsRefusals(t *testing.T) {
 	g := newGuarded(t, 1)
-	g.from.peer.abandoned.SetLimit(0)
+	g.from.peer.abandoned.SetLimit(1e-9)
 	require.Equal(t, codes.Unimplemented, g.tapped("/x/y", 0))
-	require.InDelta(t, maxAbandoned-1, g.from.peer.abandoned.Tokens(), 0)
+	require.InDelta(t, maxAbandoned-1, g.from.peer.abandoned.Tokens(), 0.1)
 	for range fullConnections {
 		g.from.begin()
 	}
 	require.Equal(t, codes.ResourceExhausted, g.tapped(getLink, 0))
-	require.InDelta(t, maxAbandoned-2, g.from.peer.abandoned.Tokens(), 0)
+	require.InDelta(t, maxAbandoned-2, g.from.peer.abandoned.Tokens(), 0.1)
 }
 
 // TestGuardClosesWhatItCannotRefuse: the timer of a far deadline would outlive a call that is refused by its headers.

@@ -48,7 +48,7 @@ func NewGRPCServer(
 			grpc.MaxHeaderListSize(maxHeaderBytes),
 			grpc.ConnectionTimeout(readTimeout),
 			grpc.InTapHandle(guard.tap),
-			grpc.MaxConcurrentStreams(uint32(c.GetGrpc().GetMaxStreams())), //nolint:gosec // From 1 to 100000.
+			grpc.MaxConcurrentStreams(uint32(c.GetGrpc().GetMaxStreams())),
 			grpc.KeepaliveParams(keepalive.ServerParameters{
 				MaxConnectionIdle: idleTimeout, Time: idleTimeout, Timeout: readTimeout,
 				MaxConnectionAge:      c.GetGrpc().GetMaxConnectionAge().AsDuration(),

@@ -41,12 +41,12 @@ func servingStatus(reason string) grpc_health_v1.HealthCheckResponse_ServingStat
 
 // Check implements grpc_health_v1.HealthServer.
 func (h *healthServer) Check(
-	_ context.Context, request *grpc_health_v1.HealthCheckRequest,
+	ctx context.Context, request *grpc_health_v1.HealthCheckRequest,
 ) (*grpc_health_v1.HealthCheckResponse, error) {
 	if !h.names[request.GetService()] {
 		return nil, status.Error(codes.NotFound, "unknown service")
 	}
-	return &grpc_health_v1.HealthCheckResponse{Status: servingStatus(h.ready.reason())}, nil
+	return &grpc_health_v1.HealthCheckResponse{Status: servingStatus(h.ready.reason(ctx))}, nil
 }
 
 // List implements grpc_health_v1.HealthServer. Only Check is open to callers that are not known.
@@ -56,7 +56,7 @@ func (h *healthServer) List(
 	if _, err := h.ready.access.enter(ctx, grpc_health_v1.Health_List_FullMethodName); err != nil {
 		return nil, err
 	}
-	now := servingStatus(h.ready.reason())
+	now := servingStatus(h.ready.reason(ctx))
 	statuses := make(map[string]*grpc_health_v1.HealthCheckResponse, len(h.names))
 	for name := range h.names {
 		statuses[name] = &grpc_health_v1.HealthCheckResponse{Status: now}
@@ -74,7 +74,7 @@ func (h *healthServer) Watch(
 	for {
 		now := grpc_health_v1.HealthCheckResponse_SERVICE_UNKNOWN
 		if h.names[request.GetService()] {
-			now = servingStatus(h.ready.reason())
+			now = servingStatus(h.ready.reason(stream.Context()))
 		}
 		if now != sent {
 			if err := stream.Send(&grpc_health_v1.HealthCheckResponse{Status: now}); err != nil {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"sync/atomic"
 	"testing"
@@ -26,7 +27,7 @@ type switchedStore struct {
 }
 
 // Last implements Checker.
-func (s *switchedStore) Last() error {
+func (s *switchedStore) Last(context.Context) error {
 	if s.down.Load() {
 		return errors.New("the store is down")
 	}

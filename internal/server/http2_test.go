@@ -20,7 +20,7 @@ func TestHTTP2Streams(t *testing.T) {
 	server.StartTLS()
 	t.Cleanup(server.Close)
 	dialer := tls.Dialer{Config: &tls.Config{
-		InsecureSkipVerify: true, NextProtos: []string{http2.NextProtoTLS}, MinVersion: tls.VersionTLS12, //nolint:gosec // A test's.
+		InsecureSkipVerify: true, NextProtos: []string{http2.NextProtoTLS}, MinVersion: tls.VersionTLS12,
 	}}
 	conn, err := dialer.DialContext(t.Context(), "tcp", server.Listener.Addr().String())
 	require.NoError(t, err)

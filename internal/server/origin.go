@@ -58,8 +58,11 @@ func (o *ownOrigin) hasName(header string) bool {
 		host = name
 	}
 	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
+	if o.hosts[host] {
+		return true
+	}
 	address, err := netip.ParseAddr(host)
-	return o.hosts[host] || err == nil && address.IsLoopback()
+	return err == nil && address.IsLoopback()
 }
 
 // filter applies check to an API.

@@ -53,7 +53,7 @@ func newSharedScrapes(handler http.Handler) *sharedScrapes {
 
 // ServeHTTP implements http.Handler.
 func (s *sharedScrapes) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	format := scrapeFormat{accept: string(expfmt.NegotiateIncludingOpenMetrics(r.Header))}
+	format := scrapeFormat{accept: string(expfmt.NegotiateAccept(r.Header, expfmt.DefaultOpenMetricsAcceptedFormats()...))}
 	if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
 		format.encoding = "gzip"
 	}

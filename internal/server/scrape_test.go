@@ -34,7 +34,8 @@ func TestSharedScrapesAnswerAsBefore(t *testing.T) {
 	metrics := &Metrics{registry: registry}
 	shared := newSharedScrapes(metrics.handler())
 	for _, accept := range []string{
-		"", "*/*", "text/plain", "text/plain;version=0.0.4", "application/openmetrics-text", "application/openmetrics-text;version=1.0.0,text/plain;q=0.5",
+		"", "*/*", "text/plain", "text/plain;version=0.0.4", "application/openmetrics-text",
+		"application/openmetrics-text;version=1.0.0,text/plain;q=0.5",
 		"application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited", "nonsense", "text/html",
 		"application/openmetrics-text;version=1.0.0;escaping=allow-utf-8",
 	} {

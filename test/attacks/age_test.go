@@ -72,10 +72,10 @@ func forward(caller net.Conn, target string) {
 // TestConnectionAge: callers that were connected before a second podlink joined reach it within the age of a connection, and the end
 // of their connections fails none of their calls.
 func TestConnectionAge(t *testing.T) {
-	const callers = 8
+	const callers, patience = 8, 20 * time.Second
 	redis := redistest.Start(t)
 	env := append(podlinktest.OnRedis("standalone", redis.Addr()), "PODLINK_SERVER_GRPC_MAX_CONNECTION_AGE=1s",
-		"PODLINK_SERVER_GRPC_TIMEOUT="+callTimeout.String(), "PODLINK_SERVER_HTTP_TIMEOUT="+callTimeout.String())
+		"PODLINK_SERVER_GRPC_TIMEOUT="+patience.String())
 	first := podlinktest.Start(t, binary, env...)
 	first.WaitReady(t)
 	b := newBalancer(t)
@@ -103,7 +103,7 @@ func TestConnectionAge(t *testing.T) {
 		stop()
 		calling.Wait()
 	})
-	require.Eventually(t, func() bool { return calls.Load() > 100 }, callTimeout, time.Millisecond)
+	require.Eventually(t, func() bool { return calls.Load() > 100 }, patience, time.Millisecond)
 	require.EqualValues(t, callers, b.given.Load())
 	second := podlinktest.Start(t, binary, env...)
 	second.WaitReady(t)
@@ -111,10 +111,11 @@ func TestConnectionAge(t *testing.T) {
 	served := func(p *podlinktest.Process) float64 {
 		return metric(t, p, "server_requests_code_total", `operation="/podlink.v1.LinkService/GetLinkedPod",reason=""`)
 	}
-	require.Eventually(t, func() bool { return served(second) > 0 }, callTimeout, 100*time.Millisecond)
+	require.Eventually(t, func() bool { return served(second) > 0 }, patience, 100*time.Millisecond)
 	before := b.given.Load()
-	require.Eventually(t, func() bool { return b.given.Load() >= before+2*callers }, callTimeout, 10*time.Millisecond, "again and again")
+	require.Eventually(t, func() bool { return b.given.Load() >= before+2*callers }, patience, 10*time.Millisecond, "again and again")
 	stop()
 	calling.Wait()
-	t.Logf("%d calls on %d connections, %.0f by the first podlink, %.0f by the second", calls.Load(), b.given.Load(), served(first), served(second))
+	t.Logf("%d calls on %d connections, %.0f by the first podlink, %.0f by the second", calls.Load(), b.given.Load(),
+		served(first), served(second))
 }

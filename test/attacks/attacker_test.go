@@ -145,9 +145,9 @@ func (r *rawGRPC) begin(method string, more ...hpack.HeaderField) (uint32, error
 	return id, r.frames.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: r.block.Bytes(), EndHeaders: true})
 }
 
-// halfOpenStreams begins 250,000 calls on one connection and 2,000 on 20 others, whose messages never come.
+// halfOpenStreams begins 250,000 calls on one connection and 1,500 on 60 others, whose messages never come.
 func (a *attacker) halfOpenStreams(ctx context.Context) {
-	for _, calls := range slices.Concat([]int{250_000}, slices.Repeat([]int{2_000}, 20)) {
+	for _, calls := range slices.Concat([]int{250_000}, slices.Repeat([]int{1_500}, 60)) {
 		r, ok := a.rawGRPC(ctx)
 		for i := 0; ok && i < calls; i++ {
 			_, err := r.begin(getLink)
@@ -281,7 +281,7 @@ func request(method, path string, headers ...string) *http.Request {
 	return r
 }
 
-// scrapes scrapes the metrics.
+// scrapes asks for the metrics.
 func (a *attacker) scrapes(ctx context.Context) {
 	a.requests(ctx, 64, a.admin, func(int) *http.Request { return request(http.MethodGet, "/metrics") })
 }

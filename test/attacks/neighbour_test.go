@@ -99,7 +99,9 @@ func (n *neighbour) call(i int) error {
 	uid := fmt.Sprintf("user-%d", i%50)
 	switch i % 8 {
 	case 0, 1:
-		_, err := n.links.SetLinkedPod(ctx, &v1.SetLinkedPodRequest{Namespace: "game", Uid: uid, Service: "room", PodId: proto.Int32(1), PersistSeconds: proto.Int32(60)})
+		_, err := n.links.SetLinkedPod(ctx, &v1.SetLinkedPodRequest{
+			Namespace: "game", Uid: uid, Service: "room", PodId: proto.Int32(1), PersistSeconds: proto.Int32(60),
+		})
 		return err
 	case 2, 3, 4:
 		_, err := n.links.GetLinkedPod(ctx, &v1.GetLinkedPodRequest{Namespace: "game", Uid: uid, Service: "room"})

@@ -6,6 +6,7 @@
 package main
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"os"
@@ -80,4 +81,4 @@ func storeOf(c *conf.Data_Redis) store {
 type ready struct{}
 
 // Last implements server.Checker.
-func (ready) Last() error { return nil }
+func (ready) Last(context.Context) error { return nil }
