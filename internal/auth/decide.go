@@ -109,7 +109,7 @@ func (r *rule) ordinal(pod string) (int32, bool) {
 		}
 		n = n*10 + int64(digits[i]-'0')
 	}
-	return int32(n), n <= math.MaxInt32 //nolint:gosec // Used only if it is not greater.
+	return int32(n), n <= math.MaxInt32
 }
 
 // patterns are literals, and prefixes: what comes before the * at their end.

@@ -362,7 +362,7 @@ func TestPolicyIsARegularFile(t *testing.T) {
 // aliases is a file of nine lines that expands to a billion texts.
 func aliases() string {
 	var text strings.Builder
-	text.WriteString("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n")
+	text.WriteString("a0: &a0 [" + strings.TrimSuffix(strings.Repeat("x, ", 10), ", ") + "]\n")
 	for i := 1; i < 9; i++ {
 		fmt.Fprintf(&text, "a%d: &a%d [%s]\n", i, i, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*a%d, ", i-1), 10), ", "))
 	}
@@ -458,7 +458,7 @@ func TestPolicyReloadUnderCalls(t *testing.T) {
 	for i, text := range []string{callers, readers, callers} {
 		require.NoError(t, os.WriteFile(path+".new", []byte(text), 0o600))
 		require.NoError(t, os.Rename(path+".new", path))
-		require.NoError(t, p.file.read())
+		require.NoError(t, p.read())
 		require.EqualValues(t, i+2, p.Generation())
 	}
 	cancel()

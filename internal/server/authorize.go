@@ -43,8 +43,8 @@ func (a *Access) authorize(ctx context.Context, operation string, message any) e
 // leastRight returns the right in the option of an operation; none if it has no option.
 func leastRight(operation string) auth.Right { return auth.Right(v1.RightOf(operation)) }
 
-// permissionDenied is the error of a call that the policy does not allow. It is the same for what the caller may not see and for what does not
-// exist.
+// permissionDenied is the error of a call that the policy does not allow. It is the same for what the caller may not see and for what
+// does not exist.
 func permissionDenied(operation string, right auth.Right) error {
 	method := operation[strings.LastIndexByte(operation, '/')+1:]
 	return v1.ErrorPermissionDenied("%s needs the right %s here; nothing has changed", method, right).

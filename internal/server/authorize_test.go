@@ -133,8 +133,10 @@ func TestMessagesRaiseRights(t *testing.T) {
 			v1.OperationLinkServiceBatchComputeLinkedPod, &v1.BatchComputeLinkedPodRequest{PersistSeconds: forever},
 			auth.Need{Right: auth.Place, Persistent: true},
 		},
-		"remove":               {v1.OperationLinkServiceRemoveLinkedPod, &v1.RemoveLinkedPodRequest{}, auth.Need{Right: auth.Force}},
-		"remove with an epoch": {v1.OperationLinkServiceRemoveLinkedPod, &v1.RemoveLinkedPodRequest{ExpectedEpoch: epoch}, auth.Need{Right: auth.Bind}},
+		"remove": {v1.OperationLinkServiceRemoveLinkedPod, &v1.RemoveLinkedPodRequest{}, auth.Need{Right: auth.Force}},
+		"remove with an epoch": {
+			v1.OperationLinkServiceRemoveLinkedPod, &v1.RemoveLinkedPodRequest{ExpectedEpoch: epoch}, auth.Need{Right: auth.Bind},
+		},
 		"remove with id": {
 			v1.OperationLinkServiceRemoveLinkedPodWithId, &v1.RemoveLinkedPodWithIdRequest{PodId: pod},
 			auth.Need{Right: auth.Bind, Pods: podsOf(2)},
@@ -142,12 +144,16 @@ func TestMessagesRaiseRights(t *testing.T) {
 
 		"set many, none": {v1.OperationLinkServiceBatchSetLinkedPod, sets(), auth.Need{Right: auth.Place}},
 		"set many if absent": {
-			v1.OperationLinkServiceBatchSetLinkedPod, sets(&setItem{PodId: pod, IfAbsent: true}, &setItem{PodId: pod, IfAbsent: true, PersistSeconds: minute}),
+			v1.OperationLinkServiceBatchSetLinkedPod,
+			sets(&setItem{PodId: pod, IfAbsent: true}, &setItem{PodId: pod, IfAbsent: true, PersistSeconds: minute}),
 			auth.Need{Right: auth.Place, Pods: podsOf(2), Persistent: true},
 		},
 		"set many, one with a claim": {
 			v1.OperationLinkServiceBatchSetLinkedPod,
-			sets(&setItem{PodId: pod, IfAbsent: true, PersistSeconds: minute, Claim: 1}, &setItem{PodId: pod, IfAbsent: true, PersistSeconds: minute}),
+			sets(
+				&setItem{PodId: pod, IfAbsent: true, PersistSeconds: minute, Claim: 1},
+				&setItem{PodId: pod, IfAbsent: true, PersistSeconds: minute},
+			),
 			auth.Need{Right: auth.Bind, Pods: podsOf(2)},
 		},
 		"set many, one with an epoch": {
@@ -236,6 +242,9 @@ rules:
 // TestAuthorize: the grant is in the context of the use case, and of a refusal the right that was needed.
 func TestAuthorize(t *testing.T) {
 	access := accessOf(t, roomPolicy)
+	get := func(namespace string) *v1.GetLinkedPodRequest {
+		return &v1.GetLinkedPodRequest{Namespace: namespace, Service: "room"}
+	}
 	set := &v1.SetLinkedPodRequest{Namespace: "game", Uid: "u", Service: "room", PodId: proto.Int32(2), ExpectedEpoch: proto.Int64(7)}
 	call := &auth.Call{Context: t.Context(), Identity: auth.Identity{Name: "token:room", Pod: "room-2"}}
 	require.NoError(t, access.authorize(call, v1.OperationLinkServiceSetLinkedPod, set))
@@ -252,8 +261,8 @@ func TestAuthorize(t *testing.T) {
 		"another pod":       {auth.Identity{Name: "token:room", Pod: "room-3"}, v1.OperationLinkServiceSetLinkedPod, set, auth.Bind},
 		"no pod":            {auth.Identity{Name: "token:room"}, v1.OperationLinkServiceSetLinkedPod, set, auth.Bind},
 		"a reader":          {auth.Identity{Name: "token:reader"}, v1.OperationLinkServiceSetLinkedPod, set, auth.Bind},
-		"no name":           {auth.Identity{}, v1.OperationLinkServiceGetLinkedPod, &v1.GetLinkedPodRequest{Namespace: "game", Service: "room"}, auth.Read},
-		"another namespace": {auth.Identity{Name: "token:reader"}, v1.OperationLinkServiceGetLinkedPod, &v1.GetLinkedPodRequest{Namespace: "g", Service: "room"}, auth.Read},
+		"no name":           {auth.Identity{}, v1.OperationLinkServiceGetLinkedPod, get("game"), auth.Read},
+		"another namespace": {auth.Identity{Name: "token:reader"}, v1.OperationLinkServiceGetLinkedPod, get("g"), auth.Read},
 		"no message":        {auth.Identity{Name: "token:operator"}, v1.OperationLinkServiceGetLinkedPod, nil, auth.Read},
 		"another message":   {auth.Identity{Name: "token:operator"}, v1.OperationLinkServiceGetLinkedPod, new(emptypb.Empty), auth.Read},
 		"no operation":      {auth.Identity{Name: "token:operator"}, "/podlink.v1.LinkService/Unknown", set, auth.Bind},

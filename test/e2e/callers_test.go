@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -94,6 +95,50 @@ func (i identity) who() string {
 	}[i.kind]
 }
 
+// doorTexts are the texts of a tokens file and a policy.
+type doorTexts struct{ tokens, policy string }
+
+// textsOf returns the texts in which podlink finds the identities.
+func textsOf(list []identity) doorTexts {
+	texts := doorTexts{"[]", "rules:\n"}
+	for _, who := range list {
+		if who.kind == "token" && !who.unknown {
+			sum := sha256.Sum256([]byte(secret(who.name)))
+			texts.tokens = strings.TrimPrefix(texts.tokens, "[]") + fmt.Sprintf("- {name: %s, sha256: %s, pod: %q, not_after: 2099-01-01}\n",
+				who.name, hex.EncodeToString(sum[:]), who.pod)
+		}
+		if who.rule != "" {
+			texts.policy += fmt.Sprintf("  - {who: [%q], %s}\n", who.who(), who.rule)
+		}
+	}
+	return texts
+}
+
+// guardTexts are those in which each of identities has a static token.
+func guardTexts() doorTexts {
+	var list []identity
+	for _, who := range identities {
+		if who.kind != "" {
+			who.kind = "token"
+			list = append(list, who)
+		}
+	}
+	return textsOf(list)
+}
+
+// guardedPodlink starts a podlink in which each of identities has a static token. The API is served in plaintext.
+func guardedPodlink(t *testing.T, env ...string) *podlinktest.Process {
+	t.Helper()
+	texts := guardTexts()
+	path := files(t, map[string]string{"tokens.yaml": texts.tokens, "policy.yaml": texts.policy})
+	p := start(t, append([]string{
+		"PODLINK_AUTH_MODE=required", "PODLINK_AUTH_RATE=1000000", "PODLINK_AUDIT_FILE=" + path("audit.log"),
+		"PODLINK_AUTH_TOKENS_FILE=" + path("tokens.yaml"), "PODLINK_AUTH_POLICY_FILE=" + path("policy.yaml"),
+	}, env...)...)
+	p.WaitReady(t)
+	return p
+}
+
 // guarded is a podlink with auth.mode required.
 type guarded struct {
 	*podlinktest.Process
@@ -131,26 +176,16 @@ func startGuarded(t *testing.T, list []identity) *guarded {
 	ca := newCA(t)
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	require.NoError(t, err)
-	tokens, rules, domain := "[]", "rules:\n", ""
-	for _, who := range list {
-		if who.kind == "token" && !who.unknown {
-			sum := sha256.Sum256([]byte(staticToken(who.name)))
-			tokens = strings.TrimPrefix(tokens, "[]") + fmt.Sprintf("- {name: %s, sha256: %s, pod: %q, not_after: 2099-01-01}\n",
-				who.name, hex.EncodeToString(sum[:]), who.pod)
-		}
-		if who.kind == "spiffe" {
-			domain = "example.org"
-		}
-		if who.rule != "" {
-			rules += fmt.Sprintf("  - {who: [%q], %s}\n", who.who(), who.rule)
-		}
+	texts, domain := textsOf(list), ""
+	if slices.ContainsFunc(list, func(who identity) bool { return who.kind == "spiffe" }) {
+		domain = "example.org"
 	}
 	keys := fmt.Sprintf(`{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"1","x":%q}]}`, base64.RawURLEncoding.EncodeToString(public))
 	listener := fmt.Sprintf("{enabled: true, cert_file: %s, key_file: %s, client_ca_file: %s, client_auth: optional}",
 		ca.Path("server.crt"), ca.Path("server.key"), ca.Path("ca.crt"))
 	dir := t.TempDir()
 	for name, text := range map[string]string{
-		"tokens.yaml": tokens, "policy.yaml": rules, "keys.json": keys,
+		"tokens.yaml": texts.tokens, "policy.yaml": texts.policy, "keys.json": keys,
 		// A machine that is busy with other tests must not fail a call.
 		"podlink.yaml": fmt.Sprintf(`
 server:
@@ -180,7 +215,8 @@ audit: {file: %[2]s/audit.log}
 	return g
 }
 
-func staticToken(name string) string { return name + "-" + strings.Repeat("0123456789abcdef", 4) }
+// secret is the static token of a caller, as long as tokens must be.
+func secret(name string) string { return name + "-" + strings.Repeat("0123456789abcdef", 4) }
 
 // enter makes what an identity proves itself with.
 func (g *guarded) enter(who identity, ca *tlstest.Authority, key ed25519.PrivateKey) *caller {
@@ -193,7 +229,7 @@ func (g *guarded) enter(who identity, ca *tlstest.Authority, key ed25519.Private
 	}
 	switch who.kind {
 	case "token":
-		c.authorization = "Bearer " + staticToken(who.name)
+		c.authorization = "Bearer " + secret(who.name)
 	case "kubernetes":
 		claims["iss"], claims["sub"] = "https://cluster.example", "system:serviceaccount:games:"+who.name
 		claims["kubernetes.io"] = map[string]any{

@@ -62,12 +62,14 @@ var requests = []request{
 	{"for ever", "TrySetLinkedPod", `{"uid":"u","podId":2}`, "bind", false, true},
 	{"", "RemoveLinkedPodWithId", `{"uid":"u","podId":2}`, "bind", false, false},
 	{"with an epoch", "SetLinkedPod", `{"uid":"u","podId":2,"persistSeconds":60,"expectedEpoch":"7"}`, "bind", false, false},
-	{"with an epoch and a claim", "SetLinkedPod", `{"uid":"u","podId":2,"expectedEpoch":"7","claim":"7","aboveEpoch":"7"}`, "bind", false, true},
+	{"with a claim and an epoch", "SetLinkedPod", `{"uid":"u","podId":2,"expectedEpoch":"7","claim":"7","aboveEpoch":"7"}`,
+		"bind", false, true},
 	{"with an epoch", "RemoveLinkedPod", `{"uid":"u","expectedEpoch":"7"}`, "bind", true, false},
 	{"with an epoch", "BatchSetLinkedPod", `{"items":[{"uid":"u","podId":2,"persistSeconds":60,"expectedEpoch":"7"},` +
 		`{"uid":"v","podId":2,"persistSeconds":60,"ifAbsent":true}]}`, "bind", false, false},
 	{"with a claim", "BatchSetLinkedPod", `{"items":[{"uid":"u","podId":2,"claim":"7","ifAbsent":true}]}`, "bind", false, true},
-	{"with an epoch", "BatchRemoveLinkedPod", `{"items":[{"uid":"u","expectedEpoch":"7"},{"uid":"v","keepSeconds":9,"expectedEpoch":"0"}]}`, "bind", true, false},
+	{"with an epoch", "BatchRemoveLinkedPod",
+		`{"items":[{"uid":"u","expectedEpoch":"7"},{"uid":"v","keepSeconds":9,"expectedEpoch":"0"}]}`, "bind", true, false},
 	{"with id", "BatchRemoveLinkedPod", `{"items":[{"uid":"u","podId":2},{"uid":"v","expectedEpoch":"7"}]}`, "bind", false, false},
 
 	{"", "SetServiceState", `{"podId":2,"state":"up","ttlSeconds":30}`, "report", false, false},
@@ -252,7 +254,9 @@ func TestPodsChangeTheirOwnLinksOnly(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, tried.GetLinked())
 	require.EqualValues(t, 2, tried.GetLink().GetPodId())
-	removed, err := links.RemoveLinkedPodWithId(another, &v1.RemoveLinkedPodWithIdRequest{Namespace: "game", Uid: "alice", Service: "chat", PodId: three})
+	removed, err := links.RemoveLinkedPodWithId(another, &v1.RemoveLinkedPodWithIdRequest{
+		Namespace: "game", Uid: "alice", Service: "chat", PodId: three,
+	})
 	require.NoError(t, err)
 	require.False(t, removed.GetRemoved())
 	set, err := links.BatchSetLinkedPod(another, &v1.BatchSetLinkedPodRequest{
@@ -265,7 +269,8 @@ func TestPodsChangeTheirOwnLinksOnly(t *testing.T) {
 	require.True(t, set.GetResults()[1].GetLinked(), "each item by itself")
 	ended, err := links.BatchRemoveLinkedPod(another, &v1.BatchRemoveLinkedPodRequest{
 		Namespace: "game", Service: "chat", Items: []*v1.BatchRemoveLinkedPodRequest_Item{
-			{Uid: "alice", ExpectedEpoch: &alice.Epoch}, {Uid: "bob", ExpectedEpoch: proto.Int64(link("bob").GetEpoch())}, {Uid: "carol", PodId: three},
+			{Uid: "alice", ExpectedEpoch: &alice.Epoch}, {Uid: "bob", ExpectedEpoch: proto.Int64(link("bob").GetEpoch())},
+			{Uid: "carol", PodId: three},
 		},
 	})
 	require.NoError(t, err)
@@ -280,7 +285,9 @@ func TestPodsChangeTheirOwnLinksOnly(t *testing.T) {
 	})
 	require.NoError(t, err)
 	require.Greater(t, claimed.GetLink().GetEpoch(), alice.GetEpoch())
-	_, err = links.RemoveLinkedPod(owner, &v1.RemoveLinkedPodRequest{Namespace: "game", Uid: "alice", Service: "chat", ExpectedEpoch: &alice.Epoch})
+	_, err = links.RemoveLinkedPod(owner, &v1.RemoveLinkedPodRequest{
+		Namespace: "game", Uid: "alice", Service: "chat", ExpectedEpoch: &alice.Epoch,
+	})
 	mismatches(err, claimed.GetLink()) // A process that was replaced.
 	_, err = links.RemoveLinkedPod(owner, &v1.RemoveLinkedPodRequest{
 		Namespace: "game", Uid: "alice", Service: "chat", ExpectedEpoch: &claimed.Link.Epoch, KeepSeconds: minute,
@@ -289,7 +296,9 @@ func TestPodsChangeTheirOwnLinksOnly(t *testing.T) {
 	tried, err = links.TrySetLinkedPod(owner, &v1.TrySetLinkedPodRequest{Namespace: "game", Uid: "alice", Service: "chat", PodId: two})
 	require.NoError(t, err)
 	require.True(t, tried.GetLinked())
-	removed, err = links.RemoveLinkedPodWithId(owner, &v1.RemoveLinkedPodWithIdRequest{Namespace: "game", Uid: "alice", Service: "chat", PodId: two})
+	removed, err = links.RemoveLinkedPodWithId(owner, &v1.RemoveLinkedPodWithIdRequest{
+		Namespace: "game", Uid: "alice", Service: "chat", PodId: two,
+	})
 	require.NoError(t, err)
 	require.True(t, removed.GetRemoved())
 }
@@ -302,7 +311,9 @@ func TestServicesThatACallerSees(t *testing.T) {
 	conn, as := p.caller("admin").conn, p.as
 	links, workloads := v1.NewLinkServiceClient(conn), v1.NewWorkloadServiceClient(conn)
 	for _, service := range []string{"chat", "lobby", "room"} {
-		_, err := links.SetLinkedPod(as("admin"), &v1.SetLinkedPodRequest{Namespace: "game", Uid: "alice", Service: service, PodId: proto.Int32(2)})
+		_, err := links.SetLinkedPod(as("admin"), &v1.SetLinkedPodRequest{
+			Namespace: "game", Uid: "alice", Service: service, PodId: proto.Int32(2),
+		})
 		require.NoError(t, err)
 	}
 	list := func(ctx context.Context, namespace string) ([]string, error) {
@@ -327,6 +338,8 @@ func TestServicesThatACallerSees(t *testing.T) {
 
 	_, err := workloads.BatchGetWorkloadState(as("reader"), &v1.BatchGetWorkloadStateRequest{Namespace: "game", Services: []string{"chat"}})
 	require.NoError(t, err)
-	_, err = workloads.BatchGetWorkloadState(as("reader"), &v1.BatchGetWorkloadStateRequest{Namespace: "game", Services: []string{"chat", "room"}})
+	_, err = workloads.BatchGetWorkloadState(as("reader"), &v1.BatchGetWorkloadStateRequest{
+		Namespace: "game", Services: []string{"chat", "room"},
+	})
 	require.True(t, v1.IsPermissionDenied(err), "a batch is refused whole: %v", err)
 }

@@ -35,7 +35,9 @@ func testEpoch(t *testing.T, s suite) {
 			},
 		}
 		removals := []func(e *env, pod biz.PodID) (biz.LinkChange, error){
-			func(e *env, _ biz.PodID) (biz.LinkChange, error) { return e.Links.Remove(e.Context(), e.key(), 0, biz.RemoveTerms{}) },
+			func(e *env, _ biz.PodID) (biz.LinkChange, error) {
+				return e.Links.Remove(e.Context(), e.key(), 0, biz.RemoveTerms{})
+			},
 			func(e *env, pod biz.PodID) (biz.LinkChange, error) {
 				return e.Links.RemoveWithID(e.Context(), e.key(), pod, 0)
 			},

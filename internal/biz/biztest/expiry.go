@@ -71,8 +71,12 @@ func testExpiry(t *testing.T, s suite) {
 			move := biz.MoveTerms{Epoch: expired.Epoch}
 			e.requireCreated(expired, requestedTTL)(e.Links.SetIfEpoch(e.Context(), e.key(), expired.Pod, requestedTTL, move))
 		},
-		"Remove":          func(e *env, _ biz.Link) { e.requireNotRemoved(e.Links.Remove(e.Context(), e.key(), 0, biz.RemoveTerms{})) },
-		"Remove and keep": func(e *env, _ biz.Link) { e.requireNotRemoved(e.Links.Remove(e.Context(), e.key(), keepSeconds, biz.RemoveTerms{})) },
+		"Remove": func(e *env, _ biz.Link) {
+			e.requireNotRemoved(e.Links.Remove(e.Context(), e.key(), 0, biz.RemoveTerms{}))
+		},
+		"Remove and keep": func(e *env, _ biz.Link) {
+			e.requireNotRemoved(e.Links.Remove(e.Context(), e.key(), keepSeconds, biz.RemoveTerms{}))
+		},
 		"RemoveWithID": func(e *env, expired biz.Link) {
 			e.requireNotRemoved(e.Links.RemoveWithID(e.Context(), e.key(), expired.Pod, 0))
 		},
