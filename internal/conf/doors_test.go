@@ -32,7 +32,9 @@ func TestDoors(t *testing.T) {
 		"a policy without a door": {"auth: {policy_file: p}", "auth.policy_file is for auth.mode required"},
 		"mode":                    {"auth: {mode: maybe}", "auth.mode must be one of off, required"},
 		"rate":                    {"auth: {rate: 0}", "auth.rate must be from 1"},
-		"trust domain":            {opened(", tokens_file: t, mtls: {trust_domain: \"spiffe://x\"}", ""), "auth.mtls.trust_domain must be a name"},
+		"trust domain": {
+			opened(", tokens_file: t, mtls: {trust_domain: \"spiffe://x\"}", ""), "auth.mtls.trust_domain must be a name",
+		},
 		"issuer without an audience": {
 			opened(", issuers: [{name: k8s, issuer: i, jwks_file: f}]", ""), "auth.issuers[0].audiences must name at least one",
 		},

@@ -63,7 +63,8 @@ func run(path string) error {
 		kgrpc.Timeout(settings.GetGrpc().GetTimeout().AsDuration()), kgrpc.Middleware(chain.Unary))
 	v1.RegisterLinkServiceServer(grpc, api)
 	admin := server.NewAdminServer(server.AdminOptions{
-		Server: settings, Connections: server.NewConnections(settings, nil), Store: ready{}, Drain: server.NewDrain(settings), Metrics: metrics, Level: level, Logger: logger,
+		Server: settings, Connections: server.NewConnections(settings, nil), Store: ready{}, Drain: server.NewDrain(settings),
+		Metrics: metrics, Level: level, Logger: logger,
 	})
 	return kratos.New(kratos.Logger(logger), kratos.Server(http, grpc, admin)).Run()
 }
