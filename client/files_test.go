@@ -184,10 +184,9 @@ func TestRotation(t *testing.T) {
 		})
 		require.NoError(t, err)
 		stale := dialed(t, addr, Options{HTTP: http, Timeout: time.Second, TLS: fixed.Config()})
-		_, err = readLink(t.Context(), stale)
-		require.NoError(t, err)
+		waitConnected(t, stale)
 		c := dialed(t, addr, Options{
-			HTTP: http, CAFile: r.path("ca.crt"), CertFile: r.path("client.crt"), KeyFile: r.path("client.key"), filesInterval: 5 * time.Millisecond,
+			HTTP: http, Timeout: time.Minute, CAFile: r.path("ca.crt"), CertFile: r.path("client.crt"), KeyFile: r.path("client.key"), filesInterval: 5 * time.Millisecond,
 		})
 		stop := r.load(c)
 		for _, step := range []func(){

@@ -3,6 +3,7 @@ package biztest
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"podlink/internal/biz"
 
@@ -125,9 +126,12 @@ func testConcurrency(t *testing.T, s suite) {
 	} {
 		s.test(t, "computes end on one pod/"+name, func(e *env) {
 			row.pods(e)
-			attempts := race(concurrency, func(i int) result {
-				computed, err := e.linksOf(e.view(i)).Compute(e.Context(), e.key(), forever)
-				return result{computed.Outcome, computed.LinkChange, err}
+			var attempts []result
+			took := during(func() {
+				attempts = race(concurrency, func(i int) result {
+					computed, err := e.linksOf(e.view(i)).Compute(e.Context(), e.key(), forever)
+					return result{computed.Outcome, computed.LinkChange, err}
+				})
 			})
 			var made biz.LinkChange
 			outcomes := make(map[biz.Outcome]int)
@@ -143,6 +147,9 @@ func testConcurrency(t *testing.T, s suite) {
 			}
 			e.requireLink(made.Link)
 
+			if took.end.Sub(took.start) >= time.Second {
+				return // A release has one second: on a machine as slow as this some may be lost.
+			}
 			// All but one reservation were released: the pods have one link in total.
 			next := map[biz.PodID]bool{made.Link.Pod: true, e.reserved(): true, e.reserved(): true}
 			require.Equal(e, map[biz.PodID]bool{0: true, 1: true, 2: true}, next)

@@ -2,6 +2,7 @@ package lines
 
 import (
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -123,18 +124,19 @@ func TestRepeatsWithoutInterval(t *testing.T) {
 // TestRepeatsOfTooManyKinds: further kinds are refused, until an earlier one has not repeated for an interval.
 func TestRepeatsOfTooManyKinds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r, written := NewRepeats(time.Second), 0
+		r := NewRepeats(time.Second)
 		defer r.Close()
-		write := func(count int) { written += count }
+		var written atomic.Int64
+		write := func(count int) { written.Add(int64(count)) }
 		require.True(t, r.TryDo(2, "a", write))
 		require.True(t, r.TryDo(2, "b", write))
 		require.False(t, r.TryDo(2, "c", write))
 		require.True(t, r.TryDo(2, "a", write), "a known kind has its place")
-		require.Equal(t, 2, written)
+		require.EqualValues(t, 2, written.Load())
 		time.Sleep(time.Second)
 		synctest.Wait()
-		require.Equal(t, 3, written)
+		require.EqualValues(t, 3, written.Load())
 		require.True(t, r.TryDo(2, "c", write), "b has not repeated")
-		require.Equal(t, 4, written)
+		require.EqualValues(t, 4, written.Load())
 	})
 }
