@@ -35,7 +35,8 @@ func oversized(t *testing.T, binary string) (batches float64) {
 	)
 	redis := redistest.Start(t)
 	p := start(t, binary, 1, append(podlinktest.OnRedis("standalone", redis.Addr()),
-		"PODLINK_SERVER_GRPC_TIMEOUT=30s", "PODLINK_SERVER_HTTP_TIMEOUT=30s", "PODLINK_DATA_REDIS_READ_TIMEOUT=20s")...)[0]
+		"PODLINK_SERVER_GRPC_TIMEOUT=30s", "PODLINK_SERVER_HTTP_TIMEOUT=30s", "PODLINK_DATA_REDIS_READ_TIMEOUT=20s",
+		"PODLINK_SERVER_GRPC_MAX_STREAMS=4000")...)[0]
 	states := v1.NewStateServiceClient(p.Conn(t))
 	redis.Pause()
 	var calling sync.WaitGroup
