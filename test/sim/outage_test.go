@@ -81,7 +81,6 @@ type outageFleet struct {
 	redis   *redistest.Server
 	address string
 	podlink *podlinktest.Process
-	client  *client.Client
 	chat    v1.LinkServiceClient
 
 	stops []func() // of the pods
@@ -118,7 +117,11 @@ func newOutageFleet(t *testing.T) *outageFleet {
 		kgrpc.WithSubset(0), kgrpc.WithPrintDiscoveryDebugLog(false))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, errors.Join(conn.Close(), podlink.Close())) })
-	f.client, f.chat = podlink, v1.NewLinkServiceClient(conn)
+	f.chat = v1.NewLinkServiceClient(conn)
+	require.Eventually(t, func() bool { // All pods have reported before the first user comes.
+		pods, err := podlink.GetServiceState(context.Background(), &v1.GetServiceStateRequest{Namespace: sim.Namespace, Service: sim.ServiceName})
+		return err == nil && len(pods.GetPods()) == outagePods
+	}, time.Minute, 10*time.Millisecond)
 	return f
 }
 
