@@ -27,7 +27,7 @@ MIN       ?= 0.97
 SIM_TIME  ?= 10m
 
 .DEFAULT_GOAL := help
-.PHONY: help init api config scripts generate build run demo certs-dev test test-demo test-faults test-sim test-alerts check-rules bench bench-quick bench-report bench-render bench-functions bench-compare bench-scripts lint lint-api vuln cover check-generated docker clean
+.PHONY: help init api config scripts generate build run demo certs-dev test test-demo test-faults test-attacks test-sim test-alerts check-rules bench bench-quick bench-report bench-render bench-functions bench-compare bench-scripts lint lint-api vuln cover check-generated docker clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,8 @@ test-faults: ## prove the guarantees with real faults on real Redis processes; i
 	./test/install.sh redis-server
 	PODLINK_TEST_MODEL_OPERATIONS=100000 $(GO) test -count=1 -v -run '^(TestModel|TestConformance|TestTLS.*)$$' -timeout 15m ./internal/data
 	$(GO) test -count=1 -v -tags faults -parallel 8 -timeout 25m ./test/faults
+
+test-attacks: ## attack a real podlink beside a well-behaved neighbour, and bound its latency; wants a quiet machine, so not in CI
 	$(GO) test -count=1 -v -tags faults -timeout 10m ./test/attacks
 
 test-sim: ## simulate callers and pods under faults drawn from seeds, for SIM_TIME (10m) in virtual time, then with real processes; installs redis-server if missing
