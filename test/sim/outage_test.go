@@ -279,6 +279,12 @@ func TestDrainWithoutPodlink(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- agent.Start(running) }()
 	require.NoError(t, agent.Ready(context.Background()))
+	require.Eventually(t, func() bool { // The pod's first report has arrived.
+		_, err := podlink.ComputeLinkedPod(context.Background(), &v1.ComputeLinkedPodRequest{
+			Namespace: sim.Namespace, Uid: sim.UID(0), Service: sim.ServiceName,
+		})
+		return err == nil
+	}, time.Minute, 10*time.Millisecond)
 	const batch = 500
 	for first := 0; first < users; first += batch {
 		request := &v1.BatchComputeLinkedPodRequest{Namespace: sim.Namespace, Service: sim.ServiceName}
