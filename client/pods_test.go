@@ -43,7 +43,7 @@ const soon = 20 * time.Second
 
 // hangTimeout is the timeout of clients whose podlink hangs or dies: short, for the test waits for it; and long enough for the
 // calls before and after that to be answered on a busy machine.
-const hangTimeout = time.Second
+const hangTimeout = 3 * time.Second
 
 var userField = Field("service")
 

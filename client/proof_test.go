@@ -483,7 +483,7 @@ func TestNotReady(t *testing.T) {
 		_, err := setLink(t.Context(), dialed(t, d.addr, Options{HTTP: http}))
 		require.NoError(t, err)
 		d.now(func(string) error { return kerrors.New(503, "NOT_READY", "not ready") })
-		c := dialed(t, d.addr, Options{HTTP: http, Timeout: 3 * hangTimeout})
+		c := dialed(t, d.addr, Options{HTTP: http, Timeout: hangTimeout})
 		err = atItsEnd(ErrUnavailable, func() error {
 			_, err := setLink(t.Context(), c)
 			return err
