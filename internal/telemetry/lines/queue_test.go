@@ -145,7 +145,7 @@ func TestCloseOfAFailingOutput(t *testing.T) {
 	q := newQueue(out)
 	fmt.Fprintln(q, "line")
 	require.NoError(t, q.Close(t.Context()))
-	require.EqualValues(t, 1, testutil.ToFloat64(q))
+	require.Contains(t, []float64{1, 2}, testutil.ToFloat64(q), "the line, and perhaps the notice of its loss")
 }
 
 // TestManyWriters: every line is written whole, once.
