@@ -3,12 +3,8 @@ package client
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
-	"net"
 	"os"
 	"path/filepath"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,6 +18,7 @@ import (
 
 	v1 "podlink/api/podlink/v1"
 	"podlink/internal/certs"
+	"podlink/test/kit/calls"
 	certstest "podlink/test/kit/certs"
 	tlstest "podlink/test/kit/tls"
 )
@@ -70,51 +67,21 @@ func TestFileOptions(t *testing.T) {
 
 // rotation is a podlink and a client whose files are replaced while calls are made.
 type rotation struct {
-	t         *testing.T
-	dir       string
-	old, next *tlstest.Authority
-	files     *certs.Reloader // of the server
+	*tlstest.Rotation
+
+	t     *testing.T
+	files *certs.Reloader // of the server
 }
 
 func newRotation(t *testing.T) *rotation {
 	t.Helper()
-	r := &rotation{
-		t: t, dir: t.TempDir(), old: tlstest.New(t, t.TempDir(), "ca"), next: tlstest.New(t, t.TempDir(), "ca"), files: certstest.Start(t),
-	}
-	for _, ca := range []*tlstest.Authority{r.old, r.next} {
-		for _, name := range []string{"server", "client"} {
-			ca.Issue(t, name, &x509.Certificate{
-				IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-			})
-		}
-	}
-	r.trust(r.old)
-	r.show(r.old)
-	return r
-}
-
-func (r *rotation) path(file string) string { return filepath.Join(r.dir, file) }
-
-// trust makes both sides trust these CAs.
-func (r *rotation) trust(all ...*tlstest.Authority) {
-	var files []string
-	for _, ca := range all {
-		files = append(files, ca.Path("ca.crt"))
-	}
-	tlstest.Copy(r.t, r.path("ca.crt"), files...)
-}
-
-// show makes both sides show the certificates of the CA.
-func (r *rotation) show(ca *tlstest.Authority) {
-	for _, file := range []string{"server.crt", "server.key", "client.crt", "client.key"} {
-		tlstest.Copy(r.t, r.path(file), ca.Path(file))
-	}
+	return &rotation{tlstest.NewRotation(t, "server", "client"), t, certstest.Start(t)}
 }
 
 // spoil makes all files unusable.
 func (r *rotation) spoil() {
 	for _, file := range []string{"ca.crt", "server.crt", "server.key", "client.crt", "client.key"} {
-		require.NoError(r.t, os.WriteFile(r.path(file), []byte("broken"), 0o600))
+		require.NoError(r.t, os.WriteFile(r.Path(file), []byte("broken"), 0o600))
 	}
 }
 
@@ -122,8 +89,8 @@ func (r *rotation) spoil() {
 func (r *rotation) serve(http bool) (addr string) {
 	r.t.Helper()
 	secured, err := r.files.Server(certs.ServerOptions{
-		Cert: certs.File{Key: "cert", Path: r.path("server.crt")}, Key: certs.File{Key: "key", Path: r.path("server.key")},
-		ClientCA: certs.File{Key: "ca", Path: r.path("ca.crt")}, ClientAuth: tls.RequireAndVerifyClientCert,
+		Cert: certs.File{Key: "cert", Path: r.Path("server.crt")}, Key: certs.File{Key: "key", Path: r.Path("server.key")},
+		ClientCA: certs.File{Key: "ca", Path: r.Path("ca.crt")}, ClientAuth: tls.RequireAndVerifyClientCert,
 		MinVersion: tls.VersionTLS13, NextProtos: []string{"h2", "http/1.1"},
 	})
 	require.NoError(r.t, err)
@@ -180,63 +147,33 @@ func TestRotation(t *testing.T) {
 		r := newRotation(t)
 		addr := r.serve(http)
 		fixed, err := (*certs.Reloader)(nil).Client(certs.ClientOptions{
-			CA: certs.File{Path: r.path("ca.crt")}, Cert: certs.File{Path: r.path("client.crt")}, Key: certs.File{Path: r.path("client.key")},
+			CA: certs.File{Path: r.Path("ca.crt")}, Cert: certs.File{Path: r.Path("client.crt")}, Key: certs.File{Path: r.Path("client.key")},
 		})
 		require.NoError(t, err)
 		stale := dialed(t, addr, Options{HTTP: http, Timeout: time.Second, TLS: fixed.Config()})
 		waitConnected(t, stale)
 		c := dialed(t, addr, Options{
-			HTTP: http, Timeout: time.Minute, CAFile: r.path("ca.crt"), CertFile: r.path("client.crt"), KeyFile: r.path("client.key"), filesInterval: 5 * time.Millisecond,
+			HTTP: http, Timeout: time.Minute, CAFile: r.Path("ca.crt"), CertFile: r.Path("client.crt"), KeyFile: r.Path("client.key"), filesInterval: 5 * time.Millisecond,
 		})
-		stop := r.load(c)
+		read := func(ctx context.Context) error { _, err := readLink(ctx, c); return err }
+		set := func(ctx context.Context) error { _, err := setLink(ctx, c); return err }
+		stop := calls.Repeat(20*time.Millisecond, time.Minute, read, set, read, set)
 		for _, step := range []func(){
-			func() { r.trust(r.old, r.next) },
-			func() { r.show(r.next) },
-			func() { r.trust(r.next) },
+			func() { r.Trust(r.Old, r.Next) },
+			func() { r.Show(r.Next) },
+			func() { r.Trust(r.Next) },
 			r.spoil,
 		} {
 			step()
 			time.Sleep(time.Second) // Some reads, some calls.
 		}
-		calls, failed := stop()
+		made, failed := stop()
 		require.Empty(t, failed)
-		require.Greater(t, calls, 10, "a busy machine makes few")
+		require.Greater(t, made, 10, "a busy machine makes few")
 		_, err = readLink(t.Context(), stale)
 		require.ErrorIs(t, err, ErrUnavailable, "a client that keeps its files is not let in")
 		for _, source := range r.files.Sources() {
 			require.True(t, source.Failing(), source.Key())
 		}
 	})
-}
-
-// load makes 200 calls a second until the returned function is called, which returns their number and the errors.
-func (r *rotation) load(c *Client) (stop func() (calls int, failed []error)) {
-	ctx, cancel := context.WithCancel(context.Background())
-	var (
-		done  sync.WaitGroup
-		count atomic.Int64
-		mu    sync.Mutex
-		errs  []error
-	)
-	for i := range 4 {
-		call := []apiCall{readLink, setLink}[i%2]
-		done.Go(func() {
-			ticker := time.NewTicker(20 * time.Millisecond)
-			defer ticker.Stop()
-			for ctx.Err() == nil {
-				if _, err := call(context.Background(), c); err != nil {
-					mu.Lock()
-					errs = append(errs, err)
-					mu.Unlock()
-				}
-				count.Add(1)
-				<-ticker.C
-			}
-		})
-	}
-	return func() (int, []error) {
-		cancel()
-		done.Wait()
-		return int(count.Load()), errs
-	}
 }

@@ -7,9 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"sync/atomic"
 	"time"
+
+	regular "podlink/internal/file"
 )
 
 // reloadEvery is how often files are read to see whether their content has changed. Their times and inodes say little: Kubernetes
@@ -126,19 +127,11 @@ func (f *file) run(ctx context.Context) {
 	}
 }
 
-var (
-	errTooLarge   = errors.New("too large")
-	errNotRegular = errors.New("not a regular file")
-)
+var errTooLarge = errors.New("too large")
 
 // readBounded returns the content of a file that has at most limit bytes.
 func readBounded(path string, limit int64) ([]byte, error) {
-	if info, err := os.Stat(path); err != nil {
-		return nil, err
-	} else if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: %w", path, errNotRegular) // Opening a FIFO waits.
-	}
-	f, err := os.Open(path) //nolint:gosec // An operator's setting.
+	f, err := regular.Open(path)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	regular "podlink/internal/file"
 )
 
 // TestParseTokens: what a tokens file may have. No error repeats anything of it, for it could be a token in the wrong place.
@@ -170,5 +172,5 @@ func TestTokensReload(t *testing.T) {
 func TestTokensFileOfAnotherKind(t *testing.T) {
 	_, err := New(Options{TokensFile: t.TempDir()})
 	require.ErrorContains(t, err, "auth.tokens_file: ")
-	require.ErrorIs(t, err, errNotRegular)
+	require.ErrorIs(t, err, regular.ErrNotRegular)
 }

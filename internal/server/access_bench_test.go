@@ -35,6 +35,7 @@ import (
 	v1 "podlink/api/podlink/v1"
 	"podlink/internal/auth"
 	"podlink/internal/conf"
+	"podlink/test/kit/logwatch"
 )
 
 const benchToken = "router-0123456789abcdef0123456789abcdef"
@@ -100,7 +101,7 @@ func (d doorway) inChain(tb testing.TB) parts {
 	metrics, err := NewMetrics(nil)
 	require.NoError(tb, err)
 	chain, closeChain := NewChain(ChainOptions{
-		Server: p.config, Log: conf.Default().Log, Access: d.access, Metrics: metrics, Logger: log.NewStdLogger(new(auditSheet)),
+		Server: p.config, Log: conf.Default().Log, Access: d.access, Metrics: metrics, Logger: log.NewStdLogger(new(logwatch.Log)),
 		Tracer: sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample())),
 	})
 	tb.Cleanup(closeChain)

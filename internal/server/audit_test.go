@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -26,25 +25,13 @@ import (
 	"podlink/internal/audit"
 	"podlink/internal/auth"
 	"podlink/internal/conf"
+	"podlink/test/kit/logwatch"
 )
-
-// auditSheet is where an audit log is written.
-type auditSheet struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-// Write implements io.Writer.
-func (s *auditSheet) Write(lines []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.text.Write(lines)
-}
 
 // audited returns a chain with an audit log, and a function that closes the log and returns its records.
 func audited(tb testing.TB, o audit.Options) (*Chain, func() []map[string]any) {
 	tb.Helper()
-	out := new(auditSheet)
+	out := new(logwatch.Log)
 	o.Out, o.PlainUIDs = out, true
 	l, err := audit.New(o)
 	require.NoError(tb, err)
@@ -53,12 +40,12 @@ func audited(tb testing.TB, o audit.Options) (*Chain, func() []map[string]any) {
 	tracer := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.NeverSample()))
 	chain, closeChain := NewChain(ChainOptions{
 		Server: conf.Default().Server, Log: conf.Default().Log, Tracer: tracer, Metrics: metrics, Audit: l,
-		Logger: log.NewStdLogger(new(auditSheet)),
+		Logger: log.NewStdLogger(new(logwatch.Log)),
 	})
 	tb.Cleanup(closeChain)
 	closeLog := sync.OnceValue(func() (records []map[string]any) {
 		require.NoError(tb, l.Close(context.Background()))
-		for line := range strings.Lines(out.text.String()) {
+		for line := range strings.Lines(out.String()) {
 			var record map[string]any
 			require.NoError(tb, json.Unmarshal([]byte(line), &record))
 			delete(record, "time")

@@ -28,8 +28,8 @@ const (
 	fullConnections = 8
 	// openCallsPause is how long a peer waits whose call was refused.
 	openCallsPause = 100 * time.Millisecond
-	// longestRefused is the longest deadline of a call that can be refused by its headers alone: gRPC keeps the timer of the
-	// deadline of such a call until it fires, and callers choose it, up to many years.
+	// longestRefused is the longest deadline of a call that can be refused by its headers alone. gRPC keeps the timer of a refused
+	// call until its deadline, which callers choose: it may be years ahead.
 	longestRefused = time.Minute
 )
 

@@ -1,13 +1,11 @@
 package api
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"net"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -22,30 +20,19 @@ import (
 	"podlink/internal/audit"
 	"podlink/internal/conf"
 	"podlink/internal/telemetry"
+	"podlink/test/kit/logwatch"
 	redistest "podlink/test/kit/redis"
 )
 
 // auditLines is where an audit log is written.
-type auditLines struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-// Write implements io.Writer.
-func (l *auditLines) Write(lines []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(lines)
-}
+type auditLines struct{ logwatch.Log }
 
 // of returns the records of a trace, once there are n.
 func (l *auditLines) of(t *testing.T, trace string, n int) (records []map[string]any) {
 	t.Helper()
 	require.EventuallyWithT(t, func(c *assert.CollectT) {
 		records = nil
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		for line := range strings.Lines(l.text.String()) {
+		for line := range strings.Lines(l.String()) {
 			var record map[string]any
 			require.NoError(c, json.Unmarshal([]byte(line), &record))
 			if record["trace_id"] == trace {
@@ -160,10 +147,8 @@ func TestAudit(t *testing.T) {
 	for _, step := range auditSteps {
 		want += len(step.want) * len(forms)
 	}
-	lines.mu.Lock()
-	defer lines.mu.Unlock()
-	require.Equal(t, want, strings.Count(lines.text.String(), "\n"))
-	require.NotContains(t, lines.text.String(), "secret")
+	require.Equal(t, want, strings.Count(lines.String(), "\n"))
+	require.NotContains(t, lines.String(), "secret")
 }
 
 // summaryOf returns the keys of a record that differ from call to call.

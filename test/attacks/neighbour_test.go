@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	v1 "podlink/api/podlink/v1"
+	"podlink/test/kit/calls"
 	podlinktest "podlink/test/kit/podlink"
 )
 
@@ -40,8 +41,8 @@ func from(address string) *net.Dialer {
 // neighbour is a well-behaved caller of both transports. It begins a call every interval, however long the calls take.
 type neighbour struct {
 	links v1.LinkServiceClient
-	kept  *http.Client // which keeps its connections
-	fresh *http.Client // which opens one for each call
+	kept  *http.Transport // which keeps its connections
+	fresh *http.Transport // which opens one for each call
 	url   string
 
 	calling sync.WaitGroup
@@ -57,11 +58,8 @@ func newNeighbour(t *testing.T, p *podlinktest.Process) *neighbour {
 			return from(neighbourAddress).DialContext(ctx, "tcp", addr)
 		}))
 	require.NoError(t, err)
-	transport := func(once bool) *http.Client {
-		return &http.Client{
-			Timeout:   callTimeout,
-			Transport: &http.Transport{DialContext: from(neighbourAddress).DialContext, DisableKeepAlives: once, MaxIdleConnsPerHost: 16},
-		}
+	transport := func(once bool) *http.Transport {
+		return &http.Transport{DialContext: from(neighbourAddress).DialContext, DisableKeepAlives: once, MaxIdleConnsPerHost: 16}
 	}
 	n := &neighbour{links: v1.NewLinkServiceClient(conn), kept: transport(false), fresh: transport(true), url: "http://" + p.HTTP}
 	t.Cleanup(func() {
@@ -113,21 +111,8 @@ func (n *neighbour) call(i int) error {
 	}
 }
 
-func (n *neighbour) get(ctx context.Context, client *http.Client, uid string) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, n.url+"/v1/namespaces/game/links/"+uid+"/services/room", http.NoBody)
-	if err != nil {
-		return err
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	if err == nil && response.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%d %s", response.StatusCode, text)
-	}
-	return err
+func (n *neighbour) get(ctx context.Context, carrier http.RoundTripper, uid string) error {
+	return calls.Get(ctx, carrier, n.url+"/v1/namespaces/game/links/"+uid+"/services/room", "")
 }
 
 // percentiles returns the p50, the p99 and the longest.

@@ -17,7 +17,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -28,6 +27,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	v1 "podlink/api/podlink/v1"
+	"podlink/test/kit/calls"
 	podlinktest "podlink/test/kit/podlink"
 )
 
@@ -89,10 +89,6 @@ type identities struct {
 	tokens map[string]*atomic.Pointer[string] // by caller: what it sends now
 	served atomic.Pointer[string]             // by the issuer's URL; empty: an error
 	loaded map[string]int                     // by the text that was awaited
-
-	calls  atomic.Int64
-	mu     sync.Mutex
-	failed []error
 }
 
 const (
@@ -155,37 +151,25 @@ auth:
 }
 
 // load makes 200 calls a second until the returned function is called: each caller over HTTP and gRPC.
-func (r *identities) load() (stop func()) {
+func (r *identities) load() (stop func() (count int, failed []error)) {
 	conn := r.Conn(r.t)
 	transport := &http.Transport{MaxIdleConnsPerHost: 3}
-	ctx, cancel := context.WithCancel(context.Background())
-	var group sync.WaitGroup
-	for caller := range r.tokens {
-		for _, call := range []func(context.Context, string) error{
-			func(ctx context.Context, token string) error { return getOverGRPC(ctx, conn, token) },
-			func(ctx context.Context, token string) error { return getOverHTTP(ctx, transport, r.HTTP, token) },
-		} {
-			group.Go(func() {
-				ticker := time.NewTicker(30 * time.Millisecond)
-				defer ticker.Stop()
-				for ctx.Err() == nil {
-					bounded, end := context.WithTimeout(context.Background(), clientTimeout)
-					if err := call(bounded, *r.tokens[caller].Load()); err != nil {
-						r.mu.Lock()
-						r.failed = append(r.failed, fmt.Errorf("%s %s: %w", time.Now().Format(time.TimeOnly), caller, err))
-						r.mu.Unlock()
-					}
-					end()
-					r.calls.Add(1)
-					<-ticker.C
-				}
-			})
+	var all []calls.Call
+	for caller, token := range r.tokens {
+		named := func(err error) error {
+			if err != nil {
+				return fmt.Errorf("%s: %w", caller, err)
+			}
+			return nil
 		}
+		all = append(all,
+			func(ctx context.Context) error { return named(getOverGRPC(ctx, conn, *token.Load())) },
+			func(ctx context.Context) error { return named(getOverHTTP(ctx, transport, r.HTTP, *token.Load())) })
 	}
-	return func() {
-		cancel()
-		group.Wait()
-		transport.CloseIdleConnections()
+	end := calls.Repeat(30*time.Millisecond, clientTimeout, all...)
+	return func() (int, []error) {
+		defer transport.CloseIdleConnections()
+		return end()
 	}
 }
 
@@ -196,22 +180,7 @@ func getOverGRPC(ctx context.Context, conn *grpc.ClientConn, token string) error
 }
 
 func getOverHTTP(ctx context.Context, transport http.RoundTripper, addr, token string) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet,
-		"http://"+addr+"/v1/namespaces/"+namespace+"/links/u/services/s", http.NoBody)
-	if err != nil {
-		return err
-	}
-	request.Header.Set("Authorization", "Bearer "+token)
-	response, err := transport.RoundTrip(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	if err == nil && response.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%d %s", response.StatusCode, text)
-	}
-	return err
+	return calls.Get(ctx, transport, "http://"+addr+"/v1/namespaces/"+namespace+"/links/u/services/s", "Bearer "+token)
 }
 
 // await waits until podlink has logged that it has read a setting's file again.
@@ -250,7 +219,7 @@ func TestRotationOfIdentities(t *testing.T) {
 	r.sends("url", oldKey.token(t, urlIssuer, "caller"))
 	r.start(r.serve())
 	stop := r.load()
-	defer stop()
+	defer stop() // If the test fails before.
 	const tokensKey, keysKey, policyKey = "auth.tokens_file: ", "auth.issuers[0].jwks_file: ", "auth.policy_file: "
 	const inForce = "the new content is in force"
 
@@ -281,10 +250,10 @@ func TestRotationOfIdentities(t *testing.T) {
 	r.sends("url", newKey.token(t, urlIssuer, "caller"))
 	r.requireStranger(newIssuerKey(t, "unknown").token(t, urlIssuer, "caller"))
 	time.Sleep(time.Second)
-	stop()
-	require.Empty(t, r.failed)
-	require.Greater(t, r.calls.Load(), int64(1000))
-	t.Logf("%d calls, none failed", r.calls.Load())
+	made, failed := stop()
+	require.Empty(t, failed)
+	require.Greater(t, made, 1000)
+	t.Logf("%d calls, none failed", made)
 	for _, secret := range []string{oldToken, newToken, *r.tokens["file"].Load(), *r.tokens["url"].Load(), "secret-in-a"} {
 		require.NotContains(t, r.Log.String(), secret)
 	}

@@ -4,16 +4,10 @@ package faults
 
 import (
 	"context"
-	"crypto/x509"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
-	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,6 +18,7 @@ import (
 	v1 "podlink/api/podlink/v1"
 	"podlink/client"
 	"podlink/internal/certs"
+	"podlink/test/kit/calls"
 	certstest "podlink/test/kit/certs"
 	podlinktest "podlink/test/kit/podlink"
 	"podlink/test/kit/proc"
@@ -41,46 +36,11 @@ const callersRead = certs.DefaultInterval + time.Second
 // rotatedFiles are those of podlink's listeners and its client of Redis, of Redis, and of the callers, in one folder.
 var rotatedFiles = []string{"server", "redis", "podlink", "caller"}
 
-// rotated is a folder of files that two CAs have issued one after the other.
+// rotated is those files, which two CAs have issued one after the other.
 type rotated struct {
-	t         *testing.T
-	dir       string
-	old, next *tlstest.Authority
-}
+	*tlstest.Rotation
 
-func newRotated(t *testing.T) *rotated {
-	t.Helper()
-	r := &rotated{t: t, dir: t.TempDir(), old: tlstest.New(t, t.TempDir(), "ca"), next: tlstest.New(t, t.TempDir(), "ca")}
-	for _, ca := range []*tlstest.Authority{r.old, r.next} {
-		for _, name := range rotatedFiles {
-			ca.Issue(t, name, &x509.Certificate{
-				DNSNames: []string{name}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-				ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-			})
-		}
-	}
-	r.trust(r.old)
-	r.show(r.old)
-	return r
-}
-
-func (r *rotated) path(file string) string { return filepath.Join(r.dir, file) }
-
-// trust makes all sides trust these CAs.
-func (r *rotated) trust(all ...*tlstest.Authority) {
-	var files []string
-	for _, ca := range all {
-		files = append(files, ca.Path("ca.crt"))
-	}
-	tlstest.Copy(r.t, r.path("ca.crt"), files...)
-}
-
-// show makes all sides show the certificates of the CA.
-func (r *rotated) show(ca *tlstest.Authority) {
-	for _, name := range rotatedFiles {
-		tlstest.Copy(r.t, r.path(name+".crt"), ca.Path(name+".crt"))
-		tlstest.Copy(r.t, r.path(name+".key"), ca.Path(name+".key"))
-	}
+	t *testing.T
 }
 
 // startRedis starts a Redis that requires certificates, and returns its address and a function that makes it read its files.
@@ -88,7 +48,7 @@ func (r *rotated) startRedis() (addr string, server *redistest.Server, reread fu
 	r.t.Helper()
 	port := proc.FreePorts(r.t, 1)[0]
 	files := []string{
-		"tls-ca-cert-file", r.path("ca.crt"), "tls-cert-file", r.path("redis.crt"), "tls-key-file", r.path("redis.key"),
+		"tls-ca-cert-file", r.Path("ca.crt"), "tls-cert-file", r.Path("redis.crt"), "tls-key-file", r.Path("redis.key"),
 	}
 	args := []string{"--tls-port", strconv.Itoa(port)}
 	command := []any{"config", "set"}
@@ -106,8 +66,8 @@ func (r *rotated) startRedis() (addr string, server *redistest.Server, reread fu
 // environment is that of a podlink with the files on all of its sides.
 func (r *rotated) environment(redis string) []string {
 	env := append(podlinktest.OnRedis("standalone", redis),
-		"PODLINK_DATA_REDIS_TLS_ENABLED=true", "PODLINK_DATA_REDIS_TLS_CA_FILE="+r.path("ca.crt"),
-		"PODLINK_DATA_REDIS_TLS_CERT_FILE="+r.path("podlink.crt"), "PODLINK_DATA_REDIS_TLS_KEY_FILE="+r.path("podlink.key"),
+		"PODLINK_DATA_REDIS_TLS_ENABLED=true", "PODLINK_DATA_REDIS_TLS_CA_FILE="+r.Path("ca.crt"),
+		"PODLINK_DATA_REDIS_TLS_CERT_FILE="+r.Path("podlink.crt"), "PODLINK_DATA_REDIS_TLS_KEY_FILE="+r.Path("podlink.key"),
 		"PODLINK_DATA_REDIS_CONN_MAX_IDLE_TIME=1s", "PODLINK_DATA_REDIS_AUTO_PIPELINE=false", // New connections all the time.
 		// A busy machine may take its time: a handshake that fails does so at once.
 		"PODLINK_SERVER_GRPC_TIMEOUT=1m", "PODLINK_SERVER_HTTP_TIMEOUT=1m", "PODLINK_DATA_REDIS_DIAL_TIMEOUT=30s",
@@ -115,8 +75,8 @@ func (r *rotated) environment(redis string) []string {
 	)
 	for _, listener := range []string{"HTTP", "GRPC"} {
 		prefix := "PODLINK_SERVER_" + listener + "_TLS_"
-		env = append(env, prefix+"ENABLED=true", prefix+"CERT_FILE="+r.path("server.crt"), prefix+"KEY_FILE="+r.path("server.key"),
-			prefix+"CLIENT_CA_FILE="+r.path("ca.crt"), prefix+"CLIENT_AUTH=require")
+		env = append(env, prefix+"ENABLED=true", prefix+"CERT_FILE="+r.Path("server.crt"), prefix+"KEY_FILE="+r.Path("server.key"),
+			prefix+"CLIENT_CA_FILE="+r.Path("ca.crt"), prefix+"CLIENT_AUTH=require")
 	}
 	return env
 }
@@ -126,7 +86,7 @@ func (r *rotated) environment(redis string) []string {
 // them by podlink's client, and half over a connection of their own, which retries nothing.
 func TestRotation(t *testing.T) {
 	t.Parallel()
-	r := newRotated(t)
+	r := &rotated{tlstest.NewRotation(t, rotatedFiles...), t}
 	redis, server, reread := r.startRedis()
 	p := start(t, binary, 1, r.environment(redis)...)[0]
 	stop := r.load(p)
@@ -147,29 +107,29 @@ func TestRotation(t *testing.T) {
 		}
 		time.Sleep(2 * time.Second) // Some calls with these files.
 	}
-	r.trust(r.old, r.next)
+	r.Trust(r.Old, r.Next)
 	reread()
 	await(": reloaded", "ca_file")
 	time.Sleep(callersRead)
-	r.show(r.next)
+	r.Show(r.Next)
 	reread()
 	await(": reloaded", "cert_file")
 	time.Sleep(callersRead)
-	r.trust(r.next)
+	r.Trust(r.Next)
 	reread()
 	await(": reloaded", "ca_file")
 
 	// What podlink and its callers read from now on is broken.
 	for _, name := range append(rotatedFiles, "ca") {
 		if name != "caller" && name != "redis" {
-			tlstest.Copy(t, r.path(name+".crt"), "/etc/hostname")
+			tlstest.Copy(t, r.Path(name+".crt"), "/etc/hostname")
 		}
 	}
 	await(": the files have changed and can't be used", "ca_file", "cert_file")
-	calls, failed := stop()
-	require.Empty(t, failed, "of %d calls", calls)
-	require.Greater(t, calls, 1000)
-	t.Logf("%d calls, none failed", calls)
+	made, failed := stop()
+	require.Empty(t, failed, "of %d calls", made)
+	require.Greater(t, made, 1000)
+	t.Logf("%d calls, none failed", made)
 
 	// Redis, which trusts the new CA alone by now, lets podlink in again.
 	require.NoError(t, server.Client(t).Do(t.Context(), "client", "kill", "type", "normal", "skipme", "yes").Err())
@@ -181,21 +141,21 @@ func (r *rotated) load(p *podlinktest.Process) (stop func() (calls int, failed [
 	t := r.t
 	files := certstest.Start(t)
 	own, err := files.Client(certs.ClientOptions{
-		CA: certs.File{Path: r.path("ca.crt")}, Cert: certs.File{Path: r.path("caller.crt")}, Key: certs.File{Path: r.path("caller.key")},
+		CA: certs.File{Path: r.Path("ca.crt")}, Cert: certs.File{Path: r.Path("caller.crt")}, Key: certs.File{Path: r.Path("caller.key")},
 	})
 	require.NoError(t, err)
 	long, err := client.New(p.GRPC, client.Options{
-		Timeout: rotationTimeout, CAFile: r.path("ca.crt"), CertFile: r.path("caller.crt"), KeyFile: r.path("caller.key"),
+		Timeout: rotationTimeout, CAFile: r.Path("ca.crt"), CertFile: r.Path("caller.crt"), KeyFile: r.Path("caller.key"),
 	})
 	require.NoError(t, err)
 	overHTTP, err := client.New(p.HTTP, client.Options{
-		HTTP: true, Timeout: rotationTimeout, CAFile: r.path("ca.crt"), CertFile: r.path("caller.crt"), KeyFile: r.path("caller.key"),
+		HTTP: true, Timeout: rotationTimeout, CAFile: r.Path("ca.crt"), CertFile: r.Path("caller.crt"), KeyFile: r.Path("caller.key"),
 	})
 	require.NoError(t, err)
 	carrier := own.Transport(&http.Transport{DisableKeepAlives: true})
 	get := &v1.GetLinkedPodRequest{Namespace: namespace, Uid: "rotated", Service: "s"}
 	set := &v1.SetLinkedPodRequest{Namespace: namespace, Uid: "rotated", Service: "s", PodId: proto.Int32(1)}
-	callers := []func(ctx context.Context) error{
+	end := calls.Repeat(20*time.Millisecond, rotationTimeout,
 		func(ctx context.Context) error { _, err := long.SetLinkedPod(ctx, set); return err },
 		func(ctx context.Context) error { _, err := overHTTP.GetLinkedPod(ctx, get); return err },
 		func(ctx context.Context) error {
@@ -208,53 +168,14 @@ func (r *rotated) load(p *podlinktest.Process) (stop func() (calls int, failed [
 			return err
 		},
 		func(ctx context.Context) error {
-			request, err := http.NewRequestWithContext(ctx, http.MethodGet,
-				"https://"+p.HTTP+"/v1/namespaces/"+namespace+"/links/rotated/services/s", http.NoBody)
-			if err != nil {
-				return err
-			}
-			response, err := carrier.RoundTrip(request)
-			if err != nil {
-				return err
-			}
-			defer response.Body.Close()
-			text, err := io.ReadAll(response.Body)
-			if err == nil && response.StatusCode != http.StatusOK {
-				err = fmt.Errorf("%d %s", response.StatusCode, text)
-			}
-			return err
+			return calls.Get(ctx, carrier, "https://"+p.HTTP+"/v1/namespaces/"+namespace+"/links/rotated/services/s", "")
 		},
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var (
-		done  sync.WaitGroup
-		count atomic.Int64
-		mu    sync.Mutex
-		errs  []error
 	)
-	for _, call := range callers {
-		done.Go(func() {
-			ticker := time.NewTicker(20 * time.Millisecond)
-			defer ticker.Stop()
-			for ctx.Err() == nil {
-				bounded, end := context.WithTimeout(context.Background(), rotationTimeout)
-				if err := call(bounded); err != nil {
-					mu.Lock()
-					errs = append(errs, fmt.Errorf("%s: %w", time.Now().Format(time.TimeOnly), err))
-					mu.Unlock()
-				}
-				end()
-				count.Add(1)
-				<-ticker.C
-			}
-		})
-	}
 	return func() (int, []error) {
-		cancel()
-		done.Wait()
+		count, errs := end()
 		carrier.CloseIdleConnections()
 		require.NoError(t, long.Close())
 		require.NoError(t, overHTTP.Close())
-		return int(count.Load()), errs
+		return count, errs
 	}
 }

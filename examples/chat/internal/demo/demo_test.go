@@ -33,7 +33,7 @@ func TestSummaryFindsBrokenPromises(t *testing.T) {
 		"elsewhere":       {func(d *demo, r *room) { d.talk.fail("kill", r, io.EOF) }, "1 failed elsewhere"},
 		"drain":           {func(d *demo, r *room) { d.talk.fail("drain", r, io.EOF) }, "drained pod: 1 failed"},
 		"rolling restart": {func(d *demo, r *room) { d.talk.fail("rolling restart", r, io.EOF) }, "all pods: 1 failed"},
-		"on its way when podlink went away": {func(d *demo, r *room) {
+		"in flight when podlink went away": {func(d *demo, r *room) {
 			d.talk.beginOutage(podlinkAway)
 			d.talk.fail("rolling restart", r, io.EOF)
 			d.talk.endOutage(podlinkAway, 0)

@@ -138,7 +138,7 @@ func (t *talk) fail(phase string, r *room, err error) {
 		t.attempts[t.phase]++ // Expected: no pod owns the room yet.
 		return
 	}
-	for _, during := range []string{phase, t.phase} { // It may have been on its way when the outage began.
+	for _, during := range []string{phase, t.phase} { // It may have been in flight when the outage began.
 		if t.outages[during] != nil {
 			t.attempts[during]++ // Expected: the pod can't know whether it owns the room.
 			return
