@@ -60,6 +60,7 @@ func TestBreakUnseenUserOfCordonedPod(t *testing.T) {
 
 // TestBreakStartOverDoubted: the link of a running session is seen wrong between settle and hold of a start.
 func TestBreakStartOverDoubted(t *testing.T) {
+	t.Parallel()
 	p := newPodSessions(newFakeLinks(), 0, 7)
 	p.report()
 	p.store.put("u", 0)

@@ -563,6 +563,7 @@ func TestStoreErrors(t *testing.T) {
 
 // TestCallsReachAPodlinkThatIsNotReady: it is not ready because its store may evict links, and serves all the same.
 func TestCallsReachAPodlinkThatIsNotReady(t *testing.T) {
+	t.Parallel()
 	overBoth(t, func(t *testing.T, http bool) {
 		redis := redistest.Start(t)
 		p := start(t, podlinktest.OnRedis("standalone", redis.Addr())...)
@@ -657,6 +658,7 @@ func TestCallsAfterClose(t *testing.T) {
 
 // TestManyCallsAtOnce: a client is safe for concurrent use.
 func TestManyCallsAtOnce(t *testing.T) {
+	t.Parallel()
 	overBoth(t, func(t *testing.T, http bool) {
 		c := dialed(t, addr(start(t, unhurried...), http), Options{HTTP: http, Timeout: time.Minute})
 		const callers, each = 16, 20

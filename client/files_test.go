@@ -165,7 +165,7 @@ func TestRotation(t *testing.T) {
 			r.spoil,
 		} {
 			step()
-			time.Sleep(time.Second) // Some reads, some calls.
+			time.Sleep(hangTimeout) // Some reads of the files on both sides, some calls.
 		}
 		made, failed := stop()
 		require.Empty(t, failed)

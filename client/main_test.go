@@ -16,12 +16,12 @@ func TestMain(m *testing.M) {
 	if how, ok := os.LookupEnv(proxiedEnv); ok {
 		os.Exit(proxiedMain(how))
 	}
+	_ = flag.Set("test.parallel", "24") // The parallel tests mostly wait. A flag on the command line overrides it.
 	flag.Parse()
 	if repeats() {
 		pauseSpread = 0
 		runtime.GOMAXPROCS(1) // What happens at one moment of virtual time happens in one order.
 	}
-	_ = flag.Set("test.parallel", "16") // The parallel tests mostly wait. A flag on the command line overrides it.
 	os.Exit(podlinktest.Main(&binary, m.Run))
 }
 

@@ -260,6 +260,7 @@ func (r executingRelay) SetLinkedPod(ctx context.Context, request *v1.SetLinkedP
 // TestUnsendable: what can't be sent at all, on a connection that is up, is the request's fault: it is not repeated, and nothing
 // arrives.
 func TestUnsendable(t *testing.T) {
+	t.Parallel()
 	many := make([]string, 1000)
 	for i := range many {
 		many[i] = strings.Repeat("u", 2000)

@@ -33,6 +33,7 @@ var ofWholeCalls = []string{"UNAUTHENTICATED", "PERMISSION_DENIED", "RATE_LIMITE
 // TestProblemIsTheCallsError: an item's problem is the error that a call for the item alone returns, over both transports and for
 // each reason: its code, which HTTP and gRPC can tell, its message and its metadata.
 func TestProblemIsTheCallsError(t *testing.T) {
+	t.Parallel()
 	require.Len(t, constructors, len(v1.ErrorReason_name))
 	for reason, constructor := range constructors {
 		answer := constructor("what is wrong with %s", "it").WithMetadata(map[string]string{"field": "uid"})

@@ -349,6 +349,7 @@ func TestRouterGivesUp(t *testing.T) {
 
 // TestRouterLosesAllPods: a try that found no connection was not sent, whatever pod an earlier try has reached.
 func TestRouterLosesAllPods(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, "gRPC")
 	p := w.pods(1)[0]
 	w.link("u", 0)
