@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -45,9 +46,10 @@ type Authenticator struct {
 
 	// verified has the tokens that were found valid, by a hash with a secret that never leaves the process: a list of the keys is
 	// no list of hashes of tokens.
-	verified *otter.Cache[[sha256.Size]byte, verified]
-	secret   [sha256.Size]byte
-	buffers  sync.Pool
+	verified  *otter.Cache[[sha256.Size]byte, verified]
+	secret    [sha256.Size]byte
+	strangers strangers
+	buffers   sync.Pool
 }
 
 // New returns an Authenticator. It reads the files, of which none may be broken at the start; Run fetches keys by URL. Errors begin
@@ -58,8 +60,9 @@ func New(o Options) (*Authenticator, error) {
 	}
 	a := &Authenticator{
 		now: o.Now, certificates: newCertificates(o.TrustDomain, o.Now), issuers: make(map[string]*KeySet),
-		verified: otter.Must(&otter.Options[[sha256.Size]byte, verified]{MaximumSize: verifiedTokens}),
-		buffers:  sync.Pool{New: func() any { return new([sha256.Size + maxToken]byte) }},
+		verified:  otter.Must(&otter.Options[[sha256.Size]byte, verified]{MaximumSize: verifiedTokens}),
+		strangers: newStrangers(o.Now),
+		buffers:   sync.Pool{New: func() any { return new([sha256.Size + maxToken]byte) }},
 	}
 	_, _ = rand.Read(a.secret[:]) // It never fails.
 	a.tokens.Store(&tokens{})
@@ -139,24 +142,30 @@ func (a *Authenticator) Reloads() []*Reload {
 // KeySets returns the issuers.
 func (a *Authenticator) KeySets() []*KeySet { return a.sets }
 
-// Authenticate returns who calls, given the values of all Authorization headers and the certificate that TLS has verified, nil if none.
-// Whatever is sent must be valid; with both, the bearer names the caller. The error is a *RefusedError.
+// Proof is what a caller has sent to prove who it is.
+type Proof struct {
+	Authorization []string          // the values of all such headers
+	Certificate   *x509.Certificate // which TLS has verified; nil: none
+	From          netip.Addr        // for whose refused tokens there is a bound; all of a host have the same
+}
+
+// Authenticate returns who calls. Whatever is sent must be valid; with both, the bearer names the caller. The error is a *RefusedError.
 //
 // It waits for a second at most, when a token is signed with a key that its issuer could have published since.
-func (a *Authenticator) Authenticate(ctx context.Context, authorization []string, leaf *x509.Certificate) (Identity, error) {
+func (a *Authenticator) Authenticate(ctx context.Context, proof Proof) (Identity, error) {
 	var holder Identity
-	if leaf != nil {
+	if proof.Certificate != nil {
 		var err error
-		if holder, err = a.certificates.identify(leaf); err != nil {
+		if holder, err = a.certificates.identify(proof.Certificate); err != nil {
 			return Identity{}, err
 		}
 	}
 	switch {
-	case len(authorization) == 1:
-		return a.bearer(ctx, authorization[0])
-	case len(authorization) > 1:
+	case len(proof.Authorization) == 1:
+		return a.bearer(ctx, proof.Authorization[0], proof.From)
+	case len(proof.Authorization) > 1:
 		return Identity{}, refuse(TwoBearers)
-	case leaf == nil:
+	case proof.Certificate == nil:
 		return Identity{}, refuse(NoCredentials)
 	default:
 		return holder, nil
@@ -164,7 +173,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, authorization []string
 }
 
 // bearer returns who sent an Authorization header.
-func (a *Authenticator) bearer(ctx context.Context, header string) (Identity, error) {
+func (a *Authenticator) bearer(ctx context.Context, header string, from netip.Addr) (Identity, error) {
 	scheme, text, _ := strings.Cut(header, " ")
 	if !strings.EqualFold(scheme, "Bearer") {
 		return Identity{}, refuse(OtherScheme)
@@ -183,8 +192,12 @@ func (a *Authenticator) bearer(ctx context.Context, header string) (Identity, er
 	if !tokenText(text) {
 		return Identity{}, refuse(Malformed)
 	}
+	if wait := a.strangers.wait(from); wait > 0 {
+		return Identity{}, &RefusedError{Cause: TooMany, Wait: wait}
+	}
 	found, err := a.verify(ctx, text)
 	if err != nil {
+		a.strangers.refused(from)
 		return Identity{}, err
 	}
 	a.verified.Set(keyed, found)

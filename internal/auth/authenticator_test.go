@@ -58,7 +58,7 @@ func TestAuthorizationHeaders(t *testing.T) {
 		"too long, another scheme": {headers: []string{strings.Repeat("a", 1<<20)}, cause: OtherScheme},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := f.Authenticate(t.Context(), row.headers, nil)
+			got, err := f.Authenticate(t.Context(), Proof{Authorization: row.headers})
 			if row.cause != "" {
 				requireCause(t, row.cause, err)
 				require.Zero(t, got)
@@ -102,9 +102,11 @@ func TestNoSecretInErrors(t *testing.T) {
 	}
 	for _, bearer := range bearers {
 		for _, form := range []string{"Bearer %s", "%s", "Basic %s", "Bearer %s %[1]s", " %s"} {
-			_, err := f.Authenticate(t.Context(), []string{fmt.Sprintf(form, bearer)}, nil)
+			_, err := f.Authenticate(t.Context(), Proof{Authorization: []string{fmt.Sprintf(form, bearer)}})
 			requireNoPart(t, err, bearer, mark)
-			_, err = f.Authenticate(t.Context(), []string{fmt.Sprintf(form, bearer), mark}, certificate(t, nil, []string{mark + ".org"}))
+			_, err = f.Authenticate(t.Context(), Proof{
+				Authorization: []string{fmt.Sprintf(form, bearer), mark}, Certificate: certificate(t, nil, []string{mark + ".org"}),
+			})
 			requireNoPart(t, err, bearer, mark)
 		}
 	}
@@ -161,9 +163,9 @@ func TestAllocations(t *testing.T) {
 	leaf := certificate(t, nil, []string{"a.example.org"})
 	ctx := t.Context()
 	for name, call := range map[string]func() error{
-		"JWT":         func() error { _, err := f.Authenticate(ctx, jwt, nil); return err },
-		"token":       func() error { _, err := f.Authenticate(ctx, static, nil); return err },
-		"certificate": func() error { _, err := f.Authenticate(ctx, nil, leaf); return err },
+		"JWT":         func() error { _, err := f.Authenticate(ctx, Proof{Authorization: jwt}); return err },
+		"token":       func() error { _, err := f.Authenticate(ctx, Proof{Authorization: static}); return err },
+		"certificate": func() error { _, err := f.Authenticate(ctx, Proof{Certificate: leaf}); return err },
 	} {
 		require.NoError(t, call())
 		got := testing.AllocsPerRun(1000, func() {
@@ -186,7 +188,7 @@ func TestAtOnce(t *testing.T) {
 	for _, token := range tokens {
 		group.Go(func() {
 			for ctx.Err() == nil {
-				if _, err := f.Authenticate(ctx, []string{"Bearer " + token}, leaf); err != nil {
+				if _, err := f.Authenticate(ctx, Proof{Authorization: []string{"Bearer " + token}, Certificate: leaf}); err != nil {
 					t.Errorf("a call failed: %v", err)
 					return
 				}
@@ -241,8 +243,8 @@ func TestLinkedFile(t *testing.T) {
 	require.NoError(t, err)
 	link("1")
 	require.NoError(t, a.tokensFile.read())
-	_, err = a.Authenticate(t.Context(), []string{"Bearer " + staticToken("eve")}, nil)
+	_, err = a.Authenticate(t.Context(), Proof{Authorization: []string{"Bearer " + staticToken("eve")}})
 	require.NoError(t, err)
-	_, err = a.Authenticate(t.Context(), []string{"Bearer " + staticToken("bob")}, nil)
+	_, err = a.Authenticate(t.Context(), Proof{Authorization: []string{"Bearer " + staticToken("bob")}})
 	requireCause(t, UnknownToken, err)
 }

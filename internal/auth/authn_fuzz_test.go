@@ -22,7 +22,7 @@ func FuzzAuthorization(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, header string) {
-		got, err := a.Authenticate(t.Context(), []string{header}, nil)
+		got, err := a.Authenticate(t.Context(), Proof{Authorization: []string{header}})
 		if err == nil {
 			_, text, _ := strings.Cut(header, " ")
 			text = strings.TrimLeft(text, " ")

@@ -223,7 +223,7 @@ func newFixture(t testing.TB, keys ...signingKey) *fixture {
 // call authenticates one bearer token.
 func (f *fixture) call(t testing.TB, token string) (Identity, error) {
 	t.Helper()
-	return f.Authenticate(t.Context(), []string{"Bearer " + token}, nil)
+	return f.Authenticate(t.Context(), Proof{Authorization: []string{"Bearer " + token}})
 }
 
 // requireCause checks that an error is a refusal for that cause.

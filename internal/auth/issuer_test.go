@@ -76,7 +76,7 @@ func certificatePEM(c *x509.Certificate) string {
 
 func (r *remote) call(t testing.TB, token string) error {
 	t.Helper()
-	_, err := r.Authenticate(t.Context(), []string{"Bearer " + token}, nil)
+	_, err := r.Authenticate(t.Context(), Proof{Authorization: []string{"Bearer " + token}})
 	return err
 }
 
@@ -315,7 +315,7 @@ func TestUnknownKeyWaitsBriefly(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err := r.Authenticate(ctx, []string{"Bearer " + token}, nil)
+	_, err := r.Authenticate(ctx, Proof{Authorization: []string{"Bearer " + token}})
 	requireCause(t, UnknownKey, err)
 
 	r.set.mu.Lock()

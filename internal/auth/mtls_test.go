@@ -118,7 +118,7 @@ func TestCertificates(t *testing.T) {
 			}
 			leaf := certificate(t, row.uris, row.dns, change)
 			for range 2 {
-				got, err := a.Authenticate(t.Context(), nil, leaf)
+				got, err := a.Authenticate(t.Context(), Proof{Certificate: leaf})
 				if row.want == "" {
 					requireCause(t, BadCertificate, err)
 					require.Zero(t, got)
@@ -138,10 +138,10 @@ func TestCertificateEnds(t *testing.T) {
 	require.NoError(t, err)
 	leaf := certificate(t, nil, []string{"a.example.org"})
 	clock.advance(time.Hour)
-	_, err = a.Authenticate(t.Context(), nil, leaf)
+	_, err = a.Authenticate(t.Context(), Proof{Certificate: leaf})
 	require.NoError(t, err)
 	clock.advance(time.Second)
-	_, err = a.Authenticate(t.Context(), nil, leaf)
+	_, err = a.Authenticate(t.Context(), Proof{Certificate: leaf})
 	require.EqualError(t, err, "unauthenticated: expired: dns:a.example.org")
 	requireCause(t, Expired, err)
 }
@@ -171,7 +171,7 @@ func TestCertificateAndBearer(t *testing.T) {
 		"both, but bad certificate": {leaf: bad, bearers: []string{token, token}, cause: BadCertificate},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := f.Authenticate(t.Context(), row.bearers, row.leaf)
+			got, err := f.Authenticate(t.Context(), Proof{Authorization: row.bearers, Certificate: row.leaf})
 			if row.cause != "" {
 				requireCause(t, row.cause, err)
 				require.Zero(t, got)

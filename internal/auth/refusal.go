@@ -1,12 +1,17 @@
 package auth
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 var (
 	// ErrUnauthenticated is that the caller has not proven who it is.
 	ErrUnauthenticated = errors.New("unauthenticated")
 	// ErrUndecided is that the proof can't be checked, because the keys of its issuer are not known.
 	ErrUndecided = errors.New("undecided")
+	// ErrTooMany is that the proof was not checked, because too many from that address were refused.
+	ErrTooMany = errors.New("not checked")
 )
 
 // Cause is why a caller was refused, for podlink's log alone: a caller that learned it could guess better.
@@ -33,13 +38,16 @@ const (
 	BadClaims      Cause = "claims missing or of the wrong type"
 	BadCertificate Cause = "certificate without a name that counts"
 	NoKeys         Cause = "no keys of the issuer loaded"
+	TooMany        Cause = "too many tokens from this address were refused"
 )
 
-// RefusedError is the error of a caller that is not let in. It is ErrUnauthenticated, or ErrUndecided if the cause is NoKeys.
+// RefusedError is the error of a caller that is not let in. It is ErrUnauthenticated, or ErrUndecided if the cause is NoKeys,
+// or ErrTooMany.
 type RefusedError struct {
 	Cause Cause
 	// Name is who the caller is, when the proof was genuine but does not count, as it has expired. Else empty.
 	Name string
+	Wait time.Duration // after which to try again; TooMany only
 }
 
 // Error implements error.
@@ -53,10 +61,14 @@ func (r *RefusedError) Error() string {
 
 // Unwrap returns the kind of the refusal.
 func (r *RefusedError) Unwrap() error {
-	if r.Cause == NoKeys {
+	switch r.Cause {
+	case NoKeys:
 		return ErrUndecided
+	case TooMany:
+		return ErrTooMany
+	default:
+		return ErrUnauthenticated
 	}
-	return ErrUnauthenticated
 }
 
 func refuse(cause Cause) error { return &RefusedError{Cause: cause} }

@@ -3,7 +3,6 @@ package server
 import (
 	"bufio"
 	"context"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -34,14 +33,14 @@ type guests struct{ away error }
 var errStranger = errors.New("nobody knows this token")
 
 // Authenticate implements Authenticator.
-func (g guests) Authenticate(_ context.Context, authorization []string, _ *x509.Certificate) (auth.Identity, error) {
+func (g guests) Authenticate(_ context.Context, proof auth.Proof) (auth.Identity, error) {
 	if g.away != nil {
 		return auth.Identity{}, fmt.Errorf("%w: no keys", auth.ErrUndecided)
 	}
-	if len(authorization) != 1 {
+	if len(proof.Authorization) != 1 {
 		return auth.Identity{}, errStranger
 	}
-	token, ok := strings.CutPrefix(authorization[0], "Bearer ")
+	token, ok := strings.CutPrefix(proof.Authorization[0], "Bearer ")
 	if !ok || token == "stranger" {
 		return auth.Identity{}, errStranger
 	}
@@ -178,6 +177,30 @@ func TestRefusals(t *testing.T) {
 				row.code, v1.OperationLinkServiceGetLinkedPod, row.reason), w.page(t))
 		})
 	}
+}
+
+// TestManyRefusedTokens: beyond a bound the tokens of an address are not checked, which its callers are told, but for those that podlink
+// has verified.
+func TestManyRefusedTokens(t *testing.T) {
+	w := serveGuarded(t, realAccess(t), newParts(t))
+	server := httptest.NewServer(w.http)
+	defer server.Close()
+	ask := func(token string) (int, http.Header, string) {
+		return ask(t, server.URL, http.MethodGet, linkPath, "Bearer "+token)
+	}
+	code, _, body := ask(benchToken)
+	require.Equal(t, http.StatusOK, code, body)
+	var header http.Header
+	for n := 0; code != http.StatusTooManyRequests; n++ {
+		require.Less(t, n, 100_000)
+		code, header, body = ask(strings.Repeat("eve-", 16))
+	}
+	require.Contains(t, body, `"reason":"RATE_LIMITED"`)
+	require.Contains(t, body, "too many tokens from this address were refused")
+	require.Equal(t, "1", header.Get("Retry-After"))
+	code, _, body = ask(benchToken)
+	require.Equal(t, http.StatusOK, code, body)
+	require.Contains(t, w.lines.String(), "not checked: too many tokens from this address were refused")
 }
 
 // TestRefusedBeforeTheBody: a body that never comes delays no refusal, and its connection is closed.

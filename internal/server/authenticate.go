@@ -17,9 +17,9 @@ import (
 
 // Authenticator finds out who calls: internal/auth's.
 type Authenticator interface {
-	// Authenticate returns who has sent a call with these Authorization headers and this verified certificate; nil: none. The error
-	// is auth.ErrUndecided if podlink can't know it yet.
-	Authenticate(ctx context.Context, authorization []string, leaf *x509.Certificate) (auth.Identity, error)
+	// Authenticate returns who has sent a call with this proof. The error is auth.ErrUndecided if podlink can't know it yet, and
+	// auth.ErrTooMany if it has not looked.
+	Authenticate(ctx context.Context, proof auth.Proof) (auth.Identity, error)
 	// Ready returns why callers can't be authenticated now.
 	Ready() error
 }
@@ -65,12 +65,12 @@ const (
 func (a *Access) call(
 	ctx context.Context, authorization []string, chains [][]*x509.Certificate, from netip.AddrPort,
 ) (*auth.Call, error) {
-	var leaf *x509.Certificate
+	proof := auth.Proof{Authorization: authorization, From: network(from.Addr())}
 	if len(chains) > 0 { // A certificate counts only if it was verified.
-		leaf = chains[0][0]
+		proof.Certificate = chains[0][0]
 	}
 	call := &auth.Call{Context: ctx, Peer: from}
-	who, err := a.callers.Authenticate(ctx, authorization, leaf)
+	who, err := a.callers.Authenticate(ctx, proof)
 	switch {
 	case err == nil:
 		call.Identity = who
@@ -79,6 +79,13 @@ func (a *Access) call(
 	case errors.Is(err, auth.ErrUndecided):
 		a.metrics.Authenticated(who.Kind(), undecided)
 		return call, v1.ErrorNotReady("podlink can't check credentials yet; nothing was carried out; it is safe to retry").WithCause(err)
+	case errors.Is(err, auth.ErrTooMany):
+		a.metrics.Authenticated(who.Kind(), refused)
+		a.metrics.Refused(RefusedByPeer)
+		var refusal *auth.RefusedError
+		errors.As(err, &refusal)
+		return call, rateLimited(refusal.Wait, "too many tokens from this address were refused; nothing was carried out; "+
+			"it is safe to retry after a pause").WithCause(err)
 	default:
 		a.metrics.Authenticated(who.Kind(), refused)
 		a.metrics.Refused(RefusedByAuthentication)

@@ -16,13 +16,14 @@ import (
 	v1 "podlink/api/podlink/v1"
 	podlinktest "podlink/test/kit/podlink"
 	redistest "podlink/test/kit/redis"
+	"podlink/test/kit/variants"
 )
 
 // TestBatchesAreBounded: no round trip carries so many expensive calls that the others of its kind wait for it. A build
 // without the bound is found.
 func TestBatchesAreBounded(t *testing.T) {
 	require.Zero(t, oversized(t, binary))
-	require.Positive(t, oversized(t, variant(t, unbounded)))
+	require.Positive(t, oversized(t, variants.Build(t, variants.Unbounded)))
 }
 
 // oversized queues many reports with long states while Redis is paused, and returns how many round trips carried more of

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	v1 "podlink/api/podlink/v1"
+	"podlink/test/kit/variants"
 )
 
 // batchExecutions loses replies to batches of mutations, and returns how many scripts the servers executed beyond one per item
@@ -58,6 +59,6 @@ func TestAtMostOneExecutionInABatch(t *testing.T) {
 
 // TestVariantBatchRetries: a build that sends such an item again is found.
 func TestVariantBatchRetries(t *testing.T) {
-	more, _ := batchExecutions(t, variant(t, batchRetries))
+	more, _ := batchExecutions(t, variants.Build(t, variants.BatchRetries))
 	require.Positive(t, more)
 }

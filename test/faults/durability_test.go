@@ -20,6 +20,7 @@ import (
 	v1 "podlink/api/podlink/v1"
 	podlinktest "podlink/test/kit/podlink"
 	redistest "podlink/test/kit/redis"
+	"podlink/test/kit/variants"
 )
 
 const (
@@ -318,6 +319,6 @@ func TestDurabilityKnownBad(t *testing.T) {
 		})
 	}
 	t.Run("known-bad/WAIT left out", func(t *testing.T) {
-		require.Positive(t, durability(t, variant(t, noWait), failovers(1)).Lost)
+		require.Positive(t, durability(t, variants.Build(t, variants.NoWait), failovers(1)).Lost)
 	})
 }

@@ -6,8 +6,6 @@ import (
 	"os"
 	"testing"
 
-	"github.com/stretchr/testify/require"
-
 	podlinktest "podlink/test/kit/podlink"
 )
 
@@ -20,16 +18,6 @@ func TestMain(m *testing.M) {
 		published.write(os.Stdout)
 		return code
 	}))
-}
-
-// variant builds one of the variants.
-func variant(t *testing.T, name string) string {
-	t.Helper()
-	patches := variants(t)[name]
-	require.NotEmpty(t, patches, "unknown variant %q", name)
-	binary, err := podlinktest.Build(t.TempDir(), patches...)
-	require.NoError(t, err)
-	return binary
 }
 
 // start starts a number of podlinks with the same environment, and waits until they are ready.

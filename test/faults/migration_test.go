@@ -15,6 +15,7 @@ import (
 
 	podlinktest "podlink/test/kit/podlink"
 	redistest "podlink/test/kit/redis"
+	"podlink/test/kit/variants"
 )
 
 // movingTags are hash tags whose slots are on different nodes at first.
@@ -170,7 +171,7 @@ func TestMigration(t *testing.T) {
 // TestMigrationKnownBad: Redis refuses scripts with two keys while their slot moves, and the scenario finds that.
 func TestMigrationKnownBad(t *testing.T) {
 	t.Run("known-bad/two keys per link", func(t *testing.T) {
-		report := migrate(t, variant(t, twoKeys), 3000)
+		report := migrate(t, variants.Build(t, variants.TwoKeys), 3000)
 		require.Positive(t, report.Refused)
 	})
 }

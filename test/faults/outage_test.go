@@ -13,6 +13,7 @@ import (
 	podlinktest "podlink/test/kit/podlink"
 	"podlink/test/kit/proc"
 	redistest "podlink/test/kit/redis"
+	"podlink/test/kit/variants"
 )
 
 // deathTimeout bounds how long podlink takes to find a dead pod: a report of another pod after a ttl, and a view of the pods
@@ -147,7 +148,7 @@ func TestOutages(t *testing.T) {
 // TestOutagesKnownBad: a build for which a pod is dead as soon as its report has expired is found by every silence
 // that ends with the report of one pod.
 func TestOutagesKnownBad(t *testing.T) {
-	bad := variant(t, impatient)
+	bad := variants.Build(t, variants.Impatient)
 	for _, s := range silences() {
 		if !s.certain {
 			continue

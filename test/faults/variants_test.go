@@ -10,11 +10,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	redistest "podlink/test/kit/redis"
+	"podlink/test/kit/variants"
 )
 
 // TestVariantRetries: builds that retry mutations are found, by the callers' answers and by the servers' counts.
 func TestVariantRetries(t *testing.T) {
-	byDriver, byPodlink := variant(t, driverRetries), variant(t, podlinkRetries)
+	byDriver, byPodlink := variants.Build(t, variants.DriverRetries), variants.Build(t, variants.PodlinkRetries)
 	t.Run("linearizability", func(t *testing.T) {
 		_, found := linearizability(t, byDriver, lostReplies)
 		require.NotNil(t, found)
@@ -32,7 +33,7 @@ func TestVariantRetries(t *testing.T) {
 // TestVariantLimits: a build whose calls outlive their deadline and whose mutations leak goroutines is found by a pause of
 // Redis.
 func TestVariantLimits(t *testing.T) {
-	report, _ := linearizability(t, variant(t, ignoresDeadline), disturbance{
+	report, _ := linearizability(t, variants.Build(t, variants.IgnoresDeadline), disturbance{
 		faults: 1,
 		inject: func(_ *testing.T, r *run, redis *redistest.Server, _ *redistest.Proxy) {
 			redis.Pause()
@@ -49,10 +50,20 @@ func TestVariantLimits(t *testing.T) {
 
 // TestVariantScripts: a faulty script is found without an injected fault.
 func TestVariantScripts(t *testing.T) {
-	for _, name := range []string{staleEpoch, overwrites} {
+	for _, name := range []string{variants.StaleEpoch, variants.Overwrites} {
 		t.Run(name, func(t *testing.T) {
-			_, found := linearizability(t, variant(t, name), undisturbed)
+			_, found := linearizability(t, variants.Build(t, name), undisturbed)
 			require.NotNil(t, found)
 		})
+	}
+}
+
+// TestVariantRotations: builds that take a broken file, or let a token in that was revoked, are found.
+func TestVariantRotations(t *testing.T) {
+	for name, row := range map[string]struct{ test, want string }{
+		variants.BrokenFiles:   {"TestRotation", "Should be empty"},
+		variants.RevokedTokens: {"TestRotationOfIdentities", "An error is expected"},
+	} {
+		t.Run(name, func(t *testing.T) { variants.RequireFound(t, name, row.test, row.want) })
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"math/rand/v2"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 
 	v1 "podlink/api/podlink/v1"
 	"podlink/test/kit/sim"
+	"podlink/test/kit/variants"
 )
 
 var (
@@ -44,15 +46,43 @@ func TestProcesses(t *testing.T) {
 		if seed == 0 {
 			seed = uint64(began.UnixNano()) + n
 		}
-		ok := t.Run("seed", func(t *testing.T) { simulate(t, seed) })
+		ok := t.Run("seed", func(t *testing.T) { require.Empty(t, simulate(t, seed, binary, kinds)) })
 		if !ok {
 			t.Fatalf("repeat the plan: go test -tags sim ./test/sim -sim.seed %d -sim.users %d", seed, *simUsers)
 		}
 	}
 }
 
-func simulate(t *testing.T, seed uint64) {
-	w := newWorld(t)
+// TestProcessesFindVariants: the simulator finds podlinks that break a promise.
+func TestProcessesFindVariants(t *testing.T) {
+	for name, row := range map[string]struct {
+		kinds []sim.Kind
+		want  string // how the violation begins
+	}{
+		variants.Impatient:  {[]sim.Kind{sim.PodlinkKilled, sim.StoreKilled}, "lost:"},
+		variants.StaleEpoch: {[]sim.Kind{sim.PodKilled}, "one epoch, two processes:"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bad := variants.Build(t, name)
+			const seeds = 5
+			for seed := range uint64(seeds) {
+				for _, text := range simulate(t, seed, bad, row.kinds) {
+					if strings.Contains(text, row.want) {
+						t.Logf("seed %d: %s", seed, text)
+						return
+					}
+				}
+			}
+			require.Failf(t, "not found", "%d seeds", seeds)
+		})
+	}
+}
+
+// simulate runs the plan of a seed against podlinks of that binary, and returns the promises that were broken.
+func simulate(t *testing.T, seed uint64, podlink string, kinds []sim.Kind) []string {
+	t.Helper()
+	w := newWorld(t, podlink)
 	random := func(part uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, part)) }
 	time.Sleep(ttl) // The pods report before the first users come.
 	var playing, striking sync.WaitGroup
@@ -80,7 +110,7 @@ func simulate(t *testing.T, seed uint64) {
 	w.logf("seed %d: %s", seed, w.storage)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	require.Empty(t, w.violations)
+	return w.violations
 }
 
 func (w *world) play(ctx context.Context, random *rand.Rand, n int) {

@@ -37,6 +37,7 @@ const (
 // world is everything that is simulated.
 type world struct {
 	t         *testing.T
+	binary    string // podlink's
 	redis     *redistest.Server
 	podlinks  []*podlinkSlot
 	instances *sim.Registry
@@ -73,11 +74,11 @@ type caller struct {
 	pods    v1.LinkServiceClient
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T, binary string) *world {
 	t.Helper()
 	proc.Need(t, "redis-server", "redis-server")
 	w := &world{
-		t: t, instances: sim.NewRegistry(sim.ServiceName), running: make(map[int32]*pod), began: time.Now(), told: make(map[string]bool),
+		t: t, binary: binary, instances: sim.NewRegistry(sim.ServiceName), running: make(map[int32]*pod), began: time.Now(), told: make(map[string]bool),
 	}
 	w.excuses.Window = 3 * ttl
 	w.storage = sim.NewStorage(w.violate)
@@ -108,7 +109,7 @@ func (w *world) addresses() []string {
 
 func (w *world) startPodlink(slot *podlinkSlot) {
 	env := append(podlinktest.OnRedis("standalone", w.redis.Addr()), "PODLINK_SERVER_GRPC_ADDR="+slot.address)
-	slot.process = podlinktest.Start(w.t, binary, env...)
+	slot.process = podlinktest.Start(w.t, w.binary, env...)
 }
 
 // startPod starts a process of the pod and waits until it has registered, for a while.

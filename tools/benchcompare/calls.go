@@ -111,6 +111,7 @@ type server struct {
 	conns   []*grpc.ClientConn
 	links   []v1.LinkServiceClient // one per connection
 	http    *http.Client
+	token   string       // of the calls; empty: none
 	calls   atomic.Int64 // made so far
 }
 
@@ -120,12 +121,16 @@ func startServer(ctx context.Context, r revision, redis, prefix string) (*server
 	if err != nil {
 		return nil, err
 	}
-	s := &server{process: p, address: httpAddr, http: &http.Client{
+	s := &server{process: p, address: httpAddr, token: r.token, http: &http.Client{
 		Timeout:   callTimeout,
 		Transport: &http.Transport{MaxConnsPerHost: crowd, MaxIdleConnsPerHost: crowd},
 	}}
+	dialing := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableRetry()}
+	if r.token != "" {
+		dialing = append(dialing, grpc.WithPerRPCCredentials(bearer{"authorization": "Bearer " + r.token}))
+	}
 	for range crowd {
-		conn, err := grpc.NewClient(grpcAddr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableRetry())
+		conn, err := grpc.NewClient(grpcAddr, dialing...)
 		if err != nil {
 			s.stop()
 			return nil, err
@@ -206,6 +211,9 @@ func (s *server) callHTTP(ctx context.Context, op operation, n int) (linked bool
 	}
 	if body != "" {
 		request.Header.Set("Content-Type", "application/json")
+	}
+	if s.token != "" {
+		request.Header.Set("Authorization", "Bearer "+s.token)
 	}
 	response, err := s.http.Do(request)
 	if err != nil {

@@ -1,7 +1,8 @@
 // Command benchcompare compares the speed of the working tree (head) with an earlier revision (base), and fails if head is
-// slower: `make bench-compare BASE=REV`.
+// slower: `make bench-compare BASE=REV`. With -doors it compares the working tree with auth.mode required and JWTs (head) with
+// itself with auth.mode off (base): `make bench-doors`.
 //
-// Usage: go run ./tools/benchcompare -base REV [-min 0.97]
+// Usage: go run ./tools/benchcompare (-base REV | -doors) [-min 0.97]
 //
 // Two things to know before changing it. Base does not contain this tool, so it measures what every revision has: the API over
 // gRPC and HTTP, with head's load generator, and the data layer with each revision's own test/bench. And two processes of the
@@ -35,6 +36,7 @@ const minRounds = 5
 // options are the flags.
 type options struct {
 	base  string // a revision
+	doors bool
 	limit float64
 	plan
 }
@@ -42,14 +44,15 @@ type options struct {
 func main() {
 	var o options
 	flag.StringVar(&o.base, "base", "", "the `revision` to compare the working tree with")
+	flag.BoolVar(&o.doors, "doors", false, "compare the working tree with and without tokens instead")
 	flag.Float64Var(&o.limit, "min", 0.97, "the lowest `ratio` of head to base that passes")
 	flag.IntVar(&o.rounds, "rounds", 20, "the minimum `number` of rounds")
 	flag.DurationVar(&o.time, "time", 12*time.Minute, "the `time` limit for extra rounds of undecided paths")
 	flag.DurationVar(&o.slice, "slice", 25*time.Millisecond, "the `duration` of a turn")
 	flag.IntVar(&o.turns, "turns", 8, "`turns` per process, measure and round")
 	flag.Parse()
-	if o.base == "" || flag.NArg() > 0 || o.rounds < minRounds {
-		fmt.Fprintf(os.Stderr, "benchcompare needs -base, and at least %d rounds\n", minRounds)
+	if (o.base == "") != o.doors || flag.NArg() > 0 || o.rounds < minRounds {
+		fmt.Fprintf(os.Stderr, "benchcompare needs either -base or -doors, and at least %d rounds\n", minRounds)
 		flag.Usage()
 		os.Exit(2)
 	}
@@ -82,25 +85,34 @@ func run(ctx context.Context, o options, out, log io.Writer) (err error) {
 			return err
 		}
 	}
-	if err := export(ctx, root, o.base, tree); err != nil {
-		return err
-	}
-	progress("building " + o.base)
-	base, err := build(ctx, root, tree, baseOut)
-	if err != nil {
-		return err
+	if !o.doors {
+		if err := export(ctx, root, o.base, tree); err != nil {
+			return err
+		}
 	}
 	progress("building the working tree")
 	head, err := build(ctx, root, root, headOut)
 	if err != nil {
 		return err
 	}
-	return o.compare(ctx, base, head, out, progress)
+	if o.doors {
+		secured, err := head.withDoors(baseOut)
+		if err != nil {
+			return err
+		}
+		return o.compare(ctx, out, progress, requestPath(head, secured))
+	}
+	progress("building " + o.base)
+	base, err := build(ctx, root, tree, baseOut)
+	if err != nil {
+		return err
+	}
+	return o.compare(ctx, out, progress, requestPath(base, head), dataLayers(base, head))
 }
 
-// compare measures two built revisions and prints the report.
-func (o options) compare(ctx context.Context, base, head revision, out io.Writer, progress func(string)) error {
-	c := comparison{plan: o.plan, limit: o.limit, parts: []part{requestPath(base, head), dataLayers(base, head)}}
+// compare measures the parts and prints the report.
+func (o options) compare(ctx context.Context, out io.Writer, progress func(string), parts ...part) error {
+	c := comparison{plan: o.plan, limit: o.limit, parts: parts}
 	if err := c.run(ctx, progress); err != nil {
 		return err
 	}

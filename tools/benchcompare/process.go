@@ -90,13 +90,13 @@ func startRedis(ctx context.Context) (p *process, addr string, err error) {
 	return p, addrs[0], err
 }
 
-// startPodlink starts a revision's podlink, with its shipped configuration and that Redis, and waits until it is ready.
+// startPodlink starts a revision's podlink, with its configuration and that Redis, and waits until it is ready.
 func startPodlink(ctx context.Context, r revision, redis, prefix string) (p *process, grpcAddr, httpAddr string, err error) {
 	addrs, err := freeAddrs(ctx, 3)
 	if err != nil {
 		return nil, "", "", err
 	}
-	cmd := exec.CommandContext(ctx, r.podlink, "-conf", "configs/config.yaml")
+	cmd := exec.CommandContext(ctx, r.podlink, "-conf", r.conf)
 	cmd.Dir = r.dir
 	cmd.Env = append(os.Environ(), "PODLINK_SERVER_GRPC_ADDR="+addrs[0], "PODLINK_SERVER_HTTP_ADDR="+addrs[1],
 		"PODLINK_SERVER_ADMIN_ADDR="+addrs[2], "PODLINK_DATA_REDIS_MODE=standalone", "PODLINK_DATA_REDIS_ADDRS="+redis,

@@ -20,6 +20,8 @@ type revision struct {
 	dir     string
 	podlink string // path of the podlink binary
 	worker  string // path of the test binary of test/bench
+	conf    string // path of podlink's configuration
+	token   string // of the calls; empty: none
 }
 
 // export writes a revision's files to a folder. A git worktree would leave traces in the repository if the run is killed.
@@ -38,7 +40,9 @@ func export(ctx context.Context, root, rev, dir string) error {
 
 // build builds a tree's podlink and worker into a folder. Builds are reproducible: the tree's path does not matter.
 func build(ctx context.Context, root, dir, into string) (revision, error) {
-	r := revision{dir: dir, podlink: filepath.Join(into, "podlink"), worker: filepath.Join(into, "worker")}
+	r := revision{
+		dir: dir, podlink: filepath.Join(into, "podlink"), worker: filepath.Join(into, "worker"), conf: "configs/config.yaml",
+	}
 	env := append(os.Environ(), "GOFLAGS="+strings.TrimSpace(os.Getenv("GOFLAGS")+" -buildvcs=false"))
 	command := func(name string, args ...string) error {
 		cmd := exec.CommandContext(ctx, name, args...)

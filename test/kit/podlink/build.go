@@ -38,18 +38,23 @@ func Build(dir string, patches ...Patch) (binary string, err error) {
 	return binary, nil
 }
 
+// BinaryVariable is the environment variable with the path of the podlink that Main uses, instead of building one.
+const BinaryVariable = "PODLINK_TEST_BINARY"
+
 // Main is the body of a TestMain: it builds podlink for all tests of the package, sets binary to its path, and returns the
 // exit code of run, or 1 when the tests passed but leaked goroutines.
 func Main(binary *string, run func() int) int {
-	dir, err := os.MkdirTemp("", "podlink-test")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	if *binary, err = Build(dir); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+	if *binary = os.Getenv(BinaryVariable); *binary == "" {
+		dir, err := os.MkdirTemp("", "podlink-test")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		if *binary, err = Build(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
 	}
 	code := run()
 	if err := goleak.Find(); err != nil && code == 0 {
