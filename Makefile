@@ -131,7 +131,7 @@ bench-compare: ## fail if the working tree has less than MIN (0.97) of the speed
 	./test/install.sh redis-server
 	$(GO) run ./tools/benchcompare -base $(BASE) -min $(MIN)
 
-bench-doors: ## fail if podlink with auth.mode required and JWTs has less than 0.95 of the speed without, in 3 to 10 minutes
+bench-doors: ## fail if podlink with auth.mode required and JWTs has less than 0.95 of the speed without, in 3 to 12 minutes
 	./test/install.sh redis-server
 	$(GO) run ./tools/benchcompare -doors -min 0.95
 

@@ -35,10 +35,10 @@ type generation = atomic.Uint64
 
 // Authenticator checks who calls.
 type Authenticator struct {
-	now          func() time.Time
-	certificates certificates
-	sets         []*KeySet
-	issuers      map[string]*KeySet // by the claim iss
+	now         func() time.Time
+	trustDomain string // as in Options
+	sets        []*KeySet
+	issuers     map[string]*KeySet // by the claim iss
 
 	tokensFile       *file // nil: none
 	tokens           atomic.Pointer[tokens]
@@ -59,7 +59,7 @@ func New(o Options) (*Authenticator, error) {
 		o.Now = time.Now
 	}
 	a := &Authenticator{
-		now: o.Now, certificates: newCertificates(o.TrustDomain, o.Now), issuers: make(map[string]*KeySet),
+		now: o.Now, trustDomain: o.TrustDomain, issuers: make(map[string]*KeySet),
 		verified:  otter.Must(&otter.Options[[sha256.Size]byte, verified]{MaximumSize: verifiedTokens}),
 		strangers: newStrangers(o.Now),
 		buffers:   sync.Pool{New: func() any { return new([sha256.Size + maxToken]byte) }},
@@ -146,23 +146,29 @@ func (a *Authenticator) KeySets() []*KeySet { return a.sets }
 type Proof struct {
 	Authorization []string          // the values of all such headers
 	Certificate   *x509.Certificate // which TLS has verified; nil: none
+	Holder        *Holder           // of the connection; nil: the name in the certificate is not kept
 	From          netip.Addr        // for whose refused tokens there is a bound; all of a host have the same
+	At            time.Time         // when the call came; zero: now
 }
 
 // Authenticate returns who calls. Whatever is sent must be valid; with both, the bearer names the caller. The error is a *RefusedError.
 //
 // It waits for a second at most, when a token is signed with a key that its issuer could have published since.
 func (a *Authenticator) Authenticate(ctx context.Context, proof Proof) (Identity, error) {
+	now := proof.At
+	if now.IsZero() {
+		now = a.now()
+	}
 	var holder Identity
 	if proof.Certificate != nil {
 		var err error
-		if holder, err = a.certificates.identify(proof.Certificate); err != nil {
+		if holder, err = a.holder(&proof, now); err != nil {
 			return Identity{}, err
 		}
 	}
 	switch {
 	case len(proof.Authorization) == 1:
-		return a.bearer(ctx, proof.Authorization[0], proof.From)
+		return a.bearer(ctx, proof.Authorization[0], proof.From, now)
 	case len(proof.Authorization) > 1:
 		return Identity{}, refuse(TwoBearers)
 	case proof.Certificate == nil:
@@ -173,7 +179,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, proof Proof) (Identity
 }
 
 // bearer returns who sent an Authorization header.
-func (a *Authenticator) bearer(ctx context.Context, header string, from netip.Addr) (Identity, error) {
+func (a *Authenticator) bearer(ctx context.Context, header string, from netip.Addr, now time.Time) (Identity, error) {
 	scheme, text, _ := strings.Cut(header, " ")
 	if !strings.EqualFold(scheme, "Bearer") {
 		return Identity{}, refuse(OtherScheme)
@@ -184,7 +190,7 @@ func (a *Authenticator) bearer(ctx context.Context, header string, from netip.Ad
 	}
 	keyed := a.hash(text)
 	if known, ok := a.verified.GetIfPresent(keyed); ok {
-		if known.generation == known.source.Load() && a.now().Before(known.until) {
+		if known.generation == known.source.Load() && now.Before(known.until) {
 			return known.identity, nil
 		}
 		a.verified.Invalidate(keyed)

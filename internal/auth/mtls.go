@@ -5,42 +5,45 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"time"
-	"weak"
-
-	"github.com/maypok86/otter/v2"
 )
 
-// certificateNames is how many certificates' names are kept, at least one for each connection of an ordinary podlink.
-const certificateNames = 16_384
-
-// certificates returns the names in callers' certificates, which TLS has verified. It keeps them by certificate, as a connection has
-// the same one for each of its calls.
-type certificates struct {
-	trustDomain string
-	now         func() time.Time
-	names       *otter.Cache[weak.Pointer[x509.Certificate], string] // empty: none that counts
+// Holder keeps the name in the certificate of a connection, which has the same one for each of its calls.
+type Holder struct {
+	name atomic.Pointer[string]
 }
 
-func newCertificates(trustDomain string, now func() time.Time) certificates {
-	return certificates{trustDomain, now, otter.Must(&otter.Options[weak.Pointer[x509.Certificate], string]{MaximumSize: certificateNames})}
-}
-
-// identify returns who the holder of a certificate is. It is no pod: a certificate names what runs in a pod, seldom which one.
-func (c certificates) identify(leaf *x509.Certificate) (Identity, error) {
-	key := weak.Make(leaf)
-	name, ok := c.names.GetIfPresent(key)
-	if !ok {
-		name = certificateName(leaf, c.trustDomain)
-		c.names.Set(key, name)
+// holder returns who the holder of a certificate, which TLS has verified, is. It is no pod: a certificate names what runs in a pod,
+// seldom which one.
+func (a *Authenticator) holder(p *Proof, now time.Time) (Identity, error) {
+	var name string
+	if known := p.knownName(); known != nil {
+		name = *known
+	} else {
+		name = certificateName(p.Certificate, a.trustDomain)
+		p.keepName(name)
 	}
 	switch {
 	case name == "":
 		return Identity{}, refuse(BadCertificate)
-	case c.now().After(leaf.NotAfter): // A connection may last longer than its certificate.
+	case now.After(p.Certificate.NotAfter): // A connection may last longer than its certificate.
 		return Identity{}, &RefusedError{Cause: Expired, Name: name}
 	}
 	return Identity{Name: name}, nil
+}
+
+func (p *Proof) knownName() *string {
+	if p.Holder == nil {
+		return nil
+	}
+	return p.Holder.name.Load()
+}
+
+func (p *Proof) keepName(name string) {
+	if p.Holder != nil {
+		p.Holder.name.Store(&name)
+	}
 }
 
 // certificateName returns the name in a certificate: the SPIFFE id, if callers have those of a trust domain, else the first DNS name.

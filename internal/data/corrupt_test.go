@@ -354,6 +354,6 @@ func TestFormatOfLinks(t *testing.T) {
 // linkByScript reads the link by script, also if it is persistent.
 func linkByScript(store *testStore, key biz.LinkKey) (biz.Link, error) {
 	repo := NewLinkRepo(store.Runner, store.keys, testLinkLimits, store.metrics).(linkRepo)
-	_, change, err := repo.one(context.Background(), scriptGetLink, key)
+	_, change, err := repo.one(context.Background(), scriptGetLink, key, key.Service)
 	return change.Link, err
 }

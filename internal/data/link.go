@@ -13,8 +13,8 @@ import (
 
 type linkRepo struct {
 	store
-	limits  LinkLimits
-	metrics *LinkMetrics
+	maxServices any // of LinkLimits, as an argument of scripts
+	metrics     *LinkMetrics
 }
 
 // LinkLimits are the limits on stored links.
@@ -27,48 +27,48 @@ const maxServices = "limits.max_services"
 
 // NewLinkRepo returns the repo of the links in the store.
 func NewLinkRepo(runner *rdb.Runner, keys Keyspace, limits LinkLimits, metrics *LinkMetrics) biz.LinkRepo {
-	return linkRepo{store{runner, keys}, limits, metrics}
+	return linkRepo{store{runner, keys}, limits.MaxServices, metrics}
 }
 
 func (r linkRepo) Set(
 	ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL, terms biz.SetTerms,
 ) (biz.LinkChange, error) {
-	return r.change(ctx, r.set(key.UID, pod, ttl, terms), key)
+	return r.change(ctx, r.set(key, pod, ttl, terms))
 }
 
 func (r linkRepo) TrySet(
 	ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL, own *biz.PodID,
 ) (biz.LinkChange, error) {
-	return r.change(ctx, r.trySet(key.UID, pod, ttl, own), key)
+	return r.change(ctx, r.trySet(key, pod, ttl, own))
 }
 
 func (r linkRepo) SetIfAbsent(
 	ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL, terms biz.SetTerms,
 ) (biz.LinkChange, error) {
-	return r.change(ctx, r.setIfAbsent(key.UID, pod, ttl, terms), key)
+	return r.change(ctx, r.setIfAbsent(key, pod, ttl, terms))
 }
 
 func (r linkRepo) SetIfEpoch(
 	ctx context.Context, key biz.LinkKey, pod biz.PodID, ttl biz.TTL, move biz.MoveTerms,
 ) (biz.LinkChange, error) {
-	return r.change(ctx, r.setIfEpoch(key.UID, pod, ttl, move), key)
+	return r.change(ctx, r.setIfEpoch(key, pod, ttl, move))
 }
 
 func (r linkRepo) Remove(
 	ctx context.Context, key biz.LinkKey, keep int32, terms biz.RemoveTerms,
 ) (biz.LinkChange, error) {
-	return r.change(ctx, remove(key.UID, keep, terms), key)
+	return r.change(ctx, remove(key, keep, terms))
 }
 
 func (r linkRepo) RemoveWithID(
 	ctx context.Context, key biz.LinkKey, pod biz.PodID, keep int32,
 ) (biz.LinkChange, error) {
-	return r.change(ctx, removeWithID(key.UID, pod, keep), key)
+	return r.change(ctx, removeWithID(key, pod, keep))
 }
 
-// one runs a script on one link; args follow the service.
+// one runs a script on one link; args begin with the service.
 func (r linkRepo) one(ctx context.Context, script *rdb.Script, key biz.LinkKey, args ...any) (rdb.Reply, biz.LinkChange, error) {
-	reply, err := r.run(ctx, script, r.keys.links(key.Namespace, key.UID), linkArgs(key.Service, args)...)
+	reply, err := r.run(ctx, script, r.keys.links(key.Namespace, key.UID), args...)
 	if err != nil {
 		return rdb.Reply{}, biz.LinkChange{}, err
 	}
@@ -101,8 +101,8 @@ func (p *parser) link(key biz.LinkKey, text string) biz.Link {
 }
 
 // change runs a mutation.
-func (r linkRepo) change(ctx context.Context, step linkStep, key biz.LinkKey) (biz.LinkChange, error) {
-	reply, change, err := r.one(ctx, step.script, key, step.args...)
+func (r linkRepo) change(ctx context.Context, step linkStep) (biz.LinkChange, error) {
+	reply, change, err := r.one(ctx, step.script, step.key, step.args...)
 	if err != nil {
 		return biz.LinkChange{}, err
 	}
@@ -146,7 +146,7 @@ func (r linkRepo) Get(ctx context.Context, key biz.LinkKey) (biz.Link, error) {
 	if err != nil || !temporary {
 		return link, err
 	}
-	reply, change, err := r.one(ctx, scriptGetLink, key)
+	reply, change, err := r.one(ctx, scriptGetLink, key, key.Service)
 	r.metrics.countRead(scriptGetLink, reply)
 	return change.Link, err
 }
@@ -177,7 +177,7 @@ func persistentLink(key biz.LinkKey, value string, found bool) (link biz.Link, t
 }
 
 func (r linkRepo) GetIfPersist(ctx context.Context, key biz.LinkKey) (biz.Link, error) {
-	_, change, err := r.one(ctx, scriptGetPersist, key)
+	_, change, err := r.one(ctx, scriptGetPersist, key, key.Service)
 	return change.Link, err
 }
 

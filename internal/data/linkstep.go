@@ -7,15 +7,24 @@ import (
 	"podlink/internal/rdb"
 )
 
-// linkStep is a mutation of the link of a uid: the script and its arguments, which follow the service.
+// linkStep is a mutation of the link of a key: the script, and its arguments as types that go-redis accepts.
 type linkStep struct {
-	uid    string
+	key    biz.LinkKey
 	script *rdb.Script
 	args   []any
 }
 
-func (r linkRepo) set(uid string, pod biz.PodID, ttl biz.TTL, terms biz.SetTerms) linkStep {
-	args := []any{ttl, pod, r.limits.MaxServices}
+// mostArgs is the greatest number of arguments of a script on a link.
+const mostArgs = 8
+
+// binding returns the arguments that every script has which links the key: the service, the TTL, the pod and the limit of links.
+func (r linkRepo) binding(key biz.LinkKey, pod biz.PodID, ttl biz.TTL) []any {
+	args := make([]any, 0, mostArgs)
+	return append(args, key.Service, int32(ttl), int32(pod), r.maxServices)
+}
+
+func (r linkRepo) set(key biz.LinkKey, pod biz.PodID, ttl biz.TTL, terms biz.SetTerms) linkStep {
+	args := r.binding(key, pod, ttl)
 	claims := terms.Claim != 0 || terms.Above != nil
 	switch {
 	case terms.Expected != nil:
@@ -29,38 +38,38 @@ func (r linkRepo) set(uid string, pod biz.PodID, ttl biz.TTL, terms biz.SetTerms
 		if terms.Above != nil {
 			above = *terms.Above
 		}
-		args = append(args, int64(terms.Claim), int64(above), *terms.Own)
+		args = append(args, int64(terms.Claim), int64(above), int32(*terms.Own))
 	case claims:
 		args = withClaim(terms, args)
 	}
-	return linkStep{uid, scriptSetLink, args}
+	return linkStep{key, scriptSetLink, args}
 }
 
-func (r linkRepo) trySet(uid string, pod biz.PodID, ttl biz.TTL, own *biz.PodID) linkStep {
-	args := []any{ttl, pod, r.limits.MaxServices}
+func (r linkRepo) trySet(key biz.LinkKey, pod biz.PodID, ttl biz.TTL, own *biz.PodID) linkStep {
+	args := r.binding(key, pod, ttl)
 	if own != nil {
-		args = append(args, *own)
+		args = append(args, int32(*own))
 	}
-	return linkStep{uid, scriptTrySetLink, args}
+	return linkStep{key, scriptTrySetLink, args}
 }
 
-func (r linkRepo) setIfAbsent(uid string, pod biz.PodID, ttl biz.TTL, terms biz.SetTerms) linkStep {
-	return linkStep{uid, scriptSetIfAbsent, withClaim(terms, []any{ttl, pod, r.limits.MaxServices})}
+func (r linkRepo) setIfAbsent(key biz.LinkKey, pod biz.PodID, ttl biz.TTL, terms biz.SetTerms) linkStep {
+	return linkStep{key, scriptSetIfAbsent, withClaim(terms, r.binding(key, pod, ttl))}
 }
 
-func (r linkRepo) setIfEpoch(uid string, pod biz.PodID, ttl biz.TTL, move biz.MoveTerms) linkStep {
-	args := []any{ttl, pod, r.limits.MaxServices, int64(move.Epoch)}
+func (r linkRepo) setIfEpoch(key biz.LinkKey, pod biz.PodID, ttl biz.TTL, move biz.MoveTerms) linkStep {
+	args := append(r.binding(key, pod, ttl), int64(move.Epoch))
 	if move.TemporaryOnly || move.Above != 0 {
 		args = append(args, asFlag(move.TemporaryOnly))
 	}
 	if move.Above != 0 {
 		args = append(args, int64(move.Above))
 	}
-	return linkStep{uid, scriptComputeLink, args}
+	return linkStep{key, scriptComputeLink, args}
 }
 
-func remove(uid string, keep int32, terms biz.RemoveTerms) linkStep {
-	args := []any{keep}
+func remove(key biz.LinkKey, keep int32, terms biz.RemoveTerms) linkStep {
+	args := append(make([]any, 0, mostArgs), key.Service, keep)
 	switch {
 	case terms.Expected != nil:
 		args = append(args, int64(*terms.Expected))
@@ -68,13 +77,13 @@ func remove(uid string, keep int32, terms biz.RemoveTerms) linkStep {
 		args = append(args, anyEpoch)
 	}
 	if terms.Own != nil {
-		args = append(args, *terms.Own)
+		args = append(args, int32(*terms.Own))
 	}
-	return linkStep{uid, scriptRemoveLink, args}
+	return linkStep{key, scriptRemoveLink, args}
 }
 
-func removeWithID(uid string, pod biz.PodID, keep int32) linkStep {
-	return linkStep{uid, scriptRemoveWithID, []any{keep, pod}}
+func removeWithID(key biz.LinkKey, pod biz.PodID, keep int32) linkStep {
+	return linkStep{key, scriptRemoveWithID, []any{key.Service, keep, int32(pod)}}
 }
 
 // anyEpoch is the argument for an expected epoch that is unset.
@@ -91,67 +100,51 @@ func withClaim(terms biz.SetTerms, args []any) []any {
 	return args
 }
 
-// linkArgs returns the arguments of a script on a link, as types that go-redis accepts.
-func linkArgs(service string, args []any) []any {
-	full := make([]any, 1, 1+len(args))
-	full[0] = service
-	for _, arg := range args {
-		switch v := arg.(type) {
-		case biz.PodID:
-			arg = int32(v)
-		case biz.TTL:
-			arg = int32(v)
-		}
-		full = append(full, arg)
-	}
-	return full
-}
-
 // BatchSet implements biz.LinkRepo.
 func (r linkRepo) BatchSet(ctx context.Context, key biz.ServiceKey, items []biz.SetItem) []biz.ChangeResult {
-	return each(ctx, r, key, items, func(item biz.SetItem) linkStep {
+	return each(ctx, r, items, func(item biz.SetItem) linkStep {
 		if item.IfAbsent {
-			return r.setIfAbsent(item.UID, item.Pod, item.TTL, item.Terms)
+			return r.setIfAbsent(linkOf(key, item.UID), item.Pod, item.TTL, item.Terms)
 		}
-		return r.set(item.UID, item.Pod, item.TTL, item.Terms)
+		return r.set(linkOf(key, item.UID), item.Pod, item.TTL, item.Terms)
 	})
 }
 
 // BatchSetIfEpoch implements biz.LinkRepo.
 func (r linkRepo) BatchSetIfEpoch(ctx context.Context, key biz.ServiceKey, items []biz.MoveItem) []biz.ChangeResult {
-	return each(ctx, r, key, items, func(item biz.MoveItem) linkStep {
-		return r.setIfEpoch(item.UID, item.Pod, item.TTL, item.Terms)
+	return each(ctx, r, items, func(item biz.MoveItem) linkStep {
+		return r.setIfEpoch(linkOf(key, item.UID), item.Pod, item.TTL, item.Terms)
 	})
 }
 
 // BatchRemove implements biz.LinkRepo.
 func (r linkRepo) BatchRemove(ctx context.Context, key biz.ServiceKey, items []biz.RemoveItem) []biz.ChangeResult {
-	return each(ctx, r, key, items, func(item biz.RemoveItem) linkStep {
+	return each(ctx, r, items, func(item biz.RemoveItem) linkStep {
 		if item.Pod != nil {
-			return removeWithID(item.UID, *item.Pod, item.Keep)
+			return removeWithID(linkOf(key, item.UID), *item.Pod, item.Keep)
 		}
-		return remove(item.UID, item.Keep, item.Terms)
+		return remove(linkOf(key, item.UID), item.Keep, item.Terms)
 	})
 }
 
+// linkOf returns the key of a user's link.
+func linkOf(service biz.ServiceKey, uid string) biz.LinkKey {
+	return biz.LinkKey{Namespace: service.Namespace, UID: uid, Service: service.Service}
+}
+
 // each runs the mutation of each item, and returns their results in the same order.
-func each[Item any](
-	ctx context.Context, r linkRepo, service biz.ServiceKey, items []Item, stepOf func(Item) linkStep,
-) []biz.ChangeResult {
+func each[Item any](ctx context.Context, r linkRepo, items []Item, stepOf func(Item) linkStep) []biz.ChangeResult {
 	links, steps := make([]linkStep, len(items)), make([]rdb.Step, len(items))
 	for i, item := range items {
 		step := stepOf(item)
 		links[i] = step
-		steps[i] = rdb.Step{
-			Script: step.script, Key: r.keys.links(service.Namespace, step.uid), Args: linkArgs(service.Service, step.args),
-		}
+		steps[i] = rdb.Step{Script: step.script, Key: r.keys.links(step.key.Namespace, step.key.UID), Args: step.args}
 	}
 	results := make([]biz.ChangeResult, len(items))
 	for i, reply := range r.runner.RunEach(ctx, steps) {
-		key := biz.LinkKey{Namespace: service.Namespace, UID: links[i].uid, Service: service.Service}
-		change, err := r.result(links[i].script, reply, key)
+		change, err := r.result(links[i].script, reply, links[i].key)
 		if err != nil {
-			change = biz.LinkChange{Previous: biz.NoPod, Link: biz.NoLink(key)}
+			change = biz.LinkChange{Previous: biz.NoPod, Link: biz.NoLink(links[i].key)}
 		}
 		results[i] = biz.ChangeResult{LinkChange: change, Err: err}
 	}

@@ -83,7 +83,7 @@ func (r *Runner) failed(script *Script, err error) error {
 
 // send sends the command of a script: a read may be retried, a mutation is sent at most once.
 func (r *Runner) send(ctx context.Context, script *Script, command, text, key string, args []any) (Reply, error) {
-	full := append([]any{command, text, 1, key}, args...)
+	full := append(append(make([]any, 0, 4+len(args)), command, text, 1, key), args...)
 	if script.Access == Read {
 		value, err := r.read(ctx, target{kind: script.KeyKind, key: key, weight: script.Weight}, full)
 		if err != nil {

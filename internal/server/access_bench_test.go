@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -109,6 +110,11 @@ func (d doorway) inChain(tb testing.TB) parts {
 	return p
 }
 
+// aPeer is the peer of a connection.
+func aPeer() *peerAddr {
+	return &peerAddr{Addr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 4711}, from: netip.MustParseAddrPort("127.0.0.1:4711")}
+}
+
 // overGRPC returns a call of GetLinkedPod as gRPC makes it: its handler, with decoding, the chain and the use case.
 func (d doorway) overGRPC(tb testing.TB) func() error {
 	tb.Helper()
@@ -117,7 +123,7 @@ func (d doorway) overGRPC(tb testing.TB) func() error {
 	require.NoError(tb, err)
 	wire, decoder := mem.BufferSlice{mem.SliceBuffer(raw)}, codec{encoding.GetCodecV2(grpcproto.Name)}
 	receive := func(target any) error { return decoder.Unmarshal(wire, target) }
-	from := &peer.Peer{Addr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 4711}}
+	from := &peer.Peer{Addr: aPeer()}
 	if d.tls != nil {
 		from.AuthInfo = credentials.TLSInfo{State: *d.tls}
 	}
@@ -146,7 +152,8 @@ func (d doorway) overGRPC(tb testing.TB) func() error {
 func (d doorway) overHTTP(tb testing.TB) func() error {
 	tb.Helper()
 	handler := d.inChain(tb).http()
-	request := httptest.NewRequestWithContext(tb.Context(), http.MethodGet, linkPath, http.NoBody)
+	ctx := context.WithValue(tb.Context(), peerAddrKey{}, aPeer()) // As withPeerAddr does.
+	request := httptest.NewRequestWithContext(ctx, http.MethodGet, linkPath, http.NoBody)
 	request.TLS = d.tls
 	if d.header != "" {
 		request.Header.Set("Authorization", d.header)

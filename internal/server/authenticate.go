@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
+	"time"
 
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
@@ -61,35 +62,44 @@ const (
 	undecided     = "undecided"
 )
 
-// call returns ctx with its caller. If the caller is not known, the error says so, and the call has its peer only.
-func (a *Access) call(
-	ctx context.Context, authorization []string, chains [][]*x509.Certificate, from netip.AddrPort,
-) (*auth.Call, error) {
-	proof := auth.Proof{Authorization: authorization, From: network(from.Addr())}
+// caller is the context of a call whose caller was asked for.
+type caller struct {
+	auth.Call
+
+	peer *peerAddr // nil outside podlink's listeners
+	at   time.Time // when it was asked for
+}
+
+// identify sets the caller of the call. If the caller is not known, the error says so.
+func (a *Access) identify(c *caller, authorization []string, chains [][]*x509.Certificate) error {
+	c.at = a.rates.now()
+	proof := auth.Proof{Authorization: authorization, From: network(c.Peer.Addr()), At: c.at}
 	if len(chains) > 0 { // A certificate counts only if it was verified.
 		proof.Certificate = chains[0][0]
 	}
-	call := &auth.Call{Context: ctx, Peer: from}
-	who, err := a.callers.Authenticate(ctx, proof)
+	if c.peer != nil {
+		proof.Holder = &c.peer.holder
+	}
+	who, err := a.callers.Authenticate(c.Context, proof)
 	switch {
 	case err == nil:
-		call.Identity = who
+		c.Identity = who
 		a.metrics.Authenticated(who.Kind(), authenticated)
-		return call, nil
+		return nil
 	case errors.Is(err, auth.ErrUndecided):
 		a.metrics.Authenticated(who.Kind(), undecided)
-		return call, v1.ErrorNotReady("podlink can't check credentials yet; nothing was carried out; it is safe to retry").WithCause(err)
+		return v1.ErrorNotReady("podlink can't check credentials yet; nothing was carried out; it is safe to retry").WithCause(err)
 	case errors.Is(err, auth.ErrTooMany):
 		a.metrics.Authenticated(who.Kind(), refused)
 		a.metrics.Refused(RefusedByPeer)
 		var refusal *auth.RefusedError
 		errors.As(err, &refusal)
-		return call, rateLimited(refusal.Wait, "too many tokens from this address were refused; nothing was carried out; "+
+		return rateLimited(refusal.Wait, "too many tokens from this address were refused; nothing was carried out; "+
 			"it is safe to retry after a pause").WithCause(err)
 	default:
 		a.metrics.Authenticated(who.Kind(), refused)
 		a.metrics.Refused(RefusedByAuthentication)
-		return call, errUnauthenticated.WithCause(err)
+		return errUnauthenticated.WithCause(err)
 	}
 }
 
@@ -100,36 +110,56 @@ func (a *Access) filter(next http.Handler) http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		d := decodingFrom(r.Context())
-		call, err := a.callOverHTTP(d.Context, r) //nolint:contextcheck // The request's own, which d wraps.
+		c := new(caller)
+		c.Context = d.Context
+		err := a.identifyHTTP(c, r)
 		if err != nil && r.ContentLength != 0 && r.ProtoMajor == 1 {
 			// Otherwise net/http would read up to 256 KiB of the body before it sends the reply.
 			w.Header().Set("Connection", "close")
 		}
-		d.admit(a, call, err)
+		d.admit(a, c, err)
 		next.ServeHTTP(w, r)
 	})
 }
 
-func (a *Access) callOverHTTP(ctx context.Context, r *http.Request) (*auth.Call, error) {
+// identifyHTTP authenticates a request, whose body is not read yet.
+func (a *Access) identifyHTTP(c *caller, r *http.Request) error {
 	var chains [][]*x509.Certificate
 	if r.TLS != nil {
 		chains = r.TLS.VerifiedChains
 	}
-	from, _ := netip.ParseAddrPort(r.RemoteAddr)
-	return a.call(ctx, r.Header["Authorization"], chains, from)
+	if c.peer, _ = c.Context.Value(peerAddrKey{}).(*peerAddr); c.peer != nil {
+		c.Peer = c.peer.from
+	} else {
+		c.Peer, _ = netip.ParseAddrPort(r.RemoteAddr)
+	}
+	return a.identify(c, r.Header["Authorization"], chains)
 }
 
-// callOverGRPC authenticates a call, whose message is not received yet.
-func (a *Access) callOverGRPC(ctx context.Context) (*auth.Call, error) {
+// identifyGRPC authenticates a call, whose message is not received yet.
+func (a *Access) identifyGRPC(c *caller) error {
 	var chains [][]*x509.Certificate
-	var from netip.AddrPort
-	if p, ok := peer.FromContext(ctx); ok {
-		from = addrPort(p.Addr)
+	if p, ok := peer.FromContext(c.Context); ok {
+		c.peer, _ = p.Addr.(*peerAddr)
+		c.Peer = addrPort(p.Addr)
 		if info, ok := p.AuthInfo.(credentials.TLSInfo); ok {
 			chains = info.State.VerifiedChains
 		}
 	}
-	return a.call(ctx, metadata.ValueFromIncomingContext(ctx, "authorization"), chains, from)
+	return a.identify(c, metadata.ValueFromIncomingContext(c.Context, "authorization"), chains)
+}
+
+// guarded returns ctx with a new decoding, and that decoding, of a call with that price whose caller was asked for.
+func (a *Access) guarded(ctx context.Context, cost *price) (context.Context, *decoding) {
+	both := new(struct { // One allocation instead of two.
+		decoding
+		caller
+	})
+	d, c := &both.decoding, &both.caller
+	c.Context = ctx
+	d.admit(a, c, a.identifyGRPC(c))
+	d.pay(cost)
+	return d, d
 }
 
 // enter returns the context of a gRPC call that has no deferred decoding, as a stream, with its caller, and why it is refused.
@@ -137,12 +167,14 @@ func (a *Access) enter(ctx context.Context, operation string) (context.Context, 
 	if a == nil {
 		return ctx, nil
 	}
-	call, err := a.callOverGRPC(ctx)
+	c := new(caller)
+	c.Context = ctx
+	err := a.identifyGRPC(c)
 	if err == nil {
 		p := a.prices.operation(operation)
-		err = a.rates.take(call, p, p.base)
+		err = a.rates.take(c, p, p.base, c.at)
 	}
-	return call, err
+	return &c.Call, err
 }
 
 // ready returns why podlink can only refuse calls; nil if it does not.

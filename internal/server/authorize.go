@@ -20,11 +20,14 @@ func (a *Access) authorize(ctx context.Context, operation string, message any) e
 	if a == nil {
 		return nil
 	}
-	call := auth.From(ctx)
+	return a.allow(auth.From(ctx), operation, leastRight(operation), message)
+}
+
+// allow is authorize for a call, and the least right that its operation needs.
+func (a *Access) allow(call *auth.Call, operation string, least auth.Right, message any) error {
 	if call == nil {
 		return errUnauthenticated // No caller is known, so none is allowed.
 	}
-	least := leastRight(operation)
 	if least == auth.None && foreign[operation] {
 		return nil
 	}

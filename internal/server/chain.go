@@ -88,7 +88,7 @@ func (c *Chain) Unary(next middleware.Handler) middleware.Handler {
 			if err := d.payRest(request); err != nil {
 				return err
 			}
-			if err := c.access.authorize(ctx, t.Operation(), request); err != nil {
+			if err := c.authorize(ctx, t.Operation(), d, request); err != nil {
 				return err
 			}
 			if err := c.calls.begin(); err != nil {
@@ -103,6 +103,14 @@ func (c *Chain) Unary(next middleware.Handler) middleware.Handler {
 		}
 		return m.reply, nil
 	}
+}
+
+// authorize decides whether a call is allowed. What its decoding knows need not be looked up again.
+func (c *Chain) authorize(ctx context.Context, operation string, d *decoding, request any) error {
+	if c.access == nil || d.caller == nil || d.price == nil {
+		return c.access.authorize(ctx, operation, request)
+	}
+	return c.access.allow(&d.caller.Call, operation, d.price.right, request)
 }
 
 // Problem logs and counts an item of a batch that failed, as serve does it for a request. It implements service.Problems.

@@ -5,7 +5,9 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 
+	"podlink/internal/auth"
 	"podlink/internal/conf"
 )
 
@@ -63,7 +65,8 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 
 // admit counts a connection unless that would exceed a limit.
 func (l *limitedListener) admit(conn *limitedConn) bool {
-	address := addrPort(conn.TCPConn.RemoteAddr()).Addr()
+	from := addrPort(conn.TCPConn.RemoteAddr())
+	address := from.Addr()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	peer, known := l.peers[address]
@@ -82,7 +85,7 @@ func (l *limitedListener) admit(conn *limitedConn) bool {
 	l.counter.Opened()
 	l.open++
 	peer.connections++
-	conn.remote = &peerAddr{Addr: conn.TCPConn.RemoteAddr(), conn: conn, address: address, peer: peer}
+	conn.remote = &peerAddr{Addr: conn.TCPConn.RemoteAddr(), conn: conn, from: from, peer: peer}
 	return true
 }
 
@@ -94,7 +97,7 @@ func (l *limitedListener) release(conn *limitedConn) {
 	l.open--
 	conn.remote.peer.connections--
 	if peer := conn.remote.peer; peer.connections == 0 && peer.forgiven() {
-		delete(l.peers, conn.remote.address)
+		delete(l.peers, conn.remote.from.Addr())
 	}
 	// The others stay, so that no peer reconnects to be forgiven. So many of them are the addresses of one attacker.
 	if len(l.peers) > 2*l.limits.most {
@@ -135,19 +138,28 @@ func (c *limitedConn) Close() error {
 }
 
 // peerAddr is the address of a connection's peer, which leads to what podlink knows about the peer without a look-up: gRPC gives
-// the address of a connection to each of its calls.
+// the address of a connection to each of its calls, and the HTTP listener puts it into their contexts.
 type peerAddr struct {
 	net.Addr
 
 	conn    *limitedConn
-	address netip.Addr
+	from    netip.AddrPort
 	peer    *peerState
+	holder  auth.Holder
+	buckets atomic.Pointer[callerBuckets] // of the last caller
+}
+
+type peerAddrKey struct{}
+
+// withPeerAddr is http.Server.ConnContext.
+func withPeerAddr(ctx context.Context, conn net.Conn) context.Context {
+	return context.WithValue(ctx, peerAddrKey{}, conn.RemoteAddr())
 }
 
 // addrPort returns an address of a TCP connection, and the zero AddrPort for others, which tests have.
 func addrPort(addr net.Addr) netip.AddrPort {
 	if peer, ok := addr.(*peerAddr); ok {
-		addr = peer.Addr
+		return peer.from
 	}
 	tcp, ok := addr.(*net.TCPAddr)
 	if !ok {

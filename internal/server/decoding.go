@@ -5,8 +5,6 @@ import (
 	"context"
 
 	"google.golang.org/protobuf/proto"
-
-	"podlink/internal/auth"
 )
 
 // decoding is the context of a request being decoded. It carries the first error to the middleware chain: why the request is
@@ -18,7 +16,7 @@ type decoding struct {
 	body []byte // of an HTTP request
 
 	access *Access // nil: no call has a price
-	call   *auth.Call
+	caller *caller
 	price  *price // what was paid for the call
 }
 
@@ -52,9 +50,9 @@ func (d *decoding) fail(err error) {
 	}
 }
 
-// admit makes call, of a caller that was authenticated or not, the context of the request.
-func (d *decoding) admit(access *Access, call *auth.Call, err error) {
-	d.Context, d.access, d.call = call, access, call
+// admit makes the call of c, who was authenticated or not, the context of the request.
+func (d *decoding) admit(access *Access, c *caller, err error) {
+	d.Context, d.access, d.caller = &c.Call, access, c
 	d.fail(err)
 }
 
@@ -62,7 +60,7 @@ func (d *decoding) admit(access *Access, call *auth.Call, err error) {
 func (d *decoding) pay(p *price) {
 	if d.err == nil && d.price == nil {
 		d.price = p
-		d.fail(d.access.rates.take(d.call, p, p.base))
+		d.fail(d.access.rates.take(d.caller, p, p.base, d.caller.at))
 	}
 }
 
@@ -81,5 +79,5 @@ func (d *decoding) payRest(request any) error {
 	if d.price == nil || d.price.entries == nil {
 		return nil
 	}
-	return d.access.rates.take(d.call, d.price, d.price.rest(request.(proto.Message)))
+	return d.access.rates.take(d.caller, d.price, d.price.rest(request.(proto.Message)), d.access.rates.now())
 }

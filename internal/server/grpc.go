@@ -118,11 +118,11 @@ func deferErrors(access *Access, operation string, handle grpc.MethodHandler) gr
 		cost = access.prices.operation(operation)
 	}
 	return func(impl any, ctx context.Context, receive func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) {
-		ctx, d := withDecoding(ctx)
-		if access != nil {
-			call, err := access.callOverGRPC(d.Context) //nolint:contextcheck // The call's own, which d wraps.
-			d.admit(access, call, err)
-			d.pay(cost)
+		var d *decoding
+		if access == nil {
+			ctx, d = withDecoding(ctx)
+		} else {
+			ctx, d = access.guarded(ctx, cost)
 		}
 		return handle(impl, ctx, func(target any) error {
 			if d.err != nil {

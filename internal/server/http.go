@@ -52,6 +52,7 @@ func NewHTTPServer(
 	)
 	setLimits(srv.Server, c.GetHttp().GetTimeout().AsDuration(), logger)
 	srv.IdleTimeout = c.GetHttp().GetIdleTimeout().AsDuration()
+	srv.ConnContext = withPeerAddr
 	for _, svc := range api {
 		svc.overHTTP(srv)
 	}

@@ -44,15 +44,17 @@ func (s *AdminServer) operator(r *http.Request) (*auth.Call, error) {
 	if r.TLS == nil {
 		return nil, v1.ErrorPermissionDenied("this needs TLS: server.admin.tls")
 	}
-	call, err := s.access.callOverHTTP(r.Context(), r)
+	c := new(caller)
+	c.Context = r.Context()
+	err := s.access.identifyHTTP(c, r)
 	switch {
 	case err != nil:
-		return call, err
-	case !s.access.policy.Admin(call.Identity):
+		return &c.Call, err
+	case !s.access.policy.Admin(c.Identity):
 		s.access.metrics.Refused(RefusedByPolicy)
-		return call, v1.ErrorPermissionDenied("this needs the role admin")
+		return &c.Call, v1.ErrorPermissionDenied("this needs the role admin")
 	}
-	return call, nil
+	return &c.Call, nil
 }
 
 // operatorsAre says who may use what is for operators.

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	v1 "podlink/api/podlink/v1"
+	"podlink/internal/auth"
 )
 
 // What a call costs of its caller's rate.
@@ -23,6 +24,7 @@ type price struct {
 	base    int                            // known before the call is decoded
 	entries []protoreflect.FieldDescriptor // of a batch: lists, of which the longest counts
 	report  bool                           // it is paid from the bucket for reports
+	right   auth.Right                     // the least that the call needs
 }
 
 // unknownPrice is that of a request that matches no operation.
@@ -38,7 +40,7 @@ func pricesOf(methods []protoreflect.MethodDescriptor) prices {
 	all := prices{make(map[string]*price), make(map[protoreflect.MessageDescriptor]*price)}
 	for _, method := range methods {
 		right, name := v1.RightOf(v1.Operation(method)), string(method.Name())
-		p := &price{base: writePrice, report: right == v1.Right_REPORT}
+		p := &price{base: writePrice, report: right == v1.Right_REPORT, right: auth.Right(right)}
 		switch {
 		case strings.HasPrefix(name, "List"), strings.HasPrefix(name, "Export"):
 			p.base = listPrice

@@ -50,11 +50,11 @@ type bucketKey struct {
 	peer      netip.Addr
 }
 
-func keyOf(call *auth.Call) bucketKey {
-	if call.Identity.Pod != "" {
-		return bucketKey{name: call.Identity.Name, pod: call.Identity.Pod}
+func keyOf(c *caller) bucketKey {
+	if c.Identity.Pod != "" {
+		return bucketKey{name: c.Identity.Name, pod: c.Identity.Pod}
 	}
-	return bucketKey{name: call.Identity.Name, peer: network(call.Peer.Addr())}
+	return bucketKey{name: c.Identity.Name, peer: network(c.Peer.Addr())}
 }
 
 // network returns the address that stands for a peer: of IPv6 the first 64 bits, because a host has as many addresses as it likes.
@@ -70,22 +70,44 @@ func network(peer netip.Addr) netip.Addr {
 // buckets are those of a caller. Reports have one for themselves, so that overload does not make pods look dead.
 type buckets struct {
 	calls, reports *rate.Limiter
+	burst          atomic.Int64  // of both
 	generation     atomic.Uint64 // of the policy that has set them
 }
 
-// of returns the buckets of a caller.
-func (r *rates) of(call *auth.Call) *buckets {
-	generation, key := r.policy.Generation(), keyOf(call)
+// callerBuckets are the buckets that the calls of a connection need next, most likely: those of its last caller.
+type callerBuckets struct {
+	who auth.Identity
+	*buckets
+}
+
+// find returns the buckets of a caller.
+func (r *rates) find(c *caller) *buckets {
+	if c.peer != nil {
+		if last := c.peer.buckets.Load(); last != nil && last.who == c.Identity {
+			return last.buckets
+		}
+	}
+	key := keyOf(c)
 	found, ok := r.buckets.GetIfPresent(key)
 	if !ok {
-		limit, burst := r.limit(call.Identity)
+		limit, burst := r.limit(c.Identity)
 		made := &buckets{calls: rate.NewLimiter(limit, burst), reports: rate.NewLimiter(limit, burst)}
-		made.generation.Store(generation)
+		made.burst.Store(int64(burst))
+		made.generation.Store(r.policy.Generation())
 		found, _ = r.buckets.SetIfAbsent(key, made)
 	}
+	if c.peer != nil {
+		c.peer.buckets.Store(&callerBuckets{c.Identity, found})
+	}
+	return found
+}
+
+// of returns the buckets of a caller, as the policy has them.
+func (r *rates) of(c *caller, now time.Time) *buckets {
+	found, generation := r.find(c), r.policy.Generation()
 	if before := found.generation.Load(); before != generation && found.generation.CompareAndSwap(before, generation) {
-		now := r.now()
-		limit, burst := r.limit(call.Identity)
+		limit, burst := r.limit(c.Identity)
+		found.burst.Store(int64(burst))
 		for _, limiter := range []*rate.Limiter{found.calls, found.reports} {
 			limiter.SetLimitAt(now, limit)
 			limiter.SetBurstAt(now, burst)
@@ -103,17 +125,18 @@ func (r *rates) limit(who auth.Identity) (rate.Limit, int) {
 }
 
 // take takes an amount from the bucket of a call's caller, and returns an error if the bucket has too little. An amount that is
-// greater than the bucket takes a full one, and leaves it in debt.
-func (r *rates) take(call *auth.Call, p *price, amount int) error {
+// greater than the bucket takes a full one, and leaves it in debt. A bucket whose time goes back fills twice: now is the time of a
+// moment ago at the earliest.
+func (r *rates) take(c *caller, p *price, amount int, now time.Time) error {
 	if amount <= 0 {
 		return nil
 	}
-	all, now := r.of(call), r.now()
+	all := r.of(c, now)
 	limiter := all.calls
 	if p.report {
 		limiter = all.reports
 	}
-	burst := limiter.Burst()
+	burst := int(all.burst.Load())
 	least := min(amount, burst)
 	if !limiter.AllowN(now, least) {
 		r.metrics.Refused(RefusedByRate)

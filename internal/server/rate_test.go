@@ -37,7 +37,8 @@ func TestPrices(t *testing.T) {
 		require.Contains(t, want, name)
 		got := *all.operation(v1.Operation(method))
 		require.Equal(t, len(name) > 5 && name[:5] == "Batch", got.entries != nil, name)
-		got.entries = nil
+		require.Equal(t, leastRight(v1.Operation(method)), got.right, name)
+		got.entries, got.right = nil, auth.None
 		require.Equal(t, want[name], got, name)
 		require.Same(t, all.operation(v1.Operation(method)), all.request(method.Input()))
 		delete(want, name)
@@ -66,15 +67,15 @@ func counting(usual float64, of map[string]float64) (*rates, *fixedRates, *time.
 	return r, policy, &now
 }
 
-func caller(name, pod, peer string) *auth.Call {
-	return &auth.Call{Identity: auth.Identity{Name: name, Pod: pod}, Peer: netip.MustParseAddrPort(peer)}
+func callerAt(name, pod, peer string) *caller {
+	return &caller{Call: auth.Call{Identity: auth.Identity{Name: name, Pod: pod}, Peer: netip.MustParseAddrPort(peer)}}
 }
 
 // spent makes calls of a price until one is refused, and returns how many were not, and the wait of that one.
-func spent(t *testing.T, r *rates, call *auth.Call, p *price) (made int, wait time.Duration) {
+func spent(t *testing.T, r *rates, call *caller, p *price) (made int, wait time.Duration) {
 	t.Helper()
 	for ; made < 10_000; made++ {
-		if err := r.take(call, p, p.base); err != nil {
+		if err := r.take(call, p, p.base, r.now()); err != nil {
 			require.True(t, v1.IsRateLimited(err))
 			ms, err := strconv.Atoi(kerrors.FromError(err).Metadata["retry_after_ms"])
 			require.NoError(t, err)
@@ -112,15 +113,15 @@ func TestRateIsExact(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, _, now := counting(row.usual, row.of)
-			call := caller("token:a", "", "10.0.0.1:5")
+			call := callerAt("token:a", "", "10.0.0.1:5")
 			made, wait := spent(t, r, call, row.price)
 			require.Equal(t, row.made, made)
 			require.Equal(t, row.wait, wait)
 			*now = now.Add(wait - 2*time.Millisecond)
-			require.Error(t, r.take(call, row.price, row.price.base), "too early")
+			require.Error(t, r.take(call, row.price, row.price.base, r.now()), "too early")
 			*now = now.Add(2 * time.Millisecond)
-			require.NoError(t, r.take(call, row.price, row.price.base))
-			require.Error(t, r.take(call, row.price, row.price.base), "one call only")
+			require.NoError(t, r.take(call, row.price, row.price.base, r.now()))
+			require.Error(t, r.take(call, row.price, row.price.base, r.now()), "one call only")
 			*now = now.Add(time.Hour)
 			made, _ = spent(t, r, call, row.price)
 			require.Equal(t, row.made, made, "no more than a second's are saved up")
@@ -130,22 +131,22 @@ func TestRateIsExact(t *testing.T) {
 
 // TestWhoseRate: what one caller has spent is not missing to another.
 func TestWhoseRate(t *testing.T) {
-	spender := caller("token:a", "", "10.0.0.1:5")
+	spender := callerAt("token:a", "", "10.0.0.1:5")
 	for name, row := range map[string]struct {
-		first, second *auth.Call
+		first, second *caller
 		same          bool
 	}{
-		"another connection":                    {spender, caller("token:a", "", "10.0.0.1:6"), true},
-		"another address":                       {spender, caller("token:a", "", "10.0.0.2:5"), false},
-		"another identity":                      {spender, caller("token:b", "", "10.0.0.1:5"), false},
-		"a pod":                                 {spender, caller("token:a", "chat-1", "10.0.0.1:5"), false},
-		"another pod from the same address":     {caller("jwt:k:sa", "chat-1", "10.0.0.1:5"), caller("jwt:k:sa", "chat-2", "10.0.0.1:5"), false},
-		"the same pod from another address":     {caller("jwt:k:sa", "chat-1", "10.0.0.1:5"), caller("jwt:k:sa", "chat-1", "10.0.0.2:5"), true},
-		"an IPv6 host's other address":          {caller("a", "", "[2001:db8::1]:5"), caller("a", "", "[2001:db8::2:1]:5"), true},
-		"another IPv6 network":                  {caller("a", "", "[2001:db8::1]:5"), caller("a", "", "[2001:db8:0:1::1]:5"), false},
-		"an IPv4 address in the form of IPv6":   {spender, caller("token:a", "", "[::ffff:10.0.0.1]:5"), true},
-		"another IPv4 address in the same form": {spender, caller("token:a", "", "[::ffff:10.0.0.2]:5"), false},
-		"a link-local address's other zone":     {caller("a", "", "[fe80::1%eth0]:5"), caller("a", "", "[fe80::1%eth1]:5"), true},
+		"another connection":                    {spender, callerAt("token:a", "", "10.0.0.1:6"), true},
+		"another address":                       {spender, callerAt("token:a", "", "10.0.0.2:5"), false},
+		"another identity":                      {spender, callerAt("token:b", "", "10.0.0.1:5"), false},
+		"a pod":                                 {spender, callerAt("token:a", "chat-1", "10.0.0.1:5"), false},
+		"another pod, the same address":         {callerAt("jwt:k:sa", "chat-1", "10.0.0.1:5"), callerAt("jwt:k:sa", "chat-2", "10.0.0.1:5"), false},
+		"the same pod, another address":         {callerAt("jwt:k:sa", "chat-1", "10.0.0.1:5"), callerAt("jwt:k:sa", "chat-1", "10.0.0.2:5"), true},
+		"an IPv6 host's other address":          {callerAt("a", "", "[2001:db8::1]:5"), callerAt("a", "", "[2001:db8::2:1]:5"), true},
+		"another IPv6 network":                  {callerAt("a", "", "[2001:db8::1]:5"), callerAt("a", "", "[2001:db8:0:1::1]:5"), false},
+		"an IPv4 address in the form of IPv6":   {spender, callerAt("token:a", "", "[::ffff:10.0.0.1]:5"), true},
+		"another IPv4 address in the same form": {spender, callerAt("token:a", "", "[::ffff:10.0.0.2]:5"), false},
+		"a link-local address's other zone":     {callerAt("a", "", "[fe80::1%eth0]:5"), callerAt("a", "", "[fe80::1%eth1]:5"), true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, _, _ := counting(10, nil)
@@ -160,7 +161,7 @@ func TestWhoseRate(t *testing.T) {
 // TestReportsHaveTheirRate: a caller that has spent its rate can still report its pod, and the other way round.
 func TestReportsHaveTheirRate(t *testing.T) {
 	r, _, _ := counting(10, nil)
-	call := caller("jwt:k:sa", "chat-1", "10.0.0.1:5")
+	call := callerAt("jwt:k:sa", "chat-1", "10.0.0.1:5")
 	made, _ := spent(t, r, call, aRead)
 	require.Equal(t, 10, made)
 	made, _ = spent(t, r, call, aReport)
@@ -174,7 +175,7 @@ func TestReportsHaveTheirRate(t *testing.T) {
 // TestRateOfAnotherPolicy: the rate of a policy that was reloaded counts at once, without a new bucket.
 func TestRateOfAnotherPolicy(t *testing.T) {
 	r, policy, now := counting(10, map[string]float64{})
-	call := caller("token:a", "", "10.0.0.1:5")
+	call := callerAt("token:a", "", "10.0.0.1:5")
 	_, _ = spent(t, r, call, aRead)
 	policy.of["token:a"], policy.generation = 100, 2
 	_, wait := spent(t, r, call, aRead)
@@ -188,7 +189,7 @@ func TestRateOfAnotherPolicy(t *testing.T) {
 func TestBucketsAreBounded(t *testing.T) {
 	r, _, _ := counting(10, nil)
 	for i := range 3 * maxBuckets {
-		require.NoError(t, r.take(caller(strconv.Itoa(i), "", "10.0.0.1:5"), aRead, 1))
+		require.NoError(t, r.take(callerAt(strconv.Itoa(i), "", "10.0.0.1:5"), aRead, 1, r.now()))
 	}
 	r.buckets.CleanUp()
 	require.LessOrEqual(t, r.buckets.EstimatedSize(), maxBuckets)
@@ -235,4 +236,27 @@ func TestRateLimitedReplies(t *testing.T) {
 	code, header, _ := ask(t, server.URL, http.MethodGet, linkPath, "Bearer list")
 	require.Equal(t, http.StatusTooManyRequests, code)
 	require.Equal(t, "3", header.Get("Retry-After"), "whole seconds, rounded up")
+}
+
+// TestCallersOfAConnectionCountApart: a connection keeps the buckets of its last caller only, and those of no other.
+func TestCallersOfAConnectionCountApart(t *testing.T) {
+	r, policy, _ := counting(10, nil)
+	conn := new(peerAddr)
+	on := func(name, pod string) *caller {
+		c := callerAt(name, pod, "10.0.0.1:5")
+		c.peer = conn
+		return c
+	}
+	for _, who := range []*caller{on("token:a", ""), on("token:b", ""), on("token:b", "chat-1"), on("token:b", "chat-2")} {
+		made, _ := spent(t, r, who, aRead)
+		require.Equal(t, 10, made, who.Identity)
+	}
+	for _, who := range []*caller{on("token:b", "chat-2"), on("token:a", ""), on("token:b", "chat-1"), on("token:b", "")} {
+		require.Error(t, r.take(who, aRead, 1, r.now()), who.Identity)
+	}
+	other := callerAt("token:a", "", "10.0.0.1:6")
+	require.Error(t, r.take(other, aRead, 1, r.now()), "the same caller over another connection")
+
+	policy.of, policy.generation = map[string]float64{"token:a": 1000}, 1
+	require.Error(t, r.take(on("token:a", ""), aRead, 1, r.now()), "a new rate fills no bucket")
 }

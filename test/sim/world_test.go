@@ -78,7 +78,8 @@ func newWorld(t *testing.T, binary string) *world {
 	t.Helper()
 	proc.Need(t, "redis-server", "redis-server")
 	w := &world{
-		t: t, binary: binary, instances: sim.NewRegistry(sim.ServiceName), running: make(map[int32]*pod), began: time.Now(), told: make(map[string]bool),
+		t: t, binary: binary, instances: sim.NewRegistry(sim.ServiceName),
+		running: make(map[int32]*pod), began: time.Now(), told: make(map[string]bool),
 	}
 	w.excuses.Window = 3 * ttl
 	w.storage = sim.NewStorage(w.violate)

@@ -14,7 +14,7 @@ const (
 	// stays free until its server listens, and while the server is down.
 	firstPort, lastPort = 20000, 32000
 	// block is how many ports a test binary reserves.
-	block = 250
+	block = 500
 )
 
 // ports is the block of this test binary. Test binaries run in parallel, so each claims a block by listening on its first
@@ -24,15 +24,31 @@ var ports struct {
 	claim net.Listener
 	first int
 	next  int // offset from first
+	lent  map[int]bool
 }
 
-// FreePorts returns n distinct free ports of the loopback, none of them among the last hundred it has returned.
+// FreePorts returns n distinct free ports of the loopback. No other test gets them until this one ends: a server that it has stopped
+// starts again where it was.
 func FreePorts(tb testing.TB, n int) []int {
+	tb.Helper()
+	found := lendPorts(tb, n)
+	tb.Cleanup(func() {
+		ports.mu.Lock()
+		defer ports.mu.Unlock()
+		for _, port := range found {
+			delete(ports.lent, port)
+		}
+	})
+	return found
+}
+
+func lendPorts(tb testing.TB, n int) []int {
 	tb.Helper()
 	ports.mu.Lock()
 	defer ports.mu.Unlock()
 	if ports.claim == nil {
 		ports.claim, ports.first = claimBlock()
+		ports.lent = make(map[int]bool)
 	}
 	if ports.claim == nil {
 		tb.Fatalf("no block of %d ports is free from %d to %d", block, firstPort, lastPort)
@@ -44,9 +60,13 @@ func FreePorts(tb testing.TB, n int) []int {
 		}
 		ports.next = ports.next%(block-1) + 1
 		port := ports.first + ports.next
+		if ports.lent[port] {
+			continue
+		}
 		if listener, err := net.Listen("tcp", Addr(port)); err == nil {
 			_ = listener.Close()
 			found = append(found, port)
+			ports.lent[port] = true
 		}
 	}
 	return found

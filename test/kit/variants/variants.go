@@ -74,8 +74,8 @@ func Patches(tb testing.TB) map[string][]podlinktest.Patch {
 			},
 			{
 				File: "internal/data/link.go",
-				Old:  "step linkStep, key biz.LinkKey) (biz.LinkChange, error) {\n",
-				New:  "step linkStep, key biz.LinkKey) (biz.LinkChange, error) {\n\tgo func() { select {} }()\n",
+				Old:  "step linkStep) (biz.LinkChange, error) {\n",
+				New:  "step linkStep) (biz.LinkChange, error) {\n\tgo func() { select {} }()\n",
 			},
 		},
 		StaleEpoch: inEveryScript(tb,
@@ -95,7 +95,7 @@ func Patches(tb testing.TB) map[string][]podlinktest.Patch {
 			},
 			{
 				File: "internal/rdb/exec.go",
-				Old:  "full := append([]any{command, text, 1, key}, args...)",
+				Old:  "full := append(append(make([]any, 0, 4+len(args)), command, text, 1, key), args...)",
 				New: `shadow := "shadow:" + key
 	if !strings.Contains(key, "{") {
 		shadow = "shadow:{" + key + "}"
@@ -205,7 +205,7 @@ func Build(tb testing.TB, name string) string {
 // with the text. The package's TestMain is podlinktest.Main.
 func RequireFound(t *testing.T, name, test, want string) {
 	t.Helper()
-	run := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+test+"$", "-test.timeout=5m") //nolint:gosec // This very test.
+	run := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+test+"$", "-test.timeout=5m")
 	run.Env = append(os.Environ(), podlinktest.BinaryVariable+"="+Build(t, name))
 	out, err := run.CombinedOutput()
 	require.Error(t, err, "%s has passed", test)
