@@ -28,14 +28,11 @@ func (s *sessions) release(uid string, epoch int64, keep time.Duration) {
 	}
 }
 
-// releaseLost removes the link that was restored while its session was being lost. The caller holds s.mu.
-func (s *sessions) releaseLost(x *userSession, epoch int64) {
-	if s.byUID[x.uid] == nil {
-		x.state, x.keep = sessionEnding, 0
-		x.epoch.Store(epoch)
-		s.byUID[x.uid] = x
-		s.ending++
-		s.enqueue(x)
+// releaseLost removes the link that was restored while the user's session was being lost. The session keeps its epoch: with the
+// greater one its pod could write over what the user's next pod stores. The caller holds s.mu.
+func (s *sessions) releaseLost(uid string, epoch int64) {
+	if s.byUID[uid] == nil {
+		s.addEndingLocked(uid, epoch, 0, nil)
 	}
 }
 
@@ -48,6 +45,10 @@ func (s *sessions) abandon(item *v1.BatchSetLinkedPodRequest_Item) {
 func (s *sessions) addEnding(uid string, epoch int64, keep time.Duration, open *v1.BatchSetLinkedPodRequest_Item) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.addEndingLocked(uid, epoch, keep, open)
+}
+
+func (s *sessions) addEndingLocked(uid string, epoch int64, keep time.Duration, open *v1.BatchSetLinkedPodRequest_Item) {
 	x := s.byUID[uid]
 	if x == nil {
 		x = &userSession{uid: uid, state: sessionEnding, keep: keep}

@@ -31,7 +31,7 @@ func (s *sessions) restored(x *userSession, item *v1.BatchSetLinkedPodRequest_It
 	doubted := x.doubt
 	switch {
 	case x.state == sessionOver && done: // It was lost meanwhile.
-		s.releaseLost(x, result.link.GetEpoch())
+		s.releaseLost(x.uid, result.link.GetEpoch())
 	case x.state == sessionEnding && done:
 		x.epoch.Store(result.link.GetEpoch())
 	case x.state != sessionRunning:

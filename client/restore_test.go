@@ -102,6 +102,35 @@ func TestFailover(t *testing.T) {
 	}
 }
 
+// TestLateRestore: a restore that is carried out when its session is lost releases the link again, and the session keeps the epoch with
+// which it was lost: with the greater one its pod could write over what the user's next pod stores.
+func TestLateRestore(t *testing.T) {
+	onFake(t, func(t *testing.T, p *podSessions) {
+		h := mustStart(t, p, "u")
+		before := h.Epoch()
+		var first sync.Once
+		arrived, carryOut := make(chan struct{}), make(chan struct{})
+		p.store.setAround(func(_ context.Context, method string, do func()) error {
+			if method == "BatchSet" {
+				first.Do(func() { close(arrived) })
+				<-carryOut
+			}
+			do()
+			return nil
+		})
+		p.store.flush()
+		<-arrived
+		p.lease.supersede()
+		<-h.Lost()
+		close(carryOut)
+		sleep(t.Context(), podTTL)
+		require.Equal(t, []string{fmt.Sprint("u ", before)}, p.losses())
+		require.Equal(t, before, h.Epoch())
+		require.EqualValues(t, -1, p.store.of("u").GetPodId(), "the link is released")
+		requireCount(t, p, 0, 0)
+	})
+}
+
 // TestRemovedLink: a link that somebody has removed is not restored. The session is lost, but not before podlink would have
 // noticed the loss of its store.
 func TestRemovedLink(t *testing.T) {

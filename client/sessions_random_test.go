@@ -181,6 +181,7 @@ func playChaos(t *testing.T, seed uint64) {
 	c.calm = true
 	c.mu.Unlock()
 	time.Sleep(4*podTTL + 2*podTimeout)
+	synctest.Wait() // Until what happens at this very moment has happened.
 	c.verify(users, uid)
 }
 
