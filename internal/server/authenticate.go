@@ -91,7 +91,7 @@ func (a *Access) identify(c *caller, authorization []string, chains [][]*x509.Ce
 		return v1.ErrorNotReady("podlink can't check credentials yet; nothing was carried out; it is safe to retry").WithCause(err)
 	case errors.Is(err, auth.ErrTooMany):
 		a.metrics.Authenticated(who.Kind(), refused)
-		a.metrics.Refused(RefusedByPeer)
+		a.metrics.Refused(RefusedByAuthentication)
 		var refusal *auth.RefusedError
 		errors.As(err, &refusal)
 		return rateLimited(refusal.Wait, "too many tokens from this address were refused; nothing was carried out; "+
