@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -244,8 +245,13 @@ func (p *pod) listen(scheme string) net.Listener {
 		address = proc.FreeAddr(p.t)
 		p.addresses[scheme] = address
 	}
-	l, err := net.Listen("tcp", address)
-	require.NoError(p.t, err)
+	var l net.Listener
+	require.Eventually(p.t, func() (done bool) { // A process that was just started may still have a copy of the socket of before.
+		var err error
+		l, err = net.Listen("tcp", address)
+		return !errors.Is(err, syscall.EADDRINUSE)
+	}, soon, time.Millisecond)
+	require.NotNil(p.t, l)
 	return watched{l, p}
 }
 

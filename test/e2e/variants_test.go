@@ -12,7 +12,7 @@ import (
 func TestKnownBad(t *testing.T) {
 	for name, row := range map[string]struct{ test, want string }{
 		variants.ForceIsBind: {"TestRights", "SetLinkedPod"},
-		variants.AnyPod:      {"TestRights", "SetServiceState//another-pod"},
+		variants.AnyPod:      {"TestRights", "/another-pod/"},
 		variants.AnyLink:     {"TestPodsChangeTheirOwnLinksOnly", "Should be true"},
 	} {
 		t.Run(name, func(t *testing.T) { variants.RequireFound(t, name, row.test, row.want) })

@@ -44,7 +44,9 @@ const BinaryVariable = "PODLINK_TEST_BINARY"
 // Main is the body of a TestMain: it builds podlink for all tests of the package, sets binary to its path, and returns the
 // exit code of run, or 1 when the tests passed but leaked goroutines.
 func Main(binary *string, run func() int) int {
-	if *binary = os.Getenv(BinaryVariable); *binary == "" {
+	*binary = os.Getenv(BinaryVariable)
+	_ = os.Unsetenv(BinaryVariable) // A podlink would refuse to start: it does not know the variable.
+	if *binary == "" {
 		dir, err := os.MkdirTemp("", "podlink-test")
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -63,13 +63,23 @@ func lendPorts(tb testing.TB, n int) []int {
 		if ports.lent[port] {
 			continue
 		}
-		if listener, err := net.Listen("tcp", Addr(port)); err == nil {
-			_ = listener.Close()
+		if isFree(port) {
 			found = append(found, port)
 			ports.lent[port] = true
 		}
 	}
 	return found
+}
+
+// isFree reports whether a server can listen on a port.
+func isFree(port int) (free bool) {
+	withoutFork(func() { // A process that starts now would have a copy of the socket, and so the port, for a moment longer.
+		listener, err := net.Listen("tcp", Addr(port))
+		if free = err == nil; free {
+			_ = listener.Close()
+		}
+	})
+	return free
 }
 
 // claimBlock returns a nil claim when every block is taken.
