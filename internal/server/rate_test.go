@@ -136,17 +136,17 @@ func TestWhoseRate(t *testing.T) {
 		first, second *caller
 		same          bool
 	}{
-		"another connection":                    {spender, callerAt("token:a", "", "10.0.0.1:6"), true},
-		"another address":                       {spender, callerAt("token:a", "", "10.0.0.2:5"), false},
-		"another identity":                      {spender, callerAt("token:b", "", "10.0.0.1:5"), false},
-		"a pod":                                 {spender, callerAt("token:a", "chat-1", "10.0.0.1:5"), false},
-		"another pod, the same address":         {callerAt("jwt:k:sa", "chat-1", "10.0.0.1:5"), callerAt("jwt:k:sa", "chat-2", "10.0.0.1:5"), false},
-		"the same pod, another address":         {callerAt("jwt:k:sa", "chat-1", "10.0.0.1:5"), callerAt("jwt:k:sa", "chat-1", "10.0.0.2:5"), true},
-		"an IPv6 host's other address":          {callerAt("a", "", "[2001:db8::1]:5"), callerAt("a", "", "[2001:db8::2:1]:5"), true},
-		"another IPv6 network":                  {callerAt("a", "", "[2001:db8::1]:5"), callerAt("a", "", "[2001:db8:0:1::1]:5"), false},
-		"an IPv4 address in the form of IPv6":   {spender, callerAt("token:a", "", "[::ffff:10.0.0.1]:5"), true},
-		"another IPv4 address in the same form": {spender, callerAt("token:a", "", "[::ffff:10.0.0.2]:5"), false},
-		"a link-local address's other zone":     {callerAt("a", "", "[fe80::1%eth0]:5"), callerAt("a", "", "[fe80::1%eth1]:5"), true},
+		"another connection":                {spender, callerAt("token:a", "", "10.0.0.1:6"), true},
+		"another address":                   {spender, callerAt("token:a", "", "10.0.0.2:5"), false},
+		"another identity":                  {spender, callerAt("token:b", "", "10.0.0.1:5"), false},
+		"a pod":                             {spender, callerAt("token:a", "chat-1", "10.0.0.1:5"), false},
+		"another pod, the same address":     {callerAt("jwt:k:sa", "chat-1", "10.0.0.1:5"), callerAt("jwt:k:sa", "chat-2", "10.0.0.1:5"), false},
+		"the same pod, another address":     {callerAt("jwt:k:sa", "chat-1", "10.0.0.1:5"), callerAt("jwt:k:sa", "chat-1", "10.0.0.2:5"), true},
+		"an IPv6 host's other address":      {callerAt("a", "", "[2001:db8::1]:5"), callerAt("a", "", "[2001:db8::2:1]:5"), true},
+		"another IPv6 network":              {callerAt("a", "", "[2001:db8::1]:5"), callerAt("a", "", "[2001:db8:0:1::1]:5"), false},
+		"an IPv4 address in IPv6's form":    {spender, callerAt("token:a", "", "[::ffff:10.0.0.1]:5"), true},
+		"another IPv4 address in that form": {spender, callerAt("token:a", "", "[::ffff:10.0.0.2]:5"), false},
+		"a link-local one's other zone":     {callerAt("a", "", "[fe80::1%eth0]:5"), callerAt("a", "", "[fe80::1%eth1]:5"), true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, _, _ := counting(10, nil)
