@@ -117,9 +117,11 @@ func (c *simCheck) served(p *process, uid string) {
 		return
 	}
 	m, ok := c.moved[uid][p.ordinal]
-	// Podlink itself moves nobody before the lease of the pod has ended. A move by hand is noticed when the guard asks.
-	bound := max(c.sim.o.guardCacheTTL, c.sim.o.ttl) + simTimeout + time.Second
-	if ok && time.Since(m.at) > bound {
+	// Podlink itself moves nobody before the lease of the pod has ended. A move by hand is noticed when the guard asks: where it gets no
+	// answer, when the lease ends.
+	const slow = simTimeout + time.Second
+	bound := max(c.sim.o.guardCacheTTL, c.sim.o.ttl) + slow
+	if ok && time.Since(m.at) > bound && !c.Silenced(p.ordinal, c.sim.o.ttl, slow) {
 		c.sim.violate("stale: %s serves %s, which was moved to pod %d %s ago", p.name, uid, link.Pod, time.Since(m.at))
 	}
 	if ok && !m.byHand && link.Persistent() && !c.Lossy() && !p.stopping.Load() {

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
@@ -99,6 +100,19 @@ func (e *Excuses) Impaired(pod int32) bool {
 	}
 	for _, s := range e.impaired[pod] {
 		if e.counts(s.to, e.Window) {
+			return true
+		}
+	}
+	return false
+}
+
+// Silenced reports whether a pod that asks podlink gets no answer, or got none until a moment ago, and its lease may still hold,
+// because all of that has begun no longer ago than the lease lasts.
+func (e *Excuses) Silenced(pod int32, lease, moment time.Duration) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, s := range slices.Concat(e.outages, e.impaired[pod]) {
+		if (s.to.IsZero() || time.Since(s.to) <= moment) && time.Since(s.from) <= lease+moment {
 			return true
 		}
 	}

@@ -84,3 +84,28 @@ func TestExcuses(t *testing.T) {
 		require.True(t, e.Excused(2, "bob"))
 	})
 }
+
+// TestSilenced: a pod that can't ask podlink may believe what it knows until its lease ends, and a moment longer.
+func TestSilenced(t *testing.T) {
+	const lease, moment = 6 * time.Second, time.Second
+	synctest.Test(t, func(t *testing.T) {
+		var e Excuses
+		require.False(t, e.Silenced(1, lease, moment))
+		over := e.Outage()
+		require.True(t, e.Silenced(1, lease, moment))
+		time.Sleep(lease + moment + 1)
+		require.False(t, e.Silenced(1, lease, moment), "its lease has ended")
+		over()
+		require.False(t, e.Silenced(1, lease, moment))
+
+		well := e.Impair(2)
+		require.True(t, e.Silenced(2, lease, moment))
+		require.False(t, e.Silenced(1, lease, moment), "another pod")
+		time.Sleep(time.Second)
+		well()
+		time.Sleep(moment)
+		require.True(t, e.Silenced(2, lease, moment), "it may not have asked again")
+		time.Sleep(1)
+		require.False(t, e.Silenced(2, lease, moment))
+	})
+}
