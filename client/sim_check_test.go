@@ -157,7 +157,7 @@ func (c *simCheck) lost(p *process, uid string, epoch int64) {
 		c.sim.violate("told twice: %s was told twice that %s is lost with epoch %d", p.name, uid, epoch)
 	}
 	c.told[loss] = true
-	if !c.PodExcused(p.ordinal) && !c.HandExcused(uid, time.Since(time.UnixMicro(epoch))) {
+	if !c.PodExcused(p.ordinal) && !c.MovedSince(uid, time.UnixMicro(epoch)) {
 		c.sim.violate("lost: %s has lost the session of %s with epoch %d", p.name, uid, epoch)
 	}
 }

@@ -240,7 +240,7 @@ func (s *World) Lost(a Access, _ *bool) error {
 	twice := s.world.told[key]
 	s.world.told[key] = true
 	s.world.mu.Unlock()
-	if e := &s.world.excuses; !e.PodExcused(a.Ordinal) && !e.HandExcused(a.UID, time.Since(time.UnixMicro(a.Epoch))) {
+	if e := &s.world.excuses; !e.PodExcused(a.Ordinal) && !e.MovedSince(a.UID, time.UnixMicro(a.Epoch)) {
 		s.world.violate("lost: %s has lost the session of %s with epoch %d", a.Process, a.UID, a.Epoch)
 	}
 	if twice {

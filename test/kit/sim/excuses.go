@@ -134,6 +134,13 @@ func (e *Excuses) Restoring() bool {
 	return false
 }
 
+// MovedSince reports whether an operator has moved the user since its session began. The move takes effect a moment after it is noted, or
+// after the end of the outage that holds it up.
+func (e *Excuses) MovedSince(uid string, began time.Time) bool {
+	const moment = time.Second
+	return e.HandExcused(uid, time.Since(began)+moment)
+}
+
 // HandExcused reports whether an operator has moved the user in that time.
 func (e *Excuses) HandExcused(uid string, lately time.Duration) bool {
 	e.mu.Lock()

@@ -85,6 +85,22 @@ func TestExcuses(t *testing.T) {
 	})
 }
 
+// TestMovedSince: a move that an outage holds up may take a session that began at its end.
+func TestMovedSince(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var e Excuses
+		over := e.Outage()
+		e.MovedByHand("alice")
+		time.Sleep(time.Minute)
+		over()
+		began := time.Now().Add(3 * time.Millisecond)
+		time.Sleep(time.Minute)
+		require.True(t, e.MovedSince("alice", began))
+		require.False(t, e.MovedSince("alice", began.Add(2*time.Second)), "of a session that began later")
+		require.False(t, e.MovedSince("bob", began))
+	})
+}
+
 // TestSilenced: a pod that can't ask podlink may believe what it knows until its lease ends, and a moment longer.
 func TestSilenced(t *testing.T) {
 	const lease, moment = 6 * time.Second, time.Second
