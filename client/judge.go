@@ -14,10 +14,13 @@ const settleTime = 6 * time.Second
 type linkDoubt struct {
 	pod   int32 // of the link; -1: it is gone
 	epoch int64
-	since time.Time // when an answer arrived that showed this link first
+	since time.Time // when an answer arrived that showed this link first, or one before it that was gone or somebody else's work, too
 	begun time.Time // when the last call was begun that has shown it
 	tried time.Time // when restoring it failed last
 }
+
+// older reports whether the link that was seen is one from before the session's epoch, which only a store that has lost data shows.
+func (d *linkDoubt) older(epoch int64) bool { return d.pod >= 0 && d.epoch < epoch }
 
 // remedy is what is to be done about a session whose link was seen wrong.
 type remedy uint8
@@ -67,7 +70,11 @@ func (s *sessions) right(x *userSession, epoch int64, begun time.Time) {
 // doubtLink notes that the link is not the session's, or gone. The caller holds s.mu.
 func (s *sessions) doubtLink(x *userSession, link *v1.Link, begun time.Time) {
 	if x.doubt == nil || x.doubt.pod != link.GetPodId() || x.doubt.epoch != link.GetEpoch() {
-		x.doubt = &linkDoubt{pod: link.GetPodId(), epoch: link.GetEpoch(), since: time.Now()}
+		since := time.Now()
+		if x.doubt != nil && !x.doubt.older(x.epoch.Load()) {
+			since = x.doubt.since // What podlink says about that decides, whatever has become of the link since.
+		}
+		x.doubt = &linkDoubt{pod: link.GetPodId(), epoch: link.GetEpoch(), since: since}
 		if !x.listed {
 			x.listed = true
 			s.doubted = append(s.doubted, x)
@@ -87,7 +94,7 @@ func (s *sessions) remedy(x *userSession, state leaseState) remedy {
 	switch {
 	case d == nil:
 		return remedyNone
-	case d.pod >= 0 && d.epoch < epoch, state.storeID != x.store, state.storeID == "":
+	case d.older(epoch), state.storeID != x.store, state.storeID == "":
 		return remedyRestore
 	case state.storeIDAsOf.Before(d.since.Add(settleTime)):
 		return remedyWait

@@ -159,6 +159,22 @@ func TestRemovedLink(t *testing.T) {
 	})
 }
 
+// TestRemovedLinkThatIsMadeAgain: a caller makes a link for the pod in place of the one that was removed. The session is lost as soon as it
+// would be without that.
+func TestRemovedLinkThatIsMadeAgain(t *testing.T) {
+	onFake(t, func(t *testing.T, p *podSessions) {
+		h := mustStart(t, p, "u")
+		p.store.drop("u")
+		p.saw("u", p.store.of("u"), p.now())
+		sleep(t.Context(), settleTime-time.Second)
+		p.store.put("u", p.pod)
+		p.saw("u", p.store.of("u"), p.now())
+		require.Empty(t, p.losses())
+		sleep(t.Context(), time.Second+podTTL/2+longestBackoff)
+		require.Equal(t, []string{fmt.Sprint("u ", h.Epoch())}, p.losses())
+	})
+}
+
 // TestSlowlyNoticedLossOfAUserWhoCameBack: a failover loses the link, the next request makes it again for the same pod, and
 // podlink notices the failover a moment later. The session goes on.
 func TestSlowlyNoticedLossOfAUserWhoCameBack(t *testing.T) {

@@ -109,7 +109,7 @@ func TestSilenced(t *testing.T) {
 		require.False(t, e.Silenced(1, lease, moment))
 		over := e.Outage()
 		require.True(t, e.Silenced(1, lease, moment))
-		time.Sleep(lease + moment + 1)
+		time.Sleep(lease + moment + time.Millisecond)
 		require.False(t, e.Silenced(1, lease, moment), "its lease has ended")
 		over()
 		require.False(t, e.Silenced(1, lease, moment))
@@ -121,7 +121,7 @@ func TestSilenced(t *testing.T) {
 		well()
 		time.Sleep(moment)
 		require.True(t, e.Silenced(2, lease, moment), "it may not have asked again")
-		time.Sleep(1)
+		time.Sleep(time.Millisecond)
 		require.False(t, e.Silenced(2, lease, moment))
 	})
 }
