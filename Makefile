@@ -17,9 +17,10 @@ GENERATED := api examples/chat/api openapi.yaml internal/conf/conf.pb.go interna
 COVERED   := ./cmd/...,./internal/...,./client/...
 COVER_MIN := 93
 BENCH     := $(CURDIR)/bin/bench
-# certs-dev: the folder, and more names and addresses of the server.
+# certs-dev: the folder, more names and addresses of the server, and more callers.
 DIR       ?= bin/certs
 NAMES     ?=
+CALLERS   ?=
 # bench-compare: the revision to compare with, and the lowest ratio that passes.
 BASE      ?= HEAD
 MIN       ?= 0.97
@@ -63,8 +64,8 @@ build: ## build bin/podlink
 run: build ## run podlink with CONF (default: configs/config.yaml, embedded store on loopback)
 	$(BINARY) -conf $(CONF)
 
-certs-dev: ## write a CA and certificates for trying TLS into DIR (bin/certs); NAMES: more names of the server; docs/security.md
-	@$(GO) run ./tools/certs -dir $(DIR) -names '$(NAMES)'
+certs-dev: ## write a CA and certificates for trying TLS into DIR (bin/certs); NAMES: more names of the server, CALLERS: more callers; docs/security.md
+	@$(GO) run ./tools/certs -dir $(DIR) -names '$(NAMES)' -callers '$(CALLERS)'
 
 test: ## run every test with the race detector; installs redis-server and etcd if missing
 	./test/install.sh redis-server etcd-server

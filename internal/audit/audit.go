@@ -24,7 +24,8 @@ const (
 	maxQueuedBytes = 4 << 20
 	// refusalInterval is the time in which the refusals of one caller get one line.
 	refusalInterval = time.Second
-	// maxRefused bounds the callers whose refusals are counted apart, and so the lines a second too. The others share a line.
+	// maxRefused bounds the callers whose refusals are counted apart, and so the lines a second too: those that are known, and those that
+	// are not. The others share a line.
 	maxRefused = 1024
 )
 
@@ -39,20 +40,21 @@ type Options struct {
 
 // Log is the audit log. It is safe for concurrent use, and a prometheus.Collector. The methods of a nil *Log do nothing.
 type Log struct {
-	all      bool
-	uids     *uidHash // nil: plain
-	file     *lines.File
-	queue    *lines.Queue
-	refusals *lines.Repeats
-	records  *prometheus.CounterVec
-	counts   [len(events)]prometheus.Counter // of records, looked up once
-	dropped  prometheus.Counter
+	all   bool
+	uids  *uidHash // nil: plain
+	file  *lines.File
+	queue *lines.Queue
+	// The refusals of callers that are known have places of their own, which strangers can't take.
+	refusals, strangers *lines.Repeats
+	records             *prometheus.CounterVec
+	counts              [len(events)]prometheus.Counter // of records, looked up once
+	dropped             prometheus.Counter
 }
 
 // New returns a Log. Close it after the last record.
 func New(o Options) (*Log, error) {
 	l := &Log{
-		all: o.AllMutations, refusals: lines.NewRepeats(refusalInterval),
+		all: o.AllMutations, refusals: lines.NewRepeats(refusalInterval), strangers: lines.NewRepeats(refusalInterval),
 		records: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "podlink_audit_records_total",
 			Help: "Records of the audit log, by event, with those that were dropped.",
@@ -107,19 +109,19 @@ func (l *Log) Refused(ctx context.Context, r Record) {
 		return
 	}
 	e.Record = e.kept()
-	caller := e.identity.Name + "\x00" + e.identity.Pod
+	caller, refusals := e.identity.Name+"\x00"+e.identity.Pod, l.refusals
 	if e.identity.Name == "" {
-		caller = hostOf(e.Peer)
+		caller, refusals = hostOf(e.Peer), l.strangers
 	}
 	write := func(count int) {
 		e.count = count
 		l.write(e)
 	}
-	if l.refusals.TryDo(maxRefused, e.Outcome+"\x00"+caller, write) {
+	if refusals.TryDo(maxRefused, e.Outcome+"\x00"+caller, write) {
 		return
 	}
 	others := entry{at: e.at, event: refused, Record: Record{Outcome: e.Outcome, Detail: "of other callers: too many are refused"}}
-	l.refusals.Do(e.Outcome, func(count int) {
+	refusals.Do(e.Outcome, func(count int) {
 		others.count = count
 		l.write(&others)
 	})
@@ -158,6 +160,7 @@ func (l *Log) Close(ctx context.Context) error {
 		return nil
 	}
 	l.refusals.Close()
+	l.strangers.Close()
 	if err := l.queue.Close(ctx); err != nil {
 		return fmt.Errorf("the audit log: %w", err) // The file stays open: it is still being written.
 	}

@@ -253,7 +253,7 @@ func TestRefusalsOfTooManyCallers(t *testing.T) {
 		const flood = 10_000
 		for i := range flood {
 			l.Refused(t.Context(), Record{
-				Outcome: "UNAUTHENTICATED", Peer: fmt.Sprintf("[2001:db8::%x]:443", i), Namespace: strings.Repeat("n", 1<<10),
+				Outcome: "UNAUTHENTICATED", Peer: fmt.Sprintf("[2001:db8:0:%x::1]:443", i), Namespace: strings.Repeat("n", 1<<10),
 			})
 		}
 		require.NoError(t, l.Close(t.Context()))
@@ -269,6 +269,29 @@ func TestRefusalsOfTooManyCallers(t *testing.T) {
 		require.NotContains(t, last, "peer")
 		require.NotContains(t, last, "namespace")
 	})
+}
+
+// TestStrangersHideNoCaller: however many strangers are refused, also from one host with many addresses, the refusals of a caller that is
+// known get their line.
+func TestStrangersHideNoCaller(t *testing.T) {
+	l, out := open(t, Options{})
+	for i := range 3 * maxRefused {
+		l.Refused(t.Context(), Record{Outcome: "UNAUTHENTICATED", Peer: fmt.Sprintf("192.0.%d.%d:443", i/256, i%256)})
+		l.Refused(t.Context(), Record{Outcome: "UNAUTHENTICATED", Peer: fmt.Sprintf("[2001:db8::%x]:443", i)})
+	}
+	l.Refused(callOf(t.Context(), "token:a", auth.None), Record{Outcome: "PERMISSION_DENIED", Namespace: "secret"})
+	require.NoError(t, l.Close(t.Context()))
+	known, host := 0, 0
+	for _, record := range out.records(t) {
+		if record["identity"] == "token:a" && record["namespace"] == "secret" {
+			known++
+		}
+		if peer, _ := record["peer"].(string); strings.HasPrefix(peer, "[2001:db8::") {
+			host++
+		}
+	}
+	require.Equal(t, 1, known)
+	require.LessOrEqual(t, host, 2, "an IPv6 network is one host: its first line, and the others'")
 }
 
 // TestLogThatIsNotWritten: no call waits, what does not fit is counted, and the log says how much.

@@ -2,7 +2,7 @@ package audit
 
 import (
 	"context"
-	"net"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -90,8 +90,14 @@ func (l *Log) entry(ctx context.Context, ev event, r Record) *entry {
 
 // hostOf returns the host of a peer's address: its port differs from connection to connection.
 func hostOf(peer string) string {
-	if host, _, err := net.SplitHostPort(peer); err == nil {
-		return host
+	from, err := netip.ParseAddrPort(peer)
+	if err != nil {
+		return peer
 	}
-	return peer
+	address := from.Addr().Unmap().WithZone("")
+	if address.Is6() { // A host has as many addresses as it likes.
+		prefix, _ := address.Prefix(64)
+		address = prefix.Addr()
+	}
+	return address.String()
 }

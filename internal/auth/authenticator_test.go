@@ -161,11 +161,12 @@ func TestAllocations(t *testing.T) {
 	jwt := []string{"Bearer " + ecKey().token(t, kubernetesClaims("shop", "chat", "chat-2"))}
 	static := []string{"Bearer " + staticToken("bob")}
 	leaf := certificate(t, nil, []string{"a.example.org"})
+	var holder Holder
 	ctx := t.Context()
 	for name, call := range map[string]func() error{
 		"JWT":         func() error { _, err := f.Authenticate(ctx, Proof{Authorization: jwt}); return err },
 		"token":       func() error { _, err := f.Authenticate(ctx, Proof{Authorization: static}); return err },
-		"certificate": func() error { _, err := f.Authenticate(ctx, Proof{Certificate: leaf}); return err },
+		"certificate": func() error { _, err := f.Authenticate(ctx, Proof{Certificate: leaf, Holder: &holder}); return err },
 	} {
 		require.NoError(t, call())
 		got := testing.AllocsPerRun(1000, func() {

@@ -2,13 +2,15 @@ package auth
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"strings"
 	"sync"
 )
 
-// ErrDenied is the error of a call that the policy does not allow.
-var ErrDenied = errors.New("no rule of the policy allows the call")
+// ErrDenied is the error of a call that the policy does not allow. It is wrapped by why: for podlink's log and the audit log alone, as
+// a caller could learn about rules and other callers from it.
+var ErrDenied = errors.New("the policy does not allow the call")
 
 // Need is what a call needs, and what it names.
 type Need struct {
@@ -77,6 +79,37 @@ func (r *rule) grants(id *Identity, need *Need) (own int32, granted bool) {
 	own, proven := r.ordinal(id.Pod)
 	return own, proven && need.Pods.only(own)
 }
+
+// refusal returns why the rule, which is for the caller and what it names, does not grant the right.
+func (r *rule) refusal(id *Identity, need *Need) string {
+	switch {
+	case !r.rights.has(need.Right):
+		return fmt.Sprintf("%s does not give the right %s", r.name, need.Right)
+	case need.Persistent && !r.persistent:
+		return r.name + " allows only links that expire"
+	case id.Pod == "":
+		return r.name + " is for pods, and the caller has not proven to be one"
+	}
+	if _, proven := r.ordinal(id.Pod); !proven {
+		return fmt.Sprintf("%s is for pods named %s%s, and the caller is %s", r.name, r.podPrefix, ordinalMark, id.Pod)
+	}
+	return fmt.Sprintf("%s is for what the pod does itself, and the caller is %s", r.name, id.Pod)
+}
+
+// denied returns the error of a call that none of the rules allows, all of which are for the caller and what it names.
+func denied(rules []*rule, id *Identity, need *Need) error {
+	if len(rules) == 0 {
+		return fmt.Errorf("%w: no rule is for this caller, namespace and service", ErrDenied)
+	}
+	var reasons []string
+	for _, r := range rules[:min(len(rules), mostReasons)] {
+		reasons = append(reasons, r.refusal(id, need))
+	}
+	return fmt.Errorf("%w: %s", ErrDenied, strings.Join(reasons, "; "))
+}
+
+// mostReasons is how many rules an error names.
+const mostReasons = 3
 
 // covers reports whether the rule is for what the call names.
 func (r *rule) covers(need *Need) bool {
@@ -232,7 +265,7 @@ func (s *ruleset) decide(id *Identity, need *Need) (Grant, error) {
 		}
 	}
 	if found == nil {
-		return Grant{Right: need.Right}, ErrDenied
+		return Grant{Right: need.Right}, denied(rules, id, need)
 	}
 	grant := Grant{Right: need.Right, Rule: found.name, seen: seen}
 	switch {

@@ -9,41 +9,37 @@ import (
 	"time"
 )
 
-// Holder keeps the name in the certificate of a connection, which has the same one for each of its calls.
+// Holder keeps who the holder of a connection's certificate is, for each of its calls.
 type Holder struct {
-	name atomic.Pointer[string]
+	known atomic.Pointer[held]
+}
+
+// held is what counts in a certificate.
+type held struct {
+	name  string    // empty: none that counts
+	until time.Time // when it ends, or the first of those that have signed it
 }
 
 // holder returns who the holder of a certificate, which TLS has verified, is. It is no pod: a certificate names what runs in a pod,
 // seldom which one.
 func (a *Authenticator) holder(p *Proof, now time.Time) (Identity, error) {
-	var name string
-	if known := p.knownName(); known != nil {
-		name = *known
-	} else {
-		name = certificateName(p.Certificate, a.trustDomain)
-		p.keepName(name)
+	known := p.Holder.known.Load()
+	if known == nil {
+		known = &held{certificateName(p.Certificate, a.trustDomain), p.Certificate.NotAfter}
+		for _, signer := range p.Signers {
+			if signer.NotAfter.Before(known.until) {
+				known.until = signer.NotAfter
+			}
+		}
+		p.Holder.known.Store(known)
 	}
 	switch {
-	case name == "":
+	case known.name == "":
 		return Identity{}, refuse(BadCertificate)
-	case now.After(p.Certificate.NotAfter): // A connection may last longer than its certificate.
-		return Identity{}, &RefusedError{Cause: Expired, Name: name}
+	case now.After(known.until): // A connection may last longer than its certificate.
+		return Identity{}, &RefusedError{Cause: Expired, Name: known.name}
 	}
-	return Identity{Name: name}, nil
-}
-
-func (p *Proof) knownName() *string {
-	if p.Holder == nil {
-		return nil
-	}
-	return p.Holder.name.Load()
-}
-
-func (p *Proof) keepName(name string) {
-	if p.Holder != nil {
-		p.Holder.name.Store(&name)
-	}
+	return Identity{Name: known.name}, nil
 }
 
 // certificateName returns the name in a certificate: the SPIFFE id, if callers have those of a trust domain, else the first DNS name.

@@ -182,3 +182,21 @@ func TestCertificateAndBearer(t *testing.T) {
 		})
 	}
 }
+
+// TestSigners: a certificate counts no longer than those that have signed it.
+func TestSigners(t *testing.T) {
+	clock := new(fakeClock)
+	a, err := New(Options{Certificates: true, Now: clock.now})
+	require.NoError(t, err)
+	proof := Proof{
+		Certificate: certificate(t, nil, []string{"a.example.org"}), Holder: new(Holder),
+		Signers: []*x509.Certificate{{NotAfter: begin.Add(time.Minute)}, {NotAfter: begin.Add(time.Hour)}},
+	}
+	for range 2 {
+		_, err = a.Authenticate(t.Context(), proof)
+		require.NoError(t, err)
+	}
+	clock.advance(time.Minute + time.Second)
+	_, err = a.Authenticate(t.Context(), proof)
+	requireCause(t, Expired, err)
+}

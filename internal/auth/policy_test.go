@@ -116,6 +116,36 @@ func TestPatterns(t *testing.T) {
 	}
 }
 
+// TestWhyDenied: the error says what each rule lacks that is for the caller, as the audit log shows it.
+func TestWhyDenied(t *testing.T) {
+	p := policyOf(t, `
+rules:
+  - {who: ["token:room"], role: pod, namespaces: [game], services: [room], pod_name: "room-{ordinal}"}
+  - {who: ["token:reader"], role: reader, namespaces: [game], services: ["*"]}
+  - {who: ["token:reader"], role: caller, namespaces: [game], services: [room], persistent: false}
+`)
+	two := Pods{}
+	two.Add(2)
+	for why, row := range map[string]struct {
+		who  Identity
+		need Need
+	}{
+		"no rule is for this caller, namespace and service":                   {Identity{Name: "token:room", Pod: "room-2"}, Need{Right: Read, Service: "hall"}},
+		"rules[0] is for pods, and the caller has not proven to be one":       {Identity{Name: "token:room"}, Need{Right: Report, Service: "room", Pods: two}},
+		"rules[0] is for pods named room-{ordinal}, and the caller is hall-2": {Identity{"token:room", "hall-2"}, Need{Right: Report, Service: "room", Pods: two}},
+		"rules[0] is for what the pod does itself, and the caller is room-3":  {Identity{"token:room", "room-3"}, Need{Right: Report, Service: "room", Pods: two}},
+		"rules[0] does not give the right force":                              {Identity{"token:room", "room-2"}, Need{Right: Force, Service: "room", Pods: two}},
+		"rules[1] does not give the right place; rules[2] allows only links that expire": {
+			Identity{Name: "token:reader"}, Need{Right: Place, Service: "room", Persistent: true},
+		},
+	} {
+		row.need.Namespace = "game"
+		_, err := p.Decide(row.who, row.need)
+		require.ErrorIs(t, err, ErrDenied)
+		require.EqualError(t, err, "the policy does not allow the call: "+why)
+	}
+}
+
 func TestUnionOfRules(t *testing.T) {
 	p := policyOf(t, `
 rules:
@@ -262,13 +292,16 @@ func TestPolicyMistakes(t *testing.T) {
 	rule := func(text string) string { return "rules: [{" + text + "}]" }
 	long := "token:" + strings.Repeat("x", longestWho)
 	for name, row := range map[string]struct{ text, err string }{
-		"nothing":                    {"", "must have rules"},
-		"a comment":                  {"# rules", "must have rules"},
-		"no rules":                   {"rules: []", "must have rules"},
-		"rules without a value":      {"rules:", "must have rules"},
-		"not a map":                  {"- a", "line 1 has a value of the wrong type"},
-		"not YAML":                   {"rules: [", "line 1 is not YAML"},
-		"an unknown key":             {rule(ok + ", secret: 1"), "line 1 has an unknown key"},
+		"nothing":               {"", "must have rules"},
+		"a comment":             {"# rules", "must have rules"},
+		"no rules":              {"rules: []", "must have rules"},
+		"rules without a value": {"rules:", "must have rules"},
+		"not a map":             {"- a", "line 1 has a value of the wrong type"},
+		"not YAML":              {"rules: [", "line 1 or after it is not YAML"},
+		"an unknown key": {rule(ok + ", secret: 1"),
+			"line 1 has an unknown key; the file has the key rules, and a rule who, role, namespaces, services, pod_name, persistent, force and rate"},
+		"a pod by certificate":       {rule("who: ['spiffe://a/b'], role: pod, namespaces: [game], services: [a], pod_name: 'a-{ordinal}'"), "rules[0].who: a certificate proves no pod"},
+		"a pod by its DNS name":      {rule("who: ['token:a', 'dns:a'], role: pod, namespaces: [game], services: [a], pod_name: 'a-{ordinal}'"), "rules[0].who: a certificate proves no pod"},
 		"an unknown key at the top":  {rule(ok) + "\ntoken-of-alice: 1", "line 2 has an unknown key"},
 		"a key twice":                {rule(ok + ", role: admin"), "line 1 has a key twice"},
 		"two documents":              {rule(ok) + "\n---\n" + rule(ok), "must be one YAML document"},

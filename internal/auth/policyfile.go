@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -69,18 +70,22 @@ func parsePolicy(text []byte) ([]parsedRule, error) {
 	return rules, nil
 }
 
+// ruleKeys names the keys of ruleText.
+const ruleKeys = "who, role, namespaces, services, pod_name, persistent, force and rate"
+
 var lineNumber = regexp.MustCompile(`line \d+`)
 
 // withoutContent returns the YAML parser's error without what it quotes from the file.
 func withoutContent(err error) error {
 	text := err.Error()
 	line := lineNumber.FindString(text)
+	where := line + " or after it" // The parser names the line where what it can't read began.
 	if line == "" {
-		line = "the file"
+		line, where = "the file", "the file"
 	}
 	switch {
 	case strings.Contains(text, "not found in type"):
-		return errors.New(line + " has an unknown key")
+		return errors.New(line + " has an unknown key; the file has the key rules, and a rule " + ruleKeys)
 	case strings.Contains(text, "already defined"):
 		return errors.New(line + " has a key twice")
 	case strings.Contains(text, "cannot unmarshal"):
@@ -88,7 +93,7 @@ func withoutContent(err error) error {
 	case strings.Contains(text, "alphabetic or numeric"):
 		return errors.New(line + ` has a * without quotes; write "*"`)
 	default:
-		return errors.New(line + " is not YAML")
+		return errors.New(where + " is not YAML")
 	}
 }
 
@@ -126,7 +131,15 @@ func firstError(errs ...error) error {
 
 const ordinalMark = "{ordinal}"
 
+// ofCertificate reports whether the pattern is for the names of certificates.
+func ofCertificate(who string) bool {
+	return strings.HasPrefix(who, "spiffe:") || strings.HasPrefix(who, "dns:")
+}
+
 func (t *ruleText) parsePod(r *parsedRule) error {
+	if r.pod && slices.ContainsFunc(t.Who, ofCertificate) {
+		return errors.New("who: a certificate proves no pod, which the role pod needs: pods have tokens")
+	}
 	if !r.pod {
 		if t.PodName != "" {
 			return errors.New("pod_name is for the role pod")

@@ -316,3 +316,56 @@ func ask(t *testing.T, base, method, path string, authorization ...string) (int,
 	require.NoError(t, err)
 	return reply.StatusCode, reply.Header, string(body)
 }
+
+// TestLateMessages: a caller whose message comes long after its headers is asked again who it is, and pays again.
+func TestLateMessages(t *testing.T) {
+	access := realAccess(t)
+	now := time.Now()
+	access.rates.now = func() time.Time { return now }
+	handle := deferErrors(access, v1.OperationLinkServiceGetLinkedPod, func(
+		_ any, ctx context.Context, receive func(any) error, _ grpc.UnaryServerInterceptor,
+	) (any, error) {
+		require.NoError(t, receive(new(v1.GetLinkedPodRequest)))
+		return nil, decodingFrom(ctx).err
+	})
+	authorized := metadata.NewIncomingContext(t.Context(), metadata.Pairs("authorization", "Bearer "+benchToken))
+	call := func(wait time.Duration, meanwhile func()) error {
+		_, err := handle(nil, authorized, func(any) error {
+			now = now.Add(wait)
+			meanwhile()
+			return nil
+		}, nil)
+		return err
+	}
+	require.NoError(t, call(time.Hour, func() {}))
+	require.NoError(t, call(0, func() { access.callers = guests{errors.New("away")} }), "one that comes at once is not asked twice")
+	access.callers = realAccess(t).callers
+	err := call(latest, func() { access.callers = guests{} })
+	require.NoError(t, err, "guests know this token")
+	access.callers = realAccess(t).callers
+	err = call(latest, func() { access.callers = new(nobody) })
+	require.True(t, v1.IsUnauthenticated(err), "%v", err)
+}
+
+// nobody is an Authenticator that knows no one.
+type nobody struct{}
+
+// Authenticate implements Authenticator.
+func (*nobody) Authenticate(context.Context, auth.Proof) (auth.Identity, error) {
+	return auth.Identity{}, errStranger
+}
+
+// Ready implements Authenticator.
+func (*nobody) Ready() error { return nil }
+
+// TestHeldHealthChecks: a health check whose message does not come ends, so that strangers can't keep all calls of an address open.
+func TestHeldHealthChecks(t *testing.T) {
+	w := serveGuarded(t, nil, newParts(t))
+	both := &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}
+	stream, err := w.conn.NewStream(t.Context(), both, grpc_health_v1.Health_Check_FullMethodName)
+	require.NoError(t, err)
+	begin := time.Now()
+	err = stream.RecvMsg(new(grpc_health_v1.HealthCheckResponse))
+	require.Equal(t, codes.DeadlineExceeded, status.Code(err), err)
+	require.GreaterOrEqual(t, time.Since(begin), readTimeout-time.Second)
+}

@@ -75,7 +75,7 @@ func (a *Access) identify(c *caller, authorization []string, chains [][]*x509.Ce
 	c.at = a.rates.now()
 	proof := auth.Proof{Authorization: authorization, From: network(c.Peer.Addr()), At: c.at}
 	if len(chains) > 0 { // A certificate counts only if it was verified.
-		proof.Certificate = chains[0][0]
+		proof.Certificate, proof.Signers = chains[0][0], chains[0][1:]
 	}
 	if c.peer != nil {
 		proof.Holder = &c.peer.holder
@@ -160,6 +160,21 @@ func (a *Access) guarded(ctx context.Context, cost *price) (context.Context, *de
 	d.admit(a, c, a.identifyGRPC(c))
 	d.pay(cost)
 	return d, d
+}
+
+// latest is how long a caller that was authenticated may take to send its message, without being asked again.
+const latest = time.Second
+
+// again authenticates a call once more, and takes its price again, if its message has come late: its caller may have lost its rights
+// since, and calls must not be saved up.
+func (d *decoding) again() {
+	if d.access == nil || d.err != nil || d.access.rates.now().Sub(d.caller.at) < latest {
+		return
+	}
+	d.fail(d.access.identifyGRPC(d.caller))
+	cost := d.price
+	d.price = nil
+	d.pay(cost)
 }
 
 // enter returns the context of a gRPC call that has no deferred decoding, as a stream, with its caller, and why it is refused.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 
+	kerrors "github.com/go-kratos/kratos/v2/errors"
 	"google.golang.org/grpc/health/grpc_health_v1"
 
 	v1 "podlink/api/podlink/v1"
@@ -32,15 +33,15 @@ func (a *Access) allow(call *auth.Call, operation string, least auth.Right, mess
 		return nil
 	}
 	need, known := needOf(least, message)
+	var err error
 	if known && least != auth.None {
-		var err error
 		if call.Grant, err = a.policy.Decide(call.Identity, need); err == nil {
 			return nil
 		}
 	}
 	call.Grant = auth.Grant{Right: need.Right} // For the audit log.
 	a.metrics.Refused(RefusedByPolicy)
-	return permissionDenied(operation, need.Right)
+	return permissionDenied(operation, need.Right).WithCause(err)
 }
 
 // leastRight returns the right in the option of an operation; none if it has no option.
@@ -48,7 +49,7 @@ func leastRight(operation string) auth.Right { return auth.Right(v1.RightOf(oper
 
 // permissionDenied is the error of a call that the policy does not allow. It is the same for what the caller may not see and for what
 // does not exist.
-func permissionDenied(operation string, right auth.Right) error {
+func permissionDenied(operation string, right auth.Right) *kerrors.Error {
 	method := operation[strings.LastIndexByte(operation, '/')+1:]
 	return v1.ErrorPermissionDenied("%s needs the right %s here; nothing has changed", method, right).
 		WithMetadata(map[string]string{"operation": method, "right": right.String()})

@@ -23,6 +23,8 @@ const (
 	// slowRate is how many bytes a second podlink reads from all peers of an address that give up more: some 1000 calls. They are
 	// not refused, because even that costs more than the calls cost them. slowRead is how many bytes it reads at once.
 	slowRate, slowRead = 32 << 10, 1 << 10
+	// slowLook is how often a connection that is read slowly looks whether it is its turn, and whether the peers have been forgiven.
+	slowLook = 20 * time.Millisecond
 	// fullConnections is how many connections of the peers of an address may be full of open calls. A call that is open costs
 	// memory even if its message never comes.
 	fullConnections = 8
@@ -201,12 +203,57 @@ func (p *peerState) readSlowly(size int, closed <-chan struct{}) int {
 	if p.abandoned.Tokens() >= 1 {
 		return size
 	}
+	most := size
 	size = min(size, slowRead)
-	turn := time.NewTimer(p.slow.ReserveN(time.Now(), size).Delay())
-	defer turn.Stop()
-	select {
-	case <-turn.C:
-	case <-closed:
+	turn := p.slow.ReserveN(time.Now(), size)
+	look := time.NewTicker(slowLook)
+	defer look.Stop()
+	for turn.Delay() > 0 {
+		select {
+		case <-look.C:
+			if p.abandoned.Tokens() >= 1 {
+				turn.Cancel()
+				return most
+			}
+		case <-closed: // Others need not wait for a turn that nobody takes.
+			turn.Cancel()
+			return size
+		}
 	}
 	return size
+}
+
+// promptRegistrar registers a service that everyone may call, and whose calls are few: it does not wait for their messages for longer
+// than readTimeout. Calls that wait count for all peers of an address.
+type promptRegistrar struct{ grpc.ServiceRegistrar }
+
+// RegisterService implements grpc.ServiceRegistrar.
+func (r promptRegistrar) RegisterService(desc *grpc.ServiceDesc, impl any) {
+	wrapped := *desc
+	wrapped.Methods = make([]grpc.MethodDesc, len(desc.Methods))
+	for i, method := range desc.Methods {
+		handle := method.Handler
+		wrapped.Methods[i] = grpc.MethodDesc{MethodName: method.MethodName, Handler: func(
+			impl any, ctx context.Context, receive func(any) error, intercept grpc.UnaryServerInterceptor,
+		) (any, error) {
+			return handle(impl, ctx, promptly(receive), intercept)
+		}}
+	}
+	r.ServiceRegistrar.RegisterService(&wrapped, impl)
+}
+
+// promptly returns receive with a bound of the wait. After that the call ends, and with it what receive waits for.
+func promptly(receive func(any) error) func(any) error {
+	return func(target any) error {
+		received := make(chan error, 1)
+		go func() { received <- receive(target) }()
+		late := time.NewTimer(readTimeout)
+		defer late.Stop()
+		select {
+		case err := <-received:
+			return err
+		case <-late.C:
+			return status.Errorf(codes.DeadlineExceeded, "no message has come within %s", readTimeout)
+		}
+	}
 }

@@ -67,7 +67,8 @@ var (
 	inFlightDesc = prometheus.NewDesc("podlink_requests_in_flight", "Calls that are being served.", nil, nil)
 	failingDesc  = prometheus.NewDesc("podlink_reload_failing",
 		"1 when the content of a file was refused and the one before is in use, else 0.", []string{"key"}, nil)
-	failuresDesc = prometheus.NewDesc("podlink_reload_failures_total", "Contents of a file that were refused.", []string{"key"}, nil)
+	failuresDesc = prometheus.NewDesc("podlink_reload_failures_total",
+		"Attempts to read a file whose content was refused.", []string{"key"}, nil)
 	expiryDesc   = prometheus.NewDesc("podlink_certificate_expiry_timestamp_seconds",
 		"When the first certificate of a file ends, in seconds since 1970.", []string{"key"}, nil)
 	keysAgeDesc = prometheus.NewDesc("podlink_jwks_age_seconds",

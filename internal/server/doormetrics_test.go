@@ -96,7 +96,7 @@ podlink_jwks_age_seconds{issuer="new"} +Inf
 podlink_reload_failing{key="auth.policy_file"} 1
 podlink_reload_failing{key="data.redis.tls.cert_file"} 0
 podlink_reload_failing{key="server.grpc.tls.cert_file"} 0
-# HELP podlink_reload_failures_total Contents of a file that were refused.
+# HELP podlink_reload_failures_total Attempts to read a file whose content was refused.
 # TYPE podlink_reload_failures_total counter
 podlink_reload_failures_total{key="auth.policy_file"} 2
 podlink_reload_failures_total{key="data.redis.tls.cert_file"} 0

@@ -61,7 +61,7 @@ func NewGRPCServer(
 	// dilute the API's error rate.
 	srv.Use("/podlink.v1.*", chain.Unary)
 	guard.ServiceRegistrar = srv
-	grpc_health_v1.RegisterHealthServer(guard, newHealthServer(store, drain, chain.access))
+	grpc_health_v1.RegisterHealthServer(promptRegistrar{guard}, newHealthServer(store, drain, chain.access))
 	for _, svc := range api {
 		svc.overGRPC(deferringRegistrar{guard, chain.access})
 	}
@@ -128,7 +128,11 @@ func deferErrors(access *Access, operation string, handle grpc.MethodHandler) gr
 			if d.err != nil {
 				return nil //nolint:nilerr // The chain returns it.
 			}
-			return receive(deferredMessage{d, target.(proto.Message)})
+			err := receive(deferredMessage{d, target.(proto.Message)})
+			if err == nil {
+				d.again()
+			}
+			return err
 		}, intercept)
 	}
 }

@@ -71,6 +71,7 @@ func setLimits(srv *http.Server, timeout time.Duration, logger log.Logger) {
 	srv.WriteTimeout = readTimeout + timeout + writeTimeout // net/http starts it before it reads the body.
 	srv.IdleTimeout = idleTimeout
 	srv.MaxHeaderBytes = maxHeaderBytes
+	srv.DisableGeneralOptionsHandler = true // It answers OPTIONS * to everyone.
 	srv.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: maxStreams}
 	srv.ErrorLog = stdlog.New(log.NewWriter(logger, log.WithWriterLevel(log.LevelDebug)), "", 0)
 }

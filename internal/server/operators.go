@@ -13,8 +13,12 @@ import (
 // operators wraps a route of the admin listener that is for operators alone; operation is its name in the audit log. With auth.mode
 // off they are whoever is on this machine, if the listener is on loopback; else they are callers with the role admin, over TLS.
 func (s *AdminServer) operators(operation string, next http.Handler) http.Handler {
-	return s.origin.strict(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		call, err := s.operator(r)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var call *auth.Call
+		err := s.origin.checkStrictly(r)
+		if err == nil {
+			call, err = s.operator(r)
+		}
 		if call != nil {
 			r = r.WithContext(call) //nolint:contextcheck // It is the request's, with the caller.
 		}
@@ -30,7 +34,7 @@ func (s *AdminServer) operators(operation string, next http.Handler) http.Handle
 			w.Header().Set("Connection", "close") // Its body is not read.
 		}
 		encodeError(w, r, public)
-	}))
+	})
 }
 
 // operator returns who has sent a request, nil with auth.mode off, and why it is refused.

@@ -78,15 +78,9 @@ func (o *ownOrigin) filter(reject rejectFunc) khttp.FilterFunc {
 	}
 }
 
-// strict applies check to a route of operators. There even a GET has an effect: taking a profile costs CPU time.
-func (o *ownOrigin) strict(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		changing := *r
-		changing.Method = http.MethodPost
-		if err := o.check(&changing); err != nil {
-			encodeError(w, r, err)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
+// checkStrictly is check for a route of operators. There even a GET has an effect: taking a profile costs CPU time.
+func (o *ownOrigin) checkStrictly(r *http.Request) error {
+	changing := *r
+	changing.Method = http.MethodPost
+	return o.check(&changing)
 }

@@ -90,10 +90,11 @@ func (r *rates) find(c *caller) *buckets {
 	key := keyOf(c)
 	found, ok := r.buckets.GetIfPresent(key)
 	if !ok {
+		generation := r.policy.Generation() // Before the limit, which may change after.
 		limit, burst := r.limit(c.Identity)
 		made := &buckets{calls: rate.NewLimiter(limit, burst), reports: rate.NewLimiter(limit, burst)}
 		made.burst.Store(int64(burst))
-		made.generation.Store(r.policy.Generation())
+		made.generation.Store(generation)
 		found, _ = r.buckets.SetIfAbsent(key, made)
 	}
 	if c.peer != nil {
@@ -104,7 +105,8 @@ func (r *rates) find(c *caller) *buckets {
 
 // of returns the buckets of a caller, as the policy has them.
 func (r *rates) of(c *caller, now time.Time) *buckets {
-	found, generation := r.find(c), r.policy.Generation()
+	generation := r.policy.Generation()
+	found := r.find(c)
 	if before := found.generation.Load(); before != generation && found.generation.CompareAndSwap(before, generation) {
 		limit, burst := r.limit(c.Identity)
 		found.burst.Store(int64(burst))

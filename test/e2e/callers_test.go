@@ -68,7 +68,7 @@ var identities = []identity{
 	{name: "binder", kind: "spiffe", rule: "role: binder, " + game, role: "binder"},
 	{name: "pod", kind: "kubernetes", pod: "chat-2", rule: chatPod, role: "pod"},
 	{name: "another-pod", kind: "token", pod: "chat-3", rule: chatPod, role: "pod"},
-	{name: "pod-without-proof", kind: "spiffe", rule: chatPod},
+	{name: "pod-without-proof", kind: "token", rule: chatPod},
 	{name: "pod-of-another", kind: "kubernetes", pod: "room-2", rule: chatPod},
 	{name: "operator", kind: "jwt", rule: "role: operator, " + game, role: "operator"},
 	{name: "operator-gentle", kind: "spiffe", rule: "role: operator, force: false, " + game, role: "operator", gentle: true},
@@ -82,7 +82,7 @@ var identitiesOfDNS = []identity{
 	{name: "guest", kind: "dns"},
 	{name: "reader", kind: "dns", rule: "role: reader, " + game, role: "reader"},
 	{name: "caller", kind: "dns", rule: "role: caller, " + game, role: "caller"},
-	{name: "pod-without-proof", kind: "dns", rule: chatPod},
+	{name: "pod-without-proof", kind: "token", rule: chatPod},
 	{name: "operator", kind: "dns", rule: "role: operator, " + game, role: "operator"},
 	{name: "admin", kind: "dns", rule: `role: admin, namespaces: ["*"], services: ["*"]`, role: "admin"},
 }

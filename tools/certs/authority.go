@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"time"
 )
 
@@ -32,8 +33,11 @@ type authority struct {
 	key  any
 }
 
+// callerPattern matches the names of callers, which are those of their files, too.
+var callerPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
+
 // write writes all certificates. With newCA it replaces a CA that is in the folder.
-func write(dir string, hosts []string, pods int, newCA bool) error {
+func write(dir string, hosts, more []string, pods int, newCA bool) error {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return err
 	}
@@ -45,6 +49,12 @@ func write(dir string, hosts []string, pods int, newCA bool) error {
 		return err
 	}
 	callers := map[string]string{"operator": "operator", "caller": "caller"}
+	for _, name := range more {
+		if !callerPattern.MatchString(name) || name == "ca" || name == "server" {
+			return fmt.Errorf("a caller's name has a-z, 0-9 and -, and is not ca or server: %q", name)
+		}
+		callers[name] = name
+	}
 	for i := range pods {
 		name := fmt.Sprintf("chat-%d", i)
 		callers[name] = "pod/" + name

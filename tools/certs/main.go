@@ -11,10 +11,11 @@ import (
 
 const usage = `certs writes a CA and certificates for trying podlink with TLS, in PEM.
 
-Usage: certs [-dir DIR] [-names NAME,...] [-pods N] [-new-ca]
+Usage: certs [-dir DIR] [-names NAME,...] [-callers NAME,...] [-pods N] [-new-ca]
 
   -dir DIR      folder to write to (default bin/certs)
   -names NAMES  more names and IP addresses of the server, besides podlink, localhost, 127.0.0.1 and ::1
+  -callers NAMES  more callers: NAME.crt and NAME.key for spiffe://podlink.dev/NAME
   -pods N       number of pods (default 3): chat-0, chat-1 ...
   -new-ca       replace the CA; else the one in the folder signs
 
@@ -35,6 +36,7 @@ func run(args []string) int {
 	flags.Usage = func() { fmt.Fprint(flags.Output(), usage) }
 	dir := flags.String("dir", "bin/certs", "")
 	names := flags.String("names", "", "")
+	callers := flags.String("callers", "", "")
 	pods := flags.Int("pods", 3, "")
 	newCA := flags.Bool("new-ca", false, "")
 	if err := flags.Parse(args); err != nil {
@@ -47,8 +49,10 @@ func run(args []string) int {
 		fmt.Fprintln(os.Stderr, "certs: unexpected argument; -help prints the usage")
 		return 2
 	}
-	hosts := strings.FieldsFunc(*names, func(r rune) bool { return r == ',' || r == ' ' })
-	if err := write(*dir, hosts, *pods, *newCA); err != nil {
+	split := func(list string) []string {
+		return strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' })
+	}
+	if err := write(*dir, split(*names), split(*callers), *pods, *newCA); err != nil {
 		fmt.Fprintf(os.Stderr, "certs: %v\n", err)
 		return 1
 	}

@@ -38,7 +38,7 @@ func (f folder) verified(name string, usage x509.ExtKeyUsage) *x509.Certificate 
 // TestCertificates: each is signed by the CA, for the names that the help promises, and nobody else reads a key.
 func TestCertificates(t *testing.T) {
 	f := folder{t, filepath.Join(t.TempDir(), "new", "certs")}
-	require.Zero(t, run([]string{"-dir", f.dir, "-names", "podlink.example, 192.0.2.7", "-pods", "2"}))
+	require.Zero(t, run([]string{"-dir", f.dir, "-names", "podlink.example, 192.0.2.7", "-callers", "dash,gateway-2", "-pods", "2"}))
 	server := f.verified("server", x509.ExtKeyUsageServerAuth)
 	for _, host := range []string{"localhost", "podlink", "127.0.0.1", "::1", "podlink.example", "192.0.2.7"} {
 		require.NoError(t, server.VerifyHostname(host))
@@ -46,6 +46,7 @@ func TestCertificates(t *testing.T) {
 	for name, id := range map[string]string{
 		"operator": "spiffe://podlink.dev/operator", "caller": "spiffe://podlink.dev/caller",
 		"chat-0": "spiffe://podlink.dev/pod/chat-0", "chat-1": "spiffe://podlink.dev/pod/chat-1",
+		"dash": "spiffe://podlink.dev/dash", "gateway-2": "spiffe://podlink.dev/gateway-2",
 	} {
 		caller := f.verified(name, x509.ExtKeyUsageClientAuth)
 		require.Len(t, caller.URIs, 1)
@@ -54,12 +55,19 @@ func TestCertificates(t *testing.T) {
 	}
 	files, err := os.ReadDir(f.dir)
 	require.NoError(t, err)
-	require.Len(t, files, 2*6, "no file is left over: %v", files)
+	require.Len(t, files, 2*8, "no file is left over: %v", files)
 	for _, file := range files {
 		info, err := file.Info()
 		require.NoError(t, err)
 		want := map[string]os.FileMode{".key": 0o600, ".crt": 0o644}[filepath.Ext(file.Name())]
 		require.Equal(t, want, info.Mode().Perm(), file.Name())
+	}
+}
+
+// TestNamesOfCallers: none is another file's.
+func TestNamesOfCallers(t *testing.T) {
+	for _, name := range []string{"ca", "server", "../a", "A", "-a", "a.b"} {
+		require.Equal(t, 1, run([]string{"-dir", t.TempDir(), "-callers", name}), name)
 	}
 }
 
