@@ -69,7 +69,7 @@ var (
 		"1 when the content of a file was refused and the one before is in use, else 0.", []string{"key"}, nil)
 	failuresDesc = prometheus.NewDesc("podlink_reload_failures_total",
 		"Attempts to read a file whose content was refused.", []string{"key"}, nil)
-	expiryDesc   = prometheus.NewDesc("podlink_certificate_expiry_timestamp_seconds",
+	expiryDesc = prometheus.NewDesc("podlink_certificate_expiry_timestamp_seconds",
 		"When the first certificate of a file ends, in seconds since 1970.", []string{"key"}, nil)
 	keysAgeDesc = prometheus.NewDesc("podlink_jwks_age_seconds",
 		"Age of an issuer's keys; +Inf: they were never read.", []string{"issuer"}, nil)
