@@ -67,6 +67,9 @@ func (c *simCheck) changed(change model.Change) {
 	h := fnv.New64a()
 	_, _ = fmt.Fprintln(h, now.UnixNano(), uid, before.Pod, after.Pod, after.TTL)
 	c.digest += h.Sum64()
+	if after.Exists() {
+		delete(c.moved[uid], int32(after.Pod)) // The user is back.
+	}
 	if !before.Exists() || !after.Exists() || before.Pod == after.Pod {
 		return
 	}
