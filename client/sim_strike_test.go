@@ -174,6 +174,7 @@ func (s *simulation) strikeUsers(f sim.Fault, random *rand.Rand) {
 		s.store.Corrupt(sim.Namespace, uid)
 		time.Sleep(f.Lasts)
 		s.store.Repair(sim.Namespace, uid)
+		s.check.MovedByHand(uid) // What the store has lost meanwhile was not restored: whoever comes first has the user now.
 	case sim.UsersMoved:
 		operator := v1.NewLinkServiceClient(inproc.Dial(simTry, s.podlinks...))
 		for range max(1, s.o.users/10) {
