@@ -52,7 +52,7 @@ type lastAnswer struct {
 
 func newSimCheck(s *simulation) *simCheck {
 	return &simCheck{
-		Excuses: sim.Excuses{Window: 3 * s.o.ttl, Strict: s.o.strict}, sim: s,
+		Excuses: sim.Excuses{Window: sim.Window(s.o.ttl), Strict: s.o.strict}, sim: s,
 		moved: make(map[string]map[int32]simMove), told: make(map[toldLoss]bool),
 		last: make(map[string]lastAnswer), starved: make(map[string]bool),
 	}

@@ -81,7 +81,7 @@ func newWorld(t *testing.T, binary string) *world {
 		t: t, binary: binary, instances: sim.NewRegistry(sim.ServiceName),
 		running: make(map[int32]*pod), began: time.Now(), told: make(map[string]bool),
 	}
-	w.excuses.Window = 3 * ttl
+	w.excuses.Window = sim.Window(ttl)
 	w.storage = sim.NewStorage(w.violate)
 	w.redis = redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
 	w.serve()

@@ -19,6 +19,10 @@ type Excuses struct {
 	byHand   map[string]time.Time
 }
 
+// Window returns how long an excuse counts: a session is verified within two ttl, and one whose link is gone is judged some six seconds
+// later, by the next report.
+func Window(ttl time.Duration) time.Duration { return 3*ttl + 6*time.Second }
+
 // span is a time in which something was at fault.
 type span struct{ from, to time.Time } // to is zero while it lasts
 
