@@ -48,6 +48,7 @@ func (s *sessions) addEnding(uid string, epoch int64, keep time.Duration, open *
 	s.addEndingLocked(uid, epoch, keep, open)
 }
 
+// addEndingLocked is addEnding for a caller that holds s.mu.
 func (s *sessions) addEndingLocked(uid string, epoch int64, keep time.Duration, open *v1.BatchSetLinkedPodRequest_Item) {
 	x := s.byUID[uid]
 	if x == nil {

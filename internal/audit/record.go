@@ -94,10 +94,5 @@ func hostOf(peer string) string {
 	if err != nil {
 		return peer
 	}
-	address := from.Addr().Unmap().WithZone("")
-	if address.Is6() { // A host has as many addresses as it likes.
-		prefix, _ := address.Prefix(64)
-		address = prefix.Addr()
-	}
-	return address.String()
+	return auth.Host(from.Addr()).String()
 }

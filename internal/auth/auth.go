@@ -53,6 +53,16 @@ type Call struct {
 	Grant    Grant          // set when the call is authorized
 }
 
+// Host returns the address that stands for a peer: of IPv6 the first 64 bits, because a host has as many addresses as it likes.
+func Host(peer netip.Addr) netip.Addr {
+	peer = peer.Unmap()
+	if !peer.Is6() {
+		return peer
+	}
+	prefix, _ := peer.WithZone("").Prefix(64) // Of an IPv6 address it is always one.
+	return prefix.Addr()
+}
+
 type callKey struct{}
 
 // Value implements context.Context.

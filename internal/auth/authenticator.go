@@ -148,7 +148,7 @@ type Proof struct {
 	Certificate   *x509.Certificate   // which TLS has verified; nil: none
 	Signers       []*x509.Certificate // of the certificate, up to the CA
 	Holder        *Holder             // of the connection; nil: what counts in the certificate is read each time
-	From          netip.Addr          // for whose refused tokens there is a bound; all of a host have the same
+	From          netip.Addr          // for whose refused tokens there is a bound, with those of its host
 	At            time.Time           // when the call came; zero: now
 }
 
@@ -202,12 +202,13 @@ func (a *Authenticator) bearer(ctx context.Context, header string, from netip.Ad
 	if !tokenText(text) {
 		return Identity{}, refuse(Malformed)
 	}
-	if wait := a.strangers.wait(from); wait > 0 {
+	host := Host(from)
+	if wait := a.strangers.wait(host); wait > 0 {
 		return Identity{}, &RefusedError{Cause: TooMany, Wait: wait}
 	}
 	found, err := a.verify(ctx, text)
 	if err != nil {
-		a.strangers.refused(from)
+		a.strangers.refused(host)
 		return Identity{}, err
 	}
 	a.verified.Set(keyed, found)

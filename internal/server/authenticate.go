@@ -73,7 +73,7 @@ type caller struct {
 // identify sets the caller of the call. If the caller is not known, the error says so.
 func (a *Access) identify(c *caller, authorization []string, chains [][]*x509.Certificate) error {
 	c.at = a.rates.now()
-	proof := auth.Proof{Authorization: authorization, From: network(c.Peer.Addr()), At: c.at}
+	proof := auth.Proof{Authorization: authorization, From: c.Peer.Addr(), At: c.at}
 	if len(chains) > 0 { // A certificate counts only if it was verified.
 		proof.Certificate, proof.Signers = chains[0][0], chains[0][1:]
 	}
@@ -110,9 +110,7 @@ func (a *Access) filter(next http.Handler) http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		d := decodingFrom(r.Context())
-		c := new(caller)
-		c.Context = d.Context
-		err := a.identifyHTTP(c, r)
+		c, err := a.identifyHTTP(d.Context, r) //nolint:contextcheck // The request's own, which d wraps.
 		if err != nil && r.ContentLength != 0 && r.ProtoMajor == 1 {
 			// Otherwise net/http would read up to 256 KiB of the body before it sends the reply.
 			w.Header().Set("Connection", "close")
@@ -122,8 +120,10 @@ func (a *Access) filter(next http.Handler) http.Handler {
 	})
 }
 
-// identifyHTTP authenticates a request, whose body is not read yet.
-func (a *Access) identifyHTTP(c *caller, r *http.Request) error {
+// identifyHTTP returns the caller of a request, whose body is not read yet. Its context is that of its call.
+func (a *Access) identifyHTTP(ctx context.Context, r *http.Request) (*caller, error) {
+	c := new(caller)
+	c.Context = ctx
 	var chains [][]*x509.Certificate
 	if r.TLS != nil {
 		chains = r.TLS.VerifiedChains
@@ -133,7 +133,7 @@ func (a *Access) identifyHTTP(c *caller, r *http.Request) error {
 	} else {
 		c.Peer, _ = netip.ParseAddrPort(r.RemoteAddr)
 	}
-	return a.identify(c, r.Header["Authorization"], chains)
+	return c, a.identify(c, r.Header["Authorization"], chains)
 }
 
 // identifyGRPC authenticates a call, whose message is not received yet.

@@ -54,16 +54,24 @@ func newCallGuard(maxStreams int32, doors *DoorMetrics) *callGuard {
 // RegisterService implements grpc.ServiceRegistrar. Kratos registers other services, past it: they expose internals of the
 // process to callers.
 func (g *callGuard) RegisterService(desc *grpc.ServiceDesc, impl any) {
-	wrapped := *desc
-	wrapped.Methods = make([]grpc.MethodDesc, len(desc.Methods))
-	for i, method := range desc.Methods {
-		g.methods["/"+desc.ServiceName+"/"+method.MethodName] = true
-		wrapped.Methods[i] = grpc.MethodDesc{MethodName: method.MethodName, Handler: countCall(method.Handler)}
-	}
 	for _, stream := range desc.Streams {
 		g.methods["/"+desc.ServiceName+"/"+stream.StreamName] = true
 	}
-	g.ServiceRegistrar.RegisterService(&wrapped, impl)
+	g.ServiceRegistrar.RegisterService(wrapMethods(desc, func(operation string, handle grpc.MethodHandler) grpc.MethodHandler {
+		g.methods[operation] = true
+		return countCall(handle)
+	}), impl)
+}
+
+// wrapMethods returns desc with each method's handler wrapped.
+func wrapMethods(desc *grpc.ServiceDesc, wrap func(operation string, handle grpc.MethodHandler) grpc.MethodHandler) *grpc.ServiceDesc {
+	wrapped := *desc
+	wrapped.Methods = make([]grpc.MethodDesc, len(desc.Methods))
+	for i, method := range desc.Methods {
+		operation := "/" + desc.ServiceName + "/" + method.MethodName
+		wrapped.Methods[i] = grpc.MethodDesc{MethodName: method.MethodName, Handler: wrap(operation, method.Handler)}
+	}
+	return &wrapped
 }
 
 // tap is gRPC's InTapHandle. It holds a lock of the connection, so it must not wait.
@@ -229,17 +237,11 @@ type promptRegistrar struct{ grpc.ServiceRegistrar }
 
 // RegisterService implements grpc.ServiceRegistrar.
 func (r promptRegistrar) RegisterService(desc *grpc.ServiceDesc, impl any) {
-	wrapped := *desc
-	wrapped.Methods = make([]grpc.MethodDesc, len(desc.Methods))
-	for i, method := range desc.Methods {
-		handle := method.Handler
-		wrapped.Methods[i] = grpc.MethodDesc{MethodName: method.MethodName, Handler: func(
-			impl any, ctx context.Context, receive func(any) error, intercept grpc.UnaryServerInterceptor,
-		) (any, error) {
+	r.ServiceRegistrar.RegisterService(wrapMethods(desc, func(_ string, handle grpc.MethodHandler) grpc.MethodHandler {
+		return func(impl any, ctx context.Context, receive func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) {
 			return handle(impl, ctx, promptly(receive), intercept)
-		}}
-	}
-	r.ServiceRegistrar.RegisterService(&wrapped, impl)
+		}
+	}), impl)
 }
 
 // promptly returns receive with a bound of the wait. After that the call ends, and with it what receive waits for.

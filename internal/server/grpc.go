@@ -101,13 +101,9 @@ type deferringRegistrar struct {
 
 // RegisterService implements grpc.ServiceRegistrar.
 func (r deferringRegistrar) RegisterService(desc *grpc.ServiceDesc, impl any) {
-	wrapped := *desc
-	wrapped.Methods = make([]grpc.MethodDesc, len(desc.Methods))
-	for i, method := range desc.Methods {
-		operation := "/" + desc.ServiceName + "/" + method.MethodName
-		wrapped.Methods[i] = grpc.MethodDesc{MethodName: method.MethodName, Handler: deferErrors(r.access, operation, method.Handler)}
-	}
-	r.ServiceRegistrar.RegisterService(&wrapped, impl)
+	r.ServiceRegistrar.RegisterService(wrapMethods(desc, func(operation string, handle grpc.MethodHandler) grpc.MethodHandler {
+		return deferErrors(r.access, operation, handle)
+	}), impl)
 }
 
 // deferErrors wraps a handler so that refusals and decoding errors are recorded in its context, where the chain finds them. A call

@@ -48,9 +48,7 @@ func (s *AdminServer) operator(r *http.Request) (*auth.Call, error) {
 	if r.TLS == nil {
 		return nil, v1.ErrorPermissionDenied("this needs TLS: server.admin.tls")
 	}
-	c := new(caller)
-	c.Context = r.Context()
-	err := s.access.identifyHTTP(c, r)
+	c, err := s.access.identifyHTTP(r.Context(), r)
 	switch {
 	case err != nil:
 		return &c.Call, err

@@ -54,17 +54,7 @@ func keyOf(c *caller) bucketKey {
 	if c.Identity.Pod != "" {
 		return bucketKey{name: c.Identity.Name, pod: c.Identity.Pod}
 	}
-	return bucketKey{name: c.Identity.Name, peer: network(c.Peer.Addr())}
-}
-
-// network returns the address that stands for a peer: of IPv6 the first 64 bits, because a host has as many addresses as it likes.
-func network(peer netip.Addr) netip.Addr {
-	peer = peer.Unmap()
-	if !peer.Is6() {
-		return peer
-	}
-	prefix, _ := peer.WithZone("").Prefix(64) // Of an IPv6 address it is always one.
-	return prefix.Addr()
+	return bucketKey{name: c.Identity.Name, peer: auth.Host(c.Peer.Addr())}
 }
 
 // buckets are those of a caller. Reports have one for themselves, so that overload does not make pods look dead.

@@ -60,10 +60,8 @@ func TestVariantScripts(t *testing.T) {
 
 // TestVariantRotations: builds that take a broken file, or let a token in that was revoked, are found.
 func TestVariantRotations(t *testing.T) {
-	for name, row := range map[string]struct{ test, want string }{
-		variants.BrokenFiles:   {"TestRotation", "Should be empty"},
-		variants.RevokedTokens: {"TestRotationOfIdentities", "An error is expected"},
-	} {
-		t.Run(name, func(t *testing.T) { variants.RequireFound(t, name, row.test, row.want) })
-	}
+	variants.RequireFound(t, map[string]variants.Finder{
+		variants.BrokenFiles:   {Test: "TestRotation", Text: "Should be empty"},
+		variants.RevokedTokens: {Test: "TestRotationOfIdentities", Text: "An error is expected"},
+	})
 }

@@ -21,7 +21,7 @@ const (
 	BatchRetries    = "items of a batch are sent again"
 	IgnoresDeadline = "calls outlive their deadline and leak goroutines"
 	StaleEpoch      = "a move keeps the epoch"
-	Overwrites      = "SetLinkedPodIfAbsent Overwrites a link"
+	Overwrites      = "SetLinkedPodIfAbsent overwrites a link"
 	TwoKeys         = "scripts use two keys"
 	Impatient       = "a pod is dead as soon as its report has expired"
 	NoWait          = "WAIT is left out"
@@ -201,14 +201,24 @@ func Build(tb testing.TB, name string) string {
 	return binary
 }
 
-// RequireFound runs a test of the calling package against one of the variants, in a process of its own, and fails unless that test fails
-// with the text. The package's TestMain is podlinktest.Main.
-func RequireFound(t *testing.T, name, test, want string) {
+// Finder is a test that fails for a variant, with a text.
+type Finder struct{ Test, Text string }
+
+// RequireFound runs for each variant its test, one of the calling package, in a process of its own, and fails unless that test fails. The
+// package's TestMain is podlinktest.Main.
+func RequireFound(t *testing.T, finders map[string]Finder) {
 	t.Helper()
-	run := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+test+"$", "-test.timeout=5m")
+	for name, finder := range finders {
+		t.Run(name, func(t *testing.T) { finder.requireFailure(t, name) })
+	}
+}
+
+func (f Finder) requireFailure(t *testing.T, name string) {
+	t.Helper()
+	run := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+f.Test+"$", "-test.timeout=5m")
 	run.Env = append(os.Environ(), podlinktest.BinaryVariable+"="+Build(t, name))
 	out, err := run.CombinedOutput()
-	require.Error(t, err, "%s has passed", test)
-	require.Contains(t, string(out), "--- FAIL: "+test)
-	require.Contains(t, string(out), want)
+	require.Error(t, err, "%s has passed", f.Test)
+	require.Contains(t, string(out), "--- FAIL: "+f.Test)
+	require.Contains(t, string(out), f.Text)
 }
