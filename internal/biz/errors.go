@@ -84,3 +84,6 @@ type LimitError struct {
 
 // Error implements error.
 func (e *LimitError) Error() string { return e.Limit + " is reached" }
+
+// ErrScanMoved is the error of IndexRepo.ScanLinks when the store has changed so that the walk may have missed links: begin again.
+var ErrScanMoved = errors.New("the store has changed during the walk over all links")
