@@ -3,10 +3,13 @@ package server
 import (
 	"context"
 	"net"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
@@ -137,6 +140,36 @@ func TestGuardReadsSlowly(t *testing.T) {
 	read() // Until the connection is closed.
 	g.from.peer.abandoned.SetLimit(100 * abandonedRate)
 	require.Eventually(t, func() bool { return read() == 32<<10 }, 10*time.Second, time.Millisecond)
+}
+
+// TestGuardGivesTurnsBack: a connection that is closed, or whose peer is forgiven, while it waits for its turn leaves the turn to the
+// others of its address.
+func TestGuardGivesTurnsBack(t *testing.T) {
+	for name, end := range map[string]func(p *peerState, closed chan struct{}){
+		"closed": func(_ *peerState, closed chan struct{}) { close(closed) },
+		"forgiven": func(p *peerState, _ chan struct{}) {
+			p.abandoned.SetLimit(rate.Inf)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPeerState()
+				p.abandoned.SetLimit(1e-9)
+				p.abandoned.ReserveN(time.Now(), maxAbandoned)
+				closed := make(chan struct{})
+				var readers sync.WaitGroup
+				start := time.Now()
+				for range 10 * slowRate / slowRead { // The last one's turn is in ten seconds.
+					readers.Go(func() { p.readSlowly(32<<10, closed) })
+				}
+				time.Sleep(time.Second)
+				end(p, closed)
+				readers.Wait()
+				require.Less(t, time.Since(start), 2*time.Second)
+				require.GreaterOrEqual(t, p.slow.Tokens(), -float64(slowRead), "nobody waits for bytes that no one reads")
+			})
+		})
+	}
 }
 
 // TestGuardCountsRefusals: calls that are refused count as given up.
