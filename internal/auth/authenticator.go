@@ -144,12 +144,12 @@ func (a *Authenticator) KeySets() []*KeySet { return a.sets }
 
 // Proof is what a caller has sent to prove who it is.
 type Proof struct {
-	Authorization []string            // the values of all such headers
-	Certificate   *x509.Certificate   // which TLS has verified; nil: none
-	Signers       []*x509.Certificate // of the certificate, up to the CA
-	Holder        *Holder             // of the connection; nil: what counts in the certificate is read each time
-	From          netip.Addr          // for whose refused tokens there is a bound, with those of its host
-	At            time.Time           // when the call came; zero: now
+	Authorization []string              // the values of all such headers
+	Certificate   *x509.Certificate     // which TLS has verified; nil: none
+	Chains        [][]*x509.Certificate // from the certificate up to a CA, each enough
+	Holder        *Holder               // of the connection; nil: what counts in the certificate is read each time
+	From          netip.Addr            // for whose refused tokens there is a bound, with those of its host
+	At            time.Time             // when the call came; zero: now
 }
 
 // Authenticate returns who calls. Whatever is sent must be valid; with both, the bearer names the caller. The error is a *RefusedError.

@@ -84,14 +84,15 @@ func (g *callGuard) tap(ctx context.Context, info *tap.Info) (context.Context, e
 		from.abandon()
 		g.doors.Refused(RefusedByMethod)
 		if !refusable {
-			return ctx, nil // gRPC or the interceptor refuses it.
+			from.close()
+			return ctx, nil // The interceptor refuses it, should its message still come.
 		}
 		return nil, unknownMethod(info.FullMethodName)
 	case from == nil || from.peer.admit(g.mostCalls):
 		return ctx, nil
 	case !refusable:
 		g.doors.Refused(RefusedByPeer)
-		_ = from.conn.Close()
+		from.close()
 		return ctx, nil
 	default:
 		from.abandon()
@@ -197,6 +198,13 @@ func (a *peerAddr) end(ctx context.Context) {
 	a.peer.calls.Add(-1)
 	if errors.Is(ctx.Err(), context.Canceled) {
 		a.abandon()
+	}
+}
+
+// close ends the connection of a call that can't be refused alone.
+func (a *peerAddr) close() {
+	if a != nil {
+		_ = a.conn.Close()
 	}
 }
 

@@ -60,7 +60,6 @@ func TestGuardKnowsMethods(t *testing.T) {
 		"", "/", "x", getLink + "/", getLink[1:], "/podlink.v1.LinkService/FlushAll", "/kratos.api.Metadata/ListServices",
 	} {
 		require.Equal(t, codes.Unimplemented, g.tapped(method, 0), method)
-		require.Equal(t, codes.OK, g.tapped(method, time.Hour), "%s: gRPC would keep the timer", method)
 		_, err := g.unary(g.ctx, nil, &grpc.UnaryServerInfo{FullMethod: method}, nil)
 		require.Equal(t, codes.Unimplemented, status.Code(err), "so the interceptor refuses it")
 	}
@@ -69,6 +68,16 @@ func TestGuardKnowsMethods(t *testing.T) {
 			require.True(t, g.methods[v1.Operation(method)], method.FullName())
 		}
 	}
+}
+
+// TestGuardClosesForUnknownMethods: one that gRPC would serve, as Kratos' metadata, would wait for its message without a bound.
+func TestGuardClosesForUnknownMethods(t *testing.T) {
+	g := newGuarded(t, 1)
+	require.Equal(t, codes.OK, g.tapped("/kratos.api.Metadata/ListServices", time.Hour), "gRPC would keep the timer of a refused call")
+	require.NoError(t, g.far.SetReadDeadline(time.Now().Add(10*time.Second)))
+	_, err := g.far.Read(make([]byte, 1))
+	require.ErrorContains(t, err, "EOF")
+	require.Less(t, g.from.peer.abandoned.Tokens(), float64(maxAbandoned), "and it counts as given up")
 }
 
 // TestGuardBoundsOpenCalls: an address has as many open calls as a few full connections.
