@@ -11,9 +11,16 @@ import (
 	"time"
 )
 
-// Holder keeps who the holder of a connection's certificate is, for each of its calls.
+// Holder keeps who has proven what on a connection, for each of its calls: the holder of its certificate, and of the first bearer.
 type Holder struct {
-	known atomic.Pointer[held]
+	known  atomic.Pointer[held]
+	bearer atomic.Pointer[heldBearer]
+}
+
+// heldBearer is an Authorization header whose bearer is known.
+type heldBearer struct {
+	header string
+	verified
 }
 
 // held is what counts in a certificate.
