@@ -165,21 +165,27 @@ func (c *simCheck) lost(p *process, uid string, epoch int64) {
 	}
 }
 
-// settled checks, two ttl after the last fault, that each session that runs has its link.
-func (c *simCheck) settled() {
-	c.sim.mu.Lock()
-	processes := slices.Collect(maps.Values(c.sim.running))
-	c.sim.mu.Unlock()
+// starvation checks that few users were refused without need.
+func (c *simCheck) starvation() {
 	c.mu.Lock()
 	starved := len(c.starved)
 	c.mu.Unlock()
 	if starved > c.sim.o.users/10 { // A few: the caller knew that the link was about to end.
 		c.sim.violate("starved: %d users were refused, although their caller had just sent calls to their pods", starved)
 	}
+}
+
+// settled checks that each session that runs has its link, or none of the wrong ones that a pod must have noticed by now: two ttl after
+// the last fault those to other pods, and by the end of the window all.
+func (c *simCheck) settled(noticed func(p *process, link biz.Link) bool) {
+	c.sim.mu.Lock()
+	processes := slices.Collect(maps.Values(c.sim.running))
+	c.sim.mu.Unlock()
 	for _, p := range processes {
 		p.service.Held(func(uid string, session sim.Session) {
 			link := c.sim.store.Link(simKey(uid))
-			if int32(link.Pod) != p.ordinal || int64(link.Epoch) != session.Epoch() || !link.Persistent() {
+			right := int32(link.Pod) == p.ordinal && int64(link.Epoch) == session.Epoch() && link.Persistent()
+			if !right && noticed(p, link) {
 				c.sim.violate("unnoticed: %s still has a session of %s with epoch %d, whose link is %s",
 					p.name, uid, session.Epoch(), linkText(link))
 			}

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"podlink/client"
+	"podlink/internal/biz"
 	"podlink/test/kit/inproc"
 	"podlink/test/kit/model"
 	"podlink/test/kit/sim"
@@ -238,8 +239,11 @@ func (s *simulation) run() {
 	time.Sleep(2 * s.o.ttl)
 	stop()
 	users.Wait()
-	s.check.settled()
+	s.check.starvation()
+	s.check.settled(func(p *process, link biz.Link) bool { return link.Exists() && int32(link.Pod) != p.ordinal })
 	s.serveAll(healed)
+	time.Sleep(time.Until(healed.Add(sim.Window(s.o.ttl))))
+	s.check.settled(func(*process, biz.Link) bool { return true })
 	s.stopAll()
 }
 

@@ -144,12 +144,12 @@ func (a *Authenticator) KeySets() []*KeySet { return a.sets }
 
 // Proof is what a caller has sent to prove who it is.
 type Proof struct {
-	Authorization []string            // the values of all such headers
-	Certificate   *x509.Certificate   // which TLS has verified; nil: none
-	Signers       []*x509.Certificate // of the certificate, up to the CA
-	Holder        *Holder             // of the connection; nil: what counts in the certificate is read each time
-	From          netip.Addr          // for whose refused tokens there is a bound, with those of its host
-	At            time.Time           // when the call came; zero: now
+	Authorization []string              // the values of all such headers
+	Certificate   *x509.Certificate     // which TLS has verified; nil: none
+	Chains        [][]*x509.Certificate // from the certificate up to a CA, each enough
+	Holder        *Holder               // of the connection; nil: what counts in the certificate is read each time
+	From          netip.Addr            // for whose refused tokens there is a bound, with those of its host
+	At            time.Time             // when the call came; zero: now
 }
 
 // Authenticate returns who calls. Whatever is sent must be valid; with both, the bearer names the caller. The error is a *RefusedError.
@@ -172,7 +172,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, proof Proof) (Identity
 	}
 	switch {
 	case len(proof.Authorization) == 1:
-		return a.bearer(ctx, proof.Authorization[0], proof.From, now)
+		return a.bearer(ctx, &proof, proof.Authorization[0], now)
 	case len(proof.Authorization) > 1:
 		return Identity{}, refuse(TwoBearers)
 	case proof.Certificate == nil:
@@ -183,36 +183,53 @@ func (a *Authenticator) Authenticate(ctx context.Context, proof Proof) (Identity
 }
 
 // bearer returns who sent an Authorization header.
-func (a *Authenticator) bearer(ctx context.Context, header string, from netip.Addr, now time.Time) (Identity, error) {
+func (a *Authenticator) bearer(ctx context.Context, proof *Proof, header string, now time.Time) (Identity, error) {
+	if proof.Holder == nil {
+		known, err := a.verifiedBearer(ctx, proof, header, now)
+		return known.identity, err
+	}
+	last := proof.Holder.bearer.Load()
+	if last != nil && last.header == header && last.counts(now) {
+		return last.identity, nil
+	}
+	known, err := a.verifiedBearer(ctx, proof, header, now)
+	if err == nil && (last == nil || !last.counts(now) || last.identity == known.identity) { // Else it is a proxy's, with many bearers.
+		proof.Holder.bearer.Store(&heldBearer{strings.Clone(header), known})
+	}
+	return known.identity, err
+}
+
+// verifiedBearer returns whose bearer a header is, looking at the header alone.
+func (a *Authenticator) verifiedBearer(ctx context.Context, proof *Proof, header string, now time.Time) (verified, error) {
 	scheme, text, _ := strings.Cut(header, " ")
 	if !strings.EqualFold(scheme, "Bearer") {
-		return Identity{}, refuse(OtherScheme)
+		return verified{}, refuse(OtherScheme)
 	}
 	text = strings.TrimLeft(text, " ")
 	if len(text) > maxToken {
-		return Identity{}, refuse(TooLong)
+		return verified{}, refuse(TooLong)
 	}
 	keyed := a.hash(text)
 	if known, ok := a.verified.GetIfPresent(keyed); ok {
-		if known.generation == known.source.Load() && now.Before(known.until) {
-			return known.identity, nil
+		if known.counts(now) {
+			return known, nil
 		}
 		a.verified.Invalidate(keyed)
 	}
 	if !tokenText(text) {
-		return Identity{}, refuse(Malformed)
+		return verified{}, refuse(Malformed)
 	}
-	host := Host(from)
+	host := Host(proof.From)
 	if wait := a.strangers.wait(host); wait > 0 {
-		return Identity{}, &RefusedError{Cause: TooMany, Wait: wait}
+		return verified{}, &RefusedError{Cause: TooMany, Wait: wait}
 	}
 	found, err := a.verify(ctx, text)
 	if err != nil {
 		a.strangers.refused(host)
-		return Identity{}, err
+		return verified{}, err
 	}
 	a.verified.Set(keyed, found)
-	return found.identity, nil
+	return found, nil
 }
 
 // hash returns the key of a token in the cache.

@@ -165,6 +165,7 @@ func TestAllocations(t *testing.T) {
 	ctx := t.Context()
 	for name, call := range map[string]func() error{
 		"JWT":         func() error { _, err := f.Authenticate(ctx, Proof{Authorization: jwt}); return err },
+		"its JWT":     func() error { _, err := f.Authenticate(ctx, Proof{Authorization: jwt, Holder: &holder}); return err },
 		"token":       func() error { _, err := f.Authenticate(ctx, Proof{Authorization: static}); return err },
 		"certificate": func() error { _, err := f.Authenticate(ctx, Proof{Certificate: leaf, Holder: &holder}); return err },
 	} {
@@ -176,6 +177,48 @@ func TestAllocations(t *testing.T) {
 		})
 		require.LessOrEqual(t, got, 1.0, name) // A pool may be emptied meanwhile.
 	}
+}
+
+// TestBearersOfAConnection: what a connection has proven counts no longer than it would on a new one, and for that bearer alone.
+func TestBearersOfAConnection(t *testing.T) {
+	f := newFixture(t)
+	var holder Holder
+	call := func(token string) (string, error) {
+		who, err := f.Authenticate(t.Context(), Proof{Authorization: []string{"Bearer " + token}, Holder: &holder})
+		return who.Name, err
+	}
+	requireName := func(want, token string) {
+		t.Helper()
+		got, err := call(token)
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+	}
+	bob, jwt := staticToken("bob"), ecKey().token(t, goodClaims())
+	chat := "jwt:main:" + goodClaims()["sub"].(string)
+	for range 2 {
+		requireName("token:bob", bob)
+		requireName(chat, jwt)
+	}
+	for _, token := range []string{bob + "x", bob[:len(bob)-1], strings.ToUpper(bob), ""} {
+		_, err := call(token)
+		require.ErrorIs(t, err, ErrUnauthenticated)
+	}
+	writeFile(t, f.tokens, entry("eve", staticToken("eve"), begin.Add(time.Hour)))
+	require.NoError(t, f.tokensFile.read())
+	_, err := call(bob)
+	requireCause(t, UnknownToken, err)
+	for range 2 {
+		requireName(chat, jwt)
+		requireName("token:eve", staticToken("eve"))
+	}
+	writeFile(t, f.jwks, jwks(edKey()))
+	require.NoError(t, f.KeySets()[0].file.read())
+	_, err = call(jwt)
+	require.ErrorIs(t, err, ErrUnauthenticated)
+	requireName("token:eve", staticToken("eve"))
+	f.clock.advance(time.Hour)
+	_, err = call(staticToken("eve"))
+	requireCause(t, Expired, err)
 }
 
 // TestAtOnce: calls go on while everything is read again.

@@ -21,8 +21,10 @@ func BenchmarkAuthenticate(b *testing.B) {
 		bearer string
 		leaf   *x509.Certificate
 		fresh  bool
+		holder *Holder
 	}{
 		{name: "known/jwt", auth: f.Authenticator, bearer: rsaKey().token(b, claims)},
+		{name: "known/jwt of a connection", auth: f.Authenticator, bearer: rsaKey().token(b, claims), holder: new(Holder)},
 		{name: "known/token", auth: f.Authenticator, bearer: staticToken("bob")},
 		{name: "known/mtls", auth: mtls, leaf: leaf},
 		{name: "fresh/RS256", auth: f.Authenticator, bearer: rsaKey().token(b, claims), fresh: true},
@@ -31,7 +33,7 @@ func BenchmarkAuthenticate(b *testing.B) {
 		{name: "fresh/token", auth: f.Authenticator, bearer: staticToken("bob"), fresh: true},
 	} {
 		b.Run(row.name, func(b *testing.B) {
-			proof := Proof{Certificate: row.leaf, From: netip.MustParseAddr("10.0.0.1")}
+			proof := Proof{Certificate: row.leaf, Holder: row.holder, From: netip.MustParseAddr("10.0.0.1")}
 			if row.bearer != "" {
 				proof.Authorization = []string{"Bearer " + row.bearer}
 			}

@@ -97,6 +97,11 @@ type verified struct {
 	generation uint64
 }
 
+// counts reports whether the token need not be verified again.
+func (v *verified) counts(now time.Time) bool {
+	return v.generation == v.source.Load() && now.Before(v.until)
+}
+
 // jwt returns who sent a JWT.
 func (a *Authenticator) jwt(ctx context.Context, text string) (verified, error) {
 	header, _, _ := strings.Cut(text, ".")

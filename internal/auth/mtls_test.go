@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"math/big"
 	"net/url"
 	"strings"
@@ -48,6 +49,17 @@ func certificate(t testing.TB, uris, dns []string, change ...func(*x509.Certific
 	return parsed
 }
 
+// rawURI gives a certificate a URI as it is written.
+func rawURI(text string) func(*x509.Certificate) {
+	return func(c *x509.Certificate) {
+		names, err := asn1.Marshal([]asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: uriTag, Bytes: []byte(text)}})
+		if err != nil {
+			panic(err)
+		}
+		c.ExtraExtensions = []pkix.Extension{{Id: subjectAltName, Value: names}}
+	}
+}
+
 // TestCertificates: which names of a certificate count. None proves a pod.
 func TestCertificates(t *testing.T) {
 	const trusted = "example.org"
@@ -86,6 +98,9 @@ func TestCertificates(t *testing.T) {
 		"a query":                {trusted, []string{"spiffe://example.org/chat?admin"}, nil, "", nil},
 		"an empty query":         {trusted, []string{"spiffe://example.org/chat?"}, nil, "", nil},
 		"a fragment":             {trusted, []string{"spiffe://example.org/chat#a"}, nil, "", nil},
+		"an empty fragment":      {trusted, nil, nil, "", rawURI("spiffe://example.org/chat#")},
+		"a written one":          {trusted, nil, nil, "spiffe://example.org/chat", rawURI("spiffe://example.org/chat")},
+		"scheme in upper case":   {trusted, nil, nil, "spiffe://example.org/chat", rawURI("SPIFFE://example.org/chat")},
 		"a port":                 {trusted, []string{"spiffe://example.org:443/chat"}, nil, "", nil},
 		"a user":                 {trusted, []string{"spiffe://example.org@evil.org/chat"}, nil, "", nil},
 		"another scheme":         {trusted, []string{"https://example.org/chat"}, nil, "", nil},
@@ -183,20 +198,28 @@ func TestCertificateAndBearer(t *testing.T) {
 	}
 }
 
-// TestSigners: a certificate counts no longer than those that have signed it.
+// TestSigners: a certificate counts as long as those that have signed it, on any way to a CA.
 func TestSigners(t *testing.T) {
 	clock := new(fakeClock)
 	a, err := New(Options{Certificates: true, Now: clock.now})
 	require.NoError(t, err)
-	proof := Proof{
-		Certificate: certificate(t, nil, []string{"a.example.org"}), Holder: new(Holder),
-		Signers: []*x509.Certificate{{NotAfter: begin.Add(time.Minute)}, {NotAfter: begin.Add(time.Hour)}},
-	}
+	leaf := certificate(t, nil, []string{"a.example.org"})
+	root, short, long := &x509.Certificate{NotAfter: begin.Add(time.Hour)}, &x509.Certificate{NotAfter: begin.Add(time.Minute)},
+		&x509.Certificate{NotAfter: begin.Add(2 * time.Minute)}
+	one := Proof{Certificate: leaf, Holder: new(Holder), Chains: [][]*x509.Certificate{{leaf, short, root}}}
+	two := Proof{Certificate: leaf, Holder: new(Holder), Chains: [][]*x509.Certificate{{leaf, short, root}, {leaf, long, root}}}
 	for range 2 {
-		_, err = a.Authenticate(t.Context(), proof)
-		require.NoError(t, err)
+		for _, proof := range []Proof{one, two} {
+			_, err = a.Authenticate(t.Context(), proof)
+			require.NoError(t, err)
+		}
 	}
 	clock.advance(time.Minute + time.Second)
-	_, err = a.Authenticate(t.Context(), proof)
+	_, err = a.Authenticate(t.Context(), one)
+	requireCause(t, Expired, err)
+	_, err = a.Authenticate(t.Context(), two)
+	require.NoError(t, err, "the other way still leads to a CA")
+	clock.advance(time.Minute)
+	_, err = a.Authenticate(t.Context(), two)
 	requireCause(t, Expired, err)
 }

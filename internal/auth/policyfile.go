@@ -53,7 +53,13 @@ func parsePolicy(text []byte) ([]parsedRule, error) {
 	if err := decoder.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		return nil, errors.New("must be one YAML document")
 	}
-	switch {
+	var document yaml.Node
+	if err := yaml.Unmarshal(text, &document); err != nil {
+		return nil, withoutContent(err)
+	}
+	switch empty := emptyRuleKey(&document); {
+	case empty != 0: // It would count as absent, and "force:" without false gives more than its reader thinks.
+		return nil, fmt.Errorf("line %d has a key without a value", empty)
 	case len(file.Rules) == 0:
 		return nil, errors.New("must have rules: without one no call is allowed")
 	case len(file.Rules) > mostRules:
@@ -68,6 +74,19 @@ func parsePolicy(text []byte) ([]parsedRule, error) {
 		rules[i].name = fmt.Sprintf("rules[%d]", i)
 	}
 	return rules, nil
+}
+
+// emptyRuleKey returns the line of the first key of a rule without a value, 0 if there is none.
+func emptyRuleKey(n *yaml.Node) int {
+	for i, child := range n.Content {
+		if n.Kind == yaml.MappingNode && i%2 == 1 && child.ShortTag() == "!!null" && n.Content[i-1].Value != "rules" {
+			return n.Content[i-1].Line
+		}
+		if line := emptyRuleKey(child); line != 0 {
+			return line
+		}
+	}
+	return 0
 }
 
 // ruleKeys names the keys of ruleText.

@@ -276,6 +276,9 @@ func TestHealthIsOpen(t *testing.T) {
 			client := grpc_health_v1.NewHealthClient(w.conn)
 			_, err := client.List(t.Context(), new(grpc_health_v1.HealthListRequest))
 			require.Contains(t, []codes.Code{codes.Unauthenticated, codes.Unavailable}, status.Code(err), "not open")
+			require.Eventually(t, func() bool {
+				return strings.Contains(w.page(t), `kind="grpc",operation="`+grpc_health_v1.Health_List_FullMethodName+`",reason="`)
+			}, 10*time.Second, 10*time.Millisecond, "a refusal passes the chain, which logs and audits it")
 			reply, err := client.Check(t.Context(), new(grpc_health_v1.HealthCheckRequest))
 			require.NoError(t, err)
 			require.Equal(t, row.want, reply.GetStatus())
@@ -346,6 +349,41 @@ func TestLateMessages(t *testing.T) {
 	err = call(latest, func() { access.callers = new(nobody) })
 	require.True(t, v1.IsUnauthenticated(err), "%v", err)
 }
+
+// TestLateStreams: the same for a stream whose first message comes late.
+func TestLateStreams(t *testing.T) {
+	for name, row := range map[string]struct {
+		wait    time.Duration
+		callers Authenticator
+		refused bool
+	}{
+		"at once":                      {0, new(nobody), false},
+		"late, and known":              {latest, guests{}, false},
+		"late, and not known any more": {latest, new(nobody), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			access := realAccess(t)
+			now := time.Now()
+			access.rates.now = func() time.Time { return now }
+			ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs("authorization", "Bearer "+benchToken))
+			known, caller, err := access.enter(ctx, grpc_health_v1.Health_Watch_FullMethodName)
+			require.NoError(t, err)
+			now, access.callers = now.Add(row.wait), row.callers
+			stream := &serverStream{
+				ServerStream: silentStream{}, ctx: known, access: access, caller: caller, operation: grpc_health_v1.Health_Watch_FullMethodName,
+			}
+			err = stream.RecvMsg(new(grpc_health_v1.HealthCheckRequest))
+			require.Equal(t, row.refused, v1.IsUnauthenticated(err), "%v", err)
+			require.Equal(t, !row.refused, stream.authorized.Load())
+		})
+	}
+}
+
+// silentStream is a stream whose messages are empty.
+type silentStream struct{ grpc.ServerStream }
+
+// RecvMsg implements grpc.ServerStream.
+func (silentStream) RecvMsg(any) error { return nil }
 
 // nobody is an Authenticator that knows no one.
 type nobody struct{}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -277,6 +278,44 @@ func TestLevelChangesAreAudited(t *testing.T) {
 		"msg": "audit", "event": "event", "peer": "192.0.2.1:1234", "operation": "loglevel", "outcome": "changed",
 		"detail": "warn to debug", "reason": "looking for a fault",
 	}}, records())
+}
+
+// TestRefusedPagesAreAudited: what a web page of a foreign name or origin asks of the admin listener is in the audit log, without its text.
+func TestRefusedPagesAreAudited(t *testing.T) {
+	for name, row := range map[string]struct {
+		host   string
+		header http.Header
+		detail string
+	}{
+		"a foreign name":   {"evil.example", nil, "the Host of the request is not a name of this listener"},
+		"a foreign origin": {"localhost", http.Header{"Sec-Fetch-Site": {"cross-site"}}, "the request is from a web page of another origin"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newParts(t)
+			chain, records := audited(t, audit.Options{})
+			metrics, err := NewMetrics(nil)
+			require.NoError(t, err)
+			admin := NewAdminServer(AdminOptions{
+				Server: p.config, Connections: NewConnections(p.config, nil), Store: healthyStore{}, Drain: p.drain, Metrics: metrics,
+				Level: p.level, Audit: chain.audit, Logger: p.logger,
+			})
+			request := httptest.NewRequestWithContext(t.Context(), http.MethodPut, "/loglevel", strings.NewReader(`{"level":"debug"}`))
+			request.Host = row.host
+			maps.Copy(request.Header, row.header)
+			reply := httptest.NewRecorder()
+			admin.server.Handler.ServeHTTP(reply, request)
+			require.Equal(t, http.StatusForbidden, reply.Code)
+			require.Len(t, records(), 1)
+			record := records()[0]
+			for key, value := range map[string]any{
+				"event": "refusal", "operation": "loglevel", "outcome": "PERMISSION_DENIED", "peer": "192.0.2.1:1234",
+			} {
+				require.Equal(t, value, record[key], key)
+			}
+			require.Contains(t, record["detail"], row.detail)
+			require.NotContains(t, record["detail"], "evil")
+		})
+	}
 }
 
 // TestAuditCostsNothingWhenOff: a call allocates as much as without the hook.

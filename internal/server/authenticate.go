@@ -75,7 +75,7 @@ func (a *Access) identify(c *caller, authorization []string, chains [][]*x509.Ce
 	c.at = a.rates.now()
 	proof := auth.Proof{Authorization: authorization, From: c.Peer.Addr(), At: c.at}
 	if len(chains) > 0 { // A certificate counts only if it was verified.
-		proof.Certificate, proof.Signers = chains[0][0], chains[0][1:]
+		proof.Certificate, proof.Chains = chains[0][0], chains
 	}
 	if c.peer != nil {
 		proof.Holder = &c.peer.holder
@@ -165,10 +165,13 @@ func (a *Access) guarded(ctx context.Context, cost *price) (context.Context, *de
 // latest is how long a caller that was authenticated may take to send its message, without being asked again.
 const latest = time.Second
 
+// late reports whether it is too long ago that the caller was asked for.
+func (a *Access) late(c *caller) bool { return a.rates.now().Sub(c.at) >= latest }
+
 // again authenticates a call once more, and takes its price again, if its message has come late: its caller may have lost its rights
 // since, and calls must not be saved up.
 func (d *decoding) again() {
-	if d.access == nil || d.err != nil || d.access.rates.now().Sub(d.caller.at) < latest {
+	if d.access == nil || d.err != nil || !d.access.late(d.caller) {
 		return
 	}
 	d.fail(d.access.identifyGRPC(d.caller))
@@ -178,18 +181,23 @@ func (d *decoding) again() {
 }
 
 // enter returns the context of a gRPC call that has no deferred decoding, as a stream, with its caller, and why it is refused.
-func (a *Access) enter(ctx context.Context, operation string) (context.Context, error) {
+func (a *Access) enter(ctx context.Context, operation string) (context.Context, *caller, error) {
 	if a == nil {
-		return ctx, nil
+		return ctx, nil, nil
 	}
 	c := new(caller)
 	c.Context = ctx
-	err := a.identifyGRPC(c)
-	if err == nil {
-		p := a.prices.operation(operation)
-		err = a.rates.take(c, p, p.base, c.at)
+	err := a.admit(c, operation)
+	return &c.Call, c, err
+}
+
+// admit authenticates the caller of such a call, and takes its price.
+func (a *Access) admit(c *caller, operation string) error {
+	if err := a.identifyGRPC(c); err != nil {
+		return err
 	}
-	return &c.Call, err
+	p := a.prices.operation(operation)
+	return a.rates.take(c, p, p.base, c.at)
 }
 
 // ready returns why podlink can only refuse calls; nil if it does not.

@@ -84,14 +84,15 @@ func (g *callGuard) tap(ctx context.Context, info *tap.Info) (context.Context, e
 		from.abandon()
 		g.doors.Refused(RefusedByMethod)
 		if !refusable {
-			return ctx, nil // gRPC or the interceptor refuses it.
+			from.close()
+			return ctx, nil // The interceptor refuses it, should its message still come.
 		}
 		return nil, unknownMethod(info.FullMethodName)
 	case from == nil || from.peer.admit(g.mostCalls):
 		return ctx, nil
 	case !refusable:
 		g.doors.Refused(RefusedByPeer)
-		_ = from.conn.Close()
+		from.close()
 		return ctx, nil
 	default:
 		from.abandon()
@@ -142,11 +143,12 @@ type peerState struct {
 	second      atomic.Int64  // since 1970, of admitted
 	abandoned   *rate.Limiter // one token for each call that the peer gave up, below zero too
 	slow        *rate.Limiter // one token for each byte that is read while there are no tokens in abandoned
+	turn        chan struct{} // held by the connection that waits for tokens of slow; the others wait behind it
 }
 
 func newPeerState() *peerState {
 	return &peerState{
-		abandoned: rate.NewLimiter(abandonedRate, maxAbandoned), slow: rate.NewLimiter(slowRate, slowRead),
+		abandoned: rate.NewLimiter(abandonedRate, maxAbandoned), slow: rate.NewLimiter(slowRate, slowRead), turn: make(chan struct{}, 1),
 	}
 }
 
@@ -199,6 +201,13 @@ func (a *peerAddr) end(ctx context.Context) {
 	}
 }
 
+// close ends the connection of a call that can't be refused alone.
+func (a *peerAddr) close() {
+	if a != nil {
+		_ = a.conn.Close()
+	}
+}
+
 // abandon counts a call that was given up, or is refused in vain.
 func (a *peerAddr) abandon() {
 	if a != nil && a.peer.abandoned.Tokens() > -maxDebt {
@@ -211,24 +220,29 @@ func (p *peerState) readSlowly(size int, closed <-chan struct{}) int {
 	if p.abandoned.Tokens() >= 1 {
 		return size
 	}
-	most := size
-	size = min(size, slowRead)
-	turn := p.slow.ReserveN(time.Now(), size)
+	var bytes rate.Reservation // once it is this connection's turn
+	var ready <-chan time.Time
+	turn := p.turn
 	look := time.NewTicker(slowLook)
 	defer look.Stop()
-	for turn.Delay() > 0 {
+	for {
 		select {
+		case turn <- struct{}{}:
+			defer func() { <-p.turn }()
+			turn, bytes = nil, *p.slow.ReserveN(time.Now(), min(size, slowRead))
+			ready = time.After(bytes.Delay())
+		case <-ready:
+			return min(size, slowRead)
 		case <-look.C:
 			if p.abandoned.Tokens() >= 1 {
-				turn.Cancel()
-				return most
+				bytes.Cancel()
+				return size
 			}
-		case <-closed: // Others need not wait for a turn that nobody takes.
-			turn.Cancel()
-			return size
+		case <-closed: // Others need not wait for bytes that nobody reads.
+			bytes.Cancel()
+			return min(size, slowRead)
 		}
 	}
-	return size
 }
 
 // promptRegistrar registers a service that everyone may call, and whose calls are few: it does not wait for their messages for longer

@@ -3,10 +3,13 @@ package server
 import (
 	"context"
 	"net"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
@@ -57,7 +60,6 @@ func TestGuardKnowsMethods(t *testing.T) {
 		"", "/", "x", getLink + "/", getLink[1:], "/podlink.v1.LinkService/FlushAll", "/kratos.api.Metadata/ListServices",
 	} {
 		require.Equal(t, codes.Unimplemented, g.tapped(method, 0), method)
-		require.Equal(t, codes.OK, g.tapped(method, time.Hour), "%s: gRPC would keep the timer", method)
 		_, err := g.unary(g.ctx, nil, &grpc.UnaryServerInfo{FullMethod: method}, nil)
 		require.Equal(t, codes.Unimplemented, status.Code(err), "so the interceptor refuses it")
 	}
@@ -66,6 +68,16 @@ func TestGuardKnowsMethods(t *testing.T) {
 			require.True(t, g.methods[v1.Operation(method)], method.FullName())
 		}
 	}
+}
+
+// TestGuardClosesForUnknownMethods: one that gRPC would serve, as Kratos' metadata, would wait for its message without a bound.
+func TestGuardClosesForUnknownMethods(t *testing.T) {
+	g := newGuarded(t, 1)
+	require.Equal(t, codes.OK, g.tapped("/kratos.api.Metadata/ListServices", time.Hour), "gRPC would keep the timer of a refused call")
+	require.NoError(t, g.far.SetReadDeadline(time.Now().Add(10*time.Second)))
+	_, err := g.far.Read(make([]byte, 1))
+	require.ErrorContains(t, err, "EOF")
+	require.Less(t, g.from.peer.abandoned.Tokens(), float64(maxAbandoned), "and it counts as given up")
 }
 
 // TestGuardBoundsOpenCalls: an address has as many open calls as a few full connections.
@@ -137,6 +149,36 @@ func TestGuardReadsSlowly(t *testing.T) {
 	read() // Until the connection is closed.
 	g.from.peer.abandoned.SetLimit(100 * abandonedRate)
 	require.Eventually(t, func() bool { return read() == 32<<10 }, 10*time.Second, time.Millisecond)
+}
+
+// TestGuardGivesTurnsBack: a connection that is closed, or whose peer is forgiven, while it waits for its turn leaves the turn to the
+// others of its address.
+func TestGuardGivesTurnsBack(t *testing.T) {
+	for name, end := range map[string]func(p *peerState, closed chan struct{}){
+		"closed": func(_ *peerState, closed chan struct{}) { close(closed) },
+		"forgiven": func(p *peerState, _ chan struct{}) {
+			p.abandoned.SetLimit(rate.Inf)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPeerState()
+				p.abandoned.SetLimit(1e-9)
+				p.abandoned.ReserveN(time.Now(), maxAbandoned)
+				closed := make(chan struct{})
+				var readers sync.WaitGroup
+				start := time.Now()
+				for range 10 * slowRate / slowRead { // The last one's turn is in ten seconds.
+					readers.Go(func() { p.readSlowly(32<<10, closed) })
+				}
+				time.Sleep(time.Second)
+				end(p, closed)
+				readers.Wait()
+				require.Less(t, time.Since(start), 2*time.Second)
+				require.GreaterOrEqual(t, p.slow.Tokens(), -float64(slowRead), "nobody waits for bytes that no one reads")
+			})
+		})
+	}
 }
 
 // TestGuardCountsRefusals: calls that are refused count as given up.

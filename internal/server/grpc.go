@@ -61,7 +61,7 @@ func NewGRPCServer(
 	// dilute the API's error rate.
 	srv.Use("/podlink.v1.*", chain.Unary)
 	guard.ServiceRegistrar = srv
-	grpc_health_v1.RegisterHealthServer(promptRegistrar{guard}, newHealthServer(store, drain, chain.access))
+	grpc_health_v1.RegisterHealthServer(promptRegistrar{guard}, newHealthServer(store, drain, chain))
 	for _, svc := range api {
 		svc.overGRPC(deferringRegistrar{guard, chain.access})
 	}

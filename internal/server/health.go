@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/go-kratos/kratos/v2/transport"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health/grpc_health_v1"
@@ -21,15 +22,16 @@ type healthServer struct {
 	grpc_health_v1.UnimplementedHealthServer
 
 	ready *readiness
+	chain *Chain
 	names map[string]bool
 }
 
-func newHealthServer(store Checker, drain *Drain, access *Access) *healthServer {
+func newHealthServer(store Checker, drain *Drain, chain *Chain) *healthServer {
 	names := map[string]bool{"": true}
 	for _, service := range v1.Services() {
 		names[string(service.FullName())] = true
 	}
-	return &healthServer{ready: &readiness{store: store, drain: drain, access: access}, names: names}
+	return &healthServer{ready: &readiness{store: store, drain: drain, access: chain.access}, chain: chain, names: names}
 }
 
 func servingStatus(reason string) grpc_health_v1.HealthCheckResponse_ServingStatus {
@@ -53,7 +55,7 @@ func (h *healthServer) Check(
 func (h *healthServer) List(
 	ctx context.Context, _ *grpc_health_v1.HealthListRequest,
 ) (*grpc_health_v1.HealthListResponse, error) {
-	if _, err := h.ready.access.enter(ctx, grpc_health_v1.Health_List_FullMethodName); err != nil {
+	if err := h.chain.admitList(ctx); err != nil {
 		return nil, err
 	}
 	now := servingStatus(h.ready.reason(ctx))
@@ -62,6 +64,16 @@ func (h *healthServer) List(
 		statuses[name] = &grpc_health_v1.HealthCheckResponse{Status: now}
 	}
 	return &grpc_health_v1.HealthListResponse{Statuses: statuses}, nil
+}
+
+// admitList returns why a List is refused. A refusal passes the chain, as every one does; an answer does not, as those of probes.
+func (c *Chain) admitList(ctx context.Context) error {
+	known, _, refusal := c.access.enter(ctx, grpc_health_v1.Health_List_FullMethodName)
+	if refusal == nil {
+		return nil
+	}
+	t, _ := transport.FromServerContext(ctx) // Kratos always sets it.
+	return c.serve(known, t, unaryCall, &messages{}, func(context.Context) error { return refusal })
 }
 
 // Watch implements grpc_health_v1.HealthServer. When podlink drains, which ends the stream, the last message is NOT_SERVING.

@@ -185,6 +185,31 @@ func TestRateOfAnotherPolicy(t *testing.T) {
 	require.Equal(t, 100, made)
 }
 
+// TestRateOfAPolicyThatChangesMeanwhile: a policy that is reloaded while a caller's first bucket is made counts from its next call on.
+func TestRateOfAPolicyThatChangesMeanwhile(t *testing.T) {
+	r, policy, now := counting(10, map[string]float64{"token:a": 10})
+	r.policy = changingRates{policy, func() { policy.of["token:a"], policy.generation = 100, 2 }}
+	call := callerAt("token:a", "", "10.0.0.1:5")
+	require.NoError(t, r.take(call, aRead, 1, r.now()))
+	r.policy = policy
+	require.NoError(t, r.take(call, aRead, 1, r.now()))
+	*now = now.Add(time.Second)
+	made, _ := spent(t, r, call, aRead)
+	require.Equal(t, 100, made)
+}
+
+// changingRates are rates that change just after a rate was read.
+type changingRates struct {
+	Rates
+	change func()
+}
+
+// Rate implements Rates.
+func (c changingRates) Rate(who auth.Identity) float64 {
+	defer c.change()
+	return c.Rates.Rate(who)
+}
+
 // TestBucketsAreBounded: callers without number take no more memory than a bound.
 func TestBucketsAreBounded(t *testing.T) {
 	r, _, _ := counting(10, nil)

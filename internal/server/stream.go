@@ -37,13 +37,13 @@ func (c *Chain) Stream(drain *Drain) grpc.StreamServerInterceptor {
 			}
 		}()
 		t, _ := transport.FromServerContext(ctx) // Kratos always sets it.
-		caller, refusal := c.access.enter(ctx, info.FullMethod)
-		err := c.serve(caller, t, streamCall, &messages{}, func(ctx context.Context) error {
+		known, caller, refusal := c.access.enter(ctx, info.FullMethod)
+		err := c.serve(known, t, streamCall, &messages{}, func(ctx context.Context) error {
 			if refusal != nil {
 				return refusal
 			}
 			return streamError(ctx, next(impl, &serverStream{
-				ServerStream: stream, ctx: ctx, access: c.access, operation: info.FullMethod,
+				ServerStream: stream, ctx: ctx, access: c.access, caller: caller, operation: info.FullMethod,
 			}))
 		})
 		// Kratos sets the reply's header only now; after the first message that is too late.
@@ -74,6 +74,7 @@ type serverStream struct {
 
 	ctx        context.Context //nolint:containedctx // A grpc.ServerStream has its context.
 	access     *Access
+	caller     *caller // nil with auth.mode off
 	operation  string
 	authorized atomic.Bool // A handler may send and receive at once.
 }
@@ -89,6 +90,11 @@ func (s *serverStream) RecvMsg(target any) error {
 	}
 	if d.err != nil || s.authorized.Load() {
 		return d.err
+	}
+	if s.caller != nil && s.access.late(s.caller) { // As a call's: see decoding.again.
+		if err := s.access.admit(s.caller, s.operation); err != nil {
+			return err
+		}
 	}
 	if err := s.access.authorize(s.ctx, s.operation, target); err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -46,6 +47,12 @@ audit: {file: %[1]s/audit.log}
 		}
 	}
 	return r, nil
+}
+
+// unaudited returns the operations without Set: without a condition it is an operator's, and podlink writes each of those into the audit
+// log, so that its cost is the log's.
+func unaudited() []operation {
+	return slices.DeleteFunc(slices.Clone(operations), func(op operation) bool { return op.name == "Set" })
 }
 
 // bearer is the metadata of each call.

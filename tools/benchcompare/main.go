@@ -100,14 +100,14 @@ func run(ctx context.Context, o options, out, log io.Writer) (err error) {
 		if err != nil {
 			return err
 		}
-		return o.compare(ctx, out, progress, requestPath(head, secured))
+		return o.compare(ctx, out, progress, requestPath(head, secured, unaudited()))
 	}
 	progress("building " + o.base)
 	base, err := build(ctx, root, tree, baseOut)
 	if err != nil {
 		return err
 	}
-	return o.compare(ctx, out, progress, requestPath(base, head), dataLayers(base, head))
+	return o.compare(ctx, out, progress, requestPath(base, head, operations), dataLayers(base, head))
 }
 
 // compare measures the parts and prints the report.
@@ -119,8 +119,8 @@ func (o options) compare(ctx context.Context, out io.Writer, progress func(strin
 	return report(out, c.rows(), o.limit)
 }
 
-// requestPath measures podlink over its API. Both podlinks share a Redis, with different prefixes.
-func requestPath(base, head revision) part {
+// requestPath measures podlink's operations over its API. Both podlinks share a Redis, with different prefixes.
+func requestPath(base, head revision, operations []operation) part {
 	var p part
 	for _, path := range []string{overGRPC, overHTTP} {
 		for _, op := range operations {
