@@ -65,6 +65,10 @@ var (
 	pod2Instance  = lua{scriptSetState, instanceArgs("a", 1, 0, 0)}
 	reservation   = lua{scriptReservePod, []any{forever}}
 	workloadUp    = lua{scriptSetWorkload, []any{"up"}}
+	entryInFeed   = lua{scriptAppendFeed, []any{fieldChanges, "a", 60000}}
+	indexedUser   = lua{scriptUpdateIndex, []any{opAdd, "u", 20}}
+	beatOfA       = lua{scriptBeat, []any{"a"}}
+	leaseOfA      = lua{scriptTakeLease, []any{"a", 60000}}
 	aSecondLater  = lua{} // Waits until links of one second have expired.
 )
 
@@ -364,6 +368,68 @@ var scriptRuns = []scriptRun{
 		"REMOVED NOW up", "ABSENT", once},
 	{scriptRemoveWorkload, "finds none", nil, nil,
 		"ABSENT", "ABSENT", nothing},
+
+	{scriptAppendFeed, "appends the first", nil, []any{fieldGap, "STORE", 60000},
+		"APPENDED #1-1", "APPENDED #2-2", twice},
+	{scriptAppendFeed, "appends another", []lua{entryInFeed, entryInFeed}, []any{fieldChanges, "a", 60000},
+		"APPENDED #3-3", "APPENDED #4-4", twice},
+
+	{scriptUpdateIndex, "adds", nil, []any{opAdd, "u", 20},
+		"UPDATED", "UPDATED", once},
+	{scriptUpdateIndex, "adds with a greater epoch", []lua{indexedUser}, []any{opAdd, "u", "21 1700000000"},
+		"UPDATED", "UPDATED", once},
+	{scriptUpdateIndex, "adds with the same epoch", []lua{indexedUser}, []any{opAdd, "u", "20 1700000000"},
+		"UPDATED", "UPDATED", once},
+	{scriptUpdateIndex, "adds with a smaller epoch", []lua{indexedUser}, []any{opAdd, "u", 9},
+		"UPDATED", "UPDATED", nothing},
+	{scriptUpdateIndex, "removes", []lua{indexedUser}, []any{opRemove, "u", 20},
+		"UPDATED", "UPDATED", once},
+	{scriptUpdateIndex, "removes a smaller epoch", []lua{indexedUser}, []any{opRemove, "u", 19},
+		"UPDATED", "UPDATED", nothing},
+	{scriptUpdateIndex, "removes none", nil, []any{opRemove, "u", 20},
+		"UPDATED", "UPDATED", nothing},
+	{scriptUpdateIndex, "sets and deletes", []lua{indexedUser}, []any{opSet, "v", 5, opDelete, "u", 0, opSet, "w", 5, opDelete, "w", 0},
+		"UPDATED", "UPDATED", once},
+
+	{scriptAddIndexed, "adds", nil, []any{2},
+		"ADDED", "KNOWN", once},
+	{scriptAddIndexed, "knows it", []lua{{scriptAddIndexed, []any{2}}}, []any{2},
+		"KNOWN", "KNOWN", nothing},
+	{scriptAddService, "adds", nil, []any{"ns:game"},
+		"ADDED", "KNOWN", once},
+	{scriptAddService, "knows it", []lua{{scriptAddService, []any{"ns:game"}}}, []any{"ns:game"},
+		"KNOWN", "KNOWN", nothing},
+
+	{scriptBeat, "the first", nil, []any{"b"},
+		"BEATEN b 1", "BEATEN b 2", twice},
+	{scriptBeat, "with others", []lua{beatOfA, beatOfA}, []any{"b"},
+		"BEATEN a 2 b 1", "BEATEN a 2 b 2", twice},
+	{scriptLeave, "leaves", []lua{beatOfA}, []any{"a", 1},
+		"LEFT", "ABSENT", once},
+	{scriptLeave, "leaves anyway", []lua{beatOfA, beatOfA}, []any{"a", 0},
+		"LEFT", "ABSENT", once},
+	{scriptLeave, "is alive", []lua{beatOfA, beatOfA}, []any{"a", 1},
+		"ALIVE", "ALIVE", nothing},
+	{scriptLeave, "finds none", []lua{beatOfA}, []any{"b", 1},
+		"ABSENT", "ABSENT", nothing},
+
+	{scriptAddGap, "adds", nil, nil,
+		"ADDED", "ADDED", twice},
+	{scriptCoverGaps, "covers", nil, []any{1},
+		"COVERED", "KNOWN", once},
+	{scriptCoverGaps, "covers those that there are", []lua{{scriptCoverGaps, []any{1}}, {scriptAddGap, nil}}, []any{9},
+		"COVERED", "KNOWN", once},
+	{scriptCoverGaps, "covers more than there are", []lua{{scriptCoverGaps, []any{1}}}, []any{2},
+		"KNOWN", "KNOWN", nothing},
+
+	{scriptTakeLease, "takes", nil, []any{"a", 60000},
+		"HELD", "HELD", once},
+	{scriptTakeLease, "another has it", []lua{leaseOfA}, []any{"b", 60000},
+		"BUSY", "BUSY", nothing},
+	{scriptReleaseLease, "releases", []lua{leaseOfA}, []any{"a"},
+		"RELEASED", "ABSENT", once},
+	{scriptReleaseLease, "another has it", []lua{leaseOfA}, []any{"b"},
+		"ABSENT", "ABSENT", nothing},
 }
 
 func TestScriptRepliesAreDocumented(t *testing.T) {
@@ -461,11 +527,26 @@ func resolve(args []any, replies []string) []any {
 func (s *testStore) keyOf(t *testing.T, sc *rdb.Script) string {
 	t.Helper()
 	namespace := rand.Text()
+	service := biz.ServiceKey{Namespace: namespace, Service: "game"}
 	switch sc.KeyKind {
 	case "link":
 		return s.keys.links(namespace, "uid")
 	case "service":
-		return s.keys.service(biz.ServiceKey{Namespace: namespace, Service: "game"})
+		return s.keys.service(service)
+	case "feed":
+		return s.keys.feed(service)
+	case "index":
+		return s.keys.index(service, 2)
+	case "pods":
+		return s.keys.indexed(service)
+	case "services":
+		return s.keys.services()
+	case "writers":
+		return s.keys.writers()
+	case "fleet":
+		return s.keys.fleet()
+	case "lease":
+		return s.keys.lease(namespace)
 	default:
 		require.Equal(t, "workload", sc.KeyKind)
 		return s.keys.workload(namespace, "game")
