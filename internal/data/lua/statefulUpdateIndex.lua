@@ -29,7 +29,7 @@ for i = 1, count do
     latest[field] = false
   elseif found then
     local epoch = string.match(found, '^[1-9]%d*$') or string.match(found, '^([1-9]%d*) [1-9]%d*$')
-    if not epoch or #epoch > 16 then return redis.error_reply('CORRUPT index') end
+    if not epoch or #epoch > 15 and (#epoch > 16 or epoch > '9007199254740990') then return redis.error_reply('CORRUPT index') end
     local given = string.match(value, '^%d+')
     if #given > #epoch or #given == #epoch and given >= epoch then latest[field] = op == '+' and value end
   elseif op == '+' then
