@@ -37,6 +37,8 @@ const (
 	takenLength = 16
 	// mostTaken is the maximum number of entries that a token names. A bucket of a hash has a few.
 	mostTaken = 64
+	// cursorBits is the maximum length of a cursor: the embedded store refuses a longer one, and a hash has fewer buckets.
+	cursorBits = 63
 	// maxIndexToken is the maximum length of a token.
 	maxIndexToken = 2048
 )
@@ -75,7 +77,7 @@ func parseIndexToken(text string) (indexToken, error) {
 		return indexToken{after: rest}, nil
 	case 'c':
 		number, names, ok := strings.Cut(rest, " ")
-		cursor, err := strconv.ParseUint(number, 10, 64)
+		cursor, err := strconv.ParseUint(number, 10, cursorBits)
 		if !ok || err != nil || len(names)%takenLength != 0 || len(names) > mostTaken*takenLength {
 			return indexToken{}, errPageToken()
 		}

@@ -38,17 +38,18 @@ func (t scanToken) String() string {
 }
 
 func parseScanToken(text string) (scanToken, error) {
-	const maxLength, words = 256, 4
+	const maxLength, words, nodeBits = 256, 4, 16
+	const cursorBits = 63 // The embedded store refuses a longer one, and no database has so many buckets.
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
 	word := strings.Split(string(raw), " ")
 	if err != nil || len(text) > maxLength || len(word) != words {
 		return scanToken{}, ErrScanToken
 	}
-	node, err := strconv.ParseUint(word[1], 10, 16)
+	node, err := strconv.ParseUint(word[1], 10, nodeBits)
 	if err != nil {
 		return scanToken{}, ErrScanToken
 	}
-	cursor, err := strconv.ParseUint(word[3], 10, 64)
+	cursor, err := strconv.ParseUint(word[3], 10, cursorBits)
 	if err != nil {
 		return scanToken{}, ErrScanToken
 	}
