@@ -56,8 +56,10 @@ func removed(uid string, epoch biz.Epoch) biz.IndexUpdate {
 	return biz.IndexUpdate{Op: biz.RemoveEntry, Entry: biz.IndexEntry{UID: uid, Epoch: epoch}}
 }
 
-func uncertain(op biz.IndexOp, uid string) biz.IndexUpdate {
-	return biz.IndexUpdate{Op: op, Entry: biz.IndexEntry{UID: uid, Uncertain: true}}
+func uncertain(op biz.IndexOp, uid string) biz.IndexUpdate { return noted(op, uid, time.Time{}) }
+
+func noted(op biz.IndexOp, uid string, at time.Time) biz.IndexUpdate {
+	return biz.IndexUpdate{Op: op, Entry: biz.IndexEntry{UID: uid, Uncertain: true, Noted: at}}
 }
 
 // The epochs of indexRows. Texts of them are not in the order of the numbers.
@@ -147,6 +149,18 @@ func testIndex(t *testing.T, s suite) {
 		require.Len(e, e.entries(1, 10), 3, "beside the certain one")
 		e.update(1, uncertain(biz.DropUncertain, "u"), uncertain(biz.DropUncertain, "w"))
 		require.Equal(e, []biz.IndexEntry{{UID: "u", Epoch: epoch1}, {UID: "v", Epoch: epoch1}}, e.entries(1, 10))
+	})
+
+	s.test(t, "an uncertain entry that was noted later stays", func(e *env) {
+		e.requireFleet()
+		at := time.Now().Truncate(time.Millisecond)
+		entry := biz.IndexEntry{UID: "u", Uncertain: true, Noted: at}
+		e.update(1, noted(biz.AddUncertain, "u", at), noted(biz.DropUncertain, "u", at.Add(-time.Millisecond)))
+		require.Equal(e, []biz.IndexEntry{entry}, e.entries(1, 10))
+		e.update(1, noted(biz.AddUncertain, "u", at.Add(-time.Second)))
+		require.Equal(e, []biz.IndexEntry{entry}, e.entries(1, 10), "a late one is not newer")
+		e.update(1, noted(biz.DropUncertain, "u", at))
+		require.Empty(e, e.entries(1, 10))
 	})
 
 	s.test(t, "pods and services are known", func(e *env) {
