@@ -30,6 +30,11 @@ func (c repoCall) reservation() bool {
 	return strings.HasSuffix(c.name, "Reserve") || strings.HasSuffix(c.name, "Release")
 }
 
+// unconfirmable reports whether no replica needs to confirm the call: it has no link and no report.
+func (c repoCall) unconfirmable() bool {
+	return c.reservation() || strings.HasPrefix(c.name, "Feed.") || strings.HasPrefix(c.name, "Index.")
+}
+
 // TestConfirmed: with enough replicas, mutations succeed; with too few they are executed as well, but return
 // *UnconfirmedError.
 func TestConfirmed(t *testing.T) {
@@ -62,7 +67,7 @@ func TestConfirmed(t *testing.T) {
 			}
 			before := dump(t, plain)
 			err := call.do(t.Context(), reposOf(store), populated)
-			if !call.mutation() || call.reservation() {
+			if !call.mutation() || call.unconfirmable() {
 				require.NoError(t, err, call.name)
 				continue
 			}
@@ -71,6 +76,19 @@ func TestConfirmed(t *testing.T) {
 			require.NotEqual(t, before, dump(t, plain), "%s was executed", call.name)
 		}
 	})
+}
+
+// TestUnconfirmedItems: an item of a batch that no replica has confirmed has its change beside the error, as a single call has: the
+// change feed needs it.
+func TestUnconfirmedItems(t *testing.T) {
+	links := reposOf(openStore(t, onServer(redistest.Start(t).Addr()), confirmedBy(1, 20*time.Millisecond))).Links
+	set := links.BatchSet(t.Context(), game, []biz.SetItem{{UID: "a", Pod: 3, TTL: biz.Forever}})[0]
+	require.True(t, isUnconfirmed(set.Err), "%v", set.Err)
+	require.True(t, set.Applied)
+	require.EqualValues(t, 3, set.Link.Pod)
+	removed := links.BatchRemove(t.Context(), game, []biz.RemoveItem{{UID: "a"}})[0]
+	require.True(t, isUnconfirmed(removed.Err), "%v", removed.Err)
+	require.Equal(t, biz.LinkChange{Applied: true, Previous: 3, Link: biz.NoLink(set.Link.Key), Removed: set.Link.Epoch}, removed.LinkChange)
 }
 
 // TestUnconfirmedLink: the error has the current link, and setting the same link again waits for replicas again.
