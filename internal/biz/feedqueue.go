@@ -75,8 +75,9 @@ type taken struct {
 func (q *changeQueue) take() taken {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	t := taken{q.waiting, q.services, q.dropped}
+	t := taken{services: q.services, dropped: q.dropped}
 	if len(q.waiting) > 0 {
+		t.changes = q.waiting
 		q.kept += len(q.waiting)
 		if q.oldest.IsZero() {
 			q.oldest = q.waiting[0].Time
