@@ -64,7 +64,9 @@ func TestStepsOf(t *testing.T) {
 	change := func(kind ChangeKind, pod PodID, ttl TTL, epoch Epoch, previous PodID) Change {
 		return Change{Kind: kind, Link: Link{Key: room.link("ann"), Pod: pod, TTL: ttl, Epoch: epoch}, Previous: previous, Time: noted}
 	}
-	entry := func(epoch Epoch, expires time.Time) IndexEntry { return IndexEntry{UID: "ann", Epoch: epoch, Expires: expires} }
+	entry := func(epoch Epoch, expires time.Time) IndexEntry {
+		return IndexEntry{UID: "ann", Epoch: epoch, Expires: expires}
+	}
 	never := time.Time{}
 	for name, row := range map[string]struct {
 		change Change

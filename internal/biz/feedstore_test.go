@@ -15,18 +15,18 @@ import (
 type feedStore struct {
 	FeedRepo
 
-	mu        sync.Mutex
-	feeds     map[ServiceKey][]Change
-	indexes   map[flushPlace]map[string]IndexEntry // by uid; uncertain ones by "?" + uid
-	services  map[ServiceKey]bool
-	writers   map[string]int64
-	gaps      []GapReason
-	flushes   [][]FlushPart
-	beats     int
-	identity  string
-	leaves    int
-	blindly   bool // a known-bad index: it ignores epochs
-	last      bool // a known-bad store: a flush carries out only the last update of each part
+	mu       sync.Mutex
+	feeds    map[ServiceKey][]Change
+	indexes  map[flushPlace]map[string]IndexEntry // by uid; uncertain ones by "?" + uid
+	services map[ServiceKey]bool
+	writers  map[string]int64
+	gaps     []GapReason
+	flushes  [][]FlushPart
+	beats    int
+	identity string
+	leaves   int
+	blindly  bool // a known-bad index: it ignores epochs
+	last     bool // a known-bad store: a flush carries out only the last update of each part
 
 	// The hooks are called outside of the lock, and may wait. nil: nothing fails.
 	onFlush func(ctx context.Context, part FlushPart) flushFate

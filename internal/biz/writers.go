@@ -221,6 +221,9 @@ func (w *writers) bury(work context.Context) {
 // leave takes this process out of the writers. A mutation after that beats first, and so puts it back.
 func (w *writers) leave(work context.Context) {
 	w.heard.Store(neverHeard)
+	w.mu.Lock()
+	w.tried = time.Time{}
+	w.mu.Unlock()
 	ctx, cancel := context.WithTimeout(work, beatEvery)
 	defer cancel()
 	_ = w.repo.Leave(ctx, w.id, 0) // If it fails, the others count this process as dead, and declare a gap too many.
