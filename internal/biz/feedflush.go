@@ -146,7 +146,7 @@ func (f *flusher) update(service ServiceKey, step indexStep, noted time.Time) {
 func (f *flusher) lane(to flushPlace) *lane {
 	l := f.lanes[to]
 	if l == nil {
-		l = &lane{place: to}
+		l = newLane(to)
 		f.lanes[to] = l
 	}
 	return l

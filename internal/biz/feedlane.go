@@ -27,6 +27,15 @@ type lane struct {
 	retry    time.Time // no part is sent before
 }
 
+// newLane returns a lane with room for what a flush often brings: to grow for each of many pods costs more than all else here.
+func newLane(to flushPlace) *lane {
+	const feed, index = 64, 8
+	if to.pod == NoPod {
+		return &lane{place: to, changes: make([]Change, 0, feed), noted: make([]time.Time, 0, feed)}
+	}
+	return &lane{place: to, updates: make([]IndexUpdate, 0, index), noted: make([]time.Time, 0, index)}
+}
+
 // part returns what is to be sent next, and how many changes or updates it has.
 func (l *lane) part() (FlushPart, int) {
 	n := min(len(l.noted), maxPart)
