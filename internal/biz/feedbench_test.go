@@ -10,7 +10,7 @@ import (
 func BenchmarkNote(b *testing.B) {
 	feed := NewFeed(newFeedStore(), newFeedLinks(), FeedOptions{Index: true})
 	feed.writers.beat(context.Background(), beatEvery)
-	links := NoteChanges(instantLinks{}, feed).(notedLinks)
+	links := NoteChanges(instantLinks{}, feed)
 	key := room.link("a user's id")
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {

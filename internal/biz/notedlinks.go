@@ -5,74 +5,93 @@ import (
 	"errors"
 )
 
-// notedLinks is a LinkRepo that notes in a feed what its mutations have changed.
+// notedLinks is a LinkRepo that notes in a feed what its mutations have changed. It does not embed the other one: a new method does not
+// compile until it is noted, or found to change nothing.
 type notedLinks struct {
-	LinkRepo
-	feed *Feed
+	links LinkRepo
+	feed  *Feed
 }
 
 // NoteChanges returns the repo, whose mutations are noted in the feed.
 func NoteChanges(links LinkRepo, feed *Feed) LinkRepo { return notedLinks{links, feed} }
 
+// Get implements LinkRepo.
+func (l notedLinks) Get(ctx context.Context, key LinkKey) (Link, error) { return l.links.Get(ctx, key) }
+
+// GetIfPersist implements LinkRepo.
+func (l notedLinks) GetIfPersist(ctx context.Context, key LinkKey) (Link, error) {
+	return l.links.GetIfPersist(ctx, key)
+}
+
+// BatchGet implements LinkRepo.
+func (l notedLinks) BatchGet(ctx context.Context, namespace, service string, uids []string) ([]LinkResult, error) {
+	return l.links.BatchGet(ctx, namespace, service, uids)
+}
+
+// List implements LinkRepo.
+func (l notedLinks) List(ctx context.Context, namespace, uid string) ([]Link, error) {
+	return l.links.List(ctx, namespace, uid)
+}
+
 // Set implements LinkRepo.
 func (l notedLinks) Set(ctx context.Context, key LinkKey, pod PodID, ttl TTL, terms SetTerms) (LinkChange, error) {
 	return l.mutate(ctx, bound(key, pod, ttl, terms.Own), func() (LinkChange, error) {
-		return l.LinkRepo.Set(ctx, key, pod, ttl, terms)
+		return l.links.Set(ctx, key, pod, ttl, terms)
 	})
 }
 
 // TrySet implements LinkRepo.
 func (l notedLinks) TrySet(ctx context.Context, key LinkKey, pod PodID, ttl TTL, own *PodID) (LinkChange, error) {
 	return l.mutate(ctx, bound(key, pod, ttl, own), func() (LinkChange, error) {
-		return l.LinkRepo.TrySet(ctx, key, pod, ttl, own)
+		return l.links.TrySet(ctx, key, pod, ttl, own)
 	})
 }
 
 // SetIfAbsent implements LinkRepo.
 func (l notedLinks) SetIfAbsent(ctx context.Context, key LinkKey, pod PodID, ttl TTL, terms SetTerms) (LinkChange, error) {
 	return l.mutate(ctx, bound(key, pod, ttl, nil), func() (LinkChange, error) {
-		return l.LinkRepo.SetIfAbsent(ctx, key, pod, ttl, terms)
+		return l.links.SetIfAbsent(ctx, key, pod, ttl, terms)
 	})
 }
 
 // SetIfEpoch implements LinkRepo.
 func (l notedLinks) SetIfEpoch(ctx context.Context, key LinkKey, pod PodID, ttl TTL, move MoveTerms) (LinkChange, error) {
 	return l.mutate(ctx, bound(key, pod, ttl, nil), func() (LinkChange, error) {
-		return l.LinkRepo.SetIfEpoch(ctx, key, pod, ttl, move)
+		return l.links.SetIfEpoch(ctx, key, pod, ttl, move)
 	})
 }
 
 // Remove implements LinkRepo.
 func (l notedLinks) Remove(ctx context.Context, key LinkKey, keep int32, terms RemoveTerms) (LinkChange, error) {
 	return l.mutate(ctx, unbound(key, terms.Own), func() (LinkChange, error) {
-		return l.LinkRepo.Remove(ctx, key, keep, terms)
+		return l.links.Remove(ctx, key, keep, terms)
 	})
 }
 
 // RemoveWithID implements LinkRepo.
 func (l notedLinks) RemoveWithID(ctx context.Context, key LinkKey, pod PodID, keep int32) (LinkChange, error) {
 	return l.mutate(ctx, unbound(key, &pod), func() (LinkChange, error) {
-		return l.LinkRepo.RemoveWithID(ctx, key, pod, keep)
+		return l.links.RemoveWithID(ctx, key, pod, keep)
 	})
 }
 
 // BatchSet implements LinkRepo.
 func (l notedLinks) BatchSet(ctx context.Context, key ServiceKey, items []SetItem) []ChangeResult {
-	return mutateEach(ctx, l.feed, key, items, l.LinkRepo.BatchSet, func(i SetItem) Change {
+	return mutateEach(ctx, l.feed, key, items, l.links.BatchSet, func(i SetItem) Change {
 		return bound(key.link(i.UID), i.Pod, i.TTL, i.Terms.Own)
 	})
 }
 
 // BatchSetIfEpoch implements LinkRepo.
 func (l notedLinks) BatchSetIfEpoch(ctx context.Context, key ServiceKey, items []MoveItem) []ChangeResult {
-	return mutateEach(ctx, l.feed, key, items, l.LinkRepo.BatchSetIfEpoch, func(i MoveItem) Change {
+	return mutateEach(ctx, l.feed, key, items, l.links.BatchSetIfEpoch, func(i MoveItem) Change {
 		return bound(key.link(i.UID), i.Pod, i.TTL, nil)
 	})
 }
 
 // BatchRemove implements LinkRepo.
 func (l notedLinks) BatchRemove(ctx context.Context, key ServiceKey, items []RemoveItem) []ChangeResult {
-	return mutateEach(ctx, l.feed, key, items, l.LinkRepo.BatchRemove, func(i RemoveItem) Change {
+	return mutateEach(ctx, l.feed, key, items, l.links.BatchRemove, func(i RemoveItem) Change {
 		if i.Pod != nil {
 			return unbound(key.link(i.UID), i.Pod)
 		}
