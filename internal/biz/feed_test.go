@@ -95,8 +95,7 @@ func TestFlush(t *testing.T) {
 		t.note(Linked, "ann", 2, 1, NoPod)
 		t.note(Linked, "bob", 3, 2, NoPod)
 		t.note(Moved, "ann", 3, 3, 2)
-		time.Sleep(flushEvery)
-		synctest.Wait()
+		passTime(flushEvery)
 		require.Len(t, t.store.flushes, 1)
 		require.Len(t, t.store.flushes[0], 3, "the feed and two pods")
 		noted := t.store.noted(room)
@@ -125,8 +124,7 @@ func TestFlushOfMany(t *testing.T) {
 		for i := range 3*maxPart + 1 {
 			t.note(Linked, fmt.Sprint("other", i), 2, Epoch(i+1), NoPod)
 		}
-		time.Sleep(flushEvery)
-		synctest.Wait()
+		passTime(flushEvery)
 		require.Len(t, t.store.noted(room), 4*maxPart+1)
 		for _, parts := range t.store.flushes {
 			for _, part := range parts {
@@ -141,7 +139,7 @@ func TestFlushWithoutIndex(t *testing.T) {
 	withFeed(t, FeedOptions{}, func(t feedCase) {
 		t.note(Linked, "ann", 2, 1, NoPod)
 		t.note(Uncertain, "ann", 3, 0, NoPod)
-		time.Sleep(5 * time.Second)
+		passTime(5 * time.Second)
 		require.Len(t, t.store.noted(room), 2)
 		require.Empty(t, t.store.indexes)
 		require.Zero(t, t.links.reads)
@@ -166,18 +164,18 @@ func TestFailedPartsKeepTheirOrder(t *testing.T) {
 					}
 				})
 				t.note(Linked, "ann", 2, 1, NoPod)
-				time.Sleep(time.Second)
+				passTime(time.Second)
 				t.note(Removed, "ann", NoPod, 1, 2)
 				t.note(Linked, "bob", 3, 2, NoPod)
-				time.Sleep(time.Second)
+				passTime(time.Second)
 				require.Len(t, t.store.noted(room), 3, "the feed is at another place")
 				_, found := t.store.entry(3, "bob")
 				require.True(t, found, "another pod")
 				require.True(t, t.feed.Complete(), "it is not long")
-				time.Sleep(3 * time.Second)
+				passTime(3 * time.Second)
 				require.False(t, t.feed.Complete())
 				away.Store(false)
-				time.Sleep(maxRetry + beatEvery)
+				passTime(maxRetry + beatEvery)
 				_, found = t.store.entry(2, "ann")
 				require.False(t, found)
 				require.True(t, t.feed.Complete())
@@ -200,12 +198,11 @@ func TestAHangingServerHoldsUpNoOther(t *testing.T) {
 			}
 		})
 		t.note(Linked, "ann", 2, 1, NoPod)
-		time.Sleep(time.Minute)
+		passTime(time.Minute)
 		late := 0
 		for i := range 1000 {
 			t.note(Linked, "bob", 3, Epoch(i+2), NoPod)
-			time.Sleep(2 * flushEvery)
-			synctest.Wait()
+			passTime(2 * flushEvery)
 			if entry, _ := t.store.entry(3, "bob"); entry.Epoch != Epoch(i+2) {
 				late++
 			}
@@ -237,17 +234,16 @@ func TestFullQueue(t *testing.T) {
 		for i := range maxNoted + 100 {
 			t.note(Linked, fmt.Sprint("user", i), 2, Epoch(i+1), NoPod)
 			if i%1000 == 0 {
-				time.Sleep(flushEvery)
+				passTime(flushEvery)
 			}
 		}
-		time.Sleep(flushEvery)
-		synctest.Wait()
+		passTime(flushEvery)
 		require.Equal(t, 100, events.dropped)
 		require.Equal(t, maxNoted, events.queued)
 		require.False(t, t.feed.Complete(), "a gap is to be declared")
 		require.Empty(t, t.store.declared())
 		away.Store(false)
-		time.Sleep(10 * time.Second)
+		passTime(10 * time.Second)
 		require.Equal(t, []GapReason{GapDropped}, t.store.declared(), "one gap covers what was dropped before it")
 		require.Equal(t, t.store.declared(), events.gaps)
 		require.Len(t, t.store.noted(room), maxNoted)
@@ -268,7 +264,7 @@ func TestForeignData(t *testing.T) {
 			}
 		})
 		t.note(Linked, "ann", 2, 1, NoPod)
-		time.Sleep(10 * time.Second)
+		passTime(10 * time.Second)
 		require.Len(t, t.store.noted(room), 1)
 		require.Equal(t, []GapReason{GapDropped}, t.store.declared())
 		require.True(t, t.feed.Complete(), "nothing is to be repeated")
@@ -289,17 +285,17 @@ func TestGaps(t *testing.T) {
 		})
 		t.feed.gaps.want(GapDropped)
 		t.feed.gaps.want(GapDropped)
-		time.Sleep(15 * time.Second)
+		passTime(15 * time.Second)
 		require.False(t, t.feed.Complete())
-		time.Sleep(15 * time.Second)
+		passTime(15 * time.Second)
 		require.Equal(t, []GapReason{GapDropped}, t.store.declared())
 		require.True(t, t.feed.Complete())
 		begin := time.Now()
 		for time.Since(begin) < 30*time.Second {
 			t.feed.gaps.want(GapDropped)
-			time.Sleep(100 * time.Millisecond)
+			passTime(100 * time.Millisecond)
 		}
-		time.Sleep(gapEvery)
+		passTime(gapEvery)
 		require.InDelta(t, 1+30/gapEvery.Seconds(), len(t.store.declared()), 2)
 		require.True(t, t.feed.Complete())
 	})

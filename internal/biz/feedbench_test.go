@@ -9,7 +9,7 @@ import (
 // BenchmarkNote is what a mutation pays for the feed: the age of the last beat, and the note.
 func BenchmarkNote(b *testing.B) {
 	feed := NewFeed(newFeedStore(), newFeedLinks(), FeedOptions{Index: true})
-	feed.writers.beat(context.Background(), beatEvery)
+	feed.writers.beatAlone(context.Background())
 	links := NoteChanges(instantLinks{}, feed)
 	key := room.link("a user's id")
 	b.ReportAllocs()

@@ -70,7 +70,7 @@ func TestStopWithAHangingStore(t *testing.T) {
 		})
 		t.note(Uncertain, "ann", 2, 0, NoPod)
 		t.feed.gaps.want(GapStore)
-		time.Sleep(5 * time.Second)
+		passTime(5 * time.Second)
 		begin := time.Now()
 		t.stop()
 		require.LessOrEqual(t, time.Since(begin), maxDrain)
@@ -88,20 +88,20 @@ func TestNoteServices(t *testing.T) {
 		}
 		for range 29 {
 			report(room)
-			time.Sleep(time.Second)
+			passTime(time.Second)
 		}
 		require.True(t, t.store.services[room])
 		require.Len(t, t.store.flushes, 1)
 		require.Equal(t, []FlushPart{{Service: room}}, t.store.flushes[0])
-		time.Sleep(time.Second)
+		passTime(time.Second)
 		report(room)
-		time.Sleep(time.Second)
+		passTime(time.Second)
 		require.Len(t, t.store.flushes, 2)
 
 		other := ServiceKey{"game", "hall"}
 		repo.fail(ErrStoreUnavailable)
 		report(other)
-		time.Sleep(time.Second)
+		passTime(time.Second)
 		require.False(t, t.store.services[other], "the report was not stored")
 	})
 }

@@ -237,6 +237,12 @@ func runFeed(t *testing.T, feed *Feed) (stop func()) {
 	}
 }
 
+// passTime lets the time pass, and what is due then happen.
+func passTime(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
 // note notes a change of the uid's link.
 func (t feedCase) note(kind ChangeKind, uid string, pod PodID, epoch Epoch, previous PodID) {
 	ttl := Forever

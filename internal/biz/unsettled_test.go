@@ -3,7 +3,6 @@ package biz
 import (
 	"fmt"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -47,17 +46,17 @@ func TestUnknownOutcomesAreSettled(t *testing.T) {
 					require.NoError(t, err)
 				}
 				for i, pod := range row.asked {
-					time.Sleep(300 * time.Millisecond)
+					passTime(300 * time.Millisecond)
 					if i == row.done {
 						t.bindLate("ann", pod, row.late)
 					}
 					t.note(Uncertain, "ann", pod, 0, NoPod)
 				}
-				time.Sleep(1600 * time.Millisecond)
+				passTime(1600 * time.Millisecond)
 				for _, pod := range row.asked {
 					require.True(t, t.uncertain(pod, "ann"), "it is not settled yet")
 				}
-				time.Sleep(1400 * time.Millisecond)
+				passTime(1400 * time.Millisecond)
 				for pod := range PodID(4) {
 					require.False(t, t.uncertain(pod, "ann"))
 				}
@@ -67,7 +66,7 @@ func TestUnknownOutcomesAreSettled(t *testing.T) {
 					require.Equal(t, link.Epoch, entry.Epoch)
 				}
 				reads := t.links.reads
-				time.Sleep(time.Minute)
+				passTime(time.Minute)
 				require.Equal(t, reads, t.links.reads)
 			})
 		})
@@ -79,11 +78,11 @@ func TestSettlingWaitsForTheStore(t *testing.T) {
 	withFeed(t, FeedOptions{Index: true}, func(t feedCase) {
 		t.links.locked(func() { t.links.readErr = ErrDeadlineExceeded })
 		t.note(Uncertain, "ann", 2, 0, NoPod)
-		time.Sleep(time.Minute)
+		passTime(time.Minute)
 		require.True(t, t.uncertain(2, "ann"))
 		t.links.locked(func() { t.links.readErr = nil })
 		t.bindLate("ann", 2, 500*time.Millisecond)
-		time.Sleep(3 * time.Second)
+		passTime(3 * time.Second)
 		require.False(t, t.uncertain(2, "ann"))
 		_, found := t.store.entry(2, "ann")
 		require.True(t, found)
@@ -95,11 +94,10 @@ func TestANewDoubtNeedsItsOwnReads(t *testing.T) {
 	withFeed(t, FeedOptions{Index: true}, func(t feedCase) {
 		for range 20 {
 			t.note(Uncertain, "ann", 2, 0, NoPod)
-			time.Sleep(900 * time.Millisecond)
-			synctest.Wait()
+			passTime(900 * time.Millisecond)
 			require.True(t, t.uncertain(2, "ann"))
 		}
-		time.Sleep(3 * time.Second)
+		passTime(3 * time.Second)
 		require.False(t, t.uncertain(2, "ann"))
 	})
 }
@@ -113,7 +111,7 @@ func TestManyUnknownOutcomes(t *testing.T) {
 			link := Link{Key: key.link(fmt.Sprint("user", i)), Pod: 2, TTL: Forever}
 			t.feed.Note(key, Change{Kind: Uncertain, Link: link, Previous: NoPod})
 		}
-		time.Sleep(10 * time.Second)
+		passTime(10 * time.Second)
 		require.LessOrEqual(t, t.links.reads, 2*(all/maxPart+2*services))
 		for at, index := range t.store.indexes {
 			require.Empty(t, index, at)
@@ -124,10 +122,10 @@ func TestManyUnknownOutcomes(t *testing.T) {
 		for i := range maxNoted + 1 {
 			t.note(Uncertain, fmt.Sprint("user", i), 2, 0, NoPod)
 			if i%1000 == 0 {
-				time.Sleep(flushEvery)
+				passTime(flushEvery)
 			}
 		}
-		time.Sleep(5 * time.Second)
+		passTime(5 * time.Second)
 		require.Equal(t, []GapReason{GapDropped}, t.store.declared())
 	})
 }

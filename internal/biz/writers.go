@@ -63,7 +63,7 @@ func (w *writers) run(ctx, work context.Context) {
 	defer tick.Stop()
 	for {
 		w.checkStore()
-		w.beat(work, beatEvery)
+		w.beatAlone(work)
 		if w.findDead() {
 			w.gaps.want(GapWriterDied)
 		}
@@ -87,38 +87,40 @@ func (w *writers) announce(ctx context.Context) bool {
 	if w.recent() {
 		return true
 	}
-	w.mu.Lock()
-	beating, wait := w.beating, time.Since(w.tried) < beatEvery
-	w.mu.Unlock()
+	if w.late() {
+		return false
+	}
+	ended, mine := w.begin(beatEvery)
 	switch {
-	case beating != nil:
+	case mine:
+		w.beat(context.WithoutCancel(ctx), maxAnnounce, ended) // Others may wait for it.
+	case ended != nil:
 		limit := time.NewTimer(maxAnnounce)
 		defer limit.Stop()
 		select {
-		case <-beating:
+		case <-ended:
 		case <-limit.C:
 		case <-ctx.Done():
 		}
-	case !wait:
-		w.beat(context.WithoutCancel(ctx), maxAnnounce) // Others may wait for it.
 	}
 	return w.recent()
 }
 
-// beat raises the counter of this process, unless a change is unflushed for too long. There is one beat at a time.
-func (w *writers) beat(ctx context.Context, timeout time.Duration) {
-	if w.late() {
-		return
-	}
-	sent := time.Now()
+// begin returns what is closed when the beat in flight has ended, and whether the caller is to make that beat. It returns nil if the
+// last beat was tried so short a time ago.
+func (w *writers) begin(pause time.Duration) (ended chan struct{}, mine bool) {
 	w.mu.Lock()
-	if w.beating != nil {
-		w.mu.Unlock()
-		return
+	defer w.mu.Unlock()
+	now := time.Now()
+	if w.beating != nil || now.Sub(w.tried) < pause {
+		return w.beating, false
 	}
-	ended := make(chan struct{})
-	w.beating, w.tried = ended, sent
-	w.mu.Unlock()
+	w.beating, w.tried = make(chan struct{}), now
+	return w.beating, true
+}
+
+// beat raises the counter of this process, and sees those of the others. The caller has begun the beat.
+func (w *writers) beat(ctx context.Context, timeout time.Duration, ended chan struct{}) {
 	defer func() {
 		w.mu.Lock()
 		w.beating = nil
@@ -127,9 +129,20 @@ func (w *writers) beat(ctx context.Context, timeout time.Duration) {
 	}()
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	sent := time.Now()
 	if counters, err := w.repo.Beat(ctx, w.id); err == nil {
 		w.heard.Store(int64(sent.Sub(w.start)))
 		w.sight(counters, sent)
+	}
+}
+
+// beatAlone makes a beat, unless a change is unflushed for so long that it counts as lost, or another beat is in flight.
+func (w *writers) beatAlone(ctx context.Context) {
+	if w.late() {
+		return
+	}
+	if ended, mine := w.begin(0); mine {
+		w.beat(ctx, beatEvery, ended)
 	}
 }
 

@@ -26,7 +26,7 @@ func (t feedCase) beats() int64 {
 func TestBeats(t *testing.T) {
 	withFeed(t, FeedOptions{Index: true}, func(t feedCase) {
 		require.EqualValues(t, 1, t.beats())
-		time.Sleep(10500 * time.Millisecond)
+		passTime(10500 * time.Millisecond)
 		require.EqualValues(t, 11, t.beats())
 	})
 }
@@ -45,20 +45,20 @@ func TestNoBeatsWithOldChanges(t *testing.T) {
 			}
 		})
 		links := NoteChanges(t.links, t.feed)
-		time.Sleep(500 * time.Millisecond)
+		passTime(500 * time.Millisecond)
 		t.note(Linked, "ann", 2, 1, NoPod)
-		time.Sleep(20 * time.Second)
+		passTime(20 * time.Second)
 		require.EqualValues(t, 5, t.beats(), "those of the first 4 s")
 		require.Empty(t, t.store.declared())
 
 		_, err := links.Set(t.Context(), room.link("bob"), 3, Forever, SetTerms{})
 		require.NoError(t, err)
 		require.EqualValues(t, 5, t.beats(), "a mutation does not say so either")
-		time.Sleep(time.Second)
+		passTime(time.Second)
 		require.Equal(t, []GapReason{GapWriterDied}, t.store.declared())
 
 		away.Store(false)
-		time.Sleep(2 * time.Second)
+		passTime(2 * time.Second)
 		before := t.beats()
 		require.Greater(t, before, int64(5))
 		require.True(t, t.feed.Complete())
@@ -71,18 +71,18 @@ func TestDeaths(t *testing.T) {
 		events func(t feedCase) // from the first sighting of the other writer on
 		dead   bool
 	}{
-		"it stands still for less":  {func(feedCase) { time.Sleep(4500 * time.Millisecond) }, false},
-		"it stands still":           {func(feedCase) { time.Sleep(5500 * time.Millisecond) }, true},
+		"it stands still for less":  {func(feedCase) { passTime(4500 * time.Millisecond) }, false},
+		"it stands still":           {func(feedCase) { passTime(5500 * time.Millisecond) }, true},
 		"it goes on, but slowly":    {func(t feedCase) { t.otherBeats(10, 4*time.Second) }, false},
 		"it goes on":                {func(t feedCase) { t.otherBeats(30, time.Second) }, false},
-		"the store is away for all": {func(t feedCase) { t.away(time.Minute); time.Sleep(3500 * time.Millisecond) }, false},
+		"the store is away for all": {func(t feedCase) { t.away(time.Minute); passTime(3500 * time.Millisecond) }, false},
 		"the store comes and goes":  {func(t feedCase) { t.away(3 * time.Second); t.away(3 * time.Second) }, false},
-		"it does not come back":     {func(t feedCase) { t.away(time.Minute); time.Sleep(6 * time.Second) }, true},
+		"it does not come back":     {func(t feedCase) { t.away(time.Minute); passTime(6 * time.Second) }, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			withFeed(t, FeedOptions{Index: true}, func(t feedCase) {
 				t.store.locked(func() { t.store.writers["other"] = 7 })
-				time.Sleep(beatEvery + time.Millisecond)
+				passTime(beatEvery + time.Millisecond)
 				row.events(t)
 				synctest.Wait()
 				_, there := t.store.writers["other"]
@@ -100,7 +100,7 @@ func TestDeaths(t *testing.T) {
 // otherBeats raises the other writer's counter so many times.
 func (t feedCase) otherBeats(times int, every time.Duration) {
 	for range times {
-		time.Sleep(every)
+		passTime(every)
 		t.store.locked(func() { t.store.writers["other"]++ })
 	}
 }
@@ -108,9 +108,9 @@ func (t feedCase) otherBeats(times int, every time.Duration) {
 // away lets all beats fail for a while, and then one succeed.
 func (t feedCase) away(lasts time.Duration) {
 	t.store.locked(func() { t.store.onBeat = func(context.Context, string) error { return errStoreAway } })
-	time.Sleep(lasts)
+	passTime(lasts)
 	t.store.locked(func() { t.store.onBeat = nil })
-	time.Sleep(beatEvery)
+	passTime(beatEvery)
 }
 
 // TestTheDeadAreBuriedAfterTheGap: whoever can't be taken out of the writers needs no second gap, and one that beats again lives.
@@ -130,19 +130,19 @@ func TestTheDeadAreBuriedAfterTheGap(t *testing.T) {
 			t.store.onGap = func(context.Context) error { return fails(&noGap) }
 			t.store.onLeave = func() error { return fails(&noLeave) }
 		})
-		time.Sleep(10 * time.Second)
+		passTime(10 * time.Second)
 		require.False(t, t.feed.Complete(), "a gap is to be declared")
 		require.Contains(t, t.store.writers, "other")
 		noGap.Store(false)
-		time.Sleep(10 * time.Second)
+		passTime(10 * time.Second)
 		require.Equal(t, []GapReason{GapWriterDied}, t.store.declared())
 		require.Contains(t, t.store.writers, "other")
 		t.store.locked(func() { t.store.writers["other"]++ })
-		time.Sleep(2 * time.Second)
+		passTime(2 * time.Second)
 		noLeave.Store(false)
-		time.Sleep(2 * time.Second)
+		passTime(2 * time.Second)
 		require.Contains(t, t.store.writers, "other", "it lives")
-		time.Sleep(3 * time.Second)
+		passTime(3 * time.Second)
 		require.NotContains(t, t.store.writers, "other")
 		require.Len(t, t.store.declared(), 2)
 	})
@@ -152,11 +152,11 @@ func TestTheDeadAreBuriedAfterTheGap(t *testing.T) {
 func TestOneObserverDeclares(t *testing.T) {
 	withFeed(t, FeedOptions{Index: true}, func(t feedCase) {
 		for range 4 {
-			time.Sleep(beatEvery / 7)
+			passTime(beatEvery / 7)
 			defer runFeed(t.T, NewFeed(t.store, t.links, FeedOptions{Index: true}))()
 		}
 		t.store.locked(func() { t.store.writers["other"] = 7 })
-		time.Sleep(20 * time.Second)
+		passTime(20 * time.Second)
 		require.Len(t, t.store.writers, 5)
 		require.Equal(t, []GapReason{GapWriterDied}, t.store.declared())
 	})
@@ -170,7 +170,7 @@ func TestAStoreThatChanged(t *testing.T) {
 			gaps     int
 		}{{"store 1", 0}, {"", 0}, {"store 1", 0}, {"store 2", 1}, {"", 1}, {"store 3", 2}} {
 			t.store.locked(func() { t.store.identity = row.identity })
-			time.Sleep(gapEvery + beatEvery)
+			passTime(gapEvery + beatEvery)
 			require.Len(t, t.store.declared(), row.gaps, row)
 		}
 		require.Equal(t, []GapReason{GapStore, GapStore}, t.store.declared())
@@ -182,11 +182,11 @@ func TestAWriterWithoutIndex(t *testing.T) {
 	withFeed(t, FeedOptions{Index: true}, func(t feedCase) {
 		require.True(t, t.feed.Complete())
 		stop := runFeed(t.T, NewFeed(t.store, t.links, FeedOptions{}))
-		time.Sleep(2 * beatEvery)
+		passTime(2 * beatEvery)
 		require.False(t, t.feed.Complete())
 		stop()
 		require.Equal(t, []GapReason{GapDropped}, t.store.declared(), "before it leaves")
-		time.Sleep(2 * beatEvery)
+		passTime(2 * beatEvery)
 		require.True(t, t.feed.Complete())
 		for writer := range t.store.writers {
 			require.False(t, strings.HasSuffix(writer, withoutIndex))
@@ -216,8 +216,8 @@ func TestMutationsAnnounceThemselves(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				store, links := newFeedStore(), newFeedLinks()
 				feed := NewFeed(store, links, FeedOptions{Index: true})
-				feed.writers.beat(t.Context(), beatEvery)
-				time.Sleep(row.pause) // Run is frozen.
+				feed.writers.beatAlone(t.Context())
+				passTime(row.pause) // Run is frozen.
 				store.onBeat = row.beat
 				before, begin := store.beats, time.Now()
 				_, err := NoteChanges(links, feed).Set(t.Context(), room.link("ann"), 2, Forever, SetTerms{})
@@ -248,10 +248,10 @@ func TestOneAnnouncementASecond(t *testing.T) {
 		for range 100 {
 			go func() { require.True(t, feed.writers.announce(t.Context())) }()
 		}
-		time.Sleep(time.Second)
+		passTime(time.Second)
 		require.EqualValues(t, 1, tries.Load())
 
-		time.Sleep(5 * time.Second)
+		passTime(5 * time.Second)
 		store.onBeat = func(ctx context.Context, _ string) error {
 			tries.Add(1)
 			<-ctx.Done()
@@ -260,12 +260,12 @@ func TestOneAnnouncementASecond(t *testing.T) {
 		for range 100 {
 			go func() { require.False(t, feed.writers.announce(t.Context())) }()
 		}
-		time.Sleep(900 * time.Millisecond)
+		passTime(900 * time.Millisecond)
 		begin := time.Now()
 		require.False(t, feed.writers.announce(t.Context()))
 		require.Zero(t, time.Since(begin))
 		require.EqualValues(t, 2, tries.Load())
-		time.Sleep(200 * time.Millisecond)
+		passTime(200 * time.Millisecond)
 		require.False(t, feed.writers.announce(t.Context()))
 		require.EqualValues(t, 3, tries.Load())
 	})
@@ -281,7 +281,7 @@ func TestAMutationAfterTheEnd(t *testing.T) {
 		require.Len(t, t.store.writers, 1)
 		other := NewFeed(t.store, t.links, FeedOptions{Index: true})
 		defer runFeed(t.T, other)()
-		time.Sleep(8 * time.Second)
+		passTime(8 * time.Second)
 		require.Equal(t, []GapReason{GapWriterDied}, t.store.declared())
 	})
 }
