@@ -122,7 +122,7 @@ bench-render: ## regenerate docs/performance.md from the results of the last mak
 	$(GO) -C tools/benchreport run . -in $(BENCH)/results.json -out $(CURDIR)/docs
 
 bench-functions: ## run the benchmarks of the hot functions once, with their allocations
-	$(GO) test -run '^$$' -bench . -benchtime 100x ./internal/server ./internal/service ./internal/data ./client
+	$(GO) test -run '^$$' -bench . -benchtime 100x ./internal/server ./internal/service ./internal/biz ./internal/data ./client
 
 bench-scripts: ## count the instructions that Redis executes per script; installs redis-server and valgrind if missing
 	./test/install.sh redis-server valgrind

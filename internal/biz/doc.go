@@ -7,6 +7,9 @@
 //   - report: the heartbeat of a pod of a service, with its state, load and routing. It is valid for its ttl.
 //   - live: the pod's last report is not older than its ttl, by the store's clock.
 //   - usable: live, and READY for a new link; READY or DENY_NEW for an existing one.
+//   - change feed: the changes of a service's links; of one link the greater epoch is the later one.
+//   - index: which links a pod has. It may have entries without a link, so whoever uses one reads the link.
+//   - gap: a declaration that changes may be missing in the feeds and in the index.
 //
 // Two things to know before changing anything here. A link has at most one owner at any time, and a new owner gets a new
 // epoch: every change is one atomic step of the repo, and what depends on an earlier read names the epoch that it read.
