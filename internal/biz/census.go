@@ -48,7 +48,7 @@ func NewCensus(index IndexRepo, feed FeedRepo, o CensusOptions) *Census {
 func (c *Census) Run(ctx context.Context) error {
 	for {
 		_, _, _ = c.check(ctx)
-		withLease(ctx, c.index, "census", c.holder, c.serve)
+		_, _ = withLease(ctx, c.index, "census", c.holder, c.serve)
 		if pause(ctx, censusCheck) != nil {
 			return nil
 		}

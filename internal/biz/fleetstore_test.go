@@ -293,12 +293,20 @@ func after[T any](items []T, name func(T) string, token string, n int) (page []T
 	if err != nil {
 		return nil, "", &InvalidArgumentError{"page_token", "is not ours"}
 	}
-	slices.SortFunc(items, func(a, b T) int { return cmp.Compare(place(name(a)), place(name(b))) })
-	items = slices.DeleteFunc(items, func(item T) bool { return place(name(item)) <= from })
-	if len(items) <= n {
-		return items, "", nil
+	places := make(map[uint64]T, len(items))
+	for _, item := range items {
+		if at := place(name(item)); at > from {
+			places[at] = item
+		}
 	}
-	return items[:n], strconv.FormatUint(place(name(items[n-1])), 36), nil
+	order := slices.Sorted(maps.Keys(places))
+	if len(order) > n {
+		order, next = order[:n], strconv.FormatUint(order[n-1], 36)
+	}
+	for _, at := range order {
+		page = append(page, places[at])
+	}
+	return page, next, nil
 }
 
 // Entries implements IndexRepo.

@@ -17,14 +17,14 @@ const (
 // errLeaseLost is why work under a lease has ended: another process may do it now.
 var errLeaseLost = errors.New("the lease was lost")
 
-// withLease calls do while the holder has the lease: the context of do ends when the lease is lost. It returns at once if another
-// process has the lease.
+// withLease calls do while the holder has the lease: the context of do ends when the lease is lost. It returns false at once, and does
+// not call do, if another process has the lease.
 //
 // A lease only saves work. For a moment two processes may do the same, so what is done under one must be right nevertheless.
-func withLease(ctx context.Context, index IndexRepo, name, holder string, do func(ctx context.Context)) {
+func withLease(ctx context.Context, index IndexRepo, name, holder string, do func(ctx context.Context)) (taken bool, err error) {
 	asked := time.Now()
-	if taken, err := index.Lease(ctx, name, holder, leaseTTL); err != nil || !taken {
-		return
+	if taken, err = index.Lease(ctx, name, holder, leaseTTL); err != nil || !taken {
+		return false, err
 	}
 	held, end := context.WithCancelCause(ctx)
 	var renewals sync.WaitGroup
@@ -35,6 +35,7 @@ func withLease(ctx context.Context, index IndexRepo, name, holder string, do fun
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaseRenewal)
 	defer cancel()
 	_ = index.Release(ctx, name, holder) // It also ends by itself.
+	return true, nil
 }
 
 // renewLease renews a lease until ctx ends or the lease is lost.

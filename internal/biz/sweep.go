@@ -51,24 +51,30 @@ func NewSweep(index IndexRepo, feed FeedRepo, links LinkRepo, o SweepOptions) *S
 
 // Run sweeps, whenever no other process does, until ctx ends.
 func (s *Sweep) Run(ctx context.Context) error {
+	// Until when entries were verified that were due: at least until the walk before the last one of the process that swept when this
+	// one last heard of it. So nothing is left out when the processes end, or the store is away.
+	swept := time.Now().Add(-2 * s.interval)
 	for {
-		withLease(ctx, s.index, "sweep", s.holder, s.repeat)
+		taken, err := withLease(ctx, s.index, "sweep", s.holder, func(ctx context.Context) { swept = s.repeat(ctx, swept) })
+		if err == nil && !taken {
+			swept = time.Now().Add(-2 * s.interval)
+		}
 		if pause(ctx, leaseTTL) != nil {
 			return nil
 		}
 	}
 }
 
-// repeat walks until ctx ends. A walk verifies what has become due since the last one that succeeded; the first one also what the
-// process that swept before may not have come to.
-func (s *Sweep) repeat(ctx context.Context) {
-	for swept := time.Now().Add(-2 * s.interval); ; {
+// repeat walks until ctx ends, and returns until when it has swept. A walk verifies what has become due since the last one that
+// succeeded.
+func (s *Sweep) repeat(ctx context.Context, swept time.Time) time.Time {
+	for {
 		walk := sweepWalk{Sweep: s, pace: newPace(s.rate), since: swept, began: time.Now()}
 		if walk.run(ctx) == nil {
 			swept = walk.began
 		}
 		if pause(ctx, max(s.interval-time.Since(walk.began), leaseRenewal)) != nil {
-			return
+			return swept
 		}
 	}
 }
