@@ -46,13 +46,12 @@ func NewCensus(index IndexRepo, feed FeedRepo, o CensusOptions) *Census {
 
 // Run looks for gaps, and covers them if no other process does, until ctx ends.
 func (c *Census) Run(ctx context.Context) error {
-	for {
+	for ctx.Err() == nil {
 		_, _, _ = c.check(ctx)
 		_, _ = withLease(ctx, c.index, "census", c.holder, c.serve)
-		if pause(ctx, censusCheck) != nil {
-			return nil
-		}
+		_ = pause(ctx, censusCheck)
 	}
+	return nil
 }
 
 // check reads how many gaps there are, and how many of them are covered.

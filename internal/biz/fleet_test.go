@@ -85,7 +85,7 @@ func TestPodLinksAreRead(t *testing.T) {
 			s.bind(alice, 3, Forever)
 			s.bind(alice, pod, Forever)
 		}, true, true},
-		"a link that may be here and is": {func(t *testing.T, s *fleetStore) {
+		"a link that may be here and is": {func(_ *testing.T, s *fleetStore) {
 			s.bind(alice, pod, Forever)
 			s.put(room, pod, doubt)
 		}, true, true},

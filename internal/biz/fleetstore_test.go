@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"hash/fnv"
 	"maps"
-	"math/rand/v2"
 	"slices"
 	"strconv"
 	"sync"
@@ -31,14 +30,13 @@ type fleetStore struct {
 	moves          int // of slots or servers
 	scanned        int // keys
 	updates        int
-	anyEpoch       bool                        // a known-bad index: it removes whatever the epoch is
-	down           error                       // the failure of every call
-	afterRead      func()                      // called at the end of each read of links
-	afterScan      func()                      // called at the end of each step over all links
-	failFlush      func(part FlushPart) error  // nil: no part fails
-	shorter        func(n int) int             // how many entries a page has instead of n; nil: n
-	silent         map[LinkKey]error           // why a link can't be read
-	leaseRefusal   func(name, who string) bool // the lease is another's; nil: only if it is
+	anyEpoch       bool                       // a known-bad index: it removes whatever the epoch is
+	down           error                      // the failure of every call
+	afterRead      func()                     // called at the end of each read of links
+	afterScan      func()                     // called at the end of each step over all links
+	failFlush      func(part FlushPart) error // nil: no part fails
+	shorter        func(n int) int            // how many entries a page has instead of n; nil: n
+	silent         map[LinkKey]error          // why a link can't be read
 	servicesErrors map[ServiceKey]error
 }
 
@@ -381,7 +379,7 @@ func (s *fleetStore) Lease(_ context.Context, name, holder string, ttl time.Dura
 	switch {
 	case s.down != nil:
 		return false, s.down
-	case s.leaseRefusal != nil && s.leaseRefusal(name, holder), lease.holder != holder && time.Now().Before(lease.expires):
+	case lease.holder != holder && time.Now().Before(lease.expires):
 		return false, nil
 	}
 	s.leases[name] = storedLease{holder, time.Now().Add(ttl)}
@@ -406,6 +404,3 @@ type fleetPods struct {
 
 // List implements PodRepo.
 func (p fleetPods) List(_ context.Context, key ServiceKey) ([]Pod, error) { return p.pods[key], nil }
-
-// someOf returns a random one.
-func someOf[T any](r *rand.Rand, items []T) T { return items[r.IntN(len(items))] }

@@ -15,8 +15,8 @@ const (
 	// maxUncertain is how long an entry is uncertain before the sweep settles it. The process that has noted it does so earlier if it
 	// lives.
 	maxUncertain = time.Minute
-	// settleAfter is how long after the store has answered a link is read again to settle what is uncertain: a mutation that was under
-	// way to the store has arrived by then, or never will.
+	// settleAfter is how long after the store has answered a link is read again to settle what is uncertain: a mutation that was still
+	// in flight has arrived by then, or never will.
 	settleAfter = time.Second
 )
 
@@ -54,15 +54,14 @@ func (s *Sweep) Run(ctx context.Context) error {
 	// Until when entries were verified that were due: at least until the walk before the last one of the process that swept when this
 	// one last heard of it. So nothing is left out when the processes end, or the store is away.
 	swept := time.Now().Add(-2 * s.interval)
-	for {
+	for ctx.Err() == nil {
 		taken, err := withLease(ctx, s.index, "sweep", s.holder, func(ctx context.Context) { swept = s.repeat(ctx, swept) })
 		if err == nil && !taken {
 			swept = time.Now().Add(-2 * s.interval)
 		}
-		if pause(ctx, leaseTTL) != nil {
-			return nil
-		}
+		_ = pause(ctx, leaseTTL)
 	}
+	return nil
 }
 
 // repeat walks until ctx ends, and returns until when it has swept. A walk verifies what has become due since the last one that
