@@ -14,7 +14,7 @@ import (
 
 // censusLog remembers the events of a census and of a sweep.
 type censusLog struct {
-	mu              sync.Mutex
+	mu              *sync.Mutex
 	complete        bool
 	began, went     int
 	links           int64
@@ -72,6 +72,15 @@ func runs(t *testing.T, run ...func(ctx context.Context) error) {
 	})
 }
 
+// elapse waits until the time has passed and everybody has done what was due. Before and after it the test may use the store, and a
+// log that shares its mutex, without locking.
+func (s *fleetStore) elapse(d time.Duration) {
+	s.mu.Lock()
+	s.mu.Unlock() //nolint:staticcheck // What the test has done happens before what the others do.
+	time.Sleep(d)
+	synctest.Wait()
+}
+
 func censusOf(store *fleetStore, holder string, log FleetObserver) *Census {
 	return NewCensus(store, store, CensusOptions{Rate: 1000, Every: 24 * time.Hour, Holder: holder, Observer: log})
 }
@@ -86,7 +95,7 @@ func withCensus(t *testing.T, test func(t *testing.T, store *fleetStore, log *ce
 		for i := range 1000 {
 			store.bind(ofRoom(strconv.Itoa(i)), PodID(i%7), Forever)
 		}
-		test(t, store, &censusLog{})
+		test(t, store, &censusLog{mu: &store.mu})
 	})
 }
 
@@ -95,14 +104,13 @@ func TestCensusCompletesTheIndex(t *testing.T) {
 	withCensus(t, func(t *testing.T, store *fleetStore, log *censusLog) {
 		store.flush(t, store.bind(ofRoom("temporary"), 3, 60))
 		store.bind(ofRoom("expired"), 3, 1)
-		time.Sleep(time.Second)
+		store.elapse(time.Second)
 		clear(store.index)
 		runs(t, censusOf(store, "a", log).Run)
-		time.Sleep(500 * time.Millisecond)
+		store.elapse(500 * time.Millisecond)
 		require.NotEmpty(t, store.unindexed(), "1,000 links take a second")
 		require.False(t, log.complete)
-		time.Sleep(2 * time.Second)
-		synctest.Wait()
+		store.elapse(2 * time.Second)
 		require.Empty(t, store.unindexed())
 		require.EqualValues(t, 1, store.covered)
 		require.True(t, log.complete)
@@ -116,7 +124,7 @@ func TestCensusCompletesTheIndex(t *testing.T) {
 		require.NotContains(t, entries, "expired")
 		require.Zero(t, entries["3"].Expires)
 
-		time.Sleep(time.Hour)
+		store.elapse(time.Hour)
 		require.Equal(t, 1, log.began, "no gap, no census")
 	})
 }
@@ -125,14 +133,12 @@ func TestCensusCompletesTheIndex(t *testing.T) {
 func TestCensusAfterEachGap(t *testing.T) {
 	withCensus(t, func(t *testing.T, store *fleetStore, log *censusLog) {
 		runs(t, censusOf(store, "a", log).Run)
-		time.Sleep(500 * time.Millisecond)
+		store.elapse(500 * time.Millisecond)
 		store.gap()
-		time.Sleep(time.Second)
-		synctest.Wait()
+		store.elapse(time.Second)
 		require.Equal(t, 1, len(log.failures))
 		require.EqualValues(t, 1, store.covered)
-		time.Sleep(3 * time.Second)
-		synctest.Wait()
+		store.elapse(3 * time.Second)
 		require.Equal(t, []error{nil, nil}, log.failures)
 		require.EqualValues(t, 2, store.covered)
 	})
@@ -142,12 +148,12 @@ func TestCensusAfterEachGap(t *testing.T) {
 func TestCensusWithoutAGap(t *testing.T) {
 	withCensus(t, func(t *testing.T, store *fleetStore, log *censusLog) {
 		runs(t, censusOf(store, "a", log).Run, censusOf(store, "b", log).Run)
-		time.Sleep(10 * time.Second)
+		store.elapse(10 * time.Second)
 		store.bind(ofRoom("noted by nobody"), 1, Forever)
-		time.Sleep(23 * time.Hour)
+		store.elapse(23 * time.Hour)
 		require.Equal(t, 1, log.began)
 		require.NotEmpty(t, store.unindexed())
-		time.Sleep(time.Hour + 10*time.Second)
+		store.elapse(time.Hour + 10*time.Second)
 		require.Equal(t, 2, log.began)
 		require.Empty(t, store.unindexed())
 	})
@@ -189,15 +195,12 @@ func TestCensusWithFailures(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			withCensus(t, func(t *testing.T, store *fleetStore, log *censusLog) {
 				runs(t, censusOf(store, "a", log).Run)
-				time.Sleep(300 * time.Millisecond)
-				synctest.Wait()
+				store.elapse(300 * time.Millisecond)
 				row.fail(store)
-				time.Sleep(2 * time.Second)
-				synctest.Wait()
+				store.elapse(2 * time.Second)
 				require.Zero(t, store.covered)
 				row.mend(store)
-				time.Sleep(time.Minute)
-				synctest.Wait()
+				store.elapse(time.Minute)
 				require.Empty(t, store.unindexed())
 				require.EqualValues(t, 1, store.covered)
 				require.Len(t, log.failures, row.census)
@@ -215,7 +218,7 @@ func TestCensusOfAForeignIndex(t *testing.T) {
 	withCensus(t, func(t *testing.T, store *fleetStore, log *censusLog) {
 		store.foreign[podIndex{room, 3}] = true
 		runs(t, censusOf(store, "a", log).Run)
-		time.Sleep(time.Hour)
+		store.elapse(time.Hour)
 		require.Zero(t, store.covered)
 		for _, key := range store.unindexed() {
 			require.Equal(t, PodID(3), store.get(key).Pod)
@@ -223,7 +226,7 @@ func TestCensusOfAForeignIndex(t *testing.T) {
 		require.Greater(t, log.began, 10)
 		require.Less(t, log.began, 25, "the pauses grow")
 		clear(store.foreign)
-		time.Sleep(lastCensusPause + 10*time.Second)
+		store.elapse(lastCensusPause + 10*time.Second)
 		require.EqualValues(t, 1, store.covered)
 	})
 }
@@ -233,11 +236,11 @@ func TestCensusGivesUpAStep(t *testing.T) {
 	withCensus(t, func(t *testing.T, store *fleetStore, log *censusLog) {
 		store.failFlush = func(FlushPart) error { return ErrDeadlineExceeded }
 		runs(t, censusOf(store, "a", log).Run)
-		time.Sleep(censusTries * time.Second)
+		store.elapse(censusTries * time.Second)
 		require.Len(t, log.failures, 1)
 		require.ErrorIs(t, log.failures[0], ErrDeadlineExceeded)
 		store.failFlush = nil
-		time.Sleep(10 * time.Second)
+		store.elapse(10 * time.Second)
 		require.Equal(t, 2, log.began)
 		require.EqualValues(t, 1, store.covered)
 	})
@@ -249,7 +252,7 @@ func TestOneCensus(t *testing.T) {
 		for i := range 5 {
 			runs(t, censusOf(store, strconv.Itoa(i), log).Run)
 		}
-		time.Sleep(time.Minute)
+		store.elapse(time.Minute)
 		require.Equal(t, 1, log.began)
 		require.Equal(t, 1000, store.scanned)
 	})
@@ -260,9 +263,9 @@ func TestCensusIsTakenOver(t *testing.T) {
 	withCensus(t, func(t *testing.T, store *fleetStore, log *censusLog) {
 		store.leases["census"] = storedLease{"dead", time.Now().Add(leaseTTL)}
 		runs(t, censusOf(store, "a", log).Run)
-		time.Sleep(leaseTTL - time.Millisecond)
+		store.elapse(leaseTTL - time.Millisecond)
 		require.Zero(t, log.began)
-		time.Sleep(3 * time.Second)
+		store.elapse(3 * time.Second)
 		require.Equal(t, []error{nil}, log.failures)
 	})
 }
@@ -277,18 +280,16 @@ func TestCensusStopsWithoutItsLease(t *testing.T) {
 			withCensus(t, func(t *testing.T, store *fleetStore, log *censusLog) {
 				slow := NewCensus(store, store, CensusOptions{Rate: 10, Every: time.Hour, Holder: "a", Observer: log})
 				runs(t, slow.Run)
-				time.Sleep(3500 * time.Millisecond)
-				synctest.Wait()
+				store.elapse(3500 * time.Millisecond)
 				lose(store)
-				time.Sleep(leaseTTL)
-				synctest.Wait()
+				store.elapse(leaseTTL)
 				require.Len(t, log.failures, 1)
 				require.ErrorIs(t, log.failures[0], errLeaseLost)
 				require.Zero(t, store.covered)
 				store.fail(nil)
-				other := &censusLog{}
+				other := &censusLog{mu: &store.mu}
 				runs(t, censusOf(store, "b", other).Run)
-				time.Sleep(2 * time.Minute)
+				store.elapse(2 * time.Minute)
 				require.EqualValues(t, 1, store.covered)
 			})
 		})
@@ -301,7 +302,7 @@ func TestCensusEndsWithItsProcess(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
 		go func() { ended <- censusOf(store, "a", log).Run(ctx) }()
-		time.Sleep(100 * time.Millisecond)
+		store.elapse(100 * time.Millisecond)
 		cancel()
 		require.NoError(t, <-ended)
 		require.Empty(t, store.leases)
@@ -344,7 +345,7 @@ func TestCensusDuringChanges(t *testing.T) {
 					store.flush(t, late[0])
 					late = late[1:]
 				}
-				time.Sleep(time.Duration(changes.IntN(100)) * time.Millisecond)
+				store.elapse(time.Duration(changes.IntN(100)) * time.Millisecond)
 			}
 			for _, updates := range late {
 				store.flush(t, updates)

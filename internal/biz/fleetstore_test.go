@@ -177,10 +177,10 @@ func (s *fleetStore) fail(err error) {
 
 // BatchGet implements LinkRepo.
 func (s *fleetStore) BatchGet(_ context.Context, namespace, service string, uids []string) ([]LinkResult, error) {
+	s.mu.Lock()
 	if s.afterRead != nil {
 		defer s.afterRead()
 	}
-	s.mu.Lock()
 	defer s.mu.Unlock()
 	results := make([]LinkResult, len(uids))
 	for i, uid := range uids {
@@ -324,10 +324,10 @@ func (s *fleetStore) Entries(_ context.Context, key ServiceKey, pod PodID, token
 
 // ScanLinks implements IndexRepo.
 func (s *fleetStore) ScanLinks(_ context.Context, token string, n int) ([]Link, string, error) {
+	s.mu.Lock()
 	if s.afterScan != nil {
 		defer s.afterScan()
 	}
-	s.mu.Lock()
 	defer s.mu.Unlock()
 	moves, at := s.moves, ""
 	if token != "" {

@@ -17,7 +17,10 @@ func sweepOf(store *fleetStore, holder string, log FleetObserver) *Sweep {
 // withSweep runs the test in a synctest bubble, with an empty store.
 func withSweep(t *testing.T, test func(t *testing.T, store *fleetStore, log *censusLog)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) { test(t, newFleetStore(), &censusLog{}) })
+	synctest.Test(t, func(t *testing.T) {
+		store := newFleetStore()
+		test(t, store, &censusLog{mu: &store.mu})
+	})
 }
 
 // TestSweepDropsExpiredLinks in five minutes, and leaves those that stand.
@@ -30,7 +33,7 @@ func TestSweepDropsExpiredLinks(t *testing.T) {
 		store.flush(t, store.bind(ofRoom("persists"), 0, 60))
 		store.bind(ofRoom("persists"), 0, Forever) // Its note was lost.
 		runs(t, sweepOf(store, "a", log).Run)
-		time.Sleep(2*sweepInterval + time.Second)
+		store.elapse(2*sweepInterval + time.Second)
 		require.Len(t, store.entries(room, 0), 2)
 		require.Zero(t, store.entries(room, 0)["persists"].Expires, "it is not verified every five minutes")
 		require.Zero(t, len(store.entries(room, 1)))
@@ -77,7 +80,7 @@ func TestSweepWithAShortPeriod(t *testing.T) {
 			store.put(room, 0, IndexEntry{UID: strconv.Itoa(i), Epoch: 1})
 		}
 		runs(t, NewSweep(store, store, store, SweepOptions{Rate: 20_000, Every: time.Second, Holder: "a", Observer: log}).Run)
-		time.Sleep(2 * time.Second)
+		store.elapse(2 * time.Second)
 		require.Zero(t, len(store.entries(room, 0)))
 	})
 }
@@ -103,9 +106,9 @@ func TestSweepSettlesDoubts(t *testing.T) {
 				doubt := IndexEntry{UID: "alice", Uncertain: true, Noted: time.Now().Add(-maxUncertain + time.Second)}
 				store.put(room, 2, doubt)
 				runs(t, sweepOf(store, "a", log).Run)
-				time.Sleep(time.Minute)
+				store.elapse(time.Minute)
 				require.Contains(t, store.entries(room, 2), "\x1falice", "its process may settle it")
-				time.Sleep(sweepInterval)
+				store.elapse(sweepInterval)
 				_, stays := store.entries(room, 2)["\x1falice"]
 				require.Equal(t, !readable, stays)
 				require.Empty(t, store.unindexed())
@@ -134,9 +137,9 @@ func TestSweepLeavesALaterDoubt(t *testing.T) {
 			store.afterRead = nil
 		}
 		runs(t, sweepOf(store, "a", log).Run)
-		time.Sleep(time.Minute)
+		store.elapse(time.Minute)
 		require.Contains(t, store.entries(room, 2), "\x1falice")
-		time.Sleep(2 * sweepInterval)
+		store.elapse(2 * sweepInterval)
 		require.Zero(t, len(store.entries(room, 2)))
 	})
 }
@@ -153,11 +156,11 @@ func TestSweepKeepsADoubtUntilItsLinkIsIndexed(t *testing.T) {
 			return nil
 		}
 		runs(t, sweepOf(store, "a", log).Run)
-		time.Sleep(time.Minute)
+		store.elapse(time.Minute)
 		require.NotEmpty(t, store.unindexed())
 		require.Contains(t, store.entries(room, 2), "\x1falice")
 		store.failFlush = nil
-		time.Sleep(sweepInterval)
+		store.elapse(sweepInterval)
 		require.Empty(t, store.unindexed())
 		require.Zero(t, len(store.entries(room, 2)))
 	})
@@ -171,12 +174,12 @@ func TestSweepThroughFailures(t *testing.T) {
 		}
 		runs(t, sweepOf(store, "a", log).Run, sweepOf(store, "b", log).Run)
 		for range 23 {
-			time.Sleep(30 * time.Minute)
+			store.elapse(30 * time.Minute)
 			store.fail(ErrStoreUnavailable)
-			time.Sleep(30 * time.Minute)
+			store.elapse(30 * time.Minute)
 			store.fail(nil)
 		}
-		time.Sleep(3 * time.Hour)
+		store.elapse(3 * time.Hour)
 		require.Zero(t, len(store.entries(room, 0)))
 	})
 }
@@ -191,7 +194,7 @@ func TestSweepPassesAForeignIndex(t *testing.T) {
 		store.servicesErrors = map[ServiceKey]error{{"game", "broken"}: ErrStoreDataCorrupt}
 		store.services[ServiceKey{"game", "broken"}] = true
 		runs(t, sweepOf(store, "a", log).Run)
-		time.Sleep(2 * sweepInterval)
+		store.elapse(2 * sweepInterval)
 		require.Zero(t, len(store.entries(room, 0)))
 		require.Zero(t, len(store.entries(room, 2)))
 	})
@@ -203,13 +206,13 @@ func TestOneSweep(t *testing.T) {
 		for i := range 100 {
 			store.flush(t, store.bind(ofRoom(strconv.Itoa(i)), 0, 1))
 		}
-		time.Sleep(time.Second)
+		store.elapse(time.Second)
 		reads := 0
 		store.afterRead = func() { reads++ }
 		for i := range 5 {
 			runs(t, sweepOf(store, strconv.Itoa(i), log).Run)
 		}
-		time.Sleep(time.Hour)
+		store.elapse(time.Hour)
 		require.Equal(t, 1, reads)
 		require.Equal(t, 100, log.verified)
 	})
