@@ -9,11 +9,14 @@
 //   - usable: live, and READY for a new link; READY or DENY_NEW for an existing one.
 //   - change feed: the changes of a service's links; of one link the greater epoch is the later one.
 //   - index: which links a pod has. It may have entries without a link, so whoever uses one reads the link.
-//   - gap: a declaration that changes may be missing in the feeds and in the index.
+//   - gap: a declaration that changes may be missing in the feeds and in the index. A census, a walk over all links, covers the
+//     gaps before it.
+//   - sweep: a walk over the index, which removes what is stale.
 //
 // Two things to know before changing anything here. A link has at most one owner at any time, and a new owner gets a new
 // epoch: every change is one atomic step of the repo, and what depends on an earlier read names the epoch that it read.
-// And a mutation is attempted once: a use-case never retries a call whose outcome is unknown.
+// And a mutation is attempted once: a use-case never retries a call whose outcome is unknown. (Updates of the index are no
+// mutations in this sense. They converge, so they are repeated until the store has answered.)
 //
 // The package knows neither HTTP codes nor protobuf nor Redis.
 package biz
