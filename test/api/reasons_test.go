@@ -62,6 +62,7 @@ var public = map[v1.ErrorReason]struct {
 	v1.ErrorReason_REPLICATION_UNCONFIRMED: {http.StatusGatewayTimeout, codes.DeadlineExceeded},
 	v1.ErrorReason_SUPERSEDED:              {http.StatusConflict, codes.Aborted},
 	v1.ErrorReason_LIMIT_EXCEEDED:          {http.StatusTooManyRequests, codes.ResourceExhausted},
+	v1.ErrorReason_INDEX_DISABLED:          {http.StatusNotImplemented, codes.Unimplemented},
 }
 
 // ofDoors are the reasons of callers that podlink refuses: test/e2e causes them.
@@ -133,6 +134,11 @@ func withoutReplicas(t *testing.T, redis *redistest.Server) *testApp {
 	})
 	holding("podlink:link:ns:u1", "svc", "7 5 0")(t, redis)
 	return a
+}
+
+// withoutIndex starts a podlink that keeps no index.
+func withoutIndex(t *testing.T, redis *redistest.Server) *testApp {
+	return startApp(t, onRedis(redis), func(c *conf.Bootstrap) { c.Fleet.Index = false })
 }
 
 // withReports starts a podlink on a store with reports of two pods.
@@ -300,6 +306,10 @@ var provocations = []provocation{
 		rpc: "GetLinkedPod", request: good["GetLinkedPod"], cause: "nil pointer",
 	},
 	{
+		name: "list without an index", reason: v1.ErrorReason_INDEX_DISABLED, start: withoutIndex,
+		rpc: "ListPodLinks", request: good["ListPodLinks"],
+	},
+	{
 		// EVALSHA is unknown to Redis, and its error quotes the key, which contains the uid.
 		name: "unexpected reply", reason: v1.ErrorReason_INTERNAL, start: onStore(), redis: []string{"--rename-command", "EVALSHA", "hidden"},
 		rpc: "SetLinkedPod", request: good["SetLinkedPod"], cause: "unknown command",
@@ -359,7 +369,7 @@ func requireNoLeak(t testing.TB, p problem, addr string) {
 	require.NotContains(t, text, port)
 }
 
-// requireLogged checks the request's log line: an ERROR with the cause for a 5xx, otherwise a DEBUG line.
+// requireLogged checks the request's log line: an ERROR with the cause for a 5xx other than 501, otherwise a DEBUG line.
 func (a *testApp) requireLogged(t testing.TB, trace string, over via, p provocation) {
 	t.Helper()
 	line := a.logLine(trace)
@@ -369,7 +379,7 @@ func (a *testApp) requireLogged(t testing.TB, trace string, over via, p provocat
 	require.EqualValues(t, public[p.reason].http, line["code"])
 	require.Equal(t, strings.ToLower(string(over)), line["transport"])
 	require.Contains(t, line["operation"], p.rpc)
-	if public[p.reason].http < 500 {
+	if code := public[p.reason].http; code < 500 || code == http.StatusNotImplemented {
 		require.Equal(t, "DEBUG", line["level"])
 		return
 	}
