@@ -619,7 +619,7 @@ var foreignSets = []struct {
 	users   []string // the RPCs that read the set
 	members []string
 }{
-	{"podlink:services", []string{"ListNamespaces", "ListServices"}, []string{"", "x", ":", "ns:", ":svc", "ns:\xff"}},
+	{"podlink:services", []string{"ListNamespaces", "ListServices"}, []string{"", "x", ":", "ns:", ":svc", "ns:\xff", "n s:svc"}},
 	{"podlink:pods:ns:svc", []string{"CountPodLinks"}, []string{"", "x", "-1", "01", "2147483648"}},
 }
 
