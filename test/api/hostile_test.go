@@ -127,7 +127,8 @@ func labels(n int) string {
 
 // badToken has texts that are no token of a list or a watch, badPageToken and badResumeToken also some that could be one of the other.
 var (
-	badToken = append([]string{`[]`, `{}`}, quoted("x", "=", "a b", "%", "...", "1.2.3", "\x00", "😀", "../..", strings.Repeat("A", 5000))...)
+	badToken = append([]string{`[]`, `{}`},
+		quoted("x", "=", "a b", "%", "...", "1.2.3", "\x00", "😀", "../..", strings.Repeat("A", 5000))...)
 
 	badPageToken   = append(quoted("AAAA", "true", "1.2.", "-1.2.3", "."), badToken...)
 	badResumeToken = append(quoted("AQ", "AQAAAA", "AR"), badToken...) // A later podlink's is like none.

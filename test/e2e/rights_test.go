@@ -104,7 +104,8 @@ var requests = []request{
 
 // seenBy has the callers of other services that a list of all of them takes.
 var seenBy = map[string][]string{
-	"ListLinkedServices": {"admin-of-another"}, "ListServices": {"admin-of-another"}, "ListNamespaces": {"admin-of-another", "admin-elsewhere"},
+	"ListLinkedServices": {"admin-of-another"}, "ListServices": {"admin-of-another"},
+	"ListNamespaces": {"admin-of-another", "admin-elsewhere"},
 }
 
 // outcome is what the matrix has in a cell.

@@ -140,7 +140,8 @@ func (s scripted) watch(t *testing.T, method protoreflect.MethodDescriptor) {
 	}
 	leaving, leave := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer leave()
-	request, err := http.NewRequestWithContext(leaving, http.MethodGet, "http://"+s.HTTP+servicePath+"/links:watch?uid="+secretUID, http.NoBody)
+	url := "http://" + s.HTTP + servicePath + "/links:watch?uid=" + secretUID
+	request, err := http.NewRequestWithContext(leaving, http.MethodGet, url, http.NoBody)
 	require.NoError(t, err)
 	if response, err := http.DefaultTransport.RoundTrip(request); err == nil {
 		_, _ = io.Copy(io.Discard, response.Body)
