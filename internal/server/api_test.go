@@ -15,7 +15,7 @@ import (
 // TestAPIHasEveryService: every service of the proto package podlink.v1 is served.
 func TestAPIHasEveryService(t *testing.T) {
 	var served, described []string
-	for _, svc := range NewAPI(nil, nil, nil) {
+	for _, svc := range NewAPI(nil, nil, nil, nil) {
 		served = append(served, svc.name)
 	}
 	for _, service := range v1.Services() {
@@ -23,7 +23,7 @@ func TestAPIHasEveryService(t *testing.T) {
 	}
 	slices.Sort(served)
 	require.Equal(t, described, served, "add the missing service to NewAPI")
-	require.Len(t, described, 3)
+	require.Len(t, described, 4)
 }
 
 // TestEveryServiceIsRegistered: by name on gRPC, and with a route for each binding of a unary method on HTTP.

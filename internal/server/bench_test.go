@@ -81,7 +81,7 @@ func linksOn(store biz.LinkRepo) *service.LinkService {
 }
 
 func (p parts) api() API {
-	return NewAPI(p.links, service.NewStateService(nil), service.NewWorkloadService(nil))
+	return NewAPI(service.NewFleetService(nil, nil), p.links, service.NewStateService(nil), service.NewWorkloadService(nil))
 }
 
 func (p parts) http() http.Handler {

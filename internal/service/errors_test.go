@@ -35,6 +35,8 @@ var domainErrors = map[string]struct {
 	"ErrDeadlineExceeded": {biz.ErrDeadlineExceeded, v1.ErrorReason_DEADLINE_EXCEEDED, 504, codes.DeadlineExceeded, nil},
 	"ErrCanceled":         {biz.ErrCanceled, v1.ErrorReason_CANCELED, 499, codes.Canceled, nil},
 	"ErrStoreDataCorrupt": {biz.ErrStoreDataCorrupt, v1.ErrorReason_STORE_DATA_CORRUPT, 500, codes.Internal, nil},
+	"ErrIndexDisabled":    {biz.ErrIndexDisabled, v1.ErrorReason_INDEX_DISABLED, 501, codes.Unimplemented, nil},
+	"ErrScanMoved":        {biz.ErrScanMoved, v1.ErrorReason_INTERNAL, 500, codes.Internal, nil}, // It reaches no caller.
 	"InvalidArgumentError": {
 		&biz.InvalidArgumentError{Field: "pod_id", Detail: "is required"},
 		v1.ErrorReason_INVALID_ARGUMENT, 400, codes.InvalidArgument, map[string]string{"field": "pod_id"},
