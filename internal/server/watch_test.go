@@ -93,9 +93,19 @@ func serveWatches(t *testing.T, access *Access) *watchedServer {
 
 // watching is a watch on a transport.
 type watching interface {
-	// next returns the next message with changes or a resync, or how the watch has ended.
+	// message returns the next message, or how the watch has ended. next is message without those that have neither changes nor a resync.
+	message() (*v1.WatchLinksReply, error)
 	next() (*v1.WatchLinksReply, error)
 	stop()
+}
+
+func nextOf(w watching) (*v1.WatchLinksReply, error) {
+	for {
+		m, err := w.message()
+		if err != nil || len(m.GetChanges()) > 0 || m.GetResync() != 0 {
+			return m, err
+		}
+	}
 }
 
 type grpcWatch struct {
@@ -104,14 +114,9 @@ type grpcWatch struct {
 	cancel context.CancelFunc
 }
 
-func (g grpcWatch) next() (*v1.WatchLinksReply, error) {
-	for {
-		m, err := g.Recv()
-		if err != nil || len(m.GetChanges()) > 0 || m.GetResync() != 0 {
-			return m, err
-		}
-	}
-}
+func (g grpcWatch) message() (*v1.WatchLinksReply, error) { return g.Recv() }
+
+func (g grpcWatch) next() (*v1.WatchLinksReply, error) { return nextOf(g) }
 
 func (g grpcWatch) stop() { g.cancel() }
 
@@ -120,24 +125,22 @@ type eventWatch struct {
 	lines *bufio.Scanner
 }
 
-func (e eventWatch) next() (*v1.WatchLinksReply, error) {
-	for {
-		event, err := e.event()
-		if err != nil {
-			return nil, err
-		}
-		m := new(v1.WatchLinksReply)
-		if err := protojson.Unmarshal([]byte(event["data"]), m); err != nil {
-			return nil, err
-		}
-		if event["id"] != m.GetToken() {
-			return nil, errors.New("the id is not the token")
-		}
-		if len(m.GetChanges()) > 0 || m.GetResync() != 0 {
-			return m, nil
-		}
+func (e eventWatch) message() (*v1.WatchLinksReply, error) {
+	event, err := e.event()
+	if err != nil {
+		return nil, err
 	}
+	m := new(v1.WatchLinksReply)
+	if err := protojson.Unmarshal([]byte(event["data"]), m); err != nil {
+		return nil, err
+	}
+	if event["id"] != m.GetToken() {
+		return nil, errors.New("the id is not the token")
+	}
+	return m, nil
 }
+
+func (e eventWatch) next() (*v1.WatchLinksReply, error) { return nextOf(e) }
 
 // event returns the fields of the next event.
 func (e eventWatch) event() (map[string]string, error) {
@@ -236,22 +239,35 @@ func TestWatchLinks(t *testing.T) {
 	}
 }
 
-// TestWatchEndsAtADrain: the stream says where it stands and why it ends.
+// TestWatchEndsAtADrain: a stream says where it stands, even if nothing concerned it for a while, and why it ends.
 func TestWatchEndsAtADrain(t *testing.T) {
 	for over, open := range watchOver {
 		t.Run(over, func(t *testing.T) {
 			w := serveWatches(t, nil)
-			stream := open(t, w, "", &v1.WatchLinksRequest{Namespace: "ns", Service: "svc"})
-			_, err := stream.next()
+			all := open(t, w, "", &v1.WatchLinksRequest{Namespace: "ns", Service: "svc"})
+			stream := open(t, w, "", &v1.WatchLinksRequest{Namespace: "ns", Service: "svc", Uid: "zoe"})
+			for _, one := range []watching{all, stream} {
+				_, err := one.next()
+				require.NoError(t, err)
+			}
+			w.feed.link("ann", 2)
+			passed, err := all.next()
 			require.NoError(t, err)
 			require.NoError(t, w.drain.Run(t.Context()))
-			_, err = stream.next()
-			require.Error(t, err)
+			var last *v1.WatchLinksReply
+			for err == nil {
+				var m *v1.WatchLinksReply
+				if m, err = stream.message(); err == nil {
+					last = m
+				}
+			}
+			require.Equal(t, passed.GetToken(), last.GetToken())
 			if over == "grpc" {
 				require.Equal(t, codes.Canceled, status.Code(err))
+				require.Contains(t, err.Error(), "podlink is stopping")
+			} else {
+				require.EqualError(t, err, v1.ErrorReason_CANCELED.String())
 			}
-			require.True(t, v1.IsCanceled(err) || err.Error() == v1.ErrorReason_CANCELED.String(), err)
-			require.Contains(t, err.Error()+"podlink is stopping", "podlink is stopping")
 		})
 	}
 }
