@@ -141,7 +141,7 @@ func (w *Watches) Watch(ctx context.Context, r WatchRequest, send func(*WatchMes
 	defer reader.remove(watch)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(w.ctx, func() { cancel(errWatchesClosed) })()
+	defer context.AfterFunc(w.ctx, func() { cancel(errWatchesClosed) })() //nolint:contextcheck // It is the context of all watches.
 	if feed := (feedID{r.Service, w.repo.Store()}); token.of(feed) {
 		err = watch.catchUp(ctx, feed, token)
 	} else {

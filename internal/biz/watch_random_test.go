@@ -2,6 +2,7 @@ package biz
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -85,7 +86,9 @@ func (f *follower) begin(w *Watches, send func(*WatchMessage) error) {
 func (f *follower) end() {
 	if f.stop != nil {
 		f.stop()
-		<-f.ended
+		if err := <-f.ended; !errors.Is(err, ErrCanceled) {
+			f.wrong = fmt.Sprint("the watch has ended with ", err)
+		}
 		f.stop = nil
 	}
 }
@@ -101,8 +104,8 @@ type watchVariant struct {
 func followAtRandom(t *testing.T, seed uint64, v watchVariant) string {
 	t.Helper()
 	wrong := ""
-	synctest.Test(t, func(t *testing.T) {
-		random := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // The seed repeats a failure.
+	synctest.Test(t, func(*testing.T) {
+		random := rand.New(rand.NewPCG(seed, 1))
 		feeds, model := newMemFeeds(), new(watchModel)
 		var repo FeedRepo = feeds
 		if v.repo != nil {
@@ -240,7 +243,7 @@ func TestKnownBadWatchesFail(t *testing.T) {
 		"does not say what was trimmed": {repo: hiding(hidingFeeds{trimmed: true})},
 		"does not pass gaps on":         {repo: hiding(hidingFeeds{gaps: true})},
 		"does not see a failover":       {repo: hiding(hidingFeeds{store: true})},
-		"does not say who was slow":     {send: func(send func(*WatchMessage) error) func(*WatchMessage) error { return hideSlow(send) }},
+		"does not say who was slow":     {send: hideSlow},
 		"drops a message now and then":  {send: dropSome},
 	} {
 		t.Run(name, func(t *testing.T) {

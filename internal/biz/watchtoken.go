@@ -32,7 +32,7 @@ type feedID struct {
 	store string
 }
 
-// parseWatchToken returns the token in a text, which may be of any service and store. Of another version it is like none.
+// parseWatchToken returns the token in a text, which may be of any service and store. One of a later version is like none.
 func parseWatchToken(text string) (watchToken, error) {
 	if text == "" {
 		return watchToken{}, nil
@@ -45,10 +45,10 @@ func parseWatchToken(text string) (watchToken, error) {
 	if err != nil {
 		return watchToken{}, malformed
 	}
-	if raw[0] != watchTokenVersion {
+	switch {
+	case raw[0] > watchTokenVersion:
 		return watchToken{}, nil
-	}
-	if len(raw) < 1+watchTokenSum {
+	case raw[0] < watchTokenVersion, len(raw) < 1+watchTokenSum:
 		return watchToken{}, malformed
 	}
 	sum, rest := raw[1:1+watchTokenSum], raw[1+watchTokenSum:]

@@ -227,7 +227,9 @@ func TestWatchLinks(t *testing.T) {
 
 			w.feed.link("bob", 4)
 			w.feed.link("cat", 4)
-			stream = open(t, w, "", &v1.WatchLinksRequest{Namespace: "ns", Service: "svc", Uid: "cat", PodId: new(int32(4)), ResumeToken: got.GetToken()})
+			stream = open(t, w, "", &v1.WatchLinksRequest{
+				Namespace: "ns", Service: "svc", Uid: "cat", PodId: new(int32(4)), ResumeToken: got.GetToken(),
+			})
 			got, err = stream.next()
 			require.NoError(t, err)
 			require.Empty(t, got.GetResync())
