@@ -595,9 +595,9 @@ func testAPI(t *testing.T, a *testApp, over via) {
 	called, pathed := make(map[string]bool), make(map[string]bool)
 	epochs := placeholders{}
 	for i, step := range slices.Concat(apiSteps, fleetSteps) {
-		request := strings.ReplaceAll(`{"namespace":"NS",`+step.request+`}`, `"NS"`, strconv.Quote(namespace))
-		if rpcs[step.rpc].Input().Fields().ByName("namespace") == nil {
-			request = "{" + step.request + "}"
+		request := "{" + step.request + "}"
+		if rpcs[step.rpc].Input().Fields().ByName("namespace") != nil {
+			request = with(t, request, "namespace", strconv.Quote(namespace))
 		}
 		at := fmt.Sprintf("step %d: %s %s", i, step.rpc, step.request)
 		want := canonical([]byte(strings.ReplaceAll(step.reply, `"NS"`, strconv.Quote(namespace))))

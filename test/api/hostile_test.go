@@ -125,9 +125,13 @@ func labels(n int) string {
 	return "{" + strings.Join(pairs, ",") + "}"
 }
 
-// badToken has texts that are no token of any list or watch.
-var badToken = append([]string{`true`, `[]`, `{}`}, quoted("x", "=", "a b", "%", "...", "1.2.3", "AAAA", "\x00", "😀", "../..",
-	strings.Repeat("A", 5000))...)
+// badToken has texts that are no token of a list or a watch, badPageToken and badResumeToken also some that could be one of the other.
+var (
+	badToken = append([]string{`[]`, `{}`}, quoted("x", "=", "a b", "%", "...", "1.2.3", "\x00", "😀", "../..", strings.Repeat("A", 5000))...)
+
+	badPageToken   = append(quoted("AAAA", "true", "1.2.", "-1.2.3", "."), badToken...)
+	badResumeToken = append(quoted("AQ", "AQAAAA", "AR"), badToken...) // A later podlink's is like none.
+)
 
 // filters are optional fields of single RPCs: without them the call is about all. They have the bad values of the others, save for
 // those that are absent, empty or null.
@@ -194,8 +198,8 @@ var badValues = map[string][]string{
 	},
 	"items":        badItems(),
 	"page_size":    append([]string{`-1`, `1001`, `2147483647`, `-2147483648`}, notInt32...),
-	"page_token":   badToken,
-	"resume_token": badToken,
+	"page_token":   badPageToken,
+	"resume_token": badResumeToken,
 	"services": {
 		absent, `null`, `[]`, `"svc"`, `1`, `{}`, `[1]`, `[null]`, `[["svc"]]`, `[""]`, `["svc","a:b"]`, `["svc","a/b"]`,
 		list(1001, strconv.Itoa), list(1, func(int) string { return strings.Repeat("s", 129) }),

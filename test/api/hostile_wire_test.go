@@ -374,13 +374,13 @@ func TestEdgeHTTP(t *testing.T) {
 			require.Equal(t, http.StatusOK, response.StatusCode, body)
 		})
 	}
-	// The link of u1 is unchanged. The link of the strange uid and pod 0 are new.
+	// The link of u1 is unchanged. The link of the strange uid and pod 0 are new, and podlink notes the link.
 	now := keyspace(t, x.client)
-	for _, own := range []string{"podlink:link:ns:ä😀{x}|", "podlink:service:ns:svc"} {
+	for _, own := range []string{"podlink:link:ns:ä😀{x}|", "podlink:service:ns:svc", "podlink:feed:ns:svc", "podlink:index:ns:svc:1"} {
 		require.Contains(t, now, own)
 		delete(now, own)
+		delete(x.before, own)
 	}
-	delete(x.before, "podlink:service:ns:svc")
 	require.Equal(t, x.before, now)
 	x.calm(t)
 }
