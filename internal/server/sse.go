@@ -71,7 +71,7 @@ func (e eventRoutes) handler(operation string, handle grpc.StreamHandler, impl a
 		go supervise(ctx, cancel, e.drain, s.review)
 		err := e.chain.serve(ctx, t, streamCall, &messages{}, func(ctx context.Context) error {
 			s.ctx = ctx
-			return streamError(ctx, handle(impl, s))
+			return streamError(ctx, e.drain, handle(impl, s))
 		})
 		if err == nil || !s.begun {
 			return err

@@ -42,7 +42,7 @@ func (c *Chain) Stream(drain *Drain) grpc.StreamServerInterceptor {
 				return refusal
 			}
 			s.ctx = ctx
-			return streamError(ctx, next(impl, s))
+			return streamError(ctx, drain, next(impl, s))
 		})
 		// Kratos sets the reply's header only now; after the first message that is too late.
 		if id := t.ReplyHeader().Get(traceResponse); id != "" {
@@ -88,15 +88,17 @@ func revoked(ctx context.Context) error {
 }
 
 // streamError returns the error of a stream. After its context has ended every error counts as CANCELED, or is the refusal of its caller:
-// neither a caller that leaves nor a drain is a failure of podlink.
-func streamError(ctx context.Context, err error) error {
+// neither a caller that leaves nor a drain is a failure of podlink. At a drain the handler may hear of it before the stream does.
+func streamError(ctx context.Context, drain *Drain, err error) error {
 	switch {
-	case err == nil || ctx.Err() == nil:
-		return err
+	case err == nil:
+		return nil
 	case revoked(ctx) != nil:
 		return revoked(ctx)
-	case errors.Is(context.Cause(ctx), errDraining):
+	case errors.Is(context.Cause(ctx), errDraining), drain.Draining() && errors.Is(err, biz.ErrCanceled):
 		return v1.ErrorCanceled("podlink is stopping; reopen the stream on another podlink").WithCause(errDraining)
+	case ctx.Err() == nil:
+		return err
 	default:
 		return fmt.Errorf("%w: %w", biz.ErrCanceled, err)
 	}

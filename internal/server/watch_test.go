@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,7 +22,6 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	v1 "podlink/api/podlink/v1"
-	"podlink/internal/auth"
 	"podlink/internal/biz"
 	"podlink/internal/service"
 )
@@ -69,8 +67,9 @@ func (f *memoryFeed) append(changes ...biz.Change) {
 type watchedServer struct {
 	*observedServer
 
-	feed *memoryFeed
-	url  string // of HTTP
+	feed   *memoryFeed
+	url    string           // of HTTP
+	secure *httptest.Server // of HTTP/2
 }
 
 func serveWatches(t *testing.T, access *Access) *watchedServer {
@@ -83,11 +82,15 @@ func serveWatches(t *testing.T, access *Access) *watchedServer {
 	p.drain = NewDrain(p.config)
 	p.fleet = service.NewFleetService(nil, watches)
 	w := &watchedServer{observedServer: serveGuarded(t, access, p), feed: feed}
-	server := httptest.NewUnstartedServer(w.http)
-	server.Config.ReadTimeout, server.Config.WriteTimeout = 300*time.Millisecond, 300*time.Millisecond // Of requests.
-	server.Start()
-	t.Cleanup(server.Close)
-	w.url = server.URL
+	plain, secure := httptest.NewUnstartedServer(w.http), httptest.NewUnstartedServer(w.http)
+	for _, server := range []*httptest.Server{plain, secure} {
+		server.Config.ReadTimeout, server.Config.WriteTimeout = 300*time.Millisecond, 300*time.Millisecond // Of requests.
+		t.Cleanup(server.Close)
+	}
+	secure.EnableHTTP2 = true
+	plain.Start()
+	secure.StartTLS()
+	w.url, w.secure = plain.URL, secure
 	return w
 }
 
@@ -179,25 +182,36 @@ var watchOver = map[string]func(t *testing.T, w *watchedServer, caller string, r
 	},
 	"http": func(t *testing.T, w *watchedServer, caller string, r *v1.WatchLinksRequest) watching {
 		t.Helper()
-		path := fmt.Sprintf("%s/v1/namespaces/%s/services/%s/links:watch?uid=%s", w.url, r.GetNamespace(), r.GetService(), r.GetUid())
-		if r.PodId != nil {
-			path += fmt.Sprintf("&podId=%d", r.GetPodId())
-		}
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, path, http.NoBody)
-		require.NoError(t, err)
-		request.Header.Set("Authorization", "Bearer "+caller)
-		request.Header.Set(lastEventID, r.GetResumeToken())
-		reply, err := http.DefaultClient.Do(request)
-		require.NoError(t, err)
-		t.Cleanup(func() { _ = reply.Body.Close() })
-		require.Equal(t, http.StatusOK, reply.StatusCode)
-		require.Equal(t, "text/event-stream", reply.Header.Get("Content-Type"))
-		require.Equal(t, "no-store", reply.Header.Get("Cache-Control"))
-		return eventWatch{reply, bufio.NewScanner(reply.Body)}
+		return watchEvents(t, http.DefaultClient, w.url, caller, r)
+	},
+	"http2": func(t *testing.T, w *watchedServer, caller string, r *v1.WatchLinksRequest) watching {
+		t.Helper()
+		events := watchEvents(t, w.secure.Client(), w.secure.URL, caller, r)
+		require.Equal(t, 2, events.reply.ProtoMajor)
+		return events
 	},
 }
 
-// TestWatchLinks: both transports send the changes of a service, for as long as the caller likes, and a token goes on where it was.
+func watchEvents(t *testing.T, client *http.Client, base, caller string, r *v1.WatchLinksRequest) eventWatch {
+	t.Helper()
+	path := fmt.Sprintf("%s/v1/namespaces/%s/services/%s/links:watch?uid=%s", base, r.GetNamespace(), r.GetService(), r.GetUid())
+	if r.PodId != nil {
+		path += fmt.Sprintf("&podId=%d", r.GetPodId())
+	}
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, path, http.NoBody)
+	require.NoError(t, err)
+	request.Header.Set("Authorization", "Bearer "+caller)
+	request.Header.Set(lastEventID, r.GetResumeToken())
+	reply, err := client.Do(request)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = reply.Body.Close() })
+	require.Equal(t, http.StatusOK, reply.StatusCode)
+	require.Equal(t, "text/event-stream", reply.Header.Get("Content-Type"))
+	require.Equal(t, "no-store", reply.Header.Get("Cache-Control"))
+	return eventWatch{reply, bufio.NewScanner(reply.Body)}
+}
+
+// TestWatchLinks: every transport sends the changes of a service, for as long as the caller likes, and a token goes on where it was.
 func TestWatchLinks(t *testing.T) {
 	for over, open := range watchOver {
 		t.Run(over, func(t *testing.T) {
@@ -305,79 +319,6 @@ func TestWatchRefusals(t *testing.T) {
 			require.Equal(t, row.field, body.Metadata["field"])
 		})
 	}
-}
-
-// changingDoor is an authenticator and a policy that change their mind.
-type changingDoor struct {
-	fixedRates
-
-	expired, denied, away atomic.Bool
-}
-
-// Authenticate implements Authenticator.
-func (d *changingDoor) Authenticate(ctx context.Context, proof auth.Proof) (auth.Identity, error) {
-	switch {
-	case d.expired.Load():
-		return auth.Identity{}, &auth.RefusedError{Cause: auth.Expired}
-	case d.away.Load():
-		return auth.Identity{}, &auth.RefusedError{Cause: auth.NoKeys}
-	}
-	return guests{}.Authenticate(ctx, proof)
-}
-
-// Ready implements Authenticator.
-func (*changingDoor) Ready() error { return nil }
-
-// Decide implements Policy.
-func (d *changingDoor) Decide(who auth.Identity, need auth.Need) (auth.Grant, error) {
-	if d.denied.Load() || need.Service != "svc" {
-		return auth.Grant{Right: need.Right}, auth.ErrDenied
-	}
-	return d.fixedRates.Decide(who, need)
-}
-
-// TestWatchIsReviewed: a stream ends soon after its caller has lost its right, or its proof no longer counts.
-func TestWatchIsReviewed(t *testing.T) {
-	for _, row := range []struct {
-		name   string
-		change func(*changingDoor)
-		reason v1.ErrorReason
-		code   codes.Code
-	}{
-		{"the policy has changed", func(d *changingDoor) { d.denied.Store(true) }, v1.ErrorReason_PERMISSION_DENIED, codes.PermissionDenied},
-		{"the token has expired", func(d *changingDoor) { d.expired.Store(true) }, v1.ErrorReason_UNAUTHENTICATED, codes.Unauthenticated},
-		{"the token can't be checked", func(d *changingDoor) { d.away.Store(true) }, v1.ErrorReason_NOT_READY, codes.Unavailable},
-	} {
-		for over, open := range watchOver {
-			t.Run(row.name+" over "+over, func(t *testing.T) {
-				door := new(changingDoor)
-				w := serveWatches(t, NewAccess(door, door, 1e6, nil))
-				stream := open(t, w, "chat", &v1.WatchLinksRequest{Namespace: "ns", Service: "svc"})
-				_, err := stream.next()
-				require.NoError(t, err)
-				row.change(door)
-				_, err = stream.next()
-				if over == "grpc" {
-					require.Equal(t, row.code, status.Code(err), err)
-				} else {
-					require.EqualError(t, err, row.reason.String())
-				}
-			})
-		}
-	}
-}
-
-// TestWatchIsAuthorized: a watch of a service that the policy does not allow never begins.
-func TestWatchIsAuthorized(t *testing.T) {
-	door := new(changingDoor)
-	w := serveWatches(t, NewAccess(door, door, 1e6, nil))
-	stream, err := v1.NewFleetServiceClient(w.conn).WatchLinks(as(t, "chat"), &v1.WatchLinksRequest{Namespace: "ns", Service: "other"})
-	require.NoError(t, err)
-	_, err = stream.Recv()
-	require.Equal(t, codes.PermissionDenied, status.Code(err))
-	code, _, body := ask(t, w.url, http.MethodGet, "/v1/namespaces/ns/services/other/links:watch", "Bearer chat")
-	require.Equal(t, http.StatusForbidden, code)
-	require.Contains(t, body, "PERMISSION_DENIED")
 }
 
 // TestEventsAreWrittenInTime: a caller that does not read its events is cut off, and the stream ends.
