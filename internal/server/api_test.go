@@ -26,7 +26,7 @@ func TestAPIHasEveryService(t *testing.T) {
 	require.Len(t, described, 4)
 }
 
-// TestEveryServiceIsRegistered: by name on gRPC, and with a route for each binding of a unary method on HTTP.
+// TestEveryServiceIsRegistered: by name on gRPC, and with a route for each binding of a method on HTTP.
 func TestEveryServiceIsRegistered(t *testing.T) {
 	p := newParts(t)
 	overGRPC, stop := NewGRPCServer(p.config, p.api(), p.chain, healthyStore{}, p.drain, ListenerTLS{})
@@ -38,10 +38,8 @@ func TestEveryServiceIsRegistered(t *testing.T) {
 	}))
 	for _, method := range v1.Methods() {
 		require.Contains(t, overGRPC.GetServiceInfo(), string(method.Parent().FullName()))
-		if !method.IsStreamingServer() {
-			rule := proto.GetExtension(method.Options(), annotations.E_Http).(*annotations.HttpRule)
-			bindings += 1 + len(rule.GetAdditionalBindings())
-		}
+		rule := proto.GetExtension(method.Options(), annotations.E_Http).(*annotations.HttpRule)
+		bindings += 1 + len(rule.GetAdditionalBindings())
 	}
 	require.Equal(t, bindings, routes)
 }

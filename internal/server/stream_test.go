@@ -454,5 +454,5 @@ func TestUnknownStreamsAreDenied(t *testing.T) {
 
 // TestStreamErrorBeforeTheEnd: an error that looks like a cancellation is kept while the context has not ended.
 func TestStreamErrorBeforeTheEnd(t *testing.T) {
-	require.Equal(t, context.Canceled, streamError(t.Context(), context.Canceled))
+	require.Equal(t, context.Canceled, streamError(t.Context(), newParts(t).drain, context.Canceled))
 }

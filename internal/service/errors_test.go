@@ -167,4 +167,17 @@ func TestEnums(t *testing.T) {
 		require.Equal(t, name, outcomes[outcome].String())
 	}
 	require.True(t, strings.HasSuffix(v1.ComputeLinkedPodReply_Outcome_name[0], "_UNSPECIFIED"))
+	kinds := map[biz.ChangeKind]string{
+		biz.Linked: "LINKED", biz.Moved: "MOVED", biz.Persisted: "PERSISTED", biz.Expiring: "EXPIRING", biz.Removed: "REMOVED",
+		biz.Uncertain: "UNCERTAIN",
+	}
+	require.Len(t, changeKinds, len(kinds))
+	require.Len(t, v1.LinkChange_Kind_name, len(kinds)+1)
+	for kind, name := range kinds {
+		require.Equal(t, name, changeKinds[kind].String())
+	}
+	require.Len(t, v1.WatchLinksReply_Resync_name, len(resyncs)+1)
+	for reason, resync := range resyncs {
+		require.Equal(t, string(reason), resync.String())
+	}
 }
