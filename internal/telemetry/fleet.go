@@ -62,7 +62,7 @@ func NewFleet(c *conf.Fleet, logger log.Logger) *Fleet {
 func (f *Fleet) addFeed() {
 	f.queued = gauge("podlink_feed_queue", "Changes that wait to be written to the change feed.")
 	f.changes = counter("podlink_feed_changes_total", "Changes that were written to the change feed.")
-	f.dropped = counter("podlink_feed_dropped_total", "Changes that were dropped, because too many waited for the store.")
+	f.dropped = counter("podlink_feed_dropped_total", "Changes that were dropped, because too many waited for the store, or it holds foreign data.")
 	f.gaps = counters("podlink_feed_gaps_total", "Gaps that this podlink has written into the change feeds, by reason.", "reason", gapReasons)
 	f.lag = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name:    "podlink_feed_lag_seconds",
@@ -165,7 +165,7 @@ func (f *Fleet) Dropped(changes int) {
 var gapLines = map[biz.GapReason]string{
 	biz.GapWriterDied: "a gap in the change feeds: a podlink has died, or was not heard for too long, and may have lost changes",
 	biz.GapStore:      "a gap in the change feeds: the store has failed over or lost data",
-	biz.GapDropped:    "a gap in the change feeds: the store was slow or away for so long that changes were dropped",
+	biz.GapDropped:    "a gap in the change feeds: the feeds or the index lack changes of this podlink",
 }
 
 // GapWritten implements biz.FeedObserver.

@@ -69,8 +69,7 @@ func TestFleetEvents(t *testing.T) {
 		"a gap, by what was dropped": {
 			func(f *Fleet) { f.Dropped(3); f.Dropped(1); f.GapWritten(biz.GapDropped) },
 			map[string]float64{`podlink_feed_dropped_total`: 4, `podlink_feed_gaps_total{reason="DROPPED"}`: 1},
-			"WARN module=fleet msg=a gap in the change feeds: the store was slow or away for so long that changes were dropped " +
-				"reason=DROPPED count=4",
+			"WARN module=fleet msg=a gap in the change feeds: the feeds or the index lack changes of this podlink reason=DROPPED count=4",
 		},
 		"a gap, by a death": {
 			func(f *Fleet) { f.GapWritten(biz.GapWriterDied) }, map[string]float64{`podlink_feed_gaps_total{reason="WRITER_DIED"}`: 1},
@@ -81,8 +80,10 @@ func TestFleetEvents(t *testing.T) {
 			func(f *Fleet) { f.GapWritten(biz.GapStore) }, map[string]float64{`podlink_feed_gaps_total{reason="STORE"}`: 1},
 			"WARN module=fleet msg=a gap in the change feeds: the store has failed over or lost data reason=STORE",
 		},
-		"a complete index":    {func(f *Fleet) { f.IndexChecked(true) }, map[string]float64{`podlink_index_complete`: 1}, ""},
-		"an incomplete index": {func(f *Fleet) { f.IndexChecked(true); f.IndexChecked(false) }, map[string]float64{`podlink_index_complete`: 0}, ""},
+		"a complete index": {func(f *Fleet) { f.IndexChecked(true) }, map[string]float64{`podlink_index_complete`: 1}, ""},
+		"an incomplete index": {
+			func(f *Fleet) { f.IndexChecked(true); f.IndexChecked(false) }, map[string]float64{`podlink_index_complete`: 0}, "",
+		},
 		"a census begins": {
 			func(f *Fleet) { f.CensusBegan() }, nil, "INFO module=fleet msg=a census of the links has begun",
 		},
