@@ -33,6 +33,12 @@ var leastRights = map[string]Right{
 	OperationWorkloadServiceGetWorkloadState:      Right_READ,
 	OperationWorkloadServiceBatchGetWorkloadState: Right_READ,
 	OperationWorkloadServiceRemoveWorkloadState:   Right_OPERATE,
+
+	OperationFleetServiceListNamespaces:    Right_READ,
+	OperationFleetServiceListServices:      Right_READ,
+	OperationFleetServiceListPodLinks:      Right_READ,
+	OperationFleetServiceCountPodLinks:     Right_READ,
+	FleetService_WatchLinks_FullMethodName: Right_READ,
 }
 
 // TestEveryMethodHasARight: an rpc without the option podlink.v1.right could be called by none.
