@@ -14,13 +14,24 @@ import (
 
 // feedEvents is a FeedObserver that records the events.
 type feedEvents struct {
-	mu      sync.Mutex
+	mu sync.Mutex
+	feedTotals
+}
+
+// feedTotals is what the events say.
+type feedTotals struct {
 	flushed int
 	oldest  time.Duration
 	dropped int
 	gaps    []GapReason
 	queued  int
 	since   time.Time
+}
+
+func (e *feedEvents) now() feedTotals {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.feedTotals
 }
 
 func (e *feedEvents) Flushed(changes int, oldest, _ time.Duration) {
@@ -96,8 +107,8 @@ func TestFlush(t *testing.T) {
 		t.note(Linked, "bob", 3, 2, NoPod)
 		t.note(Moved, "ann", 3, 3, 2)
 		passTime(flushEvery)
-		require.Len(t, t.store.flushes, 1)
-		require.Len(t, t.store.flushes[0], 3, "the feed and two pods")
+		require.Len(t, t.store.calls(), 1)
+		require.Len(t, t.store.calls()[0], 3, "the feed and two pods")
 		noted := t.store.noted(room)
 		require.Equal(t, []string{"ann", "bob", "ann"}, uidsOf(noted))
 		require.Equal(t, before, noted[0].Time)
@@ -105,10 +116,10 @@ func TestFlush(t *testing.T) {
 		require.False(t, stale)
 		entry, _ := t.store.entry(3, "ann")
 		require.Equal(t, IndexEntry{UID: "ann", Epoch: 3}, entry)
-		require.Equal(t, 3, events.flushed)
-		require.LessOrEqual(t, events.oldest, flushEvery)
-		require.Zero(t, events.queued)
-		require.Zero(t, events.since)
+		require.Equal(t, 3, events.now().flushed)
+		require.LessOrEqual(t, events.now().oldest, flushEvery)
+		require.Zero(t, events.now().queued)
+		require.Zero(t, events.now().since)
 		require.True(t, t.feed.Complete())
 	})
 }
@@ -126,7 +137,7 @@ func TestFlushOfMany(t *testing.T) {
 		}
 		passTime(flushEvery)
 		require.Len(t, t.store.noted(room), 4*maxPart+1)
-		for _, parts := range t.store.flushes {
+		for _, parts := range t.store.calls() {
 			for _, part := range parts {
 				require.LessOrEqual(t, max(len(part.Changes), len(part.Updates)), maxPart)
 			}
@@ -141,8 +152,8 @@ func TestFlushWithoutIndex(t *testing.T) {
 		t.note(Uncertain, "ann", 3, 0, NoPod)
 		passTime(5 * time.Second)
 		require.Len(t, t.store.noted(room), 2)
-		require.Empty(t, t.store.indexes)
-		require.Zero(t, t.links.reads)
+		require.Zero(t, t.store.entries())
+		require.Zero(t, t.links.readsNow())
 	})
 }
 
@@ -238,16 +249,16 @@ func TestFullQueue(t *testing.T) {
 			}
 		}
 		passTime(flushEvery)
-		require.Equal(t, 100, events.dropped)
-		require.Equal(t, maxNoted, events.queued)
+		require.Equal(t, 100, events.now().dropped)
+		require.Equal(t, maxNoted, events.now().queued)
 		require.False(t, t.feed.Complete(), "a gap is to be declared")
 		require.Empty(t, t.store.declared())
 		away.Store(false)
 		passTime(10 * time.Second)
 		require.Equal(t, []GapReason{GapDropped}, t.store.declared(), "one gap covers what was dropped before it")
-		require.Equal(t, t.store.declared(), events.gaps)
+		require.Equal(t, t.store.declared(), events.now().gaps)
 		require.Len(t, t.store.noted(room), maxNoted)
-		require.Zero(t, events.queued)
+		require.Zero(t, events.now().queued)
 		require.True(t, t.feed.Complete())
 	})
 }

@@ -39,10 +39,14 @@ func newLane(to flushPlace) *lane {
 // part returns what is to be sent next, and how many changes or updates it has.
 func (l *lane) part() (FlushPart, int) {
 	n := min(len(l.noted), maxPart)
-	if l.place.pod == NoPod {
+	switch {
+	case n == 0:
+		return FlushPart{Service: l.place.service}, 0
+	case l.place.pod == NoPod:
 		return FlushPart{Service: l.place.service, Changes: l.changes[:n:n]}, n
+	default:
+		return FlushPart{Service: l.place.service, Pod: l.place.pod, Updates: l.updates[:n:n]}, n
 	}
-	return FlushPart{Service: l.place.service, Pod: l.place.pod, Updates: l.updates[:n:n]}, n
 }
 
 // pass removes the first n, which were sent.

@@ -185,3 +185,17 @@ func (l *feedLinks) locked(do func()) {
 	defer l.mu.Unlock()
 	do()
 }
+
+// now returns the link.
+func (l *feedLinks) now(key LinkKey) Link {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.get(key)
+}
+
+// readsNow returns how many reads there were.
+func (l *feedLinks) readsNow() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.reads
+}

@@ -2,7 +2,6 @@ package biz
 
 import (
 	"context"
-	"slices"
 	"testing"
 	"time"
 
@@ -46,9 +45,9 @@ func TestStop(t *testing.T) {
 				}
 				begin := time.Now()
 				t.stop()
-				require.LessOrEqual(t, time.Since(begin), maxDrain)
-				require.Equal(t, row.leaves, len(t.store.writers) == 0)
-				require.Equal(t, row.gaps, slices.Clone(t.store.gaps))
+				require.LessOrEqual(t, time.Since(begin), maxDrain+flushEvery)
+				require.Equal(t, row.leaves, len(t.store.registered()) == 0)
+				require.Equal(t, row.gaps, t.store.declared())
 				if row.broken != "flush" {
 					require.Len(t, t.store.noted(room), 1)
 				}
@@ -73,8 +72,8 @@ func TestStopWithAHangingStore(t *testing.T) {
 		passTime(5 * time.Second)
 		begin := time.Now()
 		t.stop()
-		require.LessOrEqual(t, time.Since(begin), maxDrain)
-		require.NotEmpty(t, t.store.writers)
+		require.LessOrEqual(t, time.Since(begin), maxDrain+flushEvery)
+		require.NotEmpty(t, t.store.registered())
 	})
 }
 
@@ -90,18 +89,18 @@ func TestNoteServices(t *testing.T) {
 			report(room)
 			passTime(time.Second)
 		}
-		require.True(t, t.store.services[room])
-		require.Len(t, t.store.flushes, 1)
-		require.Equal(t, []FlushPart{{Service: room}}, t.store.flushes[0])
+		require.True(t, t.store.knows(room))
+		require.Len(t, t.store.calls(), 1)
+		require.Equal(t, []FlushPart{{Service: room}}, t.store.calls()[0])
 		passTime(time.Second)
 		report(room)
 		passTime(time.Second)
-		require.Len(t, t.store.flushes, 2)
+		require.Len(t, t.store.calls(), 2)
 
 		other := ServiceKey{"game", "hall"}
 		repo.fail(ErrStoreUnavailable)
 		report(other)
 		passTime(time.Second)
-		require.False(t, t.store.services[other], "the report was not stored")
+		require.False(t, t.store.knows(other), "the report was not stored")
 	})
 }

@@ -185,6 +185,38 @@ func (s *feedStore) declared() []GapReason {
 	return slices.Clone(s.gaps)
 }
 
+// registered returns the writers' counters.
+func (s *feedStore) registered() map[string]int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.writers)
+}
+
+// calls returns the parts of each flush.
+func (s *feedStore) calls() [][]FlushPart {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.flushes)
+}
+
+// knows reports whether the service is registered.
+func (s *feedStore) knows(key ServiceKey) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.services[key]
+}
+
+// entries returns how many entries there are in all indexes.
+func (s *feedStore) entries() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := 0
+	for _, index := range s.indexes {
+		all += len(index)
+	}
+	return all
+}
+
 // noted returns the changes of the service in its feed.
 func (s *feedStore) noted(key ServiceKey) []Change {
 	s.mu.Lock()

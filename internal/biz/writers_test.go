@@ -13,10 +13,9 @@ import (
 
 // beats returns the counter of the only writer.
 func (t feedCase) beats() int64 {
-	t.store.mu.Lock()
-	defer t.store.mu.Unlock()
-	require.Len(t, t.store.writers, 1)
-	for _, counter := range t.store.writers {
+	writers := t.store.registered()
+	require.Len(t, writers, 1)
+	for _, counter := range writers {
 		return counter
 	}
 	return 0
@@ -85,7 +84,7 @@ func TestDeaths(t *testing.T) {
 				passTime(beatEvery + time.Millisecond)
 				row.events(t)
 				synctest.Wait()
-				_, there := t.store.writers["other"]
+				_, there := t.store.registered()["other"]
 				require.Equal(t, row.dead, !there)
 				want := []GapReason(nil)
 				if row.dead {
@@ -132,18 +131,18 @@ func TestTheDeadAreBuriedAfterTheGap(t *testing.T) {
 		})
 		passTime(10 * time.Second)
 		require.False(t, t.feed.Complete(), "a gap is to be declared")
-		require.Contains(t, t.store.writers, "other")
+		require.Contains(t, t.store.registered(), "other")
 		noGap.Store(false)
 		passTime(10 * time.Second)
 		require.Equal(t, []GapReason{GapWriterDied}, t.store.declared())
-		require.Contains(t, t.store.writers, "other")
+		require.Contains(t, t.store.registered(), "other")
 		t.store.locked(func() { t.store.writers["other"]++ })
 		passTime(2 * time.Second)
 		noLeave.Store(false)
 		passTime(2 * time.Second)
-		require.Contains(t, t.store.writers, "other", "it lives")
+		require.Contains(t, t.store.registered(), "other", "it lives")
 		passTime(3 * time.Second)
-		require.NotContains(t, t.store.writers, "other")
+		require.NotContains(t, t.store.registered(), "other")
 		require.Len(t, t.store.declared(), 2)
 	})
 }
@@ -157,7 +156,7 @@ func TestOneObserverDeclares(t *testing.T) {
 		}
 		t.store.locked(func() { t.store.writers["other"] = 7 })
 		passTime(20 * time.Second)
-		require.Len(t, t.store.writers, 5)
+		require.Len(t, t.store.registered(), 5)
 		require.Equal(t, []GapReason{GapWriterDied}, t.store.declared())
 	})
 }
@@ -188,7 +187,7 @@ func TestAWriterWithoutIndex(t *testing.T) {
 		require.Equal(t, []GapReason{GapDropped}, t.store.declared(), "before it leaves")
 		passTime(2 * beatEvery)
 		require.True(t, t.feed.Complete())
-		for writer := range t.store.writers {
+		for writer := range t.store.registered() {
 			require.False(t, strings.HasSuffix(writer, withoutIndex))
 		}
 	})
@@ -275,10 +274,10 @@ func TestOneAnnouncementASecond(t *testing.T) {
 func TestAMutationAfterTheEnd(t *testing.T) {
 	withFeed(t, FeedOptions{Index: true}, func(t feedCase) {
 		t.stop()
-		require.Empty(t, t.store.writers)
+		require.Empty(t, t.store.registered())
 		_, err := NoteChanges(t.links, t.feed).Set(t.Context(), room.link("ann"), 2, Forever, SetTerms{})
 		require.NoError(t, err)
-		require.Len(t, t.store.writers, 1)
+		require.Len(t, t.store.registered(), 1)
 		other := NewFeed(t.store, t.links, FeedOptions{Index: true})
 		defer runFeed(t.T, other)()
 		passTime(8 * time.Second)
