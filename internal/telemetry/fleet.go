@@ -62,7 +62,7 @@ func NewFleet(c *conf.Fleet, logger log.Logger) *Fleet {
 func (f *Fleet) addFeed() {
 	f.queued = gauge("podlink_feed_queue", "Changes that wait to be written to the change feed.")
 	f.changes = counter("podlink_feed_changes_total", "Changes that were written to the change feed.")
-	f.dropped = counter("podlink_feed_dropped_total", "Changes that were dropped, because too many waited for the store, or it holds foreign data.")
+	f.dropped = counter("podlink_feed_dropped_total", "Changes that were dropped: too many waited for the store, or it holds foreign data.")
 	f.gaps = counters("podlink_feed_gaps_total", "Gaps that this podlink has written into the change feeds, by reason.", "reason", gapReasons)
 	f.lag = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name:    "podlink_feed_lag_seconds",
