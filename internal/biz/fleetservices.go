@@ -86,6 +86,11 @@ func (u *FleetUsecase) known(ctx context.Context, namespace string, sees func(Se
 	if err != nil {
 		return nil, err
 	}
+	for _, key := range known {
+		if key.validate() != nil { // A page token of it would be refused.
+			return nil, fmt.Errorf("%w: the name of a known service", ErrStoreDataCorrupt)
+		}
+	}
 	if sees != nil {
 		known = slices.DeleteFunc(known, func(key ServiceKey) bool { return !sees(key) })
 	}
