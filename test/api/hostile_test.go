@@ -621,7 +621,7 @@ var foreignSets = []struct {
 	members []string
 }{
 	{"podlink:services", []string{"ListNamespaces", "ListServices"}, []string{"", "x", ":", "ns:", ":svc", "ns:\xff", "n s:svc"}},
-	{"podlink:pods:ns:svc", []string{"CountPodLinks"}, []string{"", "x", "-1", "01", "2147483648"}},
+	{"podlink:indexed:ns:svc", []string{"CountPodLinks"}, []string{"", "x", "-1", "01", "2147483648"}},
 }
 
 // foreignPods are members of the key of a service's pods that podlink never writes, by the part of the key that they replace.
