@@ -117,7 +117,9 @@ func feedStart(at time.Time) biz.FeedPosition { return entryID{at.UnixMilli(), 0
 // entryID is the id of an entry: the store's time in ms, and the number of the entry, which has no holes.
 type entryID struct{ at, number int64 }
 
-func (id entryID) position() biz.FeedPosition { return biz.FeedPosition(fmt.Sprintf("%d-%d", id.at, id.number)) }
+func (id entryID) position() biz.FeedPosition {
+	return biz.FeedPosition(fmt.Sprintf("%d-%d", id.at, id.number))
+}
 
 // maxEntryNumber is greater than every part of an id that scripts accept.
 const maxEntryNumber = 1e15

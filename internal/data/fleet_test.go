@@ -89,7 +89,7 @@ func TestFeedIsTrimmed(t *testing.T) {
 		flushed(t, store.fleet, fresh)
 		flushed(t, store.fleet, fresh)
 		for name, position := range map[string]biz.FeedPosition{
-			"the number comes again": silent.position(), "there was no feed": feedStart(time.Now().Add(-testFeedMaxAge)),
+			"the number comes again": silent.position(), "there was no feed": feedStart(time.Now().Add(-testFeedMaxAge - time.Minute)),
 		} {
 			page, err := store.fleet.ReadFeed(t.Context(), game, position, 1)
 			require.NoError(t, err)
@@ -232,7 +232,7 @@ func roundTrips(t *testing.T, store *testStore) int {
 	const name = "podlink_store_batch_commands"
 	text, err := testutil.CollectAndFormat(store.Metrics, expfmt.TypeTextPlain, name)
 	require.NoError(t, err)
-	found := regexp.MustCompile(`(?m)^`+name+`_count (\d+)$`).FindSubmatch(text)
+	found := regexp.MustCompile(`(?m)^` + name + `_count (\d+)$`).FindSubmatch(text)
 	require.NotNil(t, found, "%s", text)
 	count, err := strconv.Atoi(string(found[1]))
 	require.NoError(t, err)
