@@ -423,7 +423,7 @@ func (r *truth) BatchGet(ctx context.Context, namespace, service string, uids []
 
 // TestListsDuringChanges: a list never shows what the store has not just said, and shows everything that stood.
 func TestListsDuringChanges(t *testing.T) {
-	for seed := range uint64(100) {
+	for seed := range uint64(50) {
 		synctest.Test(t, func(t *testing.T) {
 			model := &fleetModel{Rand: rand.New(rand.NewPCG(seed, 0)), store: newFleetStore()}
 			require.NoError(t, model.check(t, model.store), "seed %d", seed)
@@ -433,7 +433,7 @@ func TestListsDuringChanges(t *testing.T) {
 
 // TestListsShowOnlyWhatWasRead, with each page of a list that goes on while links change.
 func TestListsShowOnlyWhatWasRead(t *testing.T) {
-	for seed := range uint64(50) {
+	for seed := range uint64(20) {
 		synctest.Test(t, func(t *testing.T) {
 			model := &fleetModel{Rand: rand.New(rand.NewPCG(seed, 1)), store: newFleetStore()}
 			read := &truth{fleetStore: model.store}
