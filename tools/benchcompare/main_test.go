@@ -29,7 +29,8 @@ func TestCompareTheTreeWithItself(t *testing.T) {
 	o := options{limit: 0, plan: plan{slice: 5 * time.Millisecond, turns: 1, rounds: 1}}
 	secured, err := both.withDoors(t.TempDir())
 	require.NoError(t, err)
-	require.NoError(t, o.compare(t.Context(), &out, func(string) {}, requestPath(both, secured, operations), dataLayers(both, both)), "%s", &out)
+	err = o.compare(t.Context(), &out, func(string) {}, requestPath(both, secured, operations), dataLayers(both, both))
+	require.NoError(t, err, "%s", &out)
 	for _, part := range []string{"gRPC, ", "HTTP, ", "data layer, ", "all of gRPC", "all of HTTP", "all of data layer"} {
 		require.Contains(t, out.String(), part)
 	}
