@@ -207,7 +207,7 @@ func (r *feedRun) watchDoubts(t *testing.T) (end func() string) {
 	return func() string {
 		cancel()
 		problem := ""
-		for problem = range found { //nolint:revive // Until it is closed.
+		for problem = range found {
 		}
 		return problem
 	}

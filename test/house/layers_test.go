@@ -35,7 +35,7 @@ var layers = map[string][]string{
 	"internal/telemetry": {
 		"internal/biz", "internal/certs", "internal/conf", "internal/telemetry/histogram", "internal/telemetry/lines", "internal/version",
 	},
-	"internal/data":         {"internal/biz", "internal/rdb"},
+	"internal/data": {"internal/biz", "internal/rdb"},
 
 	"internal/auth":  {"internal/file"},
 	"internal/audit": {"internal/auth", "internal/telemetry/lines"},

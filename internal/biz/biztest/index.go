@@ -107,7 +107,7 @@ func testIndex(t *testing.T, s suite) {
 
 	s.test(t, "in any order, and repeated, the greatest epoch stands", func(e *env) {
 		e.requireFleet()
-		random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // Repeatable.
+		random := rand.New(rand.NewPCG(1, 2))
 		updates := []biz.IndexUpdate{added("u", 10), removed("u", 10), added("u", 20), removed("u", 29), added("u", 30), removed("u", 9)}
 		for range 5 {
 			all := slices.Concat(updates, updates)
