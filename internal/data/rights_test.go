@@ -3,6 +3,7 @@ package data
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -70,7 +71,13 @@ func visibleState(t *testing.T, store *testStore) map[string]string {
 	t.Helper()
 	all := make(map[string]string)
 	for key, content := range dump(t, store) {
-		fields := content.value.(map[string]string)
+		fields, ok := content.value.(map[string]string)
+		if !ok {
+			if content.kind != "string" { // A lease, which ends by itself.
+				all[strings.TrimPrefix(key, string(store.keys))] = fmt.Sprint(content.value)
+			}
+			continue
+		}
 		if content.kind == "zset" {
 			for member, score := range fields {
 				if isTime(score) {
@@ -94,6 +101,13 @@ func visibleState(t *testing.T, store *testStore) map[string]string {
 	return all
 }
 
+// forgetRegistered makes the store register services and pods again, after a flush that removes them.
+func (s *testStore) forgetRegistered() {
+	s.fleet.registry.mu.Lock()
+	defer s.fleet.registry.mu.Unlock()
+	s.fleet.registry.known = nil
+}
+
 // TestDeniedCommand: a script that the ACL stops leaves the state before or after the script, and nothing in between.
 func TestDeniedCommand(t *testing.T) {
 	parallel(t)
@@ -108,6 +122,7 @@ func TestDeniedCommand(t *testing.T) {
 				continue
 			}
 			clean()
+			admin.forgetRegistered()
 			require.NoError(t, prepare(t.Context(), admin))
 			found := visibleState(t, admin)
 			require.True(t, isAnswer(call.do(t.Context(), reposOf(admin), populated)), call.name)
@@ -116,6 +131,8 @@ func TestDeniedCommand(t *testing.T) {
 			for _, command := range scriptCommands() {
 				name := before + "/" + call.name + "/" + command
 				clean()
+				admin.forgetRegistered()
+				store.forgetRegistered()
 				require.NoError(t, prepare(t.Context(), admin))
 				setRule(t, direct, "-"+command)
 				err := call.do(t.Context(), reposOf(store), populated)
@@ -128,6 +145,10 @@ func TestDeniedCommand(t *testing.T) {
 				stopped++
 				// The gate of the old one is closed.
 				store = openStore(t, onServer(server.Addr()), withUser, withLongTimeouts, prefix(string(admin.keys)))
+				if command == "set" && errors.Is(err, biz.ErrStoreUnavailable) { // A new store needs it to verify its layout.
+					require.Equal(t, found, got, name)
+					continue
+				}
 				require.ErrorIs(t, err, biz.ErrOutcomeUnknown, name)
 				if !maps.Equal(found, got) {
 					require.Equal(t, left, got, name)

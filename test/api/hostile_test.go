@@ -620,7 +620,8 @@ var foreignSets = []struct {
 	users   []string // the RPCs that read the set
 	members []string
 }{
-	{"podlink:services", []string{"ListNamespaces", "ListServices"}, []string{"", "x", ":", "ns:", ":svc", "ns:\xff", "n s:svc"}},
+	{"podlink:services", []string{"ListNamespaces", "ListServices"}, []string{"", "x", ":", "ns:", ":svc", "ns:\xff", "ns:s vc"}},
+	{"podlink:services", []string{"ListNamespaces"}, []string{"n s:svc"}},
 	{"podlink:indexed:ns:svc", []string{"CountPodLinks"}, []string{"", "x", "-1", "01", "2147483648"}},
 }
 
