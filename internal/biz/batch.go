@@ -79,7 +79,7 @@ type VerifyItem struct {
 
 // ChangeResult is the result of one mutation of a batch, or why it failed.
 type ChangeResult struct {
-	LinkChange // with an error only Link.Key, of NoLink
+	LinkChange // with an error only Link.Key, of NoLink; LinkRepo also gives what *UnconfirmedError has changed
 	Err        error
 }
 
@@ -96,7 +96,7 @@ func (u *LinkUsecase) BatchSet(ctx context.Context, key ServiceKey, items []NewS
 		valid[i] = SetItem{item.UID, *item.Pod, item.TTL, item.Terms, item.IfAbsent}
 	}
 	results := u.links.BatchSet(ctx, key, valid)
-	return results, unanswered(results)
+	return withoutFailed(results), unanswered(results)
 }
 
 // BatchRemove is Remove, or RemoveWithID, for each of the uids. Each item fails by itself. The call fails only if the store has
@@ -113,7 +113,7 @@ func (u *LinkUsecase) BatchRemove(ctx context.Context, key ServiceKey, items []R
 		valid[i] = item
 	}
 	results := u.links.BatchRemove(ctx, key, valid)
-	return results, unanswered(results)
+	return withoutFailed(results), unanswered(results)
 }
 
 // BatchVerify returns the links that are not to the pod with the given epoch, and those that could not be read, in the order of
@@ -172,6 +172,16 @@ func ofItem(i int, err error) error {
 		return &InvalidArgumentError{fmt.Sprintf("items[%d].%s", i, invalid.Field), invalid.Detail}
 	}
 	return err
+}
+
+// withoutFailed takes the changes of failed items from the results: a caller gets their problem instead.
+func withoutFailed(results []ChangeResult) []ChangeResult {
+	for i, result := range results {
+		if result.Err != nil {
+			results[i].LinkChange = LinkChange{Previous: NoPod, Link: NoLink(result.Link.Key)}
+		}
+	}
+	return results
 }
 
 // unanswered returns the error of a batch of mutations if the store has answered for none of them, else nil. The call may have

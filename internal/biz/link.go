@@ -60,7 +60,7 @@ type LinkChange struct {
 	Previous PodID
 	// Link is the link after the mutation.
 	Link Link
-	// Kept is set if the mutation was applied, and the link was already as it is: nothing was written.
+	// Kept says that the mutation was applied, and that the link was already as asked: nothing was written.
 	Kept bool
 	// Removed is the epoch of the link that the mutation has removed; 0: it has removed none.
 	Removed Epoch

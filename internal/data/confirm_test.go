@@ -78,6 +78,19 @@ func TestConfirmed(t *testing.T) {
 	})
 }
 
+// TestUnconfirmedItems: an item of a batch that no replica has confirmed has its change beside the error, as a single call has: the
+// change feed needs it.
+func TestUnconfirmedItems(t *testing.T) {
+	links := reposOf(openStore(t, onServer(redistest.Start(t).Addr()), confirmedBy(1, 20*time.Millisecond))).Links
+	set := links.BatchSet(t.Context(), game, []biz.SetItem{{UID: "a", Pod: 3, TTL: biz.Forever}})[0]
+	require.True(t, isUnconfirmed(set.Err), "%v", set.Err)
+	require.True(t, set.Applied)
+	require.EqualValues(t, 3, set.Link.Pod)
+	removed := links.BatchRemove(t.Context(), game, []biz.RemoveItem{{UID: "a"}})[0]
+	require.True(t, isUnconfirmed(removed.Err), "%v", removed.Err)
+	require.Equal(t, biz.LinkChange{Applied: true, Previous: 3, Link: biz.NoLink(set.Link.Key), Removed: set.Link.Epoch}, removed.LinkChange)
+}
+
 // TestUnconfirmedLink: the error has the current link, and setting the same link again waits for replicas again.
 func TestUnconfirmedLink(t *testing.T) {
 	primary := redistest.Start(t)

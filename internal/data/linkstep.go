@@ -2,6 +2,7 @@ package data
 
 import (
 	"context"
+	"errors"
 
 	"podlink/internal/biz"
 	"podlink/internal/rdb"
@@ -143,7 +144,7 @@ func each[Item any](ctx context.Context, r linkRepo, items []Item, stepOf func(I
 	results := make([]biz.ChangeResult, len(items))
 	for i, reply := range r.runner.RunEach(ctx, steps) {
 		change, err := r.result(links[i].script, reply, links[i].key)
-		if err != nil {
+		if err != nil && !errors.As(err, new(*biz.UnconfirmedError)) {
 			change = biz.LinkChange{Previous: biz.NoPod, Link: biz.NoLink(links[i].key)}
 		}
 		results[i] = biz.ChangeResult{LinkChange: change, Err: err}
