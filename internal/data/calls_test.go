@@ -66,7 +66,7 @@ func (c repoCall) key(s *testStore, n subject) string {
 		return s.keys.feed(game)
 	case "index":
 		return s.keys.index(game, populated.pod)
-	case "pods":
+	case "indexed":
 		return s.keys.indexed(game)
 	case "services":
 		return s.keys.services()
@@ -204,7 +204,7 @@ var repoCalls = []repoCall{
 		return r.Feed.Gap(ctx, biz.GapStore)
 	}},
 	{"Feed.ReadFeed", "feed", reads, func(ctx context.Context, r biztest.Repos, _ subject) error {
-		return second(r.Feed.ReadFeed(ctx, game, feedStart, 10))
+		return second(r.Feed.ReadFeed(ctx, game, "0-0", 10))
 	}},
 	{"Feed.ReadFeed the end", "feed", reads, func(ctx context.Context, r biztest.Repos, _ subject) error {
 		return second(r.Feed.ReadFeed(ctx, game, "", 10))
@@ -212,7 +212,7 @@ var repoCalls = []repoCall{
 	{"Index.Services", "services", reads, func(ctx context.Context, r biztest.Repos, _ subject) error {
 		return second(r.Index.Services(ctx, "ns"))
 	}},
-	{"Index.IndexedPods", "pods", reads, func(ctx context.Context, r biztest.Repos, _ subject) error {
+	{"Index.IndexedPods", "indexed", reads, func(ctx context.Context, r biztest.Repos, _ subject) error {
 		return second(r.Index.IndexedPods(ctx, game))
 	}},
 	{"Index.Entries", "index", reads, func(ctx context.Context, r biztest.Repos, _ subject) error {

@@ -224,7 +224,7 @@ func foreignKeys(kind string) []foreign {
 				return s.client.HSet(context.Background(), key, uncertainPrefix+"u", value).Err()
 			}, []string{"Feed.Flush updates"}})
 		}
-	case "pods":
+	case "indexed":
 		members(nil, "", "x", "-1", "01", "2147483648")
 	case "services":
 		members([]string{"Feed.Flush a service"}, "", "x", ":", "ns:", ":game", "ns:\xff")

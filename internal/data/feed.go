@@ -111,11 +111,15 @@ func (p *parser) by(text string) string {
 	return by
 }
 
-// feedStart is the position before the first entry of a feed.
-const feedStart biz.FeedPosition = "0-0"
+// feedStart returns the position before the first entry of a feed that does not exist at the time.
+func feedStart(at time.Time) biz.FeedPosition { return entryID{at.UnixMilli(), 0}.position() }
 
 // entryID is the id of an entry: the store's time in ms, and the number of the entry, which has no holes.
 type entryID struct{ at, number int64 }
+
+func (id entryID) position() biz.FeedPosition {
+	return biz.FeedPosition(fmt.Sprintf("%d-%d", id.at, id.number))
+}
 
 // maxEntryNumber is greater than every part of an id that scripts accept.
 const maxEntryNumber = 1e15
@@ -125,8 +129,7 @@ func (p *parser) entryID(text string) entryID {
 	return entryID{p.number(at, 0, maxEntryNumber), p.number(number, 0, maxEntryNumber)}
 }
 
-// ReadFeed implements biz.FeedRepo. Numbers of entries that are missing after the position show that some were trimmed. After twice
-// the age without an entry the whole feed is gone, and counts as trimmed.
+// ReadFeed implements biz.FeedRepo. Numbers of entries that are missing after the position show that some were trimmed.
 func (f *Fleet) ReadFeed(ctx context.Context, key biz.ServiceKey, after biz.FeedPosition, n int) (biz.FeedPage, error) {
 	if after == "" {
 		return f.feedEnd(ctx, key)
@@ -136,8 +139,11 @@ func (f *Fleet) ReadFeed(ctx context.Context, key biz.ServiceKey, after biz.Feed
 	if p.err != nil {
 		return biz.FeedPage{}, &biz.InvalidArgumentError{Field: "resume_token", Detail: "is not one that podlink has returned"}
 	}
-	from := fmt.Sprintf("%d-%d", last.at, last.number+1)
-	value, call, err := f.runner.Read(ctx, keyFeed, "xrange", f.keys.feed(key), from, "+", "count", n)
+	from := entryID{last.at, last.number + 1}
+	if last.number == 0 {
+		from.at = 0 // Its time is not the store's.
+	}
+	value, call, err := f.runner.Read(ctx, keyFeed, "xrange", f.keys.feed(key), string(from.position()), "+", "count", n)
 	if err != nil {
 		return biz.FeedPage{}, domainError(err)
 	}
@@ -148,8 +154,18 @@ func (f *Fleet) ReadFeed(ctx context.Context, key biz.ServiceKey, after biz.Feed
 		return page, err
 	}
 	page.Next = page.Entries[len(page.Entries)-1].At
-	page.Trimmed = p.entryID(string(page.Entries[0].At)).number != last.number+1
+	page.Trimmed = f.trimmed(last, p.entryID(string(page.Entries[0].At)))
 	return page, nil
+}
+
+// trimmed reports whether entries between the two may have been trimmed. A feed that has disappeared begins again with number 1, so its
+// numbers prove nothing then: it disappears after twice the maximum age without an entry.
+func (f *Fleet) trimmed(last, next entryID) bool {
+	silence := 2 * f.feedMaxAge
+	if last.number == 0 {
+		silence = f.feedMaxAge // The clocks of podlink and of the store may differ.
+	}
+	return next.number != last.number+1 || next.at-last.at >= silence
 }
 
 // feedEnd returns the position of the feed's end.
@@ -164,7 +180,7 @@ func (f *Fleet) feedEnd(ctx context.Context, key biz.ServiceKey) (biz.FeedPage, 
 	case err != nil:
 		return biz.FeedPage{}, err
 	case len(entries) == 0:
-		return biz.FeedPage{Next: feedStart}, nil
+		return biz.FeedPage{Next: feedStart(time.Now())}, nil
 	default:
 		return biz.FeedPage{Next: entries[0].At}, nil
 	}

@@ -3,10 +3,13 @@ package data
 import (
 	"fmt"
 	"math/rand/v2"
+	"regexp"
 	"strconv"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/common/expfmt"
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
@@ -61,9 +64,9 @@ func TestFeedIsTrimmed(t *testing.T) {
 		flushed(t, store.fleet, populated)
 		require.LessOrEqual(t, store.client.XLen(t.Context(), store.keys.feed(game)).Val(), int64(longest+nodes))
 	})
-	t.Run("a reader that had read everything missed nothing", func(t *testing.T) {
+	t.Run("a reader that had read everything missed nothing, if the feed was not silent for too long", func(t *testing.T) {
 		store := start(t)
-		fill(t, store, nodes, old) // A full node.
+		fill(t, store, nodes, time.Now().Add(-2*testFeedMaxAge+time.Minute).UnixMilli()) // A full node.
 		end, err := store.fleet.ReadFeed(t.Context(), game, "", 1)
 		require.NoError(t, err)
 		flushed(t, store.fleet, populated)
@@ -81,9 +84,17 @@ func TestFeedIsTrimmed(t *testing.T) {
 		require.LessOrEqual(t, left, 2*testFeedMaxAge)
 		end, err := store.fleet.ReadFeed(t.Context(), game, "", 1)
 		require.NoError(t, err)
+		silent := entryID{at: time.Now().Add(-2 * testFeedMaxAge).UnixMilli(), number: 1}
 		require.NoError(t, store.client.Del(t.Context(), store.keys.feed(game)).Err())
 		flushed(t, store.fleet, fresh)
 		flushed(t, store.fleet, fresh)
+		for name, position := range map[string]biz.FeedPosition{
+			"the number comes again": silent.position(), "there was no feed": feedStart(time.Now().Add(-testFeedMaxAge - time.Minute)),
+		} {
+			page, err := store.fleet.ReadFeed(t.Context(), game, position, 1)
+			require.NoError(t, err)
+			require.True(t, page.Trimmed, name)
+		}
 		page, err := store.fleet.ReadFeed(t.Context(), game, end.Next, 1)
 		require.NoError(t, err)
 		require.True(t, page.Trimmed, "what was in the feed before it disappeared is not known")
@@ -128,7 +139,7 @@ func TestFeedOfALaterPodlink(t *testing.T) {
 			id := fmt.Sprintf("1700000000000-%d", i+1)
 			require.NoError(t, store.client.XAdd(t.Context(), &redis.XAddArgs{Stream: store.keys.feed(game), ID: id, Values: values}).Err())
 		}
-		page, err := store.fleet.ReadFeed(t.Context(), game, feedStart, 10)
+		page, err := store.fleet.ReadFeed(t.Context(), game, "1700000000000-0", 10)
 		require.NoError(t, err)
 		require.Len(t, page.Entries, 3)
 		require.Len(t, page.Entries[0].Changes, 2)
@@ -210,10 +221,22 @@ func TestFlushRoundTrips(t *testing.T) {
 		}
 	}
 	flush()
-	const batches = "podlink_store_batch_commands_count"
-	before := gauge(t, store, batches)
+	before := roundTrips(t, store)
 	flush()
-	require.Equal(t, before+1, gauge(t, store, batches))
+	require.Equal(t, before+1, roundTrips(t, store))
+}
+
+// roundTrips returns how many round trips have carried calls so far.
+func roundTrips(t *testing.T, store *testStore) int {
+	t.Helper()
+	const name = "podlink_store_batch_commands"
+	text, err := testutil.CollectAndFormat(store.Metrics, expfmt.TypeTextPlain, name)
+	require.NoError(t, err)
+	found := regexp.MustCompile(`(?m)^` + name + `_count (\d+)$`).FindSubmatch(text)
+	require.NotNil(t, found, "%s", text)
+	count, err := strconv.Atoi(string(found[1]))
+	require.NoError(t, err)
+	return count
 }
 
 // TestLargestUpdate: an index takes as many updates as a flush may have, with the longest uids, and of one uid too.

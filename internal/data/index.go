@@ -16,11 +16,10 @@ import (
 // uncertainPrefix is before the uid in the field of an uncertain entry. No uid has a control character.
 const uncertainPrefix = "\x1f"
 
-// The updates of statefulUpdateIndex.
+// The updates of statefulUpdateIndex. An uncertain entry has the time when it was noted in place of an epoch.
 const (
 	opAdd    = "+"
 	opRemove = "-"
-	opSet    = "="
 	opDelete = "!"
 )
 
@@ -36,9 +35,17 @@ func (f *Fleet) updateStep(key biz.ServiceKey, pod biz.PodID, updates []biz.Inde
 		case biz.RemoveEntry:
 			args = append(args, opRemove, entry.UID, int64(entry.Epoch))
 		case biz.AddUncertain:
-			args = append(args, opSet, uncertainPrefix+entry.UID, time.Now().UnixMilli())
+			noted := entry.Noted
+			if noted.IsZero() {
+				noted = time.Now()
+			}
+			args = append(args, opAdd, uncertainPrefix+entry.UID, noted.UnixMilli())
 		case biz.DropUncertain:
-			args = append(args, opDelete, uncertainPrefix+entry.UID, 0)
+			if entry.Noted.IsZero() {
+				args = append(args, opDelete, uncertainPrefix+entry.UID, 0)
+			} else {
+				args = append(args, opRemove, uncertainPrefix+entry.UID, entry.Noted.UnixMilli())
+			}
 		}
 	}
 	return rdb.Step{Script: scriptUpdateIndex, Key: f.keys.index(key, pod), Args: args}

@@ -40,7 +40,7 @@ func (p Keyspace) index(key biz.ServiceKey, pod biz.PodID) string {
 
 // indexed is the key of a set of the pods of a service that have, or had, an index.
 func (p Keyspace) indexed(key biz.ServiceKey) string {
-	return string(p) + ":pods:" + key.Namespace + ":" + key.Service
+	return string(p) + ":indexed:" + key.Namespace + ":" + key.Service
 }
 
 // services is the key of a set of all services, each as "<namespace>:<service>".

@@ -388,7 +388,7 @@ var scriptRuns = []scriptRun{
 		"UPDATED", "UPDATED", nothing},
 	{scriptUpdateIndex, "removes none", nil, []any{opRemove, "u", 20},
 		"UPDATED", "UPDATED", nothing},
-	{scriptUpdateIndex, "sets and deletes", []lua{indexedUser}, []any{opSet, "v", 5, opDelete, "u", 0, opSet, "w", 5, opDelete, "w", 0},
+	{scriptUpdateIndex, "deletes", []lua{indexedUser}, []any{opAdd, "v", 5, opDelete, "u", 0, opAdd, "w", 5, opDelete, "w", 0},
 		"UPDATED", "UPDATED", once},
 
 	{scriptAddIndexed, "adds", nil, []any{2},
@@ -537,7 +537,7 @@ func (s *testStore) keyOf(t *testing.T, sc *rdb.Script) string {
 		return s.keys.feed(service)
 	case "index":
 		return s.keys.index(service, 2)
-	case "pods":
+	case "indexed":
 		return s.keys.indexed(service)
 	case "services":
 		return s.keys.services()

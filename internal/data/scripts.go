@@ -19,7 +19,7 @@ const (
 	keyWorkload = "workload"
 	keyFeed     = "feed"
 	keyIndex    = "index"
-	keyIndexed  = "pods"
+	keyIndexed  = "indexed"
 	keyServices = "services"
 	keyWriters  = "writers"
 	keyFleet    = "fleet"

@@ -128,7 +128,7 @@ func testFeed(t *testing.T, s suite) {
 
 	s.test(t, "writers at once", func(e *env) {
 		e.requireFleet()
-		const writers, flushes = 8, 20
+		const writers, flushes = 4, 10
 		begin := e.end()
 		var calls sync.WaitGroup
 		for writer := range writers {

@@ -7,7 +7,6 @@
 -- ARGV:    at most 512 updates, each of three arguments:
 --          + <field> <value>: add <epoch> or <epoch> <expiry>, unless the entry has a greater epoch
 --          - <field> <epoch>: remove the entry, unless it has a greater epoch
---          = <field> <value>: set the field
 --          ! <field> <anything>: delete the field
 -- Reply:   UPDATED: the index is as asked
 -- Repeat:  UPDATED; nothing changes
@@ -23,9 +22,7 @@ for i = 1, count do latest[fields[i]] = before[i] end
 for i = 1, count do
   local op, field, value = ARGV[3 * i - 2], fields[i], ARGV[3 * i]
   local found = latest[field]
-  if op == '=' then
-    latest[field] = value
-  elseif op == '!' then
+  if op == '!' then
     latest[field] = false
   elseif found then
     local epoch = string.match(found, '^[1-9]%d*$') or string.match(found, '^([1-9]%d*) [1-9]%d*$')

@@ -4,7 +4,7 @@
 --
 -- Access:  write
 -- Confirm: no, every process adds it again within a minute of its next change
--- KEYS[1]: podlink:pods:<namespace>:<service>
+-- KEYS[1]: podlink:indexed:<namespace>:<service>
 -- ARGV[1]: pod
 -- Reply:   ADDED: it had none
 -- Reply:   KNOWN: it had one; nothing has changed
