@@ -38,8 +38,11 @@ type refusal struct {
 
 func anyCall(repoCall) bool { return true }
 
-// runsScript reports whether the call runs a script. Persistent links and workloads are read without one.
+// runsScript reports whether the call runs a script. Persistent links, workloads, feeds and the index are read without one.
 func runsScript(c repoCall) bool {
+	if kind, _, _ := strings.Cut(c.name, "."); !c.mutation() && (kind == "Feed" || kind == "Index") {
+		return false
+	}
 	return c.name != "Links.Get" && c.name != "Pods.View" && c.name != "Workloads.Get" && c.name != "Workloads.BatchGet"
 }
 

@@ -86,6 +86,7 @@ func TestFeedIsTrimmed(t *testing.T) {
 		require.NoError(t, err)
 		silent := entryID{at: time.Now().Add(-2 * testFeedMaxAge).UnixMilli(), number: 1}
 		require.NoError(t, store.client.Del(t.Context(), store.keys.feed(game)).Err())
+		time.Sleep(2 * time.Millisecond) // It would be longer, and ids have the time in ms.
 		flushed(t, store.fleet, fresh)
 		flushed(t, store.fleet, fresh)
 		for name, position := range map[string]biz.FeedPosition{

@@ -71,6 +71,9 @@ func visibleState(t *testing.T, store *testStore) map[string]string {
 	t.Helper()
 	all := make(map[string]string)
 	for key, content := range dump(t, store) {
+		if key == store.keys.services() || key == store.keys.indexed(game) {
+			continue // What is registered may have nothing.
+		}
 		fields, ok := content.value.(map[string]string)
 		if !ok {
 			if content.kind != "string" { // A lease, which ends by itself.
