@@ -148,8 +148,9 @@ func Patches(tb testing.TB) map[string][]podlinktest.Patch {
 			New:  "case false:",
 		}},
 		RevokedTokens: {{
-			File: "internal/auth/authenticator.go",
-			Old:  "known.generation == known.source.Load() && ",
+			File: "internal/auth/jwt.go",
+			Old:  "return v.generation == v.source.Load() && now.Before(v.until)",
+			New:  "return now.Before(v.until)",
 		}},
 		BrokenFiles: {{
 			File: "internal/certs/source.go",
