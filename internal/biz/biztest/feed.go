@@ -166,9 +166,12 @@ func testFeed(t *testing.T, s suite) {
 		require.Greater(e, gaps, before)
 		page, err := e.Feed.ReadFeed(e.Context(), e.pods(), begin, 100)
 		require.NoError(e, err)
-		require.NotEmpty(e, page.Entries)
-		require.Equal(e, biz.GapDropped, page.Entries[0].Gap)
-		require.Empty(e, page.Entries[0].Changes)
+		var reasons []biz.GapReason // Tests beside this one declare gaps, too.
+		for _, entry := range page.Entries {
+			reasons = append(reasons, entry.Gap)
+			require.Empty(e, entry.Changes)
+		}
+		require.Contains(e, reasons, biz.GapDropped)
 	})
 
 	s.test(t, "positions that no feed has", func(e *env) {
