@@ -118,9 +118,15 @@ func newOutageFleet(t *testing.T) *outageFleet {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, errors.Join(conn.Close(), podlink.Close())) })
 	f.chat = v1.NewLinkServiceClient(conn)
-	require.Eventually(t, func() bool { // All pods have reported before the first user comes.
+	require.Eventually(t, func() bool { // All pods take users before the first one comes.
 		pods, err := podlink.GetServiceState(context.Background(), &v1.GetServiceStateRequest{Namespace: sim.Namespace, Service: sim.ServiceName})
-		return err == nil && len(pods.GetPods()) == outagePods
+		ready := 0
+		for _, pod := range pods.GetPods() {
+			if pod.GetRouting() == v1.Routing_READY {
+				ready++
+			}
+		}
+		return err == nil && ready == outagePods
 	}, time.Minute, 10*time.Millisecond)
 	return f
 }
