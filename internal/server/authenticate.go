@@ -73,10 +73,7 @@ type caller struct {
 // identify sets the caller of the call. If the caller is not known, the error says so.
 func (a *Access) identify(c *caller, authorization []string, chains [][]*x509.Certificate) error {
 	c.at = a.rates.now()
-	proof := auth.Proof{Authorization: authorization, From: c.Peer.Addr(), At: c.at}
-	if len(chains) > 0 { // A certificate counts only if it was verified.
-		proof.Certificate, proof.Chains = chains[0][0], chains
-	}
+	proof := auth.Proof{Authorization: authorization, Chains: chains, From: c.Peer.Addr(), At: c.at}
 	if c.peer != nil {
 		proof.Holder = &c.peer.holder
 	}
