@@ -145,8 +145,7 @@ func (a *Authenticator) KeySets() []*KeySet { return a.sets }
 // Proof is what a caller has sent to prove who it is.
 type Proof struct {
 	Authorization []string              // the values of all such headers
-	Certificate   *x509.Certificate     // which TLS has verified; nil: none
-	Chains        [][]*x509.Certificate // from the certificate up to a CA, each enough
+	Chains        [][]*x509.Certificate // which TLS has verified, from the caller's certificate up to a CA; none: no certificate
 	Holder        *Holder               // of the connection; nil: what counts in the certificate is read each time
 	From          netip.Addr            // for whose refused tokens there is a bound, with those of its host
 	At            time.Time             // when the call came; zero: now
@@ -161,7 +160,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, proof Proof) (Identity
 		now = a.now()
 	}
 	var holder Identity
-	if proof.Certificate != nil {
+	if len(proof.Chains) > 0 {
 		if proof.Holder == nil {
 			proof.Holder = new(Holder)
 		}
@@ -172,27 +171,28 @@ func (a *Authenticator) Authenticate(ctx context.Context, proof Proof) (Identity
 	}
 	switch {
 	case len(proof.Authorization) == 1:
-		return a.bearer(ctx, &proof, proof.Authorization[0], now)
+		return a.bearer(ctx, &proof, now)
 	case len(proof.Authorization) > 1:
 		return Identity{}, refuse(TwoBearers)
-	case proof.Certificate == nil:
+	case len(proof.Chains) == 0:
 		return Identity{}, refuse(NoCredentials)
 	default:
 		return holder, nil
 	}
 }
 
-// bearer returns who sent an Authorization header.
-func (a *Authenticator) bearer(ctx context.Context, proof *Proof, header string, now time.Time) (Identity, error) {
+// bearer returns who sent the only Authorization header.
+func (a *Authenticator) bearer(ctx context.Context, proof *Proof, now time.Time) (Identity, error) {
+	header := proof.Authorization[0]
 	if proof.Holder == nil {
-		known, err := a.verifiedBearer(ctx, proof, header, now)
+		known, err := a.verifiedBearer(ctx, header, proof.From, now)
 		return known.identity, err
 	}
 	last := proof.Holder.bearer.Load()
 	if last != nil && last.header == header && last.counts(now) {
 		return last.identity, nil
 	}
-	known, err := a.verifiedBearer(ctx, proof, header, now)
+	known, err := a.verifiedBearer(ctx, header, proof.From, now)
 	if err == nil && (last == nil || !last.counts(now) || last.identity == known.identity) { // Else it is a proxy's, with many bearers.
 		proof.Holder.bearer.Store(&heldBearer{strings.Clone(header), known})
 	}
@@ -200,7 +200,7 @@ func (a *Authenticator) bearer(ctx context.Context, proof *Proof, header string,
 }
 
 // verifiedBearer returns whose bearer a header is, looking at the header alone.
-func (a *Authenticator) verifiedBearer(ctx context.Context, proof *Proof, header string, now time.Time) (verified, error) {
+func (a *Authenticator) verifiedBearer(ctx context.Context, header string, from netip.Addr, now time.Time) (verified, error) {
 	scheme, text, _ := strings.Cut(header, " ")
 	if !strings.EqualFold(scheme, "Bearer") {
 		return verified{}, refuse(OtherScheme)
@@ -219,7 +219,7 @@ func (a *Authenticator) verifiedBearer(ctx context.Context, proof *Proof, header
 	if !tokenText(text) {
 		return verified{}, refuse(Malformed)
 	}
-	host := Host(proof.From)
+	host := Host(from)
 	if wait := a.strangers.wait(host); wait > 0 {
 		return verified{}, &RefusedError{Cause: TooMany, Wait: wait}
 	}

@@ -105,7 +105,7 @@ func TestNoSecretInErrors(t *testing.T) {
 			_, err := f.Authenticate(t.Context(), Proof{Authorization: []string{fmt.Sprintf(form, bearer)}})
 			requireNoPart(t, err, bearer, mark)
 			_, err = f.Authenticate(t.Context(), Proof{
-				Authorization: []string{fmt.Sprintf(form, bearer), mark}, Certificate: certificate(t, nil, []string{mark + ".org"}),
+				Authorization: []string{fmt.Sprintf(form, bearer), mark}, Chains: alone(certificate(t, nil, []string{mark + ".org"})),
 			})
 			requireNoPart(t, err, bearer, mark)
 		}
@@ -160,14 +160,14 @@ func TestAllocations(t *testing.T) {
 	f := newFixture(t)
 	jwt := []string{"Bearer " + ecKey().token(t, kubernetesClaims("shop", "chat", "chat-2"))}
 	static := []string{"Bearer " + staticToken("bob")}
-	leaf := certificate(t, nil, []string{"a.example.org"})
+	chains := alone(certificate(t, nil, []string{"a.example.org"}))
 	var holder Holder
 	ctx := t.Context()
 	for name, call := range map[string]func() error{
 		"JWT":         func() error { _, err := f.Authenticate(ctx, Proof{Authorization: jwt}); return err },
 		"its JWT":     func() error { _, err := f.Authenticate(ctx, Proof{Authorization: jwt, Holder: &holder}); return err },
 		"token":       func() error { _, err := f.Authenticate(ctx, Proof{Authorization: static}); return err },
-		"certificate": func() error { _, err := f.Authenticate(ctx, Proof{Certificate: leaf, Holder: &holder}); return err },
+		"certificate": func() error { _, err := f.Authenticate(ctx, Proof{Chains: chains, Holder: &holder}); return err },
 	} {
 		require.NoError(t, call())
 		got := testing.AllocsPerRun(1000, func() {
@@ -232,7 +232,7 @@ func TestAtOnce(t *testing.T) {
 	for _, token := range tokens {
 		group.Go(func() {
 			for ctx.Err() == nil {
-				if _, err := f.Authenticate(ctx, Proof{Authorization: []string{"Bearer " + token}, Certificate: leaf}); err != nil {
+				if _, err := f.Authenticate(ctx, Proof{Authorization: []string{"Bearer " + token}, Chains: alone(leaf)}); err != nil {
 					t.Errorf("a call failed: %v", err)
 					return
 				}

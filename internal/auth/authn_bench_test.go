@@ -33,7 +33,7 @@ func BenchmarkAuthenticate(b *testing.B) {
 		{name: "fresh/token", auth: f.Authenticator, bearer: staticToken("bob"), fresh: true},
 	} {
 		b.Run(row.name, func(b *testing.B) {
-			proof := Proof{Certificate: row.leaf, Holder: row.holder, From: netip.MustParseAddr("10.0.0.1")}
+			proof := Proof{Chains: alone(row.leaf), Holder: row.holder, From: netip.MustParseAddr("10.0.0.1")}
 			if row.bearer != "" {
 				proof.Authorization = []string{"Bearer " + row.bearer}
 			}

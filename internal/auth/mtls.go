@@ -34,10 +34,7 @@ type held struct {
 func (a *Authenticator) holder(p *Proof, now time.Time) (Identity, error) {
 	known := p.Holder.known.Load()
 	if known == nil {
-		known = &held{certificateName(p.Certificate, a.trustDomain), p.Certificate.NotAfter}
-		if len(p.Chains) > 0 {
-			known.until = slices.MaxFunc(endsOf(p.Chains), time.Time.Compare)
-		}
+		known = &held{certificateName(p.Chains[0][0], a.trustDomain), slices.MaxFunc(endsOf(p.Chains), time.Time.Compare)}
 		p.Holder.known.Store(known)
 	}
 	switch {

@@ -49,6 +49,14 @@ func certificate(t testing.TB, uris, dns []string, change ...func(*x509.Certific
 	return parsed
 }
 
+// alone returns the chain of a certificate without those that have signed it; none for nil.
+func alone(leaf *x509.Certificate) [][]*x509.Certificate {
+	if leaf == nil {
+		return nil
+	}
+	return [][]*x509.Certificate{{leaf}}
+}
+
 // rawURI gives a certificate a URI as it is written.
 func rawURI(text string) func(*x509.Certificate) {
 	return func(c *x509.Certificate) {
@@ -133,7 +141,7 @@ func TestCertificates(t *testing.T) {
 			}
 			leaf := certificate(t, row.uris, row.dns, change)
 			for range 2 {
-				got, err := a.Authenticate(t.Context(), Proof{Certificate: leaf})
+				got, err := a.Authenticate(t.Context(), Proof{Chains: alone(leaf)})
 				if row.want == "" {
 					requireCause(t, BadCertificate, err)
 					require.Zero(t, got)
@@ -153,10 +161,10 @@ func TestCertificateEnds(t *testing.T) {
 	require.NoError(t, err)
 	leaf := certificate(t, nil, []string{"a.example.org"})
 	clock.advance(time.Hour)
-	_, err = a.Authenticate(t.Context(), Proof{Certificate: leaf})
+	_, err = a.Authenticate(t.Context(), Proof{Chains: alone(leaf)})
 	require.NoError(t, err)
 	clock.advance(time.Second)
-	_, err = a.Authenticate(t.Context(), Proof{Certificate: leaf})
+	_, err = a.Authenticate(t.Context(), Proof{Chains: alone(leaf)})
 	require.EqualError(t, err, "unauthenticated: expired: dns:a.example.org")
 	requireCause(t, Expired, err)
 }
@@ -186,7 +194,7 @@ func TestCertificateAndBearer(t *testing.T) {
 		"both, but bad certificate": {leaf: bad, bearers: []string{token, token}, cause: BadCertificate},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := f.Authenticate(t.Context(), Proof{Authorization: row.bearers, Certificate: row.leaf})
+			got, err := f.Authenticate(t.Context(), Proof{Authorization: row.bearers, Chains: alone(row.leaf)})
 			if row.cause != "" {
 				requireCause(t, row.cause, err)
 				require.Zero(t, got)
@@ -206,8 +214,8 @@ func TestSigners(t *testing.T) {
 	leaf := certificate(t, nil, []string{"a.example.org"})
 	root, short, long := &x509.Certificate{NotAfter: begin.Add(time.Hour)}, &x509.Certificate{NotAfter: begin.Add(time.Minute)},
 		&x509.Certificate{NotAfter: begin.Add(2 * time.Minute)}
-	one := Proof{Certificate: leaf, Holder: new(Holder), Chains: [][]*x509.Certificate{{leaf, short, root}}}
-	two := Proof{Certificate: leaf, Holder: new(Holder), Chains: [][]*x509.Certificate{{leaf, short, root}, {leaf, long, root}}}
+	one := Proof{Holder: new(Holder), Chains: [][]*x509.Certificate{{leaf, short, root}}}
+	two := Proof{Holder: new(Holder), Chains: [][]*x509.Certificate{{leaf, short, root}, {leaf, long, root}}}
 	for range 2 {
 		for _, proof := range []Proof{one, two} {
 			_, err = a.Authenticate(t.Context(), proof)

@@ -54,9 +54,7 @@ func parsePolicy(text []byte) ([]parsedRule, error) {
 		return nil, errors.New("must be one YAML document")
 	}
 	var document yaml.Node
-	if err := yaml.Unmarshal(text, &document); err != nil {
-		return nil, withoutContent(err)
-	}
+	_ = yaml.Unmarshal(text, &document) // It was decoded already, where an empty key and an absent one are the same.
 	switch empty := emptyRuleKey(&document); {
 	case empty != 0: // It would count as absent, and "force:" without false gives more than its reader thinks.
 		return nil, fmt.Errorf("line %d has a key without a value", empty)

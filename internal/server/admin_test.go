@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"podlink/internal/audit"
 	"podlink/internal/conf"
 	"podlink/internal/telemetry"
 	"podlink/test/kit/logwatch"
@@ -32,16 +33,22 @@ func get(t *testing.T, server *httptest.Server, path string) (int, []byte) {
 	return response.StatusCode, body
 }
 
-// serveAdmin serves the admin listener's handler, with a write timeout shorter than the duration of a profile.
-func serveAdmin(t *testing.T, p parts) *httptest.Server {
+// newAdmin returns an admin listener with that audit log; nil: none.
+func newAdmin(t *testing.T, p parts, audited *audit.Log) *AdminServer {
 	t.Helper()
 	metrics, err := NewMetrics(nil)
 	require.NoError(t, err)
-	server := httptest.NewUnstartedServer(nil)
-	server.Config = NewAdminServer(AdminOptions{
+	return NewAdminServer(AdminOptions{
 		Server: p.config, Connections: NewConnections(p.config, nil), Store: healthyStore{}, Drain: p.drain, Metrics: metrics, Level: p.level,
-		Logger: p.logger,
-	}).server
+		Audit: audited, Logger: p.logger,
+	})
+}
+
+// serveAdmin serves the admin listener's handler, with a write timeout shorter than the duration of a profile.
+func serveAdmin(t *testing.T, p parts) *httptest.Server {
+	t.Helper()
+	server := httptest.NewUnstartedServer(nil)
+	server.Config = newAdmin(t, p, nil).server
 	server.Config.WriteTimeout = 500 * time.Millisecond
 	server.Start()
 	t.Cleanup(server.Close)

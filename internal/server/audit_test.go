@@ -262,12 +262,7 @@ func TestRefusalsAreAudited(t *testing.T) {
 func TestLevelChangesAreAudited(t *testing.T) {
 	p := newParts(t)
 	chain, records := audited(t, audit.Options{})
-	metrics, err := NewMetrics(nil)
-	require.NoError(t, err)
-	admin := NewAdminServer(AdminOptions{
-		Server: p.config, Connections: NewConnections(p.config, nil), Store: healthyStore{}, Drain: p.drain, Metrics: metrics, Level: p.level,
-		Audit: chain.audit, Logger: p.logger,
-	})
+	admin := newAdmin(t, p, chain.audit)
 	for _, body := range []string{`{"level":"nonsense"}`, `{"level":"debug"}`} {
 		request := httptest.NewRequestWithContext(t.Context(), http.MethodPut, "/loglevel", strings.NewReader(body))
 		request.Host = "localhost"
@@ -293,12 +288,7 @@ func TestRefusedPagesAreAudited(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := newParts(t)
 			chain, records := audited(t, audit.Options{})
-			metrics, err := NewMetrics(nil)
-			require.NoError(t, err)
-			admin := NewAdminServer(AdminOptions{
-				Server: p.config, Connections: NewConnections(p.config, nil), Store: healthyStore{}, Drain: p.drain, Metrics: metrics,
-				Level: p.level, Audit: chain.audit, Logger: p.logger,
-			})
+			admin := newAdmin(t, p, chain.audit)
 			request := httptest.NewRequestWithContext(t.Context(), http.MethodPut, "/loglevel", strings.NewReader(`{"level":"debug"}`))
 			request.Host = row.host
 			maps.Copy(request.Header, row.header)

@@ -82,10 +82,7 @@ func (a *Access) identify(c *caller, proof auth.Proof) error {
 // proofOf returns the proof of a call that comes now.
 func (a *Access) proofOf(c *caller, authorization []string, chains [][]*x509.Certificate) auth.Proof {
 	c.at = a.rates.now()
-	proof := auth.Proof{Authorization: authorization, From: c.Peer.Addr(), At: c.at}
-	if len(chains) > 0 { // A certificate counts only if it was verified.
-		proof.Certificate, proof.Chains = chains[0][0], chains
-	}
+	proof := auth.Proof{Authorization: authorization, Chains: chains, From: c.Peer.Addr(), At: c.at}
 	if c.peer != nil {
 		proof.Holder = &c.peer.holder
 	}

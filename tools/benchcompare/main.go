@@ -119,11 +119,11 @@ func (o options) compare(ctx context.Context, out io.Writer, progress func(strin
 	return report(out, c.rows(), o.limit)
 }
 
-// requestPath measures podlink's operations over its API. Both podlinks share a Redis, with different prefixes.
-func requestPath(base, head revision, operations []operation) part {
+// requestPath measures operations over podlink's API. Both podlinks share a Redis, with different prefixes.
+func requestPath(base, head revision, measured []operation) part {
 	var p part
 	for _, path := range []string{overGRPC, overHTTP} {
-		for _, op := range operations {
+		for _, op := range measured {
 			for _, callers := range []int{1, crowd} {
 				p.measures = append(p.measures, measure{path, op.name, callers})
 			}

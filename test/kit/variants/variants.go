@@ -205,8 +205,8 @@ func Build(tb testing.TB, name string) string {
 // Finder is a test that fails for a variant, with a text.
 type Finder struct{ Test, Text string }
 
-// RequireFound runs for each variant its test, one of the calling package, in a process of its own, and fails unless that test fails. The
-// package's TestMain is podlinktest.Main.
+// RequireFound runs each variant's test in a separate process, and fails unless that test fails with its text. The tests are those of the
+// calling package, whose TestMain is podlinktest.Main.
 func RequireFound(t *testing.T, finders map[string]Finder) {
 	t.Helper()
 	for name, finder := range finders {
