@@ -168,9 +168,9 @@ func (s *eventStream) SendMsg(message any) error {
 
 func eventText(message any) ([]byte, error) {
 	if shared, ok := message.(*service.SharedReply); ok {
-		return shared.Encoded(service.JSON, func(m proto.Message) ([]byte, error) { return marshal(m) })
+		return shared.Encoded(service.JSON, func(m proto.Message) ([]byte, error) { return appendJSON(nil, m) })
 	}
-	return marshal(message)
+	return appendJSON(nil, message)
 }
 
 // end says in an event why the stream ends.

@@ -226,7 +226,7 @@ func TestWatchLinks(t *testing.T) {
 			got, err := stream.next()
 			require.NoError(t, err)
 			require.Empty(t, got.GetResync())
-			text, err := marshal(got)
+			text, err := appendJSON(nil, got)
 			require.NoError(t, err)
 			require.JSONEq(t, `{"changes":[{"kind":"LINKED","link":{"namespace":"ns","uid":"ann","service":"svc","podId":2,"persistent":true,
 				"ttlSeconds":-1,"epoch":"5","claim":"0"},"previousPodId":-1,"by":"token:chat","time":"2027-01-15T08:00:00.123Z"}],
