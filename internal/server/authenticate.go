@@ -142,12 +142,17 @@ func (a *Access) proofHTTP(c *caller, r *http.Request) auth.Proof {
 	if r.TLS != nil {
 		chains = r.TLS.VerifiedChains
 	}
-	if c.peer, _ = c.Context.Value(peerAddrKey{}).(*peerAddr); c.peer != nil {
-		c.Peer = c.peer.from
-	} else {
-		c.Peer, _ = netip.ParseAddrPort(r.RemoteAddr)
-	}
+	c.peer, c.Peer = httpPeer(c.Context, r)
 	return a.proofOf(c, r.Header["Authorization"], chains)
+}
+
+// httpPeer returns the address from which a request came, and what podlink knows about it; nil outside podlink's listeners.
+func httpPeer(ctx context.Context, r *http.Request) (*peerAddr, netip.AddrPort) {
+	if known, ok := ctx.Value(peerAddrKey{}).(*peerAddr); ok {
+		return known, known.from
+	}
+	from, _ := netip.ParseAddrPort(r.RemoteAddr)
+	return nil, from
 }
 
 // identifyGRPC authenticates a call, whose message is not received yet.
@@ -163,6 +168,14 @@ func (a *Access) proofGRPC(c *caller) auth.Proof {
 		}
 	}
 	return a.proofOf(c, metadata.ValueFromIncomingContext(c.Context, "authorization"), chains)
+}
+
+// grpcPeer returns the address from which a gRPC call came; the zero AddrPort outside podlink's listeners.
+func grpcPeer(ctx context.Context) netip.AddrPort {
+	if p, ok := peer.FromContext(ctx); ok {
+		return addrPort(p.Addr)
+	}
+	return netip.AddrPort{}
 }
 
 // guarded returns ctx with a new decoding, and that decoding, of a gRPC call with that price. Unless a is nil, its caller was asked for.

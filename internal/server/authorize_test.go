@@ -322,7 +322,7 @@ func TestStreamsAreAuthorized(t *testing.T) {
 			ctx = t.Context()
 		}
 		return &serverStream{
-			ServerStream: wire, ctx: ctx, chain: &Chain{access: access}, decoding: decodingFrom(ctx),
+			ServerStream: wire, ctx: ctx, chain: &Chain{access: access, watches: newWatchLimit(1, nil)}, decoding: decodingFrom(ctx),
 			operation: v1.OperationStateServiceGetServiceState,
 		}, wire, call
 	}

@@ -146,6 +146,9 @@ func (s *serverStream) RecvMsg(target any) error {
 	if err := s.chain.authorize(s.ctx, s.operation, d, target); err != nil {
 		return err
 	}
+	if err := s.chain.watches.take(s.ctx, s.operation, d.caller, grpcPeer(s.ctx)); err != nil {
+		return err
+	}
 	if !foreign[s.operation] {
 		s.request = target
 	}
