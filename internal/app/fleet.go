@@ -65,8 +65,9 @@ func newFleetUsecase(c *conf.Fleet, r repos, pods *biz.PodViews, feed *biz.Feed)
 }
 
 // newWatches returns the watches, and a function that ends them.
-func newWatches(r repos, observer *telemetry.Fleet) (*biz.Watches, func()) {
-	watches := biz.NewWatches(r.fleet, observer)
+func newWatches(c *conf.Server, r repos, observer *telemetry.Fleet) (*biz.Watches, func()) {
+	limits := biz.WatchLimits{Watches: int(c.GetMaxWatches()), Services: int(c.GetMaxWatchedServices())}
+	watches := biz.NewWatches(r.fleet, limits, observer)
 	return watches, watches.Close
 }
 

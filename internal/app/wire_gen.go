@@ -55,7 +55,7 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 	domain := telemetry.NewDomain()
 	bizPodViews, cleanup5 := podViews(podRepo, domain)
 	fleetUsecase := newFleetUsecase(fleet, appRepos, bizPodViews, feed)
-	watches, cleanup6 := newWatches(appRepos, telemetryFleet)
+	watches, cleanup6 := newWatches(confServer, appRepos, telemetryFleet)
 	fleetService := service.NewFleetService(fleetUsecase, watches)
 	linkRepo := notedLinks(appRepos, feed)
 	bizLimits := limits(bootstrap)

@@ -119,6 +119,10 @@ func (s *eventStream) RecvMsg(target any) error {
 	if err := s.chain.authorize(s.ctx, s.operation, s.decoding, request); err != nil {
 		return err
 	}
+	_, from := httpPeer(s.decoding, s.call.Request())
+	if err := s.chain.watches.take(s.ctx, s.operation, s.decoding.caller, from); err != nil {
+		return err
+	}
 	s.request.Store(&request)
 	// The connection has deadlines for a request. This one lasts, and only reading the connection shows when its caller leaves.
 	_ = errors.Join(s.control.SetReadDeadline(time.Time{}), s.control.SetWriteDeadline(time.Time{}))

@@ -75,7 +75,7 @@ type watchedServer struct {
 func serveWatches(t *testing.T, access *Access) *watchedServer {
 	t.Helper()
 	feed := new(memoryFeed)
-	watches := biz.NewWatches(feed, biz.NopWatchObserver{})
+	watches := biz.NewWatches(feed, biz.WatchLimits{Watches: 2000, Services: 10}, biz.NopWatchObserver{})
 	t.Cleanup(watches.Close)
 	p := newParts(t)
 	p.config.Stop.Drain.Reset()
