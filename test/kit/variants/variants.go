@@ -26,6 +26,9 @@ const (
 	Impatient       = "a pod is dead as soon as its report has expired"
 	NoWait          = "WAIT is left out"
 	Unbounded       = "batches have no bound"
+	SilentDeath     = "a podlink that has died makes no gap"
+	AnyOrder        = "the index takes updates in any order"
+	SilentlySlow    = "a slow watcher is not told what it has lost"
 
 	HalfOpen      = "calls may be open without number"
 	WatchFlood    = "a caller may have watches without number"
@@ -119,6 +122,20 @@ func Patches(tb testing.TB) map[string][]podlinktest.Patch {
 			File: "internal/rdb/coalesce.go",
 			Old:  "n >= c.batch || total > c.cost",
 			New:  "total < 0",
+		}},
+		SilentDeath: {{
+			File: "internal/biz/writers.go",
+			Old:  "if w.findDead() {",
+			New:  "if w.findDead(); false {",
+		}},
+		AnyOrder: inEveryScript(tb,
+			"if #given > #epoch or #given == #epoch and given >= epoch then latest[field] = op == '+' and value end\n",
+			"latest[field] = op == '+' and value\n",
+		),
+		SilentlySlow: {{
+			File: "internal/biz/watcher.go",
+			Old:  "m = &WatchMessage{Resync: ResyncSlow, Token: m.Token, entries: 1}",
+			New:  "m = &WatchMessage{Token: m.Token, entries: 1}",
 		}},
 		HalfOpen: {
 			{
