@@ -75,6 +75,7 @@ func TestSessionsOfAWatch(t *testing.T) {
 	onGuardedPod(t, func(t *testing.T, p *guardedPod) {
 		const users = 50
 		to, stop := p.watch(t)
+		time.Sleep(time.Millisecond)
 		for i := range users {
 			mustStart(t, p.podSessions, fmt.Sprint("u", i))
 		}
