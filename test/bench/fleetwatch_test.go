@@ -112,7 +112,7 @@ func TestFleetWatchers(t *testing.T) {
 	row := fmt.Sprintf("%d watchers, %s changes a second", watchers, figure(rate))
 	table := &Table{
 		ID: "fleet-watchers", Title: "Many watchers of one service",
-		Note:    "Each watcher has its own connection to the podlink that makes the changes. All watchers run in one process on the same machine.",
+		Note:    "Each watcher has its own connection to the podlink that makes the changes. All watchers are one process of the same machine.",
 		Columns: []string{"p50, ms", "p99, ms", "latest, ms", "podlink, cores", "Redis, cores", "all clients, cores"},
 	}
 	redis := redistest.Start(t)
