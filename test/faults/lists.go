@@ -43,6 +43,8 @@ type lists struct {
 	load     *changing // nil: none runs
 	report   *Report
 	unaided  int // views that were right without a resync
+	// sought ends a run early: texts that its violations must have. None: it does not end early.
+	sought []string
 }
 
 // listFault is a fault, and what must follow it.
@@ -87,9 +89,23 @@ func (l *lists) run(t *testing.T, faults ...listFault) *Report {
 		}
 		l.complete(t, began)
 		l.compare(t, fault, ended.Add(settled))
+		if len(l.sought) > 0 && l.missed() == "" {
+			break
+		}
 	}
 	l.report.publish(t)
 	return l.report
+}
+
+// missed returns a text that is sought and was not found; "": all were found.
+func (l *lists) missed() string {
+	found := strings.Join(l.report.Violations, "\n")
+	for _, text := range l.sought {
+		if !strings.Contains(found, text) {
+			return text
+		}
+	}
+	return ""
 }
 
 // gaps returns how many gaps there were, by the layout of docs/data-model.md.
