@@ -12,9 +12,13 @@ import (
 
 // ScanLinks implements biz.IndexRepo. It reads the hashes of a part of the keys in one pipeline, and then the temporary links by
 // script. What podlink did not write is left out.
-func (f *Fleet) ScanLinks(ctx context.Context, token string, n int) ([]biz.Link, string, error) {
+func (f *Fleet) ScanLinks(ctx context.Context, namespace, token string, n int) ([]biz.Link, string, error) {
 	prefix := string(f.keys) + ":link:"
-	names, next, err := f.runner.Scan(ctx, keyLink, token, prefix+"*", n)
+	match := prefix + "*"
+	if namespace != "" {
+		match = prefix + namespace + ":*" // A namespace has no character that a pattern knows.
+	}
+	names, next, err := f.runner.Scan(ctx, keyLink, token, match, n)
 	switch {
 	case errors.Is(err, rdb.ErrScanToken):
 		return nil, "", errPageToken()

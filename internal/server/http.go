@@ -56,7 +56,7 @@ func NewHTTPServer(
 	srv.ConnContext = withPeerAddr
 	for _, svc := range api {
 		svc.overHTTP(srv)
-		svc.overGRPC(eventRoutes{srv, chain, drain})
+		svc.overGRPC(streamRoutes{srv, chain, drain})
 	}
 	// The walk fails only if the function does.
 	_ = srv.WalkRoute(func(route khttp.RouteInfo) error {

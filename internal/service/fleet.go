@@ -13,11 +13,12 @@ type FleetService struct {
 
 	fleet   *biz.FleetUsecase
 	watches *biz.Watches
+	exports *biz.Exports
 }
 
-// NewFleetService returns the service on the use case and the watches of this process.
-func NewFleetService(fleet *biz.FleetUsecase, watches *biz.Watches) *FleetService {
-	return &FleetService{fleet: fleet, watches: watches}
+// NewFleetService returns the service on the use case, and on the watches and exports of this process.
+func NewFleetService(fleet *biz.FleetUsecase, watches *biz.Watches, exports *biz.Exports) *FleetService {
+	return &FleetService{fleet: fleet, watches: watches, exports: exports}
 }
 
 // pageRequest is implemented by all requests for a page of a list.

@@ -372,6 +372,7 @@ func TestUnusableDoors(t *testing.T) {
 	path := files(t, map[string]string{
 		"tokens": written.tokens, "policy": written.policy, "empty": "", "no-rules": "rules: []\n", "a-token": secret("reader"),
 		"plain-token": "- {name: reader, token: " + secret("reader") + "}\n", "wrong-role": "rules: [{who: [\"*\"], role: root}]\n",
+		"no-value": "rules:\n- {who: [\"token:reader\"], role: operator, namespaces: [game], services: [chat], force: }\n",
 	})
 	for name, row := range map[string]struct {
 		policy, tokens string
@@ -381,6 +382,7 @@ func TestUnusableDoors(t *testing.T) {
 		"an empty policy":        {"empty", "tokens", `auth\.policy_file: .*empty: must have rules`},
 		"a policy without rules": {"no-rules", "tokens", `auth\.policy_file: .*no-rules: must have rules`},
 		"an unknown role":        {"wrong-role", "tokens", `auth\.policy_file: .*wrong-role: rules\[0\]\.role must be`},
+		"a key without a value":  {"no-value", "tokens", `auth\.policy_file: .*no-value: line 2 has a key without a value`},
 		"no tokens file":         {"policy", "absent", `auth\.tokens_file: .*absent: no such file`},
 		"an empty tokens file":   {"policy", "empty", `auth\.tokens_file: .*empty: `},
 		"a token as the file":    {"policy", "a-token", `auth\.tokens_file: .*a-token: `},
@@ -404,6 +406,35 @@ func TestUnusableDoors(t *testing.T) {
 			require.NotContains(t, outputs[0], "0123456789abcdef", "nothing of a token")
 			require.Equal(t, 1, strings.Count(outputs[0], "\n"), "a line")
 		})
+	}
+}
+
+// TestCheckWarns: -check says which names in the policy no caller can have, and prints the configuration all the same.
+func TestCheckWarns(t *testing.T) {
+	t.Parallel()
+	path := files(t, map[string]string{
+		"tokens": guardTexts().tokens,
+		"policy": `rules:
+- {who: ["token:reader", "token:raeder", "spiffe://example.org/a"], role: reader, namespaces: [game], services: [chat]}
+`,
+		"correct": `rules: [{who: ["token:reader"], role: reader, namespaces: [game], services: [chat]}]`,
+	})
+	for policy, want := range map[string]string{
+		"policy": `podlink: warning: auth.policy_file: rules[0].who[1]: no caller can be "token:raeder": ` +
+			"auth.tokens_file has no token of that name\n" +
+			`podlink: warning: auth.policy_file: rules[0].who[2]: no caller can be "spiffe://example.org/a": ` +
+			"no listener has a client_ca_file, so callers have no certificates\n",
+		"correct": "",
+	} {
+		cmd := exec.CommandContext(t.Context(), binary, "-check")
+		cmd.Env = append(os.Environ(), "PODLINK_AUTH_MODE=required", "PODLINK_AUTH_POLICY_FILE="+path(policy),
+			"PODLINK_AUTH_TOKENS_FILE="+path("tokens"))
+		var warnings strings.Builder
+		cmd.Stderr = &warnings
+		out, err := cmd.Output()
+		require.NoError(t, err)
+		require.Contains(t, string(out), "mode: required")
+		require.Equal(t, want, warnings.String())
 	}
 }
 

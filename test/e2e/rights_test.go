@@ -95,6 +95,7 @@ var requests = []request{
 	{"", "CountPodLinks", `{}`, "read", true, false},
 	{"", "WatchLinks", `{}`, "read", true, false},
 	{"of another pod", "WatchLinks", `{"podId":3,"uid":"u"}`, "read", true, false},
+	{"", "ExportLinks", `{}`, "operate", true, false},
 
 	// These name no service, or no namespace: who sees one of the namespace, or of any, is not denied.
 	{"", "ListLinkedServices", `{"uid":"u"}`, "read", true, false},

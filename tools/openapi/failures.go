@@ -69,6 +69,7 @@ var special = map[protoreflect.Name][]v1.ErrorReason{
 	"ListPodLinks":         {v1.ErrorReason_INDEX_DISABLED},
 	"CountPodLinks":        {v1.ErrorReason_INDEX_DISABLED},
 	"WatchLinks":           {v1.ErrorReason_LIMIT_EXCEEDED},
+	"ExportLinks":          {v1.ErrorReason_LIMIT_EXCEEDED},
 }
 
 // failure is a code with the reasons that an operation may have for it.

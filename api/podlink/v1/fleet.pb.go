@@ -149,6 +149,53 @@ func (LinkChange_Kind) EnumDescriptor() ([]byte, []int) {
 	return file_podlink_v1_fleet_proto_rawDescGZIP(), []int{11, 0}
 }
 
+type ExportLinksReply_Restart int32
+
+const (
+	ExportLinksReply_RESTART_UNSPECIFIED ExportLinksReply_Restart = 0
+	// The store has failed over or restarted, or slots of its cluster move or have moved; perhaps before the export was resumed.
+	ExportLinksReply_STORE_CHANGED ExportLinksReply_Restart = 1
+)
+
+// Enum value maps for ExportLinksReply_Restart.
+var (
+	ExportLinksReply_Restart_name = map[int32]string{
+		0: "RESTART_UNSPECIFIED",
+		1: "STORE_CHANGED",
+	}
+	ExportLinksReply_Restart_value = map[string]int32{
+		"RESTART_UNSPECIFIED": 0,
+		"STORE_CHANGED":       1,
+	}
+)
+
+func (x ExportLinksReply_Restart) Enum() *ExportLinksReply_Restart {
+	p := new(ExportLinksReply_Restart)
+	*p = x
+	return p
+}
+
+func (x ExportLinksReply_Restart) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ExportLinksReply_Restart) Descriptor() protoreflect.EnumDescriptor {
+	return file_podlink_v1_fleet_proto_enumTypes[2].Descriptor()
+}
+
+func (ExportLinksReply_Restart) Type() protoreflect.EnumType {
+	return &file_podlink_v1_fleet_proto_enumTypes[2]
+}
+
+func (x ExportLinksReply_Restart) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ExportLinksReply_Restart.Descriptor instead.
+func (ExportLinksReply_Restart) EnumDescriptor() ([]byte, []int) {
+	return file_podlink_v1_fleet_proto_rawDescGZIP(), []int{13, 0}
+}
+
 type ListNamespacesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	PageSize      int32                  `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
@@ -952,6 +999,143 @@ func (x *LinkChange) GetTime() *timestamppb.Timestamp {
 	return nil
 }
 
+type ExportLinksRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// Only links of this service. Empty: of all services.
+	Service string `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	// Where to go on: the token of a message of an earlier export with the same namespace and service, from any podlink. Empty: from the
+	// beginning.
+	ResumeToken   string `protobuf:"bytes,3,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportLinksRequest) Reset() {
+	*x = ExportLinksRequest{}
+	mi := &file_podlink_v1_fleet_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportLinksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportLinksRequest) ProtoMessage() {}
+
+func (x *ExportLinksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_podlink_v1_fleet_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportLinksRequest.ProtoReflect.Descriptor instead.
+func (*ExportLinksRequest) Descriptor() ([]byte, []int) {
+	return file_podlink_v1_fleet_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ExportLinksRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *ExportLinksRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *ExportLinksRequest) GetResumeToken() string {
+	if x != nil {
+		return x.ResumeToken
+	}
+	return ""
+}
+
+// ExportLinksReply is a message of an export. The export has every link only if it ends with a message that is done.
+type ExportLinksReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 1000. A link may come more than once: the later one is what was read later.
+	Links []*Link `protobuf:"bytes,1,rep,name=links,proto3" json:"links,omitempty"`
+	// Set: the export begins again after this message, because what it has sent until now may lack links. It stays true of the links that
+	// it has sent.
+	Restart ExportLinksReply_Restart `protobuf:"varint,2,opt,name=restart,proto3,enum=podlink.v1.ExportLinksReply_Restart" json:"restart,omitempty"`
+	// Resumes the export after this message. Empty: it begins again.
+	Token string `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
+	// This is the last message.
+	Done          bool `protobuf:"varint,4,opt,name=done,proto3" json:"done,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportLinksReply) Reset() {
+	*x = ExportLinksReply{}
+	mi := &file_podlink_v1_fleet_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportLinksReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportLinksReply) ProtoMessage() {}
+
+func (x *ExportLinksReply) ProtoReflect() protoreflect.Message {
+	mi := &file_podlink_v1_fleet_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportLinksReply.ProtoReflect.Descriptor instead.
+func (*ExportLinksReply) Descriptor() ([]byte, []int) {
+	return file_podlink_v1_fleet_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ExportLinksReply) GetLinks() []*Link {
+	if x != nil {
+		return x.Links
+	}
+	return nil
+}
+
+func (x *ExportLinksReply) GetRestart() ExportLinksReply_Restart {
+	if x != nil {
+		return x.Restart
+	}
+	return ExportLinksReply_RESTART_UNSPECIFIED
+}
+
+func (x *ExportLinksReply) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *ExportLinksReply) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
 type ListNamespacesReply_NamespaceServices struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
@@ -963,7 +1147,7 @@ type ListNamespacesReply_NamespaceServices struct {
 
 func (x *ListNamespacesReply_NamespaceServices) Reset() {
 	*x = ListNamespacesReply_NamespaceServices{}
-	mi := &file_podlink_v1_fleet_proto_msgTypes[12]
+	mi := &file_podlink_v1_fleet_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -975,7 +1159,7 @@ func (x *ListNamespacesReply_NamespaceServices) String() string {
 func (*ListNamespacesReply_NamespaceServices) ProtoMessage() {}
 
 func (x *ListNamespacesReply_NamespaceServices) ProtoReflect() protoreflect.Message {
-	mi := &file_podlink_v1_fleet_proto_msgTypes[12]
+	mi := &file_podlink_v1_fleet_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1015,7 +1199,7 @@ type CountPodLinksReply_PodCount struct {
 
 func (x *CountPodLinksReply_PodCount) Reset() {
 	*x = CountPodLinksReply_PodCount{}
-	mi := &file_podlink_v1_fleet_proto_msgTypes[13]
+	mi := &file_podlink_v1_fleet_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1027,7 +1211,7 @@ func (x *CountPodLinksReply_PodCount) String() string {
 func (*CountPodLinksReply_PodCount) ProtoMessage() {}
 
 func (x *CountPodLinksReply_PodCount) ProtoReflect() protoreflect.Message {
-	mi := &file_podlink_v1_fleet_proto_msgTypes[13]
+	mi := &file_podlink_v1_fleet_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1062,7 +1246,7 @@ var File_podlink_v1_fleet_proto protoreflect.FileDescriptor
 const file_podlink_v1_fleet_proto_rawDesc = "" +
 	"\n" +
 	"\x16podlink/v1/fleet.proto\x12\n" +
-	"podlink.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15podlink/v1/link.proto\x1a\x16podlink/v1/right.proto\"S\n" +
+	"podlink.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15podlink/v1/link.proto\x1a\x16podlink/v1/right.proto\x1a\x17podlink/v1/stream.proto\"S\n" +
 	"\x15ListNamespacesRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -1147,14 +1331,27 @@ const file_podlink_v1_fleet_proto_rawDesc = "" +
 	"\tPERSISTED\x10\x03\x12\f\n" +
 	"\bEXPIRING\x10\x04\x12\v\n" +
 	"\aREMOVED\x10\x05\x12\r\n" +
-	"\tUNCERTAIN\x10\x062\xe0\x05\n" +
+	"\tUNCERTAIN\x10\x06\"o\n" +
+	"\x12ExportLinksRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
+	"\aservice\x18\x02 \x01(\tR\aservice\x12!\n" +
+	"\fresume_token\x18\x03 \x01(\tR\vresumeToken\"\xdb\x01\n" +
+	"\x10ExportLinksReply\x12&\n" +
+	"\x05links\x18\x01 \x03(\v2\x10.podlink.v1.LinkR\x05links\x12>\n" +
+	"\arestart\x18\x02 \x01(\x0e2$.podlink.v1.ExportLinksReply.RestartR\arestart\x12\x14\n" +
+	"\x05token\x18\x03 \x01(\tR\x05token\x12\x12\n" +
+	"\x04done\x18\x04 \x01(\bR\x04done\"5\n" +
+	"\aRestart\x12\x17\n" +
+	"\x13RESTART_UNSPECIFIED\x10\x00\x12\x11\n" +
+	"\rSTORE_CHANGED\x10\x012\xec\x06\n" +
 	"\fFleetService\x12s\n" +
 	"\x0eListNamespaces\x12!.podlink.v1.ListNamespacesRequest\x1a\x1f.podlink.v1.ListNamespacesReply\"\x1d\xc8\xf4\x18\x01\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/namespaces\x90\x02\x01\x12\x82\x01\n" +
 	"\fListServices\x12\x1f.podlink.v1.ListServicesRequest\x1a\x1d.podlink.v1.ListServicesReply\"2\xc8\xf4\x18\x01\x82\xd3\xe4\x93\x02%\x12#/v1/namespaces/{namespace}/services\x90\x02\x01\x12\xa0\x01\n" +
 	"\fListPodLinks\x12\x1f.podlink.v1.ListPodLinksRequest\x1a\x1d.podlink.v1.ListPodLinksReply\"P\xc8\xf4\x18\x01\x82\xd3\xe4\x93\x02C\x12A/v1/namespaces/{namespace}/services/{service}/pods/{pod_id}/links\x90\x02\x01\x12\x9b\x01\n" +
 	"\rCountPodLinks\x12 .podlink.v1.CountPodLinksRequest\x1a\x1e.podlink.v1.CountPodLinksReply\"H\xc8\xf4\x18\x01\x82\xd3\xe4\x93\x02;\x129/v1/namespaces/{namespace}/services/{service}/links:count\x90\x02\x01\x12\x94\x01\n" +
 	"\n" +
-	"WatchLinks\x12\x1d.podlink.v1.WatchLinksRequest\x1a\x1b.podlink.v1.WatchLinksReply\"H\xc8\xf4\x18\x01\x82\xd3\xe4\x93\x02;\x129/v1/namespaces/{namespace}/services/{service}/links:watch\x90\x02\x010\x01B\x1bZ\x19podlink/api/podlink/v1;v1b\x06proto3"
+	"WatchLinks\x12\x1d.podlink.v1.WatchLinksRequest\x1a\x1b.podlink.v1.WatchLinksReply\"H\xc8\xf4\x18\x01\x82\xd3\xe4\x93\x02;\x129/v1/namespaces/{namespace}/services/{service}/links:watch\x90\x02\x010\x01\x12\x89\x01\n" +
+	"\vExportLinks\x12\x1e.podlink.v1.ExportLinksRequest\x1a\x1c.podlink.v1.ExportLinksReply\":\xc8\xf4\x18\x05\xd0\xf4\x18\x01\x82\xd3\xe4\x93\x02)\x12'/v1/namespaces/{namespace}/links:export\x90\x02\x010\x01B\x1bZ\x19podlink/api/podlink/v1;v1b\x06proto3"
 
 var (
 	file_podlink_v1_fleet_proto_rawDescOnce sync.Once
@@ -1168,53 +1365,60 @@ func file_podlink_v1_fleet_proto_rawDescGZIP() []byte {
 	return file_podlink_v1_fleet_proto_rawDescData
 }
 
-var file_podlink_v1_fleet_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_podlink_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_podlink_v1_fleet_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_podlink_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_podlink_v1_fleet_proto_goTypes = []any{
 	(WatchLinksReply_Resync)(0),                   // 0: podlink.v1.WatchLinksReply.Resync
 	(LinkChange_Kind)(0),                          // 1: podlink.v1.LinkChange.Kind
-	(*ListNamespacesRequest)(nil),                 // 2: podlink.v1.ListNamespacesRequest
-	(*ListNamespacesReply)(nil),                   // 3: podlink.v1.ListNamespacesReply
-	(*ListServicesRequest)(nil),                   // 4: podlink.v1.ListServicesRequest
-	(*ListServicesReply)(nil),                     // 5: podlink.v1.ListServicesReply
-	(*ServiceSummary)(nil),                        // 6: podlink.v1.ServiceSummary
-	(*ListPodLinksRequest)(nil),                   // 7: podlink.v1.ListPodLinksRequest
-	(*ListPodLinksReply)(nil),                     // 8: podlink.v1.ListPodLinksReply
-	(*CountPodLinksRequest)(nil),                  // 9: podlink.v1.CountPodLinksRequest
-	(*CountPodLinksReply)(nil),                    // 10: podlink.v1.CountPodLinksReply
-	(*WatchLinksRequest)(nil),                     // 11: podlink.v1.WatchLinksRequest
-	(*WatchLinksReply)(nil),                       // 12: podlink.v1.WatchLinksReply
-	(*LinkChange)(nil),                            // 13: podlink.v1.LinkChange
-	(*ListNamespacesReply_NamespaceServices)(nil), // 14: podlink.v1.ListNamespacesReply.NamespaceServices
-	(*CountPodLinksReply_PodCount)(nil),           // 15: podlink.v1.CountPodLinksReply.PodCount
-	(*Link)(nil),                                  // 16: podlink.v1.Link
-	(*timestamppb.Timestamp)(nil),                 // 17: google.protobuf.Timestamp
+	(ExportLinksReply_Restart)(0),                 // 2: podlink.v1.ExportLinksReply.Restart
+	(*ListNamespacesRequest)(nil),                 // 3: podlink.v1.ListNamespacesRequest
+	(*ListNamespacesReply)(nil),                   // 4: podlink.v1.ListNamespacesReply
+	(*ListServicesRequest)(nil),                   // 5: podlink.v1.ListServicesRequest
+	(*ListServicesReply)(nil),                     // 6: podlink.v1.ListServicesReply
+	(*ServiceSummary)(nil),                        // 7: podlink.v1.ServiceSummary
+	(*ListPodLinksRequest)(nil),                   // 8: podlink.v1.ListPodLinksRequest
+	(*ListPodLinksReply)(nil),                     // 9: podlink.v1.ListPodLinksReply
+	(*CountPodLinksRequest)(nil),                  // 10: podlink.v1.CountPodLinksRequest
+	(*CountPodLinksReply)(nil),                    // 11: podlink.v1.CountPodLinksReply
+	(*WatchLinksRequest)(nil),                     // 12: podlink.v1.WatchLinksRequest
+	(*WatchLinksReply)(nil),                       // 13: podlink.v1.WatchLinksReply
+	(*LinkChange)(nil),                            // 14: podlink.v1.LinkChange
+	(*ExportLinksRequest)(nil),                    // 15: podlink.v1.ExportLinksRequest
+	(*ExportLinksReply)(nil),                      // 16: podlink.v1.ExportLinksReply
+	(*ListNamespacesReply_NamespaceServices)(nil), // 17: podlink.v1.ListNamespacesReply.NamespaceServices
+	(*CountPodLinksReply_PodCount)(nil),           // 18: podlink.v1.CountPodLinksReply.PodCount
+	(*Link)(nil),                                  // 19: podlink.v1.Link
+	(*timestamppb.Timestamp)(nil),                 // 20: google.protobuf.Timestamp
 }
 var file_podlink_v1_fleet_proto_depIdxs = []int32{
-	14, // 0: podlink.v1.ListNamespacesReply.namespaces:type_name -> podlink.v1.ListNamespacesReply.NamespaceServices
-	6,  // 1: podlink.v1.ListServicesReply.services:type_name -> podlink.v1.ServiceSummary
-	16, // 2: podlink.v1.ListPodLinksReply.links:type_name -> podlink.v1.Link
-	15, // 3: podlink.v1.CountPodLinksReply.counts:type_name -> podlink.v1.CountPodLinksReply.PodCount
-	13, // 4: podlink.v1.WatchLinksReply.changes:type_name -> podlink.v1.LinkChange
+	17, // 0: podlink.v1.ListNamespacesReply.namespaces:type_name -> podlink.v1.ListNamespacesReply.NamespaceServices
+	7,  // 1: podlink.v1.ListServicesReply.services:type_name -> podlink.v1.ServiceSummary
+	19, // 2: podlink.v1.ListPodLinksReply.links:type_name -> podlink.v1.Link
+	18, // 3: podlink.v1.CountPodLinksReply.counts:type_name -> podlink.v1.CountPodLinksReply.PodCount
+	14, // 4: podlink.v1.WatchLinksReply.changes:type_name -> podlink.v1.LinkChange
 	0,  // 5: podlink.v1.WatchLinksReply.resync:type_name -> podlink.v1.WatchLinksReply.Resync
 	1,  // 6: podlink.v1.LinkChange.kind:type_name -> podlink.v1.LinkChange.Kind
-	16, // 7: podlink.v1.LinkChange.link:type_name -> podlink.v1.Link
-	17, // 8: podlink.v1.LinkChange.time:type_name -> google.protobuf.Timestamp
-	2,  // 9: podlink.v1.FleetService.ListNamespaces:input_type -> podlink.v1.ListNamespacesRequest
-	4,  // 10: podlink.v1.FleetService.ListServices:input_type -> podlink.v1.ListServicesRequest
-	7,  // 11: podlink.v1.FleetService.ListPodLinks:input_type -> podlink.v1.ListPodLinksRequest
-	9,  // 12: podlink.v1.FleetService.CountPodLinks:input_type -> podlink.v1.CountPodLinksRequest
-	11, // 13: podlink.v1.FleetService.WatchLinks:input_type -> podlink.v1.WatchLinksRequest
-	3,  // 14: podlink.v1.FleetService.ListNamespaces:output_type -> podlink.v1.ListNamespacesReply
-	5,  // 15: podlink.v1.FleetService.ListServices:output_type -> podlink.v1.ListServicesReply
-	8,  // 16: podlink.v1.FleetService.ListPodLinks:output_type -> podlink.v1.ListPodLinksReply
-	10, // 17: podlink.v1.FleetService.CountPodLinks:output_type -> podlink.v1.CountPodLinksReply
-	12, // 18: podlink.v1.FleetService.WatchLinks:output_type -> podlink.v1.WatchLinksReply
-	14, // [14:19] is the sub-list for method output_type
-	9,  // [9:14] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	19, // 7: podlink.v1.LinkChange.link:type_name -> podlink.v1.Link
+	20, // 8: podlink.v1.LinkChange.time:type_name -> google.protobuf.Timestamp
+	19, // 9: podlink.v1.ExportLinksReply.links:type_name -> podlink.v1.Link
+	2,  // 10: podlink.v1.ExportLinksReply.restart:type_name -> podlink.v1.ExportLinksReply.Restart
+	3,  // 11: podlink.v1.FleetService.ListNamespaces:input_type -> podlink.v1.ListNamespacesRequest
+	5,  // 12: podlink.v1.FleetService.ListServices:input_type -> podlink.v1.ListServicesRequest
+	8,  // 13: podlink.v1.FleetService.ListPodLinks:input_type -> podlink.v1.ListPodLinksRequest
+	10, // 14: podlink.v1.FleetService.CountPodLinks:input_type -> podlink.v1.CountPodLinksRequest
+	12, // 15: podlink.v1.FleetService.WatchLinks:input_type -> podlink.v1.WatchLinksRequest
+	15, // 16: podlink.v1.FleetService.ExportLinks:input_type -> podlink.v1.ExportLinksRequest
+	4,  // 17: podlink.v1.FleetService.ListNamespaces:output_type -> podlink.v1.ListNamespacesReply
+	6,  // 18: podlink.v1.FleetService.ListServices:output_type -> podlink.v1.ListServicesReply
+	9,  // 19: podlink.v1.FleetService.ListPodLinks:output_type -> podlink.v1.ListPodLinksReply
+	11, // 20: podlink.v1.FleetService.CountPodLinks:output_type -> podlink.v1.CountPodLinksReply
+	13, // 21: podlink.v1.FleetService.WatchLinks:output_type -> podlink.v1.WatchLinksReply
+	16, // 22: podlink.v1.FleetService.ExportLinks:output_type -> podlink.v1.ExportLinksReply
+	17, // [17:23] is the sub-list for method output_type
+	11, // [11:17] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_podlink_v1_fleet_proto_init() }
@@ -1224,6 +1428,7 @@ func file_podlink_v1_fleet_proto_init() {
 	}
 	file_podlink_v1_link_proto_init()
 	file_podlink_v1_right_proto_init()
+	file_podlink_v1_stream_proto_init()
 	file_podlink_v1_fleet_proto_msgTypes[4].OneofWrappers = []any{}
 	file_podlink_v1_fleet_proto_msgTypes[5].OneofWrappers = []any{}
 	file_podlink_v1_fleet_proto_msgTypes[9].OneofWrappers = []any{}
@@ -1232,8 +1437,8 @@ func file_podlink_v1_fleet_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_podlink_v1_fleet_proto_rawDesc), len(file_podlink_v1_fleet_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   14,
+			NumEnums:      3,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,7 @@ const (
 	FleetService_ListPodLinks_FullMethodName   = "/podlink.v1.FleetService/ListPodLinks"
 	FleetService_CountPodLinks_FullMethodName  = "/podlink.v1.FleetService/CountPodLinks"
 	FleetService_WatchLinks_FullMethodName     = "/podlink.v1.FleetService/WatchLinks"
+	FleetService_ExportLinks_FullMethodName    = "/podlink.v1.FleetService/ExportLinks"
 )
 
 // FleetServiceClient is the client API for FleetService service.
@@ -47,6 +48,10 @@ type FleetServiceClient interface {
 	// WatchLinks sends the changes of a service's links as they happen, until the caller leaves or podlink stops. Over HTTP the
 	// stream is server-sent events.
 	WatchLinks(ctx context.Context, in *WatchLinksRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchLinksReply], error)
+	// ExportLinks sends all links of a namespace, in no order. A link that exists during the whole export is in at least one message, also
+	// if the export is resumed. podlink goes over all keys of the store for it, at the pace of fleet.census_rate. Over HTTP the stream is
+	// JSON lines.
+	ExportLinks(ctx context.Context, in *ExportLinksRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportLinksReply], error)
 }
 
 type fleetServiceClient struct {
@@ -116,6 +121,25 @@ func (c *fleetServiceClient) WatchLinks(ctx context.Context, in *WatchLinksReque
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type FleetService_WatchLinksClient = grpc.ServerStreamingClient[WatchLinksReply]
 
+func (c *fleetServiceClient) ExportLinks(ctx context.Context, in *ExportLinksRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportLinksReply], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &FleetService_ServiceDesc.Streams[1], FleetService_ExportLinks_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ExportLinksRequest, ExportLinksReply]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type FleetService_ExportLinksClient = grpc.ServerStreamingClient[ExportLinksReply]
+
 // FleetServiceServer is the server API for FleetService service.
 // All implementations must embed UnimplementedFleetServiceServer
 // for forward compatibility.
@@ -137,6 +161,10 @@ type FleetServiceServer interface {
 	// WatchLinks sends the changes of a service's links as they happen, until the caller leaves or podlink stops. Over HTTP the
 	// stream is server-sent events.
 	WatchLinks(*WatchLinksRequest, grpc.ServerStreamingServer[WatchLinksReply]) error
+	// ExportLinks sends all links of a namespace, in no order. A link that exists during the whole export is in at least one message, also
+	// if the export is resumed. podlink goes over all keys of the store for it, at the pace of fleet.census_rate. Over HTTP the stream is
+	// JSON lines.
+	ExportLinks(*ExportLinksRequest, grpc.ServerStreamingServer[ExportLinksReply]) error
 	mustEmbedUnimplementedFleetServiceServer()
 }
 
@@ -161,6 +189,9 @@ func (UnimplementedFleetServiceServer) CountPodLinks(context.Context, *CountPodL
 }
 func (UnimplementedFleetServiceServer) WatchLinks(*WatchLinksRequest, grpc.ServerStreamingServer[WatchLinksReply]) error {
 	return status.Error(codes.Unimplemented, "method WatchLinks not implemented")
+}
+func (UnimplementedFleetServiceServer) ExportLinks(*ExportLinksRequest, grpc.ServerStreamingServer[ExportLinksReply]) error {
+	return status.Error(codes.Unimplemented, "method ExportLinks not implemented")
 }
 func (UnimplementedFleetServiceServer) mustEmbedUnimplementedFleetServiceServer() {}
 func (UnimplementedFleetServiceServer) testEmbeddedByValue()                      {}
@@ -266,6 +297,17 @@ func _FleetService_WatchLinks_Handler(srv interface{}, stream grpc.ServerStream)
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type FleetService_WatchLinksServer = grpc.ServerStreamingServer[WatchLinksReply]
 
+func _FleetService_ExportLinks_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ExportLinksRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(FleetServiceServer).ExportLinks(m, &grpc.GenericServerStream[ExportLinksRequest, ExportLinksReply]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type FleetService_ExportLinksServer = grpc.ServerStreamingServer[ExportLinksReply]
+
 // FleetService_ServiceDesc is the grpc.ServiceDesc for FleetService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -294,6 +336,11 @@ var FleetService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "WatchLinks",
 			Handler:       _FleetService_WatchLinks_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ExportLinks",
+			Handler:       _FleetService_ExportLinks_Handler,
 			ServerStreams: true,
 		},
 	},
