@@ -1,7 +1,9 @@
 package biz
 
 import (
+	"cmp"
 	"context"
+	"strings"
 	"time"
 )
 
@@ -120,8 +122,21 @@ type FeedRepo interface {
 	Store() string
 }
 
-// FeedPosition is a place in a service's feed, as the store names it; "": its end.
+// FeedPosition is a place in a service's feed, as the store names it: a number, or two with a - between. The greater one is later. "": the
+// feed's end.
 type FeedPosition string
+
+// follows reports whether the position is later than the other one.
+func (p FeedPosition) follows(other FeedPosition) bool {
+	first, second, _ := strings.Cut(string(p), "-")
+	otherFirst, otherSecond, _ := strings.Cut(string(other), "-")
+	return cmp.Or(compareDigits(first, otherFirst), compareDigits(second, otherSecond)) > 0
+}
+
+// compareDigits compares numbers without leading zeros.
+func compareDigits(a, b string) int {
+	return cmp.Or(cmp.Compare(len(a), len(b)), strings.Compare(a, b))
+}
 
 // FeedPage is a part of a feed.
 type FeedPage struct {

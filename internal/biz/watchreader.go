@@ -73,8 +73,6 @@ func (r *feedReader) poll() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
-	case r.at != at: // A watcher has come with a position, while the end was looked for.
-		return true
 	case err == nil:
 		r.pass(page, store)
 		return len(page.Entries) >= feedPage
@@ -116,6 +114,7 @@ func (r *feedReader) pass(page FeedPage, store string) {
 	before := r.at
 	if before == "" {
 		r.store = store
+		page.Next = r.adopt(page.Next)
 	}
 	first := r.lost
 	if page.Trimmed {
@@ -137,6 +136,22 @@ func (r *feedReader) pass(page FeedPage, store string) {
 	r.progress(now)
 }
 
+// adopt returns where the reader begins: at the feed's end, or before it, where a watcher has come to meanwhile. A position is a caller's
+// word, and all watchers would miss what is before it: one that is later than the end does not count. The caller must hold mu.
+func (r *feedReader) adopt(end FeedPosition) FeedPosition {
+	begin := end
+	for w, position := range r.behind {
+		if position.follows(end) {
+			r.fresh[w] = ResyncGap
+			w.joined <- true
+			delete(r.behind, w)
+		} else if begin.follows(position) {
+			begin = position
+		}
+	}
+	return begin
+}
+
 // admit lets those begin that have waited for the read. The caller must hold mu.
 func (r *feedReader) admit(page FeedPage, now time.Time) {
 	messages := make(map[ResyncReason]*WatchMessage, 1)
@@ -151,6 +166,9 @@ func (r *feedReader) admit(page FeedPage, now time.Time) {
 	for w, position := range r.behind {
 		rest, found := entriesAfter(page.Entries, position)
 		switch {
+		case position == page.Next && len(page.Entries) == 0:
+			r.add(w)
+			w.joined <- true
 		case page.Trimmed: // It has missed what the others have missed, or less.
 			r.add(w)
 			w.push(&WatchMessage{Resync: ResyncTrimmed, Token: r.token(), entries: 1}, now)
@@ -230,9 +248,8 @@ func (r *feedReader) join(w *watcher, at FeedPosition, store string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
-	case r.at == "" && r.lost == "": // The reader has just begun.
-		r.at, r.store = at, store
-		fallthrough
+	case r.at == "" && r.lost == "": // The reader has just begun: see adopt.
+		r.behind[w] = at
 	case r.at == at && r.store == store:
 		r.add(w)
 		w.joined <- true
@@ -261,6 +278,11 @@ func (r *feedReader) fail(err error) {
 	for w := range r.fresh {
 		w.fail(err)
 	}
+	for w := range r.behind {
+		w.fail(err)
+		w.joined <- true
+	}
+	clear(r.behind)
 	for _, group := range r.groups {
 		for w := range group {
 			w.fail(err)

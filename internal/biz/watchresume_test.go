@@ -3,8 +3,10 @@ package biz
 import (
 	"encoding/base64"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -162,4 +164,48 @@ func TestWatchTokens(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, token.after, parsed.after)
 	require.Equal(t, token.skip, parsed.skip)
+}
+
+// TestForgedToken: a caller may make a token of a position that the feed has not reached, because it knows the store's identity from its
+// reports. It is told to resync, and nobody else misses anything.
+func TestForgedToken(t *testing.T) {
+	for _, order := range []string{"first", "second"} {
+		t.Run(order, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, feeds *memFeeds, w *Watches) {
+				feeds.change(watchedRoom, linkedChange("zoe", 1, 1))
+				token := watchToken{after: "999999"}.text(feedID{watchedRoom, feeds.Store()})
+				requests := []WatchRequest{{Service: watchedRoom, Resume: token}, {Service: watchedRoom}}
+				if order == "second" {
+					slices.Reverse(requests)
+				}
+				var all []*received
+				for _, r := range requests {
+					all = append(all, watch(t, w, r))
+					synctest.Wait()
+				}
+				time.Sleep(time.Second)
+				feeds.change(watchedRoom, linkedChange("ann", 1, 2))
+				settle()
+				for i, got := range all {
+					if requests[i].Resume == "" {
+						require.Equal(t, []string{"START", "ann@1"}, got.take())
+					} else if order == "first" {
+						require.Equal(t, []string{"GAP", "ann@1"}, got.take())
+					}
+					got.stop(nil)
+					require.ErrorIs(t, <-got.ended, ErrCanceled)
+				}
+			})
+		})
+	}
+}
+
+// TestPositionsAreOrdered as numbers are, whatever their length.
+func TestPositionsAreOrdered(t *testing.T) {
+	ordered := []FeedPosition{"0-0", "9-3", "9-20", "10-0", "10-1", "1800000000000-7", "999999999999999-5"}
+	for i, later := range ordered {
+		for j, earlier := range ordered {
+			require.Equal(t, i > j, later.follows(earlier), "%s %s", later, earlier)
+		}
+	}
 }

@@ -19,7 +19,7 @@ const (
 // watchToken is where a watch stands in the feed of a service: after a position, and after so many changes of the entry behind it.
 //
 // Its text is the version, a sum, the number of changes and the position. The sum is over the service and the identity of the store too, so
-// a position is used only where it was made, and one that a caller has changed is not used at all.
+// a position is used only where it was made. It has no secret: a caller that knows the store's identity can make one of any position.
 type watchToken struct {
 	after FeedPosition
 	skip  int
