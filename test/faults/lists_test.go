@@ -229,7 +229,9 @@ func TestListsKnownBad(t *testing.T) {
 		faults []listFault
 		found  []string
 	}{
-		variants.SilentDeath:  {[]listFault{killed(0), killed(1), killed(2), killed(3)}, []string{"there is no gap", "is not told of the gap", "the lists: "}},
+		variants.SilentDeath: {
+			[]listFault{killed(0), killed(1), killed(2), killed(3)}, []string{"there is no gap", "is not told of the gap", "the lists: "},
+		},
 		variants.AnyOrder:     {[]listFault{frozen(4)}, []string{"a podlink is frozen: the lists: "}},
 		variants.SilentlySlow: {[]listFault{slow()}, []string{"a slow watcher: the watcher over gRPC (resync: false): "}},
 	} {
