@@ -104,7 +104,7 @@ func (f *fakeFeed) NewStream(ctx context.Context, _ *grpc.StreamDesc, _ string, 
 
 // fakeStream is a stream of a fakeFeed.
 type fakeStream struct {
-	ctx   context.Context
+	ctx   context.Context //nolint:containedctx // As in a grpc.ClientStream.
 	feed  *fakeFeed
 	queue chan *v1.WatchLinksReply
 }

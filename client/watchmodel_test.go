@@ -130,11 +130,11 @@ func (m *watchModel) step(call func(uid string)) {
 // watch tells, until ctx ends. Every third story ends without the watch.
 func runWatchModel(t *testing.T, seed uint64, between func(ctx context.Context, w linkWatcher) linkWatcher) (wrong []string) {
 	synctest.Test(t, func(t *testing.T) {
-		r := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // It has to repeat.
+		r := rand.New(rand.NewPCG(seed, 1))
 		m := &watchModel{fakeFeed: newFakeFeed(), r: r}
 		m.choose = func([]int32) int32 { return int32(m.epoch % 5) }
 		var dice sync.Mutex
-		slow := rand.New(rand.NewPCG(seed, 2)) //nolint:gosec // As above.
+		slow := rand.New(rand.NewPCG(seed, 2))
 		c := NewOver(m, DefaultTimeout)
 		defer func() {
 			require.NoError(t, c.Close())

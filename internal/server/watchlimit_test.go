@@ -34,14 +34,14 @@ func TestWatchesOfACaller(t *testing.T) {
 		require.NoError(t, err)
 	}
 	require.Len(t, opened, most)
-	refused := func() (error, int, http.Header, string) {
+	refused := func() (int, http.Header, string, error) {
 		stream, err := v1.NewFleetServiceClient(w.conn).WatchLinks(as(t, "chat"), room)
 		require.NoError(t, err)
 		_, err = stream.Recv()
 		code, header, body := ask(t, w.url, http.MethodGet, watchPath, "Bearer chat")
-		return err, code, header, body
+		return code, header, body, err
 	}
-	err, code, header, body := refused()
+	code, header, body, err := refused()
 	require.Equal(t, codes.ResourceExhausted, status.Code(err), err)
 	require.Equal(t, "1000", kerrors.FromError(err).Metadata[retryAfter])
 	require.Equal(t, http.StatusTooManyRequests, code)

@@ -89,7 +89,7 @@ func watchAsNeighbour(t *testing.T, p *podlinktest.Process, service string) *nei
 	}()
 	t.Cleanup(func() {
 		_ = conn.Close()
-		<-w.ended
+		t.Log("the watch has ended:", <-w.ended)
 	})
 	return w
 }

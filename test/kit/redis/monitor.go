@@ -20,7 +20,8 @@ type Monitor struct {
 	marks  map[string]chan struct{}
 }
 
-// Count starts to count the lines of MONITOR that contain one of the texts: `"evalsha" "<sha>` is a call of a script. It ends with the test.
+// Count starts to count the lines of MONITOR that contain one of the texts: `"evalsha" "<sha>` is a call of a script. It ends with the
+// test.
 func (s *Server) Count(tb testing.TB, texts ...string) *Monitor {
 	tb.Helper()
 	conn, err := net.Dial("tcp", s.Addr())
