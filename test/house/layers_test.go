@@ -21,7 +21,7 @@ var layers = map[string][]string{
 		"internal/app", "internal/audit", "internal/conf", "internal/telemetry", "internal/telemetry/lines", "internal/version",
 	},
 	"internal/app": {
-		"internal/audit", "internal/auth", "internal/certs", "internal/biz", "internal/conf", "internal/data", "internal/rdb",
+		"internal/audit", "internal/auth", "internal/certs", "internal/biz", "internal/conf", "internal/data", "internal/jobs", "internal/rdb",
 		"internal/rdb/embedded", "internal/registration",
 		"internal/server", "internal/service", "internal/telemetry", "internal/version",
 	},
@@ -32,7 +32,9 @@ var layers = map[string][]string{
 	},
 	"internal/service":      {"api/podlink/v1", "internal/auth", "internal/biz"},
 	"internal/registration": {"internal/certs", "internal/conf"},
-	"internal/telemetry":    {"internal/biz", "internal/certs", "internal/conf", "internal/telemetry/lines", "internal/version"},
+	"internal/telemetry": {
+		"internal/biz", "internal/certs", "internal/conf", "internal/jobs", "internal/telemetry/lines", "internal/version",
+	},
 	"internal/data":         {"internal/biz", "internal/rdb"},
 
 	"internal/auth":  {"internal/file"},
@@ -42,6 +44,7 @@ var layers = map[string][]string{
 
 	"internal/biz":                 {},
 	"internal/biz/biztest":         {"internal/biz"},
+	"internal/jobs":                {"internal/biz"},
 	"internal/rdb":                 {"internal/rdb/info", "internal/telemetry/histogram"},
 	"internal/rdb/info":            {},
 	"internal/rdb/embedded":        {"internal/rdb"},
