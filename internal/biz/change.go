@@ -66,6 +66,8 @@ type IndexEntry struct {
 	// Uncertain is set for the entry of a mutation whose outcome is unknown. A pod may have such an entry beside another one of the
 	// same uid.
 	Uncertain bool
+	// Noted is when an uncertain entry was noted, by the clock of the process that has stored it. Only IndexRepo.Entries sets it.
+	Noted time.Time
 }
 
 // IndexUpdate is a step on the index of a pod. Steps converge: repeated, late or in another order they give the same entries.

@@ -2,6 +2,7 @@ package data
 
 import (
 	"context"
+	"errors"
 	"os"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
+	"podlink/internal/biz"
 	redistest "podlink/test/kit/redis"
 )
 
@@ -142,6 +144,10 @@ func (g restricted) use(t *testing.T) error {
 		if err := call.do(t.Context(), reposOf(store), populated); !isAnswer(err) {
 			return err
 		}
+	}
+	// While a slot moves, a walk is refused.
+	if _, _, err := store.fleet.ScanLinks(t.Context(), "", 10); err != nil && !errors.Is(err, biz.ErrScanMoved) {
+		return err
 	}
 	return nil
 }

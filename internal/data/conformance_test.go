@@ -57,6 +57,8 @@ func reposOf(store *testStore) biztest.Repos {
 		Links:      NewLinkRepo(store.Runner, store.keys, testLinkLimits, store.metrics),
 		Pods:       configured(biztest.PodSettings{MaxPods: 4096, ForgetAfter: 24 * time.Hour, Primaries: "one"}),
 		Workloads:  NewWorkloadRepo(store.Runner, store.keys),
+		Feed:       store.fleet,
+		Index:      store.fleet,
 		Configured: configured,
 		Pass:       passed(store),
 	}

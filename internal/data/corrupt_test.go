@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -125,6 +126,48 @@ var (
 	}
 )
 
+// Values that podlink does not write in the keys of the feeds and the index.
+var (
+	foreignFeeds = map[string]string{
+		"empty":             "",
+		"text":              "hello world",
+		"no kind":           " 1 -1 1 -1 0 0 - u",
+		"an empty line":     "L 1 -1 1 -1 0 0 - u\n",
+		"a lower-case kind": "l 1 -1 1 -1 0 0 - u",
+		"no uid":            "L 1 -1 1 -1 0 0 -",
+		"an empty uid":      "L 1 -1 1 -1 0 0 - ",
+		"a pod in words":    "L x -1 1 -1 0 0 - u",
+		"pod -2":            "L -2 -1 1 -1 0 0 - u",
+		"zero before epoch": "L 1 -1 01 -1 0 0 - u",
+		"huge epoch":        "L 1 -1 9007199254740991 -1 0 0 - u",
+		"ttl -3":            "L 1 -1 1 -3 0 0 - u",
+		"huge claim":        "L 1 -1 1 -1 4503599627370496 0 - u",
+		"negative time":     "L 1 -1 1 -1 0 -1 - u",
+		"half an escape":    "L 1 -1 1 -1 0 0 %2 u",
+		"not UTF-8":         "L 1 -1 1 -1 0 0 - \xff",
+	}
+	foreignIndexed = map[string]string{
+		"empty":             "",
+		"text":              "hello",
+		"zero":              "0",
+		"zero before":       "01",
+		"negative":          "-1",
+		"space after":       "1 ",
+		"no expiry":         "1 0",
+		"two spaces":        "1  2",
+		"three numbers":     "1 2 3",
+		"too large":         "9007199254740991",
+		"huge":              strings.Repeat("9", 400),
+		"newline":           "1\n",
+		"fraction":          "1.5",
+		"expiry in words":   "1 x",
+		"zero before after": "1 02",
+	}
+	foreignCounters = map[string]string{
+		"empty": "", "text": "hello", "negative": "-1", "zero before": "01", "huge": strings.Repeat("9", 20), "fraction": "1.5",
+	}
+)
+
 // foreign is a way to fill a key with a value that podlink does not write.
 type foreign struct {
 	name    string
@@ -152,7 +195,50 @@ func foreignKeys(kind string) []foreign {
 			}, allowed})
 		}
 	}
+	members := func(allowed []string, values ...string) {
+		for _, value := range values {
+			ways = append(ways, foreign{"the member " + strconv.Quote(value), func(s *testStore, key string) error {
+				return s.client.SAdd(context.Background(), key, value).Err()
+			}, allowed})
+		}
+	}
+	entry := func(name, id, field, value string, allowed ...string) {
+		ways = append(ways, foreign{name, func(s *testStore, key string) error {
+			return s.client.XAdd(context.Background(), &redis.XAddArgs{Stream: key, ID: id, Values: []any{field, value}}).Err()
+		}, allowed})
+	}
 	switch kind {
+	case "feed":
+		for name, value := range foreignFeeds {
+			entry(name, "1700000000000-1", fieldChanges, value, "Feed.Flush changes")
+		}
+		entry("an empty gap", "1700000000000-1", fieldGap, "", "Feed.Flush changes")
+		entry("a huge id", "9999999999999999-1", fieldGap, "STORE")
+		entry("a huge number", "1700000000000-9999999999999999", fieldGap, "STORE")
+	case "index":
+		for name, value := range foreignIndexed {
+			hash(name, map[string]any{populated.uid: value})
+		}
+		for name, value := range foreignCounters {
+			ways = append(ways, foreign{"uncertain, " + name, func(s *testStore, key string) error {
+				return s.client.HSet(context.Background(), key, uncertainPrefix+"u", value).Err()
+			}, []string{"Feed.Flush updates"}})
+		}
+	case "pods":
+		members(nil, "", "x", "-1", "01", "2147483648")
+	case "services":
+		members([]string{"Feed.Flush a service"}, "", "x", ":", "ns:", ":game", "ns:\xff")
+	case "writers":
+		for name, value := range foreignCounters {
+			hash(name, map[string]any{populated.uid: value})
+		}
+	case "fleet":
+		for name, value := range foreignCounters {
+			hash("gaps: "+name, map[string]any{"gaps": value})
+			hash("covered: "+name, map[string]any{"gaps": "1", "covered": value})
+		}
+	case "lease":
+		return ways[1:] // A string names a holder.
 	case "link":
 		for name, value := range foreignLinks {
 			hash(name, map[string]any{"game": value})

@@ -6,6 +6,7 @@ import (
 	"crypto/sha1"
 	"encoding/hex"
 	"flag"
+	"fmt"
 	"io"
 	"maps"
 	"runtime"
@@ -81,6 +82,7 @@ type testStore struct {
 	client  redis.UniversalClient // of the same servers; retries once, as the store's driver does
 	keys    Keyspace
 	metrics *LinkMetrics
+	fleet   *Fleet
 }
 
 func (s *testStore) Check(ctx context.Context) error { return s.Health.Check(ctx) }
@@ -128,8 +130,12 @@ func openStore(t testing.TB, all ...option) *testStore {
 	t.Cleanup(func() { _ = store.client.Close() })
 	store.DB = rdb.Open(o.Options, SelfTest(store.keys))
 	t.Cleanup(store.Close)
+	store.fleet = NewFleet(store.Runner, store.keys, FleetOptions{FeedMaxAge: testFeedMaxAge})
 	return store
 }
+
+// testFeedMaxAge is podlink's default.
+const testFeedMaxAge = 10 * time.Minute
 
 // client returns a client of the servers that the options name.
 func (o testOptions) client() redis.UniversalClient {
@@ -234,6 +240,18 @@ func read(t *testing.T, store *testStore, key string) keyContent {
 		c.value = store.client.Get(ctx, key).Val()
 	case "list":
 		c.value = store.client.LRange(ctx, key, 0, -1).Val()
+	case "set":
+		members := make(map[string]string)
+		for _, member := range store.client.SMembers(ctx, key).Val() {
+			members[member] = ""
+		}
+		c.value = members
+	case "stream":
+		entries := make(map[string]string)
+		for _, entry := range store.client.XRange(ctx, key, "-", "+").Val() {
+			entries[entry.ID] = fmt.Sprint(entry.Values)
+		}
+		c.value = entries
 	case "none":
 	default:
 		t.Fatalf("a key of type %s", kind)

@@ -1,6 +1,10 @@
 package data
 
-import "podlink/internal/biz"
+import (
+	"strconv"
+
+	"podlink/internal/biz"
+)
 
 // Keyspace builds the keys. Its value is the configured prefix, so that several podlinks can share one Redis. Namespace and
 // service contain no ':' and the uid comes last, so different names never give the same key. docs/data-model.md documents
@@ -22,6 +26,34 @@ func (p Keyspace) service(key biz.ServiceKey) string {
 func (p Keyspace) workload(namespace, service string) string {
 	return string(p) + ":workload:" + namespace + ":" + service
 }
+
+// feed is the key of a stream with the changes of the links of one service; feed.go has the format of its entries.
+func (p Keyspace) feed(key biz.ServiceKey) string {
+	return string(p) + ":feed:" + key.Namespace + ":" + key.Service
+}
+
+// index is the key of a hash with the links to one pod of a service: uid -> "<epoch>" or "<epoch> <expiry in s>", and
+// uncertainPrefix + uid -> "<noted in ms>".
+func (p Keyspace) index(key biz.ServiceKey, pod biz.PodID) string {
+	return string(p) + ":index:" + key.Namespace + ":" + key.Service + ":" + strconv.Itoa(int(pod))
+}
+
+// indexed is the key of a set of the pods of a service that have, or had, an index.
+func (p Keyspace) indexed(key biz.ServiceKey) string {
+	return string(p) + ":pods:" + key.Namespace + ":" + key.Service
+}
+
+// services is the key of a set of all services, each as "<namespace>:<service>".
+func (p Keyspace) services() string { return string(p) + ":services" }
+
+// writers is the key of a hash of the podlink processes that write feeds: writer -> counter.
+func (p Keyspace) writers() string { return string(p) + ":writers" }
+
+// fleet is the key of a hash with the fields gaps and covered.
+func (p Keyspace) fleet() string { return string(p) + ":fleet" }
+
+// lease is the key of a text that names the holder of a lease.
+func (p Keyspace) lease(name string) string { return string(p) + ":lease:" + name }
 
 // layout is the key of a text that names the layout of all keys.
 func (p Keyspace) layout() string { return string(p) + ":layout" }

@@ -76,17 +76,26 @@ func (r linkRepo) one(ctx context.Context, script *rdb.Script, key biz.LinkKey, 
 	return reply, change, err
 }
 
-// linkChange parses the reply "<status> <previous> <pod> <epoch> <ttl>", which ends with the claim if there is one.
+// linkChange parses the reply "<status> <previous> <pod> <epoch> <ttl>", which ends with the claim if there is one, or with the epoch
+// of the removed link if the link was removed.
 func linkChange(r rdb.Reply, key biz.LinkKey) (biz.LinkChange, error) {
-	_, rest, _ := strings.Cut(r.Text, " ")
+	status, rest, _ := strings.Cut(r.Text, " ")
 	previous, rest, ok := strings.Cut(rest, " ")
 	if !ok {
 		return biz.LinkChange{}, r.Malformed()
 	}
 	var p parser
-	change := biz.LinkChange{Previous: p.pod(previous), Link: p.link(key, rest)}
+	change := biz.LinkChange{Previous: p.pod(previous)}
+	if removed, gone := strings.CutPrefix(rest, noLink+" "); gone && status == "REMOVED" {
+		change.Link, change.Removed = biz.NoLink(key), p.epoch(removed)
+	} else {
+		change.Link = p.link(key, rest)
+	}
 	return change, p.err
 }
+
+// noLink is how replies give a link that does not exist.
+const noLink = "-1 0 -2"
 
 // link parses "<pod> <epoch> <ttl>" or "<pod> <epoch> <ttl> <claim>".
 func (p *parser) link(key biz.LinkKey, text string) biz.Link {
@@ -113,8 +122,8 @@ func (r linkRepo) change(ctx context.Context, step linkStep) (biz.LinkChange, er
 func (r linkRepo) changed(script *rdb.Script, reply rdb.Reply, change biz.LinkChange) (biz.LinkChange, error) {
 	r.metrics.count(script, reply, change)
 	switch reply.Status() {
-	case "LINKED", "REMOVED":
-		change.Applied = true
+	case "LINKED", "KEPT", "REMOVED":
+		change.Applied, change.Kept = true, reply.Status() == "KEPT"
 		return change, unconfirmed(reply, &change.Link)
 	case "REFUSED", "EXISTING", "ABSENT":
 		return change, nil

@@ -35,7 +35,7 @@ func (m *LinkMetrics) countRead(script *rdb.Script, reply rdb.Reply) {
 // linkOutcome returns the value of the outcome label.
 func linkOutcome(status string, change biz.LinkChange) string {
 	switch {
-	case status != "LINKED" && status != "REMOVED":
+	case status != "LINKED" && status != "REMOVED": // Including KEPT.
 		return strings.ToLower(status)
 	case !change.Link.Exists():
 		return "removed"

@@ -249,7 +249,8 @@ func (m *model) link(
 		want.Epoch, want.Claim = change.Link.Epoch, terms.Claim
 		m.checkEpoch(t, call, key, terms.Above, want.Epoch)
 	}
-	agree(t, call, biz.LinkChange{Applied: true, Previous: before.Pod, Link: want}, change)
+	kept := before.Link == want && want.Persistent()
+	agree(t, call, biz.LinkChange{Applied: true, Previous: before.Pod, Link: want, Kept: kept}, change)
 	m.links[key] = storedLink{want, m.before}
 }
 
@@ -306,15 +307,15 @@ func (m *model) unlink(t *rapid.T, call string, key biz.LinkKey, keep int32, cha
 		return
 	}
 	succeeds(t, call, err)
-	want := biz.NoLink(key)
+	want := biz.LinkChange{Applied: true, Previous: before.Pod, Link: biz.NoLink(key), Removed: before.Epoch}
 	if keep > 0 {
-		want = before.Link
-		want.TTL, want.Claim = biz.TTL(keep), 0
-		m.links[key] = storedLink{want, m.before}
+		want.Link, want.Removed = before.Link, 0
+		want.Link.TTL, want.Link.Claim = biz.TTL(keep), 0
+		m.links[key] = storedLink{want.Link, m.before}
 	} else {
 		delete(m.links, key)
 	}
-	agree(t, call, biz.LinkChange{Applied: true, Previous: before.Pod, Link: want}, change)
+	agree(t, call, want, change)
 }
 
 // sameAs compares a link with one that was stored some time ago.

@@ -81,6 +81,7 @@ func visibleState(t *testing.T, store *testStore) map[string]string {
 			continue
 		}
 		for field, value := range fields {
+			field = clockPattern.ReplaceAllString(field, "#")
 			all[strings.TrimPrefix(key, string(store.keys))+" "+field] = clockPattern.ReplaceAllString(value, "#")
 		}
 		persistent := slices.ContainsFunc(slices.Collect(maps.Values(fields)), func(value string) bool {

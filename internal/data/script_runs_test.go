@@ -65,6 +65,10 @@ var (
 	pod2Instance  = lua{scriptSetState, instanceArgs("a", 1, 0, 0)}
 	reservation   = lua{scriptReservePod, []any{forever}}
 	workloadUp    = lua{scriptSetWorkload, []any{"up"}}
+	entryInFeed   = lua{scriptAppendFeed, []any{fieldChanges, "a", 60000}}
+	indexedUser   = lua{scriptUpdateIndex, []any{opAdd, "u", 20}}
+	beatOfA       = lua{scriptBeat, []any{"a"}}
+	leaseOfA      = lua{scriptTakeLease, []any{"a", 60000}}
 	aSecondLater  = lua{} // Waits until links of one second have expired.
 )
 
@@ -103,15 +107,15 @@ const (
 // scriptRuns provokes every documented reply of every script.
 var scriptRuns = []scriptRun{
 	{scriptSetLink, "creates", nil, []any{"a", forever, 1, most},
-		"LINKED -1 1 #1 -1", "LINKED 1 1 #1 -1", once},
+		"LINKED -1 1 #1 -1", "KEPT 1 1 #1 -1", once},
 	{scriptSetLink, "creates a temporary one", nil, []any{"a", 600, 1, most},
 		"LINKED -1 1 #1 600", "LINKED 1 1 #1 600", twice},
 	{scriptSetLink, "moves", []lua{persistentTo2}, []any{"a", forever, 1, most},
-		"LINKED 2 1 #2 -1", "LINKED 1 1 #2 -1", once},
+		"LINKED 2 1 #2 -1", "KEPT 1 1 #2 -1", once},
 	{scriptSetLink, "makes it temporary", []lua{persistentTo2}, []any{"a", 600, 2, most},
 		"LINKED 2 2 #1 600", "LINKED 2 2 #1 600", twice},
 	{scriptSetLink, "makes it persistent", []lua{temporaryTo2}, []any{"a", forever, 2, most},
-		"LINKED 2 2 #1 -1", "LINKED 2 2 #1 -1", once},
+		"LINKED 2 2 #1 -1", "KEPT 2 2 #1 -1", once},
 	{scriptSetLink, "moves the expected one", []lua{persistentTo2}, []any{"a", forever, 1, most, fromReply(0)},
 		"LINKED 2 1 #2 -1", "EPOCH_MISMATCH 1 1 #2 -1", once},
 	{scriptSetLink, "creates where none is expected", nil, []any{"a", forever, 1, most, 0},
@@ -122,29 +126,29 @@ var scriptRuns = []scriptRun{
 		"EPOCH_MISMATCH -1 -1 0 -2", "EPOCH_MISMATCH -1 -1 0 -2", nothing},
 
 	{scriptSetLink, "sets it again", []lua{persistentTo2}, []any{"a", forever, 2, most},
-		"LINKED 2 2 #1 -1", "LINKED 2 2 #1 -1", nothing},
+		"KEPT 2 2 #1 -1", "KEPT 2 2 #1 -1", nothing},
 	{scriptSetLink, "claims a new one", nil, []any{"a", forever, 1, most, 0, 7},
-		"LINKED -1 1 #1 -1 7", "LINKED 1 1 #1 -1 7", once},
+		"LINKED -1 1 #1 -1 7", "KEPT 1 1 #1 -1 7", once},
 	{scriptSetLink, "claims an unclaimed one", []lua{persistentTo2}, []any{"a", 600, 2, most, -1, 7},
 		"LINKED 2 2 #2 600 7", "LINKED 2 2 #2 600 7", twice},
 	{scriptSetLink, "claims one of an earlier process", []lua{claimedBy7}, []any{"a", forever, 2, most, fromReply(0), 10},
-		"LINKED 2 2 #2 -1 10", "LINKED 2 2 #2 -1 10", once},
+		"LINKED 2 2 #2 -1 10", "KEPT 2 2 #2 -1 10", once},
 	{scriptSetLink, "claims another than expected", []lua{claimedBy7}, []any{"a", forever, 2, most, 0, 10},
 		"EPOCH_MISMATCH 2 2 #1 -1 7", "EPOCH_MISMATCH 2 2 #1 -1 7", nothing},
 	{scriptSetLink, "claims one of a later process", []lua{temporaryBy7}, []any{"a", forever, 2, most, 0, 6},
 		"SUPERSEDED 2 2 #1 600 7", "SUPERSEDED 2 2 #1 600 7", nothing},
 	{scriptSetLink, "moves a claimed one", []lua{claimedBy7}, []any{"a", forever, 1, most},
-		"LINKED 2 1 #2 -1", "LINKED 1 1 #2 -1", once},
+		"LINKED 2 1 #2 -1", "KEPT 1 1 #2 -1", once},
 	{scriptSetLink, "sets a claimed one again", []lua{claimedBy7}, []any{"a", 600, 2, most},
 		"LINKED 2 2 #1 600 7", "LINKED 2 2 #1 600 7", twice},
 	{scriptSetLink, "claims again, above its epoch", []lua{claimedBy7}, []any{"a", forever, 2, most, -1, 7, fromReply(0)},
-		"LINKED 2 2 #2 -1 7", "LINKED 2 2 #2 -1 7", once},
+		"LINKED 2 2 #2 -1 7", "KEPT 2 2 #2 -1 7", once},
 	{scriptSetLink, "must exceed too great an epoch", []lua{claimedBy7}, []any{"a", forever, 2, most, -1, 7, "9007199254740990"},
 		"TOO_FAR_AHEAD 2 2 #1 -1 7", "TOO_FAR_AHEAD 2 2 #1 -1 7", nothing},
 	{scriptSetLink, "sets its own", []lua{persistentTo2}, []any{"a", 600, 2, most, fromReply(0), 0, 0, 2},
 		"LINKED 2 2 #1 600", "LINKED 2 2 #1 600", twice},
 	{scriptSetLink, "claims its own", []lua{claimedBy7}, []any{"a", forever, 2, most, fromReply(0), 10, fromReply(0), 2},
-		"LINKED 2 2 #2 -1 10", "LINKED 2 2 #2 -1 10", once},
+		"LINKED 2 2 #2 -1 10", "KEPT 2 2 #2 -1 10", once},
 	{scriptSetLink, "sets another pod's as its own", []lua{claimedBy7}, []any{"a", forever, 1, most, fromReply(0), 10, 0, 1},
 		"EPOCH_MISMATCH 2 2 #1 -1 7", "EPOCH_MISMATCH 2 2 #1 -1 7", nothing},
 	{scriptSetLink, "sets none as its own", nil, []any{"a", forever, 1, most, 0, 7, 0, 1},
@@ -153,16 +157,16 @@ var scriptRuns = []scriptRun{
 		"LIMIT_EXCEEDED -1 -1 0 -2", "LIMIT_EXCEEDED -1 -1 0 -2", nothing},
 
 	{scriptTrySetLink, "creates", nil, []any{"a", forever, 1, most},
-		"LINKED -1 1 #1 -1", "LINKED 1 1 #1 -1", once},
+		"LINKED -1 1 #1 -1", "KEPT 1 1 #1 -1", once},
 	{scriptTrySetLink, "moves a temporary one", []lua{temporaryTo2}, []any{"a", 600, 1, most},
 		"LINKED 2 1 #2 600", "LINKED 1 1 #2 600", twice},
 	{scriptTrySetLink, "finds a persistent one", []lua{persistentTo2}, []any{"a", 600, 1, most},
 		"REFUSED 2 2 #1 -1", "REFUSED 2 2 #1 -1", nothing},
 
 	{scriptTrySetLink, "moves a claimed one", []lua{temporaryBy7}, []any{"a", forever, 1, most},
-		"LINKED 2 1 #2 -1", "LINKED 1 1 #2 -1", once},
+		"LINKED 2 1 #2 -1", "KEPT 1 1 #2 -1", once},
 	{scriptTrySetLink, "sets its own", []lua{temporaryTo2}, []any{"a", forever, 2, most, 2},
-		"LINKED 2 2 #1 -1", "LINKED 2 2 #1 -1", once},
+		"LINKED 2 2 #1 -1", "KEPT 2 2 #1 -1", once},
 	{scriptTrySetLink, "sets another pod's as its own", []lua{temporaryTo2}, []any{"a", forever, 1, most, 1},
 		"REFUSED 2 2 #1 600", "REFUSED 2 2 #1 600", nothing},
 	{scriptTrySetLink, "sets none as its own", nil, []any{"a", forever, 1, most, 1},
@@ -199,6 +203,8 @@ var scriptRuns = []scriptRun{
 		"EXISTING 2 2 #1 -1 7", "EXISTING 2 2 #1 -1 7", nothing},
 	{scriptComputeLink, "must exceed too great an epoch", nil, []any{"a", forever, 2, most, 0, 0, "9007199254740990"},
 		"TOO_FAR_AHEAD -1 -1 0 -2", "TOO_FAR_AHEAD -1 -1 0 -2", nothing},
+	{scriptComputeLink, "is already as asked", []lua{claimedBy7}, []any{"a", forever, 2, most, fromReply(0)},
+		"KEPT 2 2 #1 -1 7", "KEPT 2 2 #1 -1 7", nothing},
 	{scriptComputeLink, "would be one too many", []lua{linkB, linkC, linkD}, []any{"a", forever, 2, most, 0},
 		"LIMIT_EXCEEDED -1 -1 0 -2", "LIMIT_EXCEEDED -1 -1 0 -2", nothing},
 
@@ -224,11 +230,11 @@ var scriptRuns = []scriptRun{
 		"ABSENT -1 -1 0 -2", "ABSENT -1 -1 0 -2", nothing},
 
 	{scriptRemoveLink, "removes", []lua{persistentTo2}, []any{"a", 0},
-		"REMOVED 2 -1 0 -2", "ABSENT -1 -1 0 -2", once},
+		"REMOVED 2 -1 0 -2 #1", "ABSENT -1 -1 0 -2", once},
 	{scriptRemoveLink, "keeps", []lua{persistentTo2}, []any{"a", 60},
 		"REMOVED 2 2 #1 60", "REMOVED 2 2 #1 60", twice},
 	{scriptRemoveLink, "removes the expected one", []lua{persistentTo2}, []any{"a", 0, fromReply(0)},
-		"REMOVED 2 -1 0 -2", "EPOCH_MISMATCH -1 -1 0 -2", once},
+		"REMOVED 2 -1 0 -2 #1", "EPOCH_MISMATCH -1 -1 0 -2", once},
 	{scriptRemoveLink, "keeps the expected one", []lua{temporaryTo2}, []any{"a", 60, fromReply(0)},
 		"REMOVED 2 2 #1 60", "REMOVED 2 2 #1 60", twice},
 	{scriptRemoveLink, "finds none", nil, []any{"a", 0},
@@ -242,7 +248,7 @@ var scriptRuns = []scriptRun{
 		"REMOVED 2 2 #1 60", "REMOVED 2 2 #1 60", twice},
 
 	{scriptRemoveLink, "removes its own", []lua{claimedBy7}, []any{"a", 0, fromReply(0), 2},
-		"REMOVED 2 -1 0 -2", "EPOCH_MISMATCH -1 -1 0 -2", once},
+		"REMOVED 2 -1 0 -2 #1", "EPOCH_MISMATCH -1 -1 0 -2", once},
 	{scriptRemoveLink, "keeps its own, whatever its epoch", []lua{persistentTo2}, []any{"a", 60, -1, 2},
 		"REMOVED 2 2 #1 60", "REMOVED 2 2 #1 60", twice},
 	{scriptRemoveLink, "finds another pod's", []lua{persistentTo2}, []any{"a", 0, fromReply(0), 1},
@@ -253,7 +259,7 @@ var scriptRuns = []scriptRun{
 	{scriptRemoveWithID, "keeps a claimed one", []lua{temporaryBy7}, []any{"a", 60, 2},
 		"REMOVED 2 2 #1 60", "REMOVED 2 2 #1 60", twice},
 	{scriptRemoveWithID, "removes", []lua{temporaryTo2}, []any{"a", 0, 2},
-		"REMOVED 2 -1 0 -2", "ABSENT -1 -1 0 -2", once},
+		"REMOVED 2 -1 0 -2 #1", "ABSENT -1 -1 0 -2", once},
 	{scriptRemoveWithID, "keeps", []lua{persistentTo2}, []any{"a", 60, 2},
 		"REMOVED 2 2 #1 60", "REMOVED 2 2 #1 60", twice},
 	{scriptRemoveWithID, "finds another pod", []lua{persistentTo2}, []any{"a", 60, 1},
@@ -362,6 +368,68 @@ var scriptRuns = []scriptRun{
 		"REMOVED NOW up", "ABSENT", once},
 	{scriptRemoveWorkload, "finds none", nil, nil,
 		"ABSENT", "ABSENT", nothing},
+
+	{scriptAppendFeed, "appends the first", nil, []any{fieldGap, "STORE", 60000},
+		"APPENDED #1-1", "APPENDED #2-2", twice},
+	{scriptAppendFeed, "appends another", []lua{entryInFeed, entryInFeed}, []any{fieldChanges, "a", 60000},
+		"APPENDED #3-3", "APPENDED #4-4", twice},
+
+	{scriptUpdateIndex, "adds", nil, []any{opAdd, "u", 20},
+		"UPDATED", "UPDATED", once},
+	{scriptUpdateIndex, "adds with a greater epoch", []lua{indexedUser}, []any{opAdd, "u", "21 1700000000"},
+		"UPDATED", "UPDATED", once},
+	{scriptUpdateIndex, "adds with the same epoch", []lua{indexedUser}, []any{opAdd, "u", "20 1700000000"},
+		"UPDATED", "UPDATED", once},
+	{scriptUpdateIndex, "adds with a smaller epoch", []lua{indexedUser}, []any{opAdd, "u", 9},
+		"UPDATED", "UPDATED", nothing},
+	{scriptUpdateIndex, "removes", []lua{indexedUser}, []any{opRemove, "u", 20},
+		"UPDATED", "UPDATED", once},
+	{scriptUpdateIndex, "removes a smaller epoch", []lua{indexedUser}, []any{opRemove, "u", 19},
+		"UPDATED", "UPDATED", nothing},
+	{scriptUpdateIndex, "removes none", nil, []any{opRemove, "u", 20},
+		"UPDATED", "UPDATED", nothing},
+	{scriptUpdateIndex, "sets and deletes", []lua{indexedUser}, []any{opSet, "v", 5, opDelete, "u", 0, opSet, "w", 5, opDelete, "w", 0},
+		"UPDATED", "UPDATED", once},
+
+	{scriptAddIndexed, "adds", nil, []any{2},
+		"ADDED", "KNOWN", once},
+	{scriptAddIndexed, "knows it", []lua{{scriptAddIndexed, []any{2}}}, []any{2},
+		"KNOWN", "KNOWN", nothing},
+	{scriptAddService, "adds", nil, []any{"ns:game"},
+		"ADDED", "KNOWN", once},
+	{scriptAddService, "knows it", []lua{{scriptAddService, []any{"ns:game"}}}, []any{"ns:game"},
+		"KNOWN", "KNOWN", nothing},
+
+	{scriptBeat, "the first", nil, []any{"b"},
+		"BEATEN b 1", "BEATEN b 2", twice},
+	{scriptBeat, "with others", []lua{beatOfA, beatOfA}, []any{"b"},
+		"BEATEN a 2 b 1", "BEATEN a 2 b 2", twice},
+	{scriptLeave, "leaves", []lua{beatOfA}, []any{"a", 1},
+		"LEFT", "ABSENT", once},
+	{scriptLeave, "leaves anyway", []lua{beatOfA, beatOfA}, []any{"a", 0},
+		"LEFT", "ABSENT", once},
+	{scriptLeave, "is alive", []lua{beatOfA, beatOfA}, []any{"a", 1},
+		"ALIVE", "ALIVE", nothing},
+	{scriptLeave, "finds none", []lua{beatOfA}, []any{"b", 1},
+		"ABSENT", "ABSENT", nothing},
+
+	{scriptAddGap, "adds", nil, nil,
+		"ADDED", "ADDED", twice},
+	{scriptCoverGaps, "covers", nil, []any{1},
+		"COVERED", "KNOWN", once},
+	{scriptCoverGaps, "covers those that there are", []lua{{scriptCoverGaps, []any{1}}, {scriptAddGap, nil}}, []any{9},
+		"COVERED", "KNOWN", once},
+	{scriptCoverGaps, "covers more than there are", []lua{{scriptCoverGaps, []any{1}}}, []any{2},
+		"KNOWN", "KNOWN", nothing},
+
+	{scriptTakeLease, "takes", nil, []any{"a", 60000},
+		"HELD", "HELD", once},
+	{scriptTakeLease, "another has it", []lua{leaseOfA}, []any{"b", 60000},
+		"BUSY", "BUSY", nothing},
+	{scriptReleaseLease, "releases", []lua{leaseOfA}, []any{"a"},
+		"RELEASED", "ABSENT", once},
+	{scriptReleaseLease, "another has it", []lua{leaseOfA}, []any{"b"},
+		"ABSENT", "ABSENT", nothing},
 }
 
 func TestScriptRepliesAreDocumented(t *testing.T) {
@@ -459,11 +527,26 @@ func resolve(args []any, replies []string) []any {
 func (s *testStore) keyOf(t *testing.T, sc *rdb.Script) string {
 	t.Helper()
 	namespace := rand.Text()
+	service := biz.ServiceKey{Namespace: namespace, Service: "game"}
 	switch sc.KeyKind {
 	case "link":
 		return s.keys.links(namespace, "uid")
 	case "service":
-		return s.keys.service(biz.ServiceKey{Namespace: namespace, Service: "game"})
+		return s.keys.service(service)
+	case "feed":
+		return s.keys.feed(service)
+	case "index":
+		return s.keys.index(service, 2)
+	case "pods":
+		return s.keys.indexed(service)
+	case "services":
+		return s.keys.services()
+	case "writers":
+		return s.keys.writers()
+	case "fleet":
+		return s.keys.fleet()
+	case "lease":
+		return s.keys.lease(namespace)
 	default:
 		require.Equal(t, "workload", sc.KeyKind)
 		return s.keys.workload(namespace, "game")

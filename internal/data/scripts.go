@@ -17,6 +17,13 @@ const (
 	keyLink     = "link"
 	keyService  = "service"
 	keyWorkload = "workload"
+	keyFeed     = "feed"
+	keyIndex    = "index"
+	keyIndexed  = "pods"
+	keyServices = "services"
+	keyWriters  = "writers"
+	keyFleet    = "fleet"
+	keyLease    = "lease"
 )
 
 // scripts lists every registered script, in the order of registration.
@@ -44,6 +51,16 @@ var (
 	scriptReleasePod     = register("statefulReleasePod", keyService, rdb.WriteUnconfirmed, 30)
 	scriptSetWorkload    = register("statefulSetWorkload", keyWorkload, rdb.Write, 10)
 	scriptRemoveWorkload = register("statefulRemoveWorkload", keyWorkload, rdb.Write, 10)
+	scriptAppendFeed     = register("statefulAppendFeed", keyFeed, rdb.WriteUnconfirmed, 20)
+	scriptUpdateIndex    = register("statefulUpdateIndex", keyIndex, rdb.WriteUnconfirmed, 20)
+	scriptAddIndexed     = register("statefulAddIndexed", keyIndexed, rdb.WriteUnconfirmed, 10)
+	scriptAddService     = register("statefulAddService", keyServices, rdb.WriteUnconfirmed, 10)
+	scriptBeat           = register("statefulBeat", keyWriters, rdb.WriteUnconfirmed, 30)
+	scriptLeave          = register("statefulLeave", keyWriters, rdb.WriteUnconfirmed, 10)
+	scriptAddGap         = register("statefulAddGap", keyFleet, rdb.WriteUnconfirmed, 10)
+	scriptCoverGaps      = register("statefulCoverGaps", keyFleet, rdb.WriteUnconfirmed, 10)
+	scriptTakeLease      = register("statefulTakeLease", keyLease, rdb.WriteUnconfirmed, 10)
+	scriptReleaseLease   = register("statefulReleaseLease", keyLease, rdb.WriteUnconfirmed, 10)
 )
 
 // register adds a script to scripts. It panics if the file is missing in the binary, which is a build error that every test

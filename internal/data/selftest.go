@@ -39,6 +39,18 @@ var selfTestSteps = []rdb.SelfTestStep{
 	expect(scriptRemoveState, "REMOVED", 1),
 	expect(scriptSetWorkload, "STORED", "self-test"),
 	expect(scriptRemoveWorkload, "REMOVED"),
+	expect(scriptAppendFeed, "APPENDED", fieldGap, "self-test", 1000),
+	expect(scriptAppendFeed, "APPENDED", fieldGap, "self-test", 1000),
+	expect(scriptUpdateIndex, "UPDATED", opAdd, "a", 1, opAdd, "b", 1),
+	expect(scriptUpdateIndex, "UPDATED", opRemove, "a", 1, opAdd, "b", 2),
+	expect(scriptAddIndexed, "ADDED", 1),
+	expect(scriptAddService, "ADDED", "a:b"),
+	expect(scriptBeat, "BEATEN", "a"),
+	expect(scriptLeave, "LEFT", "a", 1),
+	expect(scriptAddGap, "ADDED"),
+	expect(scriptCoverGaps, "COVERED", 1),
+	expect(scriptTakeLease, "HELD", "a", 60000),
+	expect(scriptReleaseLease, "RELEASED", "a"),
 }
 
 func expect(script *rdb.Script, status string, args ...any) rdb.SelfTestStep {

@@ -14,6 +14,8 @@ type client struct {
 	conns   *conns
 	cluster *cluster      // nil unless the mode is Cluster
 	single  *redis.Client // nil in mode Cluster
+
+	embedded bool // the in-process store
 }
 
 func newClient(o Options) *client {
@@ -37,7 +39,7 @@ func newSingle(single *redis.Client, o Options, conns *conns) *client {
 	if !o.Embedded { // It has no replicas and no INFO.
 		single.Options().OnConnect = conns.verify
 	}
-	return &client{driver: single, conns: conns, single: single}
+	return &client{driver: single, conns: conns, single: single, embedded: o.Embedded}
 }
 
 // primary returns the client of the primary that owns the key.

@@ -21,9 +21,9 @@ type Step struct {
 	Args   []any
 }
 
-// RunEach executes the steps, which are mutations of keys of one kind, and returns their replies in the same order. Each step is
-// sent at most once, as by Run, and fails by itself: its reply then has an Err. The steps share round trips, with those of other
-// calls of RunEach too.
+// RunEach executes the steps, which are mutations, and returns their replies in the same order. Each step is sent at most once, as by
+// Run, and fails by itself: its reply then has an Err. The steps share round trips, whatever kinds of keys they are for, with those
+// of other calls of RunEach too.
 func (r *Runner) RunEach(ctx context.Context, steps []Step) []Reply {
 	replies := make([]Reply, 0, len(steps))
 	silent := make(map[*redis.Client]error)
@@ -88,7 +88,7 @@ func (r *Runner) sendSome(ctx context.Context, steps []Step, silent map[*redis.C
 		args := append([]any{"evalsha", step.Script.sha, 1, step.Key}, step.Args...)
 		s.cmd = newOnceCmd(ctx, args)
 		s.call = newQueuedCall(s.cmd, step.Script.Weight, args)
-		queue := r.coalescers.bulkTo(s.node, step.Script.KeyKind, step.Script.Access == Write)
+		queue := r.coalescers.bulkTo(s.node, steps[0].Script.KeyKind, step.Script.Access == Write)
 		queues[queue] = append(queues[queue], s.call)
 	}
 	for queue, calls := range queues {

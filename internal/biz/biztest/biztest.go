@@ -24,6 +24,8 @@ type Repos struct {
 	Links     biz.LinkRepo
 	Pods      biz.PodRepo
 	Workloads biz.WorkloadRepo
+	Feed      biz.FeedRepo // nil, as Index: the store has neither feeds nor an index
+	Index     biz.IndexRepo
 
 	// Configured returns the pods of the same store as a podlink with other settings sees them.
 	Configured func(PodSettings) biz.PodRepo
@@ -65,6 +67,9 @@ func Run(t *testing.T, open func(t *testing.T) Repos, processes ...func(t *testi
 		{"Cordon", testCordon},
 		{"Limits", testLimits},
 		{"Workloads", testWorkloads},
+		{"Feed", testFeed},
+		{"Index", testIndex},
+		{"Fleet", testFleet},
 	}
 	runAll(t, suite{open: open, others: processes}, append(others, calls...))
 	// What holds for a call holds for an item of a batch. One after the other, because together they would overload the store.

@@ -79,10 +79,11 @@ func testLinks(t *testing.T, s suite) {
 			key := e.keyOf(uid, service)
 			e.requireNoLink(key)
 			e.requireLink(e.set(key, requestedPod, biz.Forever))
-			e.requireLink(e.set(key, otherPod, currentTTL))
+			moved := e.set(key, otherPod, currentTTL)
+			e.requireLink(moved)
 			change, err := e.Links.Remove(e.Context(), key, 0, biz.RemoveTerms{})
 			require.NoError(e, err)
-			require.Equal(e, biz.LinkChange{Applied: true, Previous: otherPod, Link: biz.NoLink(key)}, change)
+			require.Equal(e, biz.LinkChange{Applied: true, Previous: otherPod, Link: biz.NoLink(key), Removed: moved.Epoch}, change)
 			e.requireNoLink(key)
 		})
 	}

@@ -63,6 +63,11 @@ func (c cell) removed(keep int32) cell {
 	return c
 }
 
+// kept reports whether the link was already as asked, so that nothing is written.
+func (c cell) kept() bool {
+	return c.applied && c.pod == c.wantPod && c.ttl == biz.Forever && c.wantTTL == biz.Forever
+}
+
 // tableColumns returns the columns; that of the same pod in two variants, persistent and temporary.
 func tableColumns() []cell {
 	return []cell{
@@ -157,6 +162,12 @@ func (c cell) test(e *env) {
 	require.NoError(e, err)
 	require.Equal(e, c.applied, change.Applied)
 	require.Equal(e, c.pod, change.Previous, "previous is the pod of the live link before the call")
+	require.Equal(e, c.kept(), change.Kept, "kept: the link was persistent already, and to the same pod")
+	removed := biz.Epoch(0)
+	if c.applied && c.wantPod == biz.NoPod {
+		removed = before.Epoch
+	}
+	require.Equal(e, removed, change.Removed, "the epoch of the removed link")
 
 	want := biz.Link{Key: key, Pod: c.wantPod, TTL: c.wantTTL, Epoch: before.Epoch}
 	switch {

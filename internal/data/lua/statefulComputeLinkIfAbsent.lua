@@ -15,6 +15,7 @@
 -- ARGV[6]: 1: only a temporary link is moved; 0 or absent: any
 -- ARGV[7]: epoch that a new one must exceed; absent: none
 -- Reply:   LINKED <previous> <pod> <epoch> <ttl>: the uid is linked to the pod
+-- Reply:   KEPT <previous> <pod> <epoch> -1: the uid has this very link already, and it is persistent; nothing has changed
 -- Reply:   EXISTING <previous> <pod> <epoch> <ttl>: there is a link with another epoch, or one that must stay; nothing has changed
 -- Reply:   TOO_FAR_AHEAD <previous> <pod> <epoch> <ttl>: ARGV[7] is too far ahead of the clock; nothing has changed
 -- Reply:   LIMIT_EXCEEDED -1 -1 0 -2: the uid has ARGV[4] other links; nothing has changed

@@ -15,12 +15,14 @@
 -- ARGV[7]: epoch that a new one must exceed; 0 or absent: none
 -- ARGV[8]: pod that the link must have; absent: any or none
 -- Reply:   LINKED <previous> <pod> <epoch> <ttl>: the uid is linked to the pod
+-- Reply:   KEPT <previous> <pod> <epoch> -1: the uid has this very link already, and it is persistent; nothing has changed
 -- Reply:   EPOCH_MISMATCH <previous> <pod> <epoch> <ttl>: the current link has another epoch, or not the pod ARGV[8]; nothing has
 --          changed
 -- Reply:   SUPERSEDED <previous> <pod> <epoch> <ttl>: a later process of the pod has claimed the link; nothing has changed
 -- Reply:   TOO_FAR_AHEAD <previous> <pod> <epoch> <ttl>: ARGV[7] is too far ahead of the clock; nothing has changed
 -- Reply:   LIMIT_EXCEEDED -1 -1 0 -2: the uid has ARGV[4] other links; nothing has changed
--- Repeat:  LINKED with the same epoch, which restarts the TTL; EPOCH_MISMATCH if ARGV[5] was the old epoch and there is no claim
+-- Repeat:  KEPT, or LINKED with the same epoch, which restarts the TTL; EPOCH_MISMATCH if ARGV[5] was the old epoch and there is
+--          no claim
 
 local status = 'LINKED'
 local expected = ARGV[5]

@@ -16,6 +16,7 @@
 -- Reply:   EXISTING <previous> <pod> <epoch> <ttl>: there is a link; nothing has changed
 -- Reply:   TOO_FAR_AHEAD <previous> <pod> <epoch> <ttl>: ARGV[6] is too far ahead of the clock; nothing has changed
 -- Reply:   LIMIT_EXCEEDED -1 -1 0 -2: the uid has ARGV[4] other links; nothing has changed
+-- Never:   KEPT: there is no link that could be as asked
 -- Repeat:  EXISTING with the same epoch; nothing changes
 
 local status = 'LINKED'

@@ -149,8 +149,11 @@ func (r linkRepo) bind(
 		link.Pod, link.Claim, link.Epoch = pod, terms.Claim, max(biz.Epoch(nowUs), least+1)
 	}
 	link.TTL = ttl
-	r.store.write(f, link, nowUs)
-	return biz.LinkChange{Applied: true, Previous: f.link.Pod, Link: link}, nil
+	change := biz.LinkChange{Applied: true, Previous: f.link.Pod, Link: link, Kept: link == f.link && link.Persistent()}
+	if !change.Kept {
+		r.store.write(f, link, nowUs)
+	}
+	return change, nil
 }
 
 // full reports whether the user has as many live links as allowed.
@@ -337,15 +340,16 @@ func (r linkRepo) removingWithID(pod biz.PodID, keep int32) mutation {
 
 // unbind removes the live link, or keeps it for a while without its claim. The caller must hold mu.
 func (r linkRepo) unbind(f found, nowUs int64, keep int32) biz.LinkChange {
-	link := biz.NoLink(f.link.Key)
+	change := biz.LinkChange{Applied: true, Previous: f.link.Pod, Link: biz.NoLink(f.link.Key)}
 	if keep > 0 {
-		link = f.link
-		link.TTL, link.Claim = biz.TTL(keep), 0
-		r.store.write(f, link, nowUs)
+		change.Link = f.link
+		change.Link.TTL, change.Link.Claim = biz.TTL(keep), 0
+		r.store.write(f, change.Link, nowUs)
 	} else {
+		change.Removed = f.link.Epoch
 		r.store.remove(f.link)
 	}
-	return biz.LinkChange{Applied: true, Previous: f.link.Pod, Link: link}
+	return change
 }
 
 // List implements biz.LinkRepo.

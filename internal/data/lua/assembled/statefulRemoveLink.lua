@@ -8,7 +8,8 @@
 -- ARGV[2]: seconds to keep the link; 0: remove it now
 -- ARGV[3]: expected epoch; 0: there must be no link; -1 or absent: any
 -- ARGV[4]: pod that a link must have; absent: any
--- Reply:   REMOVED <previous> <pod> <epoch> <ttl>: there was a link; the reply has the link after the call
+-- Reply:   REMOVED <previous> -1 0 -2 <removed>: there was a link; the epoch of the removed link
+-- Reply:   REMOVED <previous> <pod> <epoch> <ttl>: there was a link; the link that is kept
 -- Reply:   ABSENT -1 -1 0 -2: there was none
 -- Reply:   EPOCH_MISMATCH <previous> <pod> <epoch> <ttl>: the current link has another epoch, or not the pod ARGV[4]; nothing has
 --          changed
@@ -176,7 +177,9 @@ if changed then
     if raw then call('HSET', key, service, raw) else call('HDEL', key, service) end
     error(reply.err)
   end
-  if pod and gone and #gone > 0 then call('HDEL', key, unpack(gone)) end
+  -- The epoch of a removed link orders its removal among the changes of the link.
+  if not pod then return status .. ' ' .. previous .. ' -1 0 -2 ' .. epoch end
+  if gone and #gone > 0 then call('HDEL', key, unpack(gone)) end
 end
 
 -- === lib/reply.lua ===

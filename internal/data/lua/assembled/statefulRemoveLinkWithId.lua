@@ -7,7 +7,8 @@
 -- ARGV[1]: service
 -- ARGV[2]: seconds to keep the link; 0: remove it now
 -- ARGV[3]: pod
--- Reply:   REMOVED <previous> <pod> <epoch> <ttl>: the link was to the pod; the reply has the link after the call
+-- Reply:   REMOVED <previous> -1 0 -2 <removed>: the link was to the pod; the epoch of the removed link
+-- Reply:   REMOVED <previous> <pod> <epoch> <ttl>: the link was to the pod; the link that is kept
 -- Reply:   ABSENT <previous> <pod> <epoch> <ttl>: there is no link to the pod; nothing has changed
 -- Repeat:  ABSENT; REMOVED while it is kept, which restarts its TTL
 
@@ -167,7 +168,9 @@ if changed then
     if raw then call('HSET', key, service, raw) else call('HDEL', key, service) end
     error(reply.err)
   end
-  if pod and gone and #gone > 0 then call('HDEL', key, unpack(gone)) end
+  -- The epoch of a removed link orders its removal among the changes of the link.
+  if not pod then return status .. ' ' .. previous .. ' -1 0 -2 ' .. epoch end
+  if gone and #gone > 0 then call('HDEL', key, unpack(gone)) end
 end
 
 -- === lib/reply.lua ===

@@ -14,6 +14,7 @@
 -- Reply:   EXISTING <previous> <pod> <epoch> <ttl>: there is a link; nothing has changed
 -- Reply:   TOO_FAR_AHEAD <previous> <pod> <epoch> <ttl>: ARGV[6] is too far ahead of the clock; nothing has changed
 -- Reply:   LIMIT_EXCEEDED -1 -1 0 -2: the uid has ARGV[4] other links; nothing has changed
+-- Never:   KEPT: there is no link that could be as asked
 -- Repeat:  EXISTING with the same epoch; nothing changes
 
 -- === lib/links.lua ===
@@ -118,12 +119,13 @@ end
 -- === lib/bind.lua ===
 -- bind.lua links the uid to the pod ARGV[3] if the script has set status to LINKED. A new owner gets a new epoch, greater
 -- than all earlier ones of the link and than above; the same owner keeps its epoch and its claim. A uid that has ARGV[4] live
--- links gets no further one: every script on its key must stay fast.
+-- links gets no further one: every script on its key must stay fast. A link that is already as asked is KEPT: nothing is written.
 
 local changed, gone = false, nil
 if status == 'LINKED' then
   local owner = ARGV[3]
   changed = owner ~= pod or expiry ~= '0' or ARGV[2] ~= '-1' or renewed
+  if not changed then status = 'KEPT' end
   if owner ~= pod or renewed then
     now = now or clock()
     local least = last_epoch
@@ -218,7 +220,9 @@ if changed then
     if raw then call('HSET', key, service, raw) else call('HDEL', key, service) end
     error(reply.err)
   end
-  if pod and gone and #gone > 0 then call('HDEL', key, unpack(gone)) end
+  -- The epoch of a removed link orders its removal among the changes of the link.
+  if not pod then return status .. ' ' .. previous .. ' -1 0 -2 ' .. epoch end
+  if gone and #gone > 0 then call('HDEL', key, unpack(gone)) end
 end
 
 -- === lib/reply.lua ===

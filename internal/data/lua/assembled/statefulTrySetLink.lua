@@ -10,10 +10,11 @@
 -- ARGV[4]: limits.max_services
 -- ARGV[5]: pod that the link must have; absent: any or none
 -- Reply:   LINKED <previous> <pod> <epoch> <ttl>: the uid is linked to the pod
+-- Reply:   KEPT <previous> <pod> <epoch> -1: the uid has this very link already, and it is persistent; nothing has changed
 -- Reply:   REFUSED <previous> <pod> <epoch> <ttl>: there is a persistent link to another pod, or none to the pod ARGV[5]; nothing
 --          has changed
 -- Reply:   LIMIT_EXCEEDED -1 -1 0 -2: the uid has ARGV[4] other links; nothing has changed
--- Repeat:  LINKED with the same epoch, which restarts the TTL
+-- Repeat:  KEPT, or LINKED with the same epoch, which restarts the TTL
 
 -- === lib/links.lua ===
 -- links.lua is the common part of all scripts on KEYS[1], the hash of all links of one uid: service ->
@@ -105,12 +106,13 @@ local above -- an epoch that a new one must exceed; nil: none
 -- === lib/bind.lua ===
 -- bind.lua links the uid to the pod ARGV[3] if the script has set status to LINKED. A new owner gets a new epoch, greater
 -- than all earlier ones of the link and than above; the same owner keeps its epoch and its claim. A uid that has ARGV[4] live
--- links gets no further one: every script on its key must stay fast.
+-- links gets no further one: every script on its key must stay fast. A link that is already as asked is KEPT: nothing is written.
 
 local changed, gone = false, nil
 if status == 'LINKED' then
   local owner = ARGV[3]
   changed = owner ~= pod or expiry ~= '0' or ARGV[2] ~= '-1' or renewed
+  if not changed then status = 'KEPT' end
   if owner ~= pod or renewed then
     now = now or clock()
     local least = last_epoch
@@ -205,7 +207,9 @@ if changed then
     if raw then call('HSET', key, service, raw) else call('HDEL', key, service) end
     error(reply.err)
   end
-  if pod and gone and #gone > 0 then call('HDEL', key, unpack(gone)) end
+  -- The epoch of a removed link orders its removal among the changes of the link.
+  if not pod then return status .. ' ' .. previous .. ' -1 0 -2 ' .. epoch end
+  if gone and #gone > 0 then call('HDEL', key, unpack(gone)) end
 end
 
 -- === lib/reply.lua ===

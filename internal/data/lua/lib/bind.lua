@@ -1,6 +1,6 @@
 -- bind.lua links the uid to the pod ARGV[3] if the script has set status to LINKED. A new owner gets a new epoch, greater
 -- than all earlier ones of the link and than above; the same owner keeps its epoch and its claim. A uid that has ARGV[4] live
--- links gets no further one: every script on its key must stay fast.
+-- links gets no further one: every script on its key must stay fast. A link that is already as asked is KEPT: nothing is written.
 --
 -- Needs:   terms
 -- Then:    write
@@ -9,6 +9,7 @@ local changed, gone = false, nil
 if status == 'LINKED' then
   local owner = ARGV[3]
   changed = owner ~= pod or expiry ~= '0' or ARGV[2] ~= '-1' or renewed
+  if not changed then status = 'KEPT' end
   if owner ~= pod or renewed then
     now = now or clock()
     local least = last_epoch

@@ -65,5 +65,7 @@ if changed then
     if raw then call('HSET', key, service, raw) else call('HDEL', key, service) end
     error(reply.err)
   end
-  if pod and gone and #gone > 0 then call('HDEL', key, unpack(gone)) end
+  -- The epoch of a removed link orders its removal among the changes of the link.
+  if not pod then return status .. ' ' .. previous .. ' -1 0 -2 ' .. epoch end
+  if gone and #gone > 0 then call('HDEL', key, unpack(gone)) end
 end
