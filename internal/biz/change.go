@@ -66,8 +66,7 @@ type IndexEntry struct {
 	// Uncertain is set for the entry of a mutation whose outcome is unknown. A pod may have such an entry beside another one of the
 	// same uid.
 	Uncertain bool
-	// Noted is when an uncertain entry was noted, by the clock of the process that has stored it. Only IndexRepo.Entries sets it.
-	Noted time.Time
+	Noted     time.Time // when an uncertain entry was noted; zero: of any other entry
 }
 
 // IndexUpdate is a step on the index of a pod. Steps converge: repeated, late or in another order they give the same entries.
@@ -85,9 +84,9 @@ const (
 	AddEntry IndexOp = iota + 1
 	// RemoveEntry removes the entry of the uid unless its epoch is greater than that of the given entry.
 	RemoveEntry
-	// AddUncertain puts an uncertain entry, which adds and removes leave.
+	// AddUncertain puts an uncertain entry, which adds and removes leave. Without Noted it is noted now.
 	AddUncertain
-	// DropUncertain removes the uncertain entry of the uid.
+	// DropUncertain removes the uncertain entry of the uid; with Noted, unless it was noted later.
 	DropUncertain
 )
 

@@ -26,10 +26,10 @@ var (
 	ErrCanceled = errors.New("the caller left")
 	// ErrStoreDataCorrupt: a key holds a value that podlink did not write; it was left unchanged.
 	ErrStoreDataCorrupt = errors.New("the store holds data that podlink did not write")
-	// ErrIndexDisabled: this podlink keeps no index of the links by pod.
-	ErrIndexDisabled = errors.New("the index of links by pod is disabled")
 	// ErrJobNotFound: there is no job with this id.
 	ErrJobNotFound = errors.New("there is no such job")
+	// ErrIndexDisabled: this podlink keeps no index of the links by pod, which the call needs.
+	ErrIndexDisabled = errors.New("this podlink keeps no index")
 )
 
 // InvalidArgumentError names the malformed field of a request and its rule.

@@ -19,6 +19,7 @@ func TestUsecasesRefuseBadValues(t *testing.T) {
 	links := biz.NewLinkUsecase(nil, views, biz.Limits{MaxBatch: 3}, biz.NopObserver{})
 	pods := biz.NewPodUsecase(views, 30)
 	workloads := biz.NewWorkloadUsecase(nil, biz.Limits{MaxBatch: 3}, biz.NopObserver{})
+	fleet := biz.NewFleetUsecase(nil, nil, nil, views, nil, biz.FleetOptions{Index: true})
 
 	good := biz.LinkKey{Namespace: "game", UID: "alice", Service: "room"}
 	service := biz.ServiceKey{Namespace: "game", Service: "room"}
@@ -43,6 +44,17 @@ func TestUsecasesRefuseBadValues(t *testing.T) {
 		return second(links.Compute(ctx, good, r))
 	}
 	knows := func(known biz.NewKnown) error { return compute(func(r *biz.ComputeRequest) { r.Known = &known }) }
+	podLinks := func(key biz.ServiceKey, id *biz.PodID, page biz.Page) error {
+		return second(fleet.PodLinks(ctx, key, id, page))
+	}
+	namespaces := func(page biz.Page) error {
+		_, _, err := fleet.Namespaces(ctx, nil, page)
+		return err
+	}
+	services := func(namespace string, page biz.Page) error {
+		_, _, err := fleet.Services(ctx, namespace, nil, page)
+		return err
+	}
 	cordon := func(id *biz.PodID, cordon *biz.Routing, seconds *biz.TTL) error {
 		return second(pods.Cordon(ctx, service, id, cordon, seconds))
 	}
@@ -69,6 +81,21 @@ func TestUsecasesRefuseBadValues(t *testing.T) {
 		err   error
 		field string
 	}{
+		"list of no pod":              {podLinks(service, nil, biz.Page{}), "pod_id"},
+		"list of a negative pod":      {podLinks(service, pod(-1), biz.Page{}), "pod_id"},
+		"list without a namespace":    {podLinks(biz.ServiceKey{Service: "room"}, pod(0), biz.Page{}), "namespace"},
+		"list of a bad service":       {podLinks(biz.ServiceKey{Namespace: "game", Service: "a:b"}, pod(0), biz.Page{}), "service"},
+		"negative page":               {podLinks(service, pod(0), biz.Page{Size: -1}), "page_size"},
+		"page of 1001":                {podLinks(service, pod(0), biz.Page{Size: 1001}), "page_size"},
+		"page token of nobody":        {podLinks(service, pod(0), biz.Page{Token: "x"}), "page_token"},
+		"long page token":             {podLinks(service, pod(0), biz.Page{Token: strings.Repeat("1", 4097)}), "page_token"},
+		"count of a bad service":      {second(fleet.CountPodLinks(ctx, biz.ServiceKey{Namespace: "game"})), "service"},
+		"negative page of names":      {namespaces(biz.Page{Size: -1}), "page_size"},
+		"page of 1001 names":          {namespaces(biz.Page{Size: 1001}), "page_size"},
+		"page token that is no name":  {namespaces(biz.Page{Token: "YTpi"}), "page_token"},
+		"page token not in base64":    {services("game", biz.Page{Token: "="}), "page_token"},
+		"page of 1001 services":       {services("game", biz.Page{Size: 1001}), "page_size"},
+		"services of no namespace":    {services("", biz.Page{}), "namespace"},
 		"instance with a space":       {report(func(r *biz.NewReport) { r.Instance = "a b" }), "instance_id"},
 		"instance not ASCII":          {report(func(r *biz.NewReport) { r.Instance = "é" }), "instance_id"},
 		"instance too long":           {report(func(r *biz.NewReport) { r.Instance = strings.Repeat("i", 129) }), "instance_id"},
