@@ -249,3 +249,7 @@ func (u *LinkUsecase) List(ctx context.Context, namespace, uid string) ([]Link, 
 }
 
 func (k LinkKey) service() ServiceKey { return ServiceKey{Namespace: k.Namespace, Service: k.Service} }
+
+func (k ServiceKey) link(uid string) LinkKey {
+	return LinkKey{Namespace: k.Namespace, UID: uid, Service: k.Service}
+}
