@@ -18,6 +18,7 @@ import (
 var reads = map[string]bool{
 	"GetLinkedPod": true, "GetLinkedPodIfPersist": true, "BatchGetLinkedPod": true, "ListLinkedServices": true,
 	"BatchVerifyLinkedPod": true, "GetServiceState": true, "GetServicePod": true, "GetWorkloadState": true, "BatchGetWorkloadState": true,
+	"ListNamespaces": true, "ListServices": true, "ListPodLinks": true, "CountPodLinks": true, "WatchLinks": true,
 }
 
 // hostile are uids that are allowed, and that a path, a query or a template would take for something else.
@@ -58,14 +59,14 @@ func TestEveryOperationIsKnown(t *testing.T) {
 				op, ok := operations["/"+string(service.FullName())+"/"+name]
 				require.True(t, ok)
 				require.Equal(t, reads[name], op.reads, "a read")
-				require.True(t, strings.HasPrefix(op.template, "/v1/namespaces/{namespace}/"), op.template)
+				require.True(t, strings.HasPrefix(op.template+"/", "/v1/namespaces/"), op.template)
 				require.Contains(t, []string{http.MethodGet, http.MethodPut, http.MethodPost, http.MethodDelete}, op.method)
 				require.Equal(t, op.method == http.MethodPut || op.method == http.MethodPost, op.body, "a body")
 				requirePlainFields(t, string(service.FullName())+"."+name, op)
 			})
 		}
 	}
-	require.Equal(t, 23, count)
+	require.Equal(t, 28, count)
 	require.Len(t, operations, count)
 }
 

@@ -24,7 +24,7 @@ var constructors = map[v1.ErrorReason]func(string, ...any) *kerrors.Error{
 	v1.ErrorReason_METHOD_NOT_ALLOWED: v1.ErrorMethodNotAllowed, v1.ErrorReason_UNSUPPORTED_MEDIA_TYPE: v1.ErrorUnsupportedMediaType,
 	v1.ErrorReason_BODY_TOO_LARGE: v1.ErrorBodyTooLarge, v1.ErrorReason_REPLICATION_UNCONFIRMED: v1.ErrorReplicationUnconfirmed,
 	v1.ErrorReason_SUPERSEDED: v1.ErrorSuperseded, v1.ErrorReason_LIMIT_EXCEEDED: v1.ErrorLimitExceeded,
-	v1.ErrorReason_NOT_READY: v1.ErrorNotReady,
+	v1.ErrorReason_NOT_READY: v1.ErrorNotReady, v1.ErrorReason_INDEX_DISABLED: v1.ErrorIndexDisabled,
 }
 
 // ofWholeCalls are the reasons why podlink refuses a call before it looks at its items. Those of a call say what to do, too.

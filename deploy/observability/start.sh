@@ -301,7 +301,7 @@ by_operation() {
 table() {
 	local job='job="podlink"'
 	local requests="sum(rate(server_requests_code_total{$job}[$window]))"
-	local failed="sum(rate(server_requests_code_total{$job,code=~\"5..\",reason!=\"NO_AVAILABLE_POD\"}[$window]))"
+	local failed="sum(rate(server_requests_code_total{$job,code=~\"5..\",reason!~\"NO_AVAILABLE_POD|INDEX_DISABLED\"}[$window]))"
 
 	echo "podlink on $admin; rates and latencies are those of the last ${window%s} s"
 	show "requests per second, by operation" rate "no requests" \

@@ -24,7 +24,7 @@ func New(*conf.Bootstrap, *telemetry.LogLevel, *telemetry.LogQueue, *audit.Log, 
 	panic(wire.Build(
 		server.ProviderSet, service.ProviderSet,
 		// The layers below know nothing of Wire.
-		podViews, biz.NewLinkUsecase, biz.NewPodUsecase, biz.NewWorkloadUsecase,
+		podViews, biz.NewLinkUsecase, biz.NewPodUsecase, biz.NewWorkloadUsecase, fleet, watches,
 		data.NewLinkRepo, data.NewPodRepo, data.NewWorkloadRepo, data.NewLinkMetrics,
 		telemetry.ProviderSet, registration.ProviderSet,
 		wire.FieldsOf(new(*conf.Bootstrap), "Server", "Data", "Log", "Trace", "Registry"), limits, linkLimits, podTTL, podLimits,

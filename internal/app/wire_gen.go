@@ -53,6 +53,9 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 	podRepo := data.NewPodRepo(runner, keyspace, dataPodLimits, dataPrimaries)
 	domain := telemetry.NewDomain()
 	bizPodViews, cleanup4 := podViews(podRepo, domain)
+	fleetUsecase := fleet(linkRepo, bizPodViews)
+	bizWatches := watches()
+	fleetService := service.NewFleetService(fleetUsecase, bizWatches)
 	bizLimits := limits(bootstrap)
 	linkUsecase := biz.NewLinkUsecase(linkRepo, bizPodViews, bizLimits, domain)
 	confLog := bootstrap.Log
@@ -103,7 +106,7 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 	workloadRepo := data.NewWorkloadRepo(runner, keyspace)
 	workloadUsecase := biz.NewWorkloadUsecase(workloadRepo, bizLimits, domain)
 	workloadService := service.NewWorkloadService(workloadUsecase)
-	api := server.NewAPI(linkService, stateService, workloadService)
+	api := server.NewAPI(fleetService, linkService, stateService, workloadService)
 	listenerTLS, err := server.NewListenerTLS(confServer, reloader)
 	if err != nil {
 		cleanup6()

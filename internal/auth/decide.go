@@ -22,6 +22,8 @@ type Need struct {
 	// AnyService is for a call about all services of the namespace: one that the caller has a right in is enough, and
 	// Grant.Sees says which.
 	AnyService bool
+	// AnyNamespace is AnyService for a call about the services of all namespaces.
+	AnyNamespace bool
 	// Pods are those that the call reports, or links users to.
 	Pods Pods
 	// Persistent says that the call may make a link that does not expire.
@@ -114,6 +116,8 @@ const mostReasons = 3
 // covers reports whether the rule is for what the call names.
 func (r *rule) covers(need *Need) bool {
 	switch {
+	case need.AnyNamespace:
+		return true
 	case !r.namespaces.match(need.Namespace):
 		return false
 	case need.AnyService:
@@ -243,7 +247,8 @@ func (s *ruleset) ofPlace(who string, need *Need) []*rule {
 // decide returns what allows the call: the first rule that does, and rather one that does not bind the caller to a pod.
 func (s *ruleset) decide(id *Identity, need *Need) (Grant, error) {
 	var rules, seen []*rule
-	if need.AnyService || len(need.Services) > 0 {
+	list := need.AnyService || need.AnyNamespace
+	if list || len(need.Services) > 0 {
 		rules = s.of(id.Name, need)
 	} else {
 		rules = s.ofPlace(id.Name, need)
@@ -258,7 +263,7 @@ func (s *ruleset) decide(id *Identity, need *Need) (Grant, error) {
 		if found == nil || found.pod && !r.pod {
 			found, pod = r, own
 		}
-		if need.AnyService {
+		if list {
 			seen = append(seen, r)
 		} else if !r.pod {
 			break
@@ -278,10 +283,10 @@ func (s *ruleset) decide(id *Identity, need *Need) (Grant, error) {
 	return grant, nil
 }
 
-// Sees reports whether the caller may see the service. It is for calls about all services.
-func (g *Grant) Sees(service string) bool {
+// Sees reports whether the caller may see the service. It is for calls about all services of a namespace, or of all.
+func (g *Grant) Sees(namespace, service string) bool {
 	for _, r := range g.seen {
-		if r.services.match(service) {
+		if r.namespaces.match(namespace) && r.services.match(service) {
 			return true
 		}
 	}

@@ -188,7 +188,7 @@ rules:
 		grant, err := p.Decide(id, all)
 		require.NoError(t, err)
 		for _, service := range []string{"room", "eu-1", "chat", "lobby"} {
-			if grant.Sees(service) {
+			if grant.Sees(all.Namespace, service) {
 				seen = append(seen, service)
 			}
 		}
@@ -200,6 +200,42 @@ rules:
 	all.Namespace = "third"
 	_, err := p.Decide(Identity{Name: "token:a"}, all)
 	require.ErrorIs(t, err, ErrDenied)
+}
+
+// TestNamespacesThatACallerSees: a call about all namespaces takes whoever may see a service, and sees each rule's services in the
+// rule's namespaces only.
+func TestNamespacesThatACallerSees(t *testing.T) {
+	p := policyOf(t, `
+rules:
+  - {who: ["token:a"], role: reader, namespaces: [game], services: [room]}
+  - {who: ["token:a"], role: caller, namespaces: [test-*], services: [eu-*]}
+  - {who: ["token:a"], role: pod, namespaces: [game], services: [chat], pod_name: "chat-{ordinal}"}
+  - {who: ["token:b"], role: operator, namespaces: ["*"], services: [room]}
+`)
+	all := []string{"game/room", "game/chat", "game/eu-1", "test-1/eu-1", "test-1/room", "other/room"}
+	for name, row := range map[string]struct {
+		who  Identity
+		sees []string
+	}{
+		"its rules": {Identity{Name: "token:a"}, []string{"game/room", "test-1/eu-1"}},
+		"a pod":     {Identity{Name: "token:a", Pod: "chat-0"}, []string{"game/room", "game/chat", "test-1/eu-1"}},
+		"a pattern": {Identity{Name: "token:b"}, []string{"game/room", "test-1/room", "other/room"}},
+	} {
+		grant, err := p.Decide(row.who, Need{Right: Read, AnyNamespace: true})
+		require.NoError(t, err, name)
+		var seen []string
+		for _, key := range all {
+			namespace, service, _ := strings.Cut(key, "/")
+			if grant.Sees(namespace, service) {
+				seen = append(seen, key)
+			}
+		}
+		require.Equal(t, row.sees, seen, name)
+	}
+	_, err := p.Decide(Identity{Name: "token:c"}, Need{Right: Read, AnyNamespace: true})
+	require.ErrorIs(t, err, ErrDenied, "who sees nothing at all")
+	_, err = p.Decide(Identity{Name: "token:a"}, Need{Right: Operate, AnyNamespace: true})
+	require.ErrorIs(t, err, ErrDenied, "who has the right nowhere")
 }
 
 // podsOf returns the pods.

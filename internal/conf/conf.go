@@ -97,10 +97,9 @@ func Default() *Bootstrap {
 		},
 		Auth:  &Auth{Mode: AuthOff, Mtls: &Auth_MTLS{}, Rate: 2000},
 		Audit: &Audit{Mutations: MutationsOfOperators, Uids: UIDsHashed},
+		Fleet: defaultFleet(),
 	}
 }
-
-func defaultServerTLS() *ServerTLS { return &ServerTLS{ClientAuth: ClientAuthNone, MinVersion: "1.3"} }
 
 // Pairs returns a list of "name=value" as a map.
 func Pairs(list []string) map[string]string {
@@ -165,6 +164,7 @@ func (b *Bootstrap) Validate() error {
 	v.bounds(server)
 	v.auth(b)
 	v.audit(b.GetAudit())
+	v.fleet(b.GetFleet())
 	return v.err()
 }
 

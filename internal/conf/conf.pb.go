@@ -35,6 +35,7 @@ type Bootstrap struct {
 	Registry      *Registry              `protobuf:"bytes,7,opt,name=registry,proto3" json:"registry,omitempty"`
 	Auth          *Auth                  `protobuf:"bytes,8,opt,name=auth,proto3" json:"auth,omitempty"`
 	Audit         *Audit                 `protobuf:"bytes,9,opt,name=audit,proto3" json:"audit,omitempty"`
+	Fleet         *Fleet                 `protobuf:"bytes,10,opt,name=fleet,proto3" json:"fleet,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -128,6 +129,13 @@ func (x *Bootstrap) GetAuth() *Auth {
 func (x *Bootstrap) GetAudit() *Audit {
 	if x != nil {
 		return x.Audit
+	}
+	return nil
+}
+
+func (x *Bootstrap) GetFleet() *Fleet {
+	if x != nil {
+		return x.Fleet
 	}
 	return nil
 }
@@ -980,6 +988,75 @@ func (x *Audit) GetUidKey() string {
 	return ""
 }
 
+// Fleet configures the change feed and the index of links by pod.
+type Fleet struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         bool                   `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	FeedMaxAge    *durationpb.Duration   `protobuf:"bytes,2,opt,name=feed_max_age,json=feedMaxAge,proto3" json:"feed_max_age,omitempty"`
+	CensusRate    int32                  `protobuf:"varint,3,opt,name=census_rate,json=censusRate,proto3" json:"census_rate,omitempty"`
+	SweepEvery    *durationpb.Duration   `protobuf:"bytes,4,opt,name=sweep_every,json=sweepEvery,proto3" json:"sweep_every,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Fleet) Reset() {
+	*x = Fleet{}
+	mi := &file_conf_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Fleet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Fleet) ProtoMessage() {}
+
+func (x *Fleet) ProtoReflect() protoreflect.Message {
+	mi := &file_conf_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Fleet.ProtoReflect.Descriptor instead.
+func (*Fleet) Descriptor() ([]byte, []int) {
+	return file_conf_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Fleet) GetIndex() bool {
+	if x != nil {
+		return x.Index
+	}
+	return false
+}
+
+func (x *Fleet) GetFeedMaxAge() *durationpb.Duration {
+	if x != nil {
+		return x.FeedMaxAge
+	}
+	return nil
+}
+
+func (x *Fleet) GetCensusRate() int32 {
+	if x != nil {
+		return x.CensusRate
+	}
+	return 0
+}
+
+func (x *Fleet) GetSweepEvery() *durationpb.Duration {
+	if x != nil {
+		return x.SweepEvery
+	}
+	return nil
+}
+
 type Server_HTTP struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Addr          string                 `protobuf:"bytes,1,opt,name=addr,proto3" json:"addr,omitempty"`
@@ -993,7 +1070,7 @@ type Server_HTTP struct {
 
 func (x *Server_HTTP) Reset() {
 	*x = Server_HTTP{}
-	mi := &file_conf_proto_msgTypes[12]
+	mi := &file_conf_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1005,7 +1082,7 @@ func (x *Server_HTTP) String() string {
 func (*Server_HTTP) ProtoMessage() {}
 
 func (x *Server_HTTP) ProtoReflect() protoreflect.Message {
-	mi := &file_conf_proto_msgTypes[12]
+	mi := &file_conf_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1069,7 +1146,7 @@ type Server_GRPC struct {
 
 func (x *Server_GRPC) Reset() {
 	*x = Server_GRPC{}
-	mi := &file_conf_proto_msgTypes[13]
+	mi := &file_conf_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1081,7 +1158,7 @@ func (x *Server_GRPC) String() string {
 func (*Server_GRPC) ProtoMessage() {}
 
 func (x *Server_GRPC) ProtoReflect() protoreflect.Message {
-	mi := &file_conf_proto_msgTypes[13]
+	mi := &file_conf_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1144,7 +1221,7 @@ type Server_Admin struct {
 
 func (x *Server_Admin) Reset() {
 	*x = Server_Admin{}
-	mi := &file_conf_proto_msgTypes[14]
+	mi := &file_conf_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1156,7 +1233,7 @@ func (x *Server_Admin) String() string {
 func (*Server_Admin) ProtoMessage() {}
 
 func (x *Server_Admin) ProtoReflect() protoreflect.Message {
-	mi := &file_conf_proto_msgTypes[14]
+	mi := &file_conf_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1210,7 +1287,7 @@ type Server_Stop struct {
 
 func (x *Server_Stop) Reset() {
 	*x = Server_Stop{}
-	mi := &file_conf_proto_msgTypes[15]
+	mi := &file_conf_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1222,7 +1299,7 @@ func (x *Server_Stop) String() string {
 func (*Server_Stop) ProtoMessage() {}
 
 func (x *Server_Stop) ProtoReflect() protoreflect.Message {
-	mi := &file_conf_proto_msgTypes[15]
+	mi := &file_conf_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1282,7 +1359,7 @@ type Data_Redis struct {
 
 func (x *Data_Redis) Reset() {
 	*x = Data_Redis{}
-	mi := &file_conf_proto_msgTypes[16]
+	mi := &file_conf_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1294,7 +1371,7 @@ func (x *Data_Redis) String() string {
 func (*Data_Redis) ProtoMessage() {}
 
 func (x *Data_Redis) ProtoReflect() protoreflect.Message {
-	mi := &file_conf_proto_msgTypes[16]
+	mi := &file_conf_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1473,7 +1550,7 @@ type Auth_MTLS struct {
 
 func (x *Auth_MTLS) Reset() {
 	*x = Auth_MTLS{}
-	mi := &file_conf_proto_msgTypes[17]
+	mi := &file_conf_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1485,7 +1562,7 @@ func (x *Auth_MTLS) String() string {
 func (*Auth_MTLS) ProtoMessage() {}
 
 func (x *Auth_MTLS) ProtoReflect() protoreflect.Message {
-	mi := &file_conf_proto_msgTypes[17]
+	mi := &file_conf_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1523,7 +1600,7 @@ type Auth_Issuer struct {
 
 func (x *Auth_Issuer) Reset() {
 	*x = Auth_Issuer{}
-	mi := &file_conf_proto_msgTypes[18]
+	mi := &file_conf_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1535,7 +1612,7 @@ func (x *Auth_Issuer) String() string {
 func (*Auth_Issuer) ProtoMessage() {}
 
 func (x *Auth_Issuer) ProtoReflect() protoreflect.Message {
-	mi := &file_conf_proto_msgTypes[18]
+	mi := &file_conf_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1605,7 +1682,7 @@ var File_conf_proto protoreflect.FileDescriptor
 const file_conf_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"conf.proto\x12\fpodlink.conf\x1a\x1egoogle/protobuf/duration.proto\"\x91\x03\n" +
+	"conf.proto\x12\fpodlink.conf\x1a\x1egoogle/protobuf/duration.proto\"\xbc\x03\n" +
 	"\tBootstrap\x12,\n" +
 	"\x06server\x18\x01 \x01(\v2\x14.podlink.conf.ServerR\x06server\x12&\n" +
 	"\x04data\x18\x02 \x01(\v2\x12.podlink.conf.DataR\x04data\x12)\n" +
@@ -1615,7 +1692,9 @@ const file_conf_proto_rawDesc = "" +
 	"\x05trace\x18\x06 \x01(\v2\x13.podlink.conf.TraceR\x05trace\x122\n" +
 	"\bregistry\x18\a \x01(\v2\x16.podlink.conf.RegistryR\bregistry\x12&\n" +
 	"\x04auth\x18\b \x01(\v2\x12.podlink.conf.AuthR\x04auth\x12)\n" +
-	"\x05audit\x18\t \x01(\v2\x13.podlink.conf.AuditR\x05audit\"\xe7\a\n" +
+	"\x05audit\x18\t \x01(\v2\x13.podlink.conf.AuditR\x05audit\x12)\n" +
+	"\x05fleet\x18\n" +
+	" \x01(\v2\x13.podlink.conf.FleetR\x05fleet\"\xe7\a\n" +
 	"\x06Server\x12-\n" +
 	"\x04http\x18\x01 \x01(\v2\x19.podlink.conf.Server.HTTPR\x04http\x12-\n" +
 	"\x04grpc\x18\x02 \x01(\v2\x19.podlink.conf.Server.GRPCR\x04grpc\x120\n" +
@@ -1746,7 +1825,15 @@ const file_conf_proto_rawDesc = "" +
 	"\x04file\x18\x01 \x01(\tR\x04file\x12\x1c\n" +
 	"\tmutations\x18\x02 \x01(\tR\tmutations\x12\x12\n" +
 	"\x04uids\x18\x03 \x01(\tR\x04uids\x12\x1c\n" +
-	"\auid_key\x18\x04 \x01(\tB\x03\x80\x01\x01R\x06uidKeyB\x1cZ\x1apodlink/internal/conf;confb\x06proto3"
+	"\auid_key\x18\x04 \x01(\tB\x03\x80\x01\x01R\x06uidKey\"\xb7\x01\n" +
+	"\x05Fleet\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\bR\x05index\x12;\n" +
+	"\ffeed_max_age\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"feedMaxAge\x12\x1f\n" +
+	"\vcensus_rate\x18\x03 \x01(\x05R\n" +
+	"censusRate\x12:\n" +
+	"\vsweep_every\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"sweepEveryB\x1cZ\x1apodlink/internal/conf;confb\x06proto3"
 
 var (
 	file_conf_proto_rawDescOnce sync.Once
@@ -1760,7 +1847,7 @@ func file_conf_proto_rawDescGZIP() []byte {
 	return file_conf_proto_rawDescData
 }
 
-var file_conf_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_conf_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_conf_proto_goTypes = []any{
 	(*Bootstrap)(nil),           // 0: podlink.conf.Bootstrap
 	(*Server)(nil),              // 1: podlink.conf.Server
@@ -1774,14 +1861,15 @@ var file_conf_proto_goTypes = []any{
 	(*TLS)(nil),                 // 9: podlink.conf.TLS
 	(*Auth)(nil),                // 10: podlink.conf.Auth
 	(*Audit)(nil),               // 11: podlink.conf.Audit
-	(*Server_HTTP)(nil),         // 12: podlink.conf.Server.HTTP
-	(*Server_GRPC)(nil),         // 13: podlink.conf.Server.GRPC
-	(*Server_Admin)(nil),        // 14: podlink.conf.Server.Admin
-	(*Server_Stop)(nil),         // 15: podlink.conf.Server.Stop
-	(*Data_Redis)(nil),          // 16: podlink.conf.Data.Redis
-	(*Auth_MTLS)(nil),           // 17: podlink.conf.Auth.MTLS
-	(*Auth_Issuer)(nil),         // 18: podlink.conf.Auth.Issuer
-	(*durationpb.Duration)(nil), // 19: google.protobuf.Duration
+	(*Fleet)(nil),               // 12: podlink.conf.Fleet
+	(*Server_HTTP)(nil),         // 13: podlink.conf.Server.HTTP
+	(*Server_GRPC)(nil),         // 14: podlink.conf.Server.GRPC
+	(*Server_Admin)(nil),        // 15: podlink.conf.Server.Admin
+	(*Server_Stop)(nil),         // 16: podlink.conf.Server.Stop
+	(*Data_Redis)(nil),          // 17: podlink.conf.Data.Redis
+	(*Auth_MTLS)(nil),           // 18: podlink.conf.Auth.MTLS
+	(*Auth_Issuer)(nil),         // 19: podlink.conf.Auth.Issuer
+	(*durationpb.Duration)(nil), // 20: google.protobuf.Duration
 }
 var file_conf_proto_depIdxs = []int32{
 	1,  // 0: podlink.conf.Bootstrap.server:type_name -> podlink.conf.Server
@@ -1793,41 +1881,44 @@ var file_conf_proto_depIdxs = []int32{
 	8,  // 6: podlink.conf.Bootstrap.registry:type_name -> podlink.conf.Registry
 	10, // 7: podlink.conf.Bootstrap.auth:type_name -> podlink.conf.Auth
 	11, // 8: podlink.conf.Bootstrap.audit:type_name -> podlink.conf.Audit
-	12, // 9: podlink.conf.Server.http:type_name -> podlink.conf.Server.HTTP
-	13, // 10: podlink.conf.Server.grpc:type_name -> podlink.conf.Server.GRPC
-	14, // 11: podlink.conf.Server.admin:type_name -> podlink.conf.Server.Admin
-	15, // 12: podlink.conf.Server.stop:type_name -> podlink.conf.Server.Stop
-	16, // 13: podlink.conf.Data.redis:type_name -> podlink.conf.Data.Redis
-	19, // 14: podlink.conf.State.pod_ttl:type_name -> google.protobuf.Duration
-	19, // 15: podlink.conf.State.forget_after:type_name -> google.protobuf.Duration
-	19, // 16: podlink.conf.Log.slow_request:type_name -> google.protobuf.Duration
-	19, // 17: podlink.conf.Log.repeat_interval:type_name -> google.protobuf.Duration
-	9,  // 18: podlink.conf.Trace.tls:type_name -> podlink.conf.TLS
-	19, // 19: podlink.conf.Registry.ttl:type_name -> google.protobuf.Duration
-	9,  // 20: podlink.conf.Registry.tls:type_name -> podlink.conf.TLS
-	18, // 21: podlink.conf.Auth.issuers:type_name -> podlink.conf.Auth.Issuer
-	17, // 22: podlink.conf.Auth.mtls:type_name -> podlink.conf.Auth.MTLS
-	19, // 23: podlink.conf.Server.HTTP.timeout:type_name -> google.protobuf.Duration
-	19, // 24: podlink.conf.Server.HTTP.idle_timeout:type_name -> google.protobuf.Duration
-	2,  // 25: podlink.conf.Server.HTTP.tls:type_name -> podlink.conf.ServerTLS
-	19, // 26: podlink.conf.Server.GRPC.timeout:type_name -> google.protobuf.Duration
-	19, // 27: podlink.conf.Server.GRPC.max_connection_age:type_name -> google.protobuf.Duration
-	2,  // 28: podlink.conf.Server.GRPC.tls:type_name -> podlink.conf.ServerTLS
-	2,  // 29: podlink.conf.Server.Admin.tls:type_name -> podlink.conf.ServerTLS
-	19, // 30: podlink.conf.Server.Stop.drain:type_name -> google.protobuf.Duration
-	19, // 31: podlink.conf.Server.Stop.timeout:type_name -> google.protobuf.Duration
-	19, // 32: podlink.conf.Data.Redis.pool_timeout:type_name -> google.protobuf.Duration
-	19, // 33: podlink.conf.Data.Redis.dial_timeout:type_name -> google.protobuf.Duration
-	19, // 34: podlink.conf.Data.Redis.read_timeout:type_name -> google.protobuf.Duration
-	19, // 35: podlink.conf.Data.Redis.write_timeout:type_name -> google.protobuf.Duration
-	9,  // 36: podlink.conf.Data.Redis.tls:type_name -> podlink.conf.TLS
-	19, // 37: podlink.conf.Data.Redis.wait_timeout:type_name -> google.protobuf.Duration
-	19, // 38: podlink.conf.Data.Redis.conn_max_idle_time:type_name -> google.protobuf.Duration
-	39, // [39:39] is the sub-list for method output_type
-	39, // [39:39] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	12, // 9: podlink.conf.Bootstrap.fleet:type_name -> podlink.conf.Fleet
+	13, // 10: podlink.conf.Server.http:type_name -> podlink.conf.Server.HTTP
+	14, // 11: podlink.conf.Server.grpc:type_name -> podlink.conf.Server.GRPC
+	15, // 12: podlink.conf.Server.admin:type_name -> podlink.conf.Server.Admin
+	16, // 13: podlink.conf.Server.stop:type_name -> podlink.conf.Server.Stop
+	17, // 14: podlink.conf.Data.redis:type_name -> podlink.conf.Data.Redis
+	20, // 15: podlink.conf.State.pod_ttl:type_name -> google.protobuf.Duration
+	20, // 16: podlink.conf.State.forget_after:type_name -> google.protobuf.Duration
+	20, // 17: podlink.conf.Log.slow_request:type_name -> google.protobuf.Duration
+	20, // 18: podlink.conf.Log.repeat_interval:type_name -> google.protobuf.Duration
+	9,  // 19: podlink.conf.Trace.tls:type_name -> podlink.conf.TLS
+	20, // 20: podlink.conf.Registry.ttl:type_name -> google.protobuf.Duration
+	9,  // 21: podlink.conf.Registry.tls:type_name -> podlink.conf.TLS
+	19, // 22: podlink.conf.Auth.issuers:type_name -> podlink.conf.Auth.Issuer
+	18, // 23: podlink.conf.Auth.mtls:type_name -> podlink.conf.Auth.MTLS
+	20, // 24: podlink.conf.Fleet.feed_max_age:type_name -> google.protobuf.Duration
+	20, // 25: podlink.conf.Fleet.sweep_every:type_name -> google.protobuf.Duration
+	20, // 26: podlink.conf.Server.HTTP.timeout:type_name -> google.protobuf.Duration
+	20, // 27: podlink.conf.Server.HTTP.idle_timeout:type_name -> google.protobuf.Duration
+	2,  // 28: podlink.conf.Server.HTTP.tls:type_name -> podlink.conf.ServerTLS
+	20, // 29: podlink.conf.Server.GRPC.timeout:type_name -> google.protobuf.Duration
+	20, // 30: podlink.conf.Server.GRPC.max_connection_age:type_name -> google.protobuf.Duration
+	2,  // 31: podlink.conf.Server.GRPC.tls:type_name -> podlink.conf.ServerTLS
+	2,  // 32: podlink.conf.Server.Admin.tls:type_name -> podlink.conf.ServerTLS
+	20, // 33: podlink.conf.Server.Stop.drain:type_name -> google.protobuf.Duration
+	20, // 34: podlink.conf.Server.Stop.timeout:type_name -> google.protobuf.Duration
+	20, // 35: podlink.conf.Data.Redis.pool_timeout:type_name -> google.protobuf.Duration
+	20, // 36: podlink.conf.Data.Redis.dial_timeout:type_name -> google.protobuf.Duration
+	20, // 37: podlink.conf.Data.Redis.read_timeout:type_name -> google.protobuf.Duration
+	20, // 38: podlink.conf.Data.Redis.write_timeout:type_name -> google.protobuf.Duration
+	9,  // 39: podlink.conf.Data.Redis.tls:type_name -> podlink.conf.TLS
+	20, // 40: podlink.conf.Data.Redis.wait_timeout:type_name -> google.protobuf.Duration
+	20, // 41: podlink.conf.Data.Redis.conn_max_idle_time:type_name -> google.protobuf.Duration
+	42, // [42:42] is the sub-list for method output_type
+	42, // [42:42] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_conf_proto_init() }
@@ -1841,7 +1932,7 @@ func file_conf_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_conf_proto_rawDesc), len(file_conf_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

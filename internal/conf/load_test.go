@@ -129,6 +129,7 @@ func TestEnvironmentOverridesEveryKey(t *testing.T) {
 		"auth.mode": "required", "auth.allow_insecure": "false", "auth.policy_file": "policy", "auth.tokens_file": "tokens",
 		"auth.mtls.trust_domain": "example.org", "auth.rate": "12",
 		"audit.file": "audit.log", "audit.mutations": "all", "audit.uids": "plain", "audit.uid_key": "0123456789abcdef",
+		"fleet.index": "false", "fleet.feed_max_age": "14m0s", "fleet.census_rate": "15000", "fleet.sweep_every": "16h0m0s",
 	}
 	for _, listener := range []string{"server.http", "server.grpc", "server.admin"} {
 		values[listener+".tls.enabled"], values[listener+".tls.min_version"] = "true", "1.2"

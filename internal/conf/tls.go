@@ -6,6 +6,8 @@ import (
 	"podlink/internal/certs"
 )
 
+func defaultServerTLS() *ServerTLS { return &ServerTLS{ClientAuth: ClientAuthNone, MinVersion: "1.3"} }
+
 // checkFiles returns an error if a file of a TLS section can't be used.
 func (b *Bootstrap) checkFiles() error {
 	clients := map[string]*TLS{

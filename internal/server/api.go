@@ -20,8 +20,15 @@ type apiService struct {
 }
 
 // NewAPI returns the API with its implementations.
-func NewAPI(links *service.LinkService, states *service.StateService, workloads *service.WorkloadService) API {
+func NewAPI(
+	fleet *service.FleetService, links *service.LinkService, states *service.StateService, workloads *service.WorkloadService,
+) API {
 	return API{
+		{
+			v1.FleetService_ServiceDesc.ServiceName,
+			func(srv *khttp.Server) { v1.RegisterFleetServiceHTTPServer(srv, fleet) },
+			func(srv grpc.ServiceRegistrar) { v1.RegisterFleetServiceServer(srv, fleet) },
+		},
 		{
 			v1.LinkService_ServiceDesc.ServiceName,
 			func(srv *khttp.Server) { v1.RegisterLinkServiceHTTPServer(srv, links) },

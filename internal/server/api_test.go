@@ -15,7 +15,7 @@ import (
 // TestAPIHasEveryService: every service of the proto package podlink.v1 is served.
 func TestAPIHasEveryService(t *testing.T) {
 	var served, described []string
-	for _, svc := range NewAPI(nil, nil, nil) {
+	for _, svc := range NewAPI(nil, nil, nil, nil) {
 		served = append(served, svc.name)
 	}
 	for _, service := range v1.Services() {
@@ -23,10 +23,10 @@ func TestAPIHasEveryService(t *testing.T) {
 	}
 	slices.Sort(served)
 	require.Equal(t, described, served, "add the missing service to NewAPI")
-	require.Len(t, described, 3)
+	require.Len(t, described, 4)
 }
 
-// TestEveryServiceIsRegistered: by name on gRPC, and with a route for each binding of a unary method on HTTP.
+// TestEveryServiceIsRegistered: by name on gRPC, and with a route for each binding of a method on HTTP.
 func TestEveryServiceIsRegistered(t *testing.T) {
 	p := newParts(t)
 	overGRPC, stop := NewGRPCServer(p.config, p.api(), p.chain, healthyStore{}, p.drain, ListenerTLS{})
@@ -38,10 +38,8 @@ func TestEveryServiceIsRegistered(t *testing.T) {
 	}))
 	for _, method := range v1.Methods() {
 		require.Contains(t, overGRPC.GetServiceInfo(), string(method.Parent().FullName()))
-		if !method.IsStreamingServer() {
-			rule := proto.GetExtension(method.Options(), annotations.E_Http).(*annotations.HttpRule)
-			bindings += 1 + len(rule.GetAdditionalBindings())
-		}
+		rule := proto.GetExtension(method.Options(), annotations.E_Http).(*annotations.HttpRule)
+		bindings += 1 + len(rule.GetAdditionalBindings())
 	}
 	require.Equal(t, bindings, routes)
 }

@@ -71,7 +71,16 @@ type caller struct {
 }
 
 // identify sets the caller of the call. If the caller is not known, the error says so.
-func (a *Access) identify(c *caller, authorization []string, chains [][]*x509.Certificate) error {
+func (a *Access) identify(c *caller, proof auth.Proof) error {
+	err := a.authenticate(c, proof)
+	if err == nil {
+		a.metrics.Authenticated(c.Identity.Kind(), authenticated)
+	}
+	return err
+}
+
+// proofOf returns the proof of a call that comes now.
+func (a *Access) proofOf(c *caller, authorization []string, chains [][]*x509.Certificate) auth.Proof {
 	c.at = a.rates.now()
 	proof := auth.Proof{Authorization: authorization, From: c.Peer.Addr(), At: c.at}
 	if len(chains) > 0 { // A certificate counts only if it was verified.
@@ -80,11 +89,15 @@ func (a *Access) identify(c *caller, authorization []string, chains [][]*x509.Ce
 	if c.peer != nil {
 		proof.Holder = &c.peer.holder
 	}
+	return proof
+}
+
+// authenticate is identify that does not count a caller who is known.
+func (a *Access) authenticate(c *caller, proof auth.Proof) error {
 	who, err := a.callers.Authenticate(c.Context, proof)
 	switch {
 	case err == nil:
 		c.Identity = who
-		a.metrics.Authenticated(who.Kind(), authenticated)
 		return nil
 	case errors.Is(err, auth.ErrUndecided):
 		a.metrics.Authenticated(who.Kind(), undecided)
@@ -124,6 +137,10 @@ func (a *Access) filter(next http.Handler) http.Handler {
 func (a *Access) identifyHTTP(ctx context.Context, r *http.Request) (*caller, error) {
 	c := new(caller)
 	c.Context = ctx
+	return c, a.identify(c, a.proofHTTP(c, r))
+}
+
+func (a *Access) proofHTTP(c *caller, r *http.Request) auth.Proof {
 	var chains [][]*x509.Certificate
 	if r.TLS != nil {
 		chains = r.TLS.VerifiedChains
@@ -133,11 +150,13 @@ func (a *Access) identifyHTTP(ctx context.Context, r *http.Request) (*caller, er
 	} else {
 		c.Peer, _ = netip.ParseAddrPort(r.RemoteAddr)
 	}
-	return c, a.identify(c, r.Header["Authorization"], chains)
+	return a.proofOf(c, r.Header["Authorization"], chains)
 }
 
 // identifyGRPC authenticates a call, whose message is not received yet.
-func (a *Access) identifyGRPC(c *caller) error {
+func (a *Access) identifyGRPC(c *caller) error { return a.identify(c, a.proofGRPC(c)) }
+
+func (a *Access) proofGRPC(c *caller) auth.Proof {
 	var chains [][]*x509.Certificate
 	if p, ok := peer.FromContext(c.Context); ok {
 		c.peer, _ = p.Addr.(*peerAddr)
@@ -146,7 +165,7 @@ func (a *Access) identifyGRPC(c *caller) error {
 			chains = info.State.VerifiedChains
 		}
 	}
-	return a.identify(c, metadata.ValueFromIncomingContext(c.Context, "authorization"), chains)
+	return a.proofOf(c, metadata.ValueFromIncomingContext(c.Context, "authorization"), chains)
 }
 
 // guarded returns ctx with a new decoding, and that decoding, of a call with that price whose caller was asked for.
@@ -190,6 +209,15 @@ func (a *Access) enter(ctx context.Context, operation string) (context.Context, 
 		err = a.rates.take(c, p, p.base, c.at)
 	}
 	return &c.Call, err
+}
+
+// review returns why the caller of a stream may no longer have it: its proof does not count any more, or the policy has changed. The
+// proof is that with which the stream was opened, message what it has asked for.
+func (a *Access) review(c *caller, proof auth.Proof, operation string, message any) error {
+	if err := a.authenticate(c, proof); err != nil {
+		return err
+	}
+	return a.allow(&c.Call, operation, leastRight(operation), message)
 }
 
 // ready returns why podlink can only refuse calls; nil if it does not.

@@ -71,6 +71,17 @@ func needOf(least auth.Right, message any) (auth.Need, bool) {
 	case *v1.ListLinkedServicesRequest:
 		need.Namespace, need.AnyService = r.GetNamespace(), true
 
+	case *v1.ListNamespacesRequest:
+		need.AnyNamespace = true
+	case *v1.ListServicesRequest:
+		need.Namespace, need.AnyService = r.GetNamespace(), true
+	case *v1.ListPodLinksRequest:
+		within(&need, r)
+	case *v1.CountPodLinksRequest:
+		within(&need, r)
+	case *v1.WatchLinksRequest:
+		within(&need, r)
+
 	case *v1.ComputeLinkedPodRequest:
 		within(&need, r)
 		need.Persistent = persistent(r.PersistSeconds)

@@ -52,6 +52,7 @@ type parts struct {
 	drain  *Drain
 	logger log.Logger
 	links  *service.LinkService
+	fleet  *service.FleetService
 }
 
 func newParts(tb testing.TB) parts {
@@ -70,6 +71,7 @@ func newParts(tb testing.TB) parts {
 		logger: logger,
 		level:  telemetry.NewLogLevel("warn"),
 		links:  linksOn(memory{}),
+		fleet:  service.NewFleetService(nil, nil),
 	}
 }
 
@@ -81,7 +83,7 @@ func linksOn(store biz.LinkRepo) *service.LinkService {
 }
 
 func (p parts) api() API {
-	return NewAPI(p.links, service.NewStateService(nil), service.NewWorkloadService(nil))
+	return NewAPI(p.fleet, p.links, service.NewStateService(nil), service.NewWorkloadService(nil))
 }
 
 func (p parts) http() http.Handler {

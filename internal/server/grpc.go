@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"podlink/internal/conf"
+	"podlink/internal/service"
 )
 
 // streamWorkers is the number of goroutines that are reused for calls; more concurrent calls get new ones. A call needs a deep
@@ -77,6 +78,19 @@ type codec struct{ encoding.CodecV2 }
 type deferredMessage struct {
 	*decoding
 	message proto.Message
+}
+
+// Marshal implements encoding.CodecV2. A message for many callers is encoded once.
+func (c codec) Marshal(message any) (mem.BufferSlice, error) {
+	shared, ok := message.(*service.SharedReply)
+	if !ok {
+		return c.CodecV2.Marshal(message)
+	}
+	text, err := shared.Encoded(service.Wire, proto.Marshal)
+	if err != nil {
+		return nil, err
+	}
+	return mem.BufferSlice{mem.SliceBuffer(text)}, nil
 }
 
 // Unmarshal implements encoding.CodecV2.

@@ -48,7 +48,7 @@ func TestHealthIsReadiness(t *testing.T) {
 	w := serveObserved(t)
 	client, ctx := grpc_health_v1.NewHealthClient(w.conn), t.Context()
 	watches := make(map[string]grpc_health_v1.Health_WatchClient)
-	require.Len(t, healthNames(), 4)
+	require.Len(t, healthNames(), 5)
 	for _, name := range healthNames() {
 		var err error
 		watches[name], err = client.Watch(ctx, &grpc_health_v1.HealthCheckRequest{Service: name})

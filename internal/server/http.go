@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	kerrors "github.com/go-kratos/kratos/v2/errors"
 	"github.com/go-kratos/kratos/v2/log"
 	khttp "github.com/go-kratos/kratos/v2/transport/http"
 	"github.com/gorilla/mux"
@@ -55,6 +56,7 @@ func NewHTTPServer(
 	srv.ConnContext = withPeerAddr
 	for _, svc := range api {
 		svc.overHTTP(srv)
+		svc.overGRPC(eventRoutes{srv, chain, drain})
 	}
 	// The walk fails only if the function does.
 	_ = srv.WalkRoute(func(route khttp.RouteInfo) error {
@@ -176,12 +178,17 @@ type errorBody struct {
 	Metadata map[string]string `json:"metadata"`
 }
 
-func encodeError(w http.ResponseWriter, _ *http.Request, err error) {
-	public := service.PublicError(err)
+func errorBodyOf(public *kerrors.Error) errorBody {
 	body := errorBody{public.Code, public.Reason, public.Message, public.Metadata}
 	if body.Metadata == nil {
 		body.Metadata = map[string]string{}
 	}
+	return body
+}
+
+func encodeError(w http.ResponseWriter, _ *http.Request, err error) {
+	public := service.PublicError(err)
+	body := errorBodyOf(public)
 	w.Header().Set("Content-Type", "application/json")
 	if public.Code == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", "Bearer")

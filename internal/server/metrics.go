@@ -124,16 +124,16 @@ func (m *Metrics) count(t transport.Transporter, typ callType, span trace.SpanCo
 	histogram.ObserveSeconds(of.seconds, took.Seconds(), span)
 }
 
-// apiCalls returns all operations that pass the chain: the API's, its streams over gRPC only, and the health watch.
+// apiCalls returns all operations that pass the chain: the API's, and the health watch.
 func apiCalls() map[callKey]callType {
 	all := map[callKey]callType{{transport.KindGRPC.String(), grpc_health_v1.Health_Watch_FullMethodName}: streamCall}
 	for _, method := range v1.Methods() {
+		typ := unaryCall
 		if method.IsStreamingClient() || method.IsStreamingServer() {
-			all[callKey{transport.KindGRPC.String(), v1.Operation(method)}] = streamCall
-			continue
+			typ = streamCall
 		}
-		all[callKey{transport.KindGRPC.String(), v1.Operation(method)}] = unaryCall
-		all[callKey{transport.KindHTTP.String(), v1.Operation(method)}] = unaryCall
+		all[callKey{transport.KindGRPC.String(), v1.Operation(method)}] = typ
+		all[callKey{transport.KindHTTP.String(), v1.Operation(method)}] = typ
 	}
 	return all
 }

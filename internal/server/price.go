@@ -1,6 +1,7 @@
 package server
 
 import (
+	"regexp"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -36,13 +37,16 @@ type prices struct {
 	byRequest   map[protoreflect.MessageDescriptor]*price // No two operations share a request.
 }
 
+// ofMany matches the operations whose cost grows with how much there is, and streams, which cost as long as they last.
+var ofMany = regexp.MustCompile(`^(List|Count|Export|Watch)`)
+
 func pricesOf(methods []protoreflect.MethodDescriptor) prices {
 	all := prices{make(map[string]*price), make(map[protoreflect.MessageDescriptor]*price)}
 	for _, method := range methods {
 		right, name := v1.RightOf(v1.Operation(method)), string(method.Name())
 		p := &price{base: writePrice, report: right == v1.Right_REPORT, right: auth.Right(right)}
 		switch {
-		case strings.HasPrefix(name, "List"), strings.HasPrefix(name, "Export"):
+		case ofMany.MatchString(name):
 			p.base = listPrice
 		case right == v1.Right_READ:
 			p.base = readPrice

@@ -29,6 +29,8 @@ func TestPrices(t *testing.T) {
 		"RemoveServiceState": {base: 2}, "CordonPod": {base: 2}, "GetWorkloadState": {base: 1}, "BatchGetWorkloadState": {base: 1},
 		"SetWorkloadState":    {base: 2},
 		"RemoveWorkloadState": {base: 2},
+		"ListNamespaces":      {base: 50}, "ListServices": {base: 50}, "ListPodLinks": {base: 50}, "CountPodLinks": {base: 50},
+		"WatchLinks": {base: 50},
 	}
 	all := pricesOf(v1.Methods())
 	require.Len(t, all.byRequest, len(v1.Methods()), "no two operations share a request")

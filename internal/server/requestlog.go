@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"net/http"
 	"time"
 
 	kerrors "github.com/go-kratos/kratos/v2/errors"
@@ -48,7 +49,8 @@ func (l *requestLog) itemFailed(ctx context.Context, t transport.Transporter, pu
 	l.failure(ctx, t, public, "an item of the request failed")
 }
 
-// failure logs a failure: as an error when podlink or its store is at fault, else at the level debug.
+// failure logs a failure: as an error when podlink or its store is at fault, else at the level debug. What this podlink is configured not
+// to do is no fault.
 func (l *requestLog) failure(ctx context.Context, t transport.Transporter, public *kerrors.Error, text string, more ...any) {
 	kind, operation := t.Kind().String(), t.Operation()
 	line := append([]any{
@@ -59,7 +61,7 @@ func (l *requestLog) failure(ctx context.Context, t transport.Transporter, publi
 		"reason", public.Reason,
 	}, more...)
 	line = append(line, "cause", causeText(public))
-	if public.Code < 500 {
+	if public.Code < http.StatusInternalServerError || public.Code == http.StatusNotImplemented {
 		_ = log.WithContext(ctx, l.logger).Log(log.LevelDebug, line...)
 		return
 	}

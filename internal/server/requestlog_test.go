@@ -27,6 +27,7 @@ var (
 	errStoreDown = kerrors.New(503, "STORE_UNAVAILABLE", "not now").WithCause(errors.New("connection refused"))
 	errStoreFull = kerrors.New(507, "STORE_FULL", "full").WithCause(errors.New("OOM"))
 	errNotValid  = kerrors.New(400, "INVALID_ARGUMENT", "uid is required")
+	errNoIndex   = kerrors.New(501, "INDEX_DISABLED", "no index").WithCause(errors.New("fleet.index"))
 )
 
 // TestRequestLog checks which lines a sequence of requests logs.
@@ -86,6 +87,9 @@ func TestRequestLog(t *testing.T) {
 				"DEBUG request failed INVALID_ARGUMENT uid is required",
 				"DEBUG request failed INVALID_ARGUMENT uid is required",
 			},
+		},
+		"as configured": {
+			conf.Default().Log, []answer{{errNoIndex, ms}}, []string{"DEBUG request failed INDEX_DISABLED fleet.index"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync/atomic"
+	"time"
 
 	"github.com/go-kratos/kratos/v2/transport"
 	"google.golang.org/grpc"
@@ -22,6 +23,9 @@ import (
 // errDraining is the context's cause in a stream that podlink ends, rather than its caller.
 var errDraining = errors.New("podlink is draining")
 
+// reviewEvery is how often podlink looks whether the caller of a stream may still have it.
+const reviewEvery = time.Second
+
 // Stream is the chain as a gRPC interceptor. It authenticates a stream's caller before the first message is received. It also ends
 // streams when podlink drains: an open one would delay the stop.
 // Kratos' StreamMiddleware is no alternative: it runs per message, not per stream, and never sees how a stream ends.
@@ -29,22 +33,16 @@ func (c *Chain) Stream(drain *Drain) grpc.StreamServerInterceptor {
 	return func(impl any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 		ctx, cancel := context.WithCancelCause(stream.Context())
 		defer cancel(nil)
-		go func() {
-			select {
-			case <-drain.Started():
-				cancel(errDraining)
-			case <-ctx.Done():
-			}
-		}()
 		t, _ := transport.FromServerContext(ctx) // Kratos always sets it.
 		caller, refusal := c.access.enter(ctx, info.FullMethod)
+		s := &serverStream{ServerStream: stream, access: c.access, operation: info.FullMethod}
+		go supervise(ctx, cancel, drain, s.review)
 		err := c.serve(caller, t, streamCall, &messages{}, func(ctx context.Context) error {
 			if refusal != nil {
 				return refusal
 			}
-			return streamError(ctx, next(impl, &serverStream{
-				ServerStream: stream, ctx: ctx, access: c.access, operation: info.FullMethod,
-			}))
+			s.ctx = ctx
+			return streamError(ctx, next(impl, s))
 		})
 		// Kratos sets the reply's header only now; after the first message that is too late.
 		if id := t.ReplyHeader().Get(traceResponse); id != "" {
@@ -54,12 +52,49 @@ func (c *Chain) Stream(drain *Drain) grpc.StreamServerInterceptor {
 	}
 }
 
-// streamError returns the error of a stream. After its context has ended every error counts as CANCELED: neither a caller
-// that leaves nor a drain is a failure of podlink.
+// supervise ends a stream when podlink drains, or its caller may no longer have it.
+func supervise(ctx context.Context, cancel context.CancelCauseFunc, drain *Drain, review func() error) {
+	again := time.NewTicker(reviewEvery)
+	defer again.Stop()
+	for {
+		select {
+		case <-drain.Started():
+			cancel(errDraining)
+			return
+		case <-ctx.Done():
+			return
+		case <-again.C:
+			if err := review(); err != nil {
+				cancel(&revokedError{err})
+				return
+			}
+		}
+	}
+}
+
+// revokedError is the context's cause in a stream whose caller may no longer have it.
+type revokedError struct{ refusal error }
+
+// Error implements error.
+func (e *revokedError) Error() string { return e.refusal.Error() }
+
+// revoked returns why the caller may no longer have the stream, nil if it may.
+func revoked(ctx context.Context) error {
+	var e *revokedError
+	if errors.As(context.Cause(ctx), &e) {
+		return e.refusal
+	}
+	return nil
+}
+
+// streamError returns the error of a stream. After its context has ended every error counts as CANCELED, or is the refusal of its caller:
+// neither a caller that leaves nor a drain is a failure of podlink.
 func streamError(ctx context.Context, err error) error {
 	switch {
 	case err == nil || ctx.Err() == nil:
 		return err
+	case revoked(ctx) != nil:
+		return revoked(ctx)
 	case errors.Is(context.Cause(ctx), errDraining):
 		return v1.ErrorCanceled("podlink is stopping; reopen the stream on another podlink").WithCause(errDraining)
 	default:
@@ -76,6 +111,17 @@ type serverStream struct {
 	access     *Access
 	operation  string
 	authorized atomic.Bool // A handler may send and receive at once.
+	request    any         // the message that was authorized
+}
+
+// review returns why the caller may no longer have the stream.
+func (s *serverStream) review() error {
+	if s.access == nil || !s.authorized.Load() || s.request == nil {
+		return nil
+	}
+	c := new(caller)
+	c.Context = s.ServerStream.Context()
+	return s.access.review(c, s.access.proofGRPC(c), s.operation, s.request)
 }
 
 // Context implements grpc.ServerStream.
@@ -93,6 +139,9 @@ func (s *serverStream) RecvMsg(target any) error {
 	if err := s.access.authorize(s.ctx, s.operation, target); err != nil {
 		return err
 	}
+	if !foreign[s.operation] {
+		s.request = target
+	}
 	s.authorized.Store(true)
 	return nil
 }
@@ -103,6 +152,9 @@ func (s *serverStream) SendMsg(message any) error {
 		if err := s.access.authorize(s.ctx, s.operation, nil); err != nil { // A handler must not answer what no one has asked for.
 			return err
 		}
+	}
+	if err := revoked(s.ctx); err != nil {
+		return err
 	}
 	err := s.ServerStream.SendMsg(message)
 	if callerLeft(err) {

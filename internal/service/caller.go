@@ -15,6 +15,15 @@ func own(ctx context.Context) *biz.PodID {
 	return nil
 }
 
+// sees returns which services the caller may see; nil: all.
+func sees(ctx context.Context) func(biz.ServiceKey) bool {
+	call := auth.From(ctx)
+	if call == nil {
+		return nil
+	}
+	return func(key biz.ServiceKey) bool { return call.Grant.Sees(key.Namespace, key.Service) }
+}
+
 // visible returns the links that the caller may see.
 func visible(ctx context.Context, links []biz.Link) []biz.Link {
 	call := auth.From(ctx)
@@ -23,7 +32,7 @@ func visible(ctx context.Context, links []biz.Link) []biz.Link {
 	}
 	seen := links[:0]
 	for _, link := range links {
-		if call.Grant.Sees(link.Key.Service) {
+		if call.Grant.Sees(link.Key.Namespace, link.Key.Service) {
 			seen = append(seen, link)
 		}
 	}

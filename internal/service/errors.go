@@ -27,6 +27,7 @@ var reasons = []struct {
 	{biz.ErrDeadlineExceeded, v1.ErrorDeadlineExceeded, "the store did not answer in time"},
 	{biz.ErrStoreFull, v1.ErrorStoreFull, "the store is out of memory; nothing has changed; reads and removals still work"},
 	{biz.ErrStoreDataCorrupt, v1.ErrorStoreDataCorrupt, "the store holds data here that podlink did not write; it was left as it is"},
+	{biz.ErrIndexDisabled, v1.ErrorIndexDisabled, "this podlink keeps no index of the links: fleet.index is false"},
 	{biz.ErrStoreUnavailable, v1.ErrorStoreUnavailable, "the store is unavailable; nothing has changed; it is safe to retry"},
 }
 

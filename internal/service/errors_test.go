@@ -35,6 +35,8 @@ var domainErrors = map[string]struct {
 	"ErrDeadlineExceeded": {biz.ErrDeadlineExceeded, v1.ErrorReason_DEADLINE_EXCEEDED, 504, codes.DeadlineExceeded, nil},
 	"ErrCanceled":         {biz.ErrCanceled, v1.ErrorReason_CANCELED, 499, codes.Canceled, nil},
 	"ErrStoreDataCorrupt": {biz.ErrStoreDataCorrupt, v1.ErrorReason_STORE_DATA_CORRUPT, 500, codes.Internal, nil},
+	"ErrIndexDisabled":    {biz.ErrIndexDisabled, v1.ErrorReason_INDEX_DISABLED, 501, codes.Unimplemented, nil},
+	"ErrScanMoved":        {biz.ErrScanMoved, v1.ErrorReason_INTERNAL, 500, codes.Internal, nil}, // It reaches no caller.
 	"InvalidArgumentError": {
 		&biz.InvalidArgumentError{Field: "pod_id", Detail: "is required"},
 		v1.ErrorReason_INVALID_ARGUMENT, 400, codes.InvalidArgument, map[string]string{"field": "pod_id"},
@@ -165,4 +167,17 @@ func TestEnums(t *testing.T) {
 		require.Equal(t, name, outcomes[outcome].String())
 	}
 	require.True(t, strings.HasSuffix(v1.ComputeLinkedPodReply_Outcome_name[0], "_UNSPECIFIED"))
+	kinds := map[biz.ChangeKind]string{
+		biz.Linked: "LINKED", biz.Moved: "MOVED", biz.Persisted: "PERSISTED", biz.Expiring: "EXPIRING", biz.Removed: "REMOVED",
+		biz.Uncertain: "UNCERTAIN",
+	}
+	require.Len(t, changeKinds, len(kinds))
+	require.Len(t, v1.LinkChange_Kind_name, len(kinds)+1)
+	for kind, name := range kinds {
+		require.Equal(t, name, changeKinds[kind].String())
+	}
+	require.Len(t, v1.WatchLinksReply_Resync_name, len(resyncs)+1)
+	for reason, resync := range resyncs {
+		require.Equal(t, string(reason), resync.String())
+	}
 }

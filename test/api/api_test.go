@@ -1,16 +1,19 @@
 package api
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -56,6 +59,9 @@ var rpcs = func() map[string]protoreflect.MethodDescriptor {
 	}
 	return found
 }()
+
+// streams reports whether the RPC answers a stream. The tests call it as any other: its answer is then the first message.
+func streams(name string) bool { return rpcs[name].IsStreamingServer() }
 
 // mutations are the RPCs that write.
 var mutations = []string{
@@ -166,7 +172,11 @@ func (a *testApp) callHTTP(
 	}
 	defer response.Body.Close()
 	got := answer{sent: verb + " " + path, status: response.StatusCode, header: response.Header}
-	content, err := io.ReadAll(response.Body)
+	read := io.ReadAll
+	if method.IsStreamingServer() && got.status == http.StatusOK {
+		read = firstEvent
+	}
+	content, err := read(response.Body)
 	if err != nil {
 		return got, err
 	}
@@ -177,6 +187,17 @@ func (a *testApp) callHTTP(
 	got.reply = canonical(content)
 	got.into = newMessage(method.Output())
 	return got, protojson.Unmarshal(content, got.into)
+}
+
+// firstEvent returns the data of the first server-sent event.
+func firstEvent(stream io.Reader) ([]byte, error) {
+	lines := bufio.NewScanner(stream)
+	for lines.Scan() {
+		if data, ok := bytes.CutPrefix(lines.Bytes(), []byte("data:")); ok {
+			return bytes.Clone(data), nil
+		}
+	}
+	return nil, errors.Join(io.ErrUnexpectedEOF, lines.Err())
 }
 
 // parseProblem parses an error's JSON, which must have exactly its four keys.
@@ -254,14 +275,35 @@ func (a *testApp) callGRPC(ctx context.Context, method protoreflect.MethodDescri
 	if protojson.Unmarshal([]byte(request), in) != nil {
 		return answer{}, errInexpressible
 	}
-	return a.invoke(ctx, fmt.Sprintf("/%s/%s", method.Parent().FullName(), method.Name()), in, out)
+	if method.IsStreamingServer() {
+		return a.firstMessage(ctx, v1.Operation(method), in, out)
+	}
+	return a.invoke(ctx, v1.Operation(method), in, out)
 }
 
 // invoke calls a gRPC method; out is a message.
 func (a *testApp) invoke(
 	ctx context.Context, method string, in any, out proto.Message, options ...grpc.CallOption,
 ) (answer, error) {
-	err := a.grpc.Invoke(ctx, method, in, out, options...)
+	return answered(a.grpc.Invoke(ctx, method, in, out, options...), out)
+}
+
+// firstMessage calls a gRPC method that answers a stream, and leaves after the first message.
+func (a *testApp) firstMessage(ctx context.Context, method string, in any, out proto.Message, options ...grpc.CallOption) (answer, error) {
+	ctx, leave := context.WithCancel(ctx)
+	defer leave()
+	stream, err := a.grpc.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, method, options...)
+	if err == nil {
+		err = errors.Join(stream.SendMsg(in), stream.CloseSend())
+	}
+	if err != nil {
+		return answer{}, err
+	}
+	return answered(stream.RecvMsg(out), out)
+}
+
+// answered is the answer of a call over gRPC.
+func answered(err error, out proto.Message) (answer, error) {
 	got := answer{code: status.Code(err)}
 	if err == nil {
 		content, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(out)
@@ -285,9 +327,12 @@ var stores = map[string]func(t *testing.T) []func(*conf.Bootstrap){
 	},
 }
 
+// apiStep is a call with its reply.
+type apiStep struct{ rpc, path, request, reply string }
+
 // apiSteps are calls made in sequence, with their replies. "NS" is the namespace, "E1", "E2" … are the epochs in order of
 // appearance, and "T" is a time close to now. path is the method and path over HTTP.
-var apiSteps = []struct{ rpc, path, request, reply string }{
+var apiSteps = []apiStep{
 	// A missing link is neither an error nor pod 0.
 	{"GetLinkedPod", "GET /v1/namespaces/NS/links/user:42/services/chat", `"uid":"user:42","service":"chat"`,
 		`{"link":` + noLink("user:42", "chat") + `}`},
@@ -549,22 +594,31 @@ func testAPI(t *testing.T, a *testApp, over via) {
 	namespace := "by-" + strings.ToLower(strings.ReplaceAll(string(over), " ", "-"))
 	called, pathed := make(map[string]bool), make(map[string]bool)
 	epochs := placeholders{}
-	for i, step := range apiSteps {
+	for i, step := range slices.Concat(apiSteps, fleetSteps) {
 		request := strings.ReplaceAll(`{"namespace":"NS",`+step.request+`}`, `"NS"`, strconv.Quote(namespace))
-		got := a.must(t, over, step.rpc, epochs.fill(request))
-		at := fmt.Sprintf("step %d: %s %s", i, step.rpc, step.request)
-		require.True(t, got.ok(), "%s: %+v", at, got)
-		want := strings.ReplaceAll(step.reply, `"NS"`, strconv.Quote(namespace))
-		reply := epochs.take(t, got.reply)
-		if strings.HasSuffix(step.rpc, "ComputeLinkedPod") {
-			reply = givenValue.ReplaceAllString(reply, `"given":"N"`) // Up to a second old.
+		if rpcs[step.rpc].Input().Fields().ByName("namespace") == nil {
+			request = "{" + step.request + "}"
 		}
-		require.Equal(t, canonical([]byte(want)), reply, at)
+		at := fmt.Sprintf("step %d: %s %s", i, step.rpc, step.request)
+		want := canonical([]byte(strings.ReplaceAll(step.reply, `"NS"`, strconv.Quote(namespace))))
+		got := a.must(t, over, step.rpc, epochs.fill(request))
+		require.True(t, got.ok(), "%s: %+v", at, got)
+		reply := epochs.take(t, steady(step.rpc, namespace, got.reply))
+		for until := time.Now().Add(10 * time.Second); reply != want && later[step.rpc] && time.Now().Before(until); {
+			time.Sleep(10 * time.Millisecond)
+			got = a.must(t, over, step.rpc, epochs.fill(request))
+			reply = epochs.take(t, steady(step.rpc, namespace, got.reply))
+		}
+		require.Equal(t, want, reply, at)
 		called[step.rpc] = true
 		if over == overHTTP && step.path != "" {
 			pathed[step.rpc] = true
 			require.Equal(t, epochs.fill(strings.ReplaceAll(step.path, "NS", namespace)), got.sent, at)
-			require.Equal(t, "application/json", got.header.Get("Content-Type"), at)
+			media := "application/json"
+			if streams(step.rpc) {
+				media = "text/event-stream"
+			}
+			require.Equal(t, media, got.header.Get("Content-Type"), at)
 		}
 	}
 	for name := range rpcs {
@@ -580,6 +634,7 @@ var (
 	epochValue = regexp.MustCompile(`"(epoch|generation)":"([1-9]\d*)"`)
 	timeValue  = regexp.MustCompile(`"(heartbeatMs|updateMs)":"(\d+)"`)
 	storeValue = regexp.MustCompile(`"storeId":"\w+"`)
+	tokenValue = regexp.MustCompile(`"token":"[^"]+"`)
 	givenValue = regexp.MustCompile(`"given":\d+`)
 	epochName  = regexp.MustCompile(`\bE\d+\b`)
 )

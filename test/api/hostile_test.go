@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	v1 "podlink/api/podlink/v1"
 	redistest "podlink/test/kit/redis"
@@ -46,6 +49,11 @@ var good = map[string]string{
 	"BatchSetLinkedPod":     `{"namespace":"ns","service":"svc","items":[{"uid":"u1","podId":1}]}`,
 	"BatchRemoveLinkedPod":  `{"namespace":"ns","service":"svc","items":[{"uid":"u1"}]}`,
 	"BatchVerifyLinkedPod":  `{"namespace":"ns","service":"svc","podId":1,"items":[{"uid":"u1","epoch":"1"}]}`,
+	"ListNamespaces":        `{}`,
+	"ListServices":          `{"namespace":"ns"}`,
+	"ListPodLinks":          `{"namespace":"ns","service":"svc","podId":1}`,
+	"CountPodLinks":         `{"namespace":"ns","service":"svc"}`,
+	"WatchLinks":            `{"namespace":"ns","service":"svc"}`,
 }
 
 // with returns the request with a field set to a JSON value, or without the field if the value is absent.
@@ -117,6 +125,26 @@ func labels(n int) string {
 	return "{" + strings.Join(pairs, ",") + "}"
 }
 
+// badToken has texts that are no token of any list or watch.
+var badToken = append([]string{`true`, `[]`, `{}`}, quoted("x", "=", "a b", "%", "...", "1.2.3", "AAAA", "\x00", "😀", "../..",
+	strings.Repeat("A", 5000))...)
+
+// filters are optional fields of single RPCs: without them the call is about all. They have the bad values of the others, save for
+// those that are absent, empty or null.
+var filters = map[string]bool{"WatchLinks.pod_id": true, "WatchLinks.uid": true}
+
+// badValuesOf returns the bad values of a field.
+func badValuesOf(t *testing.T, field protoreflect.FieldDescriptor) []string {
+	t.Helper()
+	values, ok := badValues[string(field.Name())]
+	require.True(t, ok, "badValues has nothing for %s", field.FullName())
+	rpc := strings.TrimSuffix(string(field.Parent().Name()), "Request")
+	if !filters[rpc+"."+string(field.Name())] {
+		return values
+	}
+	return slices.DeleteFunc(slices.Clone(values), func(value string) bool { return value == absent || value == `""` || value == `null` })
+}
+
 // badValues are JSON values that are INVALID_ARGUMENT, by the name of the field. In a path every value is text, so fields of a
 // path have strings only.
 var badValues = map[string][]string{
@@ -164,7 +192,10 @@ var badValues = map[string][]string{
 		absent, `null`, `[]`, `"u1"`, `1`, `{}`, `[1]`, `[null]`, `[["u1"]]`, `[{}]`, `[""]`, `["u1","a\u0000b"]`, `["u1","\ud800"]`,
 		list(1001, strconv.Itoa), list(1001, func(int) string { return "u1" }), list(1, func(int) string { return strings.Repeat("u", 257) }),
 	},
-	"items": badItems(),
+	"items":        badItems(),
+	"page_size":    append([]string{`-1`, `1001`, `2147483647`, `-2147483648`}, notInt32...),
+	"page_token":   badToken,
+	"resume_token": badToken,
 	"services": {
 		absent, `null`, `[]`, `"svc"`, `1`, `{}`, `[1]`, `[null]`, `[["svc"]]`, `[""]`, `["svc","a:b"]`, `["svc","a/b"]`,
 		list(1001, strconv.Itoa), list(1, func(int) string { return strings.Repeat("s", 129) }),
@@ -212,13 +243,20 @@ func thousandItems(fields string) string {
 	return "[" + strings.Join(items, ",") + "]"
 }
 
-// keyspace returns every key of the Redis with its content and whether it has a TTL.
+// ofPodlink reports whether podlink writes the key by itself, without a call: leases, and what it knows of other podlinks.
+func ofPodlink(key string) bool {
+	return key == "podlink:writers" || key == "podlink:fleet" || strings.HasPrefix(key, "podlink:lease:")
+}
+
+// keyspace returns every key of the Redis that calls may write, with its content and whether it has a TTL.
 func keyspace(t testing.TB, client *redis.Client) map[string]string {
 	t.Helper()
 	ctx := context.Background()
 	var keys []string
 	for scan := client.Scan(ctx, 0, "*", 1000).Iterator(); scan.Next(ctx); {
-		keys = append(keys, scan.Val())
+		if !ofPodlink(scan.Val()) {
+			keys = append(keys, scan.Val())
+		}
 	}
 	dumps, ttls := make(map[string]*redis.StringCmd), make(map[string]*redis.DurationCmd)
 	_, err := client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
@@ -264,9 +302,26 @@ func newTarget(t testing.TB) *target {
 		}
 	}
 	require.NoError(t, x.client.Set(t.Context(), "another-application", "value", 0).Err())
-	x.before = keyspace(t, x.client)
-	require.Len(t, x.before, 12)
+	x.settle(t)
 	return x
+}
+
+// settle waits until podlink has noted the changes in the index and the feeds, and takes what Redis has then as the state before.
+func (x *target) settle(t testing.TB) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		x.before = keyspace(t, x.client)
+		if len(x.before) != 12+1+2*3*2 { // The services, and of each of both: a feed, the pods with an index, and one such pod.
+			return false
+		}
+		for _, namespace := range []string{"ns", "other"} {
+			if x.client.HLen(context.Background(), "podlink:index:"+namespace+":svc:1").Val() != 3 {
+				return false
+			}
+		}
+		time.Sleep(200 * time.Millisecond) // Ten flushes.
+		return maps.Equal(x.before, keyspace(t, x.client))
+	}, 20*time.Second, 20*time.Millisecond)
 }
 
 // unchanged fails if the content of Redis has changed since the start.
@@ -325,8 +380,7 @@ func TestHostileFields(t *testing.T) {
 	for name, method := range rpcs {
 		for i := range method.Input().Fields().Len() {
 			field := method.Input().Fields().Get(i)
-			values, ok := badValues[string(field.Name())]
-			require.True(t, ok, "badValues has nothing for %s", field.FullName())
+			values := badValuesOf(t, field)
 			t.Run(name+"/"+string(field.Name()), func(t *testing.T) {
 				for _, value := range values {
 					request := with(t, good[name], field.JSONName(), value)
@@ -444,6 +498,14 @@ func TestEdgeFields(t *testing.T) {
 		{"BatchSetLinkedPod", "items", thousandItems(`,"podId":2147483647,"persistSeconds":2147483647,"claim":"4503599627370495"`)},
 		{"BatchVerifyLinkedPod", "items", thousandItems(`,"epoch":"9007199254740990"`)},
 		{"BatchRemoveLinkedPod", "items", thousandItems(`,"keepSeconds":2147483647`)},
+		{"ListNamespaces", "pageSize", `1000`},
+		{"ListServices", "pageSize", `1`},
+		{"ListPodLinks", "pageSize", `0`},
+		{"ListPodLinks", "pageToken", `""`},
+		{"ListPodLinks", "podId", `2147483647`},
+		{"WatchLinks", "podId", `0`},
+		{"WatchLinks", "podId", `2147483647`},
+		{"WatchLinks", "uid", uid},
 	} {
 		for _, over := range transports {
 			got := x.must(t, over, row.rpc, with(t, good[row.rpc], row.field, row.value))
@@ -537,10 +599,24 @@ var foreignKeys = []struct {
 		},
 	},
 	{
+		"podlink:index:ns:svc:1", []string{"ListPodLinks"},
+		[]map[string]string{{"u1": ""}, {"u1": "x"}, {"u1": "0"}, {"u1": "-1"}, {"u1": "9007199254740993"}, {"u1": "5 x"}, {"\xff": "5"}},
+	},
+	{
 		"podlink:workload:ns:svc",
 		[]string{"SetWorkloadState", "GetWorkloadState", "BatchGetWorkloadState", "RemoveWorkloadState"},
 		[]map[string]string{{"state": "open"}, {"update_ms": "1700000000000"}, {"state": "\xff\xfe", "update_ms": "1700000000000"}},
 	},
+}
+
+// foreignSets are sets with members that podlink never writes.
+var foreignSets = []struct {
+	key     string
+	users   []string // the RPCs that read the set
+	members []string
+}{
+	{"podlink:services", []string{"ListNamespaces", "ListServices"}, []string{"", "x", ":", "ns:", ":svc", "ns:\xff", "n s:svc"}},
+	{"podlink:pods:ns:svc", []string{"CountPodLinks"}, []string{"", "x", "-1", "01", "2147483648"}},
 }
 
 // foreignPods are members of the key of a service's pods that podlink never writes, by the part of the key that they replace.
@@ -614,6 +690,20 @@ func TestForeignKeys(t *testing.T) {
 			t.Run(foreign.key+" is "+what, func(t *testing.T) {
 				check(t, foreign.users, func() error { return write(ctx, x.client, foreign.key) })
 			})
+		}
+	}
+	for _, foreign := range foreignSets {
+		for _, member := range foreign.members {
+			t.Run(fmt.Sprintf("%s has %q", foreign.key, member), func(t *testing.T) {
+				check(t, foreign.users, func() error { return x.client.SAdd(ctx, foreign.key, member).Err() })
+			})
+		}
+		for what, write := range wrongTypes {
+			if what != "a set" {
+				t.Run(foreign.key+" is "+what, func(t *testing.T) {
+					check(t, foreign.users, func() error { return write(ctx, x.client, foreign.key) })
+				})
+			}
 		}
 	}
 	const pods = "podlink:service:ns:svc"

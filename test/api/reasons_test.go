@@ -62,6 +62,7 @@ var public = map[v1.ErrorReason]struct {
 	v1.ErrorReason_REPLICATION_UNCONFIRMED: {http.StatusGatewayTimeout, codes.DeadlineExceeded},
 	v1.ErrorReason_SUPERSEDED:              {http.StatusConflict, codes.Aborted},
 	v1.ErrorReason_LIMIT_EXCEEDED:          {http.StatusTooManyRequests, codes.ResourceExhausted},
+	v1.ErrorReason_INDEX_DISABLED:          {http.StatusNotImplemented, codes.Unimplemented},
 }
 
 // ofDoors are the reasons of callers that podlink refuses: test/e2e causes them.
@@ -135,6 +136,11 @@ func withoutReplicas(t *testing.T, redis *redistest.Server) *testApp {
 	return a
 }
 
+// withoutIndex starts a podlink that keeps no index.
+func withoutIndex(t *testing.T, redis *redistest.Server) *testApp {
+	return startApp(t, onRedis(redis), func(c *conf.Bootstrap) { c.Fleet.Index = false })
+}
+
 // withReports starts a podlink on a store with reports of two pods.
 func withReports(fields string, prepare ...func(*testing.T, *redistest.Server)) func(*testing.T, *redistest.Server) *testApp {
 	return func(t *testing.T, redis *redistest.Server) *testApp {
@@ -170,7 +176,8 @@ func panicking(t *testing.T, redis *redistest.Server) *testApp {
 		chain, closeChain := server.NewChain(server.ChainOptions{
 			Server: c, Log: config.GetLog(), Tracer: traces, Metrics: metrics, Logger: logger,
 		})
-		api := server.NewAPI(service.NewLinkService(nil, service.NopProblems{}), service.NewStateService(nil), service.NewWorkloadService(nil))
+		api := server.NewAPI(service.NewFleetService(nil, nil), service.NewLinkService(nil, service.NopProblems{}),
+			service.NewStateService(nil), service.NewWorkloadService(nil))
 		grpcServer, stop := server.NewGRPCServer(c, api, chain, store.Health, drain, server.ListenerTLS{})
 		podlink := kratos.New(
 			kratos.Logger(logger), kratos.StopTimeout(c.GetStop().GetTimeout().AsDuration()), kratos.BeforeStop(drain.Run),
@@ -299,6 +306,10 @@ var provocations = []provocation{
 		rpc: "GetLinkedPod", request: good["GetLinkedPod"], cause: "nil pointer",
 	},
 	{
+		name: "list without an index", reason: v1.ErrorReason_INDEX_DISABLED, start: withoutIndex,
+		rpc: "ListPodLinks", request: good["ListPodLinks"],
+	},
+	{
 		// EVALSHA is unknown to Redis, and its error quotes the key, which contains the uid.
 		name: "unexpected reply", reason: v1.ErrorReason_INTERNAL, start: onStore(), redis: []string{"--rename-command", "EVALSHA", "hidden"},
 		rpc: "SetLinkedPod", request: good["SetLinkedPod"], cause: "unknown command",
@@ -358,7 +369,7 @@ func requireNoLeak(t testing.TB, p problem, addr string) {
 	require.NotContains(t, text, port)
 }
 
-// requireLogged checks the request's log line: an ERROR with the cause for a 5xx, otherwise a DEBUG line.
+// requireLogged checks the request's log line: an ERROR with the cause for a 5xx other than 501, otherwise a DEBUG line.
 func (a *testApp) requireLogged(t testing.TB, trace string, over via, p provocation) {
 	t.Helper()
 	line := a.logLine(trace)
@@ -368,7 +379,7 @@ func (a *testApp) requireLogged(t testing.TB, trace string, over via, p provocat
 	require.EqualValues(t, public[p.reason].http, line["code"])
 	require.Equal(t, strings.ToLower(string(over)), line["transport"])
 	require.Contains(t, line["operation"], p.rpc)
-	if public[p.reason].http < 500 {
+	if code := public[p.reason].http; code < 500 || code == http.StatusNotImplemented {
 		require.Equal(t, "DEBUG", line["level"])
 		return
 	}

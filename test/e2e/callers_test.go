@@ -292,7 +292,21 @@ func (c *caller) overGRPC(method protoreflect.MethodDescriptor, text string) (pr
 	if c.authorization != "" {
 		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", c.authorization)
 	}
+	if method.IsStreamingServer() {
+		return reply, c.firstMessage(ctx, method, about(c.t, method, text), reply)
+	}
 	return reply, c.conn.Invoke(ctx, v1.Operation(method), about(c.t, method, text), reply)
+}
+
+// firstMessage calls a method that answers a stream, and leaves after the first message.
+func (c *caller) firstMessage(ctx context.Context, method protoreflect.MethodDescriptor, request, reply proto.Message) error {
+	ctx, leave := context.WithCancel(ctx)
+	defer leave()
+	stream, err := c.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, v1.Operation(method))
+	require.NoError(c.t, err)
+	require.NoError(c.t, stream.SendMsg(request))
+	require.NoError(c.t, stream.CloseSend())
+	return stream.RecvMsg(reply)
 }
 
 var pathVariables = regexp.MustCompile(`\{\w+\}`)
@@ -339,11 +353,11 @@ func (c *caller) overHTTP(method protoreflect.MethodDescriptor, text string) err
 	response, err := c.client.Do(r)
 	require.NoError(t, err)
 	defer response.Body.Close()
-	content, err = io.ReadAll(response.Body)
-	require.NoError(t, err)
-	if response.StatusCode == http.StatusOK {
+	if response.StatusCode == http.StatusOK { // A stream does not end by itself.
 		return nil
 	}
+	content, err = io.ReadAll(response.Body)
+	require.NoError(t, err)
 	var problem struct {
 		Code            int
 		Reason, Message string

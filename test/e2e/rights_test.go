@@ -6,8 +6,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	kerrors "github.com/go-kratos/kratos/v2/errors"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -88,8 +90,21 @@ var requests = []request{
 		`{"uid":"v","podId":2,"persistSeconds":60}]}`, "force", false, false},
 	{"one without an epoch", "BatchRemoveLinkedPod", `{"items":[{"uid":"u","podId":2},{"uid":"v"}]}`, "force", false, false},
 
-	// ListLinkedServices names no service: who sees one of the namespace is not denied.
+	{"", "ListPodLinks", `{"podId":2}`, "read", true, false},
+	{"of another pod", "ListPodLinks", `{"podId":3}`, "read", true, false},
+	{"", "CountPodLinks", `{}`, "read", true, false},
+	{"", "WatchLinks", `{}`, "read", true, false},
+	{"of another pod", "WatchLinks", `{"podId":3,"uid":"u"}`, "read", true, false},
+
+	// These name no service, or no namespace: who sees one of the namespace, or of any, is not denied.
 	{"", "ListLinkedServices", `{"uid":"u"}`, "read", true, false},
+	{"", "ListServices", `{}`, "read", true, false},
+	{"", "ListNamespaces", `{}`, "read", true, false},
+}
+
+// seenBy has the callers of other services that a list of all of them takes.
+var seenBy = map[string][]string{
+	"ListLinkedServices": {"admin-of-another"}, "ListServices": {"admin-of-another"}, "ListNamespaces": {"admin-of-another", "admin-elsewhere"},
 }
 
 // outcome is what the matrix has in a cell.
@@ -97,7 +112,7 @@ func (r request) outcome(who identity) string {
 	switch {
 	case who.kind == "" || who.unknown:
 		return v1.ErrorReason_UNAUTHENTICATED.String()
-	case who.role == "admin" && who.name == "admin-of-another" && r.rpc == "ListLinkedServices":
+	case slices.Contains(seenBy[r.rpc], who.name):
 		return ""
 	case who.elsewhere, !slices.Contains(strings.Fields(rightsOf[who.role]), r.right),
 		who.temporary && r.forever, who.gentle && r.right == "force",
@@ -331,12 +346,47 @@ func TestServicesThatACallerSees(t *testing.T) {
 		require.NoError(t, err, who)
 		require.Equal(t, want, got, who)
 	}
+	fleet := v1.NewFleetServiceClient(conn)
+	_, err := links.SetLinkedPod(as("admin"), &v1.SetLinkedPodRequest{
+		Namespace: "other", Uid: "alice", Service: "den", PodId: proto.Int32(2),
+	})
+	require.NoError(t, err)
+	for who, want := range map[string]map[string][]string{
+		"admin": {"game": {"chat", "lobby", "room"}, "other": {"den"}}, "admin-of-another": {"game": {"room"}}, "reader": {"game": {"chat"}},
+		"pod": {"game": {"chat"}}, "admin-elsewhere": {"other": {"den"}},
+	} {
+		require.EventuallyWithT(t, func(c *assert.CollectT) { // podlink notes new services a moment later.
+			got := make(map[string][]string)
+			all, err := fleet.ListNamespaces(as(who), new(v1.ListNamespacesRequest))
+			require.NoError(c, err, who)
+			for _, one := range all.GetNamespaces() {
+				got[one.GetNamespace()] = one.GetServices()
+			}
+			require.Equal(c, want, got, who)
+			for namespace, services := range want {
+				var listed []string
+				reply, err := fleet.ListServices(as(who), &v1.ListServicesRequest{Namespace: namespace})
+				require.NoError(c, err, who)
+				for _, one := range reply.GetServices() {
+					listed = append(listed, one.GetService())
+				}
+				require.Equal(c, services, listed, who)
+			}
+		}, 10*time.Second, 10*time.Millisecond)
+	}
+	// Nor does a token name what the caller may not see.
+	page, err := fleet.ListNamespaces(as("admin-of-another"), &v1.ListNamespacesRequest{PageSize: 1})
+	require.NoError(t, err)
+	require.Empty(t, page.GetNextPageToken())
+	_, unlisted := fleet.ListServices(as("reader"), &v1.ListServicesRequest{Namespace: "other"})
+	require.True(t, v1.IsPermissionDenied(unlisted), "%v", unlisted)
+
 	_, unseen := list(as("admin-elsewhere"), "game")
 	_, missing := list(as("admin-elsewhere"), "no-such-namespace")
 	require.True(t, v1.IsPermissionDenied(unseen), "%v", unseen)
 	require.Equal(t, missing.Error(), unseen.Error())
 
-	_, err := workloads.BatchGetWorkloadState(as("reader"), &v1.BatchGetWorkloadStateRequest{Namespace: "game", Services: []string{"chat"}})
+	_, err = workloads.BatchGetWorkloadState(as("reader"), &v1.BatchGetWorkloadStateRequest{Namespace: "game", Services: []string{"chat"}})
 	require.NoError(t, err)
 	_, err = workloads.BatchGetWorkloadState(as("reader"), &v1.BatchGetWorkloadStateRequest{
 		Namespace: "game", Services: []string{"chat", "room"},

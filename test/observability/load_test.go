@@ -1,6 +1,8 @@
 package observability
 
 import (
+	"context"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -57,7 +59,7 @@ const (
 	servicePath   = namespacePath + "/services/" + secretService
 )
 
-// httpCalls call every operation.
+// httpCalls call every operation, except streams.
 var httpCalls = []struct{ method, path, body string }{
 	{http.MethodPut, servicePath + "/pods/1", `{"state":"` + secretState + `"}`},
 	{http.MethodPut, linkPath, `{"podId":1}`},
@@ -81,6 +83,10 @@ var httpCalls = []struct{ method, path, body string }{
 	{http.MethodGet, servicePath + "/pods", ""},
 	{http.MethodGet, servicePath + "/pods/1", ""},
 	{http.MethodPost, servicePath + "/pods/1:cordon", `{"cordon":"DENY_NEW"}`},
+	{http.MethodGet, "/v1/namespaces", ""},
+	{http.MethodGet, namespacePath + "/services", ""},
+	{http.MethodGet, servicePath + "/pods/1/links", ""},
+	{http.MethodGet, servicePath + "/links:count", ""},
 	{http.MethodDelete, servicePath + "/pods/1", ""},
 	{http.MethodPut, namespacePath + "/workloads/" + secretService, `{"state":"` + secretState + `"}`},
 	{http.MethodGet, namespacePath + "/workloads/" + secretService, ""},
@@ -113,7 +119,32 @@ func (s scripted) callAll(t *testing.T) {
 		callHTTP(t, s.Process, call.method, call.path, call.body, "")
 	}
 	for _, method := range v1.Methods() {
+		if method.IsStreamingServer() {
+			s.watch(t, method)
+			continue
+		}
 		_ = s.conn.Invoke(t.Context(), v1.Operation(method), filled(method.Input()), dynamicpb.NewMessage(method.Output()))
+	}
+}
+
+// watch opens a stream over both transports, and leaves after a moment: without the store no message comes.
+func (s scripted) watch(t *testing.T, method protoreflect.MethodDescriptor) {
+	t.Helper()
+	ctx, leave := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer leave()
+	stream, err := s.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, v1.Operation(method))
+	require.NoError(t, err)
+	if stream.SendMsg(filled(method.Input())) == nil && stream.CloseSend() == nil {
+		for stream.RecvMsg(dynamicpb.NewMessage(method.Output())) == nil {
+		}
+	}
+	leaving, leave := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer leave()
+	request, err := http.NewRequestWithContext(leaving, http.MethodGet, "http://"+s.HTTP+servicePath+"/links:watch?uid="+secretUID, http.NoBody)
+	require.NoError(t, err)
+	if response, err := http.DefaultTransport.RoundTrip(request); err == nil {
+		_, _ = io.Copy(io.Discard, response.Body)
+		require.NoError(t, response.Body.Close())
 	}
 }
 

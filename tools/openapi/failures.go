@@ -64,6 +64,11 @@ var special = map[protoreflect.Name][]v1.ErrorReason{
 	"GetServicePod":        {v1.ErrorReason_POD_NOT_FOUND},
 	"CordonPod":            {v1.ErrorReason_POD_NOT_FOUND},
 	"GetWorkloadState":     {v1.ErrorReason_WORKLOAD_NOT_FOUND},
+	"ListNamespaces":       {v1.ErrorReason_INDEX_DISABLED},
+	"ListServices":         {v1.ErrorReason_INDEX_DISABLED},
+	"ListPodLinks":         {v1.ErrorReason_INDEX_DISABLED},
+	"CountPodLinks":        {v1.ErrorReason_INDEX_DISABLED},
+	"WatchLinks":           {v1.ErrorReason_LIMIT_EXCEEDED},
 }
 
 // failure is a code with the reasons that an operation may have for it.

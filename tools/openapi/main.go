@@ -164,6 +164,11 @@ func completeOperation(operation *yaml.Node, call binding, meanings map[string]s
 	if err := put(operation, "summary", "tags", summary); err != nil {
 		return err
 	}
+	if call.method.IsStreamingServer() {
+		if err := describeStream(operation, at(responses, "200")); err != nil {
+			return err
+		}
+	}
 	for _, failure := range failuresOf(call.method, at(operation, "requestBody") != nil) {
 		name, response := failure.response(meanings)
 		shared[name] = response
@@ -172,6 +177,30 @@ func completeOperation(operation *yaml.Node, call binding, meanings map[string]s
 		}
 	}
 	return put(responses, "default", "", object{"$ref": "#/components/responses/Failed"})
+}
+
+// describeStream says that the reply is a stream, which OpenAPI 3.1 has no word for: the schema is that of one event's data.
+func describeStream(operation, reply *yaml.Node) error {
+	content, parameters := at(reply, "content"), at(operation, "parameters")
+	if content == nil || parameters == nil {
+		return fmt.Errorf("needs parameters and a reply with content")
+	}
+	content.Content[0].Value = "text/event-stream"
+	at(reply, "description").Value = "Server-sent events. The schema is that of the data of one event; its id is the token."
+	for _, parameter := range parameters.Content {
+		if at(parameter, "name").Value == "Last-Event-ID" {
+			return nil
+		}
+	}
+	var resume yaml.Node
+	if err := resume.Encode(object{
+		"name": "Last-Event-ID", "in": "header", "schema": object{"type": "string"},
+		"description": "The id of the last event of an earlier watch, as browsers send it: the same as resumeToken.",
+	}); err != nil {
+		return err
+	}
+	parameters.Content = append(parameters.Content, &resume)
+	return nil
 }
 
 // rightMark begins what is added to a description.

@@ -39,6 +39,7 @@ type operation struct {
 	Summary     string
 	Description string
 	OperationID string `yaml:"operationId"`
+	Parameters  []struct{ Name, In string }
 	Responses   map[string]response
 }
 
@@ -82,7 +83,7 @@ func reasonsOf(d document, r response) []string {
 
 func TestEveryOperationHasItsOwnIDAndASummary(t *testing.T) {
 	d, operations := parsed(t)
-	require.Len(t, operations, 23+7, "23 RPCs, 7 of them with an additional binding")
+	require.Len(t, operations, 28+7, "28 RPCs, 7 of them with an additional binding")
 	require.Equal(t, "LinkService_GetLinkedPod", d.Paths["/v1/namespaces/{namespace}/links/{uid}/services/{service}"]["get"].OperationID)
 	require.Equal(t, "LinkService_GetLinkedPodByQuery", d.Paths["/v1/namespaces/{namespace}/link"]["get"].OperationID)
 	require.Equal(t, "LinkService_SetLinkedPodByBody", d.Paths["/v1/namespaces/{namespace}/links:set"]["post"].OperationID)
@@ -125,12 +126,34 @@ func TestEveryOperationSaysHowItFails(t *testing.T) {
 		"LinkService_RemoveLinkedPod":        {"503": {"STORE_UNAVAILABLE", "NOT_READY"}},
 		"StateService_GetServicePod":         {"404": {"POD_NOT_FOUND"}, "504": {"DEADLINE_EXCEEDED"}},
 		"WorkloadService_GetWorkloadState":   {"404": {"WORKLOAD_NOT_FOUND"}},
+		"FleetService_ListPodLinks":          {"501": {"INDEX_DISABLED"}, "504": {"DEADLINE_EXCEEDED"}},
+		"FleetService_WatchLinks":            {"429": {"RATE_LIMITED", "LIMIT_EXCEEDED"}},
 	} {
 		for code, reasons := range row {
 			require.Equal(t, reasons, reasonsOf(d, operations[id].Responses[code]), "%s %s", id, code)
 		}
 	}
 	require.NotContains(t, operations["StateService_GetServicePod"].Responses, "413", "it has no body")
+}
+
+// TestStreamsAreEvents: a streaming rpc answers server-sent events, with the schema of its message, and resumes by the standard header.
+func TestStreamsAreEvents(t *testing.T) {
+	_, operations := parsed(t)
+	streams := 0
+	for _, method := range v1.Methods() {
+		one := operations[string(method.Parent().Name())+"_"+string(method.Name())]
+		reply := one.Responses["200"].Content
+		if !method.IsStreamingServer() {
+			require.Contains(t, reply, "application/json", method.Name())
+			continue
+		}
+		streams++
+		require.Len(t, reply, 1)
+		require.Equal(t, "#/components/schemas/"+string(method.Output().Name()), reply["text/event-stream"].Schema.Ref)
+		require.Contains(t, one.Parameters, struct{ Name, In string }{"Last-Event-ID", "header"})
+		require.Contains(t, one.Parameters, struct{ Name, In string }{"resumeToken", "query"})
+	}
+	require.Equal(t, 1, streams)
 }
 
 // TestEveryReasonIsOfAnOperation: a new reason is missing from openapi.yaml until a rule of failures.go names it.

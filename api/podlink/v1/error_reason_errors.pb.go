@@ -338,3 +338,17 @@ func IsNotReady(err error) bool {
 func ErrorNotReady(format string, args ...interface{}) *errors.Error {
 	return errors.New(503, ErrorReason_NOT_READY.String(), fmt.Sprintf(format, args...))
 }
+
+// This podlink keeps no index of the links: fleet.index is false. Lists and counts of links need it.
+func IsIndexDisabled(err error) bool {
+	if err == nil {
+		return false
+	}
+	e := errors.FromError(err)
+	return e.Reason == ErrorReason_INDEX_DISABLED.String() && e.Code == 501
+}
+
+// This podlink keeps no index of the links: fleet.index is false. Lists and counts of links need it.
+func ErrorIndexDisabled(format string, args ...interface{}) *errors.Error {
+	return errors.New(501, ErrorReason_INDEX_DISABLED.String(), fmt.Sprintf(format, args...))
+}
