@@ -112,8 +112,8 @@ func access(c *conf.Bootstrap, d doors, metrics *server.DoorMetrics) *server.Acc
 const warnInterval = time.Hour
 
 // newBackground returns what runs beside the listeners.
-func newBackground(c *conf.Bootstrap, d doors, metrics *server.DoorMetrics, logger log.Logger) *background {
-	b := &background{stopped: make(chan struct{})}
+func newBackground(c *conf.Bootstrap, d doors, fleet chores, metrics *server.DoorMetrics, logger log.Logger) *background {
+	b := &background{run: fleet, stopped: make(chan struct{})}
 	if d.callers != nil {
 		b.run = append(b.run, d.callers.Run, d.policy.Run)
 	}

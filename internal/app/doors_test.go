@@ -33,7 +33,7 @@ func TestWarningEachHour(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				config, lines := conf.Default(), new(bytes.Buffer)
 				config.Server.Http.Addr = row.addr
-				b := newBackground(config, doors{}, server.NewDoorMetrics(), log.NewStdLogger(lines))
+				b := newBackground(config, doors{}, nil, server.NewDoorMetrics(), log.NewStdLogger(lines))
 				ended := make(chan error, 1)
 				go func() { ended <- b.Start(t.Context()) }()
 				time.Sleep(3*time.Hour + time.Minute)

@@ -24,12 +24,11 @@ func New(*conf.Bootstrap, *telemetry.LogLevel, *telemetry.LogQueue, *audit.Log, 
 	panic(wire.Build(
 		server.ProviderSet, service.ProviderSet,
 		// The layers below know nothing of Wire.
-		podViews, biz.NewLinkUsecase, biz.NewPodUsecase, biz.NewWorkloadUsecase, fleet, watches,
-		data.NewLinkRepo, data.NewPodRepo, data.NewWorkloadRepo, data.NewLinkMetrics,
+		podViews, biz.NewLinkUsecase, biz.NewPodUsecase, biz.NewWorkloadUsecase, newFleetUsecase, newWatches,
+		newRepos, newFeed, notedLinks, notedPods, data.NewWorkloadRepo, data.NewLinkMetrics,
 		telemetry.ProviderSet, registration.ProviderSet,
-		wire.FieldsOf(new(*conf.Bootstrap), "Server", "Data", "Log", "Trace", "Registry"), limits, linkLimits, podTTL, podLimits,
-		primaries,
+		wire.FieldsOf(new(*conf.Bootstrap), "Server", "Data", "Log", "Trace", "Registry", "Fleet"), limits, podTTL, primaries,
 		newReloader, OpenStore, Keyspace, wire.FieldsOf(new(*rdb.DB), "Runner", "Health", "Metrics"),
-		wire.Bind(new(server.Checker), new(*rdb.Health)), collectors, newDoors, access, newBackground, newApp,
+		wire.Bind(new(server.Checker), new(*rdb.Health)), collectors, newDoors, access, newChores, newBackground, newApp,
 	))
 }

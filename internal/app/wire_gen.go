@@ -43,24 +43,28 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 	}
 	doorMetrics := server.NewDoorMetrics()
 	connections := server.NewConnections(confServer, doorMetrics)
+	fleet := bootstrap.Fleet
 	runner := db.Runner
 	keyspace := Keyspace(confData)
-	dataLinkLimits := linkLimits(bootstrap)
-	linkMetrics := data.NewLinkMetrics()
-	linkRepo := data.NewLinkRepo(runner, keyspace, dataLinkLimits, linkMetrics)
-	dataPodLimits := podLimits(bootstrap)
 	dataPrimaries := primaries(runner)
-	podRepo := data.NewPodRepo(runner, keyspace, dataPodLimits, dataPrimaries)
+	linkMetrics := data.NewLinkMetrics()
+	appRepos := newRepos(bootstrap, runner, keyspace, dataPrimaries, linkMetrics)
+	telemetryFleet := telemetry.NewFleet(fleet, logger)
+	feed, cleanup4 := newFeed(fleet, appRepos, telemetryFleet)
+	podRepo := notedPods(appRepos, feed)
 	domain := telemetry.NewDomain()
-	bizPodViews, cleanup4 := podViews(podRepo, domain)
-	fleetUsecase := fleet(linkRepo, bizPodViews)
-	bizWatches := watches()
-	fleetService := service.NewFleetService(fleetUsecase, bizWatches)
+	bizPodViews, cleanup5 := podViews(podRepo, domain)
+	fleetUsecase := newFleetUsecase(fleet, appRepos, bizPodViews, feed)
+	watches, cleanup6 := newWatches(appRepos, telemetryFleet)
+	fleetService := service.NewFleetService(fleetUsecase, watches)
+	linkRepo := notedLinks(appRepos, feed)
 	bizLimits := limits(bootstrap)
 	linkUsecase := biz.NewLinkUsecase(linkRepo, bizPodViews, bizLimits, domain)
 	confLog := bootstrap.Log
 	appDoors, err := newDoors(bootstrap, doorMetrics, auditLog, logger)
 	if err != nil {
+		cleanup6()
+		cleanup5()
 		cleanup4()
 		cleanup3()
 		cleanup2()
@@ -69,8 +73,10 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 	}
 	serverAccess := access(bootstrap, appDoors, doorMetrics)
 	trace := bootstrap.Trace
-	tracerProvider, cleanup5, err := telemetry.NewTracerProvider(trace, reloader, logger)
+	tracerProvider, cleanup7, err := telemetry.NewTracerProvider(trace, reloader, logger)
 	if err != nil {
+		cleanup6()
+		cleanup5()
 		cleanup4()
 		cleanup3()
 		cleanup2()
@@ -78,9 +84,11 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 		return nil, nil, err
 	}
 	metrics := db.Metrics
-	serverCollectors := collectors(domain, metrics, linkMetrics, registrar, logQueue, doorMetrics, auditLog)
+	serverCollectors := collectors(domain, metrics, linkMetrics, registrar, logQueue, doorMetrics, auditLog, telemetryFleet)
 	serverMetrics, err := server.NewMetrics(serverCollectors)
 	if err != nil {
+		cleanup7()
+		cleanup6()
 		cleanup5()
 		cleanup4()
 		cleanup3()
@@ -98,7 +106,7 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 		Audit:   auditLog,
 		Logger:  logger,
 	}
-	chain, cleanup6 := server.NewChain(chainOptions)
+	chain, cleanup8 := server.NewChain(chainOptions)
 	linkService := service.NewLinkService(linkUsecase, chain)
 	ttl := podTTL(bootstrap)
 	podUsecase := biz.NewPodUsecase(bizPodViews, ttl)
@@ -109,6 +117,8 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 	api := server.NewAPI(fleetService, linkService, stateService, workloadService)
 	listenerTLS, err := server.NewListenerTLS(confServer, reloader)
 	if err != nil {
+		cleanup8()
+		cleanup7()
 		cleanup6()
 		cleanup5()
 		cleanup4()
@@ -118,7 +128,7 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 		return nil, nil, err
 	}
 	httpServer := server.NewHTTPServer(confServer, api, chain, drain, logger, listenerTLS)
-	grpcServer, cleanup7 := server.NewGRPCServer(confServer, api, chain, health, drain, listenerTLS)
+	grpcServer, cleanup9 := server.NewGRPCServer(confServer, api, chain, health, drain, listenerTLS)
 	adminOptions := server.AdminOptions{
 		Server:      confServer,
 		Connections: connections,
@@ -132,9 +142,12 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 		TLS:         listenerTLS,
 	}
 	adminServer := server.NewAdminServer(adminOptions)
-	appBackground := newBackground(bootstrap, appDoors, doorMetrics, logger)
+	appChores := newChores(fleet, appRepos, watches, drain, telemetryFleet)
+	appBackground := newBackground(bootstrap, appDoors, appChores, doorMetrics, logger)
 	app, err := newApp(confServer, registry, logger, health, drain, registrar, connections, httpServer, grpcServer, adminServer, appBackground, reloader, doorMetrics)
 	if err != nil {
+		cleanup9()
+		cleanup8()
 		cleanup7()
 		cleanup6()
 		cleanup5()
@@ -145,6 +158,8 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 		return nil, nil, err
 	}
 	return app, func() {
+		cleanup9()
+		cleanup8()
 		cleanup7()
 		cleanup6()
 		cleanup5()

@@ -192,14 +192,14 @@ func TestAlertsFireAndEnd(t *testing.T) {
 		{
 			name:  "replies are lost",
 			begin: func() { s.proxy.LoseEvery(10) }, end: func() { s.proxy.LoseEvery(0) },
-			fires: []string{"PodlinkOutcomeUnknown"}, spends: true,
+			fires: []string{"PodlinkOutcomeUnknown"}, may: []string{"PodlinkFeedLags"}, spends: true,
 		},
 		{
 			name:  "Redis is killed",
 			begin: s.server.Kill, end: s.server.Restart,
 			fires: []string{"PodlinkStoreNotReady"}, spends: true,
-			// Calls in flight have an unknown outcome, and failing connections take time.
-			may: append(spent("Latency"), "PodlinkOutcomeUnknown"),
+			// Calls in flight have an unknown outcome, and failing connections take time. Changes that were not flushed yet wait.
+			may: append(spent("Latency"), "PodlinkOutcomeUnknown", "PodlinkFeedLags", "PodlinkIndexIncomplete"),
 		},
 		{
 			name:  "Redis may evict",
@@ -210,6 +210,8 @@ func TestAlertsFireAndEnd(t *testing.T) {
 			name:  "Redis is full",
 			begin: func() { configure("maxmemory", "1") }, end: func() { configure("maxmemory", "0") },
 			fires: []string{"PodlinkStoreFull"}, spends: true,
+			// Removals still work, and can't be noted.
+			may: []string{"PodlinkFeedLags", "PodlinkIndexIncomplete"},
 		},
 		{
 			name: "foreign data",
@@ -232,7 +234,7 @@ func TestAlertsFireAndEnd(t *testing.T) {
 				s.podlink = podlinktest.Start(t, binary, s.env...)
 				s.podlink.WaitReady(t)
 			},
-			fires: []string{"PodlinkNotScraped"}, may: []string{"PodlinkOutcomeUnknown"},
+			fires: []string{"PodlinkNotScraped"}, may: []string{"PodlinkOutcomeUnknown", "PodlinkIndexIncomplete"},
 		},
 	} {
 		t.Run(fault.name, func(t *testing.T) {
