@@ -125,5 +125,19 @@ type ListedJob struct {
 	At string // its position
 }
 
-// KeyScanner reads keys of links as they are stored, and looks up the index.
-type KeyScanner interface{}
+// KeyScanner reads what is stored, as it is: also what podlink did not write.
+type KeyScanner interface {
+	// ScanKeys returns the keys of links in a part of the store, at most about n, and the token of the next part, "" after the last one.
+	// It walks, and fails, as IndexRepo.ScanLinks does.
+	ScanKeys(ctx context.Context, token string, n int) (keys []StoredLinks, next string, err error)
+	// Indexed returns for each of the uids whether the index of the pod has an entry of it that is not uncertain.
+	Indexed(ctx context.Context, key ServiceKey, pod PodID, uids []string) ([]bool, error)
+}
+
+// StoredLinks is the key with all links of a uid.
+type StoredLinks struct {
+	Namespace, UID string
+	Links          []Link   // the live ones
+	Foreign        []string // the services whose fields podlink did not write; "": the key itself
+	Unending       bool     // all links are temporary, and the key does not expire
+}

@@ -82,7 +82,7 @@ func (f *fleet) start(o options) *process {
 	views := biz.NewPodViews(podlink.Pods(), biz.NopObserver{})
 	links := gatedLinks{podlink.Links(), p.gate}
 	stores := jobs.Stores{
-		Jobs: gatedJobs{podlink.Jobs(), p.gate}, Index: podlink.Index(), Links: links, Pods: views, Workloads: podlink.Workloads(),
+		Jobs: gatedJobs{podlink.Jobs(), p.gate}, Index: podlink.Index(), Keys: podlink, Links: links, Pods: views, Workloads: podlink.Workloads(),
 		Moves:    biz.NewLinkUsecase(links, views, biz.Limits{MaxBatch: 1000}, biz.NopObserver{}),
 		Complete: func() bool { return true },
 	}

@@ -81,7 +81,7 @@ func serveWatches(t *testing.T, access *Access) *watchedServer {
 	p := newParts(t)
 	p.config.Stop.Drain.Reset()
 	p.drain = NewDrain(p.config)
-	p.fleet = service.NewFleetService(nil, watches)
+	p.fleet = service.NewFleetService(nil, watches, nil)
 	w := &watchedServer{observedServer: serveGuarded(t, access, p), feed: feed}
 	server := httptest.NewUnstartedServer(w.http)
 	server.Config.ReadTimeout, server.Config.WriteTimeout = 300*time.Millisecond, 300*time.Millisecond // Of requests.

@@ -33,8 +33,7 @@ var layers = map[string][]string{
 	"internal/service":      {"api/podlink/v1", "internal/auth", "internal/biz"},
 	"internal/registration": {"internal/certs", "internal/conf"},
 	"internal/telemetry": {
-		"internal/biz", "internal/certs", "internal/conf", "internal/jobs", "internal/telemetry/histogram", "internal/telemetry/lines",
-		"internal/version",
+		"internal/biz", "internal/certs", "internal/conf", "internal/telemetry/histogram", "internal/telemetry/lines", "internal/version",
 	},
 	"internal/data":         {"internal/biz", "internal/rdb"},
 

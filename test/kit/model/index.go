@@ -114,6 +114,36 @@ func (r indexRepo) ScanLinks(ctx context.Context, _ string, _ int) (links []biz.
 	return links, "", err
 }
 
+// ScanKeys implements biz.KeyScanner. It returns all keys at once; links that are corrupt are foreign.
+func (p *Podlink) ScanKeys(ctx context.Context, _ string, _ int) (keys []biz.StoredLinks, _ string, _ error) {
+	err := p.call(ctx, false, func() {
+		now := p.store.micros()
+		for owner, services := range p.store.links {
+			key := biz.StoredLinks{Namespace: owner.namespace, UID: owner.uid}
+			for service := range services {
+				if p.store.corrupt[owner] {
+					key.Foreign = append(key.Foreign, service)
+				} else if f := p.store.find(biz.LinkKey{Namespace: owner.namespace, UID: owner.uid, Service: service}, now); f.link.Exists() {
+					key.Links = append(key.Links, f.link)
+				}
+			}
+			keys = append(keys, key)
+		}
+	})
+	return keys, "", err
+}
+
+// Indexed implements biz.KeyScanner.
+func (p *Podlink) Indexed(ctx context.Context, _ biz.ServiceKey, _ biz.PodID, uids []string) ([]bool, error) {
+	indexed := make([]bool, len(uids))
+	err := p.call(ctx, false, func() {
+		for i, uid := range uids {
+			indexed[i] = p.store.hidden == nil || !p.store.hidden(uid)
+		}
+	})
+	return indexed, err
+}
+
 // Completeness implements biz.IndexRepo.
 func (r indexRepo) Completeness(ctx context.Context) (gaps, covered int64, _ error) {
 	err := r.call(ctx, false, func() { gaps, covered = r.store.gaps, r.store.covered })
