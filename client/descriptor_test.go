@@ -19,6 +19,7 @@ var reads = map[string]bool{
 	"GetLinkedPod": true, "GetLinkedPodIfPersist": true, "BatchGetLinkedPod": true, "ListLinkedServices": true,
 	"BatchVerifyLinkedPod": true, "GetServiceState": true, "GetServicePod": true, "GetWorkloadState": true, "BatchGetWorkloadState": true,
 	"ListNamespaces": true, "ListServices": true, "ListPodLinks": true, "CountPodLinks": true, "WatchLinks": true,
+	"ListJobs": true, "GetJob": true, "WatchJob": true,
 }
 
 // hostile are uids that are allowed, and that a path, a query or a template would take for something else.

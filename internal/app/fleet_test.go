@@ -52,7 +52,7 @@ func TestChores(t *testing.T) {
 			config := conf.Default()
 			config.Fleet.Index = row.index
 			r := repos{fleet: new(data.Fleet)}
-			require.Len(t, newChores(config.Fleet, r, nil, server.NewDrain(config.Server), new(telemetry.Fleet)), row.want)
+			require.Len(t, newChores(config.Fleet, r, nil, nil, server.NewDrain(config.Server), new(telemetry.Fleet)), row.want)
 		})
 	}
 }

@@ -56,7 +56,8 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 	bizPodViews, cleanup5 := podViews(podRepo, domain)
 	fleetUsecase := newFleetUsecase(fleet, appRepos, bizPodViews, feed)
 	watches, cleanup6 := newWatches(appRepos, telemetryFleet)
-	fleetService := service.NewFleetService(fleetUsecase, watches)
+	jobUsecase := newJobUsecase(fleet, appRepos, bizPodViews)
+	fleetService := service.NewFleetService(fleetUsecase, watches, jobUsecase)
 	linkRepo := notedLinks(appRepos, feed)
 	bizLimits := limits(bootstrap)
 	linkUsecase := biz.NewLinkUsecase(linkRepo, bizPodViews, bizLimits, domain)
@@ -84,7 +85,8 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 		return nil, nil, err
 	}
 	metrics := db.Metrics
-	serverCollectors := collectors(domain, metrics, linkMetrics, registrar, logQueue, doorMetrics, auditLog, telemetryFleet)
+	jobs := telemetry.NewJobs(logger)
+	serverCollectors := collectors(domain, metrics, linkMetrics, registrar, logQueue, doorMetrics, auditLog, telemetryFleet, jobs)
 	serverMetrics, err := server.NewMetrics(serverCollectors)
 	if err != nil {
 		cleanup7()
@@ -142,7 +144,8 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 		TLS:         listenerTLS,
 	}
 	adminServer := server.NewAdminServer(adminOptions)
-	appChores := newChores(fleet, appRepos, watches, drain, telemetryFleet)
+	jobsRunner := newRunner(fleet, appRepos, linkRepo, linkUsecase, bizPodViews, workloadRepo, feed, jobs)
+	appChores := newChores(fleet, appRepos, watches, jobsRunner, drain, telemetryFleet)
 	appBackground := newBackground(bootstrap, appDoors, appChores, doorMetrics, logger)
 	app, err := newApp(confServer, registry, logger, health, drain, registrar, connections, httpServer, grpcServer, adminServer, appBackground, reloader, doorMetrics)
 	if err != nil {

@@ -14,7 +14,20 @@ import (
 // script. What podlink did not write is left out.
 func (f *Fleet) ScanLinks(ctx context.Context, token string, n int) ([]biz.Link, string, error) {
 	prefix := string(f.keys) + ":link:"
-	names, next, err := f.runner.Scan(ctx, keyLink, token, prefix+"*", n)
+	names, next, err := f.scan(ctx, prefix, token, n)
+	if err != nil {
+		return nil, "", err
+	}
+	links, err := f.linksOf(ctx, prefix, names)
+	if err != nil {
+		return nil, "", err
+	}
+	return links, next, nil
+}
+
+// scan returns the names of a part of the keys with the prefix.
+func (f *Fleet) scan(ctx context.Context, prefix, token string, n int) (names []string, next string, err error) {
+	names, next, err = f.runner.Scan(ctx, keyLink, token, prefix+"*", n)
 	switch {
 	case errors.Is(err, rdb.ErrScanToken):
 		return nil, "", errPageToken()
@@ -23,11 +36,7 @@ func (f *Fleet) ScanLinks(ctx context.Context, token string, n int) ([]biz.Link,
 	case err != nil:
 		return nil, "", domainError(err)
 	}
-	links, err := f.linksOf(ctx, prefix, names)
-	if err != nil {
-		return nil, "", err
-	}
-	return links, next, nil
+	return names, next, nil
 }
 
 // linksOf returns the live links in the keys.

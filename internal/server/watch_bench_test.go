@@ -27,7 +27,7 @@ func BenchmarkWatchers(b *testing.B) {
 	defer watches.Close()
 	p := newParts(b)
 	p.config.Grpc.Addr = "127.0.0.1:0"
-	p.fleet = service.NewFleetService(nil, watches)
+	p.fleet = service.NewFleetService(nil, watches, nil)
 	srv, stop := NewGRPCServer(p.config, p.api(), p.chain, healthyStore{}, p.drain, ListenerTLS{})
 	defer stop()
 	endpoint, err := srv.Endpoint()

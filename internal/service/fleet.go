@@ -13,11 +13,12 @@ type FleetService struct {
 
 	fleet   *biz.FleetUsecase
 	watches *biz.Watches
+	jobs    *biz.JobUsecase
 }
 
-// NewFleetService returns the service on the use case and the watches of this process.
-func NewFleetService(fleet *biz.FleetUsecase, watches *biz.Watches) *FleetService {
-	return &FleetService{fleet: fleet, watches: watches}
+// NewFleetService returns the service on the use cases and the watches of this process.
+func NewFleetService(fleet *biz.FleetUsecase, watches *biz.Watches, jobs *biz.JobUsecase) *FleetService {
+	return &FleetService{fleet: fleet, watches: watches, jobs: jobs}
 }
 
 // pageRequest is implemented by all requests for a page of a list.

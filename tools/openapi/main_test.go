@@ -83,7 +83,7 @@ func reasonsOf(d document, r response) []string {
 
 func TestEveryOperationHasItsOwnIDAndASummary(t *testing.T) {
 	d, operations := parsed(t)
-	require.Len(t, operations, 28+7, "28 RPCs, 7 of them with an additional binding")
+	require.Len(t, operations, 33+7, "33 RPCs, 7 of them with an additional binding")
 	require.Equal(t, "LinkService_GetLinkedPod", d.Paths["/v1/namespaces/{namespace}/links/{uid}/services/{service}"]["get"].OperationID)
 	require.Equal(t, "LinkService_GetLinkedPodByQuery", d.Paths["/v1/namespaces/{namespace}/link"]["get"].OperationID)
 	require.Equal(t, "LinkService_SetLinkedPodByBody", d.Paths["/v1/namespaces/{namespace}/links:set"]["post"].OperationID)
