@@ -167,7 +167,9 @@ func (j *jobsOf) links(service string, uids ...string) (links []*v1.Link) {
 func (j *jobsOf) indexed(pod int32, links int64) {
 	j.Helper()
 	require.EventuallyWithT(j, func(c *assert.CollectT) {
-		reply, err := v1.NewFleetServiceClient(j.conn).CountPodLinks(j.Context(), &v1.CountPodLinksRequest{Namespace: j.namespace, Service: "chat"})
+		reply, err := v1.NewFleetServiceClient(j.conn).CountPodLinks(j.Context(), &v1.CountPodLinksRequest{
+			Namespace: j.namespace, Service: "chat",
+		})
 		require.NoError(c, err)
 		found := int64(0)
 		for _, count := range reply.GetCounts() {

@@ -136,8 +136,8 @@ func TestEveryOperationSaysHowItFails(t *testing.T) {
 	require.NotContains(t, operations["StateService_GetServicePod"].Responses, "413", "it has no body")
 }
 
-// TestStreamsAreEvents: a streaming rpc answers server-sent events, with the schema of its message. One that resumes does so by the standard
-// header, too.
+// TestStreamsAreEvents: a streaming rpc answers server-sent events, with the schema of its message. One that resumes does so by the
+// standard header, too.
 func TestStreamsAreEvents(t *testing.T) {
 	_, operations := parsed(t)
 	streams := 0
