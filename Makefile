@@ -28,7 +28,7 @@ MIN       ?= 0.97
 SIM_TIME  ?= 10m
 
 .DEFAULT_GOAL := help
-.PHONY: help init api config scripts generate build run demo certs-dev test test-demo test-faults test-attacks test-sim test-alerts check-rules bench bench-quick bench-report bench-render bench-functions bench-compare bench-doors bench-scripts lint lint-api vuln cover check-generated docker clean
+.PHONY: help init api config scripts generate build run demo certs-dev test test-demo test-faults test-attacks test-sim test-alerts check-rules bench bench-quick bench-fleet bench-report bench-render bench-functions bench-compare bench-doors bench-scripts lint lint-api vuln cover check-generated docker clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -109,12 +109,17 @@ test-alerts: ## test the alerts: a real Prometheus scrapes podlink during faults
 bench: ## benchmark podlink against its alternatives, into bin/bench/results.json
 	./test/install.sh redis-server
 	@mkdir -p $(BENCH)
-	PODLINK_BENCH_OUT=$(BENCH)/results.json $(GO) test -count=1 -v -tags bench -timeout 80m ./test/bench
+	PODLINK_BENCH_OUT=$(BENCH)/results.json $(GO) test -count=1 -v -tags bench -timeout 110m ./test/bench
 
-bench-quick: ## run a small part of make bench, in less than two minutes
+bench-quick: ## run a small part of make bench, in less than three minutes
 	./test/install.sh redis-server
 	@mkdir -p $(BENCH)
 	PODLINK_BENCH_QUICK=1 PODLINK_BENCH_OUT=$(BENCH)/quick.json $(GO) test -count=1 -v -tags bench -timeout 5m ./test/bench
+
+bench-fleet: ## measure the change feed, the index, lists and watches against their targets, in 15 minutes, into bin/bench/fleet.json
+	./test/install.sh redis-server
+	@mkdir -p $(BENCH)
+	PODLINK_BENCH_OUT=$(BENCH)/fleet.json $(GO) test -count=1 -v -tags bench -timeout 60m -run '^TestFleet' ./test/bench
 
 bench-report: bench bench-render ## run make bench, and generate docs/performance.md with its plots
 
@@ -126,7 +131,7 @@ bench-functions: ## run the benchmarks of the hot functions once, with their all
 
 bench-scripts: ## count the instructions that Redis executes per script; installs redis-server and valgrind if missing
 	./test/install.sh redis-server valgrind
-	$(GO) test -count=1 -tags bench -timeout 20m -run '^Test(Script|Choice)Cost$$' -v ./internal/data
+	$(GO) test -count=1 -tags bench -timeout 20m -run '^Test(Script|Choice|Flush)Cost$$' -v ./internal/data
 
 bench-compare: ## fail if the working tree has less than MIN (0.97) of the speed of revision BASE, in 5 to 15 minutes
 	./test/install.sh redis-server

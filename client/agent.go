@@ -168,6 +168,9 @@ func (c *Client) newAgent(namespace, service string, o AgentOptions) (*Agent, er
 		cacheTTL: o.CacheTTL, onLost: o.OnLost, log: a.log, draining: a.draining, report: a.reporter.reportNow,
 		forget: func(uid string) { a.guard.forget(uid) },
 		revoke: func(uid string, epoch int64) { a.guard.lost(uid, epoch) },
+		watchedSince: func(now time.Time, within time.Duration) time.Time {
+			return a.guard.cache.cover.Load().sinceWhen(now, within)
+		},
 	})
 	a.guard, err = newGuard(guardOptions{
 		links: c.LinkServiceClient, lease: a.lease, sessions: a.sessions, namespace: namespace, service: service, pod: pod,
@@ -177,6 +180,7 @@ func (c *Client) newAgent(namespace, service string, o AgentOptions) (*Agent, er
 		return nil, err
 	}
 	c.closing(a.guard.cache)
+	c.watches.join(namespace, service, agentWatcher{a.guard, a.sessions})
 	return a, nil
 }
 

@@ -2,7 +2,9 @@ package client
 
 import (
 	"context"
+	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/maypok86/otter/v2"
@@ -37,6 +39,8 @@ type entry struct {
 	end      time.Duration // from when it is not used, whatever podlink answers
 
 	doubt  doubt
+	part   float64       // its place, from 0 to 1, where what many links do is spread over a time
+	unsure time.Time     // when a watch last said that the link may have changed or not
 	failed *failedLookup // the last one since the answer; nil: none has failed
 }
 
@@ -51,6 +55,7 @@ func newEntry(link *v1.Link, asked time.Time, ttl time.Duration) *entry {
 	e := &entry{
 		pod: link.GetPodId(), ordinal: number(link.GetPodId()), epoch: link.GetEpoch(), claim: link.GetClaim(),
 		persistent: link.GetPersistent(), asked: asked, answered: time.Since(asked), end: maxEntryAge,
+		part: rand.Float64(), //nolint:gosec // It is no secret.
 	}
 	if !e.persistent { // The seconds left are rounded up: one less has certainly not passed. Without a link they are -2.
 		e.end = time.Duration(link.GetTtlSeconds()-1) * time.Second
@@ -96,6 +101,8 @@ type cachePolicy struct {
 	size int
 	// ttl is how long a link is used without asking podlink.
 	ttl time.Duration
+	// watched makes a link count for longer while a watch vouches for it, and be what the watch says.
+	watched bool
 	// lookup asks podlink. known is the link that the cache holds, nil if none. It bounds itself: its context has the values of the
 	// first caller, and not its end. ErrWrongPod is an answer: the known link is no longer the pod's.
 	lookup func(ctx context.Context, uid string, known *entry) (*v1.Link, error)
@@ -109,7 +116,8 @@ type linkCache struct {
 	policy cachePolicy
 	cache  *otter.Cache[string, *entry]
 	way    way
-	open   context.Context //nolint:containedctx // Its end is the cache's, not a call's.
+	cover  atomic.Pointer[coverage] // by a watch; nil: there is none, or it has said nothing yet
+	open   context.Context          //nolint:containedctx // Its end is the cache's, not a call's.
 	shut   func()
 
 	mu        sync.Mutex
@@ -143,8 +151,11 @@ func (l *linkCache) peek(uid string) (*entry, bool) { return l.peekAt(uid, time.
 
 func (l *linkCache) peekAt(uid string, now time.Time) (*entry, bool) {
 	held, ok := l.cache.GetIfPresent(uid)
-	return held, ok && held.isFresh(now)
+	return held, ok && l.isFresh(held, now)
 }
+
+// isFresh reports whether podlink need not be asked about the link.
+func (l *linkCache) isFresh(e *entry, now time.Time) bool { return e.isFresh(now) || l.vouched(e, now) }
 
 // known returns the link if there is one, fresh or not.
 func (l *linkCache) known(uid string) (*entry, bool) {
@@ -163,6 +174,9 @@ func (l *linkCache) store(uid string, link *v1.Link, asked time.Time) *entry {
 			return held, otter.CancelOp
 		case !e.isUsable(time.Now()):
 			return nil, otter.InvalidateOp
+		}
+		if found {
+			e.unsure = held.unsure
 		}
 		return e, otter.WriteOp
 	})

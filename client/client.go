@@ -49,6 +49,11 @@ type Options struct {
 	// NoProxy makes the client connect to podlink itself. Without it the environment's HTTPS_PROXY, HTTP_PROXY and NO_PROXY apply
 	// to gRPC and HTTP as everywhere in Go: set it where podlink is in the client's own cluster, and the proxy is not.
 	NoProxy bool
+	// Watch makes the client hear of changes of links as they happen, by a stream of podlink for each service that it has a router or an
+	// agent of. While the stream is healthy a router asks about a persistent link that it knows no more often than each half hour, and a
+	// user who was moved is called at the right pod at once. It needs gRPC. Without the stream, or if podlink has none, links are asked
+	// about by time.
+	Watch bool
 	// Timeout bounds a call with all of its attempts, and each attempt by a third of it; a context that ends earlier goes first.
 	// 0 is DefaultTimeout.
 	Timeout time.Duration
@@ -78,7 +83,8 @@ type Client struct {
 	// reports is for the agents' reports alone. Other calls can't hold them up: they have a connection of their own, which is made
 	// with the first of them, and no part in the budget. A report is one attempt, for its agent makes the next one soon.
 	reports v1.StateServiceClient
-	jobs    v1.FleetServiceClient // of the agents; its other calls are for operators
+	fleet   v1.FleetServiceClient
+	watches *linkWatches // nil: there are none
 	retries *retryBudget
 	timeout time.Duration
 	hangUp  func() error // ends the calls and the connections
@@ -124,11 +130,15 @@ func open(target string, o Options, mounted string) (*Client, error) {
 		return nil, err
 	}
 	reports := &lazyConn{dial: func() (grpc.ClientConnInterface, func() error, error) { return dial(target, o, forReports) }}
-	return newClient(calls, reports, o.Timeout, shown, func() error {
+	c := newClient(calls, reports, o.Timeout, shown, func() error {
 		shown.close()
 		closeFiles()
 		return errors.Join(hangUp(), reports.close())
-	}), nil
+	})
+	if o.Watch {
+		c.watches = newLinkWatches(c.fleet)
+	}
+	return c, nil
 }
 
 // complete checks the options, and adds what the target says.
@@ -147,6 +157,8 @@ func (o *Options) complete(target string) error {
 		return errors.New("Options.TLS is set, and CAFile, CertFile, KeyFile or ServerName, which are instead of it")
 	case (o.CertFile == "") != (o.KeyFile == ""):
 		return errors.New("Options.CertFile and Options.KeyFile must both be set, or neither")
+	case o.HTTP && o.Watch:
+		return errors.New("Options.Watch needs gRPC, and Options.HTTP is set")
 	case o.HTTP && o.secured() && strings.HasPrefix(target, "http://"):
 		return fmt.Errorf("%s is not secured, and Options.TLS, CAFile, CertFile or ServerName is set", target)
 	case o.Discovery != nil:
@@ -165,8 +177,8 @@ func newClient(
 	return &Client{
 		LinkServiceClient: v1.NewLinkServiceClient(all), StateServiceClient: v1.NewStateServiceClient(all),
 		WorkloadServiceClient: v1.NewWorkloadServiceClient(all),
-		jobs:                  v1.NewFleetServiceClient(all),
 		reports:               v1.NewStateServiceClient(conn{reports, timeout, nil, open, shown}),
+		fleet:                 v1.NewFleetServiceClient(all),
 		retries:               retries, timeout: timeout,
 		hangUp: sync.OnceValue(func() error { shut(); return hangUp() }),
 	}
@@ -176,6 +188,7 @@ func newClient(
 // from then on.
 func (c *Client) Close() error {
 	err := c.hangUp() // First: no call that is in flight fills a cache that is closed.
+	c.watches.close()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, cache := range c.caches {

@@ -18,7 +18,7 @@ import (
 var reads = map[string]bool{
 	"GetLinkedPod": true, "GetLinkedPodIfPersist": true, "BatchGetLinkedPod": true, "ListLinkedServices": true,
 	"BatchVerifyLinkedPod": true, "GetServiceState": true, "GetServicePod": true, "GetWorkloadState": true, "BatchGetWorkloadState": true,
-	"ListNamespaces": true, "ListServices": true, "ListPodLinks": true, "CountPodLinks": true, "WatchLinks": true,
+	"ListNamespaces": true, "ListServices": true, "ListPodLinks": true, "CountPodLinks": true, "WatchLinks": true, "ExportLinks": true,
 	"ListJobs": true, "GetJob": true, "WatchJob": true,
 }
 
@@ -67,7 +67,7 @@ func TestEveryOperationIsKnown(t *testing.T) {
 			})
 		}
 	}
-	require.Equal(t, 33, count)
+	require.Equal(t, 34, count)
 	require.Len(t, operations, count)
 }
 

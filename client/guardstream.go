@@ -147,6 +147,13 @@ func (g *guard) lost(uid string, epoch int64) {
 	}
 }
 
+// changed makes the streams of a user be checked now.
+func (g *guard) changed(uid string) {
+	for _, s := range g.streams.of(uid) {
+		s.timer.Reset(0)
+	}
+}
+
 // close ends the checks.
 func (s *guardedStream) close() {
 	s.revoke(nil)

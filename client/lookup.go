@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/maypok86/otter/v2"
+
+	v1 "podlink/api/podlink/v1"
 )
 
 const (
@@ -25,7 +27,8 @@ const (
 // lookup is a question to podlink, for all callers who need its answer.
 type lookup struct {
 	asked     time.Time
-	abandoned bool // its answer may be out of date, and is not stored; linkCache.mu guards it
+	abandoned bool             // its answer may be out of date, and is not stored; linkCache.mu guards it
+	noted     []*v1.LinkChange // since it was begun; linkCache.mu guards them
 	done      chan struct{}
 	link      *entry // these two when it is done
 	err       error
@@ -37,7 +40,7 @@ func (l *linkCache) get(ctx context.Context, uid string) (*entry, error) {
 	now := time.Now()
 	held, ok := l.cache.GetIfPresent(uid)
 	switch {
-	case ok && held.isFresh(now):
+	case ok && l.isFresh(held, now):
 		return held, nil
 	case !ok, !held.isUsable(now), !l.policy.keeps(uid, held, held.failure()):
 		return l.fetch(ctx, uid)
@@ -107,7 +110,7 @@ func (l *linkCache) begin(ctx context.Context, uid string, instead *entry) *look
 	}
 	asked := &lookup{asked: time.Now(), done: make(chan struct{})}
 	known, ok := l.cache.GetIfPresent(uid)
-	if ok && known.isFresh(asked.asked) { // Another caller's lookup was faster.
+	if ok && l.isFresh(known, asked.asked) { // Another caller's lookup was faster.
 		asked.link = known
 		close(asked.done)
 		return asked
@@ -152,6 +155,9 @@ func (l *linkCache) ask(ctx context.Context, uid string, known *entry, asked *lo
 		}
 	default:
 		asked.link = l.store(uid, link, asked.asked)
+		for _, c := range asked.noted {
+			l.apply(uid, c, time.Now())
+		}
 	}
 }
 

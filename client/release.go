@@ -48,7 +48,7 @@ func (a *Agent) releaseEarlier(ctx context.Context) {
 func (a *Agent) askRelease(ctx context.Context, generation int64) error {
 	ctx, cancel := context.WithTimeout(ctx, a.client.timeout)
 	defer cancel()
-	_, err := a.client.jobs.CreateJob(ctx, &v1.CreateJobRequest{
+	_, err := a.client.fleet.CreateJob(ctx, &v1.CreateJobRequest{
 		Namespace: a.namespace, Service: a.service, PodId: &a.pod, Kind: v1.Job_RELEASE, BelowGeneration: generation,
 		KeepSeconds: keepSeconds(releaseKeep), RequestId: a.reporter.instance.id, Reason: "left by earlier processes of the pod",
 	})

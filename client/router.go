@@ -39,7 +39,7 @@ type RouterOptions struct {
 	// LinkTTL is how long the link lives that podlink makes for a user without one; the pod makes it persistent when a session
 	// starts. Whole seconds; 0 is DefaultLinkTTL.
 	LinkTTL time.Duration
-	// CacheTTL is how long a link is used without asking podlink again. While podlink does not answer, a persistent link is used for
+	// CacheTTL is how long a link is used without asking podlink again, where no watch vouches for it (Options.Watch). While podlink does not answer, a persistent link is used for
 	// up to an hour; a temporary one never beyond its end. 0 is DefaultCacheTTL.
 	CacheTTL time.Duration
 	// CacheSize is how many links are kept. 0 is DefaultCacheSize.
@@ -97,7 +97,7 @@ func (c *Client) NewRouter(namespace, service string, o RouterOptions) (*Router,
 		return nil, fmt.Errorf("podlink: %w", err)
 	}
 	cache, err := newLinkCache(cachePolicy{
-		size: o.CacheSize, ttl: o.CacheTTL, lookup: r.lookup,
+		size: o.CacheSize, ttl: o.CacheTTL, watched: true, lookup: r.lookup,
 		// The link is a hint: it is the pod that says whose user it is.
 		keeps: func(string, *entry, error) bool { return true },
 	})
@@ -111,6 +111,7 @@ func (c *Client) NewRouter(namespace, service string, o RouterOptions) (*Router,
 	}, c.timeout, func(ctx context.Context, between *backoff.ExponentialBackOff) bool {
 		return c.retries.wait(ctx, 0, between)
 	})
+	c.watches.join(namespace, service, cache)
 	return r, nil
 }
 

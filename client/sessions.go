@@ -22,10 +22,11 @@ type sessionOptions struct {
 	cacheTTL           time.Duration // how long a link that was seen right is not asked about before a start
 	onLost             func(uid string, epoch int64)
 	log                *log.Helper
-	draining           func() bool                   // reports whether the pod takes no new sessions
-	forget             func(uid string)              // the link has changed: what is cached of it is out of date
-	revoke             func(uid string, epoch int64) // ends the streams of a user whose session is lost; nil: there are none
-	report             func()                        // asks for a report to podlink now; nil: the next one comes by itself
+	draining           func() bool                                         // reports whether the pod takes no new sessions
+	forget             func(uid string)                                    // the link has changed: what is cached of it is out of date
+	revoke             func(uid string, epoch int64)                       // ends the streams of a user whose session is lost; nil: there are none
+	watchedSince       func(now time.Time, within time.Duration) time.Time // as coverage.sinceWhen; nil: there is no watch
+	report             func()                                              // asks for a report to podlink now; nil: the next one comes by itself
 }
 
 // sessions are the sessions of a pod's users. Each has a link to the pod that this process has claimed. It is safe for
@@ -44,6 +45,7 @@ type sessions struct {
 	running, ending, starting int
 	emptied                   chan struct{}  // closed when there are none of these; nil: nobody waits
 	order                     sessionOrder   // the running ones, those first whose check was begun first
+	urgent                    []*userSession // those to be checked before, and some that were
 	doubted                   []*userSession // those whose link was seen wrong, and some that were
 	ends                      []*userSession // that podlink is to be told of now
 	delayed                   []delayedEnd   // and later, in the order of time
@@ -77,10 +79,13 @@ type userSession struct {
 	state      sessionState
 	queued     bool                              // it is in sessions.ends or sessions.delayed
 	listed     bool                              // it is in sessions.doubted
+	hurried    bool                              // it is in sessions.urgent
 	again      bool                              // podlink is to be told of the end once more, with the epoch that it has shown
 	handles    int32                             // that have not ended
 	keep       time.Duration                     // how long the link lives on after the end
 	checked    time.Time                         // when the last check of the link that was answered was begun
+	urgent     time.Time                         // checks that were begun before count for nothing, as a watch says; zero: there is no such
+	unsure     time.Time                         // the next urgent; zero: there is none
 	unread     time.Time                         // when the link could not be read, though podlink has answered
 	known      time.Time                         // when the last answer arrived that showed the link right
 	store      string                            // the store_id when the link was last seen right
@@ -100,6 +105,9 @@ type holding struct {
 func newSessions(o sessionOptions) *sessions {
 	if o.report == nil {
 		o.report = func() {}
+	}
+	if o.watchedSince == nil {
+		o.watchedSince = func(time.Time, time.Duration) time.Time { return time.Time{} }
 	}
 	if o.revoke == nil {
 		o.revoke = func(string, int64) {}

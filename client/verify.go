@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -16,6 +17,8 @@ const (
 	checksPerSecond, singleChecksPerSecond = 2000, 100
 	// sweepsPerTTL is how often in a TTL the sessions are looked through for those whose check is due.
 	sweepsPerTTL = 4
+	// watchedTTLs is after how many TTLs the check of a session is due that a watch vouches for.
+	watchedTTLs = 10
 )
 
 // sessionOrder is a list of sessions, those first whose check was begun first. sessions.mu guards it.
@@ -129,17 +132,76 @@ func (s *sessions) sweep(ctx context.Context) {
 func (s *sessions) dueChecks(n int) []*v1.BatchVerifyLinkedPodRequest_Item {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	due, retry := time.Now().Add(-s.lease.ttl), time.Now().Add(-s.lease.ttl/sweepsPerTTL)
-	if s.suspect.After(due) {
-		due = s.suspect
-	}
-	var items []*v1.BatchVerifyLinkedPodRequest_Item
+	now := time.Now()
+	due, retry := s.dueBefore(now), now.Add(-s.lease.ttl/sweepsPerTTL)
+	items := s.urgentChecks(n, now)
 	for x := s.order.first; x != nil && len(items) < n && !x.checked.After(due); x = x.next {
-		if x.unread.IsZero() || !x.unread.After(retry) {
+		if x.urgent.IsZero() && (x.unread.IsZero() || !x.unread.After(retry)) {
 			items = append(items, &v1.BatchVerifyLinkedPodRequest_Item{Uid: x.uid, Epoch: x.epoch.Load()})
 		}
 	}
 	return items
+}
+
+// dueBefore returns the time of the last check from which on the next one is due. The caller holds s.mu.
+func (s *sessions) dueBefore(now time.Time) time.Time {
+	ttl := s.lease.ttl
+	due := now.Add(-ttl)
+	if since := s.watchedSince(now, ttl); !since.IsZero() {
+		if begun := now.Sub(since); begun < ttl { // Those of before are not due all at once.
+			since = since.Add(-watchedTTLs * (ttl - begun))
+		}
+		if since.Before(due) {
+			due = since
+		}
+		if latest := now.Add(-watchedTTLs * ttl); latest.After(due) {
+			due = latest
+		}
+	}
+	if s.suspect.After(due) {
+		due = s.suspect
+	}
+	return due
+}
+
+// urgentChecks returns at most n sessions whose links have changed, as a watch says, and forgets those that were checked since. The
+// caller holds s.mu.
+func (s *sessions) urgentChecks(n int, now time.Time) (items []*v1.BatchVerifyLinkedPodRequest_Item) {
+	s.urgent = slices.DeleteFunc(s.urgent, func(x *userSession) bool {
+		if x.urgent.IsZero() || x.state != sessionRunning {
+			x.hurried = false
+			return true
+		}
+		if len(items) < n && !x.urgent.After(now) {
+			items = append(items, &v1.BatchVerifyLinkedPodRequest_Item{Uid: x.uid, Epoch: x.epoch.Load()})
+		}
+		return false
+	})
+	return items
+}
+
+// changed makes the session of a user be verified at once whose link a watch says to be another one: only what podlink answers counts.
+func (s *sessions) changed(c *v1.LinkChange) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x := s.byUID[c.GetLink().GetUid()]
+	if x == nil || x.state != sessionRunning {
+		return
+	}
+	held := entry{pod: s.pod, epoch: x.epoch.Load(), persistent: true}
+	what := held.effectOf(c)
+	if what == effectNone {
+		return
+	}
+	if !x.hurried {
+		x.hurried = true
+		s.urgent = append(s.urgent, x)
+	}
+	x.urgent = time.Now()
+	if what == effectUnset { // It may still happen.
+		x.unsure = x.urgent.Add(unsureFor)
+	}
+	s.sweepNow.set()
 }
 
 // check verifies the links of these sessions, and takes in what podlink answers.
@@ -155,6 +217,9 @@ func (s *sessions) check(ctx context.Context, items []*v1.BatchVerifyLinkedPodRe
 		x := s.byUID[item.GetUid()]
 		if x == nil || x.state != sessionRunning {
 			continue
+		}
+		if begun.After(x.urgent) {
+			x.urgent, x.unsure = x.unsure, time.Time{}
 		}
 		link := wrong[item.GetUid()]
 		switch {

@@ -86,10 +86,14 @@ func newRunner(
 }
 
 // newWatches returns the watches, and a function that ends them.
-func newWatches(r repos, observer *telemetry.Fleet) (*biz.Watches, func()) {
-	watches := biz.NewWatches(r.fleet, observer)
+func newWatches(c *conf.Server, r repos, observer *telemetry.Fleet) (*biz.Watches, func()) {
+	limits := biz.WatchLimits{Watches: int(c.GetMaxWatches()), Services: int(c.GetMaxWatchedServices())}
+	watches := biz.NewWatches(r.fleet, limits, observer)
 	return watches, watches.Close
 }
+
+// newExports returns the exports. They have the pace of the census, which they share with each other.
+func newExports(c *conf.Fleet, r repos) *biz.Exports { return biz.NewExports(r.fleet, int(c.GetCensusRate())) }
 
 // chores are what the index and the watches need beside the listeners.
 type chores []func(ctx context.Context) error

@@ -24,7 +24,7 @@ func New(*conf.Bootstrap, *telemetry.LogLevel, *telemetry.LogQueue, *audit.Log, 
 	panic(wire.Build(
 		server.ProviderSet, service.ProviderSet,
 		// The layers below know nothing of Wire.
-		podViews, biz.NewLinkUsecase, biz.NewPodUsecase, biz.NewWorkloadUsecase, newFleetUsecase, newWatches,
+		podViews, biz.NewLinkUsecase, biz.NewPodUsecase, biz.NewWorkloadUsecase, newFleetUsecase, newWatches, newExports,
 		newJobUsecase, newRunner,
 		newRepos, newFeed, notedLinks, notedPods, data.NewWorkloadRepo, data.NewLinkMetrics,
 		telemetry.ProviderSet, registration.ProviderSet,

@@ -9,10 +9,10 @@ import (
 const (
 	// censusCheck is the time between two looks at the completeness of the index.
 	censusCheck = time.Second
-	// maxCensusPart is how many keys one step of a census goes over at most, and censusParts how many steps it makes a second.
-	maxCensusPart, censusParts = 1000, 20
-	// censusTries is how often a step of the census is tried, a second apart, while the store does not answer.
-	censusTries = 30
+	// maxWalkPart is how many keys one step of a walk over all keys goes over at most, and walkParts how many steps it makes a second.
+	maxWalkPart, walkParts = 1000, 20
+	// walkTries is how often a step of a walk is tried, a second apart, while the store does not answer.
+	walkTries = 30
 	// A census that has failed begins again after a pause, which doubles from the first to the last.
 	firstCensusPause, lastCensusPause = 5 * time.Second, 5 * time.Minute
 )
@@ -97,7 +97,7 @@ func (c *Census) hold(ctx context.Context, gaps int64) error {
 // walk puts every link into the index, and returns how many there were. An index that podlink did not write is left, and makes the
 // walk fail at its end: the links that it lacks must not be claimed to be listed.
 func (c *Census) walk(ctx context.Context) (links int64, err error) {
-	pace, size := newPace(c.rate), min(max(c.rate/censusParts, 1), maxCensusPart)
+	pace, size := newPace(c.rate), partSize(c.rate)
 	var corrupt error
 	for token := ""; ; {
 		part, next, err := c.scan(ctx, token, size)
@@ -122,10 +122,13 @@ func (c *Census) walk(ctx context.Context) (links int64, err error) {
 	}
 }
 
+// partSize returns how many keys a step of a walk over all keys goes over at that rate.
+func partSize(rate int) int { return min(max(rate/walkParts, 1), maxWalkPart) }
+
 // scan reads a part of the links.
 func (c *Census) scan(ctx context.Context, token string, size int) (part []Link, next string, err error) {
 	err = persist(ctx, func() (err error) {
-		part, next, err = c.index.ScanLinks(ctx, token, size)
+		part, next, err = c.index.ScanLinks(ctx, "", token, size)
 		return err
 	})
 	return part, next, err
@@ -158,7 +161,7 @@ func (c *Census) put(ctx context.Context, part []Link) error {
 func persist(ctx context.Context, step func() error) error {
 	for try := 1; ; try++ {
 		err := step()
-		if err == nil || !isSilence(err) || try == censusTries {
+		if err == nil || !isSilence(err) || try == walkTries {
 			return err
 		}
 		if err := pause(ctx, time.Second); err != nil {

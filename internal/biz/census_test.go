@@ -239,7 +239,7 @@ func TestCensusGivesUpAStep(t *testing.T) {
 	withCensus(t, func(t *testing.T, store *fleetStore, log *censusLog) {
 		store.failFlush = func(FlushPart) error { return ErrDeadlineExceeded }
 		runs(t, censusOf(store, "a", log).Run)
-		store.elapse(censusTries * time.Second)
+		store.elapse(walkTries * time.Second)
 		require.Len(t, log.failures, 1)
 		require.ErrorIs(t, log.failures[0], ErrDeadlineExceeded)
 		store.failFlush = nil

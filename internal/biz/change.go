@@ -148,9 +148,11 @@ type IndexRepo interface {
 	// the last one. An entry that stands during the whole walk must be in at least one page; an entry may be in several. A token that the
 	// repo did not make gives *InvalidArgumentError for "page_token".
 	Entries(ctx context.Context, key ServiceKey, pod PodID, token string, n int) ([]IndexEntry, string, error)
-	// ScanLinks returns the links of a part of all keys, at most about n keys, and the token of the next part, "" after the last one.
-	// Every link that stands during the whole walk must be in at least one part, unless the walk fails with ErrScanMoved.
-	ScanLinks(ctx context.Context, token string, n int) (links []Link, next string, err error)
+	// ScanLinks returns the links of the namespace, or of all namespaces if it is empty, in a part of all keys, about n keys long, and the
+	// token of the next part, "" after the last one. Every link that stands during the whole walk must be in at least one part, unless the
+	// walk fails with ErrScanMoved. A token that the repo did not make gives *InvalidArgumentError for "page_token"; one of the walk over
+	// another namespace need not.
+	ScanLinks(ctx context.Context, namespace, token string, n int) (links []Link, next string, err error)
 	// Completeness returns how many gaps there were, and how many of them a census has covered.
 	Completeness(ctx context.Context) (gaps, covered int64, err error)
 	// Cover notes that a census has covered that many gaps.

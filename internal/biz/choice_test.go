@@ -129,7 +129,7 @@ func TestALinkIsNotLeftWithoutAnotherPod(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, Existing, computed.Outcome)
 		require.Empty(t, s.moves)
-		require.EqualValues(t, 0, computed.Pod.Pod)
+		require.EqualValues(t, 0, computed.Pod.Pod.Pod)
 	})
 }
 
@@ -214,26 +214,26 @@ func TestAPodWhoseDoubtIsOverIsLeft(t *testing.T) {
 
 // TestTheReplyDescribesThePod: from the view, without a call of the store for a standing link.
 func TestTheReplyDescribesThePod(t *testing.T) {
-	compute := func(t *testing.T, links *LinkUsecase) *Pod {
+	compute := func(t *testing.T, links *LinkUsecase) *SharedPod {
 		computed, err := links.Compute(t.Context(), alice, ComputeRequest{TTL: Forever})
 		require.NoError(t, err)
 		return computed.Pod
 	}
 	withScript(t, Forever, func(t *testing.T, links *LinkUsecase, s *scripted) {
-		require.EqualValues(t, 0, compute(t, links).Pod)
+		require.EqualValues(t, 0, compute(t, links).Pod.Pod)
 		require.Same(t, compute(t, links), compute(t, links), "the view is not copied")
 		require.EqualValues(t, 1, s.repo.reads.Load())
 		require.Empty(t, s.repo.reserved)
 	})
 	withScript(t, Gone, func(t *testing.T, links *LinkUsecase, s *scripted) {
-		require.EqualValues(t, 1, compute(t, links).Pod)
-		require.EqualValues(t, 1, compute(t, links).Pod)
+		require.EqualValues(t, 1, compute(t, links).Pod.Pod)
+		require.EqualValues(t, 1, compute(t, links).Pod.Pod)
 		require.EqualValues(t, 1, s.repo.reads.Load(), "new links share a read")
 		require.Zero(t, s.gets)
 
 		s.reservations = []Reservation{{Outcome: Reserved, Pod: 8, HeartbeatMs: 5}}
 		s.repo.put(podOf(8, Ready))
-		require.EqualValues(t, 8, compute(t, links).Pod, "it has reported since")
+		require.EqualValues(t, 8, compute(t, links).Pod.Pod, "it has reported since")
 		require.Equal(t, 1, s.gets)
 
 		s.repo.fail(ErrStoreUnavailable)

@@ -77,7 +77,7 @@ func (r *ComputeRequest) leaves(link Link) bool {
 type Computed struct {
 	Outcome Outcome
 	LinkChange
-	Pod *Pod // the link's pod, at most about a second old; nil: not known. It must not be modified
+	Pod *SharedPod // the link's pod, at most about a second old; nil: not known
 }
 
 // Compute returns the current link if its pod is usable, and otherwise links the key to the best pod.
@@ -214,7 +214,7 @@ func (u *LinkUsecase) release(ctx context.Context, service ServiceKey, reservati
 
 // describe returns the pod of a link that was made; nil if it can't be known soon. A pod that is missing in the view has first
 // reported after it was read.
-func (u *LinkUsecase) describe(ctx context.Context, service ServiceKey, reservation Reservation) *Pod {
+func (u *LinkUsecase) describe(ctx context.Context, service ServiceKey, reservation Reservation) *SharedPod {
 	ctx, cancel := context.WithTimeout(ctx, describeTimeout)
 	defer cancel()
 	if entry := u.pods.find(ctx, service, reservation.Pod); entry.pod != nil {
@@ -227,7 +227,7 @@ func (u *LinkUsecase) describe(ctx context.Context, service ServiceKey, reservat
 	if err != nil {
 		return nil
 	}
-	return &pod
+	return &SharedPod{Pod: pod}
 }
 
 // ofKnown names the field of the request in the error of a known epoch that the store refused.

@@ -104,7 +104,7 @@ func (p Pod) eternal() bool { return p.TTL == Forever && p.Effective() == Ready 
 
 func anyPod(pods map[PodID]podEntry, is func(Pod) bool) bool {
 	for _, entry := range pods {
-		if is(*entry.pod) {
+		if is(entry.pod.Pod) {
 			return true
 		}
 	}

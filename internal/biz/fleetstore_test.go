@@ -282,7 +282,9 @@ func (s *fleetStore) IndexedPods(_ context.Context, key ServiceKey) ([]IndexedPo
 func place(text string) uint64 {
 	sum := fnv.New64a()
 	_, _ = sum.Write([]byte(text))
-	return sum.Sum64()
+	at := sum.Sum64() // Of similar texts they are close to each other.
+	at = (at ^ at>>32) * 0xd6e8feb86659fd93
+	return at ^ at>>32
 }
 
 // after returns the items whose place is behind the token, in the order of places, at most n, and the token of the rest.
@@ -323,7 +325,7 @@ func (s *fleetStore) Entries(_ context.Context, key ServiceKey, pod PodID, token
 }
 
 // ScanLinks implements IndexRepo.
-func (s *fleetStore) ScanLinks(_ context.Context, token string, n int) ([]Link, string, error) {
+func (s *fleetStore) ScanLinks(_ context.Context, namespace, token string, n int) ([]Link, string, error) {
 	s.mu.Lock()
 	if s.afterScan != nil {
 		defer s.afterScan()
@@ -338,11 +340,12 @@ func (s *fleetStore) ScanLinks(_ context.Context, token string, n int) ([]Link, 
 	if moves != s.moves {
 		return nil, "", ErrScanMoved
 	}
-	keys, next, err := after(slices.Collect(maps.Keys(s.links)), keyText, at, n)
+	name := func(key LinkKey) string { return strconv.Itoa(moves) + keyText(key) } // After a move the keys have another order.
+	keys, next, err := after(slices.Collect(maps.Keys(s.links)), name, at, n)
 	s.scanned += len(keys)
 	var links []Link
 	for _, key := range keys {
-		if link := s.get(key); link.Exists() {
+		if link := s.get(key); link.Exists() && (namespace == "" || key.Namespace == namespace) {
 			links = append(links, link)
 		}
 	}

@@ -45,8 +45,8 @@ type podView struct {
 
 // podEntry is a pod of a view.
 type podEntry struct {
-	pod       *Pod // nil: not in the view; must not be modified
-	doubtOver bool // the pod is in doubt, but not for ReserveRequest.DoubtOver
+	pod       *SharedPod // nil: not in the view
+	doubtOver bool       // the pod is in doubt, but not for ReserveRequest.DoubtOver
 }
 
 // usable reports whether the pod is usable for an existing link. False means that the store has to decide: the pod is not
@@ -170,7 +170,7 @@ func (v *PodViews) load(ctx context.Context, key ServiceKey, service *serviceVie
 	read.Judge(v.storeNow(service, read.Hearing, asOf))
 	pods := make(map[PodID]podEntry, len(read.Pods))
 	for i := range read.Pods {
-		pods[read.Pods[i].Pod] = podEntry{pod: &read.Pods[i]}
+		pods[read.Pods[i].Pod] = podEntry{pod: &SharedPod{Pod: read.Pods[i]}}
 	}
 	v.fill(key, service, view, pods, asOf) //nolint:contextcheck // No call waits for the next read.
 	v.observer.PodsRead(key, read.Pods, asOf)
@@ -203,7 +203,7 @@ func (v *PodViews) update(key ServiceKey, pod Pod) {
 	switch {
 	case service == nil || service.view == nil:
 	case service.view.pods != nil:
-		service.view.pods[pod.Pod] = podEntry{pod: &pod}
+		service.view.pods[pod.Pod] = podEntry{pod: &SharedPod{Pod: pod}}
 	default:
 		service.view = nil // A read in flight may miss this report.
 	}

@@ -9,8 +9,6 @@ import (
 )
 
 const (
-	// maxWatches and maxWatched bound the watches of a process, and the services that they are about.
-	maxWatches, maxWatched = 4096, 1024
 	// maxCatchUps is how many watches of a process read at once what they have missed.
 	maxCatchUps = 16
 	// progressEvery is how often a watch without changes gets an empty message.
@@ -84,10 +82,17 @@ func (NopWatchObserver) Watching(int) {}
 // Resynced implements WatchObserver.
 func (NopWatchObserver) Resynced(ResyncReason) {}
 
+// WatchLimits bound the watches of a process.
+type WatchLimits struct {
+	Watches  int // server.max_watches
+	Services int // server.max_watched_services: what the watches are about
+}
+
 // Watches passes the changes of services on to their watchers. Each service that has a watcher has one reader of its feed, however many
 // watchers there are.
 type Watches struct {
 	repo     FeedRepo
+	limits   WatchLimits
 	observer WatchObserver
 	catchUps chan struct{} // a place for each read of a watch that catches up
 	bound    queueBound    // of each watcher
@@ -102,9 +107,9 @@ type Watches struct {
 }
 
 // NewWatches returns the watches of the feeds. Close them.
-func NewWatches(repo FeedRepo, observer WatchObserver) *Watches {
+func NewWatches(repo FeedRepo, limits WatchLimits, observer WatchObserver) *Watches {
 	w := &Watches{
-		repo: repo, observer: observer, catchUps: make(chan struct{}, maxCatchUps), bound: usualBound,
+		repo: repo, limits: limits, observer: observer, catchUps: make(chan struct{}, maxCatchUps), bound: usualBound,
 		readers: make(map[ServiceKey]*feedReader),
 	}
 	w.ctx, w.close = context.WithCancel(context.Background())
@@ -167,10 +172,10 @@ func (w *Watches) enter(key ServiceKey) (*feedReader, error) {
 	switch {
 	case w.ctx.Err() != nil:
 		return nil, fmt.Errorf("%w: %w", ErrCanceled, errWatchesClosed)
-	case w.open >= maxWatches:
-		return nil, &LimitError{Limit: fmt.Sprintf("the limit of %d watches of a podlink", maxWatches)}
-	case reader == nil && len(w.readers) >= maxWatched:
-		return nil, &LimitError{Limit: fmt.Sprintf("the limit of %d watched services of a podlink", maxWatched)}
+	case w.open >= w.limits.Watches:
+		return nil, &LimitError{Limit: "server.max_watches"}
+	case reader == nil && len(w.readers) >= w.limits.Services:
+		return nil, &LimitError{Limit: "server.max_watched_services"}
 	case reader == nil:
 		reader = newFeedReader(w, key)
 		w.readers[key] = reader

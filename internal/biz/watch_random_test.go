@@ -111,7 +111,7 @@ func followAtRandom(t *testing.T, seed uint64, v watchVariant) string {
 		if v.repo != nil {
 			repo = v.repo(feeds)
 		}
-		podlinks := []*Watches{NewWatches(repo, NopWatchObserver{}), NewWatches(repo, NopWatchObserver{})}
+		podlinks := []*Watches{NewWatches(repo, testLimits, NopWatchObserver{}), NewWatches(repo, testLimits, NopWatchObserver{})}
 		for _, w := range podlinks {
 			w.bound = queueBound{entries: 8, bytes: 4 * maxMessageBytes}
 		}

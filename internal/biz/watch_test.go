@@ -87,12 +87,14 @@ func (r *received) end(t *testing.T) string {
 	return r.token()
 }
 
+var testLimits = WatchLimits{Watches: 200, Services: 50}
+
 // inBubble runs a test on watches of a feed in memory.
 func inBubble(t *testing.T, test func(t *testing.T, feeds *memFeeds, w *Watches)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		feeds := newMemFeeds()
-		w := NewWatches(feeds, NopWatchObserver{})
+		w := NewWatches(feeds, testLimits, NopWatchObserver{})
 		defer w.Close()
 		test(t, feeds, w)
 	})
@@ -346,7 +348,7 @@ func (o *countingObserver) Resynced(reason ResyncReason) {
 func TestWatchIsObserved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		feeds, o := newMemFeeds(), &countingObserver{resyncs: make(map[ResyncReason]int)}
-		w := NewWatches(feeds, o)
+		w := NewWatches(feeds, testLimits, o)
 		defer w.Close()
 		one, two := watch(t, w, WatchRequest{Service: watchedRoom}), watch(t, w, WatchRequest{Service: watchedRoom})
 		settle()

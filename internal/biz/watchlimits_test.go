@@ -19,7 +19,7 @@ func TestWatchRefuses(t *testing.T) {
 		"uid":          {Service: watchedRoom, UID: "a\x00"},
 		"resume_token": {Service: watchedRoom, Resume: "?"},
 	} {
-		w := NewWatches(newMemFeeds(), NopWatchObserver{})
+		w := NewWatches(newMemFeeds(), testLimits, NopWatchObserver{})
 		var invalid *InvalidArgumentError
 		require.ErrorAs(t, w.Watch(t.Context(), r, nil), &invalid)
 		require.Equal(t, field, invalid.Field)
@@ -34,8 +34,8 @@ func TestWatchLimits(t *testing.T) {
 		limit int
 		key   func(i int) ServiceKey
 	}{
-		{"watches", maxWatches, func(int) ServiceKey { return watchedRoom }},
-		{"watched services", maxWatched, func(i int) ServiceKey { return ServiceKey{"game", fmt.Sprintf("s%d", i)} }},
+		{"server.max_watches", testLimits.Watches, func(int) ServiceKey { return watchedRoom }},
+		{"server.max_watched_services", testLimits.Services, func(i int) ServiceKey { return ServiceKey{"game", fmt.Sprintf("s%d", i)} }},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, _ *memFeeds, w *Watches) {
@@ -46,7 +46,7 @@ func TestWatchLimits(t *testing.T) {
 				synctest.Wait()
 				var limit *LimitError
 				require.ErrorAs(t, w.Watch(t.Context(), WatchRequest{Service: row.key(row.limit)}, nil), &limit)
-				require.Contains(t, limit.Limit, row.name)
+				require.Equal(t, row.name, limit.Limit, "the setting to raise")
 				all[0].stop(nil)
 				require.ErrorIs(t, <-all[0].ended, ErrCanceled)
 				all[0] = watch(t, w, WatchRequest{Service: row.key(row.limit)})
@@ -139,7 +139,7 @@ func TestPollEvery(t *testing.T) {
 		want             time.Duration
 	}{
 		{1, 1, 20 * time.Millisecond}, {200, 200, 20 * time.Millisecond}, {500, 1, 50 * time.Millisecond}, {1, 500, 50 * time.Millisecond},
-		{maxWatches, maxWatched, 100 * time.Millisecond},
+		{4096, 1024, 100 * time.Millisecond},
 	} {
 		require.Equal(t, row.want, pollEvery(row.watches, row.readers))
 	}

@@ -57,7 +57,7 @@ func TestWatchResume(t *testing.T) {
 					feeds.change(watchedRoom, linkedChange("ann", 1, 1))
 					settle()
 					token := got.end(t)
-					other := NewWatches(feeds, NopWatchObserver{})
+					other := NewWatches(feeds, testLimits, NopWatchObserver{})
 					defer other.Close()
 					if elsewhere == "at one with a watch" {
 						neighbour := watch(t, other, WatchRequest{Service: watchedRoom})

@@ -66,6 +66,7 @@ func Default() *Bootstrap {
 			Admin:          &Server_Admin{Addr: "127.0.0.1:8001", Tls: defaultServerTLS()},
 			Stop:           &Server_Stop{Drain: durationpb.New(time.Second), Timeout: durationpb.New(10 * time.Second)},
 			MaxConnections: 8192, MaxConnectionsPerPeer: 1024, MaxInFlight: 4096,
+			MaxWatches: 4096, MaxWatchesPerCaller: 256, MaxWatchedServices: 1024,
 		},
 		Data: &Data{Redis: &Data_Redis{
 			Mode:         ModeEmbedded,

@@ -149,6 +149,9 @@ type Server struct {
 	MaxConnections        int32                  `protobuf:"varint,5,opt,name=max_connections,json=maxConnections,proto3" json:"max_connections,omitempty"`
 	MaxConnectionsPerPeer int32                  `protobuf:"varint,6,opt,name=max_connections_per_peer,json=maxConnectionsPerPeer,proto3" json:"max_connections_per_peer,omitempty"`
 	MaxInFlight           int32                  `protobuf:"varint,7,opt,name=max_in_flight,json=maxInFlight,proto3" json:"max_in_flight,omitempty"`
+	MaxWatches            int32                  `protobuf:"varint,8,opt,name=max_watches,json=maxWatches,proto3" json:"max_watches,omitempty"`
+	MaxWatchesPerCaller   int32                  `protobuf:"varint,9,opt,name=max_watches_per_caller,json=maxWatchesPerCaller,proto3" json:"max_watches_per_caller,omitempty"`
+	MaxWatchedServices    int32                  `protobuf:"varint,10,opt,name=max_watched_services,json=maxWatchedServices,proto3" json:"max_watched_services,omitempty"`
 	unknownFields         protoimpl.UnknownFields
 	sizeCache             protoimpl.SizeCache
 }
@@ -228,6 +231,27 @@ func (x *Server) GetMaxConnectionsPerPeer() int32 {
 func (x *Server) GetMaxInFlight() int32 {
 	if x != nil {
 		return x.MaxInFlight
+	}
+	return 0
+}
+
+func (x *Server) GetMaxWatches() int32 {
+	if x != nil {
+		return x.MaxWatches
+	}
+	return 0
+}
+
+func (x *Server) GetMaxWatchesPerCaller() int32 {
+	if x != nil {
+		return x.MaxWatchesPerCaller
+	}
+	return 0
+}
+
+func (x *Server) GetMaxWatchedServices() int32 {
+	if x != nil {
+		return x.MaxWatchedServices
 	}
 	return 0
 }
@@ -1710,7 +1734,7 @@ const file_conf_proto_rawDesc = "" +
 	"\x04auth\x18\b \x01(\v2\x12.podlink.conf.AuthR\x04auth\x12)\n" +
 	"\x05audit\x18\t \x01(\v2\x13.podlink.conf.AuditR\x05audit\x12)\n" +
 	"\x05fleet\x18\n" +
-	" \x01(\v2\x13.podlink.conf.FleetR\x05fleet\"\xe7\a\n" +
+	" \x01(\v2\x13.podlink.conf.FleetR\x05fleet\"\xef\b\n" +
 	"\x06Server\x12-\n" +
 	"\x04http\x18\x01 \x01(\v2\x19.podlink.conf.Server.HTTPR\x04http\x12-\n" +
 	"\x04grpc\x18\x02 \x01(\v2\x19.podlink.conf.Server.GRPCR\x04grpc\x120\n" +
@@ -1718,7 +1742,12 @@ const file_conf_proto_rawDesc = "" +
 	"\x04stop\x18\x04 \x01(\v2\x19.podlink.conf.Server.StopR\x04stop\x12'\n" +
 	"\x0fmax_connections\x18\x05 \x01(\x05R\x0emaxConnections\x127\n" +
 	"\x18max_connections_per_peer\x18\x06 \x01(\x05R\x15maxConnectionsPerPeer\x12\"\n" +
-	"\rmax_in_flight\x18\a \x01(\x05R\vmaxInFlight\x1a\xce\x01\n" +
+	"\rmax_in_flight\x18\a \x01(\x05R\vmaxInFlight\x12\x1f\n" +
+	"\vmax_watches\x18\b \x01(\x05R\n" +
+	"maxWatches\x123\n" +
+	"\x16max_watches_per_caller\x18\t \x01(\x05R\x13maxWatchesPerCaller\x120\n" +
+	"\x14max_watched_services\x18\n" +
+	" \x01(\x05R\x12maxWatchedServices\x1a\xce\x01\n" +
 	"\x04HTTP\x12\x12\n" +
 	"\x04addr\x18\x01 \x01(\tR\x04addr\x123\n" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12<\n" +

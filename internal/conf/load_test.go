@@ -127,6 +127,7 @@ func TestEnvironmentOverridesEveryKey(t *testing.T) {
 		"server.http.idle_timeout": "7s", "server.http.hosts": "a, b", "server.admin.hosts": "c",
 		"server.grpc.max_streams": "8", "server.grpc.max_connection_age": "5m0s",
 		"server.max_connections": "9", "server.max_connections_per_peer": "10", "server.max_in_flight": "11", "trace.max_forced": "0.5",
+		"server.max_watches": "12", "server.max_watches_per_caller": "13", "server.max_watched_services": "14",
 		"auth.mode": "required", "auth.allow_insecure": "false", "auth.policy_file": "policy", "auth.tokens_file": "tokens",
 		"auth.mtls.trust_domain": "example.org", "auth.rate": "12",
 		"audit.file": "audit.log", "audit.mutations": "all", "audit.uids": "plain", "audit.uid_key": "0123456789abcdef",

@@ -147,7 +147,7 @@ func (g restricted) use(t *testing.T) error {
 		}
 	}
 	// While a slot moves, a walk is refused.
-	if _, _, err := store.fleet.ScanLinks(t.Context(), "", 10); err != nil && !errors.Is(err, biz.ErrScanMoved) {
+	if _, _, err := store.fleet.ScanLinks(t.Context(), "", "", 10); err != nil && !errors.Is(err, biz.ErrScanMoved) {
 		return err
 	}
 	return g.useJobs(t, store)

@@ -13,7 +13,7 @@ import (
 // the TTLs of the keys that have no others.
 func (f *Fleet) ScanKeys(ctx context.Context, token string, n int) ([]biz.StoredLinks, string, error) {
 	prefix := string(f.keys) + ":link:"
-	names, next, err := f.scan(ctx, prefix, token, n)
+	names, next, err := f.scan(ctx, prefix+"*", token, n)
 	if err != nil || len(names) == 0 {
 		return nil, next, err
 	}

@@ -12,9 +12,13 @@ import (
 
 // ScanLinks implements biz.IndexRepo. It reads the hashes of a part of the keys in one pipeline, and then the temporary links by
 // script. What podlink did not write is left out.
-func (f *Fleet) ScanLinks(ctx context.Context, token string, n int) ([]biz.Link, string, error) {
+func (f *Fleet) ScanLinks(ctx context.Context, namespace, token string, n int) ([]biz.Link, string, error) {
 	prefix := string(f.keys) + ":link:"
-	names, next, err := f.scan(ctx, prefix, token, n)
+	match := prefix + "*"
+	if namespace != "" {
+		match = prefix + namespace + ":*" // A namespace has no character that a pattern knows.
+	}
+	names, next, err := f.scan(ctx, match, token, n)
 	if err != nil {
 		return nil, "", err
 	}
@@ -25,9 +29,9 @@ func (f *Fleet) ScanLinks(ctx context.Context, token string, n int) ([]biz.Link,
 	return links, next, nil
 }
 
-// scan returns the names of a part of the keys with the prefix.
-func (f *Fleet) scan(ctx context.Context, prefix, token string, n int) (names []string, next string, err error) {
-	names, next, err = f.runner.Scan(ctx, keyLink, token, prefix+"*", n)
+// scan returns the names of a part of the keys that match the pattern.
+func (f *Fleet) scan(ctx context.Context, match, token string, n int) (names []string, next string, err error) {
+	names, next, err = f.runner.Scan(ctx, keyLink, token, match, n)
 	switch {
 	case errors.Is(err, rdb.ErrScanToken):
 		return nil, "", errPageToken()

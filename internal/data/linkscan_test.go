@@ -33,7 +33,7 @@ func scan(t *testing.T, store *testStore, token string, n int, between func()) (
 	t.Helper()
 	found := make(map[biz.LinkKey]biz.Link)
 	for {
-		links, next, err := store.fleet.ScanLinks(t.Context(), token, n)
+		links, next, err := store.fleet.ScanLinks(t.Context(), "", token, n)
 		if err != nil {
 			return nil, err
 		}
@@ -107,16 +107,16 @@ func TestScanMoved(t *testing.T) {
 		t.Helper()
 		waitReady(t, store)
 		fillLinks(t, store)
-		_, token, err := store.fleet.ScanLinks(t.Context(), "", 10)
+		_, token, err := store.fleet.ScanLinks(t.Context(), "", "", 10)
 		require.NoError(t, err)
 		require.NotEmpty(t, token)
-		_, _, err = store.fleet.ScanLinks(t.Context(), token, 10)
+		_, _, err = store.fleet.ScanLinks(t.Context(), "", token, 10)
 		require.NoError(t, err, "nothing has moved")
 		return token
 	}
 	moved := func(t *testing.T, store *testStore, token string) {
 		t.Helper()
-		_, _, err := store.fleet.ScanLinks(t.Context(), token, 10)
+		_, _, err := store.fleet.ScanLinks(t.Context(), "", token, 10)
 		require.ErrorIs(t, err, biz.ErrScanMoved)
 	}
 	again := func(t *testing.T, store *testStore) {
@@ -131,7 +131,7 @@ func TestScanMoved(t *testing.T) {
 		store := openStore(t, onServer(server.Addr()), withLongTimeouts)
 		token := begun(t, store)
 		server.Kill()
-		_, _, err := store.fleet.ScanLinks(t.Context(), token, 10)
+		_, _, err := store.fleet.ScanLinks(t.Context(), "", token, 10)
 		require.ErrorIs(t, err, biz.ErrStoreUnavailable)
 		server.Restart()
 		moved(t, store, token)
@@ -143,7 +143,7 @@ func TestScanMoved(t *testing.T) {
 		token := begun(t, store)
 		set.Primary().Kill()
 		require.Eventually(t, func() bool {
-			_, _, err := store.fleet.ScanLinks(t.Context(), token, 10)
+			_, _, err := store.fleet.ScanLinks(t.Context(), "", token, 10)
 			return errors.Is(err, biz.ErrScanMoved)
 		}, recoveryTimeout, 20*time.Millisecond)
 		again(t, store)
@@ -162,7 +162,7 @@ func TestScanMoved(t *testing.T) {
 		for _, node := range []*redis.Client{from.Client(t), to.Client(t)} {
 			require.NoError(t, node.Do(t.Context(), "CLUSTER", "SETSLOT", redistest.Slot(key), "STABLE").Err())
 		}
-		_, _, err := store.fleet.ScanLinks(t.Context(), token, 10)
+		_, _, err := store.fleet.ScanLinks(t.Context(), "", token, 10)
 		require.NoError(t, err, "the move was given up before a key has moved")
 		cluster.MoveSlot(redistest.Slot(key), from, to)
 		moved(t, store, token)
@@ -204,14 +204,14 @@ func TestScanFaults(t *testing.T) {
 		waitReady(t, store)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		_, _, err := store.fleet.ScanLinks(ctx, "", 10)
+		_, _, err := store.fleet.ScanLinks(ctx, "", "", 10)
 		require.ErrorIs(t, err, biz.ErrCanceled)
 		server.Pause()
-		_, _, err = store.fleet.ScanLinks(withTimeout(t, 200*time.Millisecond), "", 10)
+		_, _, err = store.fleet.ScanLinks(withTimeout(t, 200*time.Millisecond), "", "", 10)
 		server.Resume()
 		require.ErrorIs(t, err, biz.ErrDeadlineExceeded)
 		server.Kill()
-		_, _, err = store.fleet.ScanLinks(t.Context(), "", 10)
+		_, _, err = store.fleet.ScanLinks(t.Context(), "", "", 10)
 		require.ErrorIs(t, err, biz.ErrStoreUnavailable)
 	})
 }

@@ -366,13 +366,14 @@ func TestLateStreams(t *testing.T) {
 			now := time.Now()
 			access.rates.now = func() time.Time { return now }
 			ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs("authorization", "Bearer "+benchToken))
-			known, caller, err := access.enter(ctx, grpc_health_v1.Health_Watch_FullMethodName)
-			require.NoError(t, err)
+			known, d := access.guarded(ctx, access.priceOf(grpc_health_v1.Health_Watch_FullMethodName))
+			require.NoError(t, d.err)
 			now, access.callers = now.Add(row.wait), row.callers
 			stream := &serverStream{
-				ServerStream: silentStream{}, ctx: known, access: access, caller: caller, operation: grpc_health_v1.Health_Watch_FullMethodName,
+				ServerStream: silentStream{}, ctx: known, chain: &Chain{access: access}, decoding: d,
+				operation: grpc_health_v1.Health_Watch_FullMethodName,
 			}
-			err = stream.RecvMsg(new(grpc_health_v1.HealthCheckRequest))
+			err := stream.RecvMsg(new(grpc_health_v1.HealthCheckRequest))
 			require.Equal(t, row.refused, v1.IsUnauthenticated(err), "%v", err)
 			require.Equal(t, !row.refused, stream.authorized.Load())
 		})

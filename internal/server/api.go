@@ -19,16 +19,11 @@ type apiService struct {
 	overGRPC func(grpc.ServiceRegistrar)
 }
 
-// NewAPI returns the API with its implementations.
+// NewAPI returns the API with its implementations, the most frequent service first: the HTTP router tries the paths in this order.
 func NewAPI(
 	fleet *service.FleetService, links *service.LinkService, states *service.StateService, workloads *service.WorkloadService,
 ) API {
 	return API{
-		{
-			v1.FleetService_ServiceDesc.ServiceName,
-			func(srv *khttp.Server) { v1.RegisterFleetServiceHTTPServer(srv, fleet) },
-			func(srv grpc.ServiceRegistrar) { v1.RegisterFleetServiceServer(srv, fleet) },
-		},
 		{
 			v1.LinkService_ServiceDesc.ServiceName,
 			func(srv *khttp.Server) { v1.RegisterLinkServiceHTTPServer(srv, links) },
@@ -43,6 +38,11 @@ func NewAPI(
 			v1.WorkloadService_ServiceDesc.ServiceName,
 			func(srv *khttp.Server) { v1.RegisterWorkloadServiceHTTPServer(srv, workloads) },
 			func(srv grpc.ServiceRegistrar) { v1.RegisterWorkloadServiceServer(srv, workloads) },
+		},
+		{
+			v1.FleetService_ServiceDesc.ServiceName,
+			func(srv *khttp.Server) { v1.RegisterFleetServiceHTTPServer(srv, fleet) },
+			func(srv grpc.ServiceRegistrar) { v1.RegisterFleetServiceServer(srv, fleet) },
 		},
 	}
 }

@@ -142,12 +142,17 @@ func (a *Access) proofHTTP(c *caller, r *http.Request) auth.Proof {
 	if r.TLS != nil {
 		chains = r.TLS.VerifiedChains
 	}
-	if c.peer, _ = c.Context.Value(peerAddrKey{}).(*peerAddr); c.peer != nil {
-		c.Peer = c.peer.from
-	} else {
-		c.Peer, _ = netip.ParseAddrPort(r.RemoteAddr)
-	}
+	c.peer, c.Peer = httpPeer(c.Context, r)
 	return a.proofOf(c, r.Header["Authorization"], chains)
+}
+
+// httpPeer returns the address from which a request came, and what podlink knows about it; nil outside podlink's listeners.
+func httpPeer(ctx context.Context, r *http.Request) (*peerAddr, netip.AddrPort) {
+	if known, ok := ctx.Value(peerAddrKey{}).(*peerAddr); ok {
+		return known, known.from
+	}
+	from, _ := netip.ParseAddrPort(r.RemoteAddr)
+	return nil, from
 }
 
 // identifyGRPC authenticates a call, whose message is not received yet.
@@ -165,8 +170,19 @@ func (a *Access) proofGRPC(c *caller) auth.Proof {
 	return a.proofOf(c, metadata.ValueFromIncomingContext(c.Context, "authorization"), chains)
 }
 
-// guarded returns ctx with a new decoding, and that decoding, of a call with that price whose caller was asked for.
+// grpcPeer returns the address from which a gRPC call came; the zero AddrPort outside podlink's listeners.
+func grpcPeer(ctx context.Context) netip.AddrPort {
+	if p, ok := peer.FromContext(ctx); ok {
+		return addrPort(p.Addr)
+	}
+	return netip.AddrPort{}
+}
+
+// guarded returns ctx with a new decoding, and that decoding, of a gRPC call with that price. Unless a is nil, its caller was asked for.
 func (a *Access) guarded(ctx context.Context, cost *price) (context.Context, *decoding) {
+	if a == nil {
+		return withDecoding(ctx)
+	}
 	both := new(struct { // One allocation instead of two.
 		decoding
 		caller
@@ -184,8 +200,8 @@ const latest = time.Second
 // late reports whether it is too long ago that the caller was asked for.
 func (a *Access) late(c *caller) bool { return a.rates.now().Sub(c.at) >= latest }
 
-// again authenticates a call once more, and takes its price again, if its message has come late: its caller may have lost its rights
-// since, and calls must not be saved up.
+// again authenticates a gRPC call once more, and takes its price again, if its first message has come late: its caller may have lost its
+// rights since, and calls must not be saved up.
 func (d *decoding) again() {
 	if d.access == nil || d.err != nil || !d.access.late(d.caller) {
 		return
@@ -196,26 +212,6 @@ func (d *decoding) again() {
 	d.pay(cost)
 }
 
-// enter returns the context of a gRPC call that has no deferred decoding, as a stream, with its caller, and why it is refused.
-func (a *Access) enter(ctx context.Context, operation string) (context.Context, *caller, error) {
-	if a == nil {
-		return ctx, nil, nil
-	}
-	c := new(caller)
-	c.Context = ctx
-	err := a.admit(c, operation)
-	return &c.Call, c, err
-}
-
-// admit authenticates the caller of such a call, and takes its price.
-func (a *Access) admit(c *caller, operation string) error {
-	if err := a.identifyGRPC(c); err != nil {
-		return err
-	}
-	p := a.prices.operation(operation)
-	return a.rates.take(c, p, p.base, c.at)
-}
-
 // review returns why the caller of a stream may no longer have it: its proof does not count any more, or the policy has changed. The
 // proof is that with which the stream was opened, message what it has asked for.
 func (a *Access) review(c *caller, proof auth.Proof, operation string, message any) error {
@@ -223,6 +219,14 @@ func (a *Access) review(c *caller, proof auth.Proof, operation string, message a
 		return err
 	}
 	return a.allow(&c.Call, operation, leastRight(operation), message)
+}
+
+// priceOf returns the price of an operation; nil without an access.
+func (a *Access) priceOf(operation string) *price {
+	if a == nil {
+		return nil
+	}
+	return a.prices.operation(operation)
 }
 
 // ready returns why podlink can only refuse calls; nil if it does not.

@@ -81,6 +81,8 @@ func needOf(least auth.Right, message any) (auth.Need, bool) {
 		within(&need, r)
 	case *v1.WatchLinksRequest:
 		within(&need, r)
+	case *v1.ExportLinksRequest:
+		within(&need, r) // Without a service it needs a rule for all services: an export that lacks some would look complete.
 
 	case *v1.CreateJobRequest:
 		within(&need, r) // A job about a whole namespace names no service: it is for rules about all of them.

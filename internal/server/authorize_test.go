@@ -321,7 +321,10 @@ func TestStreamsAreAuthorized(t *testing.T) {
 		if access == nil {
 			ctx = t.Context()
 		}
-		return &serverStream{ServerStream: wire, ctx: ctx, access: access, operation: v1.OperationStateServiceGetServiceState}, wire, call
+		return &serverStream{
+			ServerStream: wire, ctx: ctx, chain: &Chain{access: access, watches: newWatchLimit(1, nil)}, decoding: decodingFrom(ctx),
+			operation: v1.OperationStateServiceGetServiceState,
+		}, wire, call
 	}
 	receive := func(s *serverStream) error { return s.RecvMsg(new(v1.GetServiceStateRequest)) }
 

@@ -27,6 +27,7 @@ type Chain struct {
 	audit   *audit.Log // nil: none
 	log     *requestLog
 	calls   *inFlight
+	watches *watchLimit
 }
 
 // ChainOptions is what a Chain is made of.
@@ -46,7 +47,7 @@ func NewChain(o ChainOptions) (*Chain, func()) {
 	requests := newRequestLog(o.Log, o.Logger)
 	return &Chain{
 		access: o.Access, tracer: newRequestTracer(o.Tracer), metrics: o.Metrics, doors: o.Doors, audit: o.Audit, log: requests,
-		calls: newInFlight(o.Server.GetMaxInFlight(), o.Doors),
+		calls: newInFlight(o.Server.GetMaxInFlight(), o.Doors), watches: newWatchLimit(o.Server.GetMaxWatchesPerCaller(), o.Doors),
 	}, requests.repeats.Close
 }
 

@@ -39,6 +39,7 @@ const (
 	RefusedByAuthentication RefusedBy = "authentication" // 401
 	RefusedByRate           RefusedBy = "rate"           // auth.rate
 	RefusedByPolicy         RefusedBy = "policy"         // 403
+	RefusedByWatches        RefusedBy = "watches"        // server.max_watches_per_caller
 )
 
 // authOutcome is a kind of proof, and what came of it.
@@ -109,7 +110,7 @@ func NewDoorMetrics() *DoorMetrics {
 	}
 	for _, by := range []RefusedBy{
 		RefusedByHost, RefusedByOrigin, RefusedByMethod, RefusedByPeer, RefusedByInFlight, RefusedByAuthentication, RefusedByRate,
-		RefusedByPolicy,
+		RefusedByPolicy, RefusedByWatches,
 	} {
 		m.refusals[by] = refusals.WithLabelValues(string(by))
 	}

@@ -111,7 +111,7 @@ podlink_requests_in_flight 4
 		"podlink_requests_in_flight"))
 	require.Equal(t, 12, testutil.CollectAndCount(m, "podlink_authentications_total"))
 	require.InDelta(t, 1, testutil.ToFloat64(m.authentications[authOutcome{"jwt", "refused"}]), 0)
-	require.Equal(t, 8, testutil.CollectAndCount(m, "podlink_refusals_total"))
+	require.Equal(t, 9, testutil.CollectAndCount(m, "podlink_refusals_total"))
 	require.InDelta(t, 1, testutil.ToFloat64(m.refusals[RefusedByPolicy]), 0)
 
 	m.Insecure(false)

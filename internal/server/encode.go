@@ -2,6 +2,7 @@ package server
 
 import (
 	"net/http"
+	"sync"
 
 	"github.com/maypok86/otter/v2"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -11,8 +12,15 @@ import (
 	"podlink/internal/service"
 )
 
-// jsonPods is the number of pods whose JSON is kept.
-const jsonPods = 1024
+const (
+	// jsonPods is the number of pods whose JSON is kept.
+	jsonPods = 1024
+	// maxBuffer is the size of the largest buffer that is used again, in bytes.
+	maxBuffer = 64 << 10
+)
+
+// buffers are those of replies that were written: a reply grows its buffer several times otherwise.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
 // replyEncoder writes replies as JSON, including fields without a value, whatever the Accept header says.
 //
@@ -27,25 +35,31 @@ func newReplyEncoder() replyEncoder {
 }
 
 func (e replyEncoder) encode(w http.ResponseWriter, _ *http.Request, reply any) error {
-	text, err := e.marshal(reply)
+	buffer := buffers.Get().(*[]byte)
+	text, err := e.append((*buffer)[:0], reply)
 	if err != nil {
 		return service.Internal(err)
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_, err = w.Write(text)
+	if cap(text) <= maxBuffer {
+		*buffer = text
+		buffers.Put(buffer)
+	}
 	return err
 }
 
-func (e replyEncoder) marshal(reply any) ([]byte, error) {
+// append appends the JSON of the reply.
+func (e replyEncoder) append(text []byte, reply any) ([]byte, error) {
 	computed, ok := reply.(*v1.ComputeLinkedPodReply)
 	if !ok || computed.GetPod() == nil {
-		return marshal(reply)
+		return appendJSON(text, reply)
 	}
 	pod, err := e.pod(computed.GetPod())
 	if err != nil {
 		return nil, err
 	}
-	text, err := marshal(&v1.ComputeLinkedPodReply{
+	text, err = appendJSON(text, &v1.ComputeLinkedPodReply{
 		Outcome: computed.GetOutcome(), Link: computed.GetLink(), PreviousPodId: computed.GetPreviousPodId(),
 	})
 	if err != nil {
@@ -61,7 +75,7 @@ func (e replyEncoder) pod(pod *v1.Pod) ([]byte, error) {
 	if text, ok := e.pods.GetIfPresent(pod); ok {
 		return text, nil
 	}
-	text, err := marshal(pod)
+	text, err := appendJSON(nil, pod)
 	if err != nil {
 		return nil, err
 	}
@@ -69,6 +83,6 @@ func (e replyEncoder) pod(pod *v1.Pod) ([]byte, error) {
 	return text, nil
 }
 
-func marshal(reply any) ([]byte, error) {
-	return protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(reply.(proto.Message))
+func appendJSON(text []byte, message any) ([]byte, error) {
+	return protojson.MarshalOptions{EmitDefaultValues: true}.MarshalAppend(text, message.(proto.Message))
 }

@@ -123,17 +123,9 @@ func (r deferringRegistrar) RegisterService(desc *grpc.ServiceDesc, impl any) {
 // deferErrors wraps a handler so that refusals and decoding errors are recorded in its context, where the chain finds them. A call
 // is authenticated, if there is an access, before its message is waited for.
 func deferErrors(access *Access, operation string, handle grpc.MethodHandler) grpc.MethodHandler {
-	var cost *price
-	if access != nil {
-		cost = access.prices.operation(operation)
-	}
+	cost := access.priceOf(operation)
 	return func(impl any, ctx context.Context, receive func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) {
-		var d *decoding
-		if access == nil {
-			ctx, d = withDecoding(ctx)
-		} else {
-			ctx, d = access.guarded(ctx, cost)
-		}
+		ctx, d := access.guarded(ctx, cost)
 		return handle(impl, ctx, func(target any) error {
 			if d.err != nil {
 				return nil //nolint:nilerr // The chain returns it.

@@ -68,12 +68,12 @@ func (h *healthServer) List(
 
 // admitList returns why a List is refused. A refusal passes the chain, as every one does; an answer does not, as those of probes.
 func (c *Chain) admitList(ctx context.Context) error {
-	known, _, refusal := c.access.enter(ctx, grpc_health_v1.Health_List_FullMethodName)
-	if refusal == nil {
+	known, d := c.access.guarded(ctx, c.access.priceOf(grpc_health_v1.Health_List_FullMethodName))
+	if d.err == nil {
 		return nil
 	}
 	t, _ := transport.FromServerContext(ctx) // Kratos always sets it.
-	return c.serve(known, t, unaryCall, &messages{}, func(context.Context) error { return refusal })
+	return c.serve(known, t, unaryCall, &messages{}, func(context.Context) error { return d.err })
 }
 
 // Watch implements grpc_health_v1.HealthServer. When podlink drains, which ends the stream, the last message is NOT_SERVING.

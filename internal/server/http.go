@@ -55,7 +55,7 @@ func NewHTTPServer(
 	srv.IdleTimeout = c.GetHttp().GetIdleTimeout().AsDuration()
 	srv.ConnContext = withPeerAddr
 	for _, svc := range api {
-		svc.overGRPC(eventRoutes{srv, chain, drain}) // First: the path of GetJob, …/jobs/{job}, also matches that of WatchJob.
+		svc.overGRPC(streamRoutes{srv, chain, drain}) // First: the path of GetJob, …/jobs/{job}, also matches that of WatchJob.
 		svc.overHTTP(srv)
 	}
 	// The walk fails only if the function does.

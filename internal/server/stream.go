@@ -34,12 +34,12 @@ func (c *Chain) Stream(drain *Drain) grpc.StreamServerInterceptor {
 		ctx, cancel := context.WithCancelCause(stream.Context())
 		defer cancel(nil)
 		t, _ := transport.FromServerContext(ctx) // Kratos always sets it.
-		known, caller, refusal := c.access.enter(ctx, info.FullMethod)
-		s := &serverStream{ServerStream: stream, access: c.access, caller: caller, operation: info.FullMethod}
+		known, d := c.access.guarded(ctx, c.access.priceOf(info.FullMethod))
+		s := &serverStream{ServerStream: stream, chain: c, decoding: d, operation: info.FullMethod}
 		go supervise(ctx, cancel, drain, s.review)
 		err := c.serve(known, t, streamCall, &messages{}, func(ctx context.Context) error {
-			if refusal != nil {
-				return refusal
+			if d.err != nil {
+				return d.err
 			}
 			s.ctx = ctx
 			return streamError(ctx, drain, next(impl, s))
@@ -110,8 +110,8 @@ type serverStream struct {
 	grpc.ServerStream
 
 	ctx        context.Context //nolint:containedctx // A grpc.ServerStream has its context.
-	access     *Access
-	caller     *caller // nil with auth.mode off
+	chain      *Chain
+	decoding   *decoding
 	operation  string
 	authorized atomic.Bool // A handler may send and receive at once.
 	request    any         // the message that was authorized
@@ -119,12 +119,13 @@ type serverStream struct {
 
 // review returns why the caller may no longer have the stream.
 func (s *serverStream) review() error {
-	if s.access == nil || !s.authorized.Load() || s.request == nil {
+	access := s.chain.access
+	if access == nil || !s.authorized.Load() || s.request == nil {
 		return nil
 	}
 	c := new(caller)
 	c.Context = s.ServerStream.Context()
-	return s.access.review(c, s.access.proofGRPC(c), s.operation, s.request)
+	return access.review(c, access.proofGRPC(c), s.operation, s.request)
 }
 
 // Context implements grpc.ServerStream.
@@ -132,19 +133,20 @@ func (s *serverStream) Context() context.Context { return s.ctx }
 
 // RecvMsg implements grpc.ServerStream. For a message that can't be decoded, gRPC alone would answer INTERNAL.
 func (s *serverStream) RecvMsg(target any) error {
-	var d decoding
-	if err := s.ServerStream.RecvMsg(deferredMessage{&d, target.(proto.Message)}); err != nil {
+	d := s.decoding
+	if err := s.ServerStream.RecvMsg(deferredMessage{d, target.(proto.Message)}); err != nil {
 		return receiveError(err)
 	}
 	if d.err != nil || s.authorized.Load() {
 		return d.err
 	}
-	if s.caller != nil && s.access.late(s.caller) { // As a call's: see decoding.again.
-		if err := s.access.admit(s.caller, s.operation); err != nil {
-			return err
-		}
+	if d.again(); d.err != nil {
+		return d.err
 	}
-	if err := s.access.authorize(s.ctx, s.operation, target); err != nil {
+	if err := s.chain.authorize(s.ctx, s.operation, d, target); err != nil {
+		return err
+	}
+	if err := s.chain.watches.take(s.ctx, s.operation, d.caller, grpcPeer(s.ctx)); err != nil {
 		return err
 	}
 	if !foreign[s.operation] {
@@ -157,7 +159,7 @@ func (s *serverStream) RecvMsg(target any) error {
 // SendMsg implements grpc.ServerStream.
 func (s *serverStream) SendMsg(message any) error {
 	if !s.authorized.Load() {
-		if err := s.access.authorize(s.ctx, s.operation, nil); err != nil { // A handler must not answer what no one has asked for.
+		if err := s.chain.access.authorize(s.ctx, s.operation, nil); err != nil { // A handler must not answer what no one has asked for.
 			return err
 		}
 	}

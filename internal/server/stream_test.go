@@ -39,6 +39,7 @@ import (
 type observedServer struct {
 	store   *switchedStore
 	drain   *Drain
+	chain   *Chain
 	conn    *grpc.ClientConn
 	http    http.Handler // the HTTP listener's, with the same chain
 	metrics *Metrics
@@ -64,7 +65,7 @@ func serveGuarded(t *testing.T, access *Access, p parts, services ...*grpc.Servi
 		Tracer: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(w.spans)),
 		Logger: log.With(telemetry.NewLogger(&conf.Log{Format: "json"}, telemetry.NewLogLevel("debug"), w.lines), "trace_id", tracing.TraceID()),
 	})
-	p.config.Grpc.Addr, p.chain = "127.0.0.1:0", chain
+	p.config.Grpc.Addr, p.chain, w.chain = "127.0.0.1:0", chain, chain
 	w.http = p.http()
 	api := p.api()
 	for _, service := range services {
@@ -411,7 +412,7 @@ func TestBrokenStreamsAreTheCallersFault(t *testing.T) {
 
 // TestCompressedMessages: gRPC's error quotes a header, which may be anything.
 func TestCompressedMessages(t *testing.T) {
-	stream := serverStream{ServerStream: leftStream{err: status.Error(codes.Unimplemented, "no decompressor secret")}, ctx: t.Context()}
+	stream := serverStream{ServerStream: leftStream{err: status.Error(codes.Unimplemented, "no decompressor secret")}, ctx: t.Context(), chain: new(Chain)}
 	err := stream.RecvMsg(new(emptypb.Empty))
 	require.True(t, v1.IsUnsupportedMediaType(err), "%v", err)
 	require.NotContains(t, err.Error(), "secret")
@@ -425,13 +426,13 @@ type outcomeOfStream struct {
 // TestCallerThatLeaves: a call of the stream may fail a little before its context ends.
 func TestCallerThatLeaves(t *testing.T) {
 	for _, code := range []codes.Code{codes.Canceled, codes.DeadlineExceeded, codes.Unavailable} {
-		stream := serverStream{ServerStream: leftStream{err: status.Error(code, "gone")}, ctx: t.Context()}
+		stream := serverStream{ServerStream: leftStream{err: status.Error(code, "gone")}, ctx: t.Context(), chain: new(Chain)}
 		require.ErrorIs(t, stream.RecvMsg(new(emptypb.Empty)), biz.ErrCanceled)
 		require.ErrorIs(t, stream.SendMsg(new(emptypb.Empty)), biz.ErrCanceled)
 	}
-	stream := serverStream{ServerStream: leftStream{err: io.EOF}, ctx: t.Context()}
+	stream := serverStream{ServerStream: leftStream{err: io.EOF}, ctx: t.Context(), chain: new(Chain)}
 	require.Equal(t, io.EOF, stream.RecvMsg(new(emptypb.Empty)), "the caller sends no more")
-	require.NoError(t, (&serverStream{ServerStream: leftStream{}, ctx: t.Context()}).SendMsg(new(emptypb.Empty)))
+	require.NoError(t, (&serverStream{ServerStream: leftStream{}, ctx: t.Context(), chain: new(Chain)}).SendMsg(new(emptypb.Empty)))
 }
 
 // leftStream is a stream whose calls fail with err.

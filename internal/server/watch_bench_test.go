@@ -23,11 +23,12 @@ import (
 func BenchmarkWatchers(b *testing.B) {
 	const watchers = 1000
 	feed := new(memoryFeed)
-	watches := biz.NewWatches(feed, biz.NopWatchObserver{})
+	watches := biz.NewWatches(feed, biz.WatchLimits{Watches: 2000, Services: 10}, biz.NopWatchObserver{})
 	defer watches.Close()
 	p := newParts(b)
 	p.config.Grpc.Addr = "127.0.0.1:0"
-	p.fleet = service.NewFleetService(nil, watches, nil)
+	p.chain.watches.most = watchers
+	p.fleet = service.NewFleetService(nil, watches, nil, nil)
 	srv, stop := NewGRPCServer(p.config, p.api(), p.chain, healthyStore{}, p.drain, ListenerTLS{})
 	defer stop()
 	endpoint, err := srv.Endpoint()

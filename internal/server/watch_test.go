@@ -75,12 +75,12 @@ type watchedServer struct {
 func serveWatches(t *testing.T, access *Access) *watchedServer {
 	t.Helper()
 	feed := new(memoryFeed)
-	watches := biz.NewWatches(feed, biz.NopWatchObserver{})
+	watches := biz.NewWatches(feed, biz.WatchLimits{Watches: 2000, Services: 10}, biz.NopWatchObserver{})
 	t.Cleanup(watches.Close)
 	p := newParts(t)
 	p.config.Stop.Drain.Reset()
 	p.drain = NewDrain(p.config)
-	p.fleet = service.NewFleetService(nil, watches, nil)
+	p.fleet = service.NewFleetService(nil, watches, nil, nil)
 	w := &watchedServer{observedServer: serveGuarded(t, access, p), feed: feed}
 	plain, secure := httptest.NewUnstartedServer(w.http), httptest.NewUnstartedServer(w.http)
 	for _, server := range []*httptest.Server{plain, secure} {
@@ -226,7 +226,7 @@ func TestWatchLinks(t *testing.T) {
 			got, err := stream.next()
 			require.NoError(t, err)
 			require.Empty(t, got.GetResync())
-			text, err := marshal(got)
+			text, err := appendJSON(nil, got)
 			require.NoError(t, err)
 			require.JSONEq(t, `{"changes":[{"kind":"LINKED","link":{"namespace":"ns","uid":"ann","service":"svc","podId":2,"persistent":true,
 				"ttlSeconds":-1,"epoch":"5","claim":"0"},"previousPodId":-1,"by":"token:chat","time":"2027-01-15T08:00:00.123Z"}],

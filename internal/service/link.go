@@ -14,12 +14,11 @@ type LinkService struct {
 
 	links    *biz.LinkUsecase
 	problems Problems
-	pods     podCache
 }
 
 // NewLinkService returns the service on the use-case.
 func NewLinkService(links *biz.LinkUsecase, problems Problems) *LinkService {
-	return &LinkService{links: links, problems: problems, pods: newPodCache()}
+	return &LinkService{links: links, problems: problems}
 }
 
 // linkRequest is implemented by all requests for one link.
@@ -116,7 +115,7 @@ func (s *LinkService) ComputeLinkedPod(
 	}
 	return &v1.ComputeLinkedPodReply{
 		Outcome: outcomes[computed.Outcome], Link: linkMessage(computed.Link), PreviousPodId: int32(computed.Previous),
-		Pod: s.pods.message(computed.Pod),
+		Pod: sharedPodMessage(computed.Pod),
 	}, nil
 }
 

@@ -103,7 +103,7 @@ func (s *LinkService) BatchComputeLinkedPod(
 		return nil, err
 	}
 	reply := &v1.BatchComputeLinkedPodReply{Results: make([]*v1.BatchComputeLinkedPodReply_Result, len(results))}
-	pods := make(map[biz.PodID]*biz.Pod)
+	pods := make(map[biz.PodID]*biz.SharedPod)
 	for i, result := range results {
 		reply.Results[i] = &v1.BatchComputeLinkedPodReply_Result{
 			Outcome: outcomes[result.Outcome], Link: linkMessage(result.Link), PreviousPodId: int32(result.Previous),
@@ -114,7 +114,7 @@ func (s *LinkService) BatchComputeLinkedPod(
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(pods)) {
-		reply.Pods = append(reply.Pods, s.pods.message(pods[id]))
+		reply.Pods = append(reply.Pods, sharedPodMessage(pods[id]))
 	}
 	return reply, nil
 }

@@ -3,9 +3,6 @@ package service
 import (
 	"context"
 	"math"
-	"weak"
-
-	"github.com/maypok86/otter/v2"
 
 	v1 "podlink/api/podlink/v1"
 	"podlink/internal/biz"
@@ -31,31 +28,12 @@ func serviceKey(r serviceRequest) biz.ServiceKey {
 	return biz.ServiceKey{Namespace: r.GetNamespace(), Service: r.GetService()}
 }
 
-// podMessages is the number of pods whose message is kept.
-const podMessages = 1024
-
-// podCache keeps the messages of pods that a view has: computes return the same pod until the view is read again. A message
-// of it must not be modified.
-type podCache struct {
-	messages *otter.Cache[weak.Pointer[biz.Pod], *v1.Pod]
-}
-
-func newPodCache() podCache {
-	return podCache{otter.Must(&otter.Options[weak.Pointer[biz.Pod], *v1.Pod]{MaximumSize: podMessages})}
-}
-
-// message converts a pod that is not modified any more; nil stays nil.
-func (c podCache) message(p *biz.Pod) *v1.Pod {
+// sharedPodMessage converts a pod that many computes return; nil stays nil. The message must not be modified.
+func sharedPodMessage(p *biz.SharedPod) *v1.Pod {
 	if p == nil {
 		return nil
 	}
-	key := weak.Make(p) // A pointer would keep the whole view that the pod is of.
-	if message, ok := c.messages.GetIfPresent(key); ok {
-		return message
-	}
-	message := podMessage(p)
-	c.messages.Set(key, message)
-	return message
+	return p.Converted(func(p *biz.Pod) any { return podMessage(p) }).(*v1.Pod)
 }
 
 // podMessage converts a pod; nil stays nil.

@@ -174,7 +174,7 @@ func (a *testApp) callHTTP(
 	got := answer{sent: verb + " " + path, status: response.StatusCode, header: response.Header}
 	read := io.ReadAll
 	if method.IsStreamingServer() && got.status == http.StatusOK {
-		read = firstEvent
+		read = firstOf[got.header.Get("Content-Type")]
 	}
 	content, err := read(response.Body)
 	if err != nil {
@@ -188,6 +188,13 @@ func (a *testApp) callHTTP(
 	got.into = newMessage(method.Output())
 	return got, protojson.Unmarshal(content, got.into)
 }
+
+// firstOf returns the first message of a stream, by the media type.
+var firstOf = map[string]func(stream io.Reader) ([]byte, error){
+	"text/event-stream": firstEvent, "application/x-ndjson": firstLine,
+}
+
+func firstLine(stream io.Reader) ([]byte, error) { return bufio.NewReader(stream).ReadBytes('\n') }
 
 // firstEvent returns the data of the first server-sent event.
 func firstEvent(stream io.Reader) ([]byte, error) {
@@ -615,7 +622,10 @@ func testAPI(t *testing.T, a *testApp, over via) {
 			pathed[step.rpc] = true
 			require.Equal(t, epochs.fill(strings.ReplaceAll(step.path, "NS", namespace)), got.sent, at)
 			media := "application/json"
-			if streams(step.rpc) {
+			switch {
+			case step.rpc == "ExportLinks":
+				media = "application/x-ndjson"
+			case streams(step.rpc):
 				media = "text/event-stream"
 			}
 			require.Equal(t, media, got.header.Get("Content-Type"), at)

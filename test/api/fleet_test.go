@@ -51,6 +51,10 @@ var fleetSteps = []apiStep{
 	{"ListNamespaces", "GET /v1/namespaces", ``,
 		`{"namespaces":[{"namespace":"NS","services":["arena","chat","deck","game","hall","silent"]}],"nextPageToken":""}`},
 
+	{"ExportLinks", "GET /v1/namespaces/NS/links:export?service=deck", `"service":"deck"`,
+		`{"links":[` + link("ann", "deck", 1, -1, "E24") + `,` + claimed("ben", "deck", 1, 600, "E25", 7) + `,` +
+			link("cat/1", "deck", 2, -1, "E26") + `],"restart":"RESTART_UNSPECIFIED","token":"","done":true}`},
+
 	// A link is in the list of the pod that it is to, also after it has moved, and in none after its removal.
 	{"SetLinkedPod", "", `"uid":"ann","service":"deck","podId":2`,
 		`{"link":` + link("ann", "deck", 2, -1, "E27") + `,"previousPodId":1}`},
@@ -106,9 +110,9 @@ func steady(rpc, namespace, reply string) string {
 		return givenValue.ReplaceAllString(reply, `"given":"N"`)
 	case strings.HasSuffix(rpc, "Job"), strings.HasSuffix(rpc, "Jobs"):
 		return jobTimes.ReplaceAllString(reply, `"$1":"T"`)
-	case streams(rpc):
+	case rpc == "WatchLinks":
 		return tokenValue.ReplaceAllString(reply, `"token":"K"`)
-	case rpc != "ListPodLinks" && rpc != "ListNamespaces":
+	case rpc != "ListPodLinks" && rpc != "ListNamespaces" && rpc != "ExportLinks":
 		return reply
 	}
 	var parsed map[string]any

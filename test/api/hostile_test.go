@@ -54,6 +54,7 @@ var good = map[string]string{
 	"ListPodLinks":          `{"namespace":"ns","service":"svc","podId":1}`,
 	"CountPodLinks":         `{"namespace":"ns","service":"svc"}`,
 	"WatchLinks":            `{"namespace":"ns","service":"svc"}`,
+	"ExportLinks":           `{"namespace":"ns","service":"svc"}`,
 	"CreateJob":             `{"namespace":"ns","service":"svc","podId":1,"kind":"RELOCATE","dryRun":true}`,
 	"ListJobs":              `{"namespace":"ns"}`,
 	"GetJob":                `{"namespace":"ns","job":"none"}`,
@@ -141,7 +142,7 @@ var (
 
 // filters are optional fields of single RPCs: without them the call is about all. They have the bad values of the others, save for
 // those that are absent, empty or null.
-var filters = map[string]bool{"WatchLinks.pod_id": true, "WatchLinks.uid": true}
+var filters = map[string]bool{"WatchLinks.pod_id": true, "WatchLinks.uid": true, "ExportLinks.service": true}
 
 // badValuesOf returns the bad values of a field.
 func badValuesOf(t *testing.T, field protoreflect.FieldDescriptor) []string {
@@ -530,6 +531,9 @@ func TestEdgeFields(t *testing.T) {
 		{"WatchLinks", "podId", `0`},
 		{"WatchLinks", "podId", `2147483647`},
 		{"WatchLinks", "uid", uid},
+		{"ExportLinks", "service", absent},
+		{"ExportLinks", "service", `""`},
+		{"ExportLinks", "resumeToken", `""`},
 	} {
 		for _, over := range transports {
 			got := x.must(t, over, row.rpc, with(t, good[row.rpc], row.field, row.value))

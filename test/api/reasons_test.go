@@ -177,7 +177,7 @@ func panicking(t *testing.T, redis *redistest.Server) *testApp {
 		chain, closeChain := server.NewChain(server.ChainOptions{
 			Server: c, Log: config.GetLog(), Tracer: traces, Metrics: metrics, Logger: logger,
 		})
-		api := server.NewAPI(service.NewFleetService(nil, nil, nil), service.NewLinkService(nil, service.NopProblems{}),
+		api := server.NewAPI(service.NewFleetService(nil, nil, nil, nil), service.NewLinkService(nil, service.NopProblems{}),
 			service.NewStateService(nil), service.NewWorkloadService(nil))
 		grpcServer, stop := server.NewGRPCServer(c, api, chain, store.Health, drain, server.ListenerTLS{})
 		podlink := kratos.New(

@@ -18,6 +18,9 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+	"google.golang.org/protobuf/proto"
+
+	v1 "podlink/api/podlink/v1"
 )
 
 // The variables of the attacker's process: the attack, and where podlink listens.
@@ -47,6 +50,7 @@ var attacks = map[string]func(a *attacker, ctx context.Context){
 	"far deadlines":         (*attacker).farDeadlines,
 	"idle streams, slow":    (*attacker).slowStreams,
 	"requests by web pages": (*attacker).webPages,
+	"watches":               (*attacker).watches,
 }
 
 // runAttack is the attacker's process. It attacks until it is killed, and prints what it has done ten times a second.
@@ -169,6 +173,27 @@ func (a *attacker) slowStreams(ctx context.Context) {
 			_, err := r.begin(getLink)
 			ok = err == nil && r.out.Flush() == nil
 			a.tried.Add(1)
+		}
+	})
+}
+
+// watches opens watches without end on many connections, half of them of one service and half of a new one each, and keeps them.
+func (a *attacker) watches(ctx context.Context) {
+	many(ctx, 8, func(ctx context.Context) {
+		r, ok := a.rawGRPC(ctx)
+		for i := 0; ok; i++ {
+			service := "room"
+			if i%2 == 0 {
+				service = fmt.Sprintf("room-%d", a.tried.Load())
+			}
+			message, _ := proto.Marshal(&v1.WatchLinksRequest{Namespace: "game", Service: service})
+			id, err := r.begin(v1.FleetService_WatchLinks_FullMethodName)
+			if err == nil {
+				err = r.frames.WriteData(id, true, append([]byte{0, 0, 0, 0, byte(len(message))}, message...))
+			}
+			ok = err == nil && r.out.Flush() == nil
+			a.tried.Add(1)
+			time.Sleep(10 * time.Millisecond)
 		}
 	})
 }

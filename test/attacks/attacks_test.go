@@ -1,6 +1,7 @@
 package attacks
 
 import (
+	"fmt"
 	"os"
 	"regexp"
 	"strconv"
@@ -160,4 +161,23 @@ func TestWebPages(t *testing.T) {
 	require.Positive(t, metric(t, p, "server_requests_code_total", `reason="PERMISSION_DENIED"`))
 	require.Positive(t, metric(t, p, "podlink_refusals_total", `by="host"`))
 	require.Positive(t, metric(t, p, "podlink_refusals_total", `by="origin"`))
+}
+
+// TestWatchFlood: a caller without manners has as many watches as a caller may have, and neither takes the neighbour's places nor holds up
+// its watch.
+func TestWatchFlood(t *testing.T) {
+	const most = 100
+	p := start(t, "PODLINK_SERVER_MAX_WATCHES=200", "PODLINK_SERVER_MAX_WATCHED_SERVICES=102",
+		fmt.Sprintf("PODLINK_SERVER_MAX_WATCHES_PER_CALLER=%d", most))
+	before := watchAsNeighbour(t, p, "room")
+	n, tried, _ := under(t, "watches", p)
+	during := watchAsNeighbour(t, p, "another")
+	n.requireWell(t, quiet)
+	require.Greater(t, tried, 2*most)
+	require.Positive(t, metric(t, p, "podlink_refusals_total", `by="watches"`))
+	require.InDelta(t, most+2, p.Metric(t, "podlink_watchers"), 0, "all places of the attacker, and the neighbour's")
+	for _, watch := range []*neighbourWatch{before, during} {
+		watch.requireHealthy(t)
+	}
+	requireSmall(t, p)
 }

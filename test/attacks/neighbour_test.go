@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -51,13 +52,59 @@ type neighbour struct {
 	failed  []error
 }
 
-func newNeighbour(t *testing.T, p *podlinktest.Process) *neighbour {
+// dialAsNeighbour connects to podlink's gRPC from the neighbour's address.
+func dialAsNeighbour(t *testing.T, p *podlinktest.Process) *grpc.ClientConn {
 	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///"+p.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableRetry(),
 		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 			return from(neighbourAddress).DialContext(ctx, "tcp", addr)
 		}))
 	require.NoError(t, err)
+	return conn
+}
+
+// neighbourWatch is a watch of the neighbour, whose messages are counted until it ends.
+type neighbourWatch struct {
+	messages atomic.Int64
+	ended    chan error
+}
+
+// watchAsNeighbour opens a watch. The test fails if it does not begin.
+func watchAsNeighbour(t *testing.T, p *podlinktest.Process, service string) *neighbourWatch {
+	t.Helper()
+	conn := dialAsNeighbour(t, p)
+	stream, err := v1.NewFleetServiceClient(conn).WatchLinks(t.Context(), &v1.WatchLinksRequest{Namespace: "game", Service: service})
+	require.NoError(t, err)
+	_, err = stream.Recv()
+	require.NoError(t, err)
+	w := &neighbourWatch{ended: make(chan error, 1)}
+	go func() {
+		for {
+			if _, err := stream.Recv(); err != nil {
+				w.ended <- err
+				return
+			}
+			w.messages.Add(1)
+		}
+	}()
+	t.Cleanup(func() {
+		_ = conn.Close()
+		<-w.ended
+	})
+	return w
+}
+
+// requireHealthy fails the test unless the watch gets a message, as it does each second, and has not ended.
+func (w *neighbourWatch) requireHealthy(t *testing.T) {
+	t.Helper()
+	before := w.messages.Load()
+	require.Eventually(t, func() bool { return w.messages.Load() > before }, callTimeout+time.Second, 10*time.Millisecond)
+	require.Empty(t, w.ended)
+}
+
+func newNeighbour(t *testing.T, p *podlinktest.Process) *neighbour {
+	t.Helper()
+	conn := dialAsNeighbour(t, p)
 	transport := func(once bool) *http.Transport {
 		return &http.Transport{DialContext: from(neighbourAddress).DialContext, DisableKeepAlives: once, MaxIdleConnsPerHost: 16}
 	}

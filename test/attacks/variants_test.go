@@ -12,6 +12,7 @@ import (
 func TestKnownBad(t *testing.T) {
 	variants.RequireFound(t, map[string]variants.Finder{
 		variants.HalfOpen:     {Test: "TestHalfOpenStreams", Text: "is not less than"},
+		variants.WatchFlood:   {Test: "TestWatchFlood", Text: "server.max_watch"},
 		variants.ForeignPages: {Test: "TestWebPages", Text: "Not equal"},
 	})
 }

@@ -98,6 +98,7 @@ func podOf(n int) int32 { return int32(n % pods) }
 type layer struct {
 	links   biz.LinkRepo
 	pods    biz.PodRepo
+	fleet   biz.FeedRepo
 	usecase *biz.LinkUsecase
 }
 
@@ -128,6 +129,7 @@ func layerWith(t *testing.T, options func(c *conf.Data_Redis)) layer {
 	l := layer{
 		links: data.NewLinkRepo(store.Runner, keys, linkLimits, data.NewLinkMetrics()),
 		pods:  data.NewPodRepo(store.Runner, keys, podLimits, func() string { return "" }),
+		fleet: data.NewFleet(store.Runner, keys, data.FleetOptions{FeedMaxAge: c.GetFleet().GetFeedMaxAge().AsDuration()}),
 	}
 	domain := telemetry.NewDomain()
 	views, limits := biz.NewPodViews(l.pods, domain), biz.Limits{MaxBatch: int(c.GetLimits().GetMaxBatch())}

@@ -216,23 +216,36 @@ type contender struct {
 	call call
 }
 
-// inTurns makes the contenders' calls in turns. The first turn is a warm-up and doesn't count.
+// addFigures adds the result of other loads.
+func (f *figures) addFigures(other figures) {
+	f.add(other.load)
+	f.cpu.server += other.cpu.server
+	f.cpu.redis += other.cpu.redis
+	f.cpu.client += other.cpu.client
+}
+
+// inTurns makes the contenders' calls in turns.
 func (a *arena) inTurns(t *testing.T, callers int, contenders ...contender) []figures {
 	t.Helper()
+	return a.paced(t, pace{slice(), turns()}, callers, contenders...)
+}
+
+// paced makes the contenders' calls in turns at a pace. The first turn is a warm-up and doesn't count.
+func (a *arena) paced(t *testing.T, p pace, callers int, contenders ...contender) []figures {
+	t.Helper()
 	total := make([]figures, len(contenders))
-	for turn := range turns() + 1 {
+	for turn := range p.turns + 1 {
 		for i, c := range contenders {
 			before := a.spent(t, c.side)
-			l, err := closed(callers, slice(), c.call)
+			l, err := closed(callers, p.slice, c.call)
 			require.NoError(t, err)
 			if turn == 0 {
 				continue
 			}
 			after := a.spent(t, c.side)
-			total[i].add(l)
-			total[i].cpu.server += after.server - before.server
-			total[i].cpu.redis += after.redis - before.redis
-			total[i].cpu.client += after.client - before.client
+			total[i].addFigures(figures{l, cpu{
+				server: after.server - before.server, redis: after.redis - before.redis, client: after.client - before.client,
+			}})
 		}
 	}
 	return total

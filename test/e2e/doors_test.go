@@ -372,6 +372,7 @@ func TestUnusableDoors(t *testing.T) {
 	path := files(t, map[string]string{
 		"tokens": written.tokens, "policy": written.policy, "empty": "", "no-rules": "rules: []\n", "a-token": secret("reader"),
 		"plain-token": "- {name: reader, token: " + secret("reader") + "}\n", "wrong-role": "rules: [{who: [\"*\"], role: root}]\n",
+		"no-value": "rules:\n- {who: [\"token:reader\"], role: operator, namespaces: [game], services: [chat], force: }\n",
 	})
 	for name, row := range map[string]struct {
 		policy, tokens string
@@ -381,6 +382,7 @@ func TestUnusableDoors(t *testing.T) {
 		"an empty policy":        {"empty", "tokens", `auth\.policy_file: .*empty: must have rules`},
 		"a policy without rules": {"no-rules", "tokens", `auth\.policy_file: .*no-rules: must have rules`},
 		"an unknown role":        {"wrong-role", "tokens", `auth\.policy_file: .*wrong-role: rules\[0\]\.role must be`},
+		"a key without a value":  {"no-value", "tokens", `auth\.policy_file: .*no-value: line 2 has a key without a value`},
 		"no tokens file":         {"policy", "absent", `auth\.tokens_file: .*absent: no such file`},
 		"an empty tokens file":   {"policy", "empty", `auth\.tokens_file: .*empty: `},
 		"a token as the file":    {"policy", "a-token", `auth\.tokens_file: .*a-token: `},

@@ -95,6 +95,7 @@ var requests = []request{
 	{"", "CountPodLinks", `{}`, "read", true, false},
 	{"", "WatchLinks", `{}`, "read", true, false},
 	{"of another pod", "WatchLinks", `{"podId":3,"uid":"u"}`, "read", true, false},
+	{"", "ExportLinks", `{}`, "operate", true, false},
 
 	{"of its own pod", "CreateJob", `{"kind":"RELEASE","podId":2,"keepSeconds":60,"belowGeneration":"7","dryRun":true}`, "bind", false, false},
 	{"", "CreateJob", `{"kind":"VERIFY"}`, "operate", true, false},

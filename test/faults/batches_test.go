@@ -60,5 +60,6 @@ func oversized(t *testing.T, binary string) (batches float64) {
 	close(failed)
 	require.NoError(t, <-failed)
 	const histogram = "podlink_store_batch_commands"
-	return p.Metric(t, histogram+"_count") - p.Metric(t, fmt.Sprintf(`%s_bucket{le="%d"}`, histogram, bound))
+	values := p.Metrics(t, histogram+"_count", fmt.Sprintf(`%s_bucket{le="%d"}`, histogram, bound))
+	return values[0] - values[1]
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	v1 "podlink/api/podlink/v1"
@@ -19,21 +18,20 @@ import (
 func batchExecutions(t *testing.T, binary string) (more, unknown int) {
 	t.Helper()
 	d := deployments["standalone"](t)
-	clients := []*redis.Client{d.servers[0].Client(t)}
 	p := start(t, binary, 1, d.env...)[0]
 	links := v1.NewLinkServiceClient(p.Conn(t))
-	before, done := executions(t, clients), 0
+	counted, done := d.executions(t), 0
 	for round := range 20 {
 		const items = 500
 		request := &v1.BatchSetLinkedPodRequest{Namespace: namespace, Service: "chat"}
 		for i := range items {
 			request.Items = append(request.Items, &v1.BatchSetLinkedPodRequest_Item{Uid: fmt.Sprintf("u%d-%d", round, i), PodId: new(int32)})
 		}
-		d.loseEvery(200)
+		d.loseEvery(t, 200)
 		ctx, cancel := context.WithTimeout(t.Context(), clientTimeout)
 		reply, err := links.BatchSetLinkedPod(ctx, request)
 		cancel()
-		d.loseEvery(0)
+		d.loseEvery(t, 0)
 		require.NoError(t, err)
 		require.Len(t, reply.GetResults(), items)
 		for _, result := range reply.GetResults() {
@@ -47,7 +45,7 @@ func batchExecutions(t *testing.T, binary string) (more, unknown int) {
 			}
 		}
 	}
-	return executions(t, clients) - before - done - unknown, unknown
+	return counted() - done - unknown, unknown
 }
 
 // TestAtMostOneExecutionInABatch: an item whose reply is lost is not sent again, and its problem is OUTCOME_UNKNOWN.

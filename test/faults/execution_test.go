@@ -3,12 +3,14 @@
 package faults
 
 import (
+	"crypto/sha1"
+	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	podlinktest "podlink/test/kit/podlink"
@@ -55,8 +57,23 @@ var deployments = map[string]func(t *testing.T) deployment{
 	},
 }
 
-func (d deployment) loseEvery(n int) {
+// mutationScripts returns the SHA1 of the scripts that mutations of links run. What podlink runs by itself, for the feed and the index, and
+// to read what has come of an unknown outcome, is no mutation.
+func mutationScripts(t *testing.T) (shas []string) {
+	t.Helper()
+	for _, name := range []string{"SetLink", "TrySetLink", "SetLinkIfAbsent", "RemoveLink", "RemoveLinkWithId"} {
+		text, err := os.ReadFile("../../internal/data/lua/assembled/stateful" + name + ".lua")
+		require.NoError(t, err)
+		shas = append(shas, fmt.Sprintf("%x", sha1.Sum(text))) //nolint:gosec // Redis names scripts by it.
+	}
+	return shas
+}
+
+// loseEvery loses every n-th reply to a mutation.
+func (d deployment) loseEvery(t *testing.T, n int) {
+	t.Helper()
 	for _, proxy := range d.proxies {
+		proxy.LoseOnly(mutationScripts(t)...)
 		proxy.LoseEvery(n)
 	}
 }
@@ -69,15 +86,23 @@ func (d deployment) lost() int {
 	return lost
 }
 
-// executions returns how many scripts the servers have executed. A call refused with NOSCRIPT counts as failed.
-func executions(t *testing.T, clients []*redis.Client) int {
+// executions counts from now on the mutations that the servers execute.
+func (d deployment) executions(t *testing.T) (executed func() int) {
 	t.Helper()
-	total := 0
-	for _, client := range clients {
-		stats := redistest.StatsOf(t, client, "eval", "evalsha")
-		total += stats.Calls - stats.Failed
+	var calls []string
+	for _, sha := range mutationScripts(t) {
+		calls = append(calls, `"evalsha" "`+sha) // None is refused with NOSCRIPT: podlink has loaded them.
 	}
-	return total
+	monitors := make([]*redistest.Monitor, len(d.servers))
+	for i, server := range d.servers {
+		monitors[i] = server.Count(t, calls...)
+	}
+	return func() (total int) {
+		for _, monitor := range monitors {
+			total += monitor.Counted(t)
+		}
+		return total
+	}
 }
 
 // countExecutions loses replies to mutations, each of which is one script, and returns how many scripts the servers executed
@@ -87,26 +112,22 @@ func executions(t *testing.T, clients []*redis.Client) int {
 func countExecutions(t *testing.T, binary, mode string, shared bool) (report *Report, more int) {
 	t.Helper()
 	d := deployments[mode](t)
-	clients := make([]*redis.Client, len(d.servers))
-	for i, server := range d.servers {
-		clients[i] = server.Client(t)
-	}
 	env := slices.Concat(d.env, []string{"PODLINK_DATA_REDIS_AUTO_PIPELINE=" + strconv.FormatBool(shared)})
 	l := load{
 		podlinks: start(t, binary, 2, env...), workload: newHistories(mutations),
 		clients: 8, operations: 3000, faults: 100, pause: time.Millisecond,
 	}
-	before := executions(t, clients)
+	counted := d.executions(t)
 	r := l.begin(t)
-	d.loseEvery(20)
+	d.loseEvery(t, 20)
 	for r.more() {
 		time.Sleep(10 * time.Millisecond)
 		r.injected(d.lost())
 	}
-	d.loseEvery(0)
+	d.loseEvery(t, 0)
 	r.injected(d.lost())
 	report = r.end(t)
-	executed := executions(t, clients) - before
+	executed := counted()
 	more = executed - report.Acknowledged - report.Unknown
 	if more > 0 || !shared && more != 0 {
 		report.violated("the servers executed %d scripts more than one per call", more)

@@ -124,15 +124,21 @@ func (s scripted) callAll(t *testing.T) {
 	}
 	for _, method := range v1.Methods() {
 		if method.IsStreamingServer() {
-			s.watch(t, method)
+			s.stream(t, method)
 			continue
 		}
 		_ = s.conn.Invoke(t.Context(), v1.Operation(method), filled(method.Input()), dynamicpb.NewMessage(method.Output()))
 	}
 }
 
-// watch opens a stream over both transports, and leaves after a moment: without the store no message comes.
-func (s scripted) watch(t *testing.T, method protoreflect.MethodDescriptor) {
+// streamPaths are the paths of the streams.
+var streamPaths = map[protoreflect.Name]string{
+	"WatchLinks":  servicePath + "/links:watch?uid=" + secretUID,
+	"ExportLinks": "/v1/namespaces/" + secretNamespace + "/links:export?service=" + secretService,
+}
+
+// stream opens a stream over both transports, and leaves after a moment: without the store no message of a watch comes.
+func (s scripted) stream(t *testing.T, method protoreflect.MethodDescriptor) {
 	t.Helper()
 	ctx, leave := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer leave()
@@ -144,7 +150,8 @@ func (s scripted) watch(t *testing.T, method protoreflect.MethodDescriptor) {
 	}
 	leaving, leave := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer leave()
-	url := "http://" + s.HTTP + servicePath + "/links:watch?uid=" + secretUID
+	url := "http://" + s.HTTP + streamPaths[method.Name()]
+	require.Contains(t, url, "/links:")
 	request, err := http.NewRequestWithContext(leaving, http.MethodGet, url, http.NoBody)
 	require.NoError(t, err)
 	if response, err := http.DefaultTransport.RoundTrip(request); err == nil {

@@ -69,6 +69,7 @@ var special = map[protoreflect.Name][]v1.ErrorReason{
 	"ListPodLinks":         {v1.ErrorReason_INDEX_DISABLED},
 	"CountPodLinks":        {v1.ErrorReason_INDEX_DISABLED},
 	"WatchLinks":           {v1.ErrorReason_LIMIT_EXCEEDED},
+	"ExportLinks":          {v1.ErrorReason_LIMIT_EXCEEDED},
 	"CreateJob":            {v1.ErrorReason_LIMIT_EXCEEDED, v1.ErrorReason_NO_AVAILABLE_POD, v1.ErrorReason_INDEX_DISABLED},
 	"GetJob":               {v1.ErrorReason_JOB_NOT_FOUND},
 	"CancelJob":            {v1.ErrorReason_JOB_NOT_FOUND},

@@ -166,7 +166,7 @@ func completeOperation(operation *yaml.Node, call binding, meanings map[string]s
 		return err
 	}
 	if call.method.IsStreamingServer() {
-		if err := describeStream(operation, at(responses, "200")); err != nil {
+		if err := describeStream(operation, at(responses, "200"), call.method); err != nil {
 			return err
 		}
 	}
@@ -180,11 +180,17 @@ func completeOperation(operation *yaml.Node, call binding, meanings map[string]s
 	return put(responses, "default", "", object{"$ref": "#/components/responses/Failed"})
 }
 
-// describeStream says that the reply is a stream, which OpenAPI 3.1 has no word for: the schema is that of one event's data.
-func describeStream(operation, reply *yaml.Node) error {
+// describeStream says that the reply is a stream, which OpenAPI 3.1 has no word for: the schema is that of one message.
+func describeStream(operation, reply *yaml.Node, method protoreflect.MethodDescriptor) error {
 	content, parameters := at(reply, "content"), at(operation, "parameters")
 	if content == nil || parameters == nil {
 		return fmt.Errorf("needs parameters and a reply with content")
+	}
+	if proto.GetExtension(method.Options(), v1.E_HttpStream) == v1.HttpStream_LINES {
+		content.Content[0].Value = "application/x-ndjson"
+		at(reply, "description").Value = "JSON lines. The schema is that of one line, but for the last one of a stream that has failed: " +
+			"`{\"failure\": …}`, with an Error."
+		return nil
 	}
 	content.Content[0].Value = "text/event-stream"
 	description := at(reply, "description")

@@ -83,7 +83,7 @@ func reasonsOf(d document, r response) []string {
 
 func TestEveryOperationHasItsOwnIDAndASummary(t *testing.T) {
 	d, operations := parsed(t)
-	require.Len(t, operations, 33+7, "33 RPCs, 7 of them with an additional binding")
+	require.Len(t, operations, 34+7, "34 RPCs, 7 of them with an additional binding")
 	require.Equal(t, "LinkService_GetLinkedPod", d.Paths["/v1/namespaces/{namespace}/links/{uid}/services/{service}"]["get"].OperationID)
 	require.Equal(t, "LinkService_GetLinkedPodByQuery", d.Paths["/v1/namespaces/{namespace}/link"]["get"].OperationID)
 	require.Equal(t, "LinkService_SetLinkedPodByBody", d.Paths["/v1/namespaces/{namespace}/links:set"]["post"].OperationID)
@@ -128,6 +128,7 @@ func TestEveryOperationSaysHowItFails(t *testing.T) {
 		"WorkloadService_GetWorkloadState":   {"404": {"WORKLOAD_NOT_FOUND"}},
 		"FleetService_ListPodLinks":          {"501": {"INDEX_DISABLED"}, "504": {"DEADLINE_EXCEEDED"}},
 		"FleetService_WatchLinks":            {"429": {"RATE_LIMITED", "LIMIT_EXCEEDED"}},
+		"FleetService_ExportLinks":           {"429": {"RATE_LIMITED", "LIMIT_EXCEEDED"}},
 	} {
 		for code, reasons := range row {
 			require.Equal(t, reasons, reasonsOf(d, operations[id].Responses[code]), "%s %s", id, code)
@@ -136,11 +137,12 @@ func TestEveryOperationSaysHowItFails(t *testing.T) {
 	require.NotContains(t, operations["StateService_GetServicePod"].Responses, "413", "it has no body")
 }
 
-// TestStreamsAreEvents: a streaming rpc answers server-sent events, with the schema of its message. One that resumes does so by the
-// standard header, too.
-func TestStreamsAreEvents(t *testing.T) {
+// TestStreams: a streaming rpc answers server-sent events, which resume by the standard header, or JSON lines, as its option says. The
+// schema is that of its message.
+func TestStreams(t *testing.T) {
 	_, operations := parsed(t)
-	streams := 0
+	header := struct{ Name, In string }{"Last-Event-ID", "header"}
+	streams := make(map[string]int)
 	for _, method := range v1.Methods() {
 		one := operations[string(method.Parent().Name())+"_"+string(method.Name())]
 		reply := one.Responses["200"].Content
@@ -148,14 +150,17 @@ func TestStreamsAreEvents(t *testing.T) {
 			require.Contains(t, reply, "application/json", method.Name())
 			continue
 		}
-		streams++
+		media, resumes := "text/event-stream", method.Input().Fields().ByName("resume_token") != nil
+		if method.Name() == "ExportLinks" {
+			media = "application/x-ndjson"
+		}
+		require.Equal(t, resumes && media == "text/event-stream", slices.Contains(one.Parameters, header), method.Name())
+		streams[media]++
 		require.Len(t, reply, 1)
-		require.Equal(t, "#/components/schemas/"+string(method.Output().Name()), reply["text/event-stream"].Schema.Ref)
-		resumes := method.Input().Fields().ByName("resume_token") != nil
-		require.Equal(t, resumes, slices.Contains(one.Parameters, struct{ Name, In string }{"Last-Event-ID", "header"}))
-		require.Equal(t, resumes, slices.Contains(one.Parameters, struct{ Name, In string }{"resumeToken", "query"}))
+		require.Equal(t, "#/components/schemas/"+string(method.Output().Name()), reply[media].Schema.Ref)
+		require.Equal(t, resumes, slices.Contains(one.Parameters, struct{ Name, In string }{"resumeToken", "query"}), method.Name())
 	}
-	require.Equal(t, 2, streams)
+	require.Equal(t, map[string]int{"text/event-stream": 2, "application/x-ndjson": 1}, streams)
 }
 
 // TestEveryReasonIsOfAnOperation: a new reason is missing from openapi.yaml until a rule of failures.go names it.

@@ -272,6 +272,53 @@ func (Job_State) EnumDescriptor() ([]byte, []int) {
 	return file_podlink_v1_fleet_proto_rawDescGZIP(), []int{12, 1}
 }
 
+type ExportLinksReply_Restart int32
+
+const (
+	ExportLinksReply_RESTART_UNSPECIFIED ExportLinksReply_Restart = 0
+	// The store has failed over or restarted, or slots of its cluster move or have moved; perhaps before the export was resumed.
+	ExportLinksReply_STORE_CHANGED ExportLinksReply_Restart = 1
+)
+
+// Enum value maps for ExportLinksReply_Restart.
+var (
+	ExportLinksReply_Restart_name = map[int32]string{
+		0: "RESTART_UNSPECIFIED",
+		1: "STORE_CHANGED",
+	}
+	ExportLinksReply_Restart_value = map[string]int32{
+		"RESTART_UNSPECIFIED": 0,
+		"STORE_CHANGED":       1,
+	}
+)
+
+func (x ExportLinksReply_Restart) Enum() *ExportLinksReply_Restart {
+	p := new(ExportLinksReply_Restart)
+	*p = x
+	return p
+}
+
+func (x ExportLinksReply_Restart) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ExportLinksReply_Restart) Descriptor() protoreflect.EnumDescriptor {
+	return file_podlink_v1_fleet_proto_enumTypes[4].Descriptor()
+}
+
+func (ExportLinksReply_Restart) Type() protoreflect.EnumType {
+	return &file_podlink_v1_fleet_proto_enumTypes[4]
+}
+
+func (x ExportLinksReply_Restart) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ExportLinksReply_Restart.Descriptor instead.
+func (ExportLinksReply_Restart) EnumDescriptor() ([]byte, []int) {
+	return file_podlink_v1_fleet_proto_rawDescGZIP(), []int{24, 0}
+}
+
 type ListNamespacesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	PageSize      int32                  `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
@@ -1915,6 +1962,143 @@ func (x *WatchJobReply) GetJob() *Job {
 	return nil
 }
 
+type ExportLinksRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// Only links of this service. Empty: of all services.
+	Service string `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	// Where to go on: the token of a message of an earlier export with the same namespace and service, from any podlink. Empty: from the
+	// beginning.
+	ResumeToken   string `protobuf:"bytes,3,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportLinksRequest) Reset() {
+	*x = ExportLinksRequest{}
+	mi := &file_podlink_v1_fleet_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportLinksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportLinksRequest) ProtoMessage() {}
+
+func (x *ExportLinksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_podlink_v1_fleet_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportLinksRequest.ProtoReflect.Descriptor instead.
+func (*ExportLinksRequest) Descriptor() ([]byte, []int) {
+	return file_podlink_v1_fleet_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ExportLinksRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *ExportLinksRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *ExportLinksRequest) GetResumeToken() string {
+	if x != nil {
+		return x.ResumeToken
+	}
+	return ""
+}
+
+// ExportLinksReply is a message of an export. The export has every link only if it ends with a message that is done.
+type ExportLinksReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 1000. A link may come more than once: the later one is what was read later.
+	Links []*Link `protobuf:"bytes,1,rep,name=links,proto3" json:"links,omitempty"`
+	// Set: the export begins again after this message, because what it has sent until now may lack links. It stays true of the links that
+	// it has sent.
+	Restart ExportLinksReply_Restart `protobuf:"varint,2,opt,name=restart,proto3,enum=podlink.v1.ExportLinksReply_Restart" json:"restart,omitempty"`
+	// Resumes the export after this message. Empty: it begins again.
+	Token string `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
+	// This is the last message.
+	Done          bool `protobuf:"varint,4,opt,name=done,proto3" json:"done,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportLinksReply) Reset() {
+	*x = ExportLinksReply{}
+	mi := &file_podlink_v1_fleet_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportLinksReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportLinksReply) ProtoMessage() {}
+
+func (x *ExportLinksReply) ProtoReflect() protoreflect.Message {
+	mi := &file_podlink_v1_fleet_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportLinksReply.ProtoReflect.Descriptor instead.
+func (*ExportLinksReply) Descriptor() ([]byte, []int) {
+	return file_podlink_v1_fleet_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ExportLinksReply) GetLinks() []*Link {
+	if x != nil {
+		return x.Links
+	}
+	return nil
+}
+
+func (x *ExportLinksReply) GetRestart() ExportLinksReply_Restart {
+	if x != nil {
+		return x.Restart
+	}
+	return ExportLinksReply_RESTART_UNSPECIFIED
+}
+
+func (x *ExportLinksReply) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *ExportLinksReply) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
 type ListNamespacesReply_NamespaceServices struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
@@ -1926,7 +2110,7 @@ type ListNamespacesReply_NamespaceServices struct {
 
 func (x *ListNamespacesReply_NamespaceServices) Reset() {
 	*x = ListNamespacesReply_NamespaceServices{}
-	mi := &file_podlink_v1_fleet_proto_msgTypes[23]
+	mi := &file_podlink_v1_fleet_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1938,7 +2122,7 @@ func (x *ListNamespacesReply_NamespaceServices) String() string {
 func (*ListNamespacesReply_NamespaceServices) ProtoMessage() {}
 
 func (x *ListNamespacesReply_NamespaceServices) ProtoReflect() protoreflect.Message {
-	mi := &file_podlink_v1_fleet_proto_msgTypes[23]
+	mi := &file_podlink_v1_fleet_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1978,7 +2162,7 @@ type CountPodLinksReply_PodCount struct {
 
 func (x *CountPodLinksReply_PodCount) Reset() {
 	*x = CountPodLinksReply_PodCount{}
-	mi := &file_podlink_v1_fleet_proto_msgTypes[24]
+	mi := &file_podlink_v1_fleet_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1990,7 +2174,7 @@ func (x *CountPodLinksReply_PodCount) String() string {
 func (*CountPodLinksReply_PodCount) ProtoMessage() {}
 
 func (x *CountPodLinksReply_PodCount) ProtoReflect() protoreflect.Message {
-	mi := &file_podlink_v1_fleet_proto_msgTypes[24]
+	mi := &file_podlink_v1_fleet_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2039,7 +2223,7 @@ type Job_Faults struct {
 
 func (x *Job_Faults) Reset() {
 	*x = Job_Faults{}
-	mi := &file_podlink_v1_fleet_proto_msgTypes[25]
+	mi := &file_podlink_v1_fleet_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2051,7 +2235,7 @@ func (x *Job_Faults) String() string {
 func (*Job_Faults) ProtoMessage() {}
 
 func (x *Job_Faults) ProtoReflect() protoreflect.Message {
-	mi := &file_podlink_v1_fleet_proto_msgTypes[25]
+	mi := &file_podlink_v1_fleet_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2107,7 +2291,7 @@ var File_podlink_v1_fleet_proto protoreflect.FileDescriptor
 const file_podlink_v1_fleet_proto_rawDesc = "" +
 	"\n" +
 	"\x16podlink/v1/fleet.proto\x12\n" +
-	"podlink.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15podlink/v1/link.proto\x1a\x16podlink/v1/right.proto\"S\n" +
+	"podlink.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15podlink/v1/link.proto\x1a\x16podlink/v1/right.proto\x1a\x17podlink/v1/stream.proto\"S\n" +
 	"\x15ListNamespacesRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -2286,8 +2470,19 @@ const file_podlink_v1_fleet_proto_rawDesc = "" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
 	"\x03job\x18\x02 \x01(\tR\x03job\"2\n" +
 	"\rWatchJobReply\x12!\n" +
-	"\x03job\x18\x01 \x01(\v2\x0f.podlink.v1.JobR\x03job2\xc7\n" +
-	"\n" +
+	"\x03job\x18\x01 \x01(\v2\x0f.podlink.v1.JobR\x03job\"o\n" +
+	"\x12ExportLinksRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
+	"\aservice\x18\x02 \x01(\tR\aservice\x12!\n" +
+	"\fresume_token\x18\x03 \x01(\tR\vresumeToken\"\xdb\x01\n" +
+	"\x10ExportLinksReply\x12&\n" +
+	"\x05links\x18\x01 \x03(\v2\x10.podlink.v1.LinkR\x05links\x12>\n" +
+	"\arestart\x18\x02 \x01(\x0e2$.podlink.v1.ExportLinksReply.RestartR\arestart\x12\x14\n" +
+	"\x05token\x18\x03 \x01(\tR\x05token\x12\x12\n" +
+	"\x04done\x18\x04 \x01(\bR\x04done\"5\n" +
+	"\aRestart\x12\x17\n" +
+	"\x13RESTART_UNSPECIFIED\x10\x00\x12\x11\n" +
+	"\rSTORE_CHANGED\x10\x012\xd3\v\n" +
 	"\fFleetService\x12s\n" +
 	"\x0eListNamespaces\x12!.podlink.v1.ListNamespacesRequest\x1a\x1f.podlink.v1.ListNamespacesReply\"\x1d\xc8\xf4\x18\x01\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/namespaces\x90\x02\x01\x12\x82\x01\n" +
 	"\fListServices\x12\x1f.podlink.v1.ListServicesRequest\x1a\x1d.podlink.v1.ListServicesReply\"2\xc8\xf4\x18\x01\x82\xd3\xe4\x93\x02%\x12#/v1/namespaces/{namespace}/services\x90\x02\x01\x12\xa0\x01\n" +
@@ -2299,7 +2494,8 @@ const file_podlink_v1_fleet_proto_rawDesc = "" +
 	"\bListJobs\x12\x1b.podlink.v1.ListJobsRequest\x1a\x19.podlink.v1.ListJobsReply\".\xc8\xf4\x18\x01\x82\xd3\xe4\x93\x02!\x12\x1f/v1/namespaces/{namespace}/jobs\x90\x02\x01\x12r\n" +
 	"\x06GetJob\x12\x19.podlink.v1.GetJobRequest\x1a\x17.podlink.v1.GetJobReply\"4\xc8\xf4\x18\x01\x82\xd3\xe4\x93\x02'\x12%/v1/namespaces/{namespace}/jobs/{job}\x90\x02\x01\x12\x82\x01\n" +
 	"\tCancelJob\x12\x1c.podlink.v1.CancelJobRequest\x1a\x1a.podlink.v1.CancelJobReply\";\xc8\xf4\x18\x05\x82\xd3\xe4\x93\x021:\x01*\",/v1/namespaces/{namespace}/jobs/{job}:cancel\x12\x80\x01\n" +
-	"\bWatchJob\x12\x1b.podlink.v1.WatchJobRequest\x1a\x19.podlink.v1.WatchJobReply\":\xc8\xf4\x18\x01\x82\xd3\xe4\x93\x02-\x12+/v1/namespaces/{namespace}/jobs/{job}:watch\x90\x02\x010\x01B\x1bZ\x19podlink/api/podlink/v1;v1b\x06proto3"
+	"\bWatchJob\x12\x1b.podlink.v1.WatchJobRequest\x1a\x19.podlink.v1.WatchJobReply\":\xc8\xf4\x18\x01\x82\xd3\xe4\x93\x02-\x12+/v1/namespaces/{namespace}/jobs/{job}:watch\x90\x02\x010\x01\x12\x89\x01\n" +
+	"\vExportLinks\x12\x1e.podlink.v1.ExportLinksRequest\x1a\x1c.podlink.v1.ExportLinksReply\":\xc8\xf4\x18\x05\xd0\xf4\x18\x01\x82\xd3\xe4\x93\x02)\x12'/v1/namespaces/{namespace}/links:export\x90\x02\x010\x01B\x1bZ\x19podlink/api/podlink/v1;v1b\x06proto3"
 
 var (
 	file_podlink_v1_fleet_proto_rawDescOnce sync.Once
@@ -2313,89 +2509,96 @@ func file_podlink_v1_fleet_proto_rawDescGZIP() []byte {
 	return file_podlink_v1_fleet_proto_rawDescData
 }
 
-var file_podlink_v1_fleet_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_podlink_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_podlink_v1_fleet_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_podlink_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_podlink_v1_fleet_proto_goTypes = []any{
 	(WatchLinksReply_Resync)(0),                   // 0: podlink.v1.WatchLinksReply.Resync
 	(LinkChange_Kind)(0),                          // 1: podlink.v1.LinkChange.Kind
 	(Job_Kind)(0),                                 // 2: podlink.v1.Job.Kind
 	(Job_State)(0),                                // 3: podlink.v1.Job.State
-	(*ListNamespacesRequest)(nil),                 // 4: podlink.v1.ListNamespacesRequest
-	(*ListNamespacesReply)(nil),                   // 5: podlink.v1.ListNamespacesReply
-	(*ListServicesRequest)(nil),                   // 6: podlink.v1.ListServicesRequest
-	(*ListServicesReply)(nil),                     // 7: podlink.v1.ListServicesReply
-	(*ServiceSummary)(nil),                        // 8: podlink.v1.ServiceSummary
-	(*ListPodLinksRequest)(nil),                   // 9: podlink.v1.ListPodLinksRequest
-	(*ListPodLinksReply)(nil),                     // 10: podlink.v1.ListPodLinksReply
-	(*CountPodLinksRequest)(nil),                  // 11: podlink.v1.CountPodLinksRequest
-	(*CountPodLinksReply)(nil),                    // 12: podlink.v1.CountPodLinksReply
-	(*WatchLinksRequest)(nil),                     // 13: podlink.v1.WatchLinksRequest
-	(*WatchLinksReply)(nil),                       // 14: podlink.v1.WatchLinksReply
-	(*LinkChange)(nil),                            // 15: podlink.v1.LinkChange
-	(*Job)(nil),                                   // 16: podlink.v1.Job
-	(*CreateJobRequest)(nil),                      // 17: podlink.v1.CreateJobRequest
-	(*CreateJobReply)(nil),                        // 18: podlink.v1.CreateJobReply
-	(*ListJobsRequest)(nil),                       // 19: podlink.v1.ListJobsRequest
-	(*ListJobsReply)(nil),                         // 20: podlink.v1.ListJobsReply
-	(*GetJobRequest)(nil),                         // 21: podlink.v1.GetJobRequest
-	(*GetJobReply)(nil),                           // 22: podlink.v1.GetJobReply
-	(*CancelJobRequest)(nil),                      // 23: podlink.v1.CancelJobRequest
-	(*CancelJobReply)(nil),                        // 24: podlink.v1.CancelJobReply
-	(*WatchJobRequest)(nil),                       // 25: podlink.v1.WatchJobRequest
-	(*WatchJobReply)(nil),                         // 26: podlink.v1.WatchJobReply
-	(*ListNamespacesReply_NamespaceServices)(nil), // 27: podlink.v1.ListNamespacesReply.NamespaceServices
-	(*CountPodLinksReply_PodCount)(nil),           // 28: podlink.v1.CountPodLinksReply.PodCount
-	(*Job_Faults)(nil),                            // 29: podlink.v1.Job.Faults
-	(*Link)(nil),                                  // 30: podlink.v1.Link
-	(*timestamppb.Timestamp)(nil),                 // 31: google.protobuf.Timestamp
+	(ExportLinksReply_Restart)(0),                 // 4: podlink.v1.ExportLinksReply.Restart
+	(*ListNamespacesRequest)(nil),                 // 5: podlink.v1.ListNamespacesRequest
+	(*ListNamespacesReply)(nil),                   // 6: podlink.v1.ListNamespacesReply
+	(*ListServicesRequest)(nil),                   // 7: podlink.v1.ListServicesRequest
+	(*ListServicesReply)(nil),                     // 8: podlink.v1.ListServicesReply
+	(*ServiceSummary)(nil),                        // 9: podlink.v1.ServiceSummary
+	(*ListPodLinksRequest)(nil),                   // 10: podlink.v1.ListPodLinksRequest
+	(*ListPodLinksReply)(nil),                     // 11: podlink.v1.ListPodLinksReply
+	(*CountPodLinksRequest)(nil),                  // 12: podlink.v1.CountPodLinksRequest
+	(*CountPodLinksReply)(nil),                    // 13: podlink.v1.CountPodLinksReply
+	(*WatchLinksRequest)(nil),                     // 14: podlink.v1.WatchLinksRequest
+	(*WatchLinksReply)(nil),                       // 15: podlink.v1.WatchLinksReply
+	(*LinkChange)(nil),                            // 16: podlink.v1.LinkChange
+	(*Job)(nil),                                   // 17: podlink.v1.Job
+	(*CreateJobRequest)(nil),                      // 18: podlink.v1.CreateJobRequest
+	(*CreateJobReply)(nil),                        // 19: podlink.v1.CreateJobReply
+	(*ListJobsRequest)(nil),                       // 20: podlink.v1.ListJobsRequest
+	(*ListJobsReply)(nil),                         // 21: podlink.v1.ListJobsReply
+	(*GetJobRequest)(nil),                         // 22: podlink.v1.GetJobRequest
+	(*GetJobReply)(nil),                           // 23: podlink.v1.GetJobReply
+	(*CancelJobRequest)(nil),                      // 24: podlink.v1.CancelJobRequest
+	(*CancelJobReply)(nil),                        // 25: podlink.v1.CancelJobReply
+	(*WatchJobRequest)(nil),                       // 26: podlink.v1.WatchJobRequest
+	(*WatchJobReply)(nil),                         // 27: podlink.v1.WatchJobReply
+	(*ExportLinksRequest)(nil),                    // 28: podlink.v1.ExportLinksRequest
+	(*ExportLinksReply)(nil),                      // 29: podlink.v1.ExportLinksReply
+	(*ListNamespacesReply_NamespaceServices)(nil), // 30: podlink.v1.ListNamespacesReply.NamespaceServices
+	(*CountPodLinksReply_PodCount)(nil),           // 31: podlink.v1.CountPodLinksReply.PodCount
+	(*Job_Faults)(nil),                            // 32: podlink.v1.Job.Faults
+	(*Link)(nil),                                  // 33: podlink.v1.Link
+	(*timestamppb.Timestamp)(nil),                 // 34: google.protobuf.Timestamp
 }
 var file_podlink_v1_fleet_proto_depIdxs = []int32{
-	27, // 0: podlink.v1.ListNamespacesReply.namespaces:type_name -> podlink.v1.ListNamespacesReply.NamespaceServices
-	8,  // 1: podlink.v1.ListServicesReply.services:type_name -> podlink.v1.ServiceSummary
-	30, // 2: podlink.v1.ListPodLinksReply.links:type_name -> podlink.v1.Link
-	28, // 3: podlink.v1.CountPodLinksReply.counts:type_name -> podlink.v1.CountPodLinksReply.PodCount
-	15, // 4: podlink.v1.WatchLinksReply.changes:type_name -> podlink.v1.LinkChange
+	30, // 0: podlink.v1.ListNamespacesReply.namespaces:type_name -> podlink.v1.ListNamespacesReply.NamespaceServices
+	9,  // 1: podlink.v1.ListServicesReply.services:type_name -> podlink.v1.ServiceSummary
+	33, // 2: podlink.v1.ListPodLinksReply.links:type_name -> podlink.v1.Link
+	31, // 3: podlink.v1.CountPodLinksReply.counts:type_name -> podlink.v1.CountPodLinksReply.PodCount
+	16, // 4: podlink.v1.WatchLinksReply.changes:type_name -> podlink.v1.LinkChange
 	0,  // 5: podlink.v1.WatchLinksReply.resync:type_name -> podlink.v1.WatchLinksReply.Resync
 	1,  // 6: podlink.v1.LinkChange.kind:type_name -> podlink.v1.LinkChange.Kind
-	30, // 7: podlink.v1.LinkChange.link:type_name -> podlink.v1.Link
-	31, // 8: podlink.v1.LinkChange.time:type_name -> google.protobuf.Timestamp
+	33, // 7: podlink.v1.LinkChange.link:type_name -> podlink.v1.Link
+	34, // 8: podlink.v1.LinkChange.time:type_name -> google.protobuf.Timestamp
 	2,  // 9: podlink.v1.Job.kind:type_name -> podlink.v1.Job.Kind
 	3,  // 10: podlink.v1.Job.state:type_name -> podlink.v1.Job.State
-	29, // 11: podlink.v1.Job.faults:type_name -> podlink.v1.Job.Faults
-	31, // 12: podlink.v1.Job.create_time:type_name -> google.protobuf.Timestamp
-	31, // 13: podlink.v1.Job.start_time:type_name -> google.protobuf.Timestamp
-	31, // 14: podlink.v1.Job.end_time:type_name -> google.protobuf.Timestamp
+	32, // 11: podlink.v1.Job.faults:type_name -> podlink.v1.Job.Faults
+	34, // 12: podlink.v1.Job.create_time:type_name -> google.protobuf.Timestamp
+	34, // 13: podlink.v1.Job.start_time:type_name -> google.protobuf.Timestamp
+	34, // 14: podlink.v1.Job.end_time:type_name -> google.protobuf.Timestamp
 	2,  // 15: podlink.v1.CreateJobRequest.kind:type_name -> podlink.v1.Job.Kind
-	16, // 16: podlink.v1.CreateJobReply.job:type_name -> podlink.v1.Job
-	16, // 17: podlink.v1.ListJobsReply.jobs:type_name -> podlink.v1.Job
-	16, // 18: podlink.v1.GetJobReply.job:type_name -> podlink.v1.Job
-	16, // 19: podlink.v1.CancelJobReply.job:type_name -> podlink.v1.Job
-	16, // 20: podlink.v1.WatchJobReply.job:type_name -> podlink.v1.Job
-	4,  // 21: podlink.v1.FleetService.ListNamespaces:input_type -> podlink.v1.ListNamespacesRequest
-	6,  // 22: podlink.v1.FleetService.ListServices:input_type -> podlink.v1.ListServicesRequest
-	9,  // 23: podlink.v1.FleetService.ListPodLinks:input_type -> podlink.v1.ListPodLinksRequest
-	11, // 24: podlink.v1.FleetService.CountPodLinks:input_type -> podlink.v1.CountPodLinksRequest
-	13, // 25: podlink.v1.FleetService.WatchLinks:input_type -> podlink.v1.WatchLinksRequest
-	17, // 26: podlink.v1.FleetService.CreateJob:input_type -> podlink.v1.CreateJobRequest
-	19, // 27: podlink.v1.FleetService.ListJobs:input_type -> podlink.v1.ListJobsRequest
-	21, // 28: podlink.v1.FleetService.GetJob:input_type -> podlink.v1.GetJobRequest
-	23, // 29: podlink.v1.FleetService.CancelJob:input_type -> podlink.v1.CancelJobRequest
-	25, // 30: podlink.v1.FleetService.WatchJob:input_type -> podlink.v1.WatchJobRequest
-	5,  // 31: podlink.v1.FleetService.ListNamespaces:output_type -> podlink.v1.ListNamespacesReply
-	7,  // 32: podlink.v1.FleetService.ListServices:output_type -> podlink.v1.ListServicesReply
-	10, // 33: podlink.v1.FleetService.ListPodLinks:output_type -> podlink.v1.ListPodLinksReply
-	12, // 34: podlink.v1.FleetService.CountPodLinks:output_type -> podlink.v1.CountPodLinksReply
-	14, // 35: podlink.v1.FleetService.WatchLinks:output_type -> podlink.v1.WatchLinksReply
-	18, // 36: podlink.v1.FleetService.CreateJob:output_type -> podlink.v1.CreateJobReply
-	20, // 37: podlink.v1.FleetService.ListJobs:output_type -> podlink.v1.ListJobsReply
-	22, // 38: podlink.v1.FleetService.GetJob:output_type -> podlink.v1.GetJobReply
-	24, // 39: podlink.v1.FleetService.CancelJob:output_type -> podlink.v1.CancelJobReply
-	26, // 40: podlink.v1.FleetService.WatchJob:output_type -> podlink.v1.WatchJobReply
-	31, // [31:41] is the sub-list for method output_type
-	21, // [21:31] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	17, // 16: podlink.v1.CreateJobReply.job:type_name -> podlink.v1.Job
+	17, // 17: podlink.v1.ListJobsReply.jobs:type_name -> podlink.v1.Job
+	17, // 18: podlink.v1.GetJobReply.job:type_name -> podlink.v1.Job
+	17, // 19: podlink.v1.CancelJobReply.job:type_name -> podlink.v1.Job
+	17, // 20: podlink.v1.WatchJobReply.job:type_name -> podlink.v1.Job
+	33, // 21: podlink.v1.ExportLinksReply.links:type_name -> podlink.v1.Link
+	4,  // 22: podlink.v1.ExportLinksReply.restart:type_name -> podlink.v1.ExportLinksReply.Restart
+	5,  // 23: podlink.v1.FleetService.ListNamespaces:input_type -> podlink.v1.ListNamespacesRequest
+	7,  // 24: podlink.v1.FleetService.ListServices:input_type -> podlink.v1.ListServicesRequest
+	10, // 25: podlink.v1.FleetService.ListPodLinks:input_type -> podlink.v1.ListPodLinksRequest
+	12, // 26: podlink.v1.FleetService.CountPodLinks:input_type -> podlink.v1.CountPodLinksRequest
+	14, // 27: podlink.v1.FleetService.WatchLinks:input_type -> podlink.v1.WatchLinksRequest
+	18, // 28: podlink.v1.FleetService.CreateJob:input_type -> podlink.v1.CreateJobRequest
+	20, // 29: podlink.v1.FleetService.ListJobs:input_type -> podlink.v1.ListJobsRequest
+	22, // 30: podlink.v1.FleetService.GetJob:input_type -> podlink.v1.GetJobRequest
+	24, // 31: podlink.v1.FleetService.CancelJob:input_type -> podlink.v1.CancelJobRequest
+	26, // 32: podlink.v1.FleetService.WatchJob:input_type -> podlink.v1.WatchJobRequest
+	28, // 33: podlink.v1.FleetService.ExportLinks:input_type -> podlink.v1.ExportLinksRequest
+	6,  // 34: podlink.v1.FleetService.ListNamespaces:output_type -> podlink.v1.ListNamespacesReply
+	8,  // 35: podlink.v1.FleetService.ListServices:output_type -> podlink.v1.ListServicesReply
+	11, // 36: podlink.v1.FleetService.ListPodLinks:output_type -> podlink.v1.ListPodLinksReply
+	13, // 37: podlink.v1.FleetService.CountPodLinks:output_type -> podlink.v1.CountPodLinksReply
+	15, // 38: podlink.v1.FleetService.WatchLinks:output_type -> podlink.v1.WatchLinksReply
+	19, // 39: podlink.v1.FleetService.CreateJob:output_type -> podlink.v1.CreateJobReply
+	21, // 40: podlink.v1.FleetService.ListJobs:output_type -> podlink.v1.ListJobsReply
+	23, // 41: podlink.v1.FleetService.GetJob:output_type -> podlink.v1.GetJobReply
+	25, // 42: podlink.v1.FleetService.CancelJob:output_type -> podlink.v1.CancelJobReply
+	27, // 43: podlink.v1.FleetService.WatchJob:output_type -> podlink.v1.WatchJobReply
+	29, // 44: podlink.v1.FleetService.ExportLinks:output_type -> podlink.v1.ExportLinksReply
+	34, // [34:45] is the sub-list for method output_type
+	23, // [23:34] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_podlink_v1_fleet_proto_init() }
@@ -2405,6 +2608,7 @@ func file_podlink_v1_fleet_proto_init() {
 	}
 	file_podlink_v1_link_proto_init()
 	file_podlink_v1_right_proto_init()
+	file_podlink_v1_stream_proto_init()
 	file_podlink_v1_fleet_proto_msgTypes[4].OneofWrappers = []any{}
 	file_podlink_v1_fleet_proto_msgTypes[5].OneofWrappers = []any{}
 	file_podlink_v1_fleet_proto_msgTypes[9].OneofWrappers = []any{}
@@ -2415,8 +2619,8 @@ func file_podlink_v1_fleet_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_podlink_v1_fleet_proto_rawDesc), len(file_podlink_v1_fleet_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   26,
+			NumEnums:      5,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

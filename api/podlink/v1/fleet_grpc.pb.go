@@ -29,6 +29,7 @@ const (
 	FleetService_GetJob_FullMethodName         = "/podlink.v1.FleetService/GetJob"
 	FleetService_CancelJob_FullMethodName      = "/podlink.v1.FleetService/CancelJob"
 	FleetService_WatchJob_FullMethodName       = "/podlink.v1.FleetService/WatchJob"
+	FleetService_ExportLinks_FullMethodName    = "/podlink.v1.FleetService/ExportLinks"
 )
 
 // FleetServiceClient is the client API for FleetService service.
@@ -65,6 +66,10 @@ type FleetServiceClient interface {
 	// WatchJob sends a job, again each second in which it has changed, and ends with the job. Over HTTP the stream is server-sent
 	// events.
 	WatchJob(ctx context.Context, in *WatchJobRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchJobReply], error)
+	// ExportLinks sends all links of a namespace, in no order. A link that exists during the whole export is in at least one message, also
+	// if the export is resumed. podlink goes over all keys of the store for it, at the pace of fleet.census_rate. Over HTTP the stream is
+	// JSON lines.
+	ExportLinks(ctx context.Context, in *ExportLinksRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportLinksReply], error)
 }
 
 type fleetServiceClient struct {
@@ -193,6 +198,25 @@ func (c *fleetServiceClient) WatchJob(ctx context.Context, in *WatchJobRequest, 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type FleetService_WatchJobClient = grpc.ServerStreamingClient[WatchJobReply]
 
+func (c *fleetServiceClient) ExportLinks(ctx context.Context, in *ExportLinksRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportLinksReply], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &FleetService_ServiceDesc.Streams[2], FleetService_ExportLinks_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ExportLinksRequest, ExportLinksReply]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type FleetService_ExportLinksClient = grpc.ServerStreamingClient[ExportLinksReply]
+
 // FleetServiceServer is the server API for FleetService service.
 // All implementations must embed UnimplementedFleetServiceServer
 // for forward compatibility.
@@ -227,6 +251,10 @@ type FleetServiceServer interface {
 	// WatchJob sends a job, again each second in which it has changed, and ends with the job. Over HTTP the stream is server-sent
 	// events.
 	WatchJob(*WatchJobRequest, grpc.ServerStreamingServer[WatchJobReply]) error
+	// ExportLinks sends all links of a namespace, in no order. A link that exists during the whole export is in at least one message, also
+	// if the export is resumed. podlink goes over all keys of the store for it, at the pace of fleet.census_rate. Over HTTP the stream is
+	// JSON lines.
+	ExportLinks(*ExportLinksRequest, grpc.ServerStreamingServer[ExportLinksReply]) error
 	mustEmbedUnimplementedFleetServiceServer()
 }
 
@@ -266,6 +294,9 @@ func (UnimplementedFleetServiceServer) CancelJob(context.Context, *CancelJobRequ
 }
 func (UnimplementedFleetServiceServer) WatchJob(*WatchJobRequest, grpc.ServerStreamingServer[WatchJobReply]) error {
 	return status.Error(codes.Unimplemented, "method WatchJob not implemented")
+}
+func (UnimplementedFleetServiceServer) ExportLinks(*ExportLinksRequest, grpc.ServerStreamingServer[ExportLinksReply]) error {
+	return status.Error(codes.Unimplemented, "method ExportLinks not implemented")
 }
 func (UnimplementedFleetServiceServer) mustEmbedUnimplementedFleetServiceServer() {}
 func (UnimplementedFleetServiceServer) testEmbeddedByValue()                      {}
@@ -454,6 +485,17 @@ func _FleetService_WatchJob_Handler(srv interface{}, stream grpc.ServerStream) e
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type FleetService_WatchJobServer = grpc.ServerStreamingServer[WatchJobReply]
 
+func _FleetService_ExportLinks_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ExportLinksRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(FleetServiceServer).ExportLinks(m, &grpc.GenericServerStream[ExportLinksRequest, ExportLinksReply]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type FleetService_ExportLinksServer = grpc.ServerStreamingServer[ExportLinksReply]
+
 // FleetService_ServiceDesc is the grpc.ServiceDesc for FleetService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -503,6 +545,11 @@ var FleetService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "WatchJob",
 			Handler:       _FleetService_WatchJob_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ExportLinks",
+			Handler:       _FleetService_ExportLinks_Handler,
 			ServerStreams: true,
 		},
 	},

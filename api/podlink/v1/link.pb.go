@@ -2954,10 +2954,10 @@ const file_podlink_v1_link_proto_rawDesc = "" +
 	"\x19BatchVerifyLinkedPodReply\x12&\n" +
 	"\x05links\x18\x01 \x03(\v2\x10.podlink.v1.LinkR\x05links\x12F\n" +
 	"\bproblems\x18\x02 \x03(\v2*.podlink.v1.BatchGetLinkedPodReply.ProblemR\bproblems2\xd9\x15\n" +
-	"\vLinkService\x12\xc3\x01\n" +
+	"\vLinkService\x12\xdb\x01\n" +
+	"\x10ComputeLinkedPod\x12#.podlink.v1.ComputeLinkedPodRequest\x1a!.podlink.v1.ComputeLinkedPodReply\"\x7f\xc8\xf4\x18\x02\x82\xd3\xe4\x93\x02u:\x01*Z-:\x01*\"(/v1/namespaces/{namespace}/links:compute\"A/v1/namespaces/{namespace}/links/{uid}/services/{service}:compute\x12\xc3\x01\n" +
 	"\fSetLinkedPod\x12\x1f.podlink.v1.SetLinkedPodRequest\x1a\x1d.podlink.v1.SetLinkedPodReply\"s\xc8\xf4\x18\x03\x82\xd3\xe4\x93\x02i:\x01*Z):\x01*\"$/v1/namespaces/{namespace}/links:set\x1a9/v1/namespaces/{namespace}/links/{uid}/services/{service}\x12\xbb\x01\n" +
-	"\fGetLinkedPod\x12\x1f.podlink.v1.GetLinkedPodRequest\x1a\x1d.podlink.v1.GetLinkedPodReply\"k\xc8\xf4\x18\x01\x82\xd3\xe4\x93\x02^Z!\x12\x1f/v1/namespaces/{namespace}/link\x129/v1/namespaces/{namespace}/links/{uid}/services/{service}\x90\x02\x01\x12\xdb\x01\n" +
-	"\x10ComputeLinkedPod\x12#.podlink.v1.ComputeLinkedPodRequest\x1a!.podlink.v1.ComputeLinkedPodReply\"\x7f\xc8\xf4\x18\x02\x82\xd3\xe4\x93\x02u:\x01*Z-:\x01*\"(/v1/namespaces/{namespace}/links:compute\"A/v1/namespaces/{namespace}/links/{uid}/services/{service}:compute\x12\xd6\x01\n" +
+	"\fGetLinkedPod\x12\x1f.podlink.v1.GetLinkedPodRequest\x1a\x1d.podlink.v1.GetLinkedPodReply\"k\xc8\xf4\x18\x01\x82\xd3\xe4\x93\x02^Z!\x12\x1f/v1/namespaces/{namespace}/link\x129/v1/namespaces/{namespace}/links/{uid}/services/{service}\x90\x02\x01\x12\xd6\x01\n" +
 	"\x0fTrySetLinkedPod\x12\".podlink.v1.TrySetLinkedPodRequest\x1a .podlink.v1.TrySetLinkedPodReply\"}\xc8\xf4\x18\x03\x82\xd3\xe4\x93\x02s:\x01*Z,:\x01*\"'/v1/namespaces/{namespace}/links:trySet\"@/v1/namespaces/{namespace}/links/{uid}/services/{service}:trySet\x12\xf0\x01\n" +
 	"\x14SetLinkedPodIfAbsent\x12'.podlink.v1.SetLinkedPodIfAbsentRequest\x1a%.podlink.v1.SetLinkedPodIfAbsentReply\"\x87\x01\xc8\xf4\x18\x02\x82\xd3\xe4\x93\x02}:\x01*Z1:\x01*\",/v1/namespaces/{namespace}/links:setIfAbsent\"E/v1/namespaces/{namespace}/links/{uid}/services/{service}:setIfAbsent\x12\xbe\x01\n" +
 	"\x15GetLinkedPodIfPersist\x12(.podlink.v1.GetLinkedPodIfPersistRequest\x1a&.podlink.v1.GetLinkedPodIfPersistReply\"S\xc8\xf4\x18\x01\x82\xd3\xe4\x93\x02F\x12D/v1/namespaces/{namespace}/links/{uid}/services/{service}/persistent\x90\x02\x01\x12\xad\x01\n" +
@@ -3067,9 +3067,9 @@ var file_podlink_v1_link_proto_depIdxs = []int32{
 	1,  // 31: podlink.v1.BatchSetLinkedPodReply.Result.link:type_name -> podlink.v1.Link
 	22, // 32: podlink.v1.BatchSetLinkedPodReply.Result.problem:type_name -> podlink.v1.Problem
 	22, // 33: podlink.v1.BatchRemoveLinkedPodReply.Result.problem:type_name -> podlink.v1.Problem
-	2,  // 34: podlink.v1.LinkService.SetLinkedPod:input_type -> podlink.v1.SetLinkedPodRequest
-	10, // 35: podlink.v1.LinkService.GetLinkedPod:input_type -> podlink.v1.GetLinkedPodRequest
-	8,  // 36: podlink.v1.LinkService.ComputeLinkedPod:input_type -> podlink.v1.ComputeLinkedPodRequest
+	8,  // 34: podlink.v1.LinkService.ComputeLinkedPod:input_type -> podlink.v1.ComputeLinkedPodRequest
+	2,  // 35: podlink.v1.LinkService.SetLinkedPod:input_type -> podlink.v1.SetLinkedPodRequest
+	10, // 36: podlink.v1.LinkService.GetLinkedPod:input_type -> podlink.v1.GetLinkedPodRequest
 	4,  // 37: podlink.v1.LinkService.TrySetLinkedPod:input_type -> podlink.v1.TrySetLinkedPodRequest
 	6,  // 38: podlink.v1.LinkService.SetLinkedPodIfAbsent:input_type -> podlink.v1.SetLinkedPodIfAbsentRequest
 	12, // 39: podlink.v1.LinkService.GetLinkedPodIfPersist:input_type -> podlink.v1.GetLinkedPodIfPersistRequest
@@ -3081,9 +3081,9 @@ var file_podlink_v1_link_proto_depIdxs = []int32{
 	25, // 45: podlink.v1.LinkService.BatchSetLinkedPod:input_type -> podlink.v1.BatchSetLinkedPodRequest
 	27, // 46: podlink.v1.LinkService.BatchRemoveLinkedPod:input_type -> podlink.v1.BatchRemoveLinkedPodRequest
 	29, // 47: podlink.v1.LinkService.BatchVerifyLinkedPod:input_type -> podlink.v1.BatchVerifyLinkedPodRequest
-	3,  // 48: podlink.v1.LinkService.SetLinkedPod:output_type -> podlink.v1.SetLinkedPodReply
-	11, // 49: podlink.v1.LinkService.GetLinkedPod:output_type -> podlink.v1.GetLinkedPodReply
-	9,  // 50: podlink.v1.LinkService.ComputeLinkedPod:output_type -> podlink.v1.ComputeLinkedPodReply
+	9,  // 48: podlink.v1.LinkService.ComputeLinkedPod:output_type -> podlink.v1.ComputeLinkedPodReply
+	3,  // 49: podlink.v1.LinkService.SetLinkedPod:output_type -> podlink.v1.SetLinkedPodReply
+	11, // 50: podlink.v1.LinkService.GetLinkedPod:output_type -> podlink.v1.GetLinkedPodReply
 	5,  // 51: podlink.v1.LinkService.TrySetLinkedPod:output_type -> podlink.v1.TrySetLinkedPodReply
 	7,  // 52: podlink.v1.LinkService.SetLinkedPodIfAbsent:output_type -> podlink.v1.SetLinkedPodIfAbsentReply
 	13, // 53: podlink.v1.LinkService.GetLinkedPodIfPersist:output_type -> podlink.v1.GetLinkedPodIfPersistReply

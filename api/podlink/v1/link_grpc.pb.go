@@ -19,9 +19,9 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
+	LinkService_ComputeLinkedPod_FullMethodName      = "/podlink.v1.LinkService/ComputeLinkedPod"
 	LinkService_SetLinkedPod_FullMethodName          = "/podlink.v1.LinkService/SetLinkedPod"
 	LinkService_GetLinkedPod_FullMethodName          = "/podlink.v1.LinkService/GetLinkedPod"
-	LinkService_ComputeLinkedPod_FullMethodName      = "/podlink.v1.LinkService/ComputeLinkedPod"
 	LinkService_TrySetLinkedPod_FullMethodName       = "/podlink.v1.LinkService/TrySetLinkedPod"
 	LinkService_SetLinkedPodIfAbsent_FullMethodName  = "/podlink.v1.LinkService/SetLinkedPodIfAbsent"
 	LinkService_GetLinkedPodIfPersist_FullMethodName = "/podlink.v1.LinkService/GetLinkedPodIfPersist"
@@ -50,13 +50,13 @@ const (
 //
 // The most frequent rpcs come first: the HTTP router tries the paths in this order.
 type LinkServiceClient interface {
+	// ComputeLinkedPod returns the standing link if its pod is usable; otherwise it links the uid to the best pod: the one
+	// with the lowest load plus new links since its last report, ties to the lowest pod_id.
+	ComputeLinkedPod(ctx context.Context, in *ComputeLinkedPodRequest, opts ...grpc.CallOption) (*ComputeLinkedPodReply, error)
 	// SetLinkedPod links the uid to the pod, replacing any link.
 	SetLinkedPod(ctx context.Context, in *SetLinkedPodRequest, opts ...grpc.CallOption) (*SetLinkedPodReply, error)
 	// GetLinkedPod returns the link; pod_id is -1 if there is none.
 	GetLinkedPod(ctx context.Context, in *GetLinkedPodRequest, opts ...grpc.CallOption) (*GetLinkedPodReply, error)
-	// ComputeLinkedPod returns the standing link if its pod is usable; otherwise it links the uid to the best pod: the one
-	// with the lowest load plus new links since its last report, ties to the lowest pod_id.
-	ComputeLinkedPod(ctx context.Context, in *ComputeLinkedPodRequest, opts ...grpc.CallOption) (*ComputeLinkedPodReply, error)
 	// TrySetLinkedPod links the uid to the pod unless it has a persistent link to another pod.
 	TrySetLinkedPod(ctx context.Context, in *TrySetLinkedPodRequest, opts ...grpc.CallOption) (*TrySetLinkedPodReply, error)
 	// SetLinkedPodIfAbsent links the uid to the pod unless it has a link.
@@ -93,6 +93,16 @@ func NewLinkServiceClient(cc grpc.ClientConnInterface) LinkServiceClient {
 	return &linkServiceClient{cc}
 }
 
+func (c *linkServiceClient) ComputeLinkedPod(ctx context.Context, in *ComputeLinkedPodRequest, opts ...grpc.CallOption) (*ComputeLinkedPodReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ComputeLinkedPodReply)
+	err := c.cc.Invoke(ctx, LinkService_ComputeLinkedPod_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *linkServiceClient) SetLinkedPod(ctx context.Context, in *SetLinkedPodRequest, opts ...grpc.CallOption) (*SetLinkedPodReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(SetLinkedPodReply)
@@ -107,16 +117,6 @@ func (c *linkServiceClient) GetLinkedPod(ctx context.Context, in *GetLinkedPodRe
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetLinkedPodReply)
 	err := c.cc.Invoke(ctx, LinkService_GetLinkedPod_FullMethodName, in, out, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
-func (c *linkServiceClient) ComputeLinkedPod(ctx context.Context, in *ComputeLinkedPodRequest, opts ...grpc.CallOption) (*ComputeLinkedPodReply, error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(ComputeLinkedPodReply)
-	err := c.cc.Invoke(ctx, LinkService_ComputeLinkedPod_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -248,13 +248,13 @@ func (c *linkServiceClient) BatchVerifyLinkedPod(ctx context.Context, in *BatchV
 //
 // The most frequent rpcs come first: the HTTP router tries the paths in this order.
 type LinkServiceServer interface {
+	// ComputeLinkedPod returns the standing link if its pod is usable; otherwise it links the uid to the best pod: the one
+	// with the lowest load plus new links since its last report, ties to the lowest pod_id.
+	ComputeLinkedPod(context.Context, *ComputeLinkedPodRequest) (*ComputeLinkedPodReply, error)
 	// SetLinkedPod links the uid to the pod, replacing any link.
 	SetLinkedPod(context.Context, *SetLinkedPodRequest) (*SetLinkedPodReply, error)
 	// GetLinkedPod returns the link; pod_id is -1 if there is none.
 	GetLinkedPod(context.Context, *GetLinkedPodRequest) (*GetLinkedPodReply, error)
-	// ComputeLinkedPod returns the standing link if its pod is usable; otherwise it links the uid to the best pod: the one
-	// with the lowest load plus new links since its last report, ties to the lowest pod_id.
-	ComputeLinkedPod(context.Context, *ComputeLinkedPodRequest) (*ComputeLinkedPodReply, error)
 	// TrySetLinkedPod links the uid to the pod unless it has a persistent link to another pod.
 	TrySetLinkedPod(context.Context, *TrySetLinkedPodRequest) (*TrySetLinkedPodReply, error)
 	// SetLinkedPodIfAbsent links the uid to the pod unless it has a link.
@@ -291,14 +291,14 @@ type LinkServiceServer interface {
 // pointer dereference when methods are called.
 type UnimplementedLinkServiceServer struct{}
 
+func (UnimplementedLinkServiceServer) ComputeLinkedPod(context.Context, *ComputeLinkedPodRequest) (*ComputeLinkedPodReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method ComputeLinkedPod not implemented")
+}
 func (UnimplementedLinkServiceServer) SetLinkedPod(context.Context, *SetLinkedPodRequest) (*SetLinkedPodReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetLinkedPod not implemented")
 }
 func (UnimplementedLinkServiceServer) GetLinkedPod(context.Context, *GetLinkedPodRequest) (*GetLinkedPodReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetLinkedPod not implemented")
-}
-func (UnimplementedLinkServiceServer) ComputeLinkedPod(context.Context, *ComputeLinkedPodRequest) (*ComputeLinkedPodReply, error) {
-	return nil, status.Error(codes.Unimplemented, "method ComputeLinkedPod not implemented")
 }
 func (UnimplementedLinkServiceServer) TrySetLinkedPod(context.Context, *TrySetLinkedPodRequest) (*TrySetLinkedPodReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method TrySetLinkedPod not implemented")
@@ -354,6 +354,24 @@ func RegisterLinkServiceServer(s grpc.ServiceRegistrar, srv LinkServiceServer) {
 	s.RegisterService(&LinkService_ServiceDesc, srv)
 }
 
+func _LinkService_ComputeLinkedPod_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ComputeLinkedPodRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LinkServiceServer).ComputeLinkedPod(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LinkService_ComputeLinkedPod_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LinkServiceServer).ComputeLinkedPod(ctx, req.(*ComputeLinkedPodRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _LinkService_SetLinkedPod_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(SetLinkedPodRequest)
 	if err := dec(in); err != nil {
@@ -386,24 +404,6 @@ func _LinkService_GetLinkedPod_Handler(srv interface{}, ctx context.Context, dec
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(LinkServiceServer).GetLinkedPod(ctx, req.(*GetLinkedPodRequest))
-	}
-	return interceptor(ctx, in, info, handler)
-}
-
-func _LinkService_ComputeLinkedPod_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(ComputeLinkedPodRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(LinkServiceServer).ComputeLinkedPod(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: LinkService_ComputeLinkedPod_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(LinkServiceServer).ComputeLinkedPod(ctx, req.(*ComputeLinkedPodRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -614,16 +614,16 @@ var LinkService_ServiceDesc = grpc.ServiceDesc{
 	HandlerType: (*LinkServiceServer)(nil),
 	Methods: []grpc.MethodDesc{
 		{
+			MethodName: "ComputeLinkedPod",
+			Handler:    _LinkService_ComputeLinkedPod_Handler,
+		},
+		{
 			MethodName: "SetLinkedPod",
 			Handler:    _LinkService_SetLinkedPod_Handler,
 		},
 		{
 			MethodName: "GetLinkedPod",
 			Handler:    _LinkService_GetLinkedPod_Handler,
-		},
-		{
-			MethodName: "ComputeLinkedPod",
-			Handler:    _LinkService_ComputeLinkedPod_Handler,
 		},
 		{
 			MethodName: "TrySetLinkedPod",

@@ -72,12 +72,12 @@ type LinkServiceHTTPServer interface {
 
 func RegisterLinkServiceHTTPServer(s *http.Server, srv LinkServiceHTTPServer) {
 	r := s.Route("/")
+	r.POST("/v1/namespaces/{namespace}/links:compute", _LinkService_ComputeLinkedPod0_HTTP_Handler(srv))
+	r.POST("/v1/namespaces/{namespace}/links/{uid}/services/{service}:compute", _LinkService_ComputeLinkedPod1_HTTP_Handler(srv))
 	r.POST("/v1/namespaces/{namespace}/links:set", _LinkService_SetLinkedPod0_HTTP_Handler(srv))
 	r.PUT("/v1/namespaces/{namespace}/links/{uid}/services/{service}", _LinkService_SetLinkedPod1_HTTP_Handler(srv))
 	r.GET("/v1/namespaces/{namespace}/link", _LinkService_GetLinkedPod0_HTTP_Handler(srv))
 	r.GET("/v1/namespaces/{namespace}/links/{uid}/services/{service}", _LinkService_GetLinkedPod1_HTTP_Handler(srv))
-	r.POST("/v1/namespaces/{namespace}/links:compute", _LinkService_ComputeLinkedPod0_HTTP_Handler(srv))
-	r.POST("/v1/namespaces/{namespace}/links/{uid}/services/{service}:compute", _LinkService_ComputeLinkedPod1_HTTP_Handler(srv))
 	r.POST("/v1/namespaces/{namespace}/links:trySet", _LinkService_TrySetLinkedPod0_HTTP_Handler(srv))
 	r.POST("/v1/namespaces/{namespace}/links/{uid}/services/{service}:trySet", _LinkService_TrySetLinkedPod1_HTTP_Handler(srv))
 	r.POST("/v1/namespaces/{namespace}/links:setIfAbsent", _LinkService_SetLinkedPodIfAbsent0_HTTP_Handler(srv))
@@ -93,6 +93,56 @@ func RegisterLinkServiceHTTPServer(s *http.Server, srv LinkServiceHTTPServer) {
 	r.POST("/v1/namespaces/{namespace}/services/{service}/links:batchSet", _LinkService_BatchSetLinkedPod0_HTTP_Handler(srv))
 	r.POST("/v1/namespaces/{namespace}/services/{service}/links:batchRemove", _LinkService_BatchRemoveLinkedPod0_HTTP_Handler(srv))
 	r.POST("/v1/namespaces/{namespace}/services/{service}/links:batchVerify", _LinkService_BatchVerifyLinkedPod0_HTTP_Handler(srv))
+}
+
+func _LinkService_ComputeLinkedPod0_HTTP_Handler(srv LinkServiceHTTPServer) func(ctx http.Context) error {
+	return func(ctx http.Context) error {
+		var in ComputeLinkedPodRequest
+		if err := ctx.Bind(&in); err != nil {
+			return err
+		}
+		if err := ctx.BindQuery(&in); err != nil {
+			return err
+		}
+		if err := ctx.BindVars(&in); err != nil {
+			return err
+		}
+		http.SetOperation(ctx, OperationLinkServiceComputeLinkedPod)
+		h := ctx.Middleware(func(ctx context.Context, req interface{}) (interface{}, error) {
+			return srv.ComputeLinkedPod(ctx, req.(*ComputeLinkedPodRequest))
+		})
+		out, err := h(ctx, &in)
+		if err != nil {
+			return err
+		}
+		reply := out.(*ComputeLinkedPodReply)
+		return ctx.Result(200, reply)
+	}
+}
+
+func _LinkService_ComputeLinkedPod1_HTTP_Handler(srv LinkServiceHTTPServer) func(ctx http.Context) error {
+	return func(ctx http.Context) error {
+		var in ComputeLinkedPodRequest
+		if err := ctx.Bind(&in); err != nil {
+			return err
+		}
+		if err := ctx.BindQuery(&in); err != nil {
+			return err
+		}
+		if err := ctx.BindVars(&in); err != nil {
+			return err
+		}
+		http.SetOperation(ctx, OperationLinkServiceComputeLinkedPod)
+		h := ctx.Middleware(func(ctx context.Context, req interface{}) (interface{}, error) {
+			return srv.ComputeLinkedPod(ctx, req.(*ComputeLinkedPodRequest))
+		})
+		out, err := h(ctx, &in)
+		if err != nil {
+			return err
+		}
+		reply := out.(*ComputeLinkedPodReply)
+		return ctx.Result(200, reply)
+	}
 }
 
 func _LinkService_SetLinkedPod0_HTTP_Handler(srv LinkServiceHTTPServer) func(ctx http.Context) error {
@@ -185,56 +235,6 @@ func _LinkService_GetLinkedPod1_HTTP_Handler(srv LinkServiceHTTPServer) func(ctx
 			return err
 		}
 		reply := out.(*GetLinkedPodReply)
-		return ctx.Result(200, reply)
-	}
-}
-
-func _LinkService_ComputeLinkedPod0_HTTP_Handler(srv LinkServiceHTTPServer) func(ctx http.Context) error {
-	return func(ctx http.Context) error {
-		var in ComputeLinkedPodRequest
-		if err := ctx.Bind(&in); err != nil {
-			return err
-		}
-		if err := ctx.BindQuery(&in); err != nil {
-			return err
-		}
-		if err := ctx.BindVars(&in); err != nil {
-			return err
-		}
-		http.SetOperation(ctx, OperationLinkServiceComputeLinkedPod)
-		h := ctx.Middleware(func(ctx context.Context, req interface{}) (interface{}, error) {
-			return srv.ComputeLinkedPod(ctx, req.(*ComputeLinkedPodRequest))
-		})
-		out, err := h(ctx, &in)
-		if err != nil {
-			return err
-		}
-		reply := out.(*ComputeLinkedPodReply)
-		return ctx.Result(200, reply)
-	}
-}
-
-func _LinkService_ComputeLinkedPod1_HTTP_Handler(srv LinkServiceHTTPServer) func(ctx http.Context) error {
-	return func(ctx http.Context) error {
-		var in ComputeLinkedPodRequest
-		if err := ctx.Bind(&in); err != nil {
-			return err
-		}
-		if err := ctx.BindQuery(&in); err != nil {
-			return err
-		}
-		if err := ctx.BindVars(&in); err != nil {
-			return err
-		}
-		http.SetOperation(ctx, OperationLinkServiceComputeLinkedPod)
-		h := ctx.Middleware(func(ctx context.Context, req interface{}) (interface{}, error) {
-			return srv.ComputeLinkedPod(ctx, req.(*ComputeLinkedPodRequest))
-		})
-		out, err := h(ctx, &in)
-		if err != nil {
-			return err
-		}
-		reply := out.(*ComputeLinkedPodReply)
 		return ctx.Result(200, reply)
 	}
 }

@@ -34,11 +34,12 @@ var leastRights = map[string]Right{
 	OperationWorkloadServiceBatchGetWorkloadState: Right_READ,
 	OperationWorkloadServiceRemoveWorkloadState:   Right_OPERATE,
 
-	OperationFleetServiceListNamespaces:    Right_READ,
-	OperationFleetServiceListServices:      Right_READ,
-	OperationFleetServiceListPodLinks:      Right_READ,
-	OperationFleetServiceCountPodLinks:     Right_READ,
-	FleetService_WatchLinks_FullMethodName: Right_READ,
+	OperationFleetServiceListNamespaces:     Right_READ,
+	OperationFleetServiceListServices:       Right_READ,
+	OperationFleetServiceListPodLinks:       Right_READ,
+	OperationFleetServiceCountPodLinks:      Right_READ,
+	FleetService_WatchLinks_FullMethodName:  Right_READ,
+	FleetService_ExportLinks_FullMethodName: Right_OPERATE,
 }
 
 // TestEveryMethodHasARight: an rpc without the option podlink.v1.right could be called by none.

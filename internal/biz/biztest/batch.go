@@ -284,7 +284,7 @@ func testBatches(t *testing.T, s suite) {
 				require.Equal(e, biz.NoPod, result.Previous)
 				require.Equal(e, names[i], result.Link.Key.UID)
 				if result.Pod != nil {
-					require.Equal(e, result.Link.Pod, result.Pod.Pod)
+					require.Equal(e, result.Link.Pod, result.Pod.Pod.Pod)
 				}
 				e.requireLink(result.Link)
 				given[result.Link.Pod]++

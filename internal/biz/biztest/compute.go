@@ -157,7 +157,7 @@ func testCompute(t *testing.T, s suite) {
 		result, err := e.Pods.Set(e.Context(), e.pods(), report)
 		require.NoError(e, err)
 		want := result.Pod
-		describe := func(uid func(try int) string) (pod *biz.Pod) { // A busy machine may not read the pod in time.
+		describe := func(uid func(try int) string) (pod *biz.SharedPod) { // A busy machine may not read the pod in time.
 			for try := 0; pod == nil && try < 100; try++ {
 				pod = e.compute(e.keyOf(uid(try), service), forever).Pod
 			}
@@ -167,8 +167,11 @@ func testCompute(t *testing.T, s suite) {
 			want.Given++
 			return fmt.Sprint("new-", try)
 		})
-		require.Equal(e, &want, made)
-		require.Equal(e, &want, describe(func(int) string { return "new-0" }), "an existing link")
+		require.NotNil(e, made)
+		require.Equal(e, want, made.Pod)
+		existing := describe(func(int) string { return "new-0" })
+		require.NotNil(e, existing)
+		require.Equal(e, want, existing.Pod, "an existing link")
 	})
 	s.test(t, "a link that the caller could not use", func(e *env) {
 		e.reportReady(1, 2)

@@ -222,7 +222,7 @@ func testIndex(t *testing.T, s suite) {
 		} {
 			_, _, err := e.Index.Entries(e.Context(), e.pods(), 1, token, 10)
 			e.requireInvalidToken(err, token)
-			_, _, err = e.Index.ScanLinks(e.Context(), token, 10)
+			_, _, err = e.Index.ScanLinks(e.Context(), "", token, 10)
 			e.requireInvalidToken(err, token)
 		}
 	})
@@ -261,7 +261,7 @@ func (e *env) scanned() map[biz.LinkKey]biz.Link {
 	found := make(map[biz.LinkKey]biz.Link)
 	token := ""
 	for begin := time.Now(); ; {
-		links, next, err := e.Index.ScanLinks(e.Context(), token, 1000)
+		links, next, err := e.Index.ScanLinks(e.Context(), "", token, 1000)
 		if errors.Is(err, biz.ErrScanMoved) {
 			require.Less(e, time.Since(begin), time.Minute)
 			clear(found)

@@ -87,7 +87,7 @@ func newProcess(store *model.Podlink) *process {
 	p.register(&v1.WorkloadService_ServiceDesc,
 		service.NewWorkloadService(biz.NewWorkloadUsecase(store.Workloads(), limits, biz.NopObserver{})))
 	p.register(&v1.FleetService_ServiceDesc, // Only its jobs, which are asked for, and which nobody runs.
-		service.NewFleetService(nil, nil, biz.NewJobUsecase(store.Jobs(), views, biz.JobOptions{Index: true, Rate: jobRate})))
+		service.NewFleetService(nil, nil, nil, biz.NewJobUsecase(store.Jobs(), views, biz.JobOptions{Index: true, Rate: jobRate})))
 	return p
 }
 

@@ -108,9 +108,11 @@ func (r indexRepo) Entries(
 	return entries, next, nil
 }
 
-// ScanLinks implements biz.IndexRepo. It returns all links at once.
-func (r indexRepo) ScanLinks(ctx context.Context, _ string, _ int) (links []biz.Link, _ string, _ error) {
-	err := r.call(ctx, false, func() { links = r.store.all(func(biz.Link) bool { return true }) })
+// ScanLinks implements biz.IndexRepo. It returns all links of the namespace at once.
+func (r indexRepo) ScanLinks(ctx context.Context, namespace, _ string, _ int) (links []biz.Link, _ string, _ error) {
+	err := r.call(ctx, false, func() {
+		links = r.store.all(func(link biz.Link) bool { return namespace == "" || link.Key.Namespace == namespace })
+	})
 	return links, "", err
 }
 

@@ -159,17 +159,23 @@ func (p *Process) awaitReady() error {
 // Metric returns the value of a metric without labels, such as go_goroutines.
 func (p *Process) Metric(tb testing.TB, name string) float64 {
 	tb.Helper()
+	return p.Metrics(tb, name)[0]
+}
+
+// Metrics returns the values that metrics had at the same time.
+func (p *Process) Metrics(tb testing.TB, names ...string) []float64 {
+	tb.Helper()
 	_, text, err := p.getAdmin("/metrics")
 	require.NoError(tb, err)
-	for line := range strings.Lines(text) {
-		if value, ok := strings.CutPrefix(line, name+" "); ok {
-			number, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
-			require.NoError(tb, err)
-			return number
-		}
+	values := make([]float64, len(names))
+	for i, name := range names {
+		_, line, found := strings.Cut("\n"+text, "\n"+name+" ")
+		require.Truef(tb, found, "no metric %s in:\n%s", name, text)
+		value, _, _ := strings.Cut(line, "\n")
+		values[i], err = strconv.ParseFloat(value, 64)
+		require.NoError(tb, err)
 	}
-	require.Failf(tb, "no such metric", "%s in:\n%s", name, text)
-	return 0
+	return values
 }
 
 // getAdmin gets a path of the admin listener.

@@ -2,8 +2,10 @@ package redis
 
 import (
 	"bufio"
+	"bytes"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -23,7 +25,8 @@ type Proxy struct {
 	mended    chan struct{} // closed by Mend; nil unless the proxy is cut
 	toLose    int
 	loseEvery int
-	scripts   int // replies to scripts since LoseEvery
+	scripts   int      // replies to scripts since LoseEvery
+	only      []string // of which a script's request contains one if its reply may be lost; empty: of every script
 	forgets   time.Duration
 	faults    Faults
 }
@@ -74,6 +77,18 @@ func (p *Proxy) LoseEvery(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.loseEvery, p.scripts = n, 0
+}
+
+// LoseOnly makes LoseReplies and LoseEvery count and lose only replies to scripts whose request contains one of the texts, such as a
+// script's SHA1.
+func (p *Proxy) LoseOnly(texts ...string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.only = texts
+}
+
+func (p *Proxy) mayLose(request []byte) bool {
+	return len(p.only) == 0 || slices.ContainsFunc(p.only, func(text string) bool { return bytes.Contains(request, []byte(text)) })
 }
 
 // ForgetIdle makes the proxy forget connections that were idle for longer, like a firewall does: it drops what comes on them
@@ -222,7 +237,7 @@ type connection struct {
 
 	// The rest is guarded by proxy.mu.
 
-	scripts []bool        // for each command without a reply yet: is it a script
+	scripts []bool        // for each command without a reply yet: is it a script whose reply may be lost
 	stream  bool          // the server sends a stream after the outstanding replies
 	mended  chan struct{} // not nil once the connection is cut; closed by Mend
 	used    time.Time     // when a piece was last forwarded
@@ -251,7 +266,7 @@ func (c *connection) forwardRequests() {
 	for {
 		request, err := readValue(reader)
 		if err == nil {
-			c.expectReply(commandName(request))
+			c.expectReply(request)
 		}
 		if !c.forward(request, c.server) || err != nil {
 			return
@@ -334,14 +349,15 @@ func (c *connection) isCut() chan struct{} {
 
 // expectReply records the kind of the command's reply. It is called before the command is forwarded, so that the reply
 // can't come first.
-func (c *connection) expectReply(command string) {
+func (c *connection) expectReply(request []byte) {
+	command := commandName(request)
 	c.proxy.mu.Lock()
 	defer c.proxy.mu.Unlock()
 	if startsStream(command) {
 		c.stream = true
 	}
 	if !c.stream {
-		c.scripts = append(c.scripts, isScript(command))
+		c.scripts = append(c.scripts, isScript(command) && c.proxy.mayLose(request))
 	}
 }
 

@@ -30,20 +30,18 @@ const (
 	lastEventID = "Last-Event-ID"
 	// resumeField is the field of a request that has the same.
 	resumeField protoreflect.Name = "resume_token"
-	// eventRetry is how long browsers wait before they open a stream again.
-	eventRetry = time.Second
 )
 
-// eventRoutes registers the streams of services as routes that answer server-sent events. Kratos' plugin makes no routes for them, and its
-// own ones have the timeout of requests.
-type eventRoutes struct {
+// streamRoutes registers the streams of services as routes that answer server-sent events or JSON lines. Kratos' plugin makes no routes
+// for them, and its own ones have the timeout of requests.
+type streamRoutes struct {
 	srv   *khttp.Server
 	chain *Chain
 	drain *Drain
 }
 
 // RegisterService implements grpc.ServiceRegistrar.
-func (e eventRoutes) RegisterService(desc *grpc.ServiceDesc, impl any) {
+func (e streamRoutes) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	for i := range desc.Streams {
 		name := protoreflect.FullName(desc.ServiceName + "." + desc.Streams[i].StreamName)
 		found, err := protoregistry.GlobalFiles.FindDescriptorByName(name)
@@ -53,13 +51,14 @@ func (e eventRoutes) RegisterService(desc *grpc.ServiceDesc, impl any) {
 		method := found.(protoreflect.MethodDescriptor)
 		rule, _ := proto.GetExtension(method.Options(), annotations.E_Http).(*annotations.HttpRule)
 		if path := rule.GetGet(); path != "" {
-			e.srv.Route("/").GET(path, e.handler(v1.Operation(method), desc.Streams[i].Handler, impl))
+			e.srv.Route("/").GET(path, e.handler(method, desc.Streams[i].Handler, impl))
 		}
 	}
 }
 
 // handler returns the handler of a stream. It serves the stream through the chain, as gRPC does.
-func (e eventRoutes) handler(operation string, handle grpc.StreamHandler, impl any) khttp.HandlerFunc {
+func (e streamRoutes) handler(method protoreflect.MethodDescriptor, handle grpc.StreamHandler, impl any) khttp.HandlerFunc {
+	operation, form := v1.Operation(method), formOf(method)
 	return func(c khttp.Context) error {
 		khttp.SetOperation(c.Request().Context(), operation)
 		t, _ := transport.FromServerContext(c.Request().Context()) // Kratos always sets it.
@@ -67,7 +66,9 @@ func (e eventRoutes) handler(operation string, handle grpc.StreamHandler, impl a
 		// The context of the request ends after its timeout, the one that it was decoded in does not.
 		ctx, cancel := context.WithCancelCause(transport.NewServerContext(d, t))
 		defer cancel(nil)
-		s := &eventStream{call: c, chain: e.chain, decoding: d, operation: operation, control: http.NewResponseController(c.Response())}
+		s := &httpStream{
+			call: c, chain: e.chain, decoding: d, operation: operation, form: form, control: http.NewResponseController(c.Response()),
+		}
 		go supervise(ctx, cancel, e.drain, s.review)
 		err := e.chain.serve(ctx, t, streamCall, &messages{}, func(ctx context.Context) error {
 			s.ctx = ctx
@@ -81,13 +82,14 @@ func (e eventRoutes) handler(operation string, handle grpc.StreamHandler, impl a
 	}
 }
 
-// eventStream is a grpc.ServerStream whose messages are events of an HTTP reply.
-type eventStream struct {
+// httpStream is a grpc.ServerStream whose messages are parts of an HTTP reply.
+type httpStream struct {
 	ctx       context.Context //nolint:containedctx // A grpc.ServerStream has its context.
 	call      khttp.Context
 	chain     *Chain
 	decoding  *decoding
 	operation string
+	form      *streamForm
 	control   *http.ResponseController
 	request   atomic.Pointer[proto.Message] // what was authorized
 	begun     bool                          // a part of the reply was sent
@@ -95,19 +97,19 @@ type eventStream struct {
 }
 
 // Context implements grpc.ServerStream.
-func (s *eventStream) Context() context.Context { return s.ctx }
+func (s *httpStream) Context() context.Context { return s.ctx }
 
-// SetHeader implements grpc.ServerStream. Events have no metadata.
-func (*eventStream) SetHeader(metadata.MD) error { return nil }
+// SetHeader implements grpc.ServerStream. Messages over HTTP have no metadata.
+func (*httpStream) SetHeader(metadata.MD) error { return nil }
 
 // SendHeader implements grpc.ServerStream.
-func (*eventStream) SendHeader(metadata.MD) error { return nil }
+func (*httpStream) SendHeader(metadata.MD) error { return nil }
 
 // SetTrailer implements grpc.ServerStream.
-func (*eventStream) SetTrailer(metadata.MD) {}
+func (*httpStream) SetTrailer(metadata.MD) {}
 
 // RecvMsg implements grpc.ServerStream. It decodes the request, and decides whether the caller may have the stream.
-func (s *eventStream) RecvMsg(target any) error {
+func (s *httpStream) RecvMsg(target any) error {
 	request := target.(proto.Message)
 	_, _ = s.call.BindQuery(request), s.call.BindVars(request) // The decoding has their errors.
 	if s.decoding.err != nil {
@@ -119,6 +121,10 @@ func (s *eventStream) RecvMsg(target any) error {
 	if err := s.chain.authorize(s.ctx, s.operation, s.decoding, request); err != nil {
 		return err
 	}
+	_, from := httpPeer(s.decoding, s.call.Request())
+	if err := s.chain.watches.take(s.ctx, s.operation, s.decoding.caller, from); err != nil {
+		return err
+	}
 	s.request.Store(&request)
 	// The connection has deadlines for a request. This one lasts, and only reading the connection shows when its caller leaves.
 	_ = errors.Join(s.control.SetReadDeadline(time.Time{}), s.control.SetWriteDeadline(time.Time{}))
@@ -126,11 +132,11 @@ func (s *eventStream) RecvMsg(target any) error {
 }
 
 // resume lets the last event that the caller has got count more than the token of its request: a browser repeats the request as it was.
-func (s *eventStream) resume(request protoreflect.Message) error {
+func (s *httpStream) resume(request protoreflect.Message) error {
 	field := request.Descriptor().Fields().ByName(resumeField)
 	last := s.call.Request().Header.Values(lastEventID)
 	switch {
-	case field == nil || len(last) == 0 || len(last) == 1 && last[0] == "":
+	case field == nil || !s.form.resumes || len(last) == 0 || len(last) == 1 && last[0] == "":
 		return nil
 	case len(last) > 1:
 		return invalid(lastEventID, "appears twice")
@@ -140,7 +146,7 @@ func (s *eventStream) resume(request protoreflect.Message) error {
 }
 
 // review returns why the caller may no longer have the stream.
-func (s *eventStream) review() error {
+func (s *httpStream) review() error {
 	access, request := s.chain.access, s.request.Load()
 	if access == nil || request == nil {
 		return nil
@@ -151,11 +157,11 @@ func (s *eventStream) review() error {
 }
 
 // SendMsg implements grpc.ServerStream. A caller that does not take the message in time has left.
-func (s *eventStream) SendMsg(message any) error {
+func (s *httpStream) SendMsg(message any) error {
 	if err := revoked(s.ctx); err != nil {
 		return err
 	}
-	text, err := eventText(message)
+	text, err := jsonOf(message)
 	if err != nil {
 		return service.Internal(err)
 	}
@@ -163,41 +169,38 @@ func (s *eventStream) SendMsg(message any) error {
 	if m, ok := message.(interface{ GetToken() string }); ok {
 		token = m.GetToken()
 	}
-	return s.write(token, "message", text)
+	return s.write(func(b *bytes.Buffer) { s.form.message(b, token, text) })
 }
 
-func eventText(message any) ([]byte, error) {
+func jsonOf(message any) ([]byte, error) {
 	if shared, ok := message.(*service.SharedReply); ok {
-		return shared.Encoded(service.JSON, func(m proto.Message) ([]byte, error) { return marshal(m) })
+		return shared.Encoded(service.JSON, func(m proto.Message) ([]byte, error) { return appendJSON(nil, m) })
 	}
-	return marshal(message)
+	return appendJSON(nil, message)
 }
 
-// end says in an event why the stream ends.
-func (s *eventStream) end(err error) {
+// end says in a last message why the stream ends.
+func (s *httpStream) end(err error) {
 	if errors.Is(err, biz.ErrCanceled) {
 		return // The caller has left.
 	}
 	if text, err := json.Marshal(errorBodyOf(service.PublicError(err))); err == nil {
-		_ = s.write("", "failure", text)
+		_ = s.write(func(b *bytes.Buffer) { s.form.failure(b, text) })
 	}
 }
 
-// write writes an event, and with the first one the header.
-func (s *eventStream) write(id, event string, data []byte) error {
+// write writes what fill has put into the buffer, and the first time the header.
+func (s *httpStream) write(fill func(b *bytes.Buffer)) error {
 	s.buffer.Reset()
 	if !s.begun {
 		s.begun = true
 		header := s.call.Response().Header()
-		header.Set("Content-Type", "text/event-stream")
+		header.Set("Content-Type", s.form.contentType)
 		header.Set("Cache-Control", "no-store")
-		header.Set("X-Accel-Buffering", "no") // Else some proxies keep events back.
-		fmt.Fprintf(&s.buffer, "retry: %d\n\n", eventRetry.Milliseconds())
+		header.Set("X-Accel-Buffering", "no") // Else some proxies keep messages back.
+		s.form.begin(&s.buffer)
 	}
-	if id != "" {
-		fmt.Fprintf(&s.buffer, "id: %s\n", id)
-	}
-	fmt.Fprintf(&s.buffer, "event: %s\ndata: %s\n\n", event, data)
+	fill(&s.buffer)
 	err := s.control.SetWriteDeadline(time.Now().Add(writeTimeout))
 	if err == nil {
 		_, err = s.call.Response().Write(s.buffer.Bytes())
