@@ -114,7 +114,7 @@ bench: ## benchmark podlink against its alternatives, into bin/bench/results.jso
 bench-quick: ## run a small part of make bench, in less than three minutes
 	./test/install.sh redis-server
 	@mkdir -p $(BENCH)
-	PODLINK_BENCH_QUICK=1 PODLINK_BENCH_OUT=$(BENCH)/quick.json $(GO) test -count=1 -v -tags bench -timeout 5m ./test/bench
+	PODLINK_BENCH_QUICK=1 PODLINK_BENCH_OUT=$(BENCH)/quick.json $(GO) test -count=1 -v -tags bench -timeout 8m ./test/bench
 
 bench-fleet: ## measure the change feed, the index, lists and watches against their targets, in 15 minutes, into bin/bench/fleet.json
 	./test/install.sh redis-server

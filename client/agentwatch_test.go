@@ -15,9 +15,11 @@ import (
 func (p *guardedPod) watch(t *testing.T) (to agentWatcher, stop func()) {
 	t.Helper()
 	to = agentWatcher{p.guard, p.sessions}
+	p.sessions.mu.Lock() // They are being swept.
 	p.watchedSince = func(now time.Time, within time.Duration) time.Time {
 		return p.guard.cache.cover.Load().sinceWhen(now, within)
 	}
+	p.sessions.mu.Unlock()
 	stopped := make(chan struct{})
 	go func() {
 		for {
@@ -75,6 +77,7 @@ func TestSessionsOfAWatch(t *testing.T) {
 	onGuardedPod(t, func(t *testing.T, p *guardedPod) {
 		const users = 50
 		to, stop := p.watch(t)
+		time.Sleep(time.Millisecond)
 		for i := range users {
 			mustStart(t, p.podSessions, fmt.Sprint("u", i))
 		}

@@ -110,7 +110,9 @@ func (l *linkCache) apply(uid string, c *v1.LinkChange, now time.Time) {
 			return nil, otter.InvalidateOp
 		case effectAdopt:
 			adopted := newEntry(c.GetLink(), now, l.policy.ttl)
-			adopted.unsure = held.unsure
+			if adopted.unsure = held.unsure; held.asked.Before(held.unsure.Add(unsureFor)) { // That may have come after this change.
+				adopted.doubt, adopted.fresh = unreached, 0
+			}
 			return adopted, otter.WriteOp
 		case effectRead, effectUnset:
 		}

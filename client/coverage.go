@@ -11,11 +11,11 @@ const healthyFor = 3 * time.Second
 // for counts by time: from when it did last, and spread over the ttl, so that a failover of podlink or of its store does not make all
 // links be asked about at once.
 type coverage struct {
-	since time.Time // it vouches for links that were asked about from then on
+	since time.Time // it vouches for links that were asked about after that
 	last  time.Time // when the last message came
 	live  bool      // the stream has not ended since
 
-	// Since the watch has missed changes it no longer vouches for links that were asked about from former on, and before since. They are
+	// Since the watch has missed changes it no longer vouches for links that were asked about after former, and not after since. They are
 	// used until old, and for a part of spread more.
 	former, old time.Time // zero: there are none
 	spread      time.Duration
@@ -74,9 +74,9 @@ func (c *coverage) byTime(ttl time.Duration) (until time.Time, spread time.Durat
 func (c *coverage) vouches(asked time.Time, part float64, now time.Time, ttl time.Duration) bool {
 	until, spread := c.old, c.spread
 	switch {
-	case asked.Before(c.since) && (c.former.IsZero() || asked.Before(c.former)):
+	case !asked.After(c.since) && (c.former.IsZero() || !asked.After(c.former)):
 		return false
-	case asked.Before(c.since):
+	case !asked.After(c.since):
 	case c.healthy(now):
 		return true
 	default:

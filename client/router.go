@@ -39,8 +39,8 @@ type RouterOptions struct {
 	// LinkTTL is how long the link lives that podlink makes for a user without one; the pod makes it persistent when a session
 	// starts. Whole seconds; 0 is DefaultLinkTTL.
 	LinkTTL time.Duration
-	// CacheTTL is how long a link is used without asking podlink again, where no watch vouches for it (Options.Watch). While podlink does not answer, a persistent link is used for
-	// up to an hour; a temporary one never beyond its end. 0 is DefaultCacheTTL.
+	// CacheTTL is how long a link is used without asking podlink again, where no watch vouches for it (Options.Watch). While podlink does
+	// not answer, a persistent link is used for up to an hour; a temporary one never beyond its end. 0 is DefaultCacheTTL.
 	CacheTTL time.Duration
 	// CacheSize is how many links are kept. 0 is DefaultCacheSize.
 	CacheSize int

@@ -22,11 +22,13 @@ type sessionOptions struct {
 	cacheTTL           time.Duration // how long a link that was seen right is not asked about before a start
 	onLost             func(uid string, epoch int64)
 	log                *log.Helper
-	draining           func() bool                                         // reports whether the pod takes no new sessions
-	forget             func(uid string)                                    // the link has changed: what is cached of it is out of date
-	revoke             func(uid string, epoch int64)                       // ends the streams of a user whose session is lost; nil: there are none
-	watchedSince       func(now time.Time, within time.Duration) time.Time // as coverage.sinceWhen; nil: there is no watch
-	report             func()                                              // asks for a report to podlink now; nil: the next one comes by itself
+	draining           func() bool                   // reports whether the pod takes no new sessions
+	forget             func(uid string)              // the link has changed: what is cached of it is out of date
+	revoke             func(uid string, epoch int64) // ends the streams of a user whose session is lost; nil: there are none
+	report             func()                        // asks for a report to podlink now; nil: the next one comes by itself
+
+	// watchedSince is coverage.sinceWhen of the watch; nil: there is none.
+	watchedSince func(now time.Time, within time.Duration) time.Time
 }
 
 // sessions are the sessions of a pod's users. Each has a link to the pod that this process has claimed. It is safe for

@@ -65,6 +65,8 @@ func TestCoverage(t *testing.T) {
 	const ttl = 10 * time.Second
 	began := (*coverage)(nil).noting(true, at(0), ttl)
 	on := began.noting(false, at(100), ttl)
+	gap := on.noting(true, at(101), ttl)
+	twice := gap.noting(true, at(105), ttl)
 	for name, row := range map[string]struct {
 		of         *coverage
 		asked, now float64
@@ -80,11 +82,11 @@ func TestCoverage(t *testing.T) {
 		"broken":                                    {of: on.broken(), asked: 1, now: 103.5, part: 0, want: false},
 		"broken: at once it is not healthy":         {of: on.broken(), asked: 1, now: 110, part: 1, want: false},
 		"resumed":                                   {of: on.broken().noting(false, at(150), ttl), asked: 1, now: 151, want: true},
-		"gap: used at first":                        {of: on.noting(true, at(101), ttl), asked: 1, now: 105, part: .5, want: true},
-		"gap: then refreshed":                       {of: on.noting(true, at(101), ttl), asked: 1, now: 107, part: .5, want: false},
-		"gap: asked about since":                    {of: on.noting(true, at(101), ttl).noting(false, at(200), ttl), asked: 101, now: 202, want: true},
-		"a second gap does not begin the spread":    {of: on.noting(true, at(101), ttl).noting(true, at(105), ttl), asked: 1, now: 105, part: .3, want: false},
-		"a second gap does not end the spread":      {of: on.noting(true, at(101), ttl).noting(true, at(105), ttl), asked: 1, now: 106, part: .8, want: true},
+		"gap: used at first":                        {of: gap, asked: 1, now: 105, part: .5, want: true},
+		"gap: then refreshed":                       {of: gap, asked: 1, now: 107, part: .5, want: false},
+		"gap: asked about since":                    {of: gap.noting(false, at(200), ttl), asked: 102, now: 202, want: true},
+		"a second gap does not begin the spread":    {of: twice, asked: 1, now: 105, part: .3, want: false},
+		"a second gap does not end the spread":      {of: twice, asked: 1, now: 106, part: .8, want: true},
 		"started again after a long break: by time": {of: on.broken().noting(true, at(200), ttl), asked: 1, now: 200, part: 1, want: false},
 		"started again soon: by time":               {of: on.broken().noting(true, at(101), ttl), asked: 1, now: 105, part: .5, want: true},
 	} {
@@ -114,7 +116,7 @@ func (f *fakeFeed) passes(d time.Duration) {
 func TestWatchedLinkIsNotAskedAbout(t *testing.T) {
 	inTime(t, func(t *testing.T, f *fakeFeed) {
 		_, podOf := f.watchingRouter(t)
-		f.passes(0)
+		f.passes(time.Millisecond)
 		f.set("u", 2, -1)
 		for range 29 {
 			require.EqualValues(t, 2, podOf("u"))
@@ -166,7 +168,7 @@ func TestWatchedChange(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inTime(t, func(t *testing.T, f *fakeFeed) {
 				_, podOf := f.watchingRouter(t)
-				f.passes(0)
+				f.passes(time.Millisecond)
 				f.set("u", 2, -1)
 				require.EqualValues(t, 2, podOf("u"))
 				f.passes(time.Minute)
@@ -188,7 +190,7 @@ func TestWatchedChange(t *testing.T) {
 func TestUncertainChangeHappensLater(t *testing.T) {
 	inTime(t, func(t *testing.T, f *fakeFeed) {
 		_, podOf := f.watchingRouter(t)
-		f.passes(0)
+		f.passes(time.Millisecond)
 		f.set("u", 2, -1)
 		podOf("u")
 		f.changes(v1.LinkChange_UNCERTAIN, "u", &v1.Link{PodId: 1})
@@ -208,7 +210,7 @@ func TestUncertainChangeHappensLater(t *testing.T) {
 func TestChangeDuringLookup(t *testing.T) {
 	inTime(t, func(t *testing.T, f *fakeFeed) {
 		r, podOf := f.watchingRouter(t)
-		f.passes(0)
+		f.passes(time.Millisecond)
 		old := f.set("u", 2, -1)
 		hung, answers := make(chan struct{}), make(chan struct{})
 		r.links.policy.lookup = func(context.Context, string, *entry) (*v1.Link, error) {
@@ -245,7 +247,7 @@ func TestResync(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inTime(t, func(t *testing.T, f *fakeFeed) {
 				_, podOf := f.watchingRouter(t)
-				f.passes(0)
+				f.passes(time.Millisecond)
 				for i := range users {
 					f.set(fmt.Sprint(i), 2, -1)
 					podOf(fmt.Sprint(i))
@@ -283,7 +285,7 @@ func TestResync(t *testing.T) {
 func TestWatchResumes(t *testing.T) {
 	inTime(t, func(t *testing.T, f *fakeFeed) {
 		_, podOf := f.watchingRouter(t)
-		f.passes(0)
+		f.passes(time.Millisecond)
 		f.set("u", 2, -1)
 		podOf("u")
 		f.passes(time.Minute)

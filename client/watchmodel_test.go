@@ -56,7 +56,7 @@ func (m *watchModel) change() {
 		}
 		m.links[uid] = changed
 		c.Link = m.linkOf(uid)
-	case happens == 3: // Nobody knows whether it happens.
+	case happens <= 4: // Nobody knows whether it happens.
 		c.Kind, c.Link.Epoch, c.Link.PodId = v1.LinkChange_UNCERTAIN, 0, 1
 		if m.r.IntN(2) == 0 {
 			m.move(uid)
@@ -110,7 +110,7 @@ func (m *watchModel) step(call func(uid string)) {
 	case 5, 6, 7:
 		call(fmt.Sprint(m.r.IntN(modelUsers)))
 	case 8: // A podlink dies with what it has not said.
-		if len(m.unsaid) > 0 {
+		if len(m.unsaid) > 0 && m.r.IntN(5) == 0 {
 			m.unsaid, m.lost = nil, true
 		}
 	case 9: // What is said meanwhile is said after the stream goes on, or is missing.
@@ -126,8 +126,9 @@ func (m *watchModel) step(call func(uid string)) {
 	}
 }
 
-// run plays a random story, and returns the users whom the router takes for another pod's in the end. Between wraps what the watch tells.
-func runWatchModel(t *testing.T, seed uint64, between func(linkWatcher) linkWatcher) (wrong []string) {
+// runWatchModel plays a random story, and returns the users whom the router takes for another pod's in the end. Between wraps what the
+// watch tells, until ctx ends. Every third story ends without the watch.
+func runWatchModel(t *testing.T, seed uint64, between func(ctx context.Context, w linkWatcher) linkWatcher) (wrong []string) {
 	synctest.Test(t, func(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // It has to repeat.
 		m := &watchModel{fakeFeed: newFakeFeed(), r: r}
@@ -151,7 +152,7 @@ func runWatchModel(t *testing.T, seed uint64, between func(linkWatcher) linkWatc
 		}
 		c.watches = newLinkWatches(c.fleet)
 		c.watches.log = log.NewHelper(new(logLines))
-		c.watches.join(testNamespace, testService, between(router.links))
+		c.watches.join(testNamespace, testService, between(c.watches.open, router.links))
 		var calls sync.WaitGroup
 		call := func(uid string) {
 			calls.Go(func() { _, _ = router.links.get(context.Background(), uid) })
@@ -166,6 +167,13 @@ func runWatchModel(t *testing.T, seed uint64, between func(linkWatcher) linkWatc
 			m.tell()
 		}
 		m.passes(max(DefaultCacheTTL, unsureFor) + time.Second)
+		if seed%3 == 0 {
+			m.cut(errCut)
+			for range modelUsers {
+				m.change()
+			}
+			time.Sleep(DefaultCacheTTL)
+		}
 		for i := range modelUsers {
 			call(fmt.Sprint(i))
 		}
@@ -183,7 +191,7 @@ func runWatchModel(t *testing.T, seed uint64, between func(linkWatcher) linkWatc
 	return wrong
 }
 
-func itself(w linkWatcher) linkWatcher { return w }
+func itself(_ context.Context, w linkWatcher) linkWatcher { return w }
 
 // TestWatchModel: after random changes, gaps and streams that break, a router ends with what podlink has.
 func TestWatchModel(t *testing.T) {
@@ -192,11 +200,27 @@ func TestWatchModel(t *testing.T) {
 	}
 }
 
-// badWatcher is a known-bad router: it does not hear what drop returns true for, and is told that all is well while it beats.
+// badWatcher is a known-bad router.
 type badWatcher struct {
 	linkWatcher
-	drop func(c *v1.LinkChange) bool
-	deaf bool
+
+	drop   func(c *v1.LinkChange) bool // it does not hear of these changes
+	deaf   bool                        // it does not hear that changes are missing
+	trusts bool                        // it takes the watch for healthy when it has ended
+}
+
+func (b badWatcher) broke() {
+	if !b.trusts {
+		b.linkWatcher.broke()
+	}
+}
+
+// beat tells the router that all is well until ctx ends.
+func (b badWatcher) beat(ctx context.Context) {
+	for ctx.Err() == nil {
+		b.linkWatcher.noted(&v1.WatchLinksReply{})
+		sleep(ctx, time.Second)
+	}
 }
 
 func (b badWatcher) noted(message *v1.WatchLinksReply) {
@@ -223,10 +247,17 @@ func TestWatchModelFinds(t *testing.T) {
 		"ignores removals":                   {drop: of(v1.LinkChange_REMOVED)},
 		"ignores changes of unknown outcome": {drop: of(v1.LinkChange_UNCERTAIN)},
 		"does not resync":                    {deaf: true},
+		"trusts a watch that has ended":      {trusts: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for seed := range uint64(300) {
-				wrong := runWatchModel(t, seed, func(w linkWatcher) linkWatcher { bad.linkWatcher = w; return bad })
+				wrong := runWatchModel(t, seed, func(ctx context.Context, w linkWatcher) linkWatcher {
+					bad.linkWatcher = w
+					if bad.trusts {
+						go bad.beat(ctx)
+					}
+					return bad
+				})
 				if len(wrong) > 0 {
 					return
 				}

@@ -19,8 +19,8 @@ import (
 // computes returns how many calls of podlink have asked for links.
 func (w *world) computes() int { return w.calls("ComputeLinkedPod") + w.calls("BatchComputeLinkedPod") }
 
-// watched waits until the router's watch vouches for links.
-func watched(t testing.TB, r *Router) {
+// watchBegun waits until the router's watch vouches for links.
+func watchBegun(t testing.TB, r *Router) {
 	t.Helper()
 	require.Eventually(t, func() bool {
 		c := r.links.cover.Load()
@@ -44,7 +44,7 @@ func TestRouterWatches(t *testing.T) {
 	pods := w.pods(3)
 	r, chat := w.router(RouterOptions{UID: userField}, soon)
 	w.connected(chat, len(pods))
-	watched(t, r)
+	watchBegun(t, r)
 	w.link("u", 0)
 	_, err := chat.set(t.Context(), "u", "hi")
 	require.NoError(t, err)
@@ -54,7 +54,7 @@ func TestRouterWatches(t *testing.T) {
 		leads(t, r, "u", pod)
 		answer, err := chat.set(t.Context(), "u", "hi")
 		require.NoError(t, err)
-		require.Equal(t, fmt.Sprintf("chat-%d", pod), answer.GetState())
+		require.Equal(t, fmt.Sprint(pod), answer.GetNamespace())
 	}
 	require.Equal(t, asked, w.computes())
 
@@ -70,14 +70,14 @@ func TestWatchOfAnotherPodlink(t *testing.T) {
 	w.ready(0, 1)
 	r, err := w.client.NewRouter(testNamespace, testService, RouterOptions{UID: userField})
 	require.NoError(t, err)
-	watched(t, r)
+	watchBegun(t, r)
 	w.link("u", 0)
 	_, err = r.links.get(t.Context(), "u")
 	require.NoError(t, err)
 	require.NoError(t, p.Freeze()) // The stream is silent, then its connection ends.
 	require.Eventually(t, func() bool { return !r.links.cover.Load().healthy(time.Now()) }, soon, time.Millisecond)
 	require.NoError(t, p.Resume())
-	watched(t, r)
+	watchBegun(t, r)
 	w.link("u", 1)
 	leads(t, r, "u", 1)
 }
@@ -116,7 +116,7 @@ func TestWatchShowsCredentials(t *testing.T) {
 	c := connect(t, listener.Addr().String(), Options{Watch: true, TLS: trusting, Credentials: token{value: secret, secure: true}})
 	r, err := c.NewRouter(testNamespace, testService, RouterOptions{})
 	require.NoError(t, err)
-	watched(t, r)
+	watchBegun(t, r)
 	require.Equal(t, []string{"Bearer " + secret}, (<-s.callers).Get("authorization"))
 }
 
@@ -133,7 +133,7 @@ func BenchmarkWatchedRouter(b *testing.B) {
 			require.NoError(b, err)
 			requests := linkAll(b, w, users)
 			if watch {
-				watched(b, r)
+				watchBegun(b, r)
 			}
 			call := r.Middleware()(func(context.Context, any) (any, error) { return nil, nil })
 			ctx := callContext()

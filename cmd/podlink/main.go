@@ -87,9 +87,13 @@ func count(all ...bool) (n int) {
 }
 
 func printConfig(config *conf.Bootstrap) int {
-	if err := app.Check(config); err != nil {
+	warnings, err := app.Check(config)
+	if err != nil {
 		fmt.Fprintf(os.Stderr, "podlink: %v\n", err)
 		return 2
+	}
+	for _, warning := range warnings {
+		fmt.Fprintf(os.Stderr, "podlink: warning: %s\n", warning)
 	}
 	text, err := config.YAML()
 	if err != nil {

@@ -39,7 +39,7 @@ func serve(config *conf.Bootstrap) int {
 	signal.Notify(hangups, syscall.SIGHUP) // From here on it does not end the process.
 	defer signal.Stop(hangups)
 
-	if err := app.Check(config); err != nil {
+	if _, err := app.Check(config); err != nil {
 		fmt.Fprintf(os.Stderr, "podlink: %v\n", err)
 		return 2
 	}

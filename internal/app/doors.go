@@ -48,12 +48,18 @@ func openDoors(c *conf.Bootstrap, reloaded reloadFunc) (doors, error) {
 	return doors{callers, policy}, nil
 }
 
-// Check returns why podlink would not start with a valid configuration: the content of a file that it names. It opens no connection.
-func Check(c *conf.Bootstrap) error {
-	if _, err := openDoors(c, nil); err != nil {
-		return fmt.Errorf("configuration: %w", err)
+// Check returns why podlink would not start with a valid configuration: the content of a file that it names. It opens no connection. The
+// warnings are about what podlink starts with, and is no use.
+func Check(c *conf.Bootstrap) (warnings []string, err error) {
+	d, err := openDoors(c, nil)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("configuration: %w", err)
+	case d.policy == nil:
+		return nil, nil
+	default:
+		return d.policy.Unknown(d.callers), nil
 	}
-	return nil
 }
 
 // newDoors is openDoors with the metrics, the log and the audit log of what is read again.

@@ -93,7 +93,9 @@ func newWatches(c *conf.Server, r repos, observer *telemetry.Fleet) (*biz.Watche
 }
 
 // newExports returns the exports. They have the pace of the census, which they share with each other.
-func newExports(c *conf.Fleet, r repos) *biz.Exports { return biz.NewExports(r.fleet, int(c.GetCensusRate())) }
+func newExports(c *conf.Fleet, r repos) *biz.Exports {
+	return biz.NewExports(r.fleet, int(c.GetCensusRate()))
+}
 
 // chores are what the index and the watches need beside the listeners.
 type chores []func(ctx context.Context) error

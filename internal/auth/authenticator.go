@@ -35,10 +35,11 @@ type generation = atomic.Uint64
 
 // Authenticator checks who calls.
 type Authenticator struct {
-	now         func() time.Time
-	trustDomain string // as in Options
-	sets        []*KeySet
-	issuers     map[string]*KeySet // by the claim iss
+	now          func() time.Time
+	trustDomain  string // as in Options
+	certificates bool   // as in Options
+	sets         []*KeySet
+	issuers      map[string]*KeySet // by the claim iss
 
 	tokensFile       *file // nil: none
 	tokens           atomic.Pointer[tokens]
@@ -59,7 +60,7 @@ func New(o Options) (*Authenticator, error) {
 		o.Now = time.Now
 	}
 	a := &Authenticator{
-		now: o.Now, trustDomain: o.TrustDomain, issuers: make(map[string]*KeySet),
+		now: o.Now, trustDomain: o.TrustDomain, certificates: o.Certificates, issuers: make(map[string]*KeySet),
 		verified:  otter.Must(&otter.Options[[sha256.Size]byte, verified]{MaximumSize: verifiedTokens}),
 		strangers: newStrangers(o.Now),
 		buffers:   sync.Pool{New: func() any { return new([sha256.Size + maxToken]byte) }},

@@ -173,6 +173,7 @@ func (p *patterns) match(text string) bool {
 type ruleset struct {
 	byName   map[string][]*rule // by a literal of who
 	byPrefix []whoPrefix        // by a pattern of who
+	who      []whoText          // as in the file
 
 	mu    sync.RWMutex
 	known map[place][]*rule // the rules of those who have called, at most mostPlaces

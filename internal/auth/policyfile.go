@@ -37,7 +37,8 @@ type ruleText struct {
 // parsedRule is a rule with the patterns of its who.
 type parsedRule struct {
 	rule
-	who patterns
+	who   patterns
+	texts []string // of who
 }
 
 // parsePolicy returns the rules of a file. Errors have no text of the file: its path may be that of a secret.
@@ -119,7 +120,7 @@ func (t *ruleText) parse() (parsedRule, error) {
 	if !known {
 		return parsedRule{}, errors.New("role must be reader, caller, binder, pod, operator or admin")
 	}
-	r := parsedRule{rule: rule{rights: role.rights, pod: role.pod, admin: role.admin, persistent: true}}
+	r := parsedRule{rule: rule{rights: role.rights, pod: role.pod, admin: role.admin, persistent: true}, texts: t.Who}
 	for _, list := range []struct {
 		key   string
 		texts []string
@@ -283,6 +284,9 @@ func compile(rules []parsedRule) *ruleset {
 	places := make(map[string]int) // in byPrefix
 	for i := range rules {
 		r := &rules[i]
+		for j, text := range r.texts {
+			set.who = append(set.who, whoText{fmt.Sprintf("%s.who[%d]", r.name, j), text})
+		}
 		for _, name := range r.who.literals {
 			set.byName[name] = append(set.byName[name], &r.rule)
 		}

@@ -47,6 +47,18 @@ func (t *tokens) find(sum [sha256.Size]byte) (token, bool) {
 	return found, ok
 }
 
+// has reports whether there is a token of that caller.
+func (t *tokens) has(name string) bool {
+	for _, entries := range t.entries {
+		for i := range entries {
+			if entries[i].identity.Name == name {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 var (
 	tokenNamePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 	podPattern       = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)

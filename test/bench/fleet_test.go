@@ -30,11 +30,10 @@ const (
 
 // form is a form of podlink. Each has a prefix in the shared Redis, because an index lacks what another form has changed.
 type form struct {
-	name string
-	env  []string
+	name, binary string
+	env          []string
 	// moves and sessions count the calls of all its processes, so that each changes a link.
 	moves, sessions atomic.Int64
-	binary          string
 }
 
 // TestFleetCost compares podlink with the change feed and the index, without the index, and without both.

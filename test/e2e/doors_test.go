@@ -409,6 +409,35 @@ func TestUnusableDoors(t *testing.T) {
 	}
 }
 
+// TestCheckWarns: -check says which names in the policy no caller can have, and prints the configuration all the same.
+func TestCheckWarns(t *testing.T) {
+	t.Parallel()
+	path := files(t, map[string]string{
+		"tokens": guardTexts().tokens,
+		"policy": `rules:
+- {who: ["token:reader", "token:raeder", "spiffe://example.org/a"], role: reader, namespaces: [game], services: [chat]}
+`,
+		"correct": `rules: [{who: ["token:reader"], role: reader, namespaces: [game], services: [chat]}]`,
+	})
+	for policy, want := range map[string]string{
+		"policy": `podlink: warning: auth.policy_file: rules[0].who[1]: no caller can be "token:raeder": ` +
+			"auth.tokens_file has no token of that name\n" +
+			`podlink: warning: auth.policy_file: rules[0].who[2]: no caller can be "spiffe://example.org/a": ` +
+			"no listener has a client_ca_file, so callers have no certificates\n",
+		"correct": "",
+	} {
+		cmd := exec.CommandContext(t.Context(), binary, "-check")
+		cmd.Env = append(os.Environ(), "PODLINK_AUTH_MODE=required", "PODLINK_AUTH_POLICY_FILE="+path(policy),
+			"PODLINK_AUTH_TOKENS_FILE="+path("tokens"))
+		var warnings strings.Builder
+		cmd.Stderr = &warnings
+		out, err := cmd.Output()
+		require.NoError(t, err)
+		require.Contains(t, string(out), "mode: required")
+		require.Equal(t, want, warnings.String())
+	}
+}
+
 // TestKeysThatNeverCame: while the keys of an issuer were never loaded podlink is not ready, and says so to its callers.
 func TestKeysThatNeverCame(t *testing.T) {
 	t.Parallel()

@@ -22,7 +22,7 @@ const (
 	settled = 10 * time.Second
 	// completeTimeout bounds how long lists may be incomplete after a fault, and gapTimeout how long until a fault is noticed: a dead podlink
 	// is found after 5 s; and as much again, and more, for a busy machine.
-	completeTimeout, gapTimeout = 45 * time.Second, 20 * time.Second
+	completeTimeout, gapTimeout = 45 * time.Second, 15 * time.Second
 	// beforeFault and afterFault are how long the load lasts before and after a fault.
 	beforeFault, afterFault = time.Second, 500 * time.Millisecond
 )
@@ -42,14 +42,17 @@ type lists struct {
 	watchers []*watcher
 	load     *changing // nil: none runs
 	report   *Report
+	unaided  int // views that were right without a resync
+	// sought ends a run early: texts that its violations must have. None: it does not end early.
+	sought []string
 }
 
 // listFault is a fault, and what must follow it.
 type listFault struct {
 	name   string
 	inject func(t *testing.T, l *lists)
-	// gap: changes may be lost, so lists and watchers must be told.
-	gap bool
+	gap    bool // Changes may be lost, so every watcher must be told GAP.
+	slow   bool // The first watcher must be told SLOW.
 }
 
 // startLists starts podlinks with a service whose pods have reported, and watchers of it.
@@ -63,6 +66,7 @@ func startLists(t *testing.T, binary string, store listStore, podlinks int) *lis
 		require.True(t, w.caughtUp(time.Time{}, time.Now().Add(readTimeout)), "the watcher %s hears nothing", w.name)
 	}
 	l.complete(t, time.Now())
+	l.compare(t, listFault{name: "the start"}, time.Now()) // So that the views are not old.
 	return l
 }
 
@@ -84,10 +88,24 @@ func (l *lists) run(t *testing.T, faults ...listFault) *Report {
 			l.noticed(t, fault.name, gaps)
 		}
 		l.complete(t, began)
-		l.compare(t, fault.name, ended.Add(settled))
+		l.compare(t, fault, ended.Add(settled))
+		if len(l.sought) > 0 && l.missed() == "" {
+			break
+		}
 	}
 	l.report.publish(t)
 	return l.report
+}
+
+// missed returns a text that is sought and was not found; "": all were found.
+func (l *lists) missed() string {
+	found := strings.Join(l.report.Violations, "\n")
+	for _, text := range l.sought {
+		if !strings.Contains(found, text) {
+			return text
+		}
+	}
+	return ""
 }
 
 // gaps returns how many gaps there were, by the layout of docs/data-model.md.
@@ -137,12 +155,12 @@ func (l *lists) complete(t testing.TB, since time.Time) {
 
 // compare compares the lists of every podlink, and the views of the watchers, with the store, at a time at which all links have stood for
 // long enough. The load must have ended.
-func (l *lists) compare(t *testing.T, after string, at time.Time) {
+func (l *lists) compare(t *testing.T, after listFault, at time.Time) {
 	t.Helper()
 	time.Sleep(time.Until(at))
 	since := make([]int, len(l.watchers))
 	for i, w := range l.watchers {
-		require.True(t, w.caughtUp(at, time.Now().Add(readTimeout)), "%s: the watcher %s is not healthy", after, w.name)
+		require.True(t, w.caughtUp(at, time.Now().Add(readTimeout)), "%s: the watcher %s is not healthy", after.name, w.name)
 		since[i] = w.view.position()
 	}
 	var listed listing
@@ -150,15 +168,32 @@ func (l *lists) compare(t *testing.T, after string, at time.Time) {
 		listed = l.list(t, p)
 		truth := truthOf(t, l.primaries())
 		if found := difference(listed.links, truth); found != "" {
-			l.report.violated("%s: the lists: %s", after, found)
+			l.report.violated("%s: the lists: %s", after.name, found)
 		}
 		for _, broken := range listed.broken {
-			l.report.violated("%s: %s", after, broken)
+			l.report.violated("%s: %s", after.name, broken)
 		}
 		l.report.Lost += missing(listed.links, truth)
 	}
 	for i, w := range l.watchers {
-		l.compareView(t, after, w, listed, since[i])
+		l.told(after, i)
+		l.compareView(t, after.name, w, listed, since[i])
+	}
+}
+
+// told checks that a watcher was told what a fault has made old.
+func (l *lists) told(after listFault, watcher int) {
+	w := l.watchers[watcher]
+	w.view.mu.Lock()
+	defer w.view.mu.Unlock()
+	if after.gap && w.view.resyncs[v1.WatchLinksReply_GAP] == 0 {
+		l.report.violated("%s: the watcher %s is not told of the gap", after.name, w.name)
+	}
+	if after.slow && watcher == 0 && w.view.resyncs[v1.WatchLinksReply_SLOW] == 0 {
+		l.report.violated("%s: the watcher %s is not told that it is slow", after.name, w.name)
+	}
+	if !w.view.old {
+		l.unaided++
 	}
 }
 

@@ -80,7 +80,8 @@ func TestView(t *testing.T) {
 	})
 	t.Run("a difference is told", func(t *testing.T) {
 		truth := map[string]stored{"ann": {1, 5}, "bob": {2, 5}}
-		require.Equal(t, "of 2 links 1 (bob of pod 2) missing, 1 (ann on pod 3 with epoch 6, not 1 with 5) wrong, and 1 (cat on pod 1) which do not exist",
+		require.Equal(t, "of 2 links 1 (bob of pod 2) missing, 1 (ann on pod 3 with epoch 6, not 1 with 5) wrong, "+
+			"and 1 (cat on pod 1) which do not exist",
 			difference(map[string]stored{"ann": {3, 6}, "cat": {1, 5}}, truth))
 	})
 }
