@@ -8,6 +8,7 @@ import (
 	"podlink/internal/biz"
 	"podlink/internal/conf"
 	"podlink/internal/data"
+	"podlink/internal/jobs"
 	"podlink/internal/rdb"
 	"podlink/internal/server"
 	"podlink/internal/telemetry"
@@ -19,6 +20,7 @@ type repos struct {
 	links biz.LinkRepo
 	pods  biz.PodRepo
 	fleet *data.Fleet
+	jobs  biz.JobRepo
 }
 
 func newRepos(
@@ -28,6 +30,7 @@ func newRepos(
 		links: data.NewLinkRepo(runner, keys, linkLimits(c), metrics),
 		pods:  data.NewPodRepo(runner, keys, podLimits(c), primaries),
 		fleet: data.NewFleet(runner, keys, data.FleetOptions{FeedMaxAge: c.GetFleet().GetFeedMaxAge().AsDuration()}),
+		jobs:  data.NewJobRepo(runner, keys, data.JobLimits{MaxJobs: int(c.GetLimits().GetMaxJobs())}),
 	}
 }
 
@@ -47,8 +50,11 @@ func newFeed(c *conf.Fleet, r repos, observer *telemetry.Fleet) (*biz.Feed, func
 	}
 }
 
-// callerName returns the name of the identity that calls; "": not known, as with auth.mode off.
+// callerName returns the job, or the name of the identity that calls; "": not known, as with auth.mode off.
 func callerName(ctx context.Context) string {
+	if job := biz.ActorOf(ctx); job != "" {
+		return job
+	}
 	if call := auth.From(ctx); call != nil {
 		return call.Identity.Name
 	}
@@ -62,6 +68,21 @@ func notedPods(r repos, feed *biz.Feed) biz.PodRepo { return biz.NoteServices(r.
 
 func newFleetUsecase(c *conf.Fleet, r repos, pods *biz.PodViews, feed *biz.Feed) *biz.FleetUsecase {
 	return biz.NewFleetUsecase(r.fleet, r.fleet, r.links, pods, feed.Complete, biz.FleetOptions{Index: c.GetIndex()})
+}
+
+func newJobUsecase(c *conf.Fleet, r repos, pods *biz.PodViews) *biz.JobUsecase {
+	return biz.NewJobUsecase(r.jobs, pods, biz.JobOptions{Index: c.GetIndex(), Rate: c.GetJobRate()})
+}
+
+// newRunner returns what carries out jobs. It changes links as callers do, so that the feed and the index have what it changes.
+func newRunner(
+	c *conf.Fleet, r repos, links biz.LinkRepo, usecase *biz.LinkUsecase, pods *biz.PodViews, workloads biz.WorkloadRepo, feed *biz.Feed,
+	observer *telemetry.Jobs,
+) *jobs.Runner {
+	return jobs.New(jobs.Stores{
+		Jobs: r.jobs, Index: r.fleet, Feed: r.fleet, Keys: r.fleet, Links: links, Moves: usecase, Pods: pods, Workloads: workloads,
+		Complete: feed.Complete,
+	}, jobs.Options{Rate: int(c.GetJobRate()), Observer: observer})
 }
 
 // newWatches returns the watches, and a function that ends them.
@@ -79,7 +100,9 @@ func newExports(c *conf.Fleet, r repos) *biz.Exports {
 // chores are what the index and the watches need beside the listeners.
 type chores []func(ctx context.Context) error
 
-func newChores(c *conf.Fleet, r repos, watches *biz.Watches, drain *server.Drain, observer *telemetry.Fleet) chores {
+func newChores(
+	c *conf.Fleet, r repos, watches *biz.Watches, runner *jobs.Runner, drain *server.Drain, observer *telemetry.Fleet,
+) chores {
 	all := chores{func(ctx context.Context) error { return closeAtDrain(ctx, drain, watches.Close) }}
 	if !c.GetIndex() {
 		return all
@@ -87,7 +110,7 @@ func newChores(c *conf.Fleet, r repos, watches *biz.Watches, drain *server.Drain
 	rate, every, holder := int(c.GetCensusRate()), c.GetSweepEvery().AsDuration(), rand.Text()
 	census := biz.NewCensus(r.fleet, r.fleet, biz.CensusOptions{Rate: rate, Every: every, Holder: holder, Observer: observer})
 	sweep := biz.NewSweep(r.fleet, r.fleet, r.links, biz.SweepOptions{Rate: rate, Every: every, Holder: holder, Observer: observer})
-	return append(all, census.Run, sweep.Run)
+	return append(all, census.Run, sweep.Run, runner.Run)
 }
 
 // closeAtDrain ends the watches when podlink begins to drain, so that watchers come back at another podlink before the listeners close.

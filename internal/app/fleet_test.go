@@ -42,17 +42,17 @@ func TestWatchesEndWithTheDrain(t *testing.T) {
 	}
 }
 
-// TestChores: without an index there is neither a census nor a sweep.
+// TestChores: without an index there is neither a census nor a sweep, and nobody runs jobs.
 func TestChores(t *testing.T) {
 	for name, row := range map[string]struct {
 		index bool
 		want  int
-	}{"with an index": {true, 3}, "without": {false, 1}} {
+	}{"with an index": {true, 4}, "without": {false, 1}} {
 		t.Run(name, func(t *testing.T) {
 			config := conf.Default()
 			config.Fleet.Index = row.index
 			r := repos{fleet: new(data.Fleet)}
-			require.Len(t, newChores(config.Fleet, r, nil, server.NewDrain(config.Server), new(telemetry.Fleet)), row.want)
+			require.Len(t, newChores(config.Fleet, r, nil, nil, server.NewDrain(config.Server), new(telemetry.Fleet)), row.want)
 		})
 	}
 }

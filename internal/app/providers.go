@@ -58,7 +58,7 @@ func podViews(pods biz.PodRepo, observer biz.Observer) (*biz.PodViews, func()) {
 // collectors returns the metrics of the other layers.
 func collectors(
 	domain *telemetry.Domain, store *rdb.Metrics, links *data.LinkMetrics, registrar *registration.Registrar,
-	queue *telemetry.LogQueue, doors *server.DoorMetrics, audited *audit.Log, fleet *telemetry.Fleet,
+	queue *telemetry.LogQueue, doors *server.DoorMetrics, audited *audit.Log, fleet *telemetry.Fleet, jobs *telemetry.Jobs,
 ) server.Collectors {
-	return server.Collectors{domain, store, links, registrar, queue, doors, audited, fleet}
+	return server.Collectors{domain, store, links, registrar, queue, doors, audited, fleet, jobs}
 }

@@ -25,6 +25,7 @@ func New(*conf.Bootstrap, *telemetry.LogLevel, *telemetry.LogQueue, *audit.Log, 
 		server.ProviderSet, service.ProviderSet,
 		// The layers below know nothing of Wire.
 		podViews, biz.NewLinkUsecase, biz.NewPodUsecase, biz.NewWorkloadUsecase, newFleetUsecase, newWatches, newExports,
+		newJobUsecase, newRunner,
 		newRepos, newFeed, notedLinks, notedPods, data.NewWorkloadRepo, data.NewLinkMetrics,
 		telemetry.ProviderSet, registration.ProviderSet,
 		wire.FieldsOf(new(*conf.Bootstrap), "Server", "Data", "Log", "Trace", "Registry", "Fleet"), limits, podTTL, primaries,

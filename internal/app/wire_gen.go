@@ -57,7 +57,8 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 	fleetUsecase := newFleetUsecase(fleet, appRepos, bizPodViews, feed)
 	watches, cleanup6 := newWatches(confServer, appRepos, telemetryFleet)
 	exports := newExports(fleet, appRepos)
-	fleetService := service.NewFleetService(fleetUsecase, watches, exports)
+	jobUsecase := newJobUsecase(fleet, appRepos, bizPodViews)
+	fleetService := service.NewFleetService(fleetUsecase, watches, exports, jobUsecase)
 	linkRepo := notedLinks(appRepos, feed)
 	bizLimits := limits(bootstrap)
 	linkUsecase := biz.NewLinkUsecase(linkRepo, bizPodViews, bizLimits, domain)
@@ -85,7 +86,8 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 		return nil, nil, err
 	}
 	metrics := db.Metrics
-	serverCollectors := collectors(domain, metrics, linkMetrics, registrar, logQueue, doorMetrics, auditLog, telemetryFleet)
+	jobs := telemetry.NewJobs(logger)
+	serverCollectors := collectors(domain, metrics, linkMetrics, registrar, logQueue, doorMetrics, auditLog, telemetryFleet, jobs)
 	serverMetrics, err := server.NewMetrics(serverCollectors)
 	if err != nil {
 		cleanup7()
@@ -143,7 +145,8 @@ func New(bootstrap *conf.Bootstrap, logLevel *telemetry.LogLevel, logQueue *tele
 		TLS:         listenerTLS,
 	}
 	adminServer := server.NewAdminServer(adminOptions)
-	appChores := newChores(fleet, appRepos, watches, drain, telemetryFleet)
+	jobsRunner := newRunner(fleet, appRepos, linkRepo, linkUsecase, bizPodViews, workloadRepo, feed, jobs)
+	appChores := newChores(fleet, appRepos, watches, jobsRunner, drain, telemetryFleet)
 	appBackground := newBackground(bootstrap, appDoors, appChores, doorMetrics, logger)
 	app, err := newApp(confServer, registry, logger, health, drain, registrar, connections, httpServer, grpcServer, adminServer, appBackground, reloader, doorMetrics)
 	if err != nil {

@@ -52,11 +52,7 @@ func (u *LinkUsecase) BatchCompute(
 	if err := batch.run(ctx); err != nil {
 		return nil, err
 	}
-	results = make([]ComputedResult, len(batch.items))
-	for i, item := range batch.items {
-		results[i] = item.result
-	}
-	return results, nil
+	return batch.computed(), nil
 }
 
 // computeBatch is a BatchCompute that runs.
@@ -64,6 +60,7 @@ type computeBatch struct {
 	*LinkUsecase
 	service ServiceKey
 	items   []*batchedCompute
+	from    *PodID // of a Relocate: the pod whose links are moved; nil: none
 }
 
 // batchedCompute is one item of a computeBatch.
@@ -80,7 +77,7 @@ type batchedCompute struct {
 }
 
 func newComputeBatch(u *LinkUsecase, service ServiceKey, request *BatchComputeRequest) *computeBatch {
-	batch := &computeBatch{u, service, make([]*batchedCompute, len(request.Items))}
+	batch := &computeBatch{LinkUsecase: u, service: service, items: make([]*batchedCompute, len(request.Items))}
 	for i, item := range request.Items {
 		key := LinkKey{Namespace: service.Namespace, UID: item.UID, Service: service.Service}
 		batch.items[i] = &batchedCompute{key: key, request: request.request(item)}
@@ -124,7 +121,7 @@ func (b *computeBatch) read(ctx context.Context) (pending []*batchedCompute, _ e
 			continue
 		}
 		item.found(links[i].Link, b.entryOf(ctx, links[i].Link))
-		if item.entry.usable() && !item.request.leaves(item.link) {
+		if !b.concerns(item.link) || item.entry.usable() && !item.request.leaves(item.link) {
 			item.stays()
 		} else {
 			pending = append(pending, item)
@@ -157,7 +154,7 @@ func (b *computeBatch) attempt(ctx context.Context, pending []*batchedCompute) (
 	}
 	b.pods.prefetch(ctx, b.service)
 	var unused []Reservation
-	for i, result := range b.links.BatchSetIfEpoch(ctx, b.service, moves) {
+	for i, result := range b.link(ctx, moves) {
 		item := moving[i]
 		outcome, isUnused, err := linked(result.LinkChange, result.Err)
 		if isUnused && item.reservation.HeartbeatMs != 0 {
@@ -168,6 +165,10 @@ func (b *computeBatch) attempt(ctx context.Context, pending []*batchedCompute) (
 			item.fail(err)
 		case outcome == 0:
 			item.found(result.Link, b.entryOf(ctx, result.Link))
+			if !b.concerns(item.link) {
+				item.stays()
+				continue
+			}
 			again = append(again, item)
 		default:
 			item.result = ComputedResult{Computed: Computed{Outcome: outcome, LinkChange: result.LinkChange}}
@@ -200,7 +201,7 @@ func (b *computeBatch) reserve(ctx context.Context, pending []*batchedCompute) (
 			item.stays()
 		default:
 			moving = append(moving, item)
-			moves = append(moves, MoveItem{item.key.UID, item.reservation.Pod, item.request.TTL, move})
+			moves = append(moves, MoveItem{item.key.UID, item.reservation.Pod, b.ttlOf(item), move})
 		}
 	}
 	return moving, moves
@@ -246,6 +247,15 @@ func (b *computeBatch) describeFromView(ctx context.Context) (missing bool) {
 		missing = missing || entry.pod == nil && item.reservation.HeartbeatMs != 0
 	}
 	return missing
+}
+
+// computed returns the results of the items.
+func (b *computeBatch) computed() []ComputedResult {
+	results := make([]ComputedResult, len(b.items))
+	for i, item := range b.items {
+		results[i] = item.result
+	}
+	return results
 }
 
 // results returns the results for the observer; err is that of the call.

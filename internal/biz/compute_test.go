@@ -78,6 +78,15 @@ func (d *interceptedStore) BatchSetIfEpoch(ctx context.Context, key biz.ServiceK
 	return results
 }
 
+func (d *interceptedStore) BatchSet(ctx context.Context, key biz.ServiceKey, items []biz.SetItem) []biz.ChangeResult {
+	if d.beforeSet != nil {
+		for _, item := range items {
+			d.beforeSet(ctx, linkKey(item.UID))
+		}
+	}
+	return d.LinkRepo.BatchSet(ctx, key, items)
+}
+
 func (d *interceptedStore) ComputeEnded(_ context.Context, result biz.ComputeResult) {
 	d.ended = append(d.ended, result)
 }

@@ -26,6 +26,8 @@ var (
 	ErrCanceled = errors.New("the caller left")
 	// ErrStoreDataCorrupt: a key holds a value that podlink did not write; it was left unchanged.
 	ErrStoreDataCorrupt = errors.New("the store holds data that podlink did not write")
+	// ErrJobNotFound: there is no job with this id.
+	ErrJobNotFound = errors.New("there is no such job")
 	// ErrIndexDisabled: this podlink keeps no index of the links by pod, which the call needs.
 	ErrIndexDisabled = errors.New("this podlink keeps no index")
 )
@@ -89,3 +91,9 @@ func (e *LimitError) Error() string { return e.Limit + " is reached" }
 
 // ErrScanMoved is the error of IndexRepo.ScanLinks when the store has changed so that the walk may have missed links: begin again.
 var ErrScanMoved = errors.New("the store has changed during the walk over all links")
+
+// ErrJobTaken is the error of JobRepo.Take when another process runs the job.
+var ErrJobTaken = errors.New("another process runs the job")
+
+// ErrLeaseLost is the error of JobRepo.Save when another process may run the job, or the job has ended.
+var ErrLeaseLost = errors.New("the lease of the job was lost")

@@ -86,7 +86,7 @@ func Default() *Bootstrap {
 			ConnMaxIdleTime: durationpb.New(3 * time.Minute),
 		}},
 		State:  &State{PodTtl: durationpb.New(30 * time.Second), ForgetAfter: durationpb.New(24 * time.Hour)},
-		Limits: &Limits{MaxBatch: 1000, MaxPods: 4096, MaxServices: 256},
+		Limits: &Limits{MaxBatch: 1000, MaxPods: 4096, MaxServices: 256, MaxJobs: 1000},
 		Log: &Log{
 			Level: "info", Format: "json",
 			SlowRequest: durationpb.New(500 * time.Millisecond), RepeatInterval: durationpb.New(time.Second),
@@ -155,6 +155,7 @@ func (b *Bootstrap) Validate() error {
 	v.duration("state.forget_after", b.GetState().GetForgetAfter().AsDuration(), time.Second, 365*24*time.Hour)
 	v.between("limits.max_pods", b.GetLimits().GetMaxPods(), 1, 10_000)
 	v.between("limits.max_services", b.GetLimits().GetMaxServices(), 1, 4096)
+	v.between("limits.max_jobs", b.GetLimits().GetMaxJobs(), 1, 10_000)
 	v.between("limits.max_batch", b.GetLimits().GetMaxBatch(), 1, 100_000)
 	v.oneOf("log.level", b.GetLog().GetLevel(), "debug", "info", "warn", "error")
 	v.oneOf("log.format", b.GetLog().GetFormat(), "json", "console")

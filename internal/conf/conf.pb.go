@@ -442,6 +442,7 @@ type Limits struct {
 	MaxBatch      int32                  `protobuf:"varint,1,opt,name=max_batch,json=maxBatch,proto3" json:"max_batch,omitempty"`
 	MaxPods       int32                  `protobuf:"varint,2,opt,name=max_pods,json=maxPods,proto3" json:"max_pods,omitempty"`
 	MaxServices   int32                  `protobuf:"varint,3,opt,name=max_services,json=maxServices,proto3" json:"max_services,omitempty"`
+	MaxJobs       int32                  `protobuf:"varint,4,opt,name=max_jobs,json=maxJobs,proto3" json:"max_jobs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -493,6 +494,13 @@ func (x *Limits) GetMaxPods() int32 {
 func (x *Limits) GetMaxServices() int32 {
 	if x != nil {
 		return x.MaxServices
+	}
+	return 0
+}
+
+func (x *Limits) GetMaxJobs() int32 {
+	if x != nil {
+		return x.MaxJobs
 	}
 	return 0
 }
@@ -1019,6 +1027,7 @@ type Fleet struct {
 	FeedMaxAge    *durationpb.Duration   `protobuf:"bytes,2,opt,name=feed_max_age,json=feedMaxAge,proto3" json:"feed_max_age,omitempty"`
 	CensusRate    int32                  `protobuf:"varint,3,opt,name=census_rate,json=censusRate,proto3" json:"census_rate,omitempty"`
 	SweepEvery    *durationpb.Duration   `protobuf:"bytes,4,opt,name=sweep_every,json=sweepEvery,proto3" json:"sweep_every,omitempty"`
+	JobRate       int32                  `protobuf:"varint,5,opt,name=job_rate,json=jobRate,proto3" json:"job_rate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1079,6 +1088,13 @@ func (x *Fleet) GetSweepEvery() *durationpb.Duration {
 		return x.SweepEvery
 	}
 	return nil
+}
+
+func (x *Fleet) GetJobRate() int32 {
+	if x != nil {
+		return x.JobRate
+	}
+	return 0
 }
 
 type Server_HTTP struct {
@@ -1791,11 +1807,12 @@ const file_conf_proto_rawDesc = "" +
 	"\x0eallow_embedded\x18\x16 \x01(\bR\rallowEmbedded\"y\n" +
 	"\x05State\x122\n" +
 	"\apod_ttl\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x06podTtl\x12<\n" +
-	"\fforget_after\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\vforgetAfter\"c\n" +
+	"\fforget_after\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\vforgetAfter\"~\n" +
 	"\x06Limits\x12\x1b\n" +
 	"\tmax_batch\x18\x01 \x01(\x05R\bmaxBatch\x12\x19\n" +
 	"\bmax_pods\x18\x02 \x01(\x05R\amaxPods\x12!\n" +
-	"\fmax_services\x18\x03 \x01(\x05R\vmaxServices\"\xc9\x01\n" +
+	"\fmax_services\x18\x03 \x01(\x05R\vmaxServices\x12\x19\n" +
+	"\bmax_jobs\x18\x04 \x01(\x05R\amaxJobs\"\xc9\x01\n" +
 	"\x03Log\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\tR\x05level\x12\x16\n" +
 	"\x06format\x18\x02 \x01(\tR\x06format\x12<\n" +
@@ -1854,7 +1871,7 @@ const file_conf_proto_rawDesc = "" +
 	"\x04file\x18\x01 \x01(\tR\x04file\x12\x1c\n" +
 	"\tmutations\x18\x02 \x01(\tR\tmutations\x12\x12\n" +
 	"\x04uids\x18\x03 \x01(\tR\x04uids\x12\x1c\n" +
-	"\auid_key\x18\x04 \x01(\tB\x03\x80\x01\x01R\x06uidKey\"\xb7\x01\n" +
+	"\auid_key\x18\x04 \x01(\tB\x03\x80\x01\x01R\x06uidKey\"\xd2\x01\n" +
 	"\x05Fleet\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\bR\x05index\x12;\n" +
 	"\ffeed_max_age\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\n" +
@@ -1862,7 +1879,8 @@ const file_conf_proto_rawDesc = "" +
 	"\vcensus_rate\x18\x03 \x01(\x05R\n" +
 	"censusRate\x12:\n" +
 	"\vsweep_every\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\n" +
-	"sweepEveryB\x1cZ\x1apodlink/internal/conf;confb\x06proto3"
+	"sweepEvery\x12\x19\n" +
+	"\bjob_rate\x18\x05 \x01(\x05R\ajobRateB\x1cZ\x1apodlink/internal/conf;confb\x06proto3"
 
 var (
 	file_conf_proto_rawDescOnce sync.Once

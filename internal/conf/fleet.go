@@ -9,6 +9,7 @@ import (
 func defaultFleet() *Fleet {
 	return &Fleet{
 		Index: true, FeedMaxAge: durationpb.New(10 * time.Minute), CensusRate: 20_000, SweepEvery: durationpb.New(24 * time.Hour),
+		JobRate: 2000,
 	}
 }
 
@@ -18,4 +19,5 @@ func (v *violations) fleet(c *Fleet) {
 	v.duration("fleet.feed_max_age", c.GetFeedMaxAge().AsDuration(), time.Minute, 24*time.Hour)
 	v.between("fleet.census_rate", c.GetCensusRate(), 100, 1_000_000)
 	v.duration("fleet.sweep_every", c.GetSweepEvery().AsDuration(), time.Hour, 30*24*time.Hour)
+	v.between("fleet.job_rate", c.GetJobRate(), 1, 1_000_000)
 }

@@ -16,6 +16,8 @@ func TestFleetBounds(t *testing.T) {
 		"a census without a pace":    {"census_rate: 1000001", "fleet.census_rate must be from 100 to 1000000"},
 		"a sweep without a pause":    {"sweep_every: 5m", "fleet.sweep_every must be from 1h0m0s to 720h0m0s, is 5m0s"},
 		"a sweep that is never done": {"sweep_every: 721h", "fleet.sweep_every must be from 1h0m0s"},
+		"jobs that never end":        {"job_rate: 0", "fleet.job_rate must be from 1 to 1000000, is 0"},
+		"jobs without a pace":        {"job_rate: 1000001", "fleet.job_rate must be from 1 to 1000000"},
 		"an index that is text":      {`index: "false"`, "fleet.index must be of type bool"},
 		"the least":                  {"feed_max_age: 1m, census_rate: 100, sweep_every: 1h", ""},
 		"the most":                   {"feed_max_age: 24h, census_rate: 1000000, sweep_every: 720h", ""},
@@ -40,5 +42,6 @@ func TestIndexOffByAVariable(t *testing.T) {
 	require.Equal(t, 10*time.Minute, b.Fleet.FeedMaxAge.AsDuration())
 	text, err := b.YAML()
 	require.NoError(t, err)
-	require.Contains(t, text, "fleet:\n  index: false\n  feed_max_age: 10m0s\n  census_rate: 20000\n  sweep_every: 24h0m0s\n")
+	require.Contains(t, text, "fleet:\n  index: false\n  feed_max_age: 10m0s\n  census_rate: 20000\n  sweep_every: 24h0m0s\n"+
+		"  job_rate: 2000\n")
 }

@@ -115,8 +115,9 @@ func TestEnvironmentOverridesEveryKey(t *testing.T) {
 		"data.redis.wait_replicas":      "2", "data.redis.wait_timeout": "4ms",
 		"data.redis.sentinel_username": "su", "data.redis.sentinel_password": "sp",
 		"data.redis.tls.enabled": "true", "data.redis.tls.server_name": "redis",
-		"state.pod_ttl": "9s", "limits.max_batch": "10", "limits.max_pods": "11", "limits.max_services": "12", "state.forget_after": "13h0m0s",
-		"log.level": "error", "log.format": "console", "log.file": "podlink.log",
+		"state.pod_ttl": "9s", "limits.max_batch": "10", "limits.max_pods": "11", "limits.max_services": "12", "limits.max_jobs": "13",
+		"state.forget_after": "13h0m0s",
+		"log.level":          "error", "log.format": "console", "log.file": "podlink.log",
 		"log.slow_request": "20ms", "log.repeat_interval": "30s",
 		"trace.endpoint": "collector:4317", "trace.sampling_ratio": "0.25", "trace.parent_based": "false", "trace.headers": "a=b, c=d",
 		"trace.tls.enabled": "true", "trace.tls.server_name": "collector",
@@ -131,6 +132,7 @@ func TestEnvironmentOverridesEveryKey(t *testing.T) {
 		"auth.mtls.trust_domain": "example.org", "auth.rate": "12",
 		"audit.file": "audit.log", "audit.mutations": "all", "audit.uids": "plain", "audit.uid_key": "0123456789abcdef",
 		"fleet.index": "false", "fleet.feed_max_age": "14m0s", "fleet.census_rate": "15000", "fleet.sweep_every": "16h0m0s",
+		"fleet.job_rate": "17",
 	}
 	for _, listener := range []string{"server.http", "server.grpc", "server.admin"} {
 		values[listener+".tls.enabled"], values[listener+".tls.min_version"] = "true", "1.2"
@@ -295,6 +297,7 @@ func TestContradictions(t *testing.T) {
 		"no pods":                  {"limits: {max_pods: 0}", "limits.max_pods must be from 1"},
 		"too many pods":            {"limits: {max_pods: 10001}", "limits.max_pods must be from 1 to 10000"},
 		"no services":              {"limits: {max_services: 0}", "limits.max_services must be from 1"},
+		"no jobs":                  {"limits: {max_jobs: 0}", "limits.max_jobs must be from 1 to 10000"},
 		"forgotten at once":        {"state: {forget_after: 0s}", "state.forget_after must be from 1s"},
 		"unknown level":            {"log: {level: loud}", "log.level must be one of debug, info, warn, error"},
 		"unknown format":           {"log: {format: xml}", "log.format must be one of json, console"},

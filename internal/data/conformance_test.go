@@ -59,6 +59,7 @@ func reposOf(store *testStore) biztest.Repos {
 		Workloads:  NewWorkloadRepo(store.Runner, store.keys),
 		Feed:       store.fleet,
 		Index:      store.fleet,
+		Jobs:       NewJobRepo(store.Runner, store.keys, JobLimits{MaxJobs: 1000}),
 		Configured: configured,
 		Pass:       passed(store),
 	}

@@ -55,6 +55,17 @@ func (p Keyspace) fleet() string { return string(p) + ":fleet" }
 // lease is the key of a text that names the holder of a lease.
 func (p Keyspace) lease(name string) string { return string(p) + ":lease:" + name }
 
+// job is the key of a hash with a job: created, started and ended in ms, lease and its expiry in ms, cancel, state, spec, by, progress.
+func (p Keyspace) job(key biz.JobKey) string {
+	return string(p) + ":job:" + key.Namespace + ":" + key.ID
+}
+
+// jobs is the key of a sorted set of the jobs of a namespace, each as "<created in ms>-<id>" with the score 0.
+func (p Keyspace) jobs(namespace string) string { return string(p) + ":jobs:" + namespace }
+
+// jobQueue is the key of a sorted set of the jobs that have not ended, each as "<namespace>:<id>" with the time when it was added, in ms.
+func (p Keyspace) jobQueue() string { return string(p) + ":jobqueue" }
+
 // layout is the key of a text that names the layout of all keys.
 func (p Keyspace) layout() string { return string(p) + ":layout" }
 

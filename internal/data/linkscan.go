@@ -18,7 +18,20 @@ func (f *Fleet) ScanLinks(ctx context.Context, namespace, token string, n int) (
 	if namespace != "" {
 		match = prefix + namespace + ":*" // A namespace has no character that a pattern knows.
 	}
-	names, next, err := f.runner.Scan(ctx, keyLink, token, match, n)
+	names, next, err := f.scan(ctx, match, token, n)
+	if err != nil {
+		return nil, "", err
+	}
+	links, err := f.linksOf(ctx, prefix, names)
+	if err != nil {
+		return nil, "", err
+	}
+	return links, next, nil
+}
+
+// scan returns the names of a part of the keys that match the pattern.
+func (f *Fleet) scan(ctx context.Context, match, token string, n int) (names []string, next string, err error) {
+	names, next, err = f.runner.Scan(ctx, keyLink, token, match, n)
 	switch {
 	case errors.Is(err, rdb.ErrScanToken):
 		return nil, "", errPageToken()
@@ -27,11 +40,7 @@ func (f *Fleet) ScanLinks(ctx context.Context, namespace, token string, n int) (
 	case err != nil:
 		return nil, "", domainError(err)
 	}
-	links, err := f.linksOf(ctx, prefix, names)
-	if err != nil {
-		return nil, "", err
-	}
-	return links, next, nil
+	return names, next, nil
 }
 
 // linksOf returns the live links in the keys.

@@ -69,6 +69,10 @@ var (
 	indexedUser   = lua{scriptUpdateIndex, []any{opAdd, "u", 20}}
 	beatOfA       = lua{scriptBeat, []any{"a"}}
 	leaseOfA      = lua{scriptTakeLease, []any{"a", 60000}}
+	jobCreated    = lua{scriptCreateJob, []any{"{}", "me"}}
+	jobTaken      = lua{scriptTakeJob, []any{5000}}
+	jobCancelled  = lua{scriptCancelJob, nil}
+	jobQueued     = lua{scriptQueueJob, []any{"ns:a", 2}}
 	aSecondLater  = lua{} // Waits until links of one second have expired.
 )
 
@@ -430,6 +434,43 @@ var scriptRuns = []scriptRun{
 		"RELEASED", "ABSENT", once},
 	{scriptReleaseLease, "another has it", []lua{leaseOfA}, []any{"b"},
 		"ABSENT", "ABSENT", nothing},
+
+	{scriptCreateJob, "creates", nil, []any{"{}", "me"},
+		"CREATED NOW #1 0 0 0 pending {} me ", "EXISTS NOW #1 0 0 0 pending {} me ", once},
+	{scriptTakeJob, "takes", []lua{jobCreated}, []any{5000},
+		"TAKEN NOW #1 #2 0 #3 running {} me ", "BUSY", once},
+	{scriptTakeJob, "after the lease has ended", []lua{jobCreated, {scriptTakeJob, []any{1}}}, []any{5000},
+		"TAKEN NOW #1 #2 0 #4 running {} me ", "BUSY", once},
+	{scriptTakeJob, "another has it", []lua{jobCreated, jobTaken}, []any{5000},
+		"BUSY", "BUSY", nothing},
+	{scriptTakeJob, "has ended", []lua{jobCreated, jobCancelled}, []any{5000},
+		"ENDED", "ENDED", nothing},
+	{scriptTakeJob, "finds none", nil, []any{5000},
+		"ABSENT", "ABSENT", nothing},
+	{scriptSaveJob, "saves", []lua{jobCreated, jobTaken}, []any{fromReply(1), "running", "{}", 5000},
+		"SAVED 0", "SAVED 0", twice},
+	{scriptSaveJob, "is to be cancelled", []lua{jobCreated, jobTaken, jobCancelled}, []any{fromReply(1), "running", "{}", 5000},
+		"SAVED 1", "SAVED 1", twice},
+	{scriptSaveJob, "ends", []lua{jobCreated, jobTaken}, []any{fromReply(1), "done", "{}", 5000},
+		"SAVED 0", "LOST", once},
+	{scriptSaveJob, "another lease", []lua{jobCreated, jobTaken}, []any{1, "running", "{}", 5000},
+		"LOST", "LOST", nothing},
+	{scriptCancelJob, "nobody runs it", []lua{jobCreated}, nil,
+		"CANCELLED NOW #1 0 #2 0 cancelled {} me ", "ENDED NOW #1 0 #2 0 cancelled {} me ", once},
+	{scriptCancelJob, "runs", []lua{jobCreated, jobTaken}, nil,
+		"ASKED NOW #1 #2 0 #3 running {} me ", "ASKED NOW #1 #2 0 #3 running {} me ", once},
+	{scriptCancelJob, "finds none", nil, nil,
+		"ABSENT", "ABSENT", nothing},
+	{scriptListJob, "lists", nil, []any{"9999999999999-a"},
+		"LISTED", "LISTED", once},
+	{scriptQueueJob, "queues", nil, []any{"ns:a", 2},
+		"QUEUED", "KNOWN", once},
+	{scriptQueueJob, "too many", []lua{jobQueued, {scriptQueueJob, []any{"ns:b", 2}}}, []any{"ns:c", 2},
+		"LIMITED", "LIMITED", nothing},
+	{scriptUnqueueJob, "removes", []lua{jobQueued}, []any{"ns:a", 0},
+		"REMOVED", "KEPT", once},
+	{scriptUnqueueJob, "was added a moment ago", []lua{jobQueued}, []any{"ns:a", 60000},
+		"KEPT", "KEPT", nothing},
 }
 
 func TestScriptRepliesAreDocumented(t *testing.T) {
@@ -547,6 +588,12 @@ func (s *testStore) keyOf(t *testing.T, sc *rdb.Script) string {
 		return s.keys.fleet()
 	case "lease":
 		return s.keys.lease(namespace)
+	case "job":
+		return s.keys.job(biz.JobKey{Namespace: namespace, ID: "id"})
+	case "jobs":
+		return s.keys.jobs(namespace)
+	case "jobqueue":
+		return s.keys.jobQueue()
 	default:
 		require.Equal(t, "workload", sc.KeyKind)
 		return s.keys.workload(namespace, "game")
@@ -588,7 +635,7 @@ func isNested(value any) bool {
 var clockPattern = regexp.MustCompile(`\b\d{13,16}\b`)
 
 // nowPattern matches the time of the call in replies about pods.
-var nowPattern = regexp.MustCompile(`^(STORED|LATE|FOUND|PODS|CORDONED|REMOVED) \d{13} `)
+var nowPattern = regexp.MustCompile(`^(STORED|LATE|FOUND|PODS|CORDONED|REMOVED|CREATED|EXISTS|TAKEN|CANCELLED|ASKED|ENDED) \d{13} `)
 
 // normalizeClocks replaces values of a clock by #1, #2 … in ascending order.
 func normalizeClocks(replies []string) []string {

@@ -27,10 +27,11 @@ var contractScripts = []string{
 // The commands of the scripts, by their access to the key. A new command must be added here.
 var (
 	readCommands = []string{
-		"GET", "HGET", "HGETALL", "HLEN", "HMGET", "TIME", "XREVRANGE", "ZCOUNT", "ZRANGEBYSCORE", "ZREVRANGEBYSCORE", "ZSCORE",
+		"GET", "HGET", "HGETALL", "HLEN", "HMGET", "TIME", "XREVRANGE", "ZCARD", "ZCOUNT", "ZRANGEBYSCORE", "ZREVRANGEBYSCORE", "ZSCORE",
 	}
 	writeCommands = []string{
 		"DEL", "HDEL", "HINCRBY", "HSET", "PERSIST", "PEXPIRE", "PEXPIREAT", "SADD", "SET", "XADD", "XTRIM", "ZADD", "ZREM",
+		"ZREMRANGEBYLEX",
 	}
 )
 

@@ -24,6 +24,9 @@ const (
 	keyWriters  = "writers"
 	keyFleet    = "fleet"
 	keyLease    = "lease"
+	keyJob      = "job"
+	keyJobs     = "jobs"
+	keyJobQueue = "jobqueue"
 )
 
 // scripts lists every registered script, in the order of registration.
@@ -61,6 +64,13 @@ var (
 	scriptCoverGaps      = register("statefulCoverGaps", keyFleet, rdb.WriteUnconfirmed, 10)
 	scriptTakeLease      = register("statefulTakeLease", keyLease, rdb.WriteUnconfirmed, 10)
 	scriptReleaseLease   = register("statefulReleaseLease", keyLease, rdb.WriteUnconfirmed, 10)
+	scriptCreateJob      = register("statefulCreateJob", keyJob, rdb.Write, 20)
+	scriptTakeJob        = register("statefulTakeJob", keyJob, rdb.WriteUnconfirmed, 20)
+	scriptSaveJob        = register("statefulSaveJob", keyJob, rdb.WriteUnconfirmed, 20)
+	scriptCancelJob      = register("statefulCancelJob", keyJob, rdb.Write, 20)
+	scriptListJob        = register("statefulListJob", keyJobs, rdb.WriteUnconfirmed, 10)
+	scriptQueueJob       = register("statefulQueueJob", keyJobQueue, rdb.Write, 10)
+	scriptUnqueueJob     = register("statefulUnqueueJob", keyJobQueue, rdb.WriteUnconfirmed, 10)
 )
 
 // register adds a script to scripts. It panics if the file is missing in the binary, which is a build error that every test

@@ -51,6 +51,13 @@ var selfTestSteps = []rdb.SelfTestStep{
 	expect(scriptCoverGaps, "COVERED", 1),
 	expect(scriptTakeLease, "HELD", "a", 60000),
 	expect(scriptReleaseLease, "RELEASED", "a"),
+	expect(scriptCreateJob, "CREATED", "{}", "self-test"),
+	expect(scriptTakeJob, "TAKEN", 1000),
+	expect(scriptSaveJob, "LOST", 1, "running", "", 1000),
+	expect(scriptCancelJob, "ASKED"),
+	expect(scriptListJob, "LISTED", "a"),
+	expect(scriptQueueJob, "QUEUED", "a:b", 1),
+	expect(scriptUnqueueJob, "REMOVED", "a:b", 0),
 }
 
 func expect(script *rdb.Script, status string, args ...any) rdb.SelfTestStep {

@@ -84,6 +84,18 @@ func needOf(least auth.Right, message any) (auth.Need, bool) {
 	case *v1.ExportLinksRequest:
 		within(&need, r) // Without a service it needs a rule for all services: an export that lacks some would look complete.
 
+	case *v1.CreateJobRequest:
+		within(&need, r) // A job about a whole namespace names no service: it is for rules about all of them.
+		creates(&need, r)
+	case *v1.ListJobsRequest:
+		need.Namespace, need.AnyService = r.GetNamespace(), true
+	case *v1.GetJobRequest: // Only the job knows its service: what the grant does not show is not found.
+		need.Namespace, need.AnyService = r.GetNamespace(), true
+	case *v1.CancelJobRequest:
+		need.Namespace, need.AnyService = r.GetNamespace(), true
+	case *v1.WatchJobRequest:
+		need.Namespace, need.AnyService = r.GetNamespace(), true
+
 	case *v1.ComputeLinkedPodRequest:
 		within(&need, r)
 		need.Persistent = persistent(r.PersistSeconds)
@@ -197,5 +209,17 @@ func removes(need *auth.Need, pod *int32, expected *int64) {
 	names(need, pod)
 	if pod == nil && expected == nil {
 		raise(need, auth.Force)
+	}
+}
+
+// creates is for CreateJob: a pod may release its own links, and nothing more.
+func creates(need *auth.Need, r *v1.CreateJobRequest) {
+	switch r.GetKind() {
+	case v1.Job_RELEASE:
+		names(need, r.PodId)
+	case v1.Job_REMOVE:
+		raise(need, auth.Force)
+	default:
+		raise(need, auth.Operate)
 	}
 }

@@ -71,7 +71,7 @@ func newParts(tb testing.TB) parts {
 		logger: logger,
 		level:  telemetry.NewLogLevel("warn"),
 		links:  linksOn(memory{}),
-		fleet:  service.NewFleetService(nil, nil, nil),
+		fleet:  service.NewFleetService(nil, nil, nil, nil),
 	}
 }
 

@@ -126,6 +126,21 @@ var mutations = map[string]mutation{
 			pass(of)
 		}
 	}),
+	v1.FleetService_CreateJob_FullMethodName: typed(func(
+		of audit.Record, request *v1.CreateJobRequest, reply *v1.CreateJobReply, pass func(audit.Record),
+	) {
+		of.Outcome, of.Detail = "created", fmt.Sprintf("job %s %s", reply.GetJob().GetId(), request.GetKind())
+		if request.PodId != nil {
+			of.Pod = audit.PodOf(request.GetPodId())
+		}
+		pass(of)
+	}),
+	v1.FleetService_CancelJob_FullMethodName: typed(func(
+		of audit.Record, _ *v1.CancelJobRequest, reply *v1.CancelJobReply, pass func(audit.Record),
+	) {
+		of.Outcome, of.Detail = "cancelled", "job "+reply.GetJob().GetId()
+		pass(of)
+	}),
 	v1.WorkloadService_SetWorkloadState_FullMethodName: typed(func(
 		of audit.Record, _ *v1.SetWorkloadStateRequest, _ *v1.SetWorkloadStateReply, pass func(audit.Record),
 	) {

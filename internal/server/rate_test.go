@@ -30,7 +30,8 @@ func TestPrices(t *testing.T) {
 		"SetWorkloadState":    {base: 2},
 		"RemoveWorkloadState": {base: 2},
 		"ListNamespaces":      {base: 50}, "ListServices": {base: 50}, "ListPodLinks": {base: 50}, "CountPodLinks": {base: 50},
-		"WatchLinks": {base: 50}, "ExportLinks": {base: 50},
+		"WatchLinks": {base: 50}, "ExportLinks": {base: 50}, "CreateJob": {base: 2}, "ListJobs": {base: 50}, "GetJob": {base: 1},
+		"CancelJob": {base: 2}, "WatchJob": {base: 50},
 	}
 	all := pricesOf(v1.Methods())
 	require.Len(t, all.byRequest, len(v1.Methods()), "no two operations share a request")

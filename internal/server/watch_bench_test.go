@@ -28,7 +28,7 @@ func BenchmarkWatchers(b *testing.B) {
 	p := newParts(b)
 	p.config.Grpc.Addr = "127.0.0.1:0"
 	p.chain.watches.most = watchers
-	p.fleet = service.NewFleetService(nil, watches, nil)
+	p.fleet = service.NewFleetService(nil, watches, nil, nil)
 	srv, stop := NewGRPCServer(p.config, p.api(), p.chain, healthyStore{}, p.drain, ListenerTLS{})
 	defer stop()
 	endpoint, err := srv.Endpoint()

@@ -80,7 +80,7 @@ func serveWatches(t *testing.T, access *Access) *watchedServer {
 	p := newParts(t)
 	p.config.Stop.Drain.Reset()
 	p.drain = NewDrain(p.config)
-	p.fleet = service.NewFleetService(nil, watches, nil)
+	p.fleet = service.NewFleetService(nil, watches, nil, nil)
 	w := &watchedServer{observedServer: serveGuarded(t, access, p), feed: feed}
 	plain, secure := httptest.NewUnstartedServer(w.http), httptest.NewUnstartedServer(w.http)
 	for _, server := range []*httptest.Server{plain, secure} {

@@ -21,6 +21,7 @@ var reasons = []struct {
 }{
 	{biz.ErrPodNotFound, v1.ErrorPodNotFound, "this pod has no report"},
 	{biz.ErrWorkloadNotFound, v1.ErrorWorkloadNotFound, "the state of this workload was never set"},
+	{biz.ErrJobNotFound, v1.ErrorJobNotFound, "there is no such job; jobs disappear a week after their end"},
 	{biz.ErrNoAvailablePod, v1.ErrorNoAvailablePod, "no pod of this service takes new links; nothing has changed"},
 	{biz.ErrOutcomeUnknown, v1.ErrorOutcomeUnknown, "the store's reply was lost and the call may have been carried out: read, then decide"},
 	{biz.ErrCanceled, v1.ErrorCanceled, "the caller left; nothing has changed"},

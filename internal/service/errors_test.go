@@ -36,6 +36,9 @@ var domainErrors = map[string]struct {
 	"ErrCanceled":         {biz.ErrCanceled, v1.ErrorReason_CANCELED, 499, codes.Canceled, nil},
 	"ErrStoreDataCorrupt": {biz.ErrStoreDataCorrupt, v1.ErrorReason_STORE_DATA_CORRUPT, 500, codes.Internal, nil},
 	"ErrIndexDisabled":    {biz.ErrIndexDisabled, v1.ErrorReason_INDEX_DISABLED, 501, codes.Unimplemented, nil},
+	"ErrJobNotFound":      {biz.ErrJobNotFound, v1.ErrorReason_JOB_NOT_FOUND, 404, codes.NotFound, nil},
+	"ErrJobTaken":         {biz.ErrJobTaken, v1.ErrorReason_INTERNAL, 500, codes.Internal, nil},  // It reaches no caller.
+	"ErrLeaseLost":        {biz.ErrLeaseLost, v1.ErrorReason_INTERNAL, 500, codes.Internal, nil}, // It reaches no caller.
 	"ErrScanMoved":        {biz.ErrScanMoved, v1.ErrorReason_INTERNAL, 500, codes.Internal, nil}, // It reaches no caller.
 	"InvalidArgumentError": {
 		&biz.InvalidArgumentError{Field: "pod_id", Detail: "is required"},

@@ -14,11 +14,12 @@ type FleetService struct {
 	fleet   *biz.FleetUsecase
 	watches *biz.Watches
 	exports *biz.Exports
+	jobs    *biz.JobUsecase
 }
 
-// NewFleetService returns the service on the use case, and on the watches and exports of this process.
-func NewFleetService(fleet *biz.FleetUsecase, watches *biz.Watches, exports *biz.Exports) *FleetService {
-	return &FleetService{fleet: fleet, watches: watches, exports: exports}
+// NewFleetService returns the service on the use cases, and on the watches and exports of this process.
+func NewFleetService(fleet *biz.FleetUsecase, watches *biz.Watches, exports *biz.Exports, jobs *biz.JobUsecase) *FleetService {
+	return &FleetService{fleet: fleet, watches: watches, exports: exports, jobs: jobs}
 }
 
 // pageRequest is implemented by all requests for a page of a list.

@@ -11,4 +11,4 @@ import (
 )
 
 // ProviderSet is this package's Wire providers.
-var ProviderSet = wire.NewSet(NewTracerProvider, NewDomain, NewFleet, wire.Bind(new(biz.Observer), new(*Domain)))
+var ProviderSet = wire.NewSet(NewTracerProvider, NewDomain, NewFleet, NewJobs, wire.Bind(new(biz.Observer), new(*Domain)))

@@ -65,7 +65,34 @@ var fleetSteps = []apiStep{
 		`{"links":[` + link("ann", "deck", 2, -1, "E27") + `],"nextPageToken":"","complete":true}`},
 	{"CountPodLinks", "", `"service":"deck"`,
 		`{"counts":[{"podId":1,"links":"1"},{"podId":2,"links":"1"}],"complete":true,"approximate":true}`},
+
+	// A job is done in the background.
+	{"CreateJob", "POST /v1/namespaces/NS/jobs", `"kind":"VERIFY","service":"deck","reason":"a step","requestId":"check:1"`,
+		`{"job":` + verifyJob("PENDING", 0, ``) + `}`},
+	{"GetJob", "GET /v1/namespaces/NS/jobs/" + verifyID, `"job":"` + verifyID + `"`,
+		`{"job":` + verifyJob("DONE", 2, `"startTime":"T","endTime":"T"`) + `}`},
+	{"CreateJob", "", `"kind":"VERIFY","service":"deck","reason":"a step","requestId":"check:1"`,
+		`{"job":` + verifyJob("DONE", 2, `"startTime":"T","endTime":"T"`) + `}`},
+	{"ListJobs", "GET /v1/namespaces/NS/jobs", ``,
+		`{"jobs":[` + verifyJob("DONE", 2, `"startTime":"T","endTime":"T"`) + `],"nextPageToken":""}`},
+	{"WatchJob", "GET /v1/namespaces/NS/jobs/" + verifyID + ":watch", `"job":"` + verifyID + `"`,
+		`{"job":` + verifyJob("DONE", 2, `"startTime":"T","endTime":"T"`) + `}`},
+	{"CancelJob", "POST /v1/namespaces/NS/jobs/" + verifyID + ":cancel", `"job":"` + verifyID + `"`,
+		`{"job":` + verifyJob("DONE", 2, `"startTime":"T","endTime":"T"`) + `}`},
 }
+
+// verifyID is the id of a job with the request_id check:1.
+const verifyID = "kcmuxhxovlsmx7kjefmn3tmavm"
+
+// verifyJob is the job of the steps, in that state.
+func verifyJob(state string, seen int, fields string) string {
+	return edit(fmt.Sprintf(`{"namespace":"NS","id":%q,"kind":"VERIFY","service":"deck","state":%q,"seen":"%d","done":"0","skipped":"%d",`+
+		`"failed":"0","faults":{"entriesWithoutLink":"0","linksWithoutEntry":"0","linksWithoutPod":"0","foreignFields":"0",`+
+		`"keysWithoutExpiry":"0"},"rate":0,"dryRun":false,"reason":"a step","createdBy":"","createTime":"T","note":"","error":"",`+
+		`"graceSeconds":0,"keepSeconds":0,"belowGeneration":"0","repair":false}`, verifyID, state, seen, seen), fields)
+}
+
+var jobTimes = regexp.MustCompile(`"(createTime|startTime|endTime)":"[^"]+"`)
 
 func summary(service string, live, load, links int, fields string) string {
 	return edit(fmt.Sprintf(`{"service":%q,"live":%d,"inDoubt":0,"dead":0,"cordoned":0,"load":"%d","links":"%d"}`,
@@ -73,7 +100,7 @@ func summary(service string, live, load, links int, fields string) string {
 }
 
 // later has the RPCs that answer what there was a moment ago: their steps are repeated until the reply is the expected one.
-var later = map[string]bool{"ListNamespaces": true, "ListServices": true, "ListPodLinks": true, "CountPodLinks": true}
+var later = map[string]bool{"ListNamespaces": true, "ListServices": true, "ListPodLinks": true, "CountPodLinks": true, "GetJob": true}
 
 // ttlValue is what has passed of ten minutes until an export is asked for.
 var ttlValue = regexp.MustCompile(`"ttlSeconds":5\d\d`)
@@ -84,6 +111,8 @@ func steady(rpc, namespace, reply string) string {
 	switch {
 	case strings.HasSuffix(rpc, "ComputeLinkedPod"):
 		return givenValue.ReplaceAllString(reply, `"given":"N"`)
+	case strings.HasSuffix(rpc, "Job"), strings.HasSuffix(rpc, "Jobs"):
+		return jobTimes.ReplaceAllString(reply, `"$1":"T"`)
 	case rpc == "WatchLinks":
 		return tokenValue.ReplaceAllString(reply, `"token":"K"`)
 	case rpc != "ListPodLinks" && rpc != "ListNamespaces" && rpc != "ExportLinks":

@@ -63,6 +63,7 @@ var public = map[v1.ErrorReason]struct {
 	v1.ErrorReason_SUPERSEDED:              {http.StatusConflict, codes.Aborted},
 	v1.ErrorReason_LIMIT_EXCEEDED:          {http.StatusTooManyRequests, codes.ResourceExhausted},
 	v1.ErrorReason_INDEX_DISABLED:          {http.StatusNotImplemented, codes.Unimplemented},
+	v1.ErrorReason_JOB_NOT_FOUND:           {http.StatusNotFound, codes.NotFound},
 }
 
 // ofDoors are the reasons of callers that podlink refuses: test/e2e causes them.
@@ -176,7 +177,7 @@ func panicking(t *testing.T, redis *redistest.Server) *testApp {
 		chain, closeChain := server.NewChain(server.ChainOptions{
 			Server: c, Log: config.GetLog(), Tracer: traces, Metrics: metrics, Logger: logger,
 		})
-		api := server.NewAPI(service.NewFleetService(nil, nil, nil), service.NewLinkService(nil, service.NopProblems{}),
+		api := server.NewAPI(service.NewFleetService(nil, nil, nil, nil), service.NewLinkService(nil, service.NopProblems{}),
 			service.NewStateService(nil), service.NewWorkloadService(nil))
 		grpcServer, stop := server.NewGRPCServer(c, api, chain, store.Health, drain, server.ListenerTLS{})
 		podlink := kratos.New(
@@ -304,6 +305,10 @@ var provocations = []provocation{
 	{
 		name: "panic", reason: v1.ErrorReason_INTERNAL, start: panicking,
 		rpc: "GetLinkedPod", request: good["GetLinkedPod"], cause: "nil pointer",
+	},
+	{
+		name: "a job that never was", reason: v1.ErrorReason_JOB_NOT_FOUND, start: onStore(),
+		rpc: "GetJob", request: good["GetJob"],
 	},
 	{
 		name: "list without an index", reason: v1.ErrorReason_INDEX_DISABLED, start: withoutIndex,

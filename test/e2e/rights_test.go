@@ -97,15 +97,25 @@ var requests = []request{
 	{"of another pod", "WatchLinks", `{"podId":3,"uid":"u"}`, "read", true, false},
 	{"", "ExportLinks", `{}`, "operate", true, false},
 
+	{"of its own pod", "CreateJob", `{"kind":"RELEASE","podId":2,"keepSeconds":60,"belowGeneration":"7","dryRun":true}`, "bind", false, false},
+	{"", "CreateJob", `{"kind":"VERIFY"}`, "operate", true, false},
+	{"", "CreateJob", `{"kind":"RELOCATE","podId":2,"dryRun":true}`, "operate", true, false},
+	{"", "CreateJob", `{"kind":"REMOVE","confirm":"chat","dryRun":true}`, "force", true, false},
+
 	// These name no service, or no namespace: who sees one of the namespace, or of any, is not denied.
 	{"", "ListLinkedServices", `{"uid":"u"}`, "read", true, false},
 	{"", "ListServices", `{}`, "read", true, false},
+	{"", "ListJobs", `{}`, "read", true, false},
+	{"", "GetJob", `{"job":"none"}`, "read", true, false},
+	{"", "CancelJob", `{"job":"none"}`, "operate", true, false},
+	{"", "WatchJob", `{"job":"none"}`, "read", true, false},
 	{"", "ListNamespaces", `{}`, "read", true, false},
 }
 
 // seenBy has the callers of other services that a list of all of them takes.
 var seenBy = map[string][]string{
-	"ListLinkedServices": {"admin-of-another"}, "ListServices": {"admin-of-another"},
+	"ListLinkedServices": {"admin-of-another"}, "ListServices": {"admin-of-another"}, "ListJobs": {"admin-of-another"},
+	"GetJob": {"admin-of-another"}, "CancelJob": {"admin-of-another"}, "WatchJob": {"admin-of-another"},
 	"ListNamespaces": {"admin-of-another", "admin-elsewhere"},
 }
 

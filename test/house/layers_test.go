@@ -21,7 +21,7 @@ var layers = map[string][]string{
 		"internal/app", "internal/audit", "internal/conf", "internal/telemetry", "internal/telemetry/lines", "internal/version",
 	},
 	"internal/app": {
-		"internal/audit", "internal/auth", "internal/certs", "internal/biz", "internal/conf", "internal/data", "internal/rdb",
+		"internal/audit", "internal/auth", "internal/certs", "internal/biz", "internal/conf", "internal/data", "internal/jobs", "internal/rdb",
 		"internal/rdb/embedded", "internal/registration",
 		"internal/server", "internal/service", "internal/telemetry", "internal/version",
 	},
@@ -44,6 +44,7 @@ var layers = map[string][]string{
 
 	"internal/biz":                 {},
 	"internal/biz/biztest":         {"internal/biz"},
+	"internal/jobs":                {"internal/biz"},
 	"internal/rdb":                 {"internal/rdb/info", "internal/telemetry/histogram"},
 	"internal/rdb/info":            {},
 	"internal/rdb/embedded":        {"internal/rdb"},

@@ -70,6 +70,10 @@ var special = map[protoreflect.Name][]v1.ErrorReason{
 	"CountPodLinks":        {v1.ErrorReason_INDEX_DISABLED},
 	"WatchLinks":           {v1.ErrorReason_LIMIT_EXCEEDED},
 	"ExportLinks":          {v1.ErrorReason_LIMIT_EXCEEDED},
+	"CreateJob":            {v1.ErrorReason_LIMIT_EXCEEDED, v1.ErrorReason_NO_AVAILABLE_POD, v1.ErrorReason_INDEX_DISABLED},
+	"GetJob":               {v1.ErrorReason_JOB_NOT_FOUND},
+	"CancelJob":            {v1.ErrorReason_JOB_NOT_FOUND},
+	"WatchJob":             {v1.ErrorReason_JOB_NOT_FOUND},
 }
 
 // failure is a code with the reasons that an operation may have for it.

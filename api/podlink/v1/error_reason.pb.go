@@ -77,6 +77,8 @@ const (
 	ErrorReason_NOT_READY ErrorReason = 22
 	// This podlink keeps no index of the links: fleet.index is false. Lists and counts of links need it.
 	ErrorReason_INDEX_DISABLED ErrorReason = 23
+	// There is no such job: it was never created, or has ended more than a week ago.
+	ErrorReason_JOB_NOT_FOUND ErrorReason = 24
 )
 
 // Enum value maps for ErrorReason.
@@ -106,6 +108,7 @@ var (
 		21: "LIMIT_EXCEEDED",
 		22: "NOT_READY",
 		23: "INDEX_DISABLED",
+		24: "JOB_NOT_FOUND",
 	}
 	ErrorReason_value = map[string]int32{
 		"INTERNAL":                0,
@@ -132,6 +135,7 @@ var (
 		"LIMIT_EXCEEDED":          21,
 		"NOT_READY":               22,
 		"INDEX_DISABLED":          23,
+		"JOB_NOT_FOUND":           24,
 	}
 )
 
@@ -167,7 +171,7 @@ var File_podlink_v1_error_reason_proto protoreflect.FileDescriptor
 const file_podlink_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
 	"\x1dpodlink/v1/error_reason.proto\x12\n" +
-	"podlink.v1\x1a\x13errors/errors.proto*\x8e\x05\n" +
+	"podlink.v1\x1a\x13errors/errors.proto*\xa7\x05\n" +
 	"\vErrorReason\x12\x12\n" +
 	"\bINTERNAL\x10\x00\x1a\x04\xa8E\xf4\x03\x12\x1a\n" +
 	"\x10INVALID_ARGUMENT\x10\x01\x1a\x04\xa8E\x90\x03\x12\x17\n" +
@@ -195,7 +199,8 @@ const file_podlink_v1_error_reason_proto_rawDesc = "" +
 	"SUPERSEDED\x10\x14\x1a\x04\xa8E\x99\x03\x12\x18\n" +
 	"\x0eLIMIT_EXCEEDED\x10\x15\x1a\x04\xa8E\xad\x03\x12\x13\n" +
 	"\tNOT_READY\x10\x16\x1a\x04\xa8E\xf7\x03\x12\x18\n" +
-	"\x0eINDEX_DISABLED\x10\x17\x1a\x04\xa8E\xf5\x03\x1a\x04\xa0E\xf4\x03B\x1bZ\x19podlink/api/podlink/v1;v1b\x06proto3"
+	"\x0eINDEX_DISABLED\x10\x17\x1a\x04\xa8E\xf5\x03\x12\x17\n" +
+	"\rJOB_NOT_FOUND\x10\x18\x1a\x04\xa8E\x94\x03\x1a\x04\xa0E\xf4\x03B\x1bZ\x19podlink/api/podlink/v1;v1b\x06proto3"
 
 var (
 	file_podlink_v1_error_reason_proto_rawDescOnce sync.Once

@@ -352,3 +352,17 @@ func IsIndexDisabled(err error) bool {
 func ErrorIndexDisabled(format string, args ...interface{}) *errors.Error {
 	return errors.New(501, ErrorReason_INDEX_DISABLED.String(), fmt.Sprintf(format, args...))
 }
+
+// There is no such job: it was never created, or has ended more than a week ago.
+func IsJobNotFound(err error) bool {
+	if err == nil {
+		return false
+	}
+	e := errors.FromError(err)
+	return e.Reason == ErrorReason_JOB_NOT_FOUND.String() && e.Code == 404
+}
+
+// There is no such job: it was never created, or has ended more than a week ago.
+func ErrorJobNotFound(format string, args ...interface{}) *errors.Error {
+	return errors.New(404, ErrorReason_JOB_NOT_FOUND.String(), fmt.Sprintf(format, args...))
+}

@@ -149,6 +149,129 @@ func (LinkChange_Kind) EnumDescriptor() ([]byte, []int) {
 	return file_podlink_v1_fleet_proto_rawDescGZIP(), []int{11, 0}
 }
 
+type Job_Kind int32
+
+const (
+	Job_KIND_UNSPECIFIED Job_Kind = 0
+	// Cordons the pod (DENY_NEW), waits grace_seconds for its links to end by themselves, cordons it with SHUTDOWN, and moves each
+	// link that is still its own to the best other pod. A link keeps its time to live. The job ends when no link is left and the index
+	// is complete, at least ten seconds after the cordon; the cordon stays.
+	Job_RELOCATE Job_Kind = 1
+	// Makes persistent links to the pod expire after keep_seconds whose claim is below below_generation: what a process that has died
+	// left behind. Links without a claim stay.
+	Job_RELEASE Job_Kind = 2
+	// Removes all links of the service, or of all services of the namespace, that are older than the job, and then the pods and the
+	// workloads. A pod that reports later comes back.
+	Job_REMOVE Job_Kind = 3
+	// Compares the links with the index and with the pods, and counts what is wrong.
+	Job_VERIFY Job_Kind = 4
+)
+
+// Enum value maps for Job_Kind.
+var (
+	Job_Kind_name = map[int32]string{
+		0: "KIND_UNSPECIFIED",
+		1: "RELOCATE",
+		2: "RELEASE",
+		3: "REMOVE",
+		4: "VERIFY",
+	}
+	Job_Kind_value = map[string]int32{
+		"KIND_UNSPECIFIED": 0,
+		"RELOCATE":         1,
+		"RELEASE":          2,
+		"REMOVE":           3,
+		"VERIFY":           4,
+	}
+)
+
+func (x Job_Kind) Enum() *Job_Kind {
+	p := new(Job_Kind)
+	*p = x
+	return p
+}
+
+func (x Job_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Job_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_podlink_v1_fleet_proto_enumTypes[2].Descriptor()
+}
+
+func (Job_Kind) Type() protoreflect.EnumType {
+	return &file_podlink_v1_fleet_proto_enumTypes[2]
+}
+
+func (x Job_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Job_Kind.Descriptor instead.
+func (Job_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_podlink_v1_fleet_proto_rawDescGZIP(), []int{12, 0}
+}
+
+type Job_State int32
+
+const (
+	Job_STATE_UNSPECIFIED Job_State = 0
+	// No podlink runs it yet.
+	Job_PENDING   Job_State = 1
+	Job_RUNNING   Job_State = 2
+	Job_DONE      Job_State = 3
+	Job_CANCELLED Job_State = 4
+	// It can't be done; error says why.
+	Job_FAILED Job_State = 5
+)
+
+// Enum value maps for Job_State.
+var (
+	Job_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "PENDING",
+		2: "RUNNING",
+		3: "DONE",
+		4: "CANCELLED",
+		5: "FAILED",
+	}
+	Job_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"PENDING":           1,
+		"RUNNING":           2,
+		"DONE":              3,
+		"CANCELLED":         4,
+		"FAILED":            5,
+	}
+)
+
+func (x Job_State) Enum() *Job_State {
+	p := new(Job_State)
+	*p = x
+	return p
+}
+
+func (x Job_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Job_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_podlink_v1_fleet_proto_enumTypes[3].Descriptor()
+}
+
+func (Job_State) Type() protoreflect.EnumType {
+	return &file_podlink_v1_fleet_proto_enumTypes[3]
+}
+
+func (x Job_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Job_State.Descriptor instead.
+func (Job_State) EnumDescriptor() ([]byte, []int) {
+	return file_podlink_v1_fleet_proto_rawDescGZIP(), []int{12, 1}
+}
+
 type ExportLinksReply_Restart int32
 
 const (
@@ -180,11 +303,11 @@ func (x ExportLinksReply_Restart) String() string {
 }
 
 func (ExportLinksReply_Restart) Descriptor() protoreflect.EnumDescriptor {
-	return file_podlink_v1_fleet_proto_enumTypes[2].Descriptor()
+	return file_podlink_v1_fleet_proto_enumTypes[4].Descriptor()
 }
 
 func (ExportLinksReply_Restart) Type() protoreflect.EnumType {
-	return &file_podlink_v1_fleet_proto_enumTypes[2]
+	return &file_podlink_v1_fleet_proto_enumTypes[4]
 }
 
 func (x ExportLinksReply_Restart) Number() protoreflect.EnumNumber {
@@ -193,7 +316,7 @@ func (x ExportLinksReply_Restart) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ExportLinksReply_Restart.Descriptor instead.
 func (ExportLinksReply_Restart) EnumDescriptor() ([]byte, []int) {
-	return file_podlink_v1_fleet_proto_rawDescGZIP(), []int{13, 0}
+	return file_podlink_v1_fleet_proto_rawDescGZIP(), []int{24, 0}
 }
 
 type ListNamespacesRequest struct {
@@ -999,6 +1122,846 @@ func (x *LinkChange) GetTime() *timestamppb.Timestamp {
 	return nil
 }
 
+// Job is work on many links that podlink does in the background.
+type Job struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// Its name, in its namespace.
+	Id   string   `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	Kind Job_Kind `protobuf:"varint,3,opt,name=kind,proto3,enum=podlink.v1.Job_Kind" json:"kind,omitempty"`
+	// Empty: all services of the namespace.
+	Service string `protobuf:"bytes,4,opt,name=service,proto3" json:"service,omitempty"`
+	// Unset: the job is not about one pod.
+	PodId *int32    `protobuf:"varint,5,opt,name=pod_id,json=podId,proto3,oneof" json:"pod_id,omitempty"`
+	State Job_State `protobuf:"varint,6,opt,name=state,proto3,enum=podlink.v1.Job_State" json:"state,omitempty"`
+	// Links that it has looked at. One that it meets again counts again, here and below.
+	Seen int64 `protobuf:"varint,7,opt,name=seen,proto3" json:"seen,omitempty"`
+	// Links (of REMOVE also pods and workloads) that it has changed; of a dry run, that it would change.
+	Done int64 `protobuf:"varint,8,opt,name=done,proto3" json:"done,omitempty"`
+	// Links that were not, or no longer, to be changed.
+	Skipped int64 `protobuf:"varint,9,opt,name=skipped,proto3" json:"skipped,omitempty"`
+	// Steps that have failed. The job tries each again, but for links that podlink can't read.
+	Failed int64 `protobuf:"varint,10,opt,name=failed,proto3" json:"failed,omitempty"`
+	// What VERIFY has found.
+	Faults *Job_Faults `protobuf:"bytes,11,opt,name=faults,proto3" json:"faults,omitempty"`
+	// Links a second at most; 0: as many as podlink allows.
+	Rate   int32  `protobuf:"varint,12,opt,name=rate,proto3" json:"rate,omitempty"`
+	DryRun bool   `protobuf:"varint,13,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	Reason string `protobuf:"bytes,14,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The name of the caller's identity. Empty with auth.mode off.
+	CreatedBy  string                 `protobuf:"bytes,15,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	StartTime  *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	EndTime    *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// What it waits for, in words for people. Empty: nothing.
+	Note string `protobuf:"bytes,19,opt,name=note,proto3" json:"note,omitempty"`
+	// Why it has failed, in words for people.
+	Error string `protobuf:"bytes,20,opt,name=error,proto3" json:"error,omitempty"`
+	// As in CreateJobRequest.
+	GraceSeconds    int32 `protobuf:"varint,21,opt,name=grace_seconds,json=graceSeconds,proto3" json:"grace_seconds,omitempty"`
+	KeepSeconds     int32 `protobuf:"varint,22,opt,name=keep_seconds,json=keepSeconds,proto3" json:"keep_seconds,omitempty"`
+	BelowGeneration int64 `protobuf:"varint,23,opt,name=below_generation,json=belowGeneration,proto3" json:"below_generation,omitempty"`
+	Repair          bool  `protobuf:"varint,24,opt,name=repair,proto3" json:"repair,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *Job) Reset() {
+	*x = Job{}
+	mi := &file_podlink_v1_fleet_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Job) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Job) ProtoMessage() {}
+
+func (x *Job) ProtoReflect() protoreflect.Message {
+	mi := &file_podlink_v1_fleet_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Job.ProtoReflect.Descriptor instead.
+func (*Job) Descriptor() ([]byte, []int) {
+	return file_podlink_v1_fleet_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Job) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *Job) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Job) GetKind() Job_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return Job_KIND_UNSPECIFIED
+}
+
+func (x *Job) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Job) GetPodId() int32 {
+	if x != nil && x.PodId != nil {
+		return *x.PodId
+	}
+	return 0
+}
+
+func (x *Job) GetState() Job_State {
+	if x != nil {
+		return x.State
+	}
+	return Job_STATE_UNSPECIFIED
+}
+
+func (x *Job) GetSeen() int64 {
+	if x != nil {
+		return x.Seen
+	}
+	return 0
+}
+
+func (x *Job) GetDone() int64 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *Job) GetSkipped() int64 {
+	if x != nil {
+		return x.Skipped
+	}
+	return 0
+}
+
+func (x *Job) GetFailed() int64 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *Job) GetFaults() *Job_Faults {
+	if x != nil {
+		return x.Faults
+	}
+	return nil
+}
+
+func (x *Job) GetRate() int32 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *Job) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *Job) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Job) GetCreatedBy() string {
+	if x != nil {
+		return x.CreatedBy
+	}
+	return ""
+}
+
+func (x *Job) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *Job) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *Job) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *Job) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+func (x *Job) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *Job) GetGraceSeconds() int32 {
+	if x != nil {
+		return x.GraceSeconds
+	}
+	return 0
+}
+
+func (x *Job) GetKeepSeconds() int32 {
+	if x != nil {
+		return x.KeepSeconds
+	}
+	return 0
+}
+
+func (x *Job) GetBelowGeneration() int64 {
+	if x != nil {
+		return x.BelowGeneration
+	}
+	return 0
+}
+
+func (x *Job) GetRepair() bool {
+	if x != nil {
+		return x.Repair
+	}
+	return false
+}
+
+type CreateJobRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// Required.
+	Kind Job_Kind `protobuf:"varint,2,opt,name=kind,proto3,enum=podlink.v1.Job_Kind" json:"kind,omitempty"`
+	// Required for RELOCATE and RELEASE. Empty for the others: all services of the namespace.
+	Service string `protobuf:"bytes,3,opt,name=service,proto3" json:"service,omitempty"`
+	// Required for RELOCATE and RELEASE, else unset.
+	PodId *int32 `protobuf:"varint,4,opt,name=pod_id,json=podId,proto3,oneof" json:"pod_id,omitempty"`
+	// Links a second at most, 0 … fleet.job_rate; 0: fleet.job_rate.
+	Rate int32 `protobuf:"varint,5,opt,name=rate,proto3" json:"rate,omitempty"`
+	// Changes nothing, and counts what would be changed. Not for VERIFY.
+	DryRun bool `protobuf:"varint,6,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// At most 256 bytes, for people.
+	Reason string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Makes the call safe to repeat: at most 128 characters A-Z a-z 0-9 . _ : -
+	RequestId string `protobuf:"bytes,8,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// RELOCATE: 0 … 86400.
+	GraceSeconds int32 `protobuf:"varint,9,opt,name=grace_seconds,json=graceSeconds,proto3" json:"grace_seconds,omitempty"`
+	// RELEASE: at least 1.
+	KeepSeconds int32 `protobuf:"varint,10,opt,name=keep_seconds,json=keepSeconds,proto3" json:"keep_seconds,omitempty"`
+	// RELEASE: at least 1.
+	BelowGeneration int64 `protobuf:"varint,11,opt,name=below_generation,json=belowGeneration,proto3" json:"below_generation,omitempty"`
+	// REMOVE: the name of the service, or of the namespace if no service is named.
+	Confirm string `protobuf:"bytes,12,opt,name=confirm,proto3" json:"confirm,omitempty"`
+	// VERIFY: the index gets the links that it lacks, and loses the entries without a link.
+	Repair        bool `protobuf:"varint,13,opt,name=repair,proto3" json:"repair,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateJobRequest) Reset() {
+	*x = CreateJobRequest{}
+	mi := &file_podlink_v1_fleet_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateJobRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateJobRequest) ProtoMessage() {}
+
+func (x *CreateJobRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_podlink_v1_fleet_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateJobRequest.ProtoReflect.Descriptor instead.
+func (*CreateJobRequest) Descriptor() ([]byte, []int) {
+	return file_podlink_v1_fleet_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *CreateJobRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *CreateJobRequest) GetKind() Job_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return Job_KIND_UNSPECIFIED
+}
+
+func (x *CreateJobRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *CreateJobRequest) GetPodId() int32 {
+	if x != nil && x.PodId != nil {
+		return *x.PodId
+	}
+	return 0
+}
+
+func (x *CreateJobRequest) GetRate() int32 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
+}
+
+func (x *CreateJobRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *CreateJobRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *CreateJobRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *CreateJobRequest) GetGraceSeconds() int32 {
+	if x != nil {
+		return x.GraceSeconds
+	}
+	return 0
+}
+
+func (x *CreateJobRequest) GetKeepSeconds() int32 {
+	if x != nil {
+		return x.KeepSeconds
+	}
+	return 0
+}
+
+func (x *CreateJobRequest) GetBelowGeneration() int64 {
+	if x != nil {
+		return x.BelowGeneration
+	}
+	return 0
+}
+
+func (x *CreateJobRequest) GetConfirm() string {
+	if x != nil {
+		return x.Confirm
+	}
+	return ""
+}
+
+func (x *CreateJobRequest) GetRepair() bool {
+	if x != nil {
+		return x.Repair
+	}
+	return false
+}
+
+type CreateJobReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           *Job                   `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateJobReply) Reset() {
+	*x = CreateJobReply{}
+	mi := &file_podlink_v1_fleet_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateJobReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateJobReply) ProtoMessage() {}
+
+func (x *CreateJobReply) ProtoReflect() protoreflect.Message {
+	mi := &file_podlink_v1_fleet_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateJobReply.ProtoReflect.Descriptor instead.
+func (*CreateJobReply) Descriptor() ([]byte, []int) {
+	return file_podlink_v1_fleet_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *CreateJobReply) GetJob() *Job {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
+type ListJobsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	PageSize      int32                  `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string                 `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListJobsRequest) Reset() {
+	*x = ListJobsRequest{}
+	mi := &file_podlink_v1_fleet_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListJobsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListJobsRequest) ProtoMessage() {}
+
+func (x *ListJobsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_podlink_v1_fleet_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListJobsRequest.ProtoReflect.Descriptor instead.
+func (*ListJobsRequest) Descriptor() ([]byte, []int) {
+	return file_podlink_v1_fleet_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ListJobsRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *ListJobsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListJobsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+type ListJobsReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Jobs          []*Job                 `protobuf:"bytes,1,rep,name=jobs,proto3" json:"jobs,omitempty"`
+	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListJobsReply) Reset() {
+	*x = ListJobsReply{}
+	mi := &file_podlink_v1_fleet_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListJobsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListJobsReply) ProtoMessage() {}
+
+func (x *ListJobsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_podlink_v1_fleet_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListJobsReply.ProtoReflect.Descriptor instead.
+func (*ListJobsReply) Descriptor() ([]byte, []int) {
+	return file_podlink_v1_fleet_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ListJobsReply) GetJobs() []*Job {
+	if x != nil {
+		return x.Jobs
+	}
+	return nil
+}
+
+func (x *ListJobsReply) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+type GetJobRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// The id of the job.
+	Job           string `protobuf:"bytes,2,opt,name=job,proto3" json:"job,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetJobRequest) Reset() {
+	*x = GetJobRequest{}
+	mi := &file_podlink_v1_fleet_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetJobRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetJobRequest) ProtoMessage() {}
+
+func (x *GetJobRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_podlink_v1_fleet_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetJobRequest.ProtoReflect.Descriptor instead.
+func (*GetJobRequest) Descriptor() ([]byte, []int) {
+	return file_podlink_v1_fleet_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *GetJobRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *GetJobRequest) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+type GetJobReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           *Job                   `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetJobReply) Reset() {
+	*x = GetJobReply{}
+	mi := &file_podlink_v1_fleet_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetJobReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetJobReply) ProtoMessage() {}
+
+func (x *GetJobReply) ProtoReflect() protoreflect.Message {
+	mi := &file_podlink_v1_fleet_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetJobReply.ProtoReflect.Descriptor instead.
+func (*GetJobReply) Descriptor() ([]byte, []int) {
+	return file_podlink_v1_fleet_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *GetJobReply) GetJob() *Job {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
+type CancelJobRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Job           string                 `protobuf:"bytes,2,opt,name=job,proto3" json:"job,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelJobRequest) Reset() {
+	*x = CancelJobRequest{}
+	mi := &file_podlink_v1_fleet_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelJobRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelJobRequest) ProtoMessage() {}
+
+func (x *CancelJobRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_podlink_v1_fleet_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelJobRequest.ProtoReflect.Descriptor instead.
+func (*CancelJobRequest) Descriptor() ([]byte, []int) {
+	return file_podlink_v1_fleet_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *CancelJobRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *CancelJobRequest) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+type CancelJobReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// RUNNING: it ends as soon as the podlink that runs it hears of it.
+	Job           *Job `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelJobReply) Reset() {
+	*x = CancelJobReply{}
+	mi := &file_podlink_v1_fleet_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelJobReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelJobReply) ProtoMessage() {}
+
+func (x *CancelJobReply) ProtoReflect() protoreflect.Message {
+	mi := &file_podlink_v1_fleet_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelJobReply.ProtoReflect.Descriptor instead.
+func (*CancelJobReply) Descriptor() ([]byte, []int) {
+	return file_podlink_v1_fleet_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *CancelJobReply) GetJob() *Job {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
+type WatchJobRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Job           string                 `protobuf:"bytes,2,opt,name=job,proto3" json:"job,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchJobRequest) Reset() {
+	*x = WatchJobRequest{}
+	mi := &file_podlink_v1_fleet_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchJobRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchJobRequest) ProtoMessage() {}
+
+func (x *WatchJobRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_podlink_v1_fleet_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchJobRequest.ProtoReflect.Descriptor instead.
+func (*WatchJobRequest) Descriptor() ([]byte, []int) {
+	return file_podlink_v1_fleet_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *WatchJobRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *WatchJobRequest) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+type WatchJobReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           *Job                   `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchJobReply) Reset() {
+	*x = WatchJobReply{}
+	mi := &file_podlink_v1_fleet_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchJobReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchJobReply) ProtoMessage() {}
+
+func (x *WatchJobReply) ProtoReflect() protoreflect.Message {
+	mi := &file_podlink_v1_fleet_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchJobReply.ProtoReflect.Descriptor instead.
+func (*WatchJobReply) Descriptor() ([]byte, []int) {
+	return file_podlink_v1_fleet_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *WatchJobReply) GetJob() *Job {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
 type ExportLinksRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
@@ -1013,7 +1976,7 @@ type ExportLinksRequest struct {
 
 func (x *ExportLinksRequest) Reset() {
 	*x = ExportLinksRequest{}
-	mi := &file_podlink_v1_fleet_proto_msgTypes[12]
+	mi := &file_podlink_v1_fleet_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1025,7 +1988,7 @@ func (x *ExportLinksRequest) String() string {
 func (*ExportLinksRequest) ProtoMessage() {}
 
 func (x *ExportLinksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_podlink_v1_fleet_proto_msgTypes[12]
+	mi := &file_podlink_v1_fleet_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1038,7 +2001,7 @@ func (x *ExportLinksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportLinksRequest.ProtoReflect.Descriptor instead.
 func (*ExportLinksRequest) Descriptor() ([]byte, []int) {
-	return file_podlink_v1_fleet_proto_rawDescGZIP(), []int{12}
+	return file_podlink_v1_fleet_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ExportLinksRequest) GetNamespace() string {
@@ -1080,7 +2043,7 @@ type ExportLinksReply struct {
 
 func (x *ExportLinksReply) Reset() {
 	*x = ExportLinksReply{}
-	mi := &file_podlink_v1_fleet_proto_msgTypes[13]
+	mi := &file_podlink_v1_fleet_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1092,7 +2055,7 @@ func (x *ExportLinksReply) String() string {
 func (*ExportLinksReply) ProtoMessage() {}
 
 func (x *ExportLinksReply) ProtoReflect() protoreflect.Message {
-	mi := &file_podlink_v1_fleet_proto_msgTypes[13]
+	mi := &file_podlink_v1_fleet_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1105,7 +2068,7 @@ func (x *ExportLinksReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportLinksReply.ProtoReflect.Descriptor instead.
 func (*ExportLinksReply) Descriptor() ([]byte, []int) {
-	return file_podlink_v1_fleet_proto_rawDescGZIP(), []int{13}
+	return file_podlink_v1_fleet_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ExportLinksReply) GetLinks() []*Link {
@@ -1147,7 +2110,7 @@ type ListNamespacesReply_NamespaceServices struct {
 
 func (x *ListNamespacesReply_NamespaceServices) Reset() {
 	*x = ListNamespacesReply_NamespaceServices{}
-	mi := &file_podlink_v1_fleet_proto_msgTypes[14]
+	mi := &file_podlink_v1_fleet_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1159,7 +2122,7 @@ func (x *ListNamespacesReply_NamespaceServices) String() string {
 func (*ListNamespacesReply_NamespaceServices) ProtoMessage() {}
 
 func (x *ListNamespacesReply_NamespaceServices) ProtoReflect() protoreflect.Message {
-	mi := &file_podlink_v1_fleet_proto_msgTypes[14]
+	mi := &file_podlink_v1_fleet_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1199,7 +2162,7 @@ type CountPodLinksReply_PodCount struct {
 
 func (x *CountPodLinksReply_PodCount) Reset() {
 	*x = CountPodLinksReply_PodCount{}
-	mi := &file_podlink_v1_fleet_proto_msgTypes[15]
+	mi := &file_podlink_v1_fleet_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1211,7 +2174,7 @@ func (x *CountPodLinksReply_PodCount) String() string {
 func (*CountPodLinksReply_PodCount) ProtoMessage() {}
 
 func (x *CountPodLinksReply_PodCount) ProtoReflect() protoreflect.Message {
-	mi := &file_podlink_v1_fleet_proto_msgTypes[15]
+	mi := &file_podlink_v1_fleet_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1237,6 +2200,88 @@ func (x *CountPodLinksReply_PodCount) GetPodId() int32 {
 func (x *CountPodLinksReply_PodCount) GetLinks() int64 {
 	if x != nil {
 		return x.Links
+	}
+	return 0
+}
+
+// Faults are how many faults a VERIFY has found.
+type Job_Faults struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Entries of the index whose link does not exist, or is to another pod. Harmless: every list reads the link.
+	EntriesWithoutLink int64 `protobuf:"varint,1,opt,name=entries_without_link,json=entriesWithoutLink,proto3" json:"entries_without_link,omitempty"`
+	// Links that the index lacks.
+	LinksWithoutEntry int64 `protobuf:"varint,2,opt,name=links_without_entry,json=linksWithoutEntry,proto3" json:"links_without_entry,omitempty"`
+	// Links to a pod that has no report.
+	LinksWithoutPod int64 `protobuf:"varint,3,opt,name=links_without_pod,json=linksWithoutPod,proto3" json:"links_without_pod,omitempty"`
+	// Links that podlink did not write.
+	ForeignFields int64 `protobuf:"varint,4,opt,name=foreign_fields,json=foreignFields,proto3" json:"foreign_fields,omitempty"`
+	// Users with temporary links only whose key never disappears.
+	KeysWithoutExpiry int64 `protobuf:"varint,5,opt,name=keys_without_expiry,json=keysWithoutExpiry,proto3" json:"keys_without_expiry,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *Job_Faults) Reset() {
+	*x = Job_Faults{}
+	mi := &file_podlink_v1_fleet_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Job_Faults) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Job_Faults) ProtoMessage() {}
+
+func (x *Job_Faults) ProtoReflect() protoreflect.Message {
+	mi := &file_podlink_v1_fleet_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Job_Faults.ProtoReflect.Descriptor instead.
+func (*Job_Faults) Descriptor() ([]byte, []int) {
+	return file_podlink_v1_fleet_proto_rawDescGZIP(), []int{12, 0}
+}
+
+func (x *Job_Faults) GetEntriesWithoutLink() int64 {
+	if x != nil {
+		return x.EntriesWithoutLink
+	}
+	return 0
+}
+
+func (x *Job_Faults) GetLinksWithoutEntry() int64 {
+	if x != nil {
+		return x.LinksWithoutEntry
+	}
+	return 0
+}
+
+func (x *Job_Faults) GetLinksWithoutPod() int64 {
+	if x != nil {
+		return x.LinksWithoutPod
+	}
+	return 0
+}
+
+func (x *Job_Faults) GetForeignFields() int64 {
+	if x != nil {
+		return x.ForeignFields
+	}
+	return 0
+}
+
+func (x *Job_Faults) GetKeysWithoutExpiry() int64 {
+	if x != nil {
+		return x.KeysWithoutExpiry
 	}
 	return 0
 }
@@ -1331,7 +2376,101 @@ const file_podlink_v1_fleet_proto_rawDesc = "" +
 	"\tPERSISTED\x10\x03\x12\f\n" +
 	"\bEXPIRING\x10\x04\x12\v\n" +
 	"\aREMOVED\x10\x05\x12\r\n" +
-	"\tUNCERTAIN\x10\x06\"o\n" +
+	"\tUNCERTAIN\x10\x06\"\xbd\t\n" +
+	"\x03Job\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12(\n" +
+	"\x04kind\x18\x03 \x01(\x0e2\x14.podlink.v1.Job.KindR\x04kind\x12\x18\n" +
+	"\aservice\x18\x04 \x01(\tR\aservice\x12\x1a\n" +
+	"\x06pod_id\x18\x05 \x01(\x05H\x00R\x05podId\x88\x01\x01\x12+\n" +
+	"\x05state\x18\x06 \x01(\x0e2\x15.podlink.v1.Job.StateR\x05state\x12\x12\n" +
+	"\x04seen\x18\a \x01(\x03R\x04seen\x12\x12\n" +
+	"\x04done\x18\b \x01(\x03R\x04done\x12\x18\n" +
+	"\askipped\x18\t \x01(\x03R\askipped\x12\x16\n" +
+	"\x06failed\x18\n" +
+	" \x01(\x03R\x06failed\x12.\n" +
+	"\x06faults\x18\v \x01(\v2\x16.podlink.v1.Job.FaultsR\x06faults\x12\x12\n" +
+	"\x04rate\x18\f \x01(\x05R\x04rate\x12\x17\n" +
+	"\adry_run\x18\r \x01(\bR\x06dryRun\x12\x16\n" +
+	"\x06reason\x18\x0e \x01(\tR\x06reason\x12\x1d\n" +
+	"\n" +
+	"created_by\x18\x0f \x01(\tR\tcreatedBy\x12;\n" +
+	"\vcreate_time\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x129\n" +
+	"\n" +
+	"start_time\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x12\n" +
+	"\x04note\x18\x13 \x01(\tR\x04note\x12\x14\n" +
+	"\x05error\x18\x14 \x01(\tR\x05error\x12#\n" +
+	"\rgrace_seconds\x18\x15 \x01(\x05R\fgraceSeconds\x12!\n" +
+	"\fkeep_seconds\x18\x16 \x01(\x05R\vkeepSeconds\x12)\n" +
+	"\x10below_generation\x18\x17 \x01(\x03R\x0fbelowGeneration\x12\x16\n" +
+	"\x06repair\x18\x18 \x01(\bR\x06repair\x1a\xed\x01\n" +
+	"\x06Faults\x120\n" +
+	"\x14entries_without_link\x18\x01 \x01(\x03R\x12entriesWithoutLink\x12.\n" +
+	"\x13links_without_entry\x18\x02 \x01(\x03R\x11linksWithoutEntry\x12*\n" +
+	"\x11links_without_pod\x18\x03 \x01(\x03R\x0flinksWithoutPod\x12%\n" +
+	"\x0eforeign_fields\x18\x04 \x01(\x03R\rforeignFields\x12.\n" +
+	"\x13keys_without_expiry\x18\x05 \x01(\x03R\x11keysWithoutExpiry\"O\n" +
+	"\x04Kind\x12\x14\n" +
+	"\x10KIND_UNSPECIFIED\x10\x00\x12\f\n" +
+	"\bRELOCATE\x10\x01\x12\v\n" +
+	"\aRELEASE\x10\x02\x12\n" +
+	"\n" +
+	"\x06REMOVE\x10\x03\x12\n" +
+	"\n" +
+	"\x06VERIFY\x10\x04\"]\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
+	"\aPENDING\x10\x01\x12\v\n" +
+	"\aRUNNING\x10\x02\x12\b\n" +
+	"\x04DONE\x10\x03\x12\r\n" +
+	"\tCANCELLED\x10\x04\x12\n" +
+	"\n" +
+	"\x06FAILED\x10\x05B\t\n" +
+	"\a_pod_id\"\xa4\x03\n" +
+	"\x10CreateJobRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12(\n" +
+	"\x04kind\x18\x02 \x01(\x0e2\x14.podlink.v1.Job.KindR\x04kind\x12\x18\n" +
+	"\aservice\x18\x03 \x01(\tR\aservice\x12\x1a\n" +
+	"\x06pod_id\x18\x04 \x01(\x05H\x00R\x05podId\x88\x01\x01\x12\x12\n" +
+	"\x04rate\x18\x05 \x01(\x05R\x04rate\x12\x17\n" +
+	"\adry_run\x18\x06 \x01(\bR\x06dryRun\x12\x16\n" +
+	"\x06reason\x18\a \x01(\tR\x06reason\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\b \x01(\tR\trequestId\x12#\n" +
+	"\rgrace_seconds\x18\t \x01(\x05R\fgraceSeconds\x12!\n" +
+	"\fkeep_seconds\x18\n" +
+	" \x01(\x05R\vkeepSeconds\x12)\n" +
+	"\x10below_generation\x18\v \x01(\x03R\x0fbelowGeneration\x12\x18\n" +
+	"\aconfirm\x18\f \x01(\tR\aconfirm\x12\x16\n" +
+	"\x06repair\x18\r \x01(\bR\x06repairB\t\n" +
+	"\a_pod_id\"3\n" +
+	"\x0eCreateJobReply\x12!\n" +
+	"\x03job\x18\x01 \x01(\v2\x0f.podlink.v1.JobR\x03job\"k\n" +
+	"\x0fListJobsRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"\\\n" +
+	"\rListJobsReply\x12#\n" +
+	"\x04jobs\x18\x01 \x03(\v2\x0f.podlink.v1.JobR\x04jobs\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"?\n" +
+	"\rGetJobRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
+	"\x03job\x18\x02 \x01(\tR\x03job\"0\n" +
+	"\vGetJobReply\x12!\n" +
+	"\x03job\x18\x01 \x01(\v2\x0f.podlink.v1.JobR\x03job\"B\n" +
+	"\x10CancelJobRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
+	"\x03job\x18\x02 \x01(\tR\x03job\"3\n" +
+	"\x0eCancelJobReply\x12!\n" +
+	"\x03job\x18\x01 \x01(\v2\x0f.podlink.v1.JobR\x03job\"A\n" +
+	"\x0fWatchJobRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
+	"\x03job\x18\x02 \x01(\tR\x03job\"2\n" +
+	"\rWatchJobReply\x12!\n" +
+	"\x03job\x18\x01 \x01(\v2\x0f.podlink.v1.JobR\x03job\"o\n" +
 	"\x12ExportLinksRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12!\n" +
@@ -1343,14 +2482,19 @@ const file_podlink_v1_fleet_proto_rawDesc = "" +
 	"\x04done\x18\x04 \x01(\bR\x04done\"5\n" +
 	"\aRestart\x12\x17\n" +
 	"\x13RESTART_UNSPECIFIED\x10\x00\x12\x11\n" +
-	"\rSTORE_CHANGED\x10\x012\xec\x06\n" +
+	"\rSTORE_CHANGED\x10\x012\xd3\v\n" +
 	"\fFleetService\x12s\n" +
 	"\x0eListNamespaces\x12!.podlink.v1.ListNamespacesRequest\x1a\x1f.podlink.v1.ListNamespacesReply\"\x1d\xc8\xf4\x18\x01\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/namespaces\x90\x02\x01\x12\x82\x01\n" +
 	"\fListServices\x12\x1f.podlink.v1.ListServicesRequest\x1a\x1d.podlink.v1.ListServicesReply\"2\xc8\xf4\x18\x01\x82\xd3\xe4\x93\x02%\x12#/v1/namespaces/{namespace}/services\x90\x02\x01\x12\xa0\x01\n" +
 	"\fListPodLinks\x12\x1f.podlink.v1.ListPodLinksRequest\x1a\x1d.podlink.v1.ListPodLinksReply\"P\xc8\xf4\x18\x01\x82\xd3\xe4\x93\x02C\x12A/v1/namespaces/{namespace}/services/{service}/pods/{pod_id}/links\x90\x02\x01\x12\x9b\x01\n" +
 	"\rCountPodLinks\x12 .podlink.v1.CountPodLinksRequest\x1a\x1e.podlink.v1.CountPodLinksReply\"H\xc8\xf4\x18\x01\x82\xd3\xe4\x93\x02;\x129/v1/namespaces/{namespace}/services/{service}/links:count\x90\x02\x01\x12\x94\x01\n" +
 	"\n" +
-	"WatchLinks\x12\x1d.podlink.v1.WatchLinksRequest\x1a\x1b.podlink.v1.WatchLinksReply\"H\xc8\xf4\x18\x01\x82\xd3\xe4\x93\x02;\x129/v1/namespaces/{namespace}/services/{service}/links:watch\x90\x02\x010\x01\x12\x89\x01\n" +
+	"WatchLinks\x12\x1d.podlink.v1.WatchLinksRequest\x1a\x1b.podlink.v1.WatchLinksReply\"H\xc8\xf4\x18\x01\x82\xd3\xe4\x93\x02;\x129/v1/namespaces/{namespace}/services/{service}/links:watch\x90\x02\x010\x01\x12u\n" +
+	"\tCreateJob\x12\x1c.podlink.v1.CreateJobRequest\x1a\x1a.podlink.v1.CreateJobReply\".\xc8\xf4\x18\x03\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/v1/namespaces/{namespace}/jobs\x12r\n" +
+	"\bListJobs\x12\x1b.podlink.v1.ListJobsRequest\x1a\x19.podlink.v1.ListJobsReply\".\xc8\xf4\x18\x01\x82\xd3\xe4\x93\x02!\x12\x1f/v1/namespaces/{namespace}/jobs\x90\x02\x01\x12r\n" +
+	"\x06GetJob\x12\x19.podlink.v1.GetJobRequest\x1a\x17.podlink.v1.GetJobReply\"4\xc8\xf4\x18\x01\x82\xd3\xe4\x93\x02'\x12%/v1/namespaces/{namespace}/jobs/{job}\x90\x02\x01\x12\x82\x01\n" +
+	"\tCancelJob\x12\x1c.podlink.v1.CancelJobRequest\x1a\x1a.podlink.v1.CancelJobReply\";\xc8\xf4\x18\x05\x82\xd3\xe4\x93\x021:\x01*\",/v1/namespaces/{namespace}/jobs/{job}:cancel\x12\x80\x01\n" +
+	"\bWatchJob\x12\x1b.podlink.v1.WatchJobRequest\x1a\x19.podlink.v1.WatchJobReply\":\xc8\xf4\x18\x01\x82\xd3\xe4\x93\x02-\x12+/v1/namespaces/{namespace}/jobs/{job}:watch\x90\x02\x010\x01\x12\x89\x01\n" +
 	"\vExportLinks\x12\x1e.podlink.v1.ExportLinksRequest\x1a\x1c.podlink.v1.ExportLinksReply\":\xc8\xf4\x18\x05\xd0\xf4\x18\x01\x82\xd3\xe4\x93\x02)\x12'/v1/namespaces/{namespace}/links:export\x90\x02\x010\x01B\x1bZ\x19podlink/api/podlink/v1;v1b\x06proto3"
 
 var (
@@ -1365,60 +2509,96 @@ func file_podlink_v1_fleet_proto_rawDescGZIP() []byte {
 	return file_podlink_v1_fleet_proto_rawDescData
 }
 
-var file_podlink_v1_fleet_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_podlink_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_podlink_v1_fleet_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_podlink_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_podlink_v1_fleet_proto_goTypes = []any{
 	(WatchLinksReply_Resync)(0),                   // 0: podlink.v1.WatchLinksReply.Resync
 	(LinkChange_Kind)(0),                          // 1: podlink.v1.LinkChange.Kind
-	(ExportLinksReply_Restart)(0),                 // 2: podlink.v1.ExportLinksReply.Restart
-	(*ListNamespacesRequest)(nil),                 // 3: podlink.v1.ListNamespacesRequest
-	(*ListNamespacesReply)(nil),                   // 4: podlink.v1.ListNamespacesReply
-	(*ListServicesRequest)(nil),                   // 5: podlink.v1.ListServicesRequest
-	(*ListServicesReply)(nil),                     // 6: podlink.v1.ListServicesReply
-	(*ServiceSummary)(nil),                        // 7: podlink.v1.ServiceSummary
-	(*ListPodLinksRequest)(nil),                   // 8: podlink.v1.ListPodLinksRequest
-	(*ListPodLinksReply)(nil),                     // 9: podlink.v1.ListPodLinksReply
-	(*CountPodLinksRequest)(nil),                  // 10: podlink.v1.CountPodLinksRequest
-	(*CountPodLinksReply)(nil),                    // 11: podlink.v1.CountPodLinksReply
-	(*WatchLinksRequest)(nil),                     // 12: podlink.v1.WatchLinksRequest
-	(*WatchLinksReply)(nil),                       // 13: podlink.v1.WatchLinksReply
-	(*LinkChange)(nil),                            // 14: podlink.v1.LinkChange
-	(*ExportLinksRequest)(nil),                    // 15: podlink.v1.ExportLinksRequest
-	(*ExportLinksReply)(nil),                      // 16: podlink.v1.ExportLinksReply
-	(*ListNamespacesReply_NamespaceServices)(nil), // 17: podlink.v1.ListNamespacesReply.NamespaceServices
-	(*CountPodLinksReply_PodCount)(nil),           // 18: podlink.v1.CountPodLinksReply.PodCount
-	(*Link)(nil),                                  // 19: podlink.v1.Link
-	(*timestamppb.Timestamp)(nil),                 // 20: google.protobuf.Timestamp
+	(Job_Kind)(0),                                 // 2: podlink.v1.Job.Kind
+	(Job_State)(0),                                // 3: podlink.v1.Job.State
+	(ExportLinksReply_Restart)(0),                 // 4: podlink.v1.ExportLinksReply.Restart
+	(*ListNamespacesRequest)(nil),                 // 5: podlink.v1.ListNamespacesRequest
+	(*ListNamespacesReply)(nil),                   // 6: podlink.v1.ListNamespacesReply
+	(*ListServicesRequest)(nil),                   // 7: podlink.v1.ListServicesRequest
+	(*ListServicesReply)(nil),                     // 8: podlink.v1.ListServicesReply
+	(*ServiceSummary)(nil),                        // 9: podlink.v1.ServiceSummary
+	(*ListPodLinksRequest)(nil),                   // 10: podlink.v1.ListPodLinksRequest
+	(*ListPodLinksReply)(nil),                     // 11: podlink.v1.ListPodLinksReply
+	(*CountPodLinksRequest)(nil),                  // 12: podlink.v1.CountPodLinksRequest
+	(*CountPodLinksReply)(nil),                    // 13: podlink.v1.CountPodLinksReply
+	(*WatchLinksRequest)(nil),                     // 14: podlink.v1.WatchLinksRequest
+	(*WatchLinksReply)(nil),                       // 15: podlink.v1.WatchLinksReply
+	(*LinkChange)(nil),                            // 16: podlink.v1.LinkChange
+	(*Job)(nil),                                   // 17: podlink.v1.Job
+	(*CreateJobRequest)(nil),                      // 18: podlink.v1.CreateJobRequest
+	(*CreateJobReply)(nil),                        // 19: podlink.v1.CreateJobReply
+	(*ListJobsRequest)(nil),                       // 20: podlink.v1.ListJobsRequest
+	(*ListJobsReply)(nil),                         // 21: podlink.v1.ListJobsReply
+	(*GetJobRequest)(nil),                         // 22: podlink.v1.GetJobRequest
+	(*GetJobReply)(nil),                           // 23: podlink.v1.GetJobReply
+	(*CancelJobRequest)(nil),                      // 24: podlink.v1.CancelJobRequest
+	(*CancelJobReply)(nil),                        // 25: podlink.v1.CancelJobReply
+	(*WatchJobRequest)(nil),                       // 26: podlink.v1.WatchJobRequest
+	(*WatchJobReply)(nil),                         // 27: podlink.v1.WatchJobReply
+	(*ExportLinksRequest)(nil),                    // 28: podlink.v1.ExportLinksRequest
+	(*ExportLinksReply)(nil),                      // 29: podlink.v1.ExportLinksReply
+	(*ListNamespacesReply_NamespaceServices)(nil), // 30: podlink.v1.ListNamespacesReply.NamespaceServices
+	(*CountPodLinksReply_PodCount)(nil),           // 31: podlink.v1.CountPodLinksReply.PodCount
+	(*Job_Faults)(nil),                            // 32: podlink.v1.Job.Faults
+	(*Link)(nil),                                  // 33: podlink.v1.Link
+	(*timestamppb.Timestamp)(nil),                 // 34: google.protobuf.Timestamp
 }
 var file_podlink_v1_fleet_proto_depIdxs = []int32{
-	17, // 0: podlink.v1.ListNamespacesReply.namespaces:type_name -> podlink.v1.ListNamespacesReply.NamespaceServices
-	7,  // 1: podlink.v1.ListServicesReply.services:type_name -> podlink.v1.ServiceSummary
-	19, // 2: podlink.v1.ListPodLinksReply.links:type_name -> podlink.v1.Link
-	18, // 3: podlink.v1.CountPodLinksReply.counts:type_name -> podlink.v1.CountPodLinksReply.PodCount
-	14, // 4: podlink.v1.WatchLinksReply.changes:type_name -> podlink.v1.LinkChange
+	30, // 0: podlink.v1.ListNamespacesReply.namespaces:type_name -> podlink.v1.ListNamespacesReply.NamespaceServices
+	9,  // 1: podlink.v1.ListServicesReply.services:type_name -> podlink.v1.ServiceSummary
+	33, // 2: podlink.v1.ListPodLinksReply.links:type_name -> podlink.v1.Link
+	31, // 3: podlink.v1.CountPodLinksReply.counts:type_name -> podlink.v1.CountPodLinksReply.PodCount
+	16, // 4: podlink.v1.WatchLinksReply.changes:type_name -> podlink.v1.LinkChange
 	0,  // 5: podlink.v1.WatchLinksReply.resync:type_name -> podlink.v1.WatchLinksReply.Resync
 	1,  // 6: podlink.v1.LinkChange.kind:type_name -> podlink.v1.LinkChange.Kind
-	19, // 7: podlink.v1.LinkChange.link:type_name -> podlink.v1.Link
-	20, // 8: podlink.v1.LinkChange.time:type_name -> google.protobuf.Timestamp
-	19, // 9: podlink.v1.ExportLinksReply.links:type_name -> podlink.v1.Link
-	2,  // 10: podlink.v1.ExportLinksReply.restart:type_name -> podlink.v1.ExportLinksReply.Restart
-	3,  // 11: podlink.v1.FleetService.ListNamespaces:input_type -> podlink.v1.ListNamespacesRequest
-	5,  // 12: podlink.v1.FleetService.ListServices:input_type -> podlink.v1.ListServicesRequest
-	8,  // 13: podlink.v1.FleetService.ListPodLinks:input_type -> podlink.v1.ListPodLinksRequest
-	10, // 14: podlink.v1.FleetService.CountPodLinks:input_type -> podlink.v1.CountPodLinksRequest
-	12, // 15: podlink.v1.FleetService.WatchLinks:input_type -> podlink.v1.WatchLinksRequest
-	15, // 16: podlink.v1.FleetService.ExportLinks:input_type -> podlink.v1.ExportLinksRequest
-	4,  // 17: podlink.v1.FleetService.ListNamespaces:output_type -> podlink.v1.ListNamespacesReply
-	6,  // 18: podlink.v1.FleetService.ListServices:output_type -> podlink.v1.ListServicesReply
-	9,  // 19: podlink.v1.FleetService.ListPodLinks:output_type -> podlink.v1.ListPodLinksReply
-	11, // 20: podlink.v1.FleetService.CountPodLinks:output_type -> podlink.v1.CountPodLinksReply
-	13, // 21: podlink.v1.FleetService.WatchLinks:output_type -> podlink.v1.WatchLinksReply
-	16, // 22: podlink.v1.FleetService.ExportLinks:output_type -> podlink.v1.ExportLinksReply
-	17, // [17:23] is the sub-list for method output_type
-	11, // [11:17] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	33, // 7: podlink.v1.LinkChange.link:type_name -> podlink.v1.Link
+	34, // 8: podlink.v1.LinkChange.time:type_name -> google.protobuf.Timestamp
+	2,  // 9: podlink.v1.Job.kind:type_name -> podlink.v1.Job.Kind
+	3,  // 10: podlink.v1.Job.state:type_name -> podlink.v1.Job.State
+	32, // 11: podlink.v1.Job.faults:type_name -> podlink.v1.Job.Faults
+	34, // 12: podlink.v1.Job.create_time:type_name -> google.protobuf.Timestamp
+	34, // 13: podlink.v1.Job.start_time:type_name -> google.protobuf.Timestamp
+	34, // 14: podlink.v1.Job.end_time:type_name -> google.protobuf.Timestamp
+	2,  // 15: podlink.v1.CreateJobRequest.kind:type_name -> podlink.v1.Job.Kind
+	17, // 16: podlink.v1.CreateJobReply.job:type_name -> podlink.v1.Job
+	17, // 17: podlink.v1.ListJobsReply.jobs:type_name -> podlink.v1.Job
+	17, // 18: podlink.v1.GetJobReply.job:type_name -> podlink.v1.Job
+	17, // 19: podlink.v1.CancelJobReply.job:type_name -> podlink.v1.Job
+	17, // 20: podlink.v1.WatchJobReply.job:type_name -> podlink.v1.Job
+	33, // 21: podlink.v1.ExportLinksReply.links:type_name -> podlink.v1.Link
+	4,  // 22: podlink.v1.ExportLinksReply.restart:type_name -> podlink.v1.ExportLinksReply.Restart
+	5,  // 23: podlink.v1.FleetService.ListNamespaces:input_type -> podlink.v1.ListNamespacesRequest
+	7,  // 24: podlink.v1.FleetService.ListServices:input_type -> podlink.v1.ListServicesRequest
+	10, // 25: podlink.v1.FleetService.ListPodLinks:input_type -> podlink.v1.ListPodLinksRequest
+	12, // 26: podlink.v1.FleetService.CountPodLinks:input_type -> podlink.v1.CountPodLinksRequest
+	14, // 27: podlink.v1.FleetService.WatchLinks:input_type -> podlink.v1.WatchLinksRequest
+	18, // 28: podlink.v1.FleetService.CreateJob:input_type -> podlink.v1.CreateJobRequest
+	20, // 29: podlink.v1.FleetService.ListJobs:input_type -> podlink.v1.ListJobsRequest
+	22, // 30: podlink.v1.FleetService.GetJob:input_type -> podlink.v1.GetJobRequest
+	24, // 31: podlink.v1.FleetService.CancelJob:input_type -> podlink.v1.CancelJobRequest
+	26, // 32: podlink.v1.FleetService.WatchJob:input_type -> podlink.v1.WatchJobRequest
+	28, // 33: podlink.v1.FleetService.ExportLinks:input_type -> podlink.v1.ExportLinksRequest
+	6,  // 34: podlink.v1.FleetService.ListNamespaces:output_type -> podlink.v1.ListNamespacesReply
+	8,  // 35: podlink.v1.FleetService.ListServices:output_type -> podlink.v1.ListServicesReply
+	11, // 36: podlink.v1.FleetService.ListPodLinks:output_type -> podlink.v1.ListPodLinksReply
+	13, // 37: podlink.v1.FleetService.CountPodLinks:output_type -> podlink.v1.CountPodLinksReply
+	15, // 38: podlink.v1.FleetService.WatchLinks:output_type -> podlink.v1.WatchLinksReply
+	19, // 39: podlink.v1.FleetService.CreateJob:output_type -> podlink.v1.CreateJobReply
+	21, // 40: podlink.v1.FleetService.ListJobs:output_type -> podlink.v1.ListJobsReply
+	23, // 41: podlink.v1.FleetService.GetJob:output_type -> podlink.v1.GetJobReply
+	25, // 42: podlink.v1.FleetService.CancelJob:output_type -> podlink.v1.CancelJobReply
+	27, // 43: podlink.v1.FleetService.WatchJob:output_type -> podlink.v1.WatchJobReply
+	29, // 44: podlink.v1.FleetService.ExportLinks:output_type -> podlink.v1.ExportLinksReply
+	34, // [34:45] is the sub-list for method output_type
+	23, // [23:34] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_podlink_v1_fleet_proto_init() }
@@ -1432,13 +2612,15 @@ func file_podlink_v1_fleet_proto_init() {
 	file_podlink_v1_fleet_proto_msgTypes[4].OneofWrappers = []any{}
 	file_podlink_v1_fleet_proto_msgTypes[5].OneofWrappers = []any{}
 	file_podlink_v1_fleet_proto_msgTypes[9].OneofWrappers = []any{}
+	file_podlink_v1_fleet_proto_msgTypes[12].OneofWrappers = []any{}
+	file_podlink_v1_fleet_proto_msgTypes[13].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_podlink_v1_fleet_proto_rawDesc), len(file_podlink_v1_fleet_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   16,
+			NumEnums:      5,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,11 @@ const (
 	FleetService_ListPodLinks_FullMethodName   = "/podlink.v1.FleetService/ListPodLinks"
 	FleetService_CountPodLinks_FullMethodName  = "/podlink.v1.FleetService/CountPodLinks"
 	FleetService_WatchLinks_FullMethodName     = "/podlink.v1.FleetService/WatchLinks"
+	FleetService_CreateJob_FullMethodName      = "/podlink.v1.FleetService/CreateJob"
+	FleetService_ListJobs_FullMethodName       = "/podlink.v1.FleetService/ListJobs"
+	FleetService_GetJob_FullMethodName         = "/podlink.v1.FleetService/GetJob"
+	FleetService_CancelJob_FullMethodName      = "/podlink.v1.FleetService/CancelJob"
+	FleetService_WatchJob_FullMethodName       = "/podlink.v1.FleetService/WatchJob"
 	FleetService_ExportLinks_FullMethodName    = "/podlink.v1.FleetService/ExportLinks"
 )
 
@@ -48,6 +53,19 @@ type FleetServiceClient interface {
 	// WatchLinks sends the changes of a service's links as they happen, until the caller leaves or podlink stops. Over HTTP the
 	// stream is server-sent events.
 	WatchLinks(ctx context.Context, in *WatchLinksRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchLinksReply], error)
+	// CreateJob asks for a job, which podlink carries out in the background: it relocates, releases, removes or verifies many links.
+	// One podlink runs it, and another goes on with it if that one dies. With the request_id of a job that exists it returns that job.
+	// It needs OPERATE for RELOCATE and VERIFY, FORCE for REMOVE, and for RELEASE only BIND: a pod may release its own links.
+	CreateJob(ctx context.Context, in *CreateJobRequest, opts ...grpc.CallOption) (*CreateJobReply, error)
+	// ListJobs returns the jobs of a namespace of the last 30 days, the latest first. A job disappears a week after its end.
+	ListJobs(ctx context.Context, in *ListJobsRequest, opts ...grpc.CallOption) (*ListJobsReply, error)
+	// GetJob returns a job.
+	GetJob(ctx context.Context, in *GetJobRequest, opts ...grpc.CallOption) (*GetJobReply, error)
+	// CancelJob ends a job: at once if no podlink runs it yet, else within about a second. What it has done stays, as a cordon.
+	CancelJob(ctx context.Context, in *CancelJobRequest, opts ...grpc.CallOption) (*CancelJobReply, error)
+	// WatchJob sends a job, again each second in which it has changed, and ends with the job. Over HTTP the stream is server-sent
+	// events.
+	WatchJob(ctx context.Context, in *WatchJobRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchJobReply], error)
 	// ExportLinks sends all links of a namespace, in no order. A link that exists during the whole export is in at least one message, also
 	// if the export is resumed. podlink goes over all keys of the store for it, at the pace of fleet.census_rate. Over HTTP the stream is
 	// JSON lines.
@@ -121,9 +139,68 @@ func (c *fleetServiceClient) WatchLinks(ctx context.Context, in *WatchLinksReque
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type FleetService_WatchLinksClient = grpc.ServerStreamingClient[WatchLinksReply]
 
+func (c *fleetServiceClient) CreateJob(ctx context.Context, in *CreateJobRequest, opts ...grpc.CallOption) (*CreateJobReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreateJobReply)
+	err := c.cc.Invoke(ctx, FleetService_CreateJob_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) ListJobs(ctx context.Context, in *ListJobsRequest, opts ...grpc.CallOption) (*ListJobsReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListJobsReply)
+	err := c.cc.Invoke(ctx, FleetService_ListJobs_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) GetJob(ctx context.Context, in *GetJobRequest, opts ...grpc.CallOption) (*GetJobReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetJobReply)
+	err := c.cc.Invoke(ctx, FleetService_GetJob_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) CancelJob(ctx context.Context, in *CancelJobRequest, opts ...grpc.CallOption) (*CancelJobReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CancelJobReply)
+	err := c.cc.Invoke(ctx, FleetService_CancelJob_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *fleetServiceClient) WatchJob(ctx context.Context, in *WatchJobRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchJobReply], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &FleetService_ServiceDesc.Streams[1], FleetService_WatchJob_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchJobRequest, WatchJobReply]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type FleetService_WatchJobClient = grpc.ServerStreamingClient[WatchJobReply]
+
 func (c *fleetServiceClient) ExportLinks(ctx context.Context, in *ExportLinksRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportLinksReply], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &FleetService_ServiceDesc.Streams[1], FleetService_ExportLinks_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &FleetService_ServiceDesc.Streams[2], FleetService_ExportLinks_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -161,6 +238,19 @@ type FleetServiceServer interface {
 	// WatchLinks sends the changes of a service's links as they happen, until the caller leaves or podlink stops. Over HTTP the
 	// stream is server-sent events.
 	WatchLinks(*WatchLinksRequest, grpc.ServerStreamingServer[WatchLinksReply]) error
+	// CreateJob asks for a job, which podlink carries out in the background: it relocates, releases, removes or verifies many links.
+	// One podlink runs it, and another goes on with it if that one dies. With the request_id of a job that exists it returns that job.
+	// It needs OPERATE for RELOCATE and VERIFY, FORCE for REMOVE, and for RELEASE only BIND: a pod may release its own links.
+	CreateJob(context.Context, *CreateJobRequest) (*CreateJobReply, error)
+	// ListJobs returns the jobs of a namespace of the last 30 days, the latest first. A job disappears a week after its end.
+	ListJobs(context.Context, *ListJobsRequest) (*ListJobsReply, error)
+	// GetJob returns a job.
+	GetJob(context.Context, *GetJobRequest) (*GetJobReply, error)
+	// CancelJob ends a job: at once if no podlink runs it yet, else within about a second. What it has done stays, as a cordon.
+	CancelJob(context.Context, *CancelJobRequest) (*CancelJobReply, error)
+	// WatchJob sends a job, again each second in which it has changed, and ends with the job. Over HTTP the stream is server-sent
+	// events.
+	WatchJob(*WatchJobRequest, grpc.ServerStreamingServer[WatchJobReply]) error
 	// ExportLinks sends all links of a namespace, in no order. A link that exists during the whole export is in at least one message, also
 	// if the export is resumed. podlink goes over all keys of the store for it, at the pace of fleet.census_rate. Over HTTP the stream is
 	// JSON lines.
@@ -189,6 +279,21 @@ func (UnimplementedFleetServiceServer) CountPodLinks(context.Context, *CountPodL
 }
 func (UnimplementedFleetServiceServer) WatchLinks(*WatchLinksRequest, grpc.ServerStreamingServer[WatchLinksReply]) error {
 	return status.Error(codes.Unimplemented, "method WatchLinks not implemented")
+}
+func (UnimplementedFleetServiceServer) CreateJob(context.Context, *CreateJobRequest) (*CreateJobReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateJob not implemented")
+}
+func (UnimplementedFleetServiceServer) ListJobs(context.Context, *ListJobsRequest) (*ListJobsReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListJobs not implemented")
+}
+func (UnimplementedFleetServiceServer) GetJob(context.Context, *GetJobRequest) (*GetJobReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetJob not implemented")
+}
+func (UnimplementedFleetServiceServer) CancelJob(context.Context, *CancelJobRequest) (*CancelJobReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method CancelJob not implemented")
+}
+func (UnimplementedFleetServiceServer) WatchJob(*WatchJobRequest, grpc.ServerStreamingServer[WatchJobReply]) error {
+	return status.Error(codes.Unimplemented, "method WatchJob not implemented")
 }
 func (UnimplementedFleetServiceServer) ExportLinks(*ExportLinksRequest, grpc.ServerStreamingServer[ExportLinksReply]) error {
 	return status.Error(codes.Unimplemented, "method ExportLinks not implemented")
@@ -297,6 +402,89 @@ func _FleetService_WatchLinks_Handler(srv interface{}, stream grpc.ServerStream)
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type FleetService_WatchLinksServer = grpc.ServerStreamingServer[WatchLinksReply]
 
+func _FleetService_CreateJob_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateJobRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).CreateJob(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_CreateJob_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).CreateJob(ctx, req.(*CreateJobRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_ListJobs_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListJobsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).ListJobs(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_ListJobs_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).ListJobs(ctx, req.(*ListJobsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_GetJob_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetJobRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).GetJob(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_GetJob_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).GetJob(ctx, req.(*GetJobRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_CancelJob_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CancelJobRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FleetServiceServer).CancelJob(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: FleetService_CancelJob_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FleetServiceServer).CancelJob(ctx, req.(*CancelJobRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _FleetService_WatchJob_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchJobRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(FleetServiceServer).WatchJob(m, &grpc.GenericServerStream[WatchJobRequest, WatchJobReply]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type FleetService_WatchJobServer = grpc.ServerStreamingServer[WatchJobReply]
+
 func _FleetService_ExportLinks_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(ExportLinksRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -331,11 +519,32 @@ var FleetService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "CountPodLinks",
 			Handler:    _FleetService_CountPodLinks_Handler,
 		},
+		{
+			MethodName: "CreateJob",
+			Handler:    _FleetService_CreateJob_Handler,
+		},
+		{
+			MethodName: "ListJobs",
+			Handler:    _FleetService_ListJobs_Handler,
+		},
+		{
+			MethodName: "GetJob",
+			Handler:    _FleetService_GetJob_Handler,
+		},
+		{
+			MethodName: "CancelJob",
+			Handler:    _FleetService_CancelJob_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "WatchLinks",
 			Handler:       _FleetService_WatchLinks_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "WatchJob",
+			Handler:       _FleetService_WatchJob_Handler,
 			ServerStreams: true,
 		},
 		{

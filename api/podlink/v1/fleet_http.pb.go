@@ -19,14 +19,28 @@ var _ = binding.EncodeURL
 
 const _ = http.SupportPackageIsVersion1
 
+const OperationFleetServiceCancelJob = "/podlink.v1.FleetService/CancelJob"
 const OperationFleetServiceCountPodLinks = "/podlink.v1.FleetService/CountPodLinks"
+const OperationFleetServiceCreateJob = "/podlink.v1.FleetService/CreateJob"
+const OperationFleetServiceGetJob = "/podlink.v1.FleetService/GetJob"
+const OperationFleetServiceListJobs = "/podlink.v1.FleetService/ListJobs"
 const OperationFleetServiceListNamespaces = "/podlink.v1.FleetService/ListNamespaces"
 const OperationFleetServiceListPodLinks = "/podlink.v1.FleetService/ListPodLinks"
 const OperationFleetServiceListServices = "/podlink.v1.FleetService/ListServices"
 
 type FleetServiceHTTPServer interface {
+	// CancelJob CancelJob ends a job: at once if no podlink runs it yet, else within about a second. What it has done stays, as a cordon.
+	CancelJob(context.Context, *CancelJobRequest) (*CancelJobReply, error)
 	// CountPodLinks CountPodLinks returns how many links each pod of a service has, sorted by pod_id; pods without links are left out.
 	CountPodLinks(context.Context, *CountPodLinksRequest) (*CountPodLinksReply, error)
+	// CreateJob CreateJob asks for a job, which podlink carries out in the background: it relocates, releases, removes or verifies many links.
+	// One podlink runs it, and another goes on with it if that one dies. With the request_id of a job that exists it returns that job.
+	// It needs OPERATE for RELOCATE and VERIFY, FORCE for REMOVE, and for RELEASE only BIND: a pod may release its own links.
+	CreateJob(context.Context, *CreateJobRequest) (*CreateJobReply, error)
+	// GetJob GetJob returns a job.
+	GetJob(context.Context, *GetJobRequest) (*GetJobReply, error)
+	// ListJobs ListJobs returns the jobs of a namespace of the last 30 days, the latest first. A job disappears a week after its end.
+	ListJobs(context.Context, *ListJobsRequest) (*ListJobsReply, error)
 	// ListNamespaces ListNamespaces returns the namespaces that have services, sorted by name.
 	ListNamespaces(context.Context, *ListNamespacesRequest) (*ListNamespacesReply, error)
 	// ListPodLinks ListPodLinks returns the links to a pod, in no order. A link that exists during the whole walk is on at least one page.
@@ -41,6 +55,10 @@ func RegisterFleetServiceHTTPServer(s *http.Server, srv FleetServiceHTTPServer) 
 	r.GET("/v1/namespaces/{namespace}/services", _FleetService_ListServices0_HTTP_Handler(srv))
 	r.GET("/v1/namespaces/{namespace}/services/{service}/pods/{pod_id}/links", _FleetService_ListPodLinks0_HTTP_Handler(srv))
 	r.GET("/v1/namespaces/{namespace}/services/{service}/links:count", _FleetService_CountPodLinks0_HTTP_Handler(srv))
+	r.POST("/v1/namespaces/{namespace}/jobs", _FleetService_CreateJob0_HTTP_Handler(srv))
+	r.GET("/v1/namespaces/{namespace}/jobs", _FleetService_ListJobs0_HTTP_Handler(srv))
+	r.GET("/v1/namespaces/{namespace}/jobs/{job}", _FleetService_GetJob0_HTTP_Handler(srv))
+	r.POST("/v1/namespaces/{namespace}/jobs/{job}:cancel", _FleetService_CancelJob0_HTTP_Handler(srv))
 }
 
 func _FleetService_ListNamespaces0_HTTP_Handler(srv FleetServiceHTTPServer) func(ctx http.Context) error {
@@ -128,9 +146,113 @@ func _FleetService_CountPodLinks0_HTTP_Handler(srv FleetServiceHTTPServer) func(
 	}
 }
 
+func _FleetService_CreateJob0_HTTP_Handler(srv FleetServiceHTTPServer) func(ctx http.Context) error {
+	return func(ctx http.Context) error {
+		var in CreateJobRequest
+		if err := ctx.Bind(&in); err != nil {
+			return err
+		}
+		if err := ctx.BindQuery(&in); err != nil {
+			return err
+		}
+		if err := ctx.BindVars(&in); err != nil {
+			return err
+		}
+		http.SetOperation(ctx, OperationFleetServiceCreateJob)
+		h := ctx.Middleware(func(ctx context.Context, req interface{}) (interface{}, error) {
+			return srv.CreateJob(ctx, req.(*CreateJobRequest))
+		})
+		out, err := h(ctx, &in)
+		if err != nil {
+			return err
+		}
+		reply := out.(*CreateJobReply)
+		return ctx.Result(200, reply)
+	}
+}
+
+func _FleetService_ListJobs0_HTTP_Handler(srv FleetServiceHTTPServer) func(ctx http.Context) error {
+	return func(ctx http.Context) error {
+		var in ListJobsRequest
+		if err := ctx.BindQuery(&in); err != nil {
+			return err
+		}
+		if err := ctx.BindVars(&in); err != nil {
+			return err
+		}
+		http.SetOperation(ctx, OperationFleetServiceListJobs)
+		h := ctx.Middleware(func(ctx context.Context, req interface{}) (interface{}, error) {
+			return srv.ListJobs(ctx, req.(*ListJobsRequest))
+		})
+		out, err := h(ctx, &in)
+		if err != nil {
+			return err
+		}
+		reply := out.(*ListJobsReply)
+		return ctx.Result(200, reply)
+	}
+}
+
+func _FleetService_GetJob0_HTTP_Handler(srv FleetServiceHTTPServer) func(ctx http.Context) error {
+	return func(ctx http.Context) error {
+		var in GetJobRequest
+		if err := ctx.BindQuery(&in); err != nil {
+			return err
+		}
+		if err := ctx.BindVars(&in); err != nil {
+			return err
+		}
+		http.SetOperation(ctx, OperationFleetServiceGetJob)
+		h := ctx.Middleware(func(ctx context.Context, req interface{}) (interface{}, error) {
+			return srv.GetJob(ctx, req.(*GetJobRequest))
+		})
+		out, err := h(ctx, &in)
+		if err != nil {
+			return err
+		}
+		reply := out.(*GetJobReply)
+		return ctx.Result(200, reply)
+	}
+}
+
+func _FleetService_CancelJob0_HTTP_Handler(srv FleetServiceHTTPServer) func(ctx http.Context) error {
+	return func(ctx http.Context) error {
+		var in CancelJobRequest
+		if err := ctx.Bind(&in); err != nil {
+			return err
+		}
+		if err := ctx.BindQuery(&in); err != nil {
+			return err
+		}
+		if err := ctx.BindVars(&in); err != nil {
+			return err
+		}
+		http.SetOperation(ctx, OperationFleetServiceCancelJob)
+		h := ctx.Middleware(func(ctx context.Context, req interface{}) (interface{}, error) {
+			return srv.CancelJob(ctx, req.(*CancelJobRequest))
+		})
+		out, err := h(ctx, &in)
+		if err != nil {
+			return err
+		}
+		reply := out.(*CancelJobReply)
+		return ctx.Result(200, reply)
+	}
+}
+
 type FleetServiceHTTPClient interface {
+	// CancelJob CancelJob ends a job: at once if no podlink runs it yet, else within about a second. What it has done stays, as a cordon.
+	CancelJob(ctx context.Context, req *CancelJobRequest, opts ...http.CallOption) (rsp *CancelJobReply, err error)
 	// CountPodLinks CountPodLinks returns how many links each pod of a service has, sorted by pod_id; pods without links are left out.
 	CountPodLinks(ctx context.Context, req *CountPodLinksRequest, opts ...http.CallOption) (rsp *CountPodLinksReply, err error)
+	// CreateJob CreateJob asks for a job, which podlink carries out in the background: it relocates, releases, removes or verifies many links.
+	// One podlink runs it, and another goes on with it if that one dies. With the request_id of a job that exists it returns that job.
+	// It needs OPERATE for RELOCATE and VERIFY, FORCE for REMOVE, and for RELEASE only BIND: a pod may release its own links.
+	CreateJob(ctx context.Context, req *CreateJobRequest, opts ...http.CallOption) (rsp *CreateJobReply, err error)
+	// GetJob GetJob returns a job.
+	GetJob(ctx context.Context, req *GetJobRequest, opts ...http.CallOption) (rsp *GetJobReply, err error)
+	// ListJobs ListJobs returns the jobs of a namespace of the last 30 days, the latest first. A job disappears a week after its end.
+	ListJobs(ctx context.Context, req *ListJobsRequest, opts ...http.CallOption) (rsp *ListJobsReply, err error)
 	// ListNamespaces ListNamespaces returns the namespaces that have services, sorted by name.
 	ListNamespaces(ctx context.Context, req *ListNamespacesRequest, opts ...http.CallOption) (rsp *ListNamespacesReply, err error)
 	// ListPodLinks ListPodLinks returns the links to a pod, in no order. A link that exists during the whole walk is on at least one page.
@@ -147,12 +269,70 @@ func NewFleetServiceHTTPClient(client *http.Client) FleetServiceHTTPClient {
 	return &FleetServiceHTTPClientImpl{client}
 }
 
+// CancelJob CancelJob ends a job: at once if no podlink runs it yet, else within about a second. What it has done stays, as a cordon.
+func (c *FleetServiceHTTPClientImpl) CancelJob(ctx context.Context, in *CancelJobRequest, opts ...http.CallOption) (*CancelJobReply, error) {
+	var out CancelJobReply
+	pattern := "/v1/namespaces/{namespace}/jobs/{job}:cancel"
+	path := binding.EncodeURL(pattern, in, false)
+	opts = append(opts, http.Operation(OperationFleetServiceCancelJob))
+	opts = append(opts, http.PathTemplate(pattern))
+	err := c.cc.Invoke(ctx, "POST", path, in, &out, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return &out, nil
+}
+
 // CountPodLinks CountPodLinks returns how many links each pod of a service has, sorted by pod_id; pods without links are left out.
 func (c *FleetServiceHTTPClientImpl) CountPodLinks(ctx context.Context, in *CountPodLinksRequest, opts ...http.CallOption) (*CountPodLinksReply, error) {
 	var out CountPodLinksReply
 	pattern := "/v1/namespaces/{namespace}/services/{service}/links:count"
 	path := binding.EncodeURL(pattern, in, true)
 	opts = append(opts, http.Operation(OperationFleetServiceCountPodLinks))
+	opts = append(opts, http.PathTemplate(pattern))
+	err := c.cc.Invoke(ctx, "GET", path, nil, &out, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return &out, nil
+}
+
+// CreateJob CreateJob asks for a job, which podlink carries out in the background: it relocates, releases, removes or verifies many links.
+// One podlink runs it, and another goes on with it if that one dies. With the request_id of a job that exists it returns that job.
+// It needs OPERATE for RELOCATE and VERIFY, FORCE for REMOVE, and for RELEASE only BIND: a pod may release its own links.
+func (c *FleetServiceHTTPClientImpl) CreateJob(ctx context.Context, in *CreateJobRequest, opts ...http.CallOption) (*CreateJobReply, error) {
+	var out CreateJobReply
+	pattern := "/v1/namespaces/{namespace}/jobs"
+	path := binding.EncodeURL(pattern, in, false)
+	opts = append(opts, http.Operation(OperationFleetServiceCreateJob))
+	opts = append(opts, http.PathTemplate(pattern))
+	err := c.cc.Invoke(ctx, "POST", path, in, &out, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return &out, nil
+}
+
+// GetJob GetJob returns a job.
+func (c *FleetServiceHTTPClientImpl) GetJob(ctx context.Context, in *GetJobRequest, opts ...http.CallOption) (*GetJobReply, error) {
+	var out GetJobReply
+	pattern := "/v1/namespaces/{namespace}/jobs/{job}"
+	path := binding.EncodeURL(pattern, in, true)
+	opts = append(opts, http.Operation(OperationFleetServiceGetJob))
+	opts = append(opts, http.PathTemplate(pattern))
+	err := c.cc.Invoke(ctx, "GET", path, nil, &out, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return &out, nil
+}
+
+// ListJobs ListJobs returns the jobs of a namespace of the last 30 days, the latest first. A job disappears a week after its end.
+func (c *FleetServiceHTTPClientImpl) ListJobs(ctx context.Context, in *ListJobsRequest, opts ...http.CallOption) (*ListJobsReply, error) {
+	var out ListJobsReply
+	pattern := "/v1/namespaces/{namespace}/jobs"
+	path := binding.EncodeURL(pattern, in, true)
+	opts = append(opts, http.Operation(OperationFleetServiceListJobs))
 	opts = append(opts, http.PathTemplate(pattern))
 	err := c.cc.Invoke(ctx, "GET", path, nil, &out, opts...)
 	if err != nil {

@@ -26,6 +26,7 @@ type Repos struct {
 	Workloads biz.WorkloadRepo
 	Feed      biz.FeedRepo // nil, as Index: the store has neither feeds nor an index
 	Index     biz.IndexRepo
+	Jobs      biz.JobRepo
 
 	// Configured returns the pods of the same store as a podlink with other settings sees them.
 	Configured func(PodSettings) biz.PodRepo
@@ -70,6 +71,7 @@ func Run(t *testing.T, open func(t *testing.T) Repos, processes ...func(t *testi
 		{"Feed", testFeed},
 		{"Index", testIndex},
 		{"Fleet", testFleet},
+		{"Jobs", testJobs},
 	}
 	runAll(t, suite{open: open, others: processes}, append(others, calls...))
 	// What holds for a call holds for an item of a batch. One after the other, because together they would overload the store.

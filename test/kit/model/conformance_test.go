@@ -21,7 +21,7 @@ func TestConformance(t *testing.T) {
 		}
 		podlink := store.Podlink()
 		all := biztest.Repos{
-			Links: podlink.Links(), Workloads: podlink.Workloads(), Configured: configured,
+			Links: podlink.Links(), Workloads: podlink.Workloads(), Jobs: podlink.Jobs(), Configured: configured,
 			Pods: configured(biztest.PodSettings{MaxPods: 4096, ForgetAfter: 24 * time.Hour, Primaries: "one"}),
 			Pass: func(_ context.Context, key biz.ServiceKey, d time.Duration) error {
 				store.Pass(key, d)

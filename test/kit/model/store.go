@@ -24,6 +24,11 @@ type Store struct {
 	services  map[biz.ServiceKey]*service
 	workloads map[biz.ServiceKey]biz.Workload
 	corrupt   map[user]bool
+	jobs      map[biz.JobKey]*storedJob
+
+	gaps, covered int64 // as in biz.IndexRepo.Completeness
+	hidden        func(uid string) bool
+	leases        map[string]nameLease
 
 	primary int           // the number of the server that is the primary: another one after a restart or a failover
 	down    bool          // it refuses connections
@@ -64,6 +69,8 @@ func NewStore() *Store {
 func (s *Store) clear() {
 	s.links, s.services = make(map[user]map[string]storedLink), make(map[biz.ServiceKey]*service)
 	s.workloads, s.corrupt = make(map[biz.ServiceKey]biz.Workload), make(map[user]bool)
+	s.jobs, s.leases = make(map[biz.JobKey]*storedJob), make(map[string]nameLease)
+	s.gaps, s.covered = 1, 1
 	s.undo = nil
 }
 
@@ -170,10 +177,12 @@ func (s *Store) remember(restore func()) {
 // Podlink is what one podlink process knows about the store: its settings, and which primary it has seen.
 type Podlink struct {
 	// MaxServices and MaxPods are the limits that podlink enforces, and ForgetAfter when it forgets a dead pod.
-	MaxServices, MaxPods int
-	ForgetAfter          time.Duration
+	MaxServices, MaxPods, MaxJobs int
+	ForgetAfter                   time.Duration
 	// ReadTimeout is how long podlink waits for a reply of the store.
 	ReadTimeout time.Duration
+	// LeaseForAll gives everybody the lease of a job: it is for tests that must notice it.
+	LeaseForAll bool
 	// Primaries are the ids of the store's primaries. Empty: the store's own id, looked at every five seconds.
 	Primaries *string
 
@@ -185,7 +194,9 @@ type Podlink struct {
 
 // Podlink returns the store as a podlink with the default settings sees it.
 func (s *Store) Podlink() *Podlink {
-	return &Podlink{store: s, MaxServices: 256, MaxPods: 4096, ForgetAfter: 24 * time.Hour, ReadTimeout: 500 * time.Millisecond}
+	return &Podlink{
+		store: s, MaxServices: 256, MaxPods: 4096, MaxJobs: 1000, ForgetAfter: 24 * time.Hour, ReadTimeout: 500 * time.Millisecond,
+	}
 }
 
 // lookInterval is how often podlink looks which primary the store has.

@@ -26,6 +26,7 @@ const (
 	Impatient       = "a pod is dead as soon as its report has expired"
 	NoWait          = "WAIT is left out"
 	Unbounded       = "batches have no bound"
+	LeaseForAll     = "a job needs no lease"
 	SilentDeath     = "a podlink that has died makes no gap"
 	AnyOrder        = "the index takes updates in any order"
 	SilentlySlow    = "a slow watcher is not told what it has lost"
@@ -123,6 +124,16 @@ func Patches(tb testing.TB) map[string][]podlinktest.Patch {
 			Old:  "n >= c.batch || total > c.cost",
 			New:  "total < 0",
 		}},
+		LeaseForAll: {
+			{
+				File: "internal/data/lua/assembled/statefulTakeJob.lua",
+				Old:  "if tonumber(expiry) > now then return {'BUSY'} end\n",
+			},
+			{
+				File: "internal/data/lua/assembled/statefulSaveJob.lua",
+				Old:  "if not spec or over or lease ~= ARGV[1] then return {'LOST'} end\n",
+			},
+		},
 		SilentDeath: {{
 			File: "internal/biz/writers.go",
 			Old:  "if w.findDead() {",

@@ -1,0 +1,188 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"podlink/internal/biz"
+)
+
+const (
+	noteGrace = "the pod is cordoned: its links may end by themselves"
+	noteNoPod = "no other pod takes new links: the job goes on when one does"
+
+	errNoPod  = reasonError("no other pod of the service takes new links")
+	errLifted = reasonError("the cordon of the pod was lifted")
+)
+
+// relocate cordons the pod, gives its links time to end by themselves, and moves those that are left.
+func (j *run) relocate(ctx context.Context) error {
+	pod := j.job.Spec.Pod
+	if err := j.beginRelocate(ctx); err != nil {
+		return err
+	}
+	if !j.job.Spec.DryRun {
+		if err := j.cordon(ctx, biz.Shutdown); err != nil {
+			return err
+		}
+	}
+	return j.until(ctx, time.Now(), func(ctx context.Context, token string) (int, error) {
+		if err := j.stillCordoned(ctx); err != nil {
+			return 0, err
+		}
+		return j.walkPod(ctx, j.service, pod, token, j.movePage)
+	})
+}
+
+// beginRelocate is what comes before the first link: a process that takes the job over later does not repeat it.
+func (j *run) beginRelocate(ctx context.Context) error {
+	if _, progress := j.snapshot(); progress.Cursor != "" {
+		return nil
+	}
+	err := j.try(ctx, func() error { return j.Pods.OthersTakeLinks(ctx, j.service, j.job.Spec.Pod) })
+	if errors.Is(err, biz.ErrNoAvailablePod) {
+		return errNoPod
+	}
+	if err == nil && !j.job.Spec.DryRun {
+		err = j.grace(ctx)
+	}
+	if err == nil {
+		j.setToken("")
+	}
+	return err
+}
+
+// grace waits until the links to the pod have ended by themselves, or their time is over. It counts from the start of the job.
+func (j *run) grace(ctx context.Context) error {
+	if err := j.cordon(ctx, biz.DenyNew); err != nil {
+		return err
+	}
+	passed := time.Duration(j.job.NowMs-j.job.StartMs) * time.Millisecond
+	end := time.Now().Add(time.Duration(j.job.Spec.Grace)*time.Second - passed)
+	for time.Now().Before(end) {
+		links, err := j.indexed(ctx)
+		if err != nil || links == 0 {
+			return err
+		}
+		j.say(noteGrace)
+		if err := pause(ctx, min(walkAgain, time.Until(end))); err != nil {
+			return err
+		}
+	}
+	j.say("")
+	return nil
+}
+
+// indexed returns how many entries the index of the pod has; with an incomplete index at least one.
+func (j *run) indexed(ctx context.Context) (links int64, _ error) {
+	covered, err := j.completeness(ctx)
+	if err != nil || covered == incomplete {
+		return 1, err
+	}
+	err = j.try(ctx, func() error {
+		pods, err := j.Index.IndexedPods(ctx, j.service)
+		for _, pod := range pods {
+			if pod.Pod == j.job.Spec.Pod {
+				links = pod.Entries
+			}
+		}
+		return err
+	})
+	return links, err
+}
+
+// cordon makes the pod's cordon at least that strict. A pod without a report needs none: nobody is sent to it.
+func (j *run) cordon(ctx context.Context, cordon biz.Routing) error {
+	return j.try(ctx, func() error {
+		pod, err := j.Pods.Get(ctx, j.service, j.job.Spec.Pod)
+		if err == nil && pod.Cordon < cordon {
+			_, err = j.Pods.Cordon(ctx, j.service, j.job.Spec.Pod, cordon, biz.Forever)
+		}
+		if errors.Is(err, biz.ErrPodNotFound) || errors.As(err, new(*biz.UnconfirmedError)) {
+			return nil
+		}
+		return err
+	})
+}
+
+// stillCordoned fails if an operator wants the pod back: its links would not move.
+func (j *run) stillCordoned(ctx context.Context) error {
+	if j.job.Spec.DryRun {
+		return nil
+	}
+	return j.try(ctx, func() error {
+		pod, err := j.Pods.Get(ctx, j.service, j.job.Spec.Pod)
+		if errors.Is(err, biz.ErrPodNotFound) {
+			return nil
+		}
+		if err == nil && pod.Effective() != biz.Shutdown && pod.Liveness != biz.Dead {
+			return errLifted
+		}
+		return err
+	})
+}
+
+// movePage moves the links that are still the pod's to other pods.
+func (j *run) movePage(ctx context.Context, uids []string) (done counts, found int, _ error) {
+	if j.job.Spec.DryRun {
+		return j.countPage(ctx, j.service, uids, func(link biz.Link) bool { return link.Pod == j.job.Spec.Pod })
+	}
+	results, err := j.Moves.Relocate(ctx, j.service, j.job.Spec.Pod, uids)
+	if err != nil {
+		return counts{}, 0, err
+	}
+	full := false
+	for _, result := range results {
+		switch {
+		case result.Err == nil && result.Outcome == biz.Relinked, errors.As(result.Err, new(*biz.UnconfirmedError)):
+			done.done++
+			found++
+		case result.Err == nil && result.Link.Pod == j.job.Spec.Pod:
+			found++ // This process does not know yet that the pod is cordoned.
+		case result.Err == nil:
+			done.skipped++
+		case errors.Is(result.Err, biz.ErrStoreDataCorrupt):
+			done.failed++ // Nobody can move it.
+		default:
+			full = full || errors.Is(result.Err, biz.ErrNoAvailablePod)
+			done.failed++
+			found++
+		}
+	}
+	j.sayFull(full)
+	return done, found, nil
+}
+
+// sayFull says that the job waits for a pod, or no longer does.
+func (j *run) sayFull(full bool) {
+	j.note(func(p *biz.JobProgress) {
+		switch {
+		case full:
+			p.Note = noteNoPod
+		case p.Note == noteNoPod:
+			p.Note = ""
+		}
+	})
+}
+
+// countPage counts the links that a job would change: it is a dry run.
+func (j *run) countPage(
+	ctx context.Context, key biz.ServiceKey, uids []string, concerns func(biz.Link) bool,
+) (done counts, found int, _ error) {
+	results, err := j.Links.BatchGet(ctx, key.Namespace, key.Service, uids)
+	if err != nil {
+		return counts{}, 0, err
+	}
+	for _, result := range results {
+		switch {
+		case result.Err != nil:
+			done.failed++
+		case result.Link.Exists() && concerns(result.Link):
+			done.done++
+		default:
+			done.skipped++
+		}
+	}
+	return done, 0, nil
+}
