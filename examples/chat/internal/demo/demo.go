@@ -64,9 +64,7 @@ type demo struct {
 	watcher   *watcher.Watcher
 
 	relocation relocation
-	listed     int      // links on podlink's lists at the end
-	listedAll  bool     // these are all
-	differ     []string // the rooms of which the watcher knows something else
+	following  following
 
 	doors *doors   // nil: podlink is open
 	tries int      // to do what one may not do

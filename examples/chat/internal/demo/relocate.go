@@ -121,6 +121,15 @@ func carryOut(ctx context.Context, fleet v1.FleetServiceClient, request *v1.Crea
 	}
 }
 
+// following is what came of the watch.
+type following struct {
+	told             int      // of how many rooms that the relocation has moved the watcher was told
+	listed           int      // links that podlink lists at the end
+	complete         bool     // these are all
+	differ           []string // the rooms of which the watcher knows something else
+	changes, resyncs int
+}
+
 // compare waits until the watcher knows the links as podlink lists them, when nobody talks any more.
 func (d *demo) compare(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, compareTimeout)
@@ -128,15 +137,29 @@ func (d *demo) compare(ctx context.Context) error {
 	for {
 		links, complete, err := d.watcher.List(ctx)
 		if err == nil {
-			d.listed, d.listedAll, d.differ = len(links), complete, d.watcher.Differences(links)
-			if complete && len(d.differ) == 0 {
-				return nil
-			}
+			d.follow(links, complete)
+		}
+		if err == nil && complete && len(d.following.differ) == 0 {
+			return nil
 		}
 		if d.rest(ctx, pollInterval) != nil {
 			return err // Without one the summary says what differs.
 		}
 	}
+}
+
+// follow records what the watcher knows, beside what podlink lists.
+func (d *demo) follow(links map[string]watcher.Link, complete bool) {
+	f := following{listed: len(links), complete: complete, differ: d.watcher.Differences(links)}
+	f.changes, f.resyncs = d.watcher.Counts()
+	d.talk.mu.Lock()
+	defer d.talk.mu.Unlock()
+	for moved, pod := range d.talk.moved {
+		if d.watcher.Told(moved.room, moved.epoch, pod) {
+			f.told++
+		}
+	}
+	d.following = f
 }
 
 // emptied is the promise of the job. The caller must hold the talk's lock.
@@ -156,16 +179,10 @@ func (d *demo) emptied() promise {
 
 // followed are the promises of the watch. The caller must hold the talk's lock.
 func (d *demo) followed() []promise {
-	told := 0
-	for moved, pod := range d.talk.moved {
-		if d.watcher.Told(moved.room, moved.epoch, pod) {
-			told++
-		}
-	}
-	changes, resyncs := d.watcher.Counts()
+	f, moved := d.following, len(d.talk.moved)
 	return []promise{
-		{told == len(d.talk.moved) && told > 0, fmt.Sprintf("watcher: told of %d of the %d rooms that the relocation has moved", told, len(d.talk.moved))},
-		{d.listedAll && len(d.differ) == 0 && d.listed == d.Rooms, fmt.Sprintf(
-			"watcher: %d of %d links differ from podlink's lists after %d changes and %d resyncs", len(d.differ), d.listed, changes, resyncs)},
+		{f.told == moved && moved > 0, fmt.Sprintf("watcher: told of %d of the %d rooms that the relocation has moved", f.told, moved)},
+		{f.complete && len(f.differ) == 0 && f.listed == d.Rooms, fmt.Sprintf(
+			"watcher: %d of %d links differ from podlink's lists after %d changes and %d resyncs", len(f.differ), f.listed, f.changes, f.resyncs)},
 	}
 }
