@@ -125,7 +125,8 @@ func (d *demo) run(ctx context.Context) error {
 	return d.summary(time.Since(begin))
 }
 
-// start makes the doors, and starts the store, etcd, Redis, podlink, the watcher, the pods and the caller, in the order of their dependencies.
+// start makes the doors, and starts the store, etcd, Redis, podlink, the watcher, the pods and the caller, in the order of their
+// dependencies.
 func (d *demo) start(ctx context.Context) error {
 	file, err := os.Create(filepath.Join(d.logs, "caller.log"))
 	if err != nil {

@@ -132,10 +132,16 @@ type following struct {
 
 // compare waits until the watcher knows the links as podlink lists them, when nobody talks any more.
 func (d *demo) compare(ctx context.Context) error {
+	conn, err := d.dial(operating) // What the watcher has not listed itself.
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	fleet := v1.NewFleetServiceClient(conn)
 	ctx, cancel := context.WithTimeout(ctx, compareTimeout)
 	defer cancel()
 	for {
-		links, complete, err := d.watcher.List(ctx)
+		links, complete, err := watcher.List(ctx, fleet)
 		if err == nil {
 			d.follow(links, complete)
 		}

@@ -66,8 +66,9 @@ func (d *demo) promises() []promise {
 	if d.doors != nil {
 		promises = append(promises, d.refusals())
 	}
-	return append(append(promises, d.followed()...),
-		d.stays(twoProcesses, "a second process of "+podName(doubled)),
+	promises = append(promises, d.stays(twoProcesses, "a second process of "+podName(doubled)))
+	promises = append(promises, d.followed()...)
+	return append(promises,
 		promise{shared == 0, fmt.Sprintf(
 			"%d times two processes held a room with the same epoch (%d calls from previous owners refused)", shared, refused)},
 	)

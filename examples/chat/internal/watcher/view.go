@@ -76,7 +76,7 @@ func (v *view) apply(c *v1.LinkChange) {
 		v.links[room] = Link{Pod: -1, Epoch: now.Epoch}
 	case !isKnown || now.Epoch > known.Epoch:
 		v.links[room] = now
-	case known.Pod >= 0 && !(known.Persistent && now.Persistent):
+	case known.Pod >= 0 && (!known.Persistent || !now.Persistent):
 		v.unread[room] = true
 	}
 }

@@ -85,7 +85,8 @@ func TestRead(t *testing.T) {
 		"a removal was lost": {[]*v1.LinkChange{linked, removed}, nil, Link{Pod: 0, Epoch: 5}, Link{Pod: 0, Epoch: 5}, false},
 		"gone":               {[]*v1.LinkChange{linked}, nil, none, Link{Pod: -1, Epoch: 5}, false},
 		"moved meanwhile, and read before": {
-			[]*v1.LinkChange{linked}, []*v1.LinkChange{moved}, Link{Pod: 0, Epoch: 5, Persistent: true}, linkOf(moved.GetLink(), moved.GetTime().AsTime()), true,
+			[]*v1.LinkChange{linked}, []*v1.LinkChange{moved}, Link{Pod: 0, Epoch: 5, Persistent: true},
+			linkOf(moved.GetLink(), moved.GetTime().AsTime()), true,
 		},
 		"moved meanwhile, and read after": {
 			[]*v1.LinkChange{linked}, []*v1.LinkChange{moved}, Link{Pod: 1, Epoch: 6, Persistent: true},

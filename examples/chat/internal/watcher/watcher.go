@@ -113,7 +113,7 @@ func (w *Watcher) refresh(ctx context.Context) {
 			w.read(ctx)
 			if !listing.IsZero() && now.After(listing) {
 				listing = now.Add(listEvery)
-				if _, complete, err := w.List(ctx); err == nil && complete && now.After(resync.Add(covers)) {
+				if w.list(ctx) && now.After(resync.Add(covers)) {
 					listing = time.Time{}
 				}
 			}
@@ -146,26 +146,35 @@ func (w *Watcher) read(ctx context.Context) {
 	w.view.readLater(rooms)
 }
 
-// List returns the links that podlink lists, and whether these are all. The watcher learns them, too.
-func (w *Watcher) List(ctx context.Context) (links map[string]Link, complete bool, err error) {
+// list learns the links that podlink lists, and reports whether these are all.
+func (w *Watcher) list(ctx context.Context) bool {
+	before := w.view.all()
+	links, complete, err := List(ctx, w.fleet)
+	if err != nil {
+		return false
+	}
+	for room, link := range links {
+		w.view.read(room, link, before[room])
+	}
+	return complete
+}
+
+// List returns the links that podlink lists, and whether these are all.
+func List(ctx context.Context, fleet v1.FleetServiceClient) (links map[string]Link, complete bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	before := w.view.all()
-	counts, err := w.fleet.CountPodLinks(ctx, &v1.CountPodLinksRequest{Namespace: names.Namespace, Service: names.Service})
+	counts, err := fleet.CountPodLinks(ctx, &v1.CountPodLinksRequest{Namespace: names.Namespace, Service: names.Service})
 	if err != nil {
 		return nil, false, err
 	}
 	links, complete = map[string]Link{}, counts.GetComplete()
 	for _, count := range counts.GetCounts() {
-		of, all, err := ListPod(ctx, w.fleet, count.GetPodId())
+		of, all, err := ListPod(ctx, fleet, count.GetPodId())
 		if err != nil {
 			return nil, false, err
 		}
 		complete = complete && all
 		maps.Copy(links, of)
-	}
-	for room, link := range links {
-		w.view.read(room, link, before[room])
 	}
 	return links, complete, nil
 }
