@@ -25,6 +25,8 @@ const (
 	DefaultPodTTL       = 15 * time.Second
 	DefaultState        = "running"
 	DefaultDrainTimeout = 30 * time.Second
+	// DefaultReleaseAfter is how long users of an earlier process of the pod have to come back.
+	DefaultReleaseAfter = 10 * time.Minute
 	// DefaultGuardCacheTTL is how long a Guard uses a link without asking podlink.
 	DefaultGuardCacheTTL = 5 * time.Second
 )
@@ -68,6 +70,9 @@ type AgentOptions struct {
 	// DrainTimeout bounds a drain, whatever podlink and OnDrain do. The links of sessions that are left then stay; podlink moves
 	// their users to other pods when they are asked for. 0 is DefaultDrainTimeout.
 	DrainTimeout time.Duration
+	// ReleaseAfter is how long after its start the pod asks podlink to release the links that earlier processes of the pod have claimed and
+	// left behind: they would last for ever. 0 is DefaultReleaseAfter; negative: never.
+	ReleaseAfter time.Duration
 	// OnDrain is called when the pod begins to drain, and when an operator cordons it: it may save what the sessions hold and end
 	// them. Its context ends in time for the rest of the drain, or when the cordon is lifted; calls do not overlap. Nil: the sessions
 	// end by themselves.
@@ -130,6 +135,7 @@ func (c *Client) newAgent(namespace, service string, o AgentOptions) (*Agent, er
 	}
 	orDefault(&o.TTL, DefaultPodTTL)
 	orDefault(&o.DrainTimeout, DefaultDrainTimeout)
+	orDefault(&o.ReleaseAfter, DefaultReleaseAfter)
 	orDefault(&o.CacheTTL, DefaultGuardCacheTTL)
 	if err := o.validate(namespace, service); err != nil {
 		return nil, err
@@ -291,6 +297,7 @@ func (a *Agent) Start(ctx context.Context) error {
 	beside.Go(func() { a.retire(ctx) })
 	beside.Go(func() { a.logLapses(ctx) })
 	beside.Go(func() { a.awaitReady(ctx) })
+	beside.Go(func() { a.releaseEarlier(ctx) })
 	beside.Go(func() { a.sessions.run(ctx) })
 	return a.reporter.run(ctx)
 }

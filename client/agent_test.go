@@ -72,7 +72,7 @@ func (s *states) agent(t *testing.T, o AgentOptions) *Agent {
 		StateServiceClient: s, reports: s, LinkServiceClient: s.links, timeout: DefaultTimeout, hangUp: func() error { return nil },
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	o.PodName, o.UID = "chat-0", userField
+	o.PodName, o.UID, o.ReleaseAfter = "chat-0", userField, -1
 	if o.Logger == nil {
 		o.Logger = log.NewStdLogger(io.Discard)
 	}

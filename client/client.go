@@ -78,6 +78,7 @@ type Client struct {
 	// reports is for the agents' reports alone. Other calls can't hold them up: they have a connection of their own, which is made
 	// with the first of them, and no part in the budget. A report is one attempt, for its agent makes the next one soon.
 	reports v1.StateServiceClient
+	jobs    v1.FleetServiceClient // of the agents; its other calls are for operators
 	retries *retryBudget
 	timeout time.Duration
 	hangUp  func() error // ends the calls and the connections
@@ -164,6 +165,7 @@ func newClient(
 	return &Client{
 		LinkServiceClient: v1.NewLinkServiceClient(all), StateServiceClient: v1.NewStateServiceClient(all),
 		WorkloadServiceClient: v1.NewWorkloadServiceClient(all),
+		jobs:                  v1.NewFleetServiceClient(all),
 		reports:               v1.NewStateServiceClient(conn{reports, timeout, nil, open, shown}),
 		retries:               retries, timeout: timeout,
 		hangUp: sync.OnceValue(func() error { shut(); return hangUp() }),

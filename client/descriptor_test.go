@@ -67,7 +67,7 @@ func TestEveryOperationIsKnown(t *testing.T) {
 			})
 		}
 	}
-	require.Equal(t, 28, count)
+	require.Equal(t, 33, count)
 	require.Len(t, operations, count)
 }
 

@@ -42,12 +42,12 @@ func TestWatchesEndWithTheDrain(t *testing.T) {
 	}
 }
 
-// TestChores: without an index there is neither a census nor a sweep.
+// TestChores: without an index there is neither a census nor a sweep, and nobody runs jobs.
 func TestChores(t *testing.T) {
 	for name, row := range map[string]struct {
 		index bool
 		want  int
-	}{"with an index": {true, 3}, "without": {false, 1}} {
+	}{"with an index": {true, 4}, "without": {false, 1}} {
 		t.Run(name, func(t *testing.T) {
 			config := conf.Default()
 			config.Fleet.Index = row.index

@@ -3,6 +3,7 @@ package biz_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -215,13 +216,22 @@ func TestListJobsByPages(t *testing.T) {
 		}
 		require.Equal(t, want, got, "the latest first, by pages of %d", size)
 	}
-	for name, page := range map[string]biz.Page{
-		"page_size": {Size: 1001}, "page_token": {Token: "a:b"},
+	_, another, err := jobs.List(t.Context(), "game", nil, biz.Page{Size: 1})
+	require.NoError(t, err)
+	for name, row := range map[string]struct {
+		namespace, field string
+		page             biz.Page
+	}{
+		"too many":                   {"game", "page_size", biz.Page{Size: 1001}},
+		"no token":                   {"game", "page_token", biz.Page{Token: "a:b"}},
+		"a name":                     {"game", "page_token", biz.Page{Token: "AAAA"}},
+		"a token without a position": {"game", "page_token", biz.Page{Token: another[:strings.Index(another, ".")+1]}},
+		"that of another namespace":  {"chat", "page_token", biz.Page{Token: another}},
 	} {
-		_, _, err := jobs.List(t.Context(), "game", nil, page)
+		_, _, err := jobs.List(t.Context(), row.namespace, nil, row.page)
 		var invalid *biz.InvalidArgumentError
-		require.ErrorAs(t, err, &invalid)
-		require.Equal(t, name, invalid.Field)
+		require.ErrorAs(t, err, &invalid, name)
+		require.Equal(t, row.field, invalid.Field, name)
 	}
 }
 

@@ -124,11 +124,11 @@ func (u *JobUsecase) List(ctx context.Context, namespace string, sees func(Servi
 	if err := firstError(validateName("namespace", namespace), page.validate()); err != nil {
 		return nil, "", err
 	}
-	var jobs []Job
-	after := page.Token
-	if after != "" && !isName(after) {
-		return nil, "", invalidPageToken()
+	after, err := parseTokenOfJobs(namespace, page.Token)
+	if err != nil {
+		return nil, "", err
 	}
+	var jobs []Job
 	for {
 		listed, err := u.jobs.List(ctx, namespace, after, page.size())
 		if err != nil {
@@ -143,7 +143,7 @@ func (u *JobUsecase) List(ctx context.Context, namespace string, sees func(Servi
 				jobs = append(jobs, one.Job)
 			}
 			if len(jobs) == page.size() {
-				return jobs, after, nil
+				return jobs, tokenOfJobs(namespace, after), nil
 			}
 		}
 	}

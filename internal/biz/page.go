@@ -99,3 +99,21 @@ func parsePodWalk(token string, key ServiceKey, pod PodID) (podWalk, error) {
 	}
 	return walk, nil
 }
+
+// tokenOfJobs returns the token of the page of a namespace's jobs that begins after the position.
+func tokenOfJobs(namespace, at string) string {
+	list := fnv.New64a()
+	fmt.Fprintf(list, "jobs of %s", namespace)
+	return strconv.FormatUint(list.Sum64(), 36) + "." + at
+}
+
+// parseTokenOfJobs returns the position that a token carries, "" for the first page.
+func parseTokenOfJobs(namespace, token string) (at string, _ error) {
+	if token == "" {
+		return "", nil
+	}
+	if _, at, _ = strings.Cut(token, "."); !isName(at) || tokenOfJobs(namespace, at) != token {
+		return "", invalidPageToken()
+	}
+	return at, nil
+}

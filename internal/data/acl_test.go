@@ -3,6 +3,7 @@ package data
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -149,7 +150,32 @@ func (g restricted) use(t *testing.T) error {
 	if _, _, err := store.fleet.ScanLinks(t.Context(), "", 10); err != nil && !errors.Is(err, biz.ErrScanMoved) {
 		return err
 	}
-	return nil
+	return g.useJobs(t, store)
+}
+
+// useJobs makes the calls that only jobs make, and returns the first error.
+func (g restricted) useJobs(t *testing.T, store *testStore) error {
+	t.Helper()
+	temporary := storedLinks{keys: []biz.StoredLinks{{Namespace: "ns", UID: "nobody"}}, expiring: []int{0}}
+	if err := store.fleet.addUnending(t.Context(), &temporary); err != nil {
+		return err
+	}
+	jobs := reposOf(store).Jobs
+	created, err := jobs.Create(t.Context(), biz.Job{
+		Key: biz.JobKey{Namespace: "ns", ID: "job"}, Spec: biz.JobSpec{Kind: biz.Verify, Pod: biz.NoPod},
+	})
+	if err != nil {
+		return err
+	}
+	listed, err := jobs.List(t.Context(), "ns", "", 10)
+	if err != nil {
+		return err
+	}
+	unfinished, err := jobs.Unfinished(t.Context())
+	if err == nil && (len(listed) != 1 || len(unfinished) != 1) {
+		err = fmt.Errorf("%s: %d listed and %d unfinished", created.Key, len(listed), len(unfinished))
+	}
+	return err
 }
 
 // deniedRights returns the commands and keys that the ACL has denied since setUser.

@@ -56,7 +56,7 @@ type Observer interface {
 	// Left is called when this process no longer runs the job. The cause of a reasonError is for the log only. A state that is not final
 	// means that another process goes on with the job.
 	Left(job biz.Job, cause error)
-	// Stepped is called with what has become of some links.
+	// Stepped is called with the outcome of some links.
 	Stepped(kind biz.JobKind, done, skipped, failed int)
 }
 

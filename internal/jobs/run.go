@@ -171,7 +171,7 @@ func (j *run) say(what string) {
 	j.note(func(p *biz.JobProgress) { p.Note = what })
 }
 
-// count adds what has become of some links.
+// count adds the outcome of some links.
 func (j *run) count(c counts) {
 	j.note(func(p *biz.JobProgress) {
 		p.Seen += int64(c.done + c.skipped + c.failed)
@@ -182,7 +182,7 @@ func (j *run) count(c counts) {
 	j.observer.Stepped(j.job.Spec.Kind, c.done, c.skipped, c.failed)
 }
 
-// counts are what has become of the links of a page.
+// counts are the outcomes of the links of a page.
 type counts struct{ done, skipped, failed int }
 
 // noteStore is what a job says while the store does not answer.

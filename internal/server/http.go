@@ -55,8 +55,8 @@ func NewHTTPServer(
 	srv.IdleTimeout = c.GetHttp().GetIdleTimeout().AsDuration()
 	srv.ConnContext = withPeerAddr
 	for _, svc := range api {
+		svc.overGRPC(eventRoutes{srv, chain, drain}) // First: the path of GetJob, …/jobs/{job}, also matches that of WatchJob.
 		svc.overHTTP(srv)
-		svc.overGRPC(eventRoutes{srv, chain, drain})
 	}
 	// The walk fails only if the function does.
 	_ = srv.WalkRoute(func(route khttp.RouteInfo) error {

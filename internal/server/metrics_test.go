@@ -45,12 +45,12 @@ func TestRequestsAreCountedByOutcome(t *testing.T) {
 func TestSeriesOfGraveErrorsArePreCreated(t *testing.T) {
 	metrics, err := NewMetrics(nil)
 	require.NoError(t, err)
-	require.Equal(t, 3*(2*28+1), testutil.CollectAndCount(metrics.requests))
+	require.Equal(t, 3*(2*33+1), testutil.CollectAndCount(metrics.requests))
 	require.InDelta(t, 0, testutil.ToFloat64(metrics.requests.WithLabelValues(
 		"http", "/podlink.v1.WorkloadService/BatchGetWorkloadState", "500", "INTERNAL")), 0)
 	require.InDelta(t, 0, testutil.ToFloat64(metrics.requests.WithLabelValues(
 		"grpc", "/podlink.v1.LinkService/GetLinkedPod", "500", "STORE_DATA_CORRUPT")), 0)
-	require.Equal(t, 3*(2*28+1), testutil.CollectAndCount(metrics.requests))
+	require.Equal(t, 3*(2*33+1), testutil.CollectAndCount(metrics.requests))
 }
 
 // TestExemplars: only a recorded request has its trace as an exemplar, in OpenMetrics only.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -186,11 +187,17 @@ func describeStream(operation, reply *yaml.Node) error {
 		return fmt.Errorf("needs parameters and a reply with content")
 	}
 	content.Content[0].Value = "text/event-stream"
-	at(reply, "description").Value = "Server-sent events. The schema is that of the data of one event; its id is the token."
-	for _, parameter := range parameters.Content {
-		if at(parameter, "name").Value == "Last-Event-ID" {
-			return nil
-		}
+	description := at(reply, "description")
+	description.Value = "Server-sent events. The schema is that of the data of one event."
+	has := func(name string) bool {
+		return slices.ContainsFunc(parameters.Content, func(p *yaml.Node) bool { return at(p, "name").Value == name })
+	}
+	if !has("resumeToken") {
+		return nil
+	}
+	description.Value = "Server-sent events. The schema is that of the data of one event; its id is the token."
+	if has("Last-Event-ID") {
+		return nil
 	}
 	var resume yaml.Node
 	if err := resume.Encode(object{

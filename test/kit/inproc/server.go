@@ -28,6 +28,7 @@ const (
 	defaultTimeout = time.Second // server.grpc.timeout
 	defaultPodTTL  = 30          // state.pod_ttl, in seconds
 	maxBatch       = 1000        // limits.max_batch
+	jobRate        = 2000        // fleet.job_rate
 )
 
 // Server is one podlink. It is safe for concurrent use.
@@ -85,6 +86,8 @@ func newProcess(store *model.Podlink) *process {
 	p.register(&v1.StateService_ServiceDesc, service.NewStateService(biz.NewPodUsecase(views, defaultPodTTL)))
 	p.register(&v1.WorkloadService_ServiceDesc,
 		service.NewWorkloadService(biz.NewWorkloadUsecase(store.Workloads(), limits, biz.NopObserver{})))
+	p.register(&v1.FleetService_ServiceDesc, // Only its jobs, which are asked for, and which nobody runs.
+		service.NewFleetService(nil, nil, biz.NewJobUsecase(store.Jobs(), views, biz.JobOptions{Index: true, Rate: jobRate})))
 	return p
 }
 

@@ -26,6 +26,7 @@ const (
 	Impatient       = "a pod is dead as soon as its report has expired"
 	NoWait          = "WAIT is left out"
 	Unbounded       = "batches have no bound"
+	LeaseForAll     = "a job needs no lease"
 
 	HalfOpen      = "calls may be open without number"
 	ForeignPages  = "web pages of other origins are served"
@@ -116,6 +117,16 @@ func Patches(tb testing.TB) map[string][]podlinktest.Patch {
 			Old:  "n >= c.batch || total > c.cost",
 			New:  "total < 0",
 		}},
+		LeaseForAll: {
+			{
+				File: "internal/data/lua/assembled/statefulTakeJob.lua",
+				Old:  "if tonumber(expiry) > now then return {'BUSY'} end\n",
+			},
+			{
+				File: "internal/data/lua/assembled/statefulSaveJob.lua",
+				Old:  "if not spec or over or lease ~= ARGV[1] then return {'LOST'} end\n",
+			},
+		},
 		HalfOpen: {
 			{
 				File: "internal/server/grpc.go",
