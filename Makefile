@@ -79,7 +79,7 @@ demo: build ## run examples/chat: podlink, three pods, and what happens to them,
 
 test-demo: ## run a shorter demo as a test, with and without etcd and Redis, open and secured; installs them if missing
 	./test/install.sh redis-server etcd-server
-	$(GO) test -count=1 -v -tags demo -timeout 5m -run '^TestDemo$$' ./test/e2e
+	$(GO) test -count=1 -v -tags demo -timeout 8m -run '^TestDemo$$' ./test/e2e
 
 test-faults: ## prove the guarantees with real faults on real Redis processes, and that the suites find builds which break them; installs redis-server if missing
 	./test/install.sh redis-server

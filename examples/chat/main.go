@@ -50,7 +50,7 @@ func runDemo(args []string) error {
 	flags.DurationVar(&o.Every, "every", 2*time.Second, "interval between two messages in a room")
 	flags.DurationVar(&o.TTL, "ttl", 3*time.Second, "lifetime of a pod's report to podlink")
 	flags.DurationVar(&o.Linger, "linger", 2*time.Second, "how long a stopping pod keeps its rooms")
-	flags.DurationVar(&o.Steady, "steady", 6*time.Second, "length of the first phase, without faults")
+	flags.DurationVar(&o.Steady, "steady", 4*time.Second, "length of the first phase, without faults")
 	flags.BoolVar(&o.Static, "static", false, "use a static list of pods even if etcd is installed")
 	flags.BoolVar(&o.Secure, "secure", false, "podlink asks for certificates and tokens, which the demo makes")
 	if err := flags.Parse(args); err != nil {

@@ -24,7 +24,7 @@ func TestDemo(t *testing.T) {
 	out, err := build.CombinedOutput()
 	require.NoError(t, err, string(out))
 	redis := []string{"Redis away for 4s: 0 users of living pods moved"}
-	refused := []string{"access: 8 attempts without the right to it, 0 not refused"}
+	refused := []string{"access: 11 attempts without the right to it, 0 not refused"}
 	for name, row := range map[string]struct {
 		path     string // where programs are found
 		flags    []string
@@ -43,6 +43,8 @@ func TestDemo(t *testing.T) {
 			for _, promise := range append([]string{"0 answered by the wrong pod", "0 answered messages missing from the store",
 				"killed pod: other pods took over its rooms within", "frozen pod: other pods took over its rooms within",
 				"drained pod: 0 failed", "rolling restart of all pods: 0 failed",
+				`relocated pod: the job was DONE after .* 0 links \(the list is complete\) and 0 sessions left, 0 failed`,
+				`watcher: told of (\d+) of the \d+ rooms`, `watcher: 0 of 150 links differ from podlink's lists`,
 				"podlink away for 4s: 0 users of living pods moved", "a second process of chat-1: 0 users of living pods moved",
 				"0 times two processes held a room with the same epoch"}, row.promises...) {
 				require.Regexp(t, `(?m)^  kept +.*`+promise, string(out))

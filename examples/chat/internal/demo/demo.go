@@ -1,5 +1,5 @@
-// Package demo runs the chat with three pods on this machine. It kills, freezes, drains, restarts and doubles them, takes podlink
-// and Redis away, and checks that no message is lost and no room of a living pod moved.
+// Package demo runs the chat with three pods on this machine. It kills, freezes, drains, empties, restarts and doubles them, takes
+// podlink and Redis away, and checks that no message is lost and no room of a living pod moved.
 package demo
 
 import (
@@ -19,6 +19,7 @@ import (
 	"podlink/client"
 	"podlink/examples/chat/caller"
 	"podlink/examples/chat/internal/store"
+	"podlink/examples/chat/internal/watcher"
 )
 
 // pods is the number of pods of the chat.
@@ -60,6 +61,10 @@ type demo struct {
 	talk      *talk
 	rooms     *store.Store
 	screen    *screen
+	watcher   *watcher.Watcher
+
+	relocation relocation
+	following  following
 
 	doors *doors   // nil: podlink is open
 	tries int      // to do what one may not do
@@ -114,10 +119,14 @@ func (d *demo) run(ctx context.Context) error {
 		defer d.talk.mu.Unlock()
 		return errors.Join(err, d.talk.last)
 	}
+	if err := d.compare(ctx); err != nil {
+		return err
+	}
 	return d.summary(time.Since(begin))
 }
 
-// start makes the doors, and starts the store, etcd, Redis, podlink, the pods and the caller, in the order of their dependencies.
+// start makes the doors, and starts the store, etcd, Redis, podlink, the watcher, the pods and the caller, in the order of their
+// dependencies.
 func (d *demo) start(ctx context.Context) error {
 	file, err := os.Create(filepath.Join(d.logs, "caller.log"))
 	if err != nil {
@@ -126,7 +135,7 @@ func (d *demo) start(ctx context.Context) error {
 	d.onClose(func() { _ = file.Close() })
 	klog.SetLogger(klog.With(klog.NewStdLogger(file), "ts", klog.DefaultTimestamp))
 	for _, step := range []func(context.Context) error{
-		d.openDoors, d.startStore, d.startDiscovery, d.startRedis, d.startPodlink, d.startPods, d.startCaller,
+		d.openDoors, d.startStore, d.startDiscovery, d.startRedis, d.startPodlink, d.startWatcher, d.startPods, d.startCaller,
 	} {
 		if err := step(ctx); err != nil {
 			return err

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	v1 "podlink/api/podlink/v1"
 	chatv1 "podlink/examples/chat/api/chat/v1"
 	"podlink/examples/chat/internal/store"
 )
@@ -52,14 +53,30 @@ func TestSummaryFindsBrokenPromises(t *testing.T) {
 		"moved by a second process":  {func(d *demo, _ *room) { d.talk.outages[twoProcesses].moved++ }, "a second process of chat-1: 1 users"},
 		"an outage that did not end": {func(d *demo, _ *room) { d.talk.outages[redisAway].over = false }, "Redis away"},
 		"no outage":                  {func(d *demo, _ *room) { delete(d.talk.outages, podlinkAway) }, "podlink away"},
+		"relocation":                 {func(d *demo, r *room) { d.talk.fail(relocating, r, io.EOF) }, "1 failed; 1 rooms came"},
+		"a job that failed":          {func(d *demo, _ *room) { d.relocation.job.State = v1.Job_FAILED }, "the job was FAILED"},
+		"no job":                     {func(d *demo, _ *room) { d.relocation.job = nil }, "relocated pod"},
+		"a slow job":                 {func(d *demo, _ *room) { d.relocation.took = relocateTimeout + 1 }, "relocated pod"},
+		"a link left":                {func(d *demo, _ *room) { d.relocation.links = 1 }, "1 links (the list is complete)"},
+		"links not listed":           {func(d *demo, _ *room) { d.relocation.complete = false }, "0 links (the list is incomplete)"},
+		"a session left":             {func(d *demo, _ *room) { d.relocation.sessions = 1 }, "1 sessions left"},
+		"no rooms afterwards":        {func(d *demo, _ *room) { d.relocation.back = 0 }, "0 rooms came"},
+		"nothing relocated":          {func(d *demo, _ *room) { clear(d.talk.moved) }, "relocated pod"},
+		"a move not told":            {func(d *demo, _ *room) { d.following.told = 0 }, "told of 0 of the 1 rooms"},
+		"a link not known":           {func(d *demo, r *room) { d.following.differ = []string{r.name} }, "1 of 1 links differ"},
+		"a room not listed":          {func(d *demo, _ *room) { d.following.listed = 0 }, "0 of 0 links differ"},
+		"lists not complete":         {func(d *demo, _ *room) { d.following.complete = false }, "0 of 1 links differ"},
 		"let in":                     {func(d *demo, _ *room) { d.letIn = []string{"a stranger"} }, "1 not refused; a stranger"},
 		"never tried":                {func(d *demo, _ *room) { d.tries = 0 }, "access: 0 attempts"},
 		"unanswered after an outage": {func(d *demo, _ *room) { d.talk.outages[podlinkAway].within = time.Minute }, "podlink away"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := &demo{
-				Options: Options{TTL: 3 * time.Second, Out: io.Discard}, redis: "there", rooms: store.New(), talk: newTalk(nil, nil, 1, time.Second),
+				Options: Options{Rooms: 1, TTL: 3 * time.Second, Out: io.Discard}, redis: "there", rooms: store.New(),
+				talk:  newTalk(nil, nil, 1, time.Second),
 				doors: &doors{}, tries: 8,
+				relocation: relocation{job: &v1.Job{State: v1.Job_DONE}, took: relocateTimeout, complete: true, back: 1},
+				following:  following{told: 1, listed: 1, complete: true},
 			}
 			r := d.talk.rooms[0]
 			openRoom(t, d.rooms, r.name, 5, "chat-0")
@@ -70,6 +87,7 @@ func TestSummaryFindsBrokenPromises(t *testing.T) {
 			d.talk.answered(r, &chatv1.SayReply{Number: 1, PodId: 0, Epoch: 5})
 			d.talk.record(tenure{r.name, 5}, 0, r)
 			d.talk.longest["kill"], d.talk.longest["freeze"] = limit, sayTimeout
+			d.talk.moved[tenure{r.name, 5}] = 0
 			for _, phase := range []string{podlinkAway, redisAway, twoProcesses} {
 				d.talk.beginOutage(phase)
 				d.talk.fail(phase, r, io.EOF)

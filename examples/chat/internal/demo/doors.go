@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	kerrors "github.com/go-kratos/kratos/v2/errors"
 	"google.golang.org/protobuf/proto"
 
 	v1 "podlink/api/podlink/v1"
@@ -22,6 +23,7 @@ import (
 const (
 	routing   = "caller"
 	operating = "operator" // the demo itself
+	watching  = "watcher"
 	unknown   = "stranger" // has a certificate, and a token that podlink does not know
 )
 
@@ -30,6 +32,7 @@ const policy = `rules:
   - {who: ["token:caller"], role: caller, namespaces: [demo], services: [chat]}
   - {who: [%s], role: pod, namespaces: [demo], services: [chat], pod_name: "chat-{ordinal}"}
   - {who: ["token:operator"], role: operator, namespaces: [demo], services: ["*"]}
+  - {who: ["token:watcher"], role: reader, namespaces: [demo], services: [chat]}
 `
 
 // doors are the certificates, the tokens and the policy of a demo with -secure. They are made at its start.
@@ -55,7 +58,7 @@ func (d doors) make() error {
 	if err != nil {
 		return err
 	}
-	callers := []string{routing, operating, unknown}
+	callers := []string{routing, operating, watching, unknown}
 	var entries, who []string
 	for i := range pods {
 		callers, who = append(callers, podName(i)), append(who, fmt.Sprintf("%q", "token:"+podName(i)))
@@ -116,39 +119,65 @@ func (d *doors) flags(name string) []string {
 	return []string{"-ca", o.CAFile, "-cert", o.CertFile, "-key", o.KeyFile, "-token", o.TokenFile}
 }
 
+// allowed is all that one could call.
+type allowed struct {
+	*client.Client
+	v1.FleetServiceClient
+}
+
 // try is something that its caller may not do.
 type try struct {
 	who, what string
-	call      func(ctx context.Context, c *client.Client) error
+	call      func(ctx context.Context, c allowed) error
 	want      error
 }
 
 // tries are what strangers, callers and pods could do harm with.
 func tries(room *v1.Link) []try {
-	report := func(pod int32) func(ctx context.Context, c *client.Client) error {
-		return func(ctx context.Context, c *client.Client) error {
+	report := func(pod int32) func(ctx context.Context, c allowed) error {
+		return func(ctx context.Context, c allowed) error {
 			_, err := c.SetServiceState(ctx, &v1.SetServiceStateRequest{
 				Namespace: names.Namespace, Service: names.Service, PodId: &pod, State: "taken", TtlSeconds: proto.Int32(60),
 			})
 			return err
 		}
 	}
-	move := func(pod int32, expected *int64) func(ctx context.Context, c *client.Client) error {
-		return func(ctx context.Context, c *client.Client) error {
+	move := func(pod int32, expected *int64) func(ctx context.Context, c allowed) error {
+		return func(ctx context.Context, c allowed) error {
 			_, err := c.SetLinkedPod(ctx, &v1.SetLinkedPodRequest{
 				Namespace: names.Namespace, Service: names.Service, Uid: room.GetUid(), PodId: &pod, ExpectedEpoch: expected,
 			})
 			return err
 		}
 	}
-	read := func(ctx context.Context, c *client.Client) error {
+	read := func(ctx context.Context, c allowed) error {
 		_, err := c.GetServiceState(ctx, &v1.GetServiceStateRequest{Namespace: names.Namespace, Service: names.Service})
 		return err
+	}
+	empty := func(ctx context.Context, c allowed) error {
+		_, err := c.CreateJob(ctx, relocateJob())
+		if err != nil {
+			return kerrors.FromError(err)
+		}
+		return nil
+	}
+	watch := func(ctx context.Context, c allowed) error {
+		stream, err := c.WatchLinks(ctx, &v1.WatchLinksRequest{Namespace: names.Namespace, Service: names.Service})
+		if err == nil {
+			_, err = stream.Recv()
+		}
+		if err != nil {
+			return kerrors.FromError(err)
+		}
+		return nil
 	}
 	other := (room.GetPodId() + 1) % pods
 	return []try{
 		{unknown, "read the pods", read, client.ErrUnauthenticated},
 		{unknown, "report a pod", report(0), client.ErrUnauthenticated},
+		{unknown, "watch the rooms", watch, client.ErrUnauthenticated},
+		{watching, "empty a pod", empty, client.ErrPermissionDenied},
+		{podName(relocated), "empty itself", empty, client.ErrPermissionDenied},
 		{routing, "report a pod", report(0), client.ErrPermissionDenied},
 		{routing, "move a room", move(other, nil), client.ErrPermissionDenied},
 		{podName(int(other)), "report another pod", report(room.GetPodId()), client.ErrPermissionDenied},
@@ -188,7 +217,14 @@ func (d *demo) attempt(ctx context.Context, t try) error {
 		return err
 	}
 	defer c.Close()
-	return t.call(ctx, c)
+	conn, err := d.dial(t.who)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(ctx, client.DefaultTimeout)
+	defer cancel()
+	return t.call(ctx, allowed{c, v1.NewFleetServiceClient(conn)})
 }
 
 // refusals is the promise of podlink's doors.

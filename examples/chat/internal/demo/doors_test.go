@@ -33,7 +33,7 @@ func TestDoors(t *testing.T) {
 	require.True(t, pool.AppendCertsFromPEM(ca))
 	known, err := os.ReadFile(d.path("tokens.yaml"))
 	require.NoError(t, err)
-	for _, name := range []string{routing, operating, unknown, "chat-0", "chat-1", "chat-2"} {
+	for _, name := range []string{routing, operating, watching, unknown, "chat-0", "chat-1", "chat-2"} {
 		o := d.show(client.Options{}, name)
 		pair, err := tls.LoadX509KeyPair(o.CertFile, o.KeyFile)
 		require.NoError(t, err)

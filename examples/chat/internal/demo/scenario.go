@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// scenario runs the phases of the demo: steady, kill, freeze, drain, rolling restart, the outages, and the doors.
+// scenario runs the phases of the demo: steady, kill, freeze, drain, relocation, rolling restart, the outages, and the doors.
 func (d *demo) scenario(ctx context.Context) error {
 	d.screen.headline("%d rooms start to talk, each every %s", d.Rooms, d.Every)
 	if err := d.waitNone(ctx, d.talk.unanswered, "have had no answer yet"); err != nil {
@@ -63,6 +63,10 @@ func (d *demo) scenario(ctx context.Context) error {
 		return err
 	}
 
+	if err := d.relocate(ctx); err != nil {
+		return err
+	}
+
 	d.talk.setPhase("rolling restart")
 	for i := range d.pods {
 		d.screen.headline("Rolling restart: %s", podName(i))
@@ -73,9 +77,10 @@ func (d *demo) scenario(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := d.rest(ctx, 2*d.Every); err != nil {
+	if err := d.rest(ctx, d.Every); err != nil {
 		return err
 	}
+	d.relocation.back = d.talk.on(relocated)
 	if err := d.outages(ctx); err != nil {
 		return err
 	}

@@ -56,6 +56,7 @@ func (d *demo) promises() []promise {
 		d.takeover("kill", "killed pod", d.TTL+takeoverTimeout),
 		d.takeover("freeze", "frozen pod", max(d.TTL, d.Every+sayTimeout)+takeoverTimeout),
 		{t.failed["drain"] == 0, fmt.Sprintf("drained pod: %d failed", t.failed["drain"])},
+		d.emptied(),
 		{t.failed["rolling restart"] == 0, fmt.Sprintf("rolling restart of all pods: %d failed", t.failed["rolling restart"])},
 		d.stays(podlinkAway, "podlink away for "+d.outageTime().String()),
 	}
@@ -65,8 +66,9 @@ func (d *demo) promises() []promise {
 	if d.doors != nil {
 		promises = append(promises, d.refusals())
 	}
+	promises = append(promises, d.stays(twoProcesses, "a second process of "+podName(doubled)))
+	promises = append(promises, d.followed()...)
 	return append(promises,
-		d.stays(twoProcesses, "a second process of "+podName(doubled)),
 		promise{shared == 0, fmt.Sprintf(
 			"%d times two processes held a room with the same epoch (%d calls from previous owners refused)", shared, refused)},
 	)

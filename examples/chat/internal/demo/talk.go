@@ -47,6 +47,7 @@ type talk struct {
 	attempts  map[string]int           // failed calls to orphaned rooms, and in outages, by phase
 
 	outages map[string]*outage // by phase
+	moved   map[tenure]int32   // to which pods rooms have moved in the relocation
 }
 
 // outage is a phase in which no pod fails, and so no room may move.
@@ -77,7 +78,7 @@ func newTalk(chat chatv1.ChatServiceClient, links v1.LinkServiceClient, rooms in
 		chat: chat, links: links, every: every, phase: "start",
 		said: map[int32]int{}, failed: map[string]int{}, holders: map[tenure]int32{},
 		orphaned: map[*room]bool{}, longest: map[string]time.Duration{}, attempts: map[string]int{},
-		outages: map[string]*outage{},
+		outages: map[string]*outage{}, moved: map[tenure]int32{},
 	}
 	for i := range rooms {
 		t.rooms = append(t.rooms, &room{name: fmt.Sprintf("room-%04d", i), pod: -1})
@@ -156,6 +157,9 @@ func (t *talk) answered(r *room, reply *chatv1.SayReply) {
 	if reply.GetEpoch() < r.epoch {
 		t.wrong = append(t.wrong, fmt.Sprintf("%s: epoch %d after %d", r.name, reply.GetEpoch(), r.epoch))
 	}
+	if t.phase == relocating && reply.GetPodId() != r.pod {
+		t.moved[tenure{r.name, reply.GetEpoch()}] = reply.GetPodId()
+	}
 	r.said, r.pod, r.epoch, r.at = reply.GetNumber(), reply.GetPodId(), reply.GetEpoch(), time.Now()
 	t.said[r.pod]++
 	if t.orphaned[r] && r.pod != t.victim { // A late answer of the victim is no takeover.
@@ -218,6 +222,19 @@ func (t *talk) orphans() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return len(t.orphaned)
+}
+
+// on returns the number of rooms that the pod has answered last.
+func (t *talk) on(pod int32) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := 0
+	for _, r := range t.rooms {
+		if r.pod == pod {
+			n++
+		}
+	}
+	return n
 }
 
 // unanswered returns the number of rooms without any answer.
