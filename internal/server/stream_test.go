@@ -412,7 +412,9 @@ func TestBrokenStreamsAreTheCallersFault(t *testing.T) {
 
 // TestCompressedMessages: gRPC's error quotes a header, which may be anything.
 func TestCompressedMessages(t *testing.T) {
-	stream := serverStream{ServerStream: leftStream{err: status.Error(codes.Unimplemented, "no decompressor secret")}, ctx: t.Context(), chain: new(Chain)}
+	stream := serverStream{
+		ServerStream: leftStream{err: status.Error(codes.Unimplemented, "no decompressor secret")}, ctx: t.Context(), chain: new(Chain),
+	}
 	err := stream.RecvMsg(new(emptypb.Empty))
 	require.True(t, v1.IsUnsupportedMediaType(err), "%v", err)
 	require.NotContains(t, err.Error(), "secret")
