@@ -283,7 +283,8 @@ func TestExportTokens(t *testing.T) {
 func TestExportDuringChanges(t *testing.T) {
 	for seed := range uint64(30) {
 		synctest.Test(t, func(t *testing.T) {
-			require.NoError(t, exportDuringChanges(t, rand.New(rand.NewPCG(seed, 0)), func(token string, _ int) string { return token }), "seed %d", seed)
+			as := func(token string, _ int) string { return token }
+			require.NoError(t, exportDuringChanges(t, rand.New(rand.NewPCG(seed, 0)), as), "seed %d", seed)
 		})
 	}
 }
