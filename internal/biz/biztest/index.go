@@ -239,11 +239,14 @@ func testIndex(t *testing.T, s suite) {
 		_, err := e.Links.Remove(e.Context(), e.keyOf("user:7 {x}", "chat"), 0, biz.RemoveTerms{})
 		require.NoError(e, err)
 		delete(want, e.keyOf("user:7 {x}", "chat"))
-		found := e.scanned()
-		require.Len(e, found, len(want))
-		for key, link := range want {
-			e.requireSameLink(link, found[key])
+		for _, namespace := range []string{"", e.namespace} {
+			found := e.scanned(namespace)
+			require.Len(e, found, len(want), namespace)
+			for key, link := range want {
+				e.requireSameLink(link, found[key])
+			}
 		}
+		require.Empty(e, e.scanned(e.namespace[:len(e.namespace)-1]), "a namespace that begins as this one does")
 	})
 }
 
@@ -254,14 +257,14 @@ func (e *env) requireInvalidToken(err error, token string) {
 	require.Equal(e, "page_token", invalid.Field)
 }
 
-// scanned returns the links of the test's namespace that a walk over all keys finds, in large parts: the keys of all other tests are
-// among them. While a cluster settles, a walk begins again.
-func (e *env) scanned() map[biz.LinkKey]biz.Link {
+// scanned returns the links of the test's namespace that a walk over the links of a namespace, or of all, finds, in large parts: the keys
+// of all other tests are among them. While a cluster settles, a walk begins again.
+func (e *env) scanned(namespace string) map[biz.LinkKey]biz.Link {
 	e.Helper()
 	found := make(map[biz.LinkKey]biz.Link)
 	token := ""
 	for begin := time.Now(); ; {
-		links, next, err := e.Index.ScanLinks(e.Context(), "", token, 1000)
+		links, next, err := e.Index.ScanLinks(e.Context(), namespace, token, 1000)
 		if errors.Is(err, biz.ErrScanMoved) {
 			require.Less(e, time.Since(begin), time.Minute)
 			clear(found)
