@@ -109,7 +109,8 @@ func TestFleetWatchers(t *testing.T) {
 	redis := redistest.Start(t)
 	a := &arena{redis: redisPID(t, redis)}
 	a.podlink = newSide(t, "podlink", podlinktest.Start(t, binary,
-		append(podlinktest.OnRedis("standalone", redis.Addr()), "PODLINK_SERVER_MAX_CONNECTIONS_PER_PEER=8192")...))
+		append(podlinktest.OnRedis("standalone", redis.Addr()),
+			"PODLINK_SERVER_MAX_CONNECTIONS_PER_PEER=8192", "PODLINK_SERVER_MAX_WATCHES_PER_CALLER=4096")...))
 	awaitComplete(t, a.podlink.process)
 	moves := new(atomic.Int64)
 	conns := make([]*grpc.ClientConn, watchers)
