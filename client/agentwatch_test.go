@@ -15,11 +15,6 @@ import (
 func (p *guardedPod) watch(t *testing.T) (to agentWatcher, stop func()) {
 	t.Helper()
 	to = agentWatcher{p.guard, p.sessions}
-	p.sessions.mu.Lock() // They are being swept.
-	p.watchedSince = func(now time.Time, within time.Duration) time.Time {
-		return p.guard.cache.cover.Load().sinceWhen(now, within)
-	}
-	p.sessions.mu.Unlock()
 	stopped := make(chan struct{})
 	go func() {
 		for {

@@ -32,6 +32,9 @@ func onGuardedPod(t *testing.T, test func(t *testing.T, p *guardedPod)) {
 		require.NoError(t, err)
 		t.Cleanup(p.guard.close)
 		s.forget, s.onLostDo = p.guard.forget, p.guard.lost
+		s.watchedSince = func(now time.Time, within time.Duration) time.Time {
+			return p.guard.cache.cover.Load().sinceWhen(now, within)
+		}
 		runPod(t, s)
 		test(t, p)
 	})

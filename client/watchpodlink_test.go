@@ -14,6 +14,7 @@ import (
 
 	v1 "podlink/api/podlink/v1"
 	podlinktest "podlink/test/kit/podlink"
+	redistest "podlink/test/kit/redis"
 )
 
 // computes returns how many calls of podlink have asked for links.
@@ -127,7 +128,10 @@ func BenchmarkWatchedRouter(b *testing.B) {
 	const users, moves = 100_000, 10
 	for name, watch := range map[string]bool{"watch": true, "by time": false} {
 		b.Run(name, func(b *testing.B) {
-			w := newWorldOn(b, "gRPC", podlinktest.Start(b, binary), Options{Watch: watch, Timeout: soon})
+			on := append(podlinktest.OnRedis("standalone", redistest.Start(b).Addr()), unhurried...)
+			podlink := podlinktest.Start(b, binary, on...)
+			podlink.WaitReady(b)
+			w := newWorldOn(b, "gRPC", podlink, Options{Watch: watch, Timeout: soon})
 			w.ready(0, 1)
 			r, err := w.client.NewRouter(testNamespace, testService, RouterOptions{UID: userField})
 			require.NoError(b, err)
@@ -173,13 +177,16 @@ func linkAll(b *testing.B, w *world, users int) (requests []*v1.SetWorkloadState
 	b.Helper()
 	for len(requests) < users {
 		batch := &v1.BatchSetLinkedPodRequest{Namespace: testNamespace, Service: testService}
-		for range 1000 {
+		for range 500 {
 			uid := fmt.Sprint("user:", len(requests))
 			requests = append(requests, &v1.SetWorkloadStateRequest{Namespace: testNamespace, Service: uid, State: "text"})
 			batch.Items = append(batch.Items, &v1.BatchSetLinkedPodRequest_Item{Uid: uid, PodId: new(int32(0))})
 		}
-		_, err := w.patient.BatchSetLinkedPod(context.Background(), batch)
+		reply, err := w.patient.BatchSetLinkedPod(context.Background(), batch)
 		require.NoError(b, err)
+		for _, result := range reply.GetResults() {
+			require.NoError(b, problemError(result.GetProblem()))
+		}
 	}
 	return requests
 }
