@@ -50,7 +50,7 @@ func serveExports(t *testing.T, access *Access, index *countedIndex) *watchedSer
 	p := newParts(t)
 	p.config.Stop.Drain.Reset()
 	p.drain = NewDrain(p.config)
-	p.fleet = service.NewFleetService(nil, nil, biz.NewExports(index, 1_000_000))
+	p.fleet = service.NewFleetService(nil, nil, biz.NewExports(index, 1_000_000), nil)
 	w := &watchedServer{observedServer: serveGuarded(t, access, p)}
 	plain := httptest.NewUnstartedServer(w.http)
 	plain.Config.ReadTimeout, plain.Config.WriteTimeout = 300*time.Millisecond, 300*time.Millisecond // Of requests.
