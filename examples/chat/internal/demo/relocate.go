@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	v1 "podlink/api/podlink/v1"
 	"podlink/examples/chat/internal/watcher"
 	"podlink/examples/chat/names"
@@ -68,7 +71,7 @@ func (d *demo) relocate(ctx context.Context) error {
 	pod := podName(relocated)
 	d.screen.headline("A job empties %s (RELOCATE): %s gets no new rooms, and %d s later its links go to other pods", pod, pod, graceSeconds)
 	began := time.Now()
-	if d.relocation.job, err = carryOut(ctx, fleet, relocateJob()); err != nil {
+	if d.relocation.job, err = d.carryOut(ctx, fleet, relocateJob()); err != nil {
 		return err
 	}
 	d.relocation.took = time.Since(began)
@@ -96,22 +99,35 @@ func relocateJob() *v1.CreateJobRequest {
 	}
 }
 
-// carryOut creates a job, and returns it when it has ended.
-func carryOut(ctx context.Context, fleet v1.FleetServiceClient, request *v1.CreateJobRequest) (*v1.Job, error) {
+// carryOut creates a job, and returns it when it has ended. A request that is repeated, by its request_id, is the same job.
+func (d *demo) carryOut(ctx context.Context, fleet v1.FleetServiceClient, request *v1.CreateJobRequest) (*v1.Job, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*relocateTimeout)
 	defer cancel()
+	for {
+		job, err := awaitJob(ctx, fleet, request)
+		switch {
+		case err == nil:
+			return job, nil
+		case status.Code(err) != codes.Unavailable && status.Code(err) != codes.DeadlineExceeded, d.rest(ctx, retryDelay) != nil:
+			return nil, fmt.Errorf("%s: %w", request.GetKind(), err)
+		}
+	}
+}
+
+// awaitJob creates the job, unless it exists, and returns it when it has ended.
+func awaitJob(ctx context.Context, fleet v1.FleetServiceClient, request *v1.CreateJobRequest) (*v1.Job, error) {
 	created, err := fleet.CreateJob(ctx, request)
 	if err != nil {
-		return nil, fmt.Errorf("create the job: %w", err)
+		return nil, err
 	}
 	stream, err := fleet.WatchJob(ctx, &v1.WatchJobRequest{Namespace: request.GetNamespace(), Job: created.GetJob().GetId()})
 	if err != nil {
-		return nil, fmt.Errorf("watch the job: %w", err)
+		return nil, err
 	}
 	for {
 		message, err := stream.Recv()
 		if err != nil {
-			return nil, fmt.Errorf("watch the job: %w", err)
+			return nil, err
 		}
 		switch job := message.GetJob(); job.GetState() {
 		case v1.Job_DONE, v1.Job_CANCELLED, v1.Job_FAILED:
