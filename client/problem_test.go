@@ -25,6 +25,7 @@ var constructors = map[v1.ErrorReason]func(string, ...any) *kerrors.Error{
 	v1.ErrorReason_BODY_TOO_LARGE: v1.ErrorBodyTooLarge, v1.ErrorReason_REPLICATION_UNCONFIRMED: v1.ErrorReplicationUnconfirmed,
 	v1.ErrorReason_SUPERSEDED: v1.ErrorSuperseded, v1.ErrorReason_LIMIT_EXCEEDED: v1.ErrorLimitExceeded,
 	v1.ErrorReason_NOT_READY: v1.ErrorNotReady, v1.ErrorReason_INDEX_DISABLED: v1.ErrorIndexDisabled,
+	v1.ErrorReason_JOB_NOT_FOUND: v1.ErrorJobNotFound,
 }
 
 // ofWholeCalls are the reasons why podlink refuses a call before it looks at its items. Those of a call say what to do, too.

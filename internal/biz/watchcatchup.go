@@ -9,6 +9,7 @@ import (
 // catchUp sends what has happened since the token, and joins the reader.
 func (w *watcher) catchUp(ctx context.Context, feed feedID, from watchToken) error {
 	var sent time.Time
+	var refused FeedPosition
 	for ctx.Err() == nil {
 		page, resync, ok := w.missed(ctx, feed, from)
 		switch {
@@ -36,9 +37,17 @@ func (w *watcher) catchUp(ctx context.Context, feed feedID, from watchToken) err
 				return err
 			}
 		}
-		if len(page.Entries) < feedPage && w.joins(ctx, feed, from.after, sent) {
+		if len(page.Entries) >= feedPage {
+			continue
+		}
+		if w.joins(ctx, feed, from.after, sent) {
 			return nil
 		}
+		if from.after == refused { // Twice, without anything to read: the feed has not come that far, so a caller has made it up.
+			w.reader.attach(w, ResyncGap)
+			return nil
+		}
+		refused = from.after
 	}
 	return nil
 }

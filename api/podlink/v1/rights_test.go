@@ -40,6 +40,11 @@ var leastRights = map[string]Right{
 	OperationFleetServiceCountPodLinks:      Right_READ,
 	FleetService_WatchLinks_FullMethodName:  Right_READ,
 	FleetService_ExportLinks_FullMethodName: Right_OPERATE,
+	OperationFleetServiceCreateJob:          Right_BIND, // Least: TestRights has what each kind of job needs.
+	OperationFleetServiceListJobs:           Right_READ,
+	OperationFleetServiceGetJob:             Right_READ,
+	OperationFleetServiceCancelJob:          Right_OPERATE,
+	FleetService_WatchJob_FullMethodName:    Right_READ,
 }
 
 // TestEveryMethodHasARight: an rpc without the option podlink.v1.right could be called by none.
