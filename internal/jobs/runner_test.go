@@ -3,6 +3,7 @@ package jobs_test
 import (
 	"context"
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -211,18 +212,25 @@ func TestRelocateAmongSessions(t *testing.T) {
 	for seed := range uint64(10) {
 		inBubble(t, func(f *fleet) {
 			random := rand.New(rand.NewPCG(seed, 2))
-			wrong := f.sessions(random, options{rate: 100}, slowly(random, nil), false)
+			wrong := f.sessions(random, options{rate: 100}, slowly(seed, nil), false)
 			require.Empty(f, wrong, "seed %d", seed)
 		})
 	}
 }
 
-func slowly(random *rand.Rand, under func(biz.LinkRepo) biz.LinkRepo) func(biz.LinkRepo) biz.LinkRepo {
+// slowly wraps a repo, whose calls then take random times. Their source is not the caller's: a job calls it from several goroutines.
+func slowly(seed uint64, under func(biz.LinkRepo) biz.LinkRepo) func(biz.LinkRepo) biz.LinkRepo {
+	random := rand.New(rand.NewPCG(seed, 3))
+	var mu sync.Mutex
 	return func(links biz.LinkRepo) biz.LinkRepo {
 		if under != nil {
 			links = under(links)
 		}
-		return slow{links, func() time.Duration { return time.Duration(random.IntN(400)) * time.Millisecond }}
+		return slow{links, func() time.Duration {
+			mu.Lock()
+			defer mu.Unlock()
+			return time.Duration(random.IntN(400)) * time.Millisecond
+		}}
 	}
 }
 
@@ -240,7 +248,7 @@ func TestBadRelocatesAmongSessionsAreFound(t *testing.T) {
 			for seed := range uint64(5) {
 				inBubble(t, func(f *fleet) {
 					random := rand.New(rand.NewPCG(seed, 2))
-					found += len(f.sessions(random, options{rate: 100}, slowly(random, row.under), row.bad))
+					found += len(f.sessions(random, options{rate: 100}, slowly(seed, row.under), row.bad))
 				})
 			}
 			require.Positive(t, found)
