@@ -287,8 +287,7 @@ func TestScriptFlush(t *testing.T) {
 			require.True(t, a.must(t, over, "SetLinkedPod", temporary).ok())
 			require.True(t, a.must(t, over, "SetWorkloadState", good["SetWorkloadState"]).ok())
 			require.NoError(t, client.ScriptFlush(t.Context()).Err())
-			got := a.must(t, over, name, good[name])
-			require.True(t, got.ok(), "%s over %s: %+v", name, over, got.problem)
+			requireAnswered(t, a.must(t, over, name, good[name]), name, over)
 		}
 	}
 }

@@ -371,6 +371,19 @@ func (x *target) calm(t testing.TB) {
 	require.NotContains(t, x.log.String(), `"level":"ERROR"`)
 }
 
+// requireAnswered checks that a good request is answered: of a job that never was with JOB_NOT_FOUND, and without pods no job moves links.
+func requireAnswered(t testing.TB, got answer, name string, over via) {
+	t.Helper()
+	switch name {
+	case "CreateJob":
+		requireProblem(t, got, v1.ErrorReason_NO_AVAILABLE_POD, name)
+	case "GetJob", "CancelJob", "WatchJob":
+		requireProblem(t, got, v1.ErrorReason_JOB_NOT_FOUND, name)
+	default:
+		require.True(t, got.ok(), "%s over %s: %+v", name, over, got.problem)
+	}
+}
+
 // requireInvalid checks for an INVALID_ARGUMENT that names the field or one of its entries.
 func requireInvalid(t testing.TB, got answer, field, at string) {
 	t.Helper()
@@ -423,7 +436,7 @@ func TestHostileFields(t *testing.T) {
 						}
 						require.NoError(t, err, at)
 						switch {
-						case over != overGRPC && inPath && (value == absent || value == `""`) && !strings.Contains(path, "{job}:watch"):
+						case over != overGRPC && inPath && (value == absent || value == `""`) && !strings.Contains(path, "{"+string(field.Name())+"}:watch"):
 							// The path doesn't exist then, or is another one with other methods. That of WatchJob is GetJob's, of the job ":watch".
 							require.Contains(t, []int{http.StatusNotFound, http.StatusMethodNotAllowed}, got.status, at)
 						default:

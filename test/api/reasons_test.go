@@ -417,7 +417,7 @@ func TestFullStore(t *testing.T) {
 			}
 			full(t, redis)
 			got := a.must(t, over, name, request)
-			require.True(t, got.ok(), "%s of %s over %s: %+v", name, request, over, got.problem)
+			requireAnswered(t, got, name, over)
 			require.Equal(t, strings.HasPrefix(name, "Remove"), strings.Contains(got.reply, `"removed":true`))
 		}
 	}
