@@ -134,7 +134,8 @@ func (s scripted) callAll(t *testing.T) {
 // streamPaths are the paths of the streams.
 var streamPaths = map[protoreflect.Name]string{
 	"WatchLinks":  servicePath + "/links:watch?uid=" + secretUID,
-	"ExportLinks": "/v1/namespaces/" + secretNamespace + "/links:export?service=" + secretService,
+	"ExportLinks": namespacePath + "/links:export?service=" + secretService,
+	"WatchJob":    namespacePath + "/jobs/none:watch",
 }
 
 // stream opens a stream over both transports, and leaves after a moment: without the store no message of a watch comes.
@@ -150,9 +151,9 @@ func (s scripted) stream(t *testing.T, method protoreflect.MethodDescriptor) {
 	}
 	leaving, leave := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer leave()
-	url := "http://" + s.HTTP + streamPaths[method.Name()]
-	require.Contains(t, url, "/links:")
-	request, err := http.NewRequestWithContext(leaving, http.MethodGet, url, http.NoBody)
+	path, known := streamPaths[method.Name()]
+	require.True(t, known, method.Name())
+	request, err := http.NewRequestWithContext(leaving, http.MethodGet, "http://"+s.HTTP+path, http.NoBody)
 	require.NoError(t, err)
 	if response, err := http.DefaultTransport.RoundTrip(request); err == nil {
 		_, _ = io.Copy(io.Discard, response.Body)
