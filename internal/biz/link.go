@@ -82,12 +82,13 @@ type LinkRepo interface {
 	// Set must change nothing and return *EpochMismatchError. A link that terms.Claim has claimed keeps its epoch, whatever
 	// Expected is, unless its epoch is not above terms.Above; one that a greater generation of the pod has claimed must give
 	// *SupersededError; any other gets a new epoch and the claim. If terms.Own is not nil and not the pod of a link, or there is
-	// none, Set must change nothing and return *EpochMismatchError, whatever the other terms are.
+	// none, or the link is not as terms.Persistent says, Set must change nothing and return *EpochMismatchError, whatever the other
+	// terms are.
 	Set(ctx context.Context, key LinkKey, pod PodID, ttl TTL, terms SetTerms) (LinkChange, error)
 	// TrySet links the key to the pod unless the key has a persistent link to another pod; if own is not nil, only if the key has a
 	// link to that pod.
 	TrySet(ctx context.Context, key LinkKey, pod PodID, ttl TTL, own *PodID) (LinkChange, error)
-	// SetIfAbsent links the key to the pod, with the claim, unless the key has a link. terms.Expected and terms.Own are unused.
+	// SetIfAbsent links the key to the pod, with the claim, unless the key has a link. terms.Expected, Own and Persistent are unused.
 	SetIfAbsent(ctx context.Context, key LinkKey, pod PodID, ttl TTL, terms SetTerms) (LinkChange, error)
 	// SetIfEpoch links the key to the pod if there is no link, or if the link has the epoch. No link has epoch 0. With
 	// move.TemporaryOnly it must not change a persistent link.
@@ -125,6 +126,8 @@ type SetTerms struct {
 	Claim    Generation // 0: none
 	Above    *Epoch     // nil: none; at most a day ahead of the store's clock
 	Own      *PodID     // the pod that the link must have; nil: any or none
+	// Persistent says, with Own, whether the link must be persistent or temporary; nil: either. A link has the same epoch as both.
+	Persistent *bool
 }
 
 // RemoveTerms are the conditions of a Remove.

@@ -39,7 +39,10 @@ func (b *computeBatch) link(ctx context.Context, moves []MoveItem) []ChangeResul
 	}
 	items := make([]SetItem, len(moves))
 	for i, move := range moves {
-		items[i] = SetItem{UID: move.UID, Pod: move.Pod, TTL: move.TTL, Terms: SetTerms{Expected: &move.Terms.Epoch}}
+		// A user who has left has a temporary link with the same epoch: it must not last.
+		persistent := move.TTL == Forever
+		terms := SetTerms{Expected: &move.Terms.Epoch, Own: b.from, Persistent: &persistent}
+		items[i] = SetItem{UID: move.UID, Pod: move.Pod, TTL: move.TTL, Terms: terms}
 	}
 	results := b.links.BatchSet(ctx, b.service, items)
 	for i := range results {

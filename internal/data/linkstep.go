@@ -16,7 +16,7 @@ type linkStep struct {
 }
 
 // mostArgs is the greatest number of arguments of a script on a link.
-const mostArgs = 8
+const mostArgs = 9
 
 // binding returns the arguments that every script has which links the key: the service, the TTL, the pod and the limit of links.
 func (r linkRepo) binding(key biz.LinkKey, pod biz.PodID, ttl biz.TTL) []any {
@@ -40,6 +40,9 @@ func (r linkRepo) set(key biz.LinkKey, pod biz.PodID, ttl biz.TTL, terms biz.Set
 			above = *terms.Above
 		}
 		args = append(args, int64(terms.Claim), int64(above), int32(*terms.Own))
+		if terms.Persistent != nil {
+			args = append(args, asFlag(*terms.Persistent))
+		}
 	case claims:
 		args = withClaim(terms, args)
 	}

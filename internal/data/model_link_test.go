@@ -106,12 +106,16 @@ func (m *model) setLink(t *rapid.T) {
 // someSet draws a link and what to set.
 func (m *model) someSet(t *rapid.T) (biz.LinkKey, biz.SetItem) {
 	key := m.someLink(t)
-	return key, biz.SetItem{
+	item := biz.SetItem{
 		UID: key.UID, Pod: somePod.Draw(t, "pod"), TTL: someTTL.Draw(t, "ttl"),
 		Terms: biz.SetTerms{
 			Expected: m.someExpected(t, key), Claim: someClaim.Draw(t, "claim"), Above: m.someAbove(t, key), Own: someOwn(t),
 		},
 	}
+	if item.Terms.Own != nil && rapid.Bool().Draw(t, "lasting or not") {
+		item.Terms.Persistent = ptr(rapid.Bool().Draw(t, "lasting"))
+	}
+	return key, item
 }
 
 // someOwn draws the pod that a link must have: any, or one.
@@ -132,6 +136,10 @@ func (m *model) checkSet(t *rapid.T, call string, key biz.LinkKey, item biz.SetI
 	}
 	pod, ttl, terms, current := item.Pod, item.TTL, item.Terms, m.current(key)
 	if m.another(t, call, key, terms.Own, err) {
+		return
+	}
+	if terms.Persistent != nil && *terms.Persistent != current.Persistent() {
+		m.mismatched(t, call, key, err)
 		return
 	}
 	if claims := terms.Claim != 0; claims && current.Pod == pod {

@@ -16,36 +16,37 @@ const (
 	errLifted = reasonError("the cordon of the pod was lifted")
 )
 
+// cursorGrace is the cursor of a Relocate that has cordoned the pod, and waits for its links to end by themselves.
+const cursorGrace = "grace"
+
 // relocate cordons the pod, gives its links time to end by themselves, and moves those that are left.
 func (j *run) relocate(ctx context.Context) error {
-	pod := j.job.Spec.Pod
 	if err := j.beginRelocate(ctx); err != nil {
 		return err
 	}
-	if !j.job.Spec.DryRun {
-		if err := j.cordon(ctx, biz.Shutdown); err != nil {
-			return err
-		}
-	}
 	return j.until(ctx, time.Now(), func(ctx context.Context, token string) (int, error) {
-		if err := j.stillCordoned(ctx); err != nil {
+		if err := j.unlessLifted(ctx, func(pod biz.Pod) bool { return pod.Effective() != biz.Shutdown }); err != nil {
 			return 0, err
 		}
-		return j.walkPod(ctx, j.service, pod, token, j.movePage)
+		return j.walkPod(ctx, j.service, j.job.Spec.Pod, token, j.movePage)
 	})
 }
 
-// beginRelocate is what comes before the first link: a process that takes the job over later does not repeat it.
-func (j *run) beginRelocate(ctx context.Context) error {
-	if _, progress := j.snapshot(); progress.Cursor != "" {
+// beginRelocate is what comes before the first link. A process that takes the job over later does not repeat it: an operator may have
+// lifted a cordon meanwhile.
+func (j *run) beginRelocate(ctx context.Context) (err error) {
+	_, progress := j.snapshot()
+	switch {
+	case progress.Cursor == "":
+		err = j.deny(ctx)
+	case progress.Cursor != cursorGrace:
 		return nil
-	}
-	err := j.try(ctx, func() error { return j.Pods.OthersTakeLinks(ctx, j.service, j.job.Spec.Pod) })
-	if errors.Is(err, biz.ErrNoAvailablePod) {
-		return errNoPod
 	}
 	if err == nil && !j.job.Spec.DryRun {
 		err = j.grace(ctx)
+	}
+	if err == nil && !j.job.Spec.DryRun {
+		_, err = j.cordon(ctx, biz.Shutdown)
 	}
 	if err == nil {
 		j.setToken("")
@@ -53,14 +54,46 @@ func (j *run) beginRelocate(ctx context.Context) error {
 	return err
 }
 
-// grace waits until the links to the pod have ended by themselves, or their time is over. It counts from the start of the job.
-func (j *run) grace(ctx context.Context) error {
-	if err := j.cordon(ctx, biz.DenyNew); err != nil {
+// deny cordons the pod so that it gets no new links, if another pod takes them: also after the cordon, as jobs for the other pods may
+// have found this one.
+func (j *run) deny(ctx context.Context) error {
+	if err := j.othersTakeLinks(ctx); err != nil || j.job.Spec.DryRun {
 		return err
 	}
+	made, err := j.cordon(ctx, biz.DenyNew)
+	if err != nil {
+		return err
+	}
+	err = j.othersTakeLinks(ctx)
+	if errors.Is(err, errNoPod) && made {
+		return errors.Join(err, j.setCordon(ctx, biz.Ready))
+	}
+	if err == nil {
+		j.note(func(p *biz.JobProgress) { p.Cursor = cursorGrace })
+	}
+	return err
+}
+
+// othersTakeLinks fails if no other pod takes new links.
+func (j *run) othersTakeLinks(ctx context.Context) error {
+	err := j.try(ctx, func() error { return j.Pods.OthersTakeLinks(ctx, j.service, j.job.Spec.Pod) })
+	if errors.Is(err, biz.ErrNoAvailablePod) {
+		return errNoPod
+	}
+	return err
+}
+
+// grace waits until the links to the pod have ended by themselves, or their time is over. It counts from the start of the job.
+func (j *run) grace(ctx context.Context) error {
 	passed := time.Duration(j.job.NowMs-j.job.StartMs) * time.Millisecond
 	end := time.Now().Add(time.Duration(j.job.Spec.Grace)*time.Second - passed)
-	for time.Now().Before(end) {
+	for {
+		if err := j.unlessLifted(ctx, func(pod biz.Pod) bool { return pod.Cordon < biz.DenyNew }); err != nil {
+			return err
+		}
+		if !time.Now().Before(end) {
+			break
+		}
 		links, err := j.indexed(ctx)
 		if err != nil || links == 0 {
 			return err
@@ -92,13 +125,27 @@ func (j *run) indexed(ctx context.Context) (links int64, _ error) {
 	return links, err
 }
 
-// cordon makes the pod's cordon at least that strict. A pod without a report needs none: nobody is sent to it.
-func (j *run) cordon(ctx context.Context, cordon biz.Routing) error {
+// cordon makes the pod's cordon at least that strict, and reports whether it was less. A pod without a report needs none: nobody is sent
+// to it.
+func (j *run) cordon(ctx context.Context, cordon biz.Routing) (made bool, _ error) {
+	var pod biz.Pod
+	err := j.try(ctx, func() (err error) {
+		pod, err = j.Pods.Get(ctx, j.service, j.job.Spec.Pod)
+		return err
+	})
+	switch {
+	case errors.Is(err, biz.ErrPodNotFound):
+		return false, nil
+	case err != nil || pod.Cordon >= cordon:
+		return false, err
+	}
+	return true, j.setCordon(ctx, cordon)
+}
+
+// setCordon sets the pod's cordon, if it has a report.
+func (j *run) setCordon(ctx context.Context, cordon biz.Routing) error {
 	return j.try(ctx, func() error {
-		pod, err := j.Pods.Get(ctx, j.service, j.job.Spec.Pod)
-		if err == nil && pod.Cordon < cordon {
-			_, err = j.Pods.Cordon(ctx, j.service, j.job.Spec.Pod, cordon, biz.Forever)
-		}
+		_, err := j.Pods.Cordon(ctx, j.service, j.job.Spec.Pod, cordon, biz.Forever)
 		if errors.Is(err, biz.ErrPodNotFound) || errors.As(err, new(*biz.UnconfirmedError)) {
 			return nil
 		}
@@ -106,8 +153,8 @@ func (j *run) cordon(ctx context.Context, cordon biz.Routing) error {
 	})
 }
 
-// stillCordoned fails if an operator wants the pod back: its links would not move.
-func (j *run) stillCordoned(ctx context.Context) error {
+// unlessLifted fails if an operator wants the pod back: its links would not move.
+func (j *run) unlessLifted(ctx context.Context, lifted func(biz.Pod) bool) error {
 	if j.job.Spec.DryRun {
 		return nil
 	}
@@ -116,7 +163,7 @@ func (j *run) stillCordoned(ctx context.Context) error {
 		if errors.Is(err, biz.ErrPodNotFound) {
 			return nil
 		}
-		if err == nil && pod.Effective() != biz.Shutdown && pod.Liveness != biz.Dead {
+		if err == nil && lifted(pod) && pod.Liveness != biz.Dead {
 			return errLifted
 		}
 		return err

@@ -199,7 +199,7 @@ func (r linkRepo) setting(pod biz.PodID, ttl biz.TTL, terms biz.SetTerms) mutati
 		}
 		claims := terms.Claim != 0 && f.link.Pod == pod
 		switch {
-		case terms.Own != nil && *terms.Own != f.link.Pod:
+		case terms.Own != nil && (*terms.Own != f.link.Pod || terms.Persistent != nil && *terms.Persistent != f.link.Persistent()):
 			return biz.LinkChange{}, &biz.EpochMismatchError{Current: f.link}
 		case claims && f.link.Claim == terms.Claim && (terms.Above == nil || *terms.Above < f.link.Epoch):
 			return r.bind(f, now, pod, ttl, terms, false) // A repeated claim.
