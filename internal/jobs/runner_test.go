@@ -222,7 +222,8 @@ func slowly(random *rand.Rand, under func(biz.LinkRepo) biz.LinkRepo) func(biz.L
 		if under != nil {
 			links = under(links)
 		}
-		return slow{links, func() time.Duration { return time.Duration(random.IntN(400)) * time.Millisecond }}
+		own := rand.New(rand.NewPCG(random.Uint64(), 3)) // The job runs beside the test.
+		return slow{links, func() time.Duration { return time.Duration(own.IntN(400)) * time.Millisecond }}
 	}
 }
 
