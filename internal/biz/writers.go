@@ -38,6 +38,7 @@ type writers struct {
 	beating chan struct{} // closed when the beat in flight has ended; nil: there is none
 	tried   time.Time     // when the last beat was sent
 	last    time.Time     // when the last successful beat was sent
+	own     int64         // the counter after the last beat; 0: there was none since the start, or since this process has left
 	others  map[string]sighting
 	partial bool // one of them does not maintain the index
 	store   string
@@ -147,12 +148,16 @@ func (w *writers) beatAlone(ctx context.Context) {
 }
 
 // sight compares the counters with those of the beat before. A time without own beats counts as one beat: the store may have been
-// away for all.
+// away for all. If the own counter has not grown, the store has lost data without having failed over, as by FLUSHALL.
 func (w *writers) sight(counters map[string]int64, sent time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	passed := min(sent.Sub(w.last), beatEvery)
-	w.last = sent
+	since := sent.Sub(w.last)
+	passed := min(since, beatEvery)
+	if counters[w.id] <= w.own && since < maxSilence { // Nobody has counted this process as dead.
+		w.gaps.want(GapStore)
+	}
+	w.last, w.own = sent, counters[w.id]
 	w.partial = false
 	others := make(map[string]sighting, len(counters))
 	for id, counter := range counters {
@@ -235,7 +240,7 @@ func (w *writers) bury(work context.Context) {
 func (w *writers) leave(work context.Context) {
 	w.heard.Store(neverHeard)
 	w.mu.Lock()
-	w.tried = time.Time{}
+	w.tried, w.own = time.Time{}, 0
 	w.mu.Unlock()
 	ctx, cancel := context.WithTimeout(work, beatEvery)
 	defer cancel()

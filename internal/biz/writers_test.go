@@ -284,3 +284,38 @@ func TestAMutationAfterTheEnd(t *testing.T) {
 		require.Equal(t, []GapReason{GapWriterDied}, t.store.declared())
 	})
 }
+
+// TestLostStore: a store that loses its data without failing over is noticed by the own counter. One that another process has taken out
+// of the writers, or that has left, has lost nothing.
+func TestLostStore(t *testing.T) {
+	lose := func(t feedCase) { t.store.locked(func() { clear(t.store.writers) }) }
+	for name, row := range map[string]struct {
+		events func(t feedCase)
+		lost   bool
+	}{
+		"it goes on":             {func(feedCase) {}, false},
+		"it loses its data":      {lose, true},
+		"it goes back":           {func(t feedCase) { t.store.locked(func() { t.store.writers[t.feed.writers.id] -= 2 }) }, true},
+		"it was away for longer": {func(t feedCase) { t.away(10 * time.Second); lose(t); passTime(time.Second) }, true},
+		"another one takes it out": {func(t feedCase) {
+			t.store.locked(func() { t.store.onBeat = func(context.Context, string) error { return errStoreAway } })
+			passTime(6 * time.Second)
+			lose(t)
+			t.store.locked(func() { t.store.onBeat = nil })
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			withFeed(t, FeedOptions{Index: true}, func(t feedCase) {
+				passTime(3500 * time.Millisecond)
+				row.events(t)
+				passTime(5 * time.Second)
+				want := []GapReason(nil)
+				if row.lost {
+					want = []GapReason{GapStore}
+				}
+				require.Equal(t, want, t.store.declared())
+				require.True(t, t.feed.Complete())
+			})
+		})
+	}
+}

@@ -2,6 +2,7 @@ package data
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -90,9 +91,13 @@ func (f *Fleet) Leave(ctx context.Context, writer string, counter int64) error {
 	return err
 }
 
-// Gap implements biz.FeedRepo. Every feed gets its gap, or the call fails.
+// Gap implements biz.FeedRepo. Every feed gets its gap, or the call fails; one that podlink did not write is left: nobody can read it, and
+// it must not keep the others from being complete.
 func (f *Fleet) Gap(ctx context.Context, reason biz.GapReason) error {
 	if _, err := f.run(ctx, scriptAddGap, f.keys.fleet()); err != nil {
+		return err
+	}
+	if err := f.registerAgain(ctx); err != nil {
 		return err
 	}
 	services, err := f.Services(ctx, "")
@@ -104,8 +109,8 @@ func (f *Fleet) Gap(ctx context.Context, reason biz.GapReason) error {
 		steps[i] = f.appendStep(key, fieldGap, string(reason))
 	}
 	for _, reply := range f.runner.RunEach(ctx, steps) {
-		if reply.Err != nil {
-			return domainError(reply.Err)
+		if err := domainError(reply.Err); err != nil && !errors.Is(err, biz.ErrStoreDataCorrupt) {
+			return err
 		}
 	}
 	return nil

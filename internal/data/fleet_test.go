@@ -262,3 +262,57 @@ func TestLargestUpdate(t *testing.T) {
 		require.Zero(t, store.client.Exists(t.Context(), store.keys.index(game, 1)).Val())
 	})
 }
+
+// TestGapAfterFlushAll: a gap puts back what the process has registered, and reaches the feeds of a store that has lost its data.
+func TestGapAfterFlushAll(t *testing.T) {
+	for name, row := range map[string]struct {
+		before     time.Duration // the age of the registration
+		registered bool
+	}{
+		"a moment later":    {0, true},
+		"a minute later":    {registered, true},
+		"two minutes later": {2 * registered, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onEachStore(t, func(t *testing.T, store *testStore) {
+				flush := func(key biz.ServiceKey) {
+					part := biz.FlushPart{Service: key, Pod: 1, Updates: populated.updates()}
+					require.NoError(t, store.fleet.Flush(t.Context(), []biz.FlushPart{part})[0])
+				}
+				flush(game)
+				for range row.before / registered {
+					store.fleet.registry.begun = time.Now().Add(-registered)
+					flush(biz.ServiceKey{Namespace: "ns", Service: "another"})
+				}
+				require.NoError(t, store.client.FlushAll(t.Context()).Err())
+				require.NoError(t, store.fleet.Gap(t.Context(), biz.GapStore))
+				services, err := store.fleet.Services(t.Context(), "")
+				require.NoError(t, err)
+				if !row.registered {
+					require.NotContains(t, services, game)
+					return
+				}
+				require.Contains(t, services, game)
+				pods, err := store.fleet.IndexedPods(t.Context(), game)
+				require.NoError(t, err)
+				require.Equal(t, []biz.IndexedPod{{Pod: 1}}, pods)
+				require.EqualValues(t, 1, store.client.XLen(t.Context(), store.keys.feed(game)).Val())
+			})
+		})
+	}
+}
+
+// TestGapWithAForeignFeed: a feed that podlink did not write keeps no other from its gap, and no index from being complete again.
+func TestGapWithAForeignFeed(t *testing.T) {
+	onEachStore(t, func(t *testing.T, store *testStore) {
+		another := biz.ServiceKey{Namespace: "ns", Service: "another"}
+		require.NoError(t, store.client.Set(t.Context(), store.keys.feed(game), "hello", 0).Err())
+		for _, key := range []biz.ServiceKey{game, another} {
+			part := biz.FlushPart{Service: key, Pod: 1, Updates: populated.updates()}
+			require.NoError(t, store.fleet.Flush(t.Context(), []biz.FlushPart{part})[0])
+		}
+		require.NoError(t, store.fleet.Gap(t.Context(), biz.GapDropped))
+		require.EqualValues(t, 1, store.client.XLen(t.Context(), store.keys.feed(another)).Val())
+		require.Equal(t, "hello", store.client.Get(t.Context(), store.keys.feed(game)).Val())
+	})
+}

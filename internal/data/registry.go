@@ -2,6 +2,7 @@ package data
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -20,6 +21,8 @@ type registry struct {
 	of    string    // the store that known belongs to
 	begun time.Time // the age of known
 	known *sync.Map // keys of registrations
+
+	former *sync.Map // what was known in the minute before
 }
 
 // current returns what is registered.
@@ -27,10 +30,32 @@ func (r *registry) current() *sync.Map {
 	store, now := r.store(), time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.known == nil || r.of != store || now.Sub(r.begun) >= registered {
-		r.of, r.begun, r.known = store, now, new(sync.Map)
+	switch {
+	case r.known == nil || r.of != store:
+		r.of, r.begun, r.known, r.former = store, now, new(sync.Map), new(sync.Map)
+	case now.Sub(r.begun) >= registered:
+		r.begun, r.known, r.former = now, new(sync.Map), r.known
 	}
 	return r.known
+}
+
+// lately returns what was registered in this minute and the one before, each once.
+func (r *registry) lately() (all []registration) {
+	known := r.current()
+	r.mu.Lock()
+	former := r.former
+	r.mu.Unlock()
+	known.Range(func(one, _ any) bool {
+		all = append(all, one.(registration)) //nolint:forcetypeassert // It has no others.
+		return true
+	})
+	former.Range(func(one, _ any) bool {
+		if _, again := known.Load(one); !again {
+			all = append(all, one.(registration)) //nolint:forcetypeassert // It has no others.
+		}
+		return true
+	})
+	return all
 }
 
 // registration is a member of a set in the store.
@@ -60,11 +85,7 @@ func (f *Fleet) register(ctx context.Context, parts []biz.FlushPart) []error {
 			need(i, registration{scriptAddIndexed, f.keys.indexed(part.Service), int32(part.Pod)})
 		}
 	}
-	steps := make([]rdb.Step, len(missing))
-	for i, r := range missing {
-		steps[i] = rdb.Step{Script: r.script, Key: r.key, Args: []any{r.member}}
-	}
-	for i, reply := range f.runner.RunEach(ctx, steps) {
+	for i, reply := range f.runner.RunEach(ctx, stepsOf(missing)) {
 		if reply.Err == nil {
 			known.Store(missing[i], true)
 			continue
@@ -74,4 +95,22 @@ func (f *Fleet) register(ctx context.Context, parts []biz.FlushPart) []error {
 		}
 	}
 	return failures
+}
+
+func stepsOf(registrations []registration) []rdb.Step {
+	steps := make([]rdb.Step, len(registrations))
+	for i, r := range registrations {
+		steps[i] = rdb.Step{Script: r.script, Key: r.key, Args: []any{r.member}}
+	}
+	return steps
+}
+
+// registerAgain registers what this process has registered lately: a store that has lost its data lacks it.
+func (f *Fleet) registerAgain(ctx context.Context) error {
+	for _, reply := range f.runner.RunEach(ctx, stepsOf(f.registry.lately())) {
+		if err := domainError(reply.Err); err != nil && !errors.Is(err, biz.ErrStoreDataCorrupt) {
+			return err
+		}
+	}
+	return nil
 }

@@ -115,8 +115,12 @@ func (j *run) step(ctx context.Context, uids []string, do page) (found int, _ er
 	}
 	var done counts
 	err := j.try(ctx, func() (err error) {
+		// A process that was stopped between the read and the change of the page must not go on with what it has read.
+		lease, _ := j.snapshot()
+		held, cancel := context.WithDeadline(ctx, lease.until)
+		defer cancel()
 		began := time.Now()
-		done, found, err = do(ctx, uids)
+		done, found, err = do(held, uids)
 		j.throttle.measure(len(uids), time.Since(began))
 		return err
 	})
