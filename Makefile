@@ -122,7 +122,7 @@ bench-quick: ## run a small part of make bench, in less than three minutes
 	@mkdir -p $(BENCH)
 	PODLINK_BENCH_QUICK=1 PODLINK_BENCH_OUT=$(BENCH)/quick.json $(GO) test -count=1 -v -tags bench -timeout 8m ./test/bench
 
-bench-fleet: ## measure the change feed, the index, lists and watches against their targets, in 15 minutes, into bin/bench/fleet.json
+bench-fleet: ## measure the change feed, the index, lists, watches and jobs against their targets, in 16 minutes, into bin/bench/fleet.json
 	./test/install.sh redis-server
 	@mkdir -p $(BENCH)
 	PODLINK_BENCH_OUT=$(BENCH)/fleet.json $(GO) test -count=1 -v -tags bench -timeout 60m -run '^TestFleet' ./test/bench
