@@ -26,9 +26,11 @@ BASE      ?= HEAD
 MIN       ?= 0.97
 # test-sim: how long each form of the simulator runs seeds.
 SIM_TIME  ?= 10m
+# test-fleet: the number of links, a multiple of 10,000.
+LINKS     ?= 1000000
 
 .DEFAULT_GOAL := help
-.PHONY: help init api config scripts generate build run demo certs-dev test test-demo test-faults test-attacks test-sim test-alerts check-rules bench bench-quick bench-fleet bench-report bench-render bench-functions bench-compare bench-doors bench-scripts lint lint-api vuln cover check-generated docker clean
+.PHONY: help init api config scripts generate build run demo certs-dev test test-demo test-faults test-attacks test-sim test-fleet test-alerts check-rules bench bench-quick bench-fleet bench-report bench-render bench-functions bench-compare bench-doors bench-scripts lint lint-api vuln cover check-generated docker clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -95,6 +97,10 @@ test-sim: ## simulate callers and pods under faults drawn from seeds, for SIM_TI
 	$(GO) test -count=1 -v -timeout 60m -run '^TestSimulation' ./client -sim.time $(SIM_TIME)
 	$(GO) test -count=1 -v -tags sim -timeout 60m ./test/sim -sim.time $(SIM_TIME)
 
+test-fleet: ## list, verify and relocate LINKS (1,000,000) links, with podlinks that are killed; wants a quiet machine, so not in CI; installs redis-server if missing
+	./test/install.sh redis-server
+	$(GO) test -count=1 -v -tags fleet -timeout 60m ./test/fleet -fleet.links $(LINKS)
+
 check-rules: ## check and test the Prometheus rules; installs prometheus if missing
 	./test/install.sh prometheus
 	promtool check rules deploy/prometheus/podlink.rules.yml deploy/prometheus/podlink.alerts.yml
@@ -116,7 +122,7 @@ bench-quick: ## run a small part of make bench, in less than three minutes
 	@mkdir -p $(BENCH)
 	PODLINK_BENCH_QUICK=1 PODLINK_BENCH_OUT=$(BENCH)/quick.json $(GO) test -count=1 -v -tags bench -timeout 8m ./test/bench
 
-bench-fleet: ## measure the change feed, the index, lists and watches against their targets, in 15 minutes, into bin/bench/fleet.json
+bench-fleet: ## measure the change feed, the index, lists, watches and jobs against their targets, in 16 minutes, into bin/bench/fleet.json
 	./test/install.sh redis-server
 	@mkdir -p $(BENCH)
 	PODLINK_BENCH_OUT=$(BENCH)/fleet.json $(GO) test -count=1 -v -tags bench -timeout 60m -run '^TestFleet' ./test/bench
@@ -142,7 +148,7 @@ bench-doors: ## fail if podlink with auth.mode required and JWTs has less than 0
 	$(GO) run ./tools/benchcompare -doors -min 0.95
 
 lint: ## run the linters
-	$(LINT) run --build-tags faults,bench,alerts,demo,sim ./...
+	$(LINT) run --build-tags faults,bench,alerts,demo,sim,fleet ./...
 	$(GO) -C tools/benchreport tool -modfile=../lint/go.mod golangci-lint run ./...
 	$(GO) -C tools/vuln tool -modfile=../lint/go.mod golangci-lint run ./...
 

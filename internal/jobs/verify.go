@@ -82,7 +82,7 @@ func (j *run) verifyPart(ctx context.Context, keys []biz.StoredLinks, pods *repo
 			faults.KeysWithoutExpiry++
 		}
 	}
-	var done counts
+	seen := 0
 	for at, links := range byPod {
 		has, err := pods.has(ctx, at)
 		if err != nil {
@@ -91,18 +91,18 @@ func (j *run) verifyPart(ctx context.Context, keys []biz.StoredLinks, pods *repo
 		if !has {
 			faults.LinksWithoutPod += int64(len(links))
 		}
-		missing, err := j.verifyEntries(ctx, at, links)
-		if err != nil {
-			return err
-		}
-		faults.LinksWithoutEntry += int64(missing)
-		repaired := 0
-		if j.job.Spec.Repair {
-			repaired = missing
-		}
-		done.done += repaired
-		done.skipped += len(links) - repaired
+		seen += len(links)
 	}
+	missing, err := j.verifyEntries(ctx, byPod)
+	if err != nil {
+		return err
+	}
+	faults.LinksWithoutEntry = int64(missing)
+	var done counts
+	if j.job.Spec.Repair {
+		done.done = missing
+	}
+	done.skipped = seen - done.done
 	j.note(func(p *biz.JobProgress) {
 		p.Faults.LinksWithoutEntry += faults.LinksWithoutEntry
 		p.Faults.LinksWithoutPod += faults.LinksWithoutPod
@@ -123,32 +123,52 @@ func (j *run) concerns(namespace, service string) bool {
 	return namespace == j.service.Namespace && service != "" && (j.service.Service == "" || j.service.Service == service)
 }
 
-// verifyEntries returns how many of the links the index lacks, and repairs it if the job is to do that. A link that was made a moment ago
-// may not be in the index yet: it is looked up once more.
-func (j *run) verifyEntries(ctx context.Context, at indexOf, links []biz.Link) (int, error) {
-	missing, err := j.lacking(ctx, at, links)
-	if err != nil || len(missing) == 0 {
-		return 0, err
+// verifyEntries returns how many of the links the index lacks, and repairs it if the job is to do that. Links that were made a moment ago
+// may not be in the index yet: they are looked up once more, all after one pause, as an index may lack very many.
+func (j *run) verifyEntries(ctx context.Context, byPod map[indexOf][]biz.Link) (missing int, err error) {
+	doubtful := make(map[indexOf][]biz.Link)
+	for at, links := range byPod {
+		lacking, err := j.lacking(ctx, at, links)
+		if err != nil {
+			return 0, err
+		}
+		if len(lacking) > 0 {
+			doubtful[at] = lacking
+		}
+	}
+	if len(doubtful) == 0 {
+		return 0, nil
 	}
 	if err := pause(ctx, walkAgain); err != nil {
 		return 0, err
 	}
-	standing, err := j.standing(ctx, at, missing)
-	if err == nil {
-		missing, err = j.lacking(ctx, at, standing)
+	for at, links := range doubtful {
+		standing, err := j.standing(ctx, at, links)
+		if err == nil {
+			links, err = j.lacking(ctx, at, standing)
+		}
+		if err == nil && len(links) > 0 && j.job.Spec.Repair {
+			err = j.addEntries(ctx, at, links)
+		}
+		if err != nil {
+			return 0, err
+		}
+		missing += len(links)
 	}
-	if err != nil || len(missing) == 0 || !j.job.Spec.Repair {
-		return len(missing), err
-	}
-	updates := make([]biz.IndexUpdate, len(missing))
-	for i, link := range missing {
+	return missing, nil
+}
+
+// addEntries adds the links to the index of their pod.
+func (j *run) addEntries(ctx context.Context, at indexOf, links []biz.Link) error {
+	updates := make([]biz.IndexUpdate, len(links))
+	for i, link := range links {
 		entry := biz.IndexEntry{UID: link.Key.UID, Epoch: link.Epoch}
 		if !link.Persistent() {
 			entry.Expires = time.Now().Add(time.Duration(link.TTL) * time.Second)
 		}
 		updates[i] = biz.IndexUpdate{Op: biz.AddEntry, Entry: entry}
 	}
-	return len(missing), j.repair(ctx, at, updates)
+	return j.repair(ctx, at, updates)
 }
 
 // lacking returns the links that are not in the index.

@@ -88,6 +88,24 @@ func TestVerifyCountsEachKindOfFault(t *testing.T) {
 	}
 }
 
+// TestVerifyOfALostIndex waits once for each page for links that may be new, not once for each pod.
+func TestVerifyOfALostIndex(t *testing.T) {
+	inBubble(t, func(f *fleet) {
+		for n := range 2000 {
+			f.link(n, n+1, biz.PodID(n%4), biz.Forever, biz.SetTerms{})
+		}
+		f.store.Hide(func(string) bool { return true })
+		feed := new(repairs)
+		f.start(options{stores: func(s *jobs.Stores) { s.Feed = feed }})
+		job := f.await(f.create(biz.JobSpec{Kind: biz.Verify, Pod: biz.NoPod, Repair: true}))
+		require.Equal(f, biz.JobDone, job.State, job.Progress.Error)
+		require.EqualValues(f, 2000, job.Progress.Faults.LinksWithoutEntry)
+		require.EqualValues(f, 2000, job.Progress.Done)
+		require.Len(f, feed.added, 2000)
+		require.Less(f, job.EndMs-job.StartMs, int64(3000), "one page, four pods")
+	})
+}
+
 // TestVerifyOfAnotherService finds none of these faults.
 func TestVerifyOfAnotherService(t *testing.T) {
 	inBubble(t, func(f *fleet) {

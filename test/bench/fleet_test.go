@@ -19,7 +19,7 @@ import (
 )
 
 // The change feed, the index, the lists and the watches are measured by the tests whose names begin with TestFleet: `make bench-fleet`
-// runs them alone, `make bench` among the others. A new one, as for jobs, needs such a name, and a chart or table with an id fleet-….
+// runs them alone, `make bench` among the others. A new one needs such a name, and a chart or table with an id fleet-….
 
 // Forms of podlink, by what they do about a change of a link.
 const (

@@ -11,8 +11,8 @@ import (
 	v1 "podlink/api/podlink/v1"
 )
 
-// jobTimeout bounds how long a job may take on a busy machine.
-const jobTimeout = 30 * time.Minute
+// jobTimeout bounds how long a job may take on a busy machine, and logEvery is how often one that lasts is logged.
+const jobTimeout, logEvery = 20 * time.Minute, 15 * time.Second
 
 // create asks for a job of the namespace.
 func (f *fleet) create(request *v1.CreateJobRequest) (id string) {
@@ -30,6 +30,7 @@ func (f *fleet) create(request *v1.CreateJobRequest) (id string) {
 // await waits until the job is as far, and returns it.
 func (f *fleet) await(id string, far func(*v1.Job) bool) *v1.Job {
 	f.Helper()
+	logged := time.Now()
 	for deadline := time.Now().Add(jobTimeout); ; time.Sleep(50 * time.Millisecond) {
 		var job *v1.Job
 		f.call(func(ctx context.Context) error {
@@ -39,6 +40,10 @@ func (f *fleet) await(id string, far func(*v1.Job) bool) *v1.Job {
 		})
 		if far(job) {
 			return job
+		}
+		if time.Since(logged) > logEvery {
+			f.Log(job)
+			logged = time.Now()
 		}
 		require.True(f, time.Now().Before(deadline), "%s", job)
 	}
