@@ -130,7 +130,8 @@ type KeyScanner interface {
 	// ScanKeys returns the keys of links in a part of the store, at most about n, and the token of the next part, "" after the last one.
 	// It walks, and fails, as IndexRepo.ScanLinks does.
 	ScanKeys(ctx context.Context, token string, n int) (keys []StoredLinks, next string, err error)
-	// Indexed returns for each of the uids whether the index of the pod has an entry of it that is not uncertain.
+	// Indexed returns for each of the uids whether the index of the pod has an entry of it that is not uncertain. A pod that is not among
+	// IndexRepo.IndexedPods has none.
 	Indexed(ctx context.Context, key ServiceKey, pod PodID, uids []string) ([]bool, error)
 }
 

@@ -147,3 +147,21 @@ func TestJobsEndByThemselves(t *testing.T) {
 		require.Empty(t, rest)
 	})
 }
+
+// TestIndexedWithoutItsPod: lists don't look into the index of a pod that is missing among the indexed ones, so its entries are none.
+func TestIndexedWithoutItsPod(t *testing.T) {
+	onEachStore(t, func(t *testing.T, store *testStore) {
+		key := biz.ServiceKey{Namespace: "game", Service: "room"}
+		add := biz.FlushPart{Service: key, Pod: 2, Updates: []biz.IndexUpdate{{Op: biz.AddEntry, Entry: biz.IndexEntry{UID: "ann", Epoch: 5}}}}
+		for _, err := range store.fleet.Flush(t.Context(), []biz.FlushPart{add}) {
+			require.NoError(t, err)
+		}
+		indexed, err := store.fleet.Indexed(t.Context(), key, 2, []string{"ann", "bob"})
+		require.NoError(t, err)
+		require.Equal(t, []bool{true, false}, indexed)
+		require.NoError(t, store.client.SRem(t.Context(), store.keys.indexed(key), "2").Err())
+		indexed, err = store.fleet.Indexed(t.Context(), key, 2, []string{"ann", "bob"})
+		require.NoError(t, err)
+		require.Equal(t, []bool{false, false}, indexed)
+	})
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 
 	"podlink/internal/biz"
@@ -127,6 +128,13 @@ func (f *Fleet) addUnending(ctx context.Context, s *storedLinks) error {
 
 // Indexed implements biz.KeyScanner.
 func (f *Fleet) Indexed(ctx context.Context, key biz.ServiceKey, pod biz.PodID, uids []string) ([]bool, error) {
+	known := false
+	err := f.members(ctx, keyIndexed, f.keys.indexed(key), func(p *parser, member string) {
+		known = known || biz.PodID(p.number(member, 0, math.MaxInt32)) == pod
+	})
+	if err != nil || !known {
+		return make([]bool, len(uids)), err
+	}
 	args := []any{"hmget", f.keys.index(key, pod)}
 	for _, uid := range uids {
 		args = append(args, uid)

@@ -24,11 +24,17 @@ func (j *run) relocate(ctx context.Context) error {
 	if err := j.beginRelocate(ctx); err != nil {
 		return err
 	}
+	isLifted := func(pod biz.Pod) bool { return pod.Effective() != biz.Shutdown }
 	return j.until(ctx, time.Now(), func(ctx context.Context, token string) (int, error) {
-		if err := j.unlessLifted(ctx, func(pod biz.Pod) bool { return pod.Effective() != biz.Shutdown }); err != nil {
+		if err := j.unlessLifted(ctx, isLifted); err != nil {
 			return 0, err
 		}
-		return j.walkPod(ctx, j.service, j.job.Spec.Pod, token, j.movePage)
+		return j.walkPod(ctx, j.service, j.job.Spec.Pod, token, func(ctx context.Context, uids []string) (counts, int, error) {
+			if err := j.unlessLifted(ctx, isLifted); err != nil { // A walk may take hours.
+				return counts{}, 0, err
+			}
+			return j.movePage(ctx, uids)
+		})
 	})
 }
 

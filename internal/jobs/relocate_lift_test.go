@@ -29,6 +29,7 @@ func TestNobodyIsMovedFromAPodThatIsWantedBack(t *testing.T) {
 			f.lift()
 			f.start(options{rate: 100})
 		}},
+		"between two links": {0, 400, func(f *fleet, _ *process) { f.lift() }},
 		"between two links, and another process takes the job over": {0, 1, func(f *fleet, p *process) {
 			p.stop()
 			f.lift()
