@@ -189,8 +189,8 @@ func TestForgedToken(t *testing.T) {
 				for i, got := range all {
 					if requests[i].Resume == "" {
 						require.Equal(t, []string{"START", "ann@1"}, got.take())
-					} else if order == "first" {
-						require.Equal(t, []string{"GAP", "ann@1"}, got.take())
+					} else if messages := got.take(); len(messages) > 0 { // It may wait for its position: nobody else does.
+						require.Equal(t, []string{"GAP", "ann@1"}, messages)
 					}
 					got.stop(nil)
 					require.ErrorIs(t, <-got.ended, ErrCanceled)
