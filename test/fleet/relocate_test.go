@@ -58,7 +58,9 @@ func (r *relocation) requireMoved() {
 		target = relocateTarget.String()
 		require.LessOrEqual(r, job.GetDone(), links, "a link was moved twice")
 	}
-	measured.took("", empty.Sub(job.GetStartTime().AsTime()), "%s of %d links: until none is left", name, links)
+	if !empty.IsZero() {
+		measured.took("", empty.Sub(job.GetStartTime().AsTime()), "%s of %d links: until its index is empty", name, links)
+	}
 	measured.took(target, duration(job), "%s of %d links: until the job has ended", name, links)
 	r.requireOutcome(before, r.stored(), name)
 	for uid, moves := range r.moves(last) {
