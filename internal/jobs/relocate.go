@@ -30,7 +30,7 @@ func (j *run) relocate(ctx context.Context) error {
 			return 0, err
 		}
 		return j.walkPod(ctx, j.service, j.job.Spec.Pod, token, func(ctx context.Context, uids []string) (counts, int, error) {
-			if err := j.unlessLifted(ctx, isLifted); err != nil { // A walk may take hours.
+			if err := j.readLifted(ctx, isLifted); err != nil { // A walk may take hours.
 				return counts{}, 0, err
 			}
 			return j.movePage(ctx, uids)
@@ -161,19 +161,21 @@ func (j *run) setCordon(ctx context.Context, cordon biz.Routing) error {
 
 // unlessLifted fails if an operator wants the pod back: its links would not move.
 func (j *run) unlessLifted(ctx context.Context, lifted func(biz.Pod) bool) error {
+	return j.try(ctx, func() error { return j.readLifted(ctx, lifted) })
+}
+
+func (j *run) readLifted(ctx context.Context, lifted func(biz.Pod) bool) error {
 	if j.job.Spec.DryRun {
 		return nil
 	}
-	return j.try(ctx, func() error {
-		pod, err := j.Pods.Get(ctx, j.service, j.job.Spec.Pod)
-		if errors.Is(err, biz.ErrPodNotFound) {
-			return nil
-		}
-		if err == nil && lifted(pod) && pod.Liveness != biz.Dead {
-			return errLifted
-		}
-		return err
-	})
+	pod, err := j.Pods.Get(ctx, j.service, j.job.Spec.Pod)
+	if errors.Is(err, biz.ErrPodNotFound) {
+		return nil
+	}
+	if err == nil && lifted(pod) && pod.Liveness != biz.Dead {
+		return errLifted
+	}
+	return err
 }
 
 // movePage moves the links that are still the pod's to other pods.
