@@ -63,7 +63,8 @@ func TestFleetRelocate(t *testing.T) {
 	}
 	results.tables(table)
 	results.target(Target{
-		Measure: fmt.Sprintf("RELOCATE of %d links, fleet.job_rate %d", links, relocateRate), Limit: 20, Unit: "s", Runs: table.row(row).Cells[took],
+		Measure: fmt.Sprintf("RELOCATE of %d links, fleet.job_rate %d", links, relocateRate),
+		Limit:   20, Unit: "s", Runs: table.row(row).Cells[took],
 	})
 }
 

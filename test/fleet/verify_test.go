@@ -59,10 +59,10 @@ func (f *fleet) faults(links map[string]link) []fault {
 		},
 		{ // A field that podlink did not write: alone, beside a link, or a key that is no hash.
 			plant: func(ctx context.Context, pipe redis.Pipeliner, n int) {
-				switch {
-				case n%3 == 0:
+				switch n % 3 {
+				case 0:
 					pipe.HSet(ctx, linkKey(nameOf("foreign", n)), service, "not a link")
-				case n%3 == 1:
+				case 1:
 					pipe.HSet(ctx, linkKey(uidOf(*allLinks/2+n)), "chat", "not a link")
 				default:
 					pipe.Set(ctx, linkKey(nameOf("foreign", n)), "not a hash", 0)
@@ -149,8 +149,8 @@ func (f *fleet) requireFaults(name string, repair bool, want *v1.Job_Faults) {
 	}
 	require.True(f, proto.Equal(want, got), "%s: want %s, got %s", name, want, got)
 	require.GreaterOrEqual(f, job.GetSeen(), int64(*allLinks))
-	measured.took("", duration(job), "%s: %d entries without link, %d links without entry, %d without pod, %d foreign, %d unending",
-		name, got.GetEntriesWithoutLink(), got.GetLinksWithoutEntry(), got.GetLinksWithoutPod(), got.GetForeignFields(), got.GetKeysWithoutExpiry())
+	measured.took("", duration(job), "%s: %d entries without link, %d links without entry, %d without pod, %d foreign, %d unending", name,
+		got.GetEntriesWithoutLink(), got.GetLinksWithoutEntry(), got.GetLinksWithoutPod(), got.GetForeignFields(), got.GetKeysWithoutExpiry())
 }
 
 // requireSame checks that no link has changed.
